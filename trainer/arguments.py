@@ -1,0 +1,83 @@
+"""The command line that `r18-tui` and `python -m trainer` share. Torch-free."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.config import default_runs_dir
+from trainer.config_loader import load_config
+from trainer.errors import ConfigError
+from trainer.launch import OpenRun, open_for_resume, open_new_run
+from trainer.run.store import find_run
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A command line, with the overrides taken out.
+
+    Attributes:
+        overrides: Every token with a `=` that is no option, wherever it stood.
+    """
+
+    rest: list[str]
+    overrides: list[str]
+
+
+def split_overrides(argv: Sequence[str]) -> Tokens:
+    """Take `group.key=value` tokens out of a command line."""
+    overrides = [token for token in argv if "=" in token and not token.startswith("-")]
+    return Tokens([token for token in argv if token not in overrides], overrides)
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a training run."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration")
+    parser.add_argument("--name", help="name of the run's directory (default: run.name)")
+    parser.add_argument(
+        "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run: a directory, a name, or latest"
+    )
+    add_runs_dir(parser)
+
+
+def add_runs_dir(parser: argparse.ArgumentParser) -> None:
+    """The option that every command takes."""
+    parser.add_argument(
+        "--runs-dir", type=Path, default=default_runs_dir(), metavar="DIR", help="folder of runs (default: %(default)s)"
+    )
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of an export."""
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    parser.add_argument(
+        "--which", default="default", metavar="best|latest|STEP", help="checkpoint (default: best if chosen on val, else latest)"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the image folder, when it has moved")
+    parser.add_argument("--events", action="store_true", help=argparse.SUPPRESS)
+    add_runs_dir(parser)
+
+
+def open_run(arguments: argparse.Namespace, overrides: list[str]) -> tuple[OpenRun, str]:
+    """Check the configuration, then make or take the run.
+
+    Returns:
+        The run, and a remark for the user (empty when there is none).
+
+    Raises:
+        R18Error: Before anything was written when the configuration is wrong.
+    """
+    if arguments.resume is not None:
+        if arguments.name:
+            raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
+        # CONFIG is optional here and the run's own configuration wins, so `--resume` may have swallowed nothing.
+        run_dir = find_run(arguments.resume, arguments.runs_dir)
+        return open_for_resume(run_dir, arguments.runs_dir, overrides), ""
+    resolved = load_config(arguments.config, overrides)
+    remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
+    if arguments.name:
+        # The name is checked as the configuration's would be.
+        resolved = load_config(arguments.config, [*overrides, f"run.name={arguments.name}"])
+    return open_new_run(resolved.config, arguments.runs_dir), remark

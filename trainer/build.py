@@ -1,0 +1,225 @@
+"""Builds a trainer from a configuration: device, data, model, optimizer, numerics, and the state of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+import trainer
+from trainer.checkpoint import Checkpoint
+from trainer.choices import choose_numerics, first_of
+from trainer.config import Config
+from trainer.data.augment import Augment
+from trainer.data.batches import Plan, build_batches
+from trainer.data.build import PreparedData, prepare_data, worker_count
+from trainer.data.dataset import Progress
+from trainer.device import choose_device, describe_device
+from trainer.errors import CheckpointError, ConfigError
+from trainer.loop import Hooks, Trainer
+from trainer.lr_schedule import schedule_of
+from trainer.metrics import StepMetrics, Stopwatch
+from trainer.model import apply_freeze, build_model, describe_model
+from trainer.optim import build_optimizer
+from trainer.run.events import Started
+from trainer.run.store import RunDir, write_env
+from trainer.step import Numerics, TrainStep
+from trainer.train_state import TrainState
+from trainer.weights import InitialWeights, find_initial_weights, load_initial_weights
+
+_LR_SAMPLES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A trainer that is ready, and what is to be said about it.
+
+    Attributes:
+        choices: What was decided by timing, for the log, the checkpoint and a resume.
+        warnings: For the user.
+    """
+
+    trainer: Trainer
+    choices: dict[str, Any]
+    warnings: list[str]
+
+
+def build_trainer(
+    config: Config, runs_dir: Path, hooks: Hooks, progress: Progress, checkpoint: Checkpoint | None
+) -> Built:
+    """Build everything that the loop needs.
+
+    Args:
+        config: Of the run.
+        runs_dir: Where `model.init_from` looks runs up.
+        hooks: What the loop calls back.
+        progress: Told what is being done; may raise to cancel.
+        checkpoint: To go on from, or None.
+
+    Raises:
+        R18Error: When the device, the data or the weights are not as configured.
+    """
+    device = choose_device(config.run.device)
+    warnings: list[str] = []
+    initial = _initial_weights(config, runs_dir, progress, checkpoint)
+    data = _prepare_data(config, device, progress, initial, checkpoint)
+    warnings += [f"cannot read {path}: {reason}" for path, reason in data.dataset.skipped]
+    progress("building the model", None)
+    model = _build_model(config, data, initial, warnings).to(device)
+    plan = plan_of(config, len(data.dataset.splits["train"]))
+    workers = worker_count(config.data)
+    batches = build_batches(data.dataset.splits["train"], plan, device, workers=workers, epochs=config.train.epochs)
+    augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
+    if checkpoint is not None:
+        choices = dict(checkpoint.meta["choices"])
+        numerics = Numerics(precision=choices["precision"], channels_last=choices["channels_last"])
+    else:
+        numerics, timings = choose_numerics(config, model, augment, first_of(batches.epoch(0, 0)), progress)
+        choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
+    model = numerics.lay_out_model(model)
+    optimizer = build_optimizer(model, config.optim)
+    state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch))
+    if checkpoint is not None:
+        _restore(state, checkpoint)
+    loop = Trainer(
+        config=config, data=data, batches=batches, state=state, numerics=numerics, hooks=hooks, device=device,
+        train_step=TrainStep(model, optimizer, augment, config, numerics), metrics=StepMetrics(device),
+        stopwatch=Stopwatch(), last_save=time.monotonic(),
+    )  # fmt: skip
+    return Built(trainer=loop, choices=choices, warnings=warnings)
+
+
+def plan_of(config: Config, num_images: int) -> Plan:
+    """How an epoch is cut into steps."""
+    return Plan(
+        num_images=num_images,
+        batch_size=config.data.batch_size,
+        drop_last=config.data.drop_last,
+        smallest=2 * config.train.grad_accum_steps,
+        seed=config.run.seed,
+    )
+
+
+def started_event(built: Built, run_dir: RunDir) -> Started:
+    """The event that says what is being trained; also writes `env.json`."""
+    loop = built.trainer
+    schedule, dataset = loop.state.schedule, loop.data.dataset
+    device, versions = describe_device(loop.device), software_versions()
+    write_env(run_dir, {"versions": versions, "device": device, "host": socket.gethostname(), "platform": platform.platform()})
+    last = schedule.total_steps - 1
+    steps = sorted({round(last * index / _LR_SAMPLES) for index in range(_LR_SAMPLES + 1)})
+    return Started(
+        classes=list(dataset.classes),
+        splits={name: len(split) for name, split in dataset.splits.items()},
+        selection_split=dataset.selection_split,
+        fingerprint=dataset.fingerprint,
+        model=describe_model(loop.state.model, loop.config.model.stem),
+        device=device,
+        choices=built.choices,
+        epochs=schedule.epochs,
+        steps_per_epoch=schedule.steps_per_epoch,
+        total_steps=schedule.total_steps,
+        planned_lr=[[float(step) for step in steps], [float(f"{schedule.planned(step):.6g}") for step in steps]],
+        versions=versions,
+        skipped_images=len(dataset.skipped),
+    )
+
+
+def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
+    """What stands in every checkpoint beside the state."""
+    loop = built.trainer
+    dataset = loop.data.dataset
+    return {
+        "run": run_name,
+        "config": loop.config.model_dump(mode="json"),
+        "classes": list(dataset.classes),
+        "fingerprint": dataset.fingerprint,
+        "identity": dataset.identity,
+        "selection_split": dataset.selection_split,
+        "mean": loop.data.mean,
+        "std": loop.data.std,
+        "preprocess": loop.data.preprocess(loop.config.data.image_size),
+        "choices": built.choices,
+        "steps_per_epoch": loop.state.schedule.steps_per_epoch,
+        "versions": software_versions(),
+    }
+
+
+def software_versions() -> dict[str, str]:
+    """Versions that decide about numbers."""
+    return {
+        "r18-tui": trainer.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda or "",
+    }
+
+
+def _initial_weights(
+    config: Config, runs_dir: Path, progress: Progress, checkpoint: Checkpoint | None
+) -> InitialWeights | None:
+    if config.model.init_from is None or checkpoint is not None:
+        return None
+    return find_initial_weights(config.model.init_from, runs_dir, progress)
+
+
+def _prepare_data(
+    config: Config, device: torch.device, progress: Progress, initial: InitialWeights | None, checkpoint: Checkpoint | None
+) -> PreparedData:
+    statistics = initial.statistics if initial else None
+    if checkpoint is not None:
+        statistics = (checkpoint.meta["mean"], checkpoint.meta["std"])
+    data = prepare_data(config, device, progress, source_statistics=statistics)
+    if checkpoint is not None:
+        _refuse_other_data(data, checkpoint)
+    wanted = config.model.num_classes
+    if wanted not in ("auto", len(data.dataset.classes)):
+        raise ConfigError(f"model.num_classes: {wanted} does not agree with the data's {len(data.dataset.classes)} classes; use auto")
+    return data
+
+
+def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError with the difference when a resume finds other data than the run began with."""
+    if data.dataset.fingerprint == checkpoint.meta["fingerprint"]:
+        return
+    then, now = checkpoint.meta["identity"], data.dataset.identity
+    changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    detail = ", ".join(changed)
+    if "classes" in changed:
+        before, after = set(then.get("classes", "").split("\n")), set(now.get("classes", "").split("\n"))
+        gone, new = sorted(before - after), sorted(after - before)
+        detail += f" (classes gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'})"
+    raise CheckpointError(
+        f"the data are not those that the run began with; changed: {detail}. Put them back, or start a new run from "
+        f"these weights with model.init_from"
+    )
+
+
+def _build_model(
+    config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]
+) -> nn.Module:
+    model = build_model(config.model, len(data.dataset.classes), config.run.seed)
+    if initial is not None:
+        report = load_initial_weights(model, initial)
+        warnings.append(f"{initial.origin}: {report}")
+    apply_freeze(model, config.model.freeze)
+    return model
+
+
+def _restore(state: TrainState, checkpoint: Checkpoint) -> None:
+    then, now = int(checkpoint.meta["steps_per_epoch"]), state.schedule.steps_per_epoch
+    if then != now:
+        raise CheckpointError(f"the checkpoint has {then} steps an epoch and the data now give {now}")
+    try:
+        state.restore(checkpoint)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error

@@ -1,0 +1,224 @@
+"""Our checkpoint format: one safetensors file that holds every tensor, all else as JSON in its metadata, and a hash.
+
+No unpickler is involved. The hash covers sorted tensor names, dtypes, shapes and bytes and the canonical JSON, and is
+checked before anything is used: safetensors files of equal content differ from save to save, and a flipped byte in one
+loads without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.errors import CheckpointError
+from trainer.run.atomic import sync_folder, write_atomically
+
+FORMAT = "r18-checkpoint"
+FORMAT_VERSION = 1
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A snapshot of a run.
+
+    Attributes:
+        tensors: `model.*` (parameters and buffers) and `momentum.*`, contiguous, on the CPU.
+        meta: Everything else, as plain JSON data; `docs/run-directory.md` lists it.
+    """
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under a prefix such as `model`, without it."""
+        return {name[len(prefix) + 1 :]: value for name, value in self.tensors.items() if name.startswith(prefix + ".")}
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.meta["step"])
+
+    def digest(self) -> str:
+        """SHA-256 of the content, the same for every file that holds it."""
+        return _digest(self.tensors, _canonical(self.meta))
+
+
+def file_name(step: int) -> str:
+    """Name of the checkpoint of a step; sorts by step."""
+    return f"step-{step:08d}{_SUFFIX}"
+
+
+def step_of(path: Path) -> int | None:
+    """The step in a checkpoint's name; None for any other file."""
+    stem = path.name.removesuffix(_SUFFIX).removeprefix("step-")
+    return int(stem) if stem.isdecimal() and path.name == file_name(int(stem)) else None
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
+    """Write, wait for the disk, read back, compare, publish.
+
+    Args:
+        path: Final name; replaced in one go, after the new file has been proven whole.
+        checkpoint: What to write.
+
+    Returns:
+        The content's SHA-256.
+
+    Raises:
+        CheckpointError: When a weight is not finite, or what was read back differs.
+        OSError: When the disk is full or cannot be written.
+    """
+    _refuse_nonfinite(checkpoint)
+    canonical = _canonical(checkpoint.meta)
+    digest = _digest(checkpoint.tensors, canonical)
+    header = {"format": FORMAT, "version": str(FORMAT_VERSION), "sha256": digest, "json": canonical.decode()}
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(checkpoint.tensors, temporary, metadata=header)
+        os.chmod(temporary, 0o600)
+        fd = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        read_checkpoint(temporary)
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return digest
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and prove it whole.
+
+    Raises:
+        CheckpointError: When it is missing, truncated, altered, of another format or of a newer version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: not a checkpoint of this program; use it with model.init_from={path}")
+            if int(header["version"]) > FORMAT_VERSION:
+                raise CheckpointError(f"{path}: made by a newer r18-tui (format {header['version']}); update r18-tui")
+            canonical = header["json"].encode()
+            # Copies: the mapped file may go away while the tensors are in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+    found = _digest(tensors, canonical)
+    if found != header.get("sha256"):
+        raise CheckpointError(f"{path}: damaged: its content has hash {found[:12]}, expected {header.get('sha256', '')[:12]}")
+    return Checkpoint(tensors, orjson.loads(canonical))
+
+
+class CheckpointFolder:
+    """The checkpoints of a run: what is there, `latest`, `best`, pins and rotation."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self.path = path
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps that have a file, rising."""
+        return sorted(step for path in self.path.glob(f"step-*{_SUFFIX}") if (step := step_of(path)) is not None)
+
+    def at(self, step: int) -> Path:
+        """The file of a step."""
+        return self.path / file_name(step)
+
+    def pointer(self, name: str) -> Path | None:
+        """The file that `latest` or `best` points to; None when there is none."""
+        try:
+            target = self.path / (self.path / name).read_text().strip()
+        except OSError:
+            return None
+        # The pointer is only ever a name of this folder, whatever somebody wrote into it.
+        return target if step_of(target) is not None and target.parent == self.path and target.is_file() else None
+
+    def publish(self, step: int, *, best: bool, pinned: bool) -> None:
+        """Point `latest` (and `best`) to a step, remember a pin, and remove what rotation gives up."""
+        name = file_name(step)
+        write_atomically(self.path / "latest", f"{name}\n".encode(), durable=True)
+        if best:
+            write_atomically(self.path / "best", f"{name}\n".encode(), durable=True)
+        if pinned:
+            write_atomically(self.path / "pinned", "".join(f"{n}\n" for n in sorted(self._pinned() | {name})).encode(), durable=True)
+        self._rotate()
+
+    def choose(self, which: str, *, best_by_default: bool) -> Path:
+        """The checkpoint that a user means.
+
+        Args:
+            which: `best`, `latest`, a step, or `default`.
+            best_by_default: Whether `best` was chosen on images that the reported accuracy does not use.
+
+        Raises:
+            CheckpointError: When there is none; the message lists what is there.
+        """
+        if which == "default":
+            which = "best" if best_by_default and self.pointer("best") else "latest"
+        path = self.at(int(which)) if which.isdecimal() else self.pointer(which)
+        if path is None or not path.is_file():
+            there = ", ".join(str(step) for step in self.steps()) or "none"
+            raise CheckpointError(f"{self.path}: no checkpoint {which!r}; steps there: {there}")
+        return path
+
+    def newest_valid(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint that is whole, and why newer ones were passed over."""
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                return read_checkpoint(self.at(step)), problems
+            except CheckpointError as error:
+                problems.append(str(error))
+        return None, problems
+
+    def _pinned(self) -> set[str]:
+        try:
+            return set((self.path / "pinned").read_text().split())
+        except FileNotFoundError:
+            return set()
+
+    def _rotate(self) -> None:
+        best = self.pointer("best")
+        protected = self._pinned() | ({best.name} if best else set())
+        for step in self.steps()[: -self._keep]:
+            if file_name(step) not in protected:
+                self.at(step).unlink(missing_ok=True)
+
+
+def _refuse_nonfinite(checkpoint: Checkpoint) -> None:
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{name} holds values that are not finite; this state is not saved")
+
+
+def _canonical(meta: dict[str, Any]) -> bytes:
+    return orjson.dumps(meta, option=orjson.OPT_SORT_KEYS)
+
+
+def _digest(tensors: dict[str, Tensor], canonical: bytes) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+    digest.update(canonical)
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""Writes snapshots on a thread of its own, so that training never waits for the disk."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.errors import CheckpointError
+from trainer.run.event_log import EventLog
+from trainer.run.events import CheckpointFailed, CheckpointSaved
+
+_SPARE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    checkpoint: Checkpoint
+    pinned: bool
+    best: bool
+
+
+class CheckpointWriter:
+    """A queue in which a newer snapshot replaces an older one that has not been begun.
+
+    A pinned snapshot is never replaced; a new best replaces a waiting best. `submit` is called by the training thread,
+    `wait_for` and `close` by any.
+    """
+
+    def __init__(
+        self, folder: CheckpointFolder, log: EventLog, *, free_bytes: Callable[[CheckpointFolder], int] | None = None
+    ) -> None:
+        self._folder = folder
+        self._log = log
+        self._free_bytes = free_bytes or (lambda where: shutil.disk_usage(where.path).free)
+        self._jobs: list[_Job] = []
+        self._busy = False
+        self._closed = False
+        self._outcomes: dict[int, str] = {}
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
+        """Hand over a snapshot whose tensors nobody changes any more."""
+        job = _Job(checkpoint=checkpoint, pinned=pinned, best=best)
+        with self._wake:
+            waiting = [replace(old, best=old.best and not best) for old in self._jobs]
+            kept = [old for old in waiting if old.pinned or old.best]
+            same = [old for old in kept if old.checkpoint.step == checkpoint.step]
+            job = replace(job, pinned=pinned or any(o.pinned for o in same), best=best or any(o.best for o in same))
+            self._jobs = [old for old in kept if old not in same] + [job]
+            self._outcomes.pop(checkpoint.step, None)
+            self._wake.notify_all()
+
+    def wait_for(self, step: int, timeout: float) -> str:
+        """Wait until the checkpoint of a step is on disk.
+
+        Returns:
+            Empty when it is; else why it is not.
+        """
+        with self._wake:
+            if not self._wake.wait_for(lambda: step in self._outcomes, timeout):
+                return f"the checkpoint of step {step} was not written within {timeout:.0f} s"
+            return self._outcomes[step]
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing is waiting or being written."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._jobs and not self._busy, timeout)
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Write what is waiting and end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._jobs or self._closed)
+                if not self._jobs:
+                    return
+                job = self._jobs.pop(0)
+                self._busy = True
+            outcome = self._write(job)
+            with self._wake:
+                self._busy = False
+                self._outcomes[job.checkpoint.step] = outcome
+                self._wake.notify_all()
+
+    def _write(self, job: _Job) -> str:
+        begun = time.perf_counter()
+        step, path = job.checkpoint.step, self._folder.at(job.checkpoint.step)
+        try:
+            self._check_space(job.checkpoint)
+            # The log must not end before a checkpoint that it will be continued from.
+            self._log.sync(timeout=5.0)
+            digest = write_checkpoint(path, job.checkpoint)
+            self._folder.publish(step, best=job.best, pinned=job.pinned)
+            size = path.stat().st_size
+        except (OSError, CheckpointError) as error:
+            self._log.publish(CheckpointFailed(step=step, error=str(error)))
+            return str(error)
+        self._log.publish(
+            CheckpointSaved(
+                step=step, path=f"{self._folder.path.name}/{path.name}", size_bytes=size, sha256=digest,
+                pinned=job.pinned, best=job.best, seconds=round(time.perf_counter() - begun, 3),
+            )
+        )  # fmt: skip
+        return ""
+
+    def _check_space(self, checkpoint: Checkpoint) -> None:
+        needed = sum(tensor.nbytes for tensor in checkpoint.tensors.values()) + _SPARE_BYTES
+        free = self._free_bytes(self._folder)
+        if free < needed:
+            raise OSError(f"{self._folder.path}: {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; make room")

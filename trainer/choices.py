@@ -1,0 +1,125 @@
+"""Precision and memory format, chosen once a run by timing a few real steps on a throw-away copy of the state.
+
+bf16 is up to thirty times slower than fp32 on CPUs without hardware for it, and channels_last is slower on some; a guess
+by name would be wrong somewhere. The choice is recorded and reused by a resume.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import Config
+from trainer.data.augment import Augment
+from trainer.data.batches import Batch
+from trainer.data.dataset import Progress
+from trainer.optim import build_optimizer
+from trainer.step import Numerics, TrainStep
+
+_TIMED_STEPS = 2
+_PROBE_SHARE = 8
+"""A candidate is first tried on an eighth of a batch ..."""
+_HOPELESS = 2.0
+"""... and given up when that takes this many times longer than the fastest candidate's."""
+_LOSS_TOLERANCE = 0.1
+"""Largest relative difference of the first loss from the fp32 one at which a precision is still trusted."""
+
+
+@dataclass(frozen=True)
+class _Timing:
+    numerics: Numerics
+    probe_s: float
+    step_s: float
+    loss: float
+
+
+def choose_numerics(
+    config: Config, model: nn.Module, augment: Augment, batch: Batch, progress: Progress
+) -> tuple[Numerics, dict[str, Any]]:
+    """Take what is configured, and time the rest.
+
+    Args:
+        config: `run.precision` and `run.channels_last` may be `auto`.
+        model: On the device; left as it is.
+        augment: Of the run.
+        batch: The first batch of the run.
+        progress: Told what is being timed; may raise to cancel.
+
+    Returns:
+        The choice, and the measured milliseconds a step of each candidate (empty when nothing was open).
+    """
+    candidates = _candidates(config, batch.labels_N.device)
+    if len(candidates) == 1:
+        return candidates[0], {}
+    timings: list[_Timing] = []
+    for number, numerics in enumerate(candidates):
+        detail, share = f"timing {describe(numerics)}", number / len(candidates)
+        trial = _Trial(config, model, augment, batch, numerics, lambda d=detail, s=share: progress(d, s))  # type: ignore[misc]
+        timing = trial.time(give_up_s=_HOPELESS * min((t.probe_s for t in timings), default=math.inf))
+        # A precision that changes the first loss cannot be trusted, however fast it is.
+        if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
+            timings.append(timing)
+    fastest = min(timings, key=lambda timing: timing.step_s)
+    return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
+
+
+def describe(numerics: Numerics) -> str:
+    """A candidate in words."""
+    return f"{numerics.precision} {'channels_last' if numerics.channels_last else 'contiguous'}"
+
+
+def first_of(batches: Iterable[Batch]) -> Batch:
+    """The first batch of a source."""
+    return next(iter(batches))
+
+
+class _Trial:
+    """A few steps with one candidate, on a copy of the model."""
+
+    def __init__(
+        self, config: Config, model: nn.Module, augment: Augment, batch: Batch, numerics: Numerics, poll: Callable[[], None]
+    ) -> None:
+        copied = numerics.lay_out_model(copy.deepcopy(model))
+        self._step = TrainStep(copied, build_optimizer(copied, config.optim), augment, config, numerics)
+        self._batch = batch
+        self._numerics = numerics
+        self._poll = poll
+        self._metrics = torch.zeros(2, device=batch.labels_N.device)
+        self._step.prepare()
+
+    def time(self, *, give_up_s: float) -> _Timing:
+        """Time the candidate; its `step_s` is infinite when even a small batch takes longer than `give_up_s`."""
+        small = self._batch.micro_batches(max(1, min(_PROBE_SHARE, len(self._batch) // 8)))[0]
+        _, loss = self._one(small)  # at a rate of 0, so the weights and this loss do not depend on the timing
+        probe_s, _ = self._one(small)
+        if probe_s > give_up_s:
+            return _Timing(self._numerics, probe_s, math.inf, loss)
+        self._one(self._batch)
+        return _Timing(self._numerics, probe_s, min(self._one(self._batch)[0] for _ in range(_TIMED_STEPS)), loss)
+
+    def _one(self, batch: Batch) -> tuple[float, float]:
+        """Seconds and loss of one step."""
+        self._poll()
+        begun = time.perf_counter()
+        self._step(batch, epoch=0, lr=0.0, metrics_2=self._metrics)
+        loss = float(self._metrics[0])  # waits for the device, so that the whole step is timed
+        return time.perf_counter() - begun, loss
+
+
+def _candidates(config: Config, device: torch.device) -> list[Numerics]:
+    precisions = [config.run.precision] if config.run.precision != "auto" else _precisions(device)
+    layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
+    return [Numerics(precision=p, channels_last=bool(layout)) for p in precisions for layout in layouts]
+
+
+def _precisions(device: torch.device) -> list[str]:
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return ["fp32"]
+    return ["fp32"] if device.type == "mps" else ["fp32", "bf16"]

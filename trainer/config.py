@@ -1,0 +1,290 @@
+"""The whole configuration, typed and validated. Torch-free.
+
+Every group is a frozen model; an unknown key, a wrong type and a value out of range are errors. The docstring under a
+field gives its unit and what `auto` or None means, and `docs/configuration.md` is generated from these docstrings.
+A key exists here only when the program acts on it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Auto = Literal["auto"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Group(BaseModel):
+    """Base of every group: frozen, strict about types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class RunConfig(Group):
+    """What the run is called and what it runs on."""
+
+    name: str = "run"
+    """Name of the run's directory under the runs folder; letters, digits, `.`, `_` and `-`."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of every random draw: weights, order, augmentation, dropout."""
+    device: str = "auto"
+    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` never falls back to the CPU on a machine that has a GPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`bf16` is autocast with fp32 weights; `auto` times a few real steps at the start and takes the faster."""
+    channels_last: bool | Auto = "auto"
+    """Memory format of images and weights; `auto` is timed together with `precision`."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("expected letters, digits, `.`, `_` or `-` (at most 100, starting with a letter or digit)")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError("expected auto, cpu, mps, cuda or cuda:N")
+        return value
+
+
+class DataConfig(Group):
+    """The images, how they are brought to the network's size, and how they are augmented."""
+
+    kind: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
+    """`digits` is embedded; `cifar10` and `cifar100` are downloaded once; `imagefolder` reads your own images."""
+    root: str = "data"
+    """Folder of downloads, or for `imagefolder` the folder that holds `train/` and `test/` and/or `val/`."""
+    image_size: int = Field(32, ge=8, le=1024)
+    """Height and width in pixels that the network sees."""
+    val_fraction: float = Field(0.0, ge=0.0, le=0.5)
+    """Share of the training images set aside for validation (stratified, by seed) where there is no `val/`."""
+    batch_size: int = Field(128, ge=2, le=65536)
+    """Images per optimizer step, over all micro-batches (global)."""
+    drop_last: bool = True
+    """Leave out the last, smaller batch of an epoch."""
+    workers: int | Auto = "auto"
+    """Decoding processes for folders that do not fit in memory; `auto` is the number of cores less one, at most 8."""
+    cache: Literal["auto", "device", "ram", "none"] = "auto"
+    """Where decoded images are kept; `auto` takes the first of device, RAM and none (streaming) that has room."""
+    mean: list[float] | Auto = "auto"
+    """Mean of each channel (0-1 scale). `auto`: ImageNet's with ImageNet weights, the source's with `init_from` a run,
+    else that of the training images."""
+    std: list[float] | Auto = "auto"
+    """Standard deviation of each channel (0-1 scale); `auto` as for `mean`."""
+    flip: Literal["none", "random", "alternate"] = "none"
+    """Horizontal flip. `alternate` flips every image in every second epoch, half of them starting flipped."""
+    crop_pad: int = Field(0, ge=0, le=64)
+    """Pixels of padding before the random crop; 0 turns cropping off."""
+    pad: Literal["reflect", "zero"] = "reflect"
+    """What the padding holds."""
+    crop_pct: float = Field(0.875, gt=0.0, le=1.0)
+    """`imagefolder` only: image_size over the short side after resizing; 1.0 keeps the whole short side."""
+    cutout: int = Field(0, ge=0, le=512)
+    """Side in pixels of the square that is set to the mean in each training image; 0 turns it off."""
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _three_channels(cls, value: list[float] | Auto) -> list[float] | Auto:
+        if value != "auto" and len(value) != 3:
+            raise ValueError("expected auto or three numbers, one a channel")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: list[float] | Auto) -> list[float] | Auto:
+        if value != "auto" and any(number <= 0 for number in value):
+            raise ValueError("expected positive numbers")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _worker_range(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and not 0 <= value <= 128:
+            raise ValueError("expected auto or 0 to 128")
+        return value
+
+    @model_validator(mode="after")
+    def _reflection_fits(self) -> DataConfig:
+        if self.pad == "reflect" and self.crop_pad >= self.image_size:
+            raise ValueError(f"crop_pad {self.crop_pad} must be smaller than image_size {self.image_size} with pad: reflect")
+        return self
+
+
+class ModelConfig(Group):
+    """ResNet-18 and where its weights start from."""
+
+    stem: Literal["cifar", "cifar-maxpool", "imagenet"] = "cifar"
+    """`cifar`: 3x3 stride 1, no max-pool; `cifar-maxpool`: 3x3 stride 1, max-pool kept (4x cheaper); `imagenet`: 7x7
+    stride 2 and max-pool."""
+    num_classes: int | Auto = "auto"
+    """`auto` takes the data's; a number must agree with the data."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of features dropped before the classifier."""
+    init_from: str | None = None
+    """`imagenet`, the path of a checkpoint or state dict, or a run; None starts from random weights."""
+    freeze: Literal["none", "backbone"] = "none"
+    """`backbone` trains the classifier alone and also freezes batch-norm statistics."""
+
+
+class TrainConfig(Group):
+    """How long and how the loss is made."""
+
+    epochs: int = Field(12, ge=1, le=100_000)
+    """Passes over the training images."""
+    grad_accum_steps: int = Field(1, ge=1, le=4096)
+    """Micro-batches a step; `data.batch_size` must be divisible by it."""
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the target spread over all classes."""
+    max_grad_norm: float | None = Field(None, gt=0.0)
+    """Gradients are scaled down to this L2 norm; None never."""
+
+
+class OptimConfig(Group):
+    """The optimizer."""
+
+    name: Literal["sgd"] = "sgd"
+    """Stochastic gradient descent with momentum."""
+    lr: float = Field(0.05, gt=0.0, le=1000.0)
+    """Peak learning rate."""
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    """Share of the previous update that is kept."""
+    nesterov: bool = True
+    """Nesterov's momentum; needs momentum above 0."""
+    weight_decay: float = Field(5e-4, ge=0.0, le=1.0)
+    """L2 penalty added to the gradient."""
+    decay_bn_bias: bool = True
+    """Whether batch-norm parameters and biases decay too."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> OptimConfig:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: true needs momentum above 0; set nesterov: false")
+        return self
+
+
+class ScheduleConfig(Group):
+    """The learning rate over the run, as factors of `optim.lr`."""
+
+    name: Literal["linear", "cosine", "step", "constant"] = "linear"
+    """What follows the warm-up."""
+    warmup: Fraction = 0.2
+    """Share of the run that rises linearly from `warmup_start` to 1."""
+    warmup_start: Fraction = 0.2
+    """Factor at the first step."""
+    end: Fraction = 0.0
+    """Factor at the end (linear and cosine)."""
+    unit: Literal["step", "epoch"] = "step"
+    """Whether the rate changes at every step or only between epochs."""
+    milestones: list[int] = Field(default_factory=list)
+    """`step` only: epochs at which the rate is multiplied by `gamma`, rising."""
+    gamma: float = Field(0.1, gt=0.0, le=1.0)
+    """`step` only: the multiplier."""
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_step(self) -> ScheduleConfig:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("name: step needs milestones, such as [60, 120, 160]")
+        if self.name != "step" and self.milestones:
+            raise ValueError(f"milestones belong to name: step, not to {self.name}")
+        if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
+            raise ValueError(f"milestones must be rising epochs from 1, found {self.milestones}")
+        return self
+
+
+class EvalConfig(Group):
+    """When and how the held-out images are measured."""
+
+    every_epochs: int = Field(1, ge=1)
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    batch_size: int = Field(1000, ge=1, le=65536)
+    """Images per forward pass."""
+    tta: Literal["none", "flip"] = "none"
+    """`flip` also reports the accuracy of the mean logits of an image and its mirror image, as `accuracy_tta`."""
+
+
+class CheckpointConfig(Group):
+    """When the state is saved."""
+
+    every_s: float = Field(60.0, gt=0.0)
+    """Seconds between saves."""
+    every_epoch: bool = True
+    """Also at each epoch's end, unless the last save is younger than 10 s."""
+    keep: int = Field(2, ge=2, le=1000)
+    """How many of the newest are kept, beside the best and all that were asked for by key."""
+
+
+class ExportConfig(Group):
+    """The ONNX file."""
+
+    opset: int | Auto = "auto"
+    """ONNX operator set; `auto` takes the exporter's own choice."""
+
+    @field_validator("opset")
+    @classmethod
+    def _opset_range(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and not 18 <= value <= 23:
+            raise ValueError("expected auto or 18 to 23")
+        return value
+
+
+class UiConfig(Group):
+    """The dashboard."""
+
+    theme: Literal["auto", "dark", "light", "ansi"] = "auto"
+    """`auto` is dark, or the terminal's own colours where it has only 16."""
+    redraw_hz: float = Field(2.0, ge=0.1, le=10.0)
+    """Redraws of the curves a second."""
+    mouse: bool = True
+    """Whether the mouse is reported; false sends fewer bytes over slow links."""
+    bell: bool = True
+    """Ring the terminal's bell when the run ends or fails."""
+
+
+class Config(Group):
+    """The whole configuration of a run."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    export: ExportConfig = ExportConfig()
+    ui: UiConfig = UiConfig()
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Config:
+        accum, batch = self.train.grad_accum_steps, self.data.batch_size
+        if batch % accum:
+            raise ValueError(f"data.batch_size {batch} must be divisible by train.grad_accum_steps {accum}")
+        if batch // accum < 2:
+            raise ValueError(f"micro-batches of {batch // accum} image are too small for batch norm; use at least 2")
+        if self.model.freeze != "none" and self.model.init_from is None:
+            raise ValueError("model.freeze: backbone needs model.init_from; frozen random weights cannot learn")
+        if self.model.init_from == "imagenet" and self.model.stem != "imagenet":
+            raise ValueError("model.init_from: imagenet needs model.stem: imagenet, the stem those weights were made with")
+        return self
+
+
+RESUME_OVERRIDES = (
+    "run.device", "data.root", "data.workers", "data.cache", "train.epochs", "eval.", "checkpoint.", "export.", "ui.",
+)  # fmt: skip
+"""Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
+
+
+def may_change_on_resume(key: str) -> bool:
+    """Whether `--resume key=value` is allowed for this dotted key."""
+    return any(key == allowed or (allowed.endswith(".") and key.startswith(allowed)) for allowed in RESUME_OVERRIDES)
+
+
+def default_runs_dir() -> Path:
+    """Where runs are kept unless `--runs-dir` says otherwise: `runs/` in the current folder."""
+    return Path("runs")

@@ -1,0 +1,224 @@
+"""From a file name and `key=value` overrides to a validated `Config`, with messages that name file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trainer.config import Config
+from trainer.errors import ConfigError
+from trainer.yaml_reader import Lines, read_mapping, read_scalar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A configuration and where it came from.
+
+    Attributes:
+        config: Validated.
+        source: The file's path as messages name it.
+        shipped: Whether the file is one that the program ships rather than one of the user's.
+    """
+
+    config: Config
+    source: str
+    shipped: bool
+
+
+def shipped_configs_dir() -> Path:
+    """The folder of shipped configurations: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def shipped_names() -> list[str]:
+    """Names of the shipped configurations, sorted."""
+    return sorted(path.stem for path in shipped_configs_dir().glob("*.yaml"))
+
+
+def find_config(name: str) -> tuple[Path, bool]:
+    """The file that `name` means, and whether it is a shipped one.
+
+    Args:
+        name: A path; or, when no such file exists, `NAME` or `configs/NAME.yaml` of a shipped configuration.
+
+    Raises:
+        ConfigError: When neither exists.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path, False
+    if path.is_dir():
+        raise ConfigError(f"{name}: expected a configuration file, found a folder")
+    if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".yaml"):
+        shipped = shipped_configs_dir() / f"{path.stem}.yaml"
+        if shipped.is_file():
+            return shipped, True
+    names = shipped_names()
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"{name}: no such file; {hint}Shipped configurations: {', '.join(names)}")
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
+    """Read, override and validate a configuration.
+
+    Args:
+        name: As for `find_config`.
+        overrides: `group.key=value` tokens; values are read by YAML's rules.
+
+    Raises:
+        ConfigError: With every problem found, a line each.
+    """
+    path, shipped = find_config(name)
+    source = f"configs/{path.name}" if shipped else str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: cannot be read: {error}") from error
+    values, lines = read_mapping(text, source=source)
+    return Resolved(config=build_config(values, lines, source, overrides), source=source, shipped=shipped)
+
+
+def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: Sequence[str] = ()) -> Config:
+    """Apply overrides to plain data and validate the whole.
+
+    Args:
+        values: Groups of keys as read from a file.
+        lines: Line of every dotted key of `values`.
+        source: What messages call the file.
+        overrides: `group.key=value` tokens.
+
+    Raises:
+        ConfigError: With every problem found, a line each.
+    """
+    overridden = set()
+    for key, value in parse_overrides(overrides):
+        _put(values, key, value)
+        overridden.add(key)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        place = _Places(source, lines, overridden)
+        raise ConfigError("\n".join(_message(problem, place) for problem in error.errors())) from None
+
+
+def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Split `group.key=value` tokens and read their values.
+
+    Yields:
+        Dotted key and value, in order.
+
+    Raises:
+        ConfigError: When a token has no key or its value is not YAML.
+    """
+    for token in tokens:
+        key, equals, text = token.partition("=")
+        if not equals or not key or "." not in key:
+            hint = _suggest(key)
+            raise ConfigError(f"{token}: expected group.key=value, such as train.epochs=20{'; ' + hint if hint else ''}")
+        yield key, read_scalar(text, source=token)
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML that this program reads back to an equal `Config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+
+
+def known_keys() -> dict[str, type[BaseModel]]:
+    """Every dotted key, with the group that owns it."""
+    return {f"{name}.{key}": group for name, group in _groups().items() for key in group.model_fields}
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, each with the old and the new value."""
+    before, after = old.model_dump(), new.model_dump()
+    return {
+        f"{group}.{key}": (before[group][key], after[group][key])
+        for group in before
+        for key in before[group]
+        if before[group][key] != after[group][key]
+    }
+
+
+@dataclass(frozen=True)
+class _Places:
+    source: str
+    lines: Lines
+    overridden: set[str]
+
+    def of(self, key: str) -> str:
+        if key in self.overridden:
+            return "command line"
+        while key and key not in self.lines:
+            key = key.rpartition(".")[0]
+        return f"{self.source}:{self.lines[key]}" if key else self.source
+
+
+def _groups() -> dict[str, type[BaseModel]]:
+    return {name: field.annotation for name, field in Config.model_fields.items() if isinstance(field.annotation, type)}
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            values[parent] = child = {}
+        values = child
+    values[last] = value
+
+
+def _suggest(key: str) -> str:
+    keys = list(known_keys())
+    by_last: dict[str, list[str]] = {}
+    for known in keys:
+        by_last.setdefault(known.partition(".")[2], []).append(known)
+    last = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    if not near:
+        names = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
+        near = by_last[names[0]] if names else difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not near:
+        near = [known for known in keys if last and last in known][:1]
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def _message(problem: ErrorDetails, places: _Places) -> str:
+    parts = [str(part) for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal[", "list["))]
+    key = ".".join(parts[:2])
+    where = f"{places.of(key)}: {key}" if key else places.of("")
+    kind, seen = problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        if len(parts) == 1:
+            return f"{where}: unknown group; expected one of {', '.join(_groups())}"
+        hint = _suggest(key)
+        return f"{where}: unknown key{'; ' + hint if hint else ''}"
+    if kind == "value_error":
+        return f"{where}: {str(problem['msg']).removeprefix('Value error, ')}" + _found(seen)
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{where}: expected keys under this group, found {seen!r}"
+    return f"{where}: {_expected(key, problem)}{_found(seen)}"
+
+
+def _found(seen: Any) -> str:
+    return "" if isinstance(seen, (Mapping, BaseModel)) else f"; found {seen!r}"
+
+
+def _expected(key: str, problem: ErrorDetails) -> str:
+    group = known_keys().get(key)
+    if group is not None:
+        annotation = group.model_fields[key.partition(".")[2]].annotation
+        choices = [choice for part in (annotation, *get_args(annotation)) for choice in get_args(part) if isinstance(choice, str)]
+        kinds = [part.__name__ for part in (annotation, *get_args(annotation)) if part in (int, float, bool, str)]
+        if choices or (kinds and str(problem["type"]).endswith("_type")):
+            return "expected " + " or ".join([*dict.fromkeys(choices), *dict.fromkeys(kinds)])
+    return str(problem["msg"])[0].lower() + str(problem["msg"])[1:]

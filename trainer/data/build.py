@@ -1,0 +1,128 @@
+"""From `data:` in the configuration to images that are ready to train on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from trainer.config import Config, DataConfig
+from trainer.data.augment import Normalize
+from trainer.data.cifar import load_cifar
+from trainer.data.dataset import DataSet, Progress, ResidentSplit, channel_statistics, with_validation
+from trainer.data.digits import load_digits
+from trainer.data.image_folder import Decoder, count_images, load_image_folder
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+"""Source: torchvision's weights documentation, ResNet18_Weights.IMAGENET1K_V1."""
+
+_SHARE_OF_DEVICE = 0.4
+_SHARE_OF_RAM = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """Data on the device with the statistics that normalise it.
+
+    Attributes:
+        cache: Where the pixels are: `device`, `ram` or `none`.
+    """
+
+    dataset: DataSet
+    mean: list[float]
+    std: list[float]
+    cache: str
+    device: torch.device
+
+    @property
+    def normalize(self) -> Normalize:
+        """Brings uint8 pixels to the network's scale."""
+        return Normalize.of(self.mean, self.std, self.device)
+
+    def preprocess(self, image_size: int) -> dict[str, object]:
+        """How a picture becomes the network's input, whole, as the exported model carries it."""
+        return {
+            "size": image_size, **self.dataset.preprocess, "mean": self.mean, "std": self.std,
+            "channel_order": "RGB", "pixel_scale": 1 / 255,
+        }  # fmt: skip
+
+
+def prepare_data(
+    config: Config,
+    device: torch.device,
+    progress: Progress,
+    *,
+    source_statistics: tuple[list[float], list[float]] | None = None,
+) -> PreparedData:
+    """Load, check, split, place and measure.
+
+    Args:
+        config: The whole configuration.
+        device: Where training happens.
+        progress: Told what is being done.
+        source_statistics: Mean and std of the run that `model.init_from` names, if it names one.
+
+    Raises:
+        DataError: When the data cannot be had or cannot be trained.
+    """
+    dataset, cache = load_dataset(config.data, device, progress)
+    splits = with_validation(dataset.splits, fraction=config.data.val_fraction, seed=config.run.seed)
+    dataset = dataclasses.replace(dataset, splits=splits)
+    dataset.check(config.data.batch_size)
+    mean, std = _statistics(config, dataset, source_statistics, progress)
+    if cache == "device":
+        for split in dataset.splits.values():
+            assert isinstance(split, ResidentSplit)
+            split.pixels_NHWC = split.pixels_NHWC.to(device)
+    return PreparedData(dataset=dataset, mean=mean, std=std, cache=cache, device=device)
+
+
+def load_dataset(config: DataConfig, device: torch.device, progress: Progress) -> tuple[DataSet, str]:
+    """The configured source, and where its pixels belong."""
+    root = Path(config.root).expanduser()
+    if config.kind == "digits":
+        return load_digits(config.image_size), _place(config, 1797, device)
+    if config.kind in ("cifar10", "cifar100"):
+        return load_cifar(config.kind, root, config.image_size, progress), _place(config, 60_000, device)
+    progress("counting images", None)
+    cache = _place(config, count_images(root), device)
+    decoder = Decoder(image_size=config.image_size, crop_pct=config.crop_pct)
+    return load_image_folder(root, decoder=decoder, resident=cache != "none", progress=progress), cache
+
+
+def worker_count(config: DataConfig) -> int:
+    """Decoding processes: as configured, or one less than the cores, 1 to 8."""
+    return config.workers if config.workers != "auto" else max(1, min(8, (os.cpu_count() or 2) - 1))
+
+
+def _place(config: DataConfig, num_images: int, device: torch.device) -> str:
+    if config.cache != "auto":
+        # Only folders can be streamed; the other sources are in memory in any case.
+        return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
+    needed = num_images * config.image_size**2 * 3
+    in_ram = needed <= psutil.virtual_memory().available * _SHARE_OF_RAM
+    if device.type == "cuda":
+        fits = needed <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE
+        if in_ram and fits:
+            return "device"
+        return "ram" if in_ram else "none"
+    return "device" if in_ram else "none"
+
+
+def _statistics(
+    config: Config, dataset: DataSet, source: tuple[list[float], list[float]] | None, progress: Progress
+) -> tuple[list[float], list[float]]:
+    mean, std = config.data.mean, config.data.std
+    if mean == "auto" or std == "auto":
+        if config.model.init_from == "imagenet":
+            automatic = (IMAGENET_MEAN, IMAGENET_STD)
+        else:
+            automatic = source or channel_statistics(dataset.splits["train"], progress)
+        mean = automatic[0] if mean == "auto" else mean
+        std = automatic[1] if std == "auto" else std
+    return list(mean), list(std)

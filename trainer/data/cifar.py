@@ -1,0 +1,104 @@
+"""CIFAR-10 and CIFAR-100 through torchvision, with progress and an explanation when they cannot be downloaded.
+
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from trainer.data.dataset import DataSet, Progress, ResidentSplit, fingerprint_of, hash_tensors
+from trainer.errors import DataError
+
+_BLOCK_BYTES = 1 << 18
+_TIMEOUT_S = 20.0
+
+
+def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:
+    """Load the archive from `root`, downloading it first when it is not there.
+
+    Args:
+        kind: `cifar10` or `cifar100`.
+        root: Folder of the archive and its extracted files.
+        image_size: Height and width that the network sees; the images are enlarged once when it is not 32.
+        progress: Told about the download.
+
+    Raises:
+        DataError: When the archive is neither there nor to be had, or is damaged.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    source = CIFAR10 if kind == "cifar10" else CIFAR100
+    _ensure_archive(source, root, progress)
+    progress("extracting", None)
+    try:
+        parts = {split: source(str(root), train=split == "train", download=True) for split in ("train", "test")}
+    except (RuntimeError, OSError, EOFError) as error:
+        raise DataError(f"{root / source.base_folder}: the extracted files are damaged: {error}; remove them and start again") from error
+    splits, hashes = {}, {}
+    for name, part in parts.items():
+        pixels, labels = torch.from_numpy(part.data), torch.tensor(part.targets)
+        hashes[name] = hash_tensors(pixels, labels)
+        splits[name] = ResidentSplit(_resize(pixels, image_size), labels)
+    identity = {"kind": kind, **hashes}
+    return DataSet(
+        name=kind,
+        classes=tuple(parts["train"].classes),
+        splits=dict(splits),
+        fingerprint=fingerprint_of(identity),
+        identity=identity,
+        preprocess={"resize": image_size, "crop_pct": 1.0, "interpolation": "bilinear", "antialias": True},
+    )
+
+
+def _resize(pixels_NHWC: torch.Tensor, size: int) -> torch.Tensor:
+    if pixels_NHWC.shape[1] == size:
+        return pixels_NHWC
+    out = []
+    for chunk in pixels_NHWC.split(4096):
+        large = functional.interpolate(chunk.permute(0, 3, 1, 2).float(), (size, size), mode="bilinear", antialias=True)
+        out.append(large.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+    return torch.cat(out)
+
+
+def _ensure_archive(source: Any, root: Path, progress: Progress) -> None:
+    """Put torchvision's archive into place by a download that can be watched and cancelled."""
+    from torchvision.datasets.utils import check_integrity
+
+    archive = root / source.filename
+    if (root / source.base_folder).is_dir() or check_integrity(str(archive), source.tgz_md5):
+        return
+    partial = archive.with_suffix(".part")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _download(source.url, partial, progress)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(_no_download(source, archive, error)) from error
+    if not check_integrity(str(partial), source.tgz_md5):
+        partial.unlink(missing_ok=True)
+        raise DataError(_no_download(source, archive, "what came does not have the archive's checksum"))
+    partial.replace(archive)
+
+
+def _download(url: str, target: Path, progress: Progress) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - torchvision's https URL
+        total = int(reply.headers.get("Content-Length", 0))
+        done = 0
+        while block := reply.read(_BLOCK_BYTES):
+            file.write(block)
+            done += len(block)
+            progress(f"downloading {target.stem}, {done / 1e6:.0f} MB", done / total if total else None)
+
+
+def _no_download(source: Any, archive: Path, reason: object) -> str:
+    return (
+        f"{source.filename} cannot be downloaded: {reason}. Put the archive ({source.url}, MD5 {source.tgz_md5}) "
+        f"at {archive}, or train on the embedded digits, which need no network: r18-tui digits"
+    )

@@ -1,0 +1,160 @@
+"""What every data source becomes: a class list, splits of uint8 images, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.data.draws import Stream, draw
+from trainer.errors import DataError
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and how much of it, 0 to 1; may raise to cancel."""
+
+
+class Split(Protocol):
+    """Images of one split, resident or on disk.
+
+    Attributes:
+        labels_N: int64 on the CPU.
+    """
+
+    labels_N: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def pixels(self, rows: Sequence[int]) -> Tensor:
+        """Some images: uint8 (len(rows), H, W, 3) on the CPU or the device that holds them."""
+
+    def subset(self, rows: Tensor) -> Split:
+        """Some images as a split of their own, in the order of `rows` (int64)."""
+
+
+@dataclass
+class ResidentSplit:
+    """All images in one tensor.
+
+    Attributes:
+        pixels_NHWC: uint8.
+        labels_N: int64 on the CPU.
+    """
+
+    pixels_NHWC: Tensor
+    labels_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def pixels(self, rows: Sequence[int]) -> Tensor:
+        """Some images, as copies."""
+        return self.pixels_NHWC[torch.as_tensor(rows, dtype=torch.long, device=self.pixels_NHWC.device)]
+
+    def subset(self, rows: Tensor) -> ResidentSplit:
+        """Some images as a split of their own."""
+        return ResidentSplit(self.pixels(rows.tolist()), self.labels_N[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data source, ready.
+
+    Attributes:
+        name: What it is called on the screen.
+        classes: Names, by label. Shown literally, never interpreted.
+        splits: `train`, and `val` and/or `test`.
+        fingerprint: SHA-256 over what makes it the same data: classes, files or pixels, split.
+        identity: Facts behind the fingerprint, to explain a difference.
+        preprocess: How a file becomes the network's input, apart from mean and std.
+        skipped: Paths that could not be read, each with the reason.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    fingerprint: str
+    identity: dict[str, str]
+    preprocess: dict[str, object]
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def selection_split(self) -> str:
+        """The split that chooses the best checkpoint: `val` where there is one, else `test`."""
+        return "val" if "val" in self.splits else "test"
+
+    def check(self, batch_size: int) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            DataError: Fewer than two classes, fewer train images than a batch, or nothing to evaluate on.
+        """
+        if len(self.classes) < 2:
+            raise DataError(f"{self.name}: found {len(self.classes)} class; a classifier needs at least two class folders")
+        if len(self.splits["train"]) < batch_size:
+            raise DataError(
+                f"{self.name}: {len(self.splits['train'])} training images are fewer than data.batch_size {batch_size}; "
+                f"set data.batch_size to {max(2, len(self.splits['train']) // 4)} or less"
+            )
+        if not len(self.splits[self.selection_split]):
+            raise DataError(f"{self.name}: the {self.selection_split} split holds no images")
+
+
+def with_validation(splits: dict[str, Split], *, fraction: float, seed: int) -> dict[str, Split]:
+    """Set a stratified share of the training images aside as `val`, chosen by the seed.
+
+    Args:
+        splits: With `train`; returned as they are when `fraction` is 0 or `val` exists.
+        fraction: Share of each class.
+        seed: Of the run.
+    """
+    if not fraction or "val" in splits:
+        return splits
+    train = splits["train"]
+    keys = draw(torch.arange(len(train)), seed=seed, epoch=0, stream=Stream.VALIDATION)
+    chosen = torch.zeros(len(train), dtype=torch.bool)
+    for label in train.labels_N.unique().tolist():
+        rows = torch.nonzero(train.labels_N == label).flatten()
+        rows = rows[torch.argsort(keys[rows], stable=True)]
+        chosen[rows[: round(len(rows) * fraction)]] = True
+    if not chosen.any():
+        raise DataError(f"data.val_fraction {fraction} of {len(train)} images leaves none for validation; raise it")
+    kept, held = (torch.nonzero(mask).flatten() for mask in (~chosen, chosen))
+    return {"train": train.subset(kept), "val": train.subset(held), **{k: v for k, v in splits.items() if k != "train"}}
+
+
+def fingerprint_of(identity: dict[str, str]) -> str:
+    """One hash of all facts that identify the data."""
+    return hashlib.sha256("\n".join(f"{key}={identity[key]}" for key in sorted(identity)).encode()).hexdigest()
+
+
+def hash_tensors(*tensors: Tensor) -> str:
+    """SHA-256 of the bytes of CPU tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def channel_statistics(split: Split, progress: Progress) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all pixels of a split, on the 0-1 scale.
+
+    Sums are exact integers, so the result does not depend on the order or the number of chunks.
+    """
+    total, squares, pixels = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 0
+    chunk = 2048
+    for start in range(0, len(split), chunk):
+        rows = range(start, min(start + chunk, len(split)))
+        values = split.pixels(rows).cpu().reshape(-1, 3).to(torch.int32)
+        total += values.sum(0, dtype=torch.int64)
+        squares += (values * values).sum(0, dtype=torch.int64)
+        pixels += len(values)
+        progress("measuring mean and std", (start + len(rows)) / len(split))
+    mean = total.double() / pixels
+    variance = squares.double() / pixels - mean**2
+    std = variance.clamp(min=1e-4).sqrt()
+    return [round(v, 6) for v in (mean / 255).tolist()], [round(v, 6) for v in (std / 255).tolist()]

@@ -1,0 +1,84 @@
+"""Every random draw is an integer hash of (seed, epoch, position, stream), in plain int64 tensor operations.
+
+So a draw does not depend on the micro-batch, the worker or the device, a resume in mid-epoch is arithmetic, and nothing
+keeps the state of a generator.
+
+Source: the finalizer and increment of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
+OOPSLA 2014), chained over the key's parts.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+class Stream(IntEnum):
+    """What a draw is for. A number once given is never used for anything else: resumes depend on it."""
+
+    ORDER = 1
+    FLIP = 2
+    CROP_Y = 3
+    CROP_X = 4
+    CUTOUT_Y = 5
+    CUTOUT_X = 6
+    DROPOUT = 7
+    VALIDATION = 8
+
+
+def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
+    """Hash positions to uniform integers.
+
+    Args:
+        positions_N: int64 of any shape and device.
+        seed: Of the run.
+        epoch: From 0.
+        stream: What the draw is for.
+
+    Returns:
+        int64 in [0, 2**53), of the same shape and device.
+    """
+    key = 0
+    for part in (seed, epoch, int(stream)):
+        key = _mix_int((key + part) & _MASK)
+    return _shift(_mix(positions_N * _signed(_GOLDEN) + _signed(key)), 11)
+
+
+def draw_below(limit: int, positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
+    """Uniform integers in [0, limit), as `draw`."""
+    return draw(positions_N, seed=seed, epoch=epoch, stream=stream) % limit
+
+
+def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
+    """A permutation of all images for an epoch: int64 (num_images,) on the CPU."""
+    keys = draw(torch.arange(num_images), seed=seed, epoch=epoch, stream=Stream.ORDER)
+    return torch.argsort(keys, stable=True)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _signed(_MIX_1)
+    z = (z ^ _shift(z, 27)) * _signed(_MIX_2)
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    # int64's own shift copies the sign bit; the mask makes it logical.
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix_int(z: int) -> int:
+    z = (z + _GOLDEN) & _MASK
+    z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
+    z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
+    return z ^ (z >> 31)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

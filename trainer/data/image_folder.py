@@ -1,0 +1,246 @@
+"""The user's own images: `root/train/<class>/*` with `root/val` and/or `root/test`.
+
+The class list of `train` is the law for every split, files are taken in sorted order, and a file that cannot be decoded
+is left out and named, never replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from trainer.data.dataset import DataSet, Progress, ResidentSplit, Split, fingerprint_of
+from trainer.errors import DataError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """How a file becomes pixels: EXIF-transposed, RGB with alpha over white, short side resized, centre-cropped.
+
+    Attributes:
+        image_size: Side of the square that comes out, in pixels.
+        crop_pct: image_size over the short side after resizing.
+    """
+
+    image_size: int
+    crop_pct: float
+
+    @property
+    def resize(self) -> int:
+        """The short side after resizing, in pixels."""
+        return max(self.image_size, round(self.image_size / self.crop_pct))
+
+    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
+        """Read and decode one file.
+
+        Returns:
+            uint8 (image_size, image_size, 3).
+
+        Raises:
+            OSError: When it is missing, truncated or no image (Pillow's UnidentifiedImageError is an OSError).
+            ValueError: When its content makes no sense.
+        """
+        with Image.open(path) as file:
+            return self.convert(file)
+
+    def convert(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The same for an opened image."""
+        image = _rgb(ImageOps.exif_transpose(image))
+        if image.size != (self.image_size, self.image_size) or self.resize != self.image_size:
+            scale = self.resize / min(image.size)
+            size = (max(self.resize, round(image.width * scale)), max(self.resize, round(image.height * scale)))
+            # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing).
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        left, top = (image.width - self.image_size) // 2, (image.height - self.image_size) // 2
+        image = image.crop((left, top, left + self.image_size, top + self.image_size))
+        return np.array(image, dtype=np.uint8)
+
+
+@dataclass
+class FolderSplit:
+    """Images that are decoded when they are asked for.
+
+    Attributes:
+        paths: Files, by row.
+        labels_N: int64 on the CPU.
+    """
+
+    paths: list[str]
+    labels_N: Tensor
+    decoder: Decoder
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pixels(self, rows: Sequence[int]) -> Tensor:
+        """Decode some images on all cores.
+
+        Raises:
+            DataError: When a file cannot be decoded any more.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return torch.from_numpy(np.stack(list(pool.map(self.decode, rows))))
+
+    def decode(self, row: int) -> NDArray[np.uint8]:
+        """Decode one image.
+
+        Raises:
+            DataError: When the file cannot be decoded any more.
+        """
+        try:
+            return self.decoder(self.paths[row])
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{self.paths[row]}: was readable at the start and is not now: {error}") from error
+
+    def subset(self, rows: Tensor) -> FolderSplit:
+        """Some images as a split of their own."""
+        return FolderSplit([self.paths[row] for row in rows.tolist()], self.labels_N[rows], self.decoder)
+
+
+def load_image_folder(root: Path, *, decoder: Decoder, resident: bool, progress: Progress) -> DataSet:
+    """Find, check and (when they fit) keep all images of a folder.
+
+    Args:
+        root: Holds `train/` and `test/` and/or `val/`.
+        decoder: Brings files to the network's size.
+        resident: Keep the decoded pixels in memory; else every file is decoded once now, to find the unreadable ones,
+            and again whenever it is needed.
+        progress: Told about the decoding.
+
+    Raises:
+        DataError: When the layout is not as expected; the message draws both trees.
+    """
+    folders = _split_folders(root)
+    classes = _class_names(folders["train"])
+    splits: dict[str, Split] = {}
+    identity: dict[str, str] = {"classes": "\n".join(classes)}
+    skipped: list[tuple[str, str]] = []
+    for name, folder in folders.items():
+        files = _files(folder, classes, name)
+        identity[name] = fingerprint_of({str(path.relative_to(root)): str(size) for path, _, size in files})
+        if not files:
+            raise DataError(f"{folder}: no images in its class folders; known endings: {' '.join(sorted(EXTENSIONS))}")
+        splits[name] = _decode_all(files, decoder, resident, name, progress, skipped)
+    return DataSet(
+        name=root.name or str(root),
+        classes=classes,
+        splits=splits,
+        fingerprint=fingerprint_of(identity),
+        identity=identity,
+        preprocess={
+            "resize": decoder.resize, "crop_pct": decoder.crop_pct, "interpolation": "bilinear", "antialias": True,
+        },
+        skipped=tuple(skipped),
+    )  # fmt: skip
+
+
+def count_images(root: Path) -> int:
+    """Files with an image ending in all splits of a folder, to see whether they fit in memory."""
+    return sum(path.suffix.lower() in EXTENSIONS for folder in _split_folders(root).values() for path in folder.rglob("*"))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; data.root must hold train/ and test/ (or val/)\n{_expected_tree(root)}")
+    found = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    if "train" not in found or len(found) < 2:
+        missing = "train/" if "train" not in found else "test/ or val/"
+        raise DataError(f"{root}: {missing} is missing\n{_found_tree(root)}\n{_expected_tree(root)}")
+    return found
+
+
+def _expected_tree(root: Path) -> str:
+    return (
+        f"expected:\n  {root.name}/\n    train/<class>/*.jpg\n    test/<class>/*.jpg   (and/or val/<class>/*.jpg)"
+        "\nWithout a held-out folder, move some images of each class from train/ into test/."
+    )
+
+
+def _found_tree(root: Path) -> str:
+    entries = sorted(root.iterdir())[:12]
+    return "found:\n" + "\n".join(f"  {entry.name}{'/' if entry.is_dir() else ''}" for entry in entries or [Path("(nothing)")])
+
+
+def _class_names(train: Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    if len(names) < 2:
+        raise DataError(
+            f"{train}: found {len(names)} class folder{'' if len(names) == 1 else 's'}; a classifier needs at least two\n"
+            f"{_found_tree(train)}\n{_expected_tree(train.parent)}"
+        )
+    return names
+
+
+def _files(folder: Path, classes: tuple[str, ...], split: str) -> list[tuple[Path, int, int]]:
+    """Sorted (path, label, size in bytes)."""
+    strangers = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(classes)
+    if strangers:
+        raise DataError(
+            f"{folder}: class folder {sorted(strangers)[0]!r} is not in train/; the classes of train/ hold for every split. "
+            f"Rename it, remove it, or add it to train/"
+        )
+    return [
+        (path, label, path.stat().st_size)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in EXTENSIONS and path.is_file()
+    ]
+
+
+def _decode_all(
+    files: list[tuple[Path, int, int]],
+    decoder: Decoder,
+    resident: bool,
+    split: str,
+    progress: Progress,
+    skipped: list[tuple[str, str]],
+) -> Split:
+    side = decoder.image_size
+    kept: list[int] = []
+    pixels = np.empty((len(files) if resident else 0, side, side, 3), dtype=np.uint8)
+
+    def attempt(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            return decoder(path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return str(error) or type(error).__name__
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), _CHUNK):
+            chunk = files[start : start + _CHUNK]
+            results: Iterable[NDArray[np.uint8] | str] = pool.map(attempt, [path for path, _, _ in chunk])
+            for row, result in enumerate(results, start):
+                if isinstance(result, str):
+                    skipped.append((str(files[row][0]), result))
+                    continue
+                if resident:
+                    pixels[len(kept)] = result
+                kept.append(row)
+            progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
+    if not kept:
+        raise DataError(f"{files[0][0].parent.parent}: none of its {len(files)} images could be read; first: {skipped[-1][1]}")
+    labels = torch.tensor([files[row][1] for row in kept], dtype=torch.long)
+    if resident:
+        return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels)
+    return FolderSplit([str(files[row][0]) for row in kept], labels, decoder)

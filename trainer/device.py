@@ -1,0 +1,97 @@
+"""Which device to train on. Never the CPU by accident on a machine that has a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import DeviceError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Resolve `run.device`.
+
+    Args:
+        wanted: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+
+    Raises:
+        DeviceError: When the device is not there, or `auto` finds a GPU that torch cannot use.
+    """
+    if wanted == "auto":
+        return _automatic()
+    if wanted.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise DeviceError(f"run.device: {wanted} asked for, but {_why_no_cuda()}; or set run.device=cpu")
+        index = int(wanted.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise DeviceError(f"run.device: {wanted} asked for; this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        return torch.device("cuda", index)
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("run.device: mps asked for, but this torch or machine has no Apple GPU; set run.device=cpu")
+    return torch.device(wanted)
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name, kind and memory for the header and `env.json`."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {"kind": "cuda", "name": properties.name, "total_bytes": properties.total_memory, "uuid": str(properties.uuid)}
+    if device.type == "mps":
+        return {"kind": "mps", "name": "Apple GPU", "total_bytes": int(torch.mps.recommended_max_memory())}
+    return {"kind": "cpu", "name": f"{_cpu_name()}, {torch.get_num_threads()} threads"}
+
+
+def _automatic() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if gpu_present():
+        raise DeviceError(f"a GPU is here, but {_why_no_cuda()}. To train on the CPU all the same: run.device=cpu")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def gpu_present(dev: Path = Path("/dev")) -> bool:
+    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, whatever torch thinks.
+
+    Args:
+        dev: Folder of device files.
+    """
+    return any(dev.glob("nvidia[0-9]*")) or driver_version() is not None
+
+
+def driver_version() -> str | None:
+    """The NVIDIA driver's version; None without a driver that sees a GPU."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion()) if pynvml.nvmlDeviceGetCount() else None
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
+def _why_no_cuda() -> str:
+    built = torch.version.cuda
+    if built is None:
+        return f"torch {torch.__version__} is built without CUDA: install a CUDA build of torch (https://pytorch.org/get-started)"
+    driver = driver_version()
+    if driver is None:
+        return f"no NVIDIA driver answers (torch {torch.__version__} is built for CUDA {built}): look at nvidia-smi"
+    return (
+        f"torch {torch.__version__}, built for CUDA {built}, cannot use driver {driver}: "
+        f"update the driver or install a torch built for an older CUDA"
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        return "CPU"
+    return "CPU"

@@ -1,0 +1,131 @@
+"""Measuring held-out images: loss, top-1, the confusion matrix, plain and with flip test-time augmentation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.data.augment import Normalize
+from trainer.data.batches import evaluation_batches
+from trainer.data.dataset import Split
+from trainer.run.atomic import write_atomically
+from trainer.step import Numerics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Result of one pass over a split.
+
+    Attributes:
+        loss: Mean cross-entropy without label smoothing.
+        accuracy: Plain top-1, 0 to 1.
+        accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not asked for.
+        confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
+    """
+
+    loss: float
+    accuracy: float
+    accuracy_tta: float | None
+    confusion_KK: Tensor
+
+    @property
+    def correct(self) -> list[int]:
+        """Right answers in each class."""
+        return [int(value) for value in self.confusion_KK.diagonal()]
+
+    @property
+    def counts(self) -> list[int]:
+        """Images in each class."""
+        return [int(value) for value in self.confusion_KK.sum(1)]
+
+    @property
+    def confused_with(self) -> list[int]:
+        """For each class the one it is most often mistaken for; -1 when it never is."""
+        wrong = self.confusion_KK.clone()
+        wrong.fill_diagonal_(0)
+        most, index = wrong.max(1)
+        return [int(i) if int(m) else -1 for m, i in zip(most, index, strict=True)]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    *,
+    normalize: Normalize,
+    numerics: Numerics,
+    num_classes: int,
+    batch_size: int,
+    tta: bool,
+    device: torch.device,
+    poll: Callable[[float], None],
+) -> Evaluation:
+    """Measure a model on every image of a split. The model is left in eval mode.
+
+    Args:
+        model: On `device`.
+        split: Images and labels.
+        normalize: Brings pixels to the network's scale.
+        numerics: Precision and memory format.
+        num_classes: Side K of the confusion matrix.
+        batch_size: Images per forward pass.
+        tta: Also measure with the mirror image.
+        device: Of model and sums.
+        poll: Called before each batch with the share done; may raise to stop.
+    """
+    model.eval()
+    confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+    # Losses are added up in fp32 a batch at a time; the sums stay on the device until the end.
+    loss_sum = torch.zeros((), device=device)
+    correct_tta = torch.zeros((), dtype=torch.int64, device=device)
+    done = 0
+    for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device):
+        poll(done / len(split))
+        images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
+        logits_NK = _logits(model, images_NCHW, numerics)
+        loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
+        confusion.scatter_add_(0, labels_N * num_classes + logits_NK.argmax(1), torch.ones_like(labels_N))
+        if tta:
+            mirrored_NK = _logits(model, numerics.lay_out(images_NCHW.flip(3)), numerics)
+            correct_tta += ((logits_NK + mirrored_NK).argmax(1) == labels_N).sum()
+        done += len(labels_N)
+    confusion_KK = confusion.view(num_classes, num_classes).cpu()
+    return Evaluation(
+        loss=float(loss_sum) / done,
+        accuracy=int(confusion_KK.diagonal().sum()) / done,
+        accuracy_tta=int(correct_tta) / done if tta else None,
+        confusion_KK=confusion_KK,
+    )
+
+
+def write_tables(evaluation: Evaluation, classes: tuple[str, ...], folder: Path) -> None:
+    """Write `per_class.csv` and `confusion.csv` for an evaluation.
+
+    Raises:
+        OSError: When the folder cannot be written.
+    """
+    per_class: list[list[object]] = [["class", "images", "correct", "accuracy", "most_confused_with"]]
+    for name, count, correct, other in zip(
+        classes, evaluation.counts, evaluation.correct, evaluation.confused_with, strict=True
+    ):
+        accuracy = f"{correct / count:.6f}" if count else ""
+        per_class.append([name, count, correct, accuracy, classes[other] if other >= 0 else ""])
+    confusion: list[list[object]] = [["true \\ predicted", *classes]]
+    confusion += [[name, *row] for name, row in zip(classes, evaluation.confusion_KK.tolist(), strict=True)]
+    for name, rows in (("per_class.csv", per_class), ("confusion.csv", confusion)):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_atomically(folder / name, text.getvalue().encode())
+
+
+def _logits(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> Tensor:
+    with numerics.autocast(images_NCHW.device):
+        logits: Tensor = model(images_NCHW)
+    return logits.float()

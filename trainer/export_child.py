@@ -1,0 +1,83 @@
+"""Runs `python -m trainer export` as a child process and passes its events on.
+
+A child cannot crash, stall or leak into training, and it is the very command that works on a finished run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, decode
+from trainer.run.store import RunDir
+
+
+class ExportChild:
+    """One export at a time. `start`, `cancel` and `wait` are called by the training thread."""
+
+    def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
+        self._run_dir = run_dir
+        self._publish = publish
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._cancelled = False
+
+    @property
+    def running(self) -> bool:
+        """Whether an export is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, step: int, await_checkpoint: Callable[[], str]) -> None:
+        """Export a step once its checkpoint is on disk.
+
+        Args:
+            step: The checkpoint's step.
+            await_checkpoint: Waits for it, and returns why it is not there (empty when it is).
+        """
+        self._publish(ExportProgress(stage=f"saving step {step:,}", fraction=0.0))
+        self._thread = threading.Thread(target=self._main, args=(step, await_checkpoint), name="export", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the export to end; whether it has."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return not self.running
+
+    def cancel(self) -> None:
+        """End an export that is under way."""
+        self._cancelled = True
+        if self._process is not None:
+            self._process.terminate()
+        self.wait(5.0)
+
+    def _main(self, step: int, await_checkpoint: Callable[[], str]) -> None:
+        problem = await_checkpoint()
+        if problem:
+            self._publish(ExportFailed(error=problem))
+            return
+        command = [sys.executable, "-m", "trainer", "export", str(self._run_dir.path), "--which", str(step), "--events"]
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self._run_dir.log.open("ab"))
+            environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+            )
+            self._follow(stack.enter_context(self._process))
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        ended = False
+        assert process.stdout is not None
+        for line in process.stdout:
+            record = decode(line)
+            if record is not None:
+                ended = ended or isinstance(record.event, (Exported, ExportFailed))
+                self._publish(record.event)
+        code = process.wait()
+        if not ended:
+            why = "stopped" if self._cancelled else f"the export process ended with code {code}; log.txt has its output"
+            self._publish(ExportFailed(error=why))

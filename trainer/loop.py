@@ -1,0 +1,241 @@
+"""The training loop.
+
+    evaluate the last epoch if a resume finds that still to be done
+    for each epoch that is left:
+        for each batch from the position in the epoch:
+            poll                  commands, pauses, signals; the periodic save
+            step                  nothing in it waits for the device
+            publish what arrived  loss, accuracy and rate of the steps before
+        publish the epoch, evaluate (a new best is always saved), save
+    where val chose the best: test, once
+
+Everything that can interrupt it comes through `Hooks.poll`, which is also called between the batches of an evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from trainer.config import Config
+from trainer.data.batches import Batches
+from trainer.data.build import PreparedData
+from trainer.errors import R18Error
+from trainer.evaluate import Evaluation, evaluate
+from trainer.metrics import StepMetrics, Stopwatch, Window
+from trainer.run.events import EpochEnded, Evaluated, Event, Steps
+from trainer.step import Numerics, TrainStep
+from trainer.train_state import EpochSums, TrainState
+
+_PUBLISH_EVERY_S = 0.4
+"""Seconds between two groups of steps in the log: a little faster than the screen is drawn."""
+
+_EPOCH_SAVE_AGE_S = 10.0
+"""A save at an epoch's end is skipped when the last one is younger than this."""
+
+
+class NonFiniteLossError(R18Error):
+    """The loss is NaN or infinite; the weights are spoilt and not saved."""
+
+
+class Hooks(Protocol):
+    """What the loop asks of its session."""
+
+    def publish(self, event: Event) -> None:
+        """Log an event."""
+
+    def poll(self, evaluating: float | None = None) -> None:
+        """Take commands; returns when training may go on.
+
+        Args:
+            evaluating: Share of an evaluation that is done; None between training steps.
+
+        Raises:
+            StopRequested: To end the run.
+        """
+
+    def save(self, *, best: bool = False) -> None:
+        """Snapshot the state and hand it to the writer."""
+
+    def evaluating(self, split: str) -> None:
+        """An evaluation begins."""
+
+    def training(self) -> None:
+        """Training goes on."""
+
+    def measured(self, split: str, evaluation: Evaluation) -> None:
+        """An evaluation has ended."""
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Runs the loop over parts that were built elsewhere.
+
+    Attributes:
+        last_save: `time.monotonic()` of the last snapshot; the session sets it.
+    """
+
+    config: Config
+    data: PreparedData
+    batches: Batches
+    state: TrainState
+    train_step: TrainStep
+    numerics: Numerics
+    metrics: StepMetrics
+    stopwatch: Stopwatch
+    hooks: Hooks
+    device: torch.device
+    last_save: float
+
+    _window_began_s: float = 0.0
+
+    def run(self) -> None:
+        """Train to the end of the configured epochs.
+
+        Raises:
+            StopRequested: From `Hooks.poll`.
+            NonFiniteLossError: When the loss is not a number.
+        """
+        if self.state.evaluation_due:
+            self._finish_epoch()
+        while not self.state.finished:
+            self._train_epoch()
+            self._end_epoch()
+        if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits:
+            self.evaluate("test", trigger="end")
+
+    def evaluate(self, split: str, *, trigger: str) -> bool:
+        """Measure a split and publish the result.
+
+        Args:
+            split: `val`, `test` or `train`.
+            trigger: `epoch`, `key` or `end`.
+
+        Returns:
+            Whether it is the best so far on the selection split.
+        """
+        before = self.stopwatch.switch("evaluate")
+        self.hooks.evaluating(split)
+        begun = time.perf_counter()
+        result = evaluate(
+            self.state.model,
+            self.data.dataset.splits[split],
+            normalize=self.data.normalize,
+            numerics=self.numerics,
+            num_classes=len(self.data.dataset.classes),
+            batch_size=self.config.eval.batch_size,
+            tta=self.config.eval.tta == "flip",
+            device=self.device,
+            poll=self.hooks.poll,
+        )
+        best = self._note_result(split, result)
+        self.hooks.publish(
+            Evaluated(
+                split=split, epoch=round(self.state.step / self.state.schedule.steps_per_epoch, 4), step=self.state.step,
+                loss=result.loss, accuracy=result.accuracy, accuracy_tta=result.accuracy_tta, correct=result.correct,
+                counts=result.counts, confused_with=result.confused_with, best=best, trigger=trigger,
+                seconds=round(time.perf_counter() - begun, 3),
+            )
+        )  # fmt: skip
+        self.hooks.measured(split, result)
+        self.train_step.prepare()
+        self.stopwatch.switch(before)
+        return best
+
+    def drain(self) -> None:
+        """Wait for the metrics of all steps done so far, and publish them.
+
+        Raises:
+            NonFiniteLossError: When one of the losses is not a number.
+        """
+        self._collect(wait=True)
+        if len(self.metrics):
+            self.metrics.start_copy(self._close_window())
+            self._collect(wait=True)
+
+    def _train_epoch(self) -> None:
+        self.train_step.prepare()
+        self.stopwatch.switch("data")
+        self._window_began_s = self.stopwatch.of("data", "compute")
+        stream = iter(self.batches.epoch(self.state.epoch, self.state.epoch_step))
+        for _ in range(self.state.epoch_step, self.state.schedule.steps_per_epoch):
+            self.hooks.poll()
+            self.stopwatch.switch("data")
+            batch = next(stream)
+            self.stopwatch.switch("compute")
+            lr = self.state.schedule.at(self.state.step)
+            slot = self.metrics.slot(self.state.step + 1, lr, len(batch))
+            self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_2=slot)
+            self.state.step += 1
+            self._publish_when_due()
+
+    def _publish_when_due(self) -> None:
+        self._collect(wait=False)
+        if self.metrics.full or self.stopwatch.of("data", "compute") - self._window_began_s >= _PUBLISH_EVERY_S:
+            self._collect(wait=True)
+            self.metrics.start_copy(self._close_window())
+            self._collect(wait=False)
+
+    def _close_window(self) -> float:
+        now = self.stopwatch.of("data", "compute")
+        seconds, self._window_began_s = now - self._window_began_s, now
+        return seconds
+
+    def _collect(self, *, wait: bool) -> None:
+        window = self.metrics.collect(wait=wait)
+        if window is None:
+            return
+        self.state.sums.add(window)
+        self.hooks.publish(_steps_event(window, self.stopwatch.budget()))
+        for offset, loss in enumerate(window.losses):
+            if not math.isfinite(loss):
+                step = window.first_step + offset
+                raise NonFiniteLossError(
+                    f"the loss became {loss} at step {step} (learning rate {window.lrs[offset]:g}); "
+                    f"try a lower optim.lr, a longer schedule.warmup, or train.max_grad_norm=1.0"
+                )
+
+    def _end_epoch(self) -> None:
+        self.drain()
+        sums, self.state.sums = self.state.sums, EpochSums()
+        self.hooks.publish(
+            EpochEnded(
+                epoch=self.state.epoch, step=self.state.step, train_loss=sums.mean_loss, train_accuracy=sums.accuracy,
+                lr=self.state.schedule.at(self.state.step - 1), seconds=round(sums.seconds, 3),
+            )
+        )  # fmt: skip
+        self.state.evaluation_due = self.state.epoch % self.config.eval.every_epochs == 0 or self.state.finished
+        self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        best = self.state.evaluation_due and self.evaluate(self.data.dataset.selection_split, trigger="epoch")
+        self.state.evaluation_due = False
+        aged = time.monotonic() - self.last_save >= _EPOCH_SAVE_AGE_S
+        if best or (self.config.checkpoint.every_epoch and aged):
+            self.hooks.save(best=best)
+        self.hooks.training()
+
+    def _note_result(self, split: str, result: Evaluation) -> bool:
+        self.state.last_evaluation = {"split": split, "step": self.state.step, "accuracy": result.accuracy}
+        if split != self.data.dataset.selection_split or not math.isfinite(result.loss):
+            return False
+        if self.state.best_accuracy is not None and result.accuracy <= self.state.best_accuracy:
+            return False
+        self.state.best_accuracy, self.state.best_step = result.accuracy, self.state.step
+        return True
+
+
+def _steps_event(window: Window, budget: dict[str, float]) -> Steps:
+    return Steps(
+        first_step=window.first_step,
+        loss=[round(loss, 6) for loss in window.losses],
+        accuracy=[round(accuracy, 6) for accuracy in window.accuracies],
+        lr=[float(f"{lr:.6g}") for lr in window.lrs],
+        images=sum(window.images),
+        seconds=round(window.seconds, 4),
+        budget=budget,
+    )

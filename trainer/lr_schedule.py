@@ -1,0 +1,97 @@
+"""The learning rate as a pure function of the step. Torch-free, so that the dashboard can draw what is to come.
+
+The rate at a step is `lr * factor(step) * edits`: a schedule's factor, times every factor that the user has applied by
+key from some step on. So an edit scales the rest of the schedule and leaves its shape.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, field
+
+from trainer.config import Config, ScheduleConfig
+
+
+@dataclass(kw_only=True)
+class LrSchedule:
+    """Learning rates of one run.
+
+    Attributes:
+        config: Shape of the schedule.
+        lr: Peak rate.
+        epochs: Epochs of the run.
+        steps_per_epoch: Optimizer steps an epoch.
+        edits: `(step, factor)` in order; the factor applies from that step on.
+    """
+
+    config: ScheduleConfig
+    lr: float
+    epochs: int
+    steps_per_epoch: int
+    edits: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def at(self, step: int) -> float:
+        """The rate that the optimizer uses for `step`, counted from 0 up to `total_steps - 1`."""
+        rate = self.planned(step)
+        for start, factor in self.edits:
+            rate *= factor if start <= step else 1.0
+        return rate
+
+    def planned(self, step: int) -> float:
+        """The rate without the user's edits.
+
+        With `unit: epoch` it is that of the epoch's first step, so 200 epochs of cosine are exactly torch's
+        `CosineAnnealingLR(T_max=200)`.
+        """
+        if self.config.unit == "epoch":
+            return self.lr * factor_at(self.config, step // self.steps_per_epoch, self.epochs, per_epoch=1)
+        return self.lr * factor_at(self.config, step, self.total_steps, per_epoch=self.steps_per_epoch)
+
+    def edit(self, step: int, factor: float) -> None:
+        """Scale the rate by `factor` from `step` on."""
+        self.edits.append((step, factor))
+
+
+def factor_at(config: ScheduleConfig, position: int, total: int, *, per_epoch: int) -> float:
+    """The schedule's factor at a position.
+
+    Args:
+        config: Shape of the schedule.
+        position: Step or epoch, from 0.
+        total: Positions of the whole run.
+        per_epoch: Positions an epoch; 1 when positions are epochs.
+
+    Returns:
+        Factor of the peak rate, 0 to 1.
+
+    Source: linear warm-up then linear decay as in K. Jordan's ResNet-18 baselines (cifar10-zoo); cosine as in
+    Loshchilov and Hutter, SGDR (arXiv:1608.03983), eq. 5 without restarts.
+    """
+    warmup = config.warmup * total
+    if position < warmup:
+        return config.warmup_start + (1.0 - config.warmup_start) * position / warmup
+    progress = (position - warmup) / max(total - warmup, 1e-9)
+    if config.name == "linear":
+        return 1.0 + (config.end - 1.0) * progress
+    if config.name == "cosine":
+        return config.end + (1.0 - config.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    if config.name == "step":
+        return config.gamma ** bisect.bisect_right(config.milestones, position // per_epoch)
+    return 1.0
+
+
+def schedule_of(config: Config, *, steps_per_epoch: int, edits: list[tuple[int, float]] | None = None) -> LrSchedule:
+    """The schedule of a configured run."""
+    return LrSchedule(
+        config=config.schedule,
+        lr=config.optim.lr,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        edits=list(edits or []),
+    )

@@ -1,0 +1,143 @@
+"""Step metrics on their way from the device to the log, and the time a run spends on what.
+
+The training thread never waits for a value: a window of steps is copied to pinned memory asynchronously and read once
+the copy has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CAPACITY = 64
+"""Steps in a window at most."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Metrics of consecutive steps, on the host.
+
+    Attributes:
+        losses: Mean loss a step.
+        accuracies: Top-1 a step.
+    """
+
+    first_step: int
+    losses: list[float]
+    accuracies: list[float]
+    lrs: list[float]
+    images: list[int]
+    seconds: float
+
+
+class StepMetrics:
+    """Two windows of (loss, top-1) on the device: one is filled while the other is copied out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._buffers = [torch.zeros(CAPACITY, 2, device=device) for _ in range(2)]
+        self._host = [torch.zeros(CAPACITY, 2, pin_memory=device.type == "cuda") for _ in range(2)]
+        self._current = 0
+        self._first_step = 0
+        self._lrs: list[float] = []
+        self._images: list[int] = []
+        self._copying: tuple[int, int, list[float], list[int], float, torch.cuda.Event | None] | None = None
+
+    def __len__(self) -> int:
+        """Steps in the current window."""
+        return len(self._lrs)
+
+    @property
+    def full(self) -> bool:
+        """Whether the current window must be copied out before the next step."""
+        return len(self) == CAPACITY
+
+    def slot(self, step: int, lr: float, images: int) -> Tensor:
+        """Room for the next step's metrics.
+
+        Args:
+            step: Its number, from 1.
+            lr: Its learning rate.
+            images: In its batch.
+
+        Returns:
+            float32 (2,) on the device.
+        """
+        if not self._lrs:
+            self._first_step = step
+        self._lrs.append(lr)
+        self._images.append(images)
+        return self._buffers[self._current][len(self._lrs) - 1]
+
+    def start_copy(self, seconds: float) -> None:
+        """Send the current window on its way and begin the other. The previous one must have been collected.
+
+        Args:
+            seconds: What these steps took.
+        """
+        assert self._copying is None, "collect() the previous window first"
+        if not self._lrs:
+            return
+        count = len(self._lrs)
+        self._host[self._current][:count].copy_(self._buffers[self._current][:count], non_blocking=True)
+        event = None
+        if self._device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+        self._copying = (self._current, self._first_step, self._lrs, self._images, seconds, event)
+        self._current = 1 - self._current
+        self._lrs, self._images = [], []
+
+    def collect(self, *, wait: bool = False) -> Window | None:
+        """The window whose copy has ended; None when there is none or it is still under way.
+
+        Args:
+            wait: Wait for it (at the end of an epoch and before a save).
+        """
+        if self._copying is None:
+            return None
+        index, first_step, lrs, images, seconds, event = self._copying
+        if event is not None and not event.query():
+            if not wait:
+                return None
+            event.synchronize()
+        self._copying = None
+        losses, accuracies = self._host[index][: len(lrs)].t().tolist()
+        return Window(first_step, losses, accuracies, lrs, images, seconds)
+
+
+class Stopwatch:
+    """Charges every second of a thread to exactly one activity."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._activity = "prepare"
+        self.seconds: dict[str, float] = {}
+
+    def switch(self, activity: str) -> str:
+        """Charge the time so far and go on with another activity.
+
+        Returns:
+            The activity that was, to switch back to.
+        """
+        now = self._clock()
+        self.seconds[self._activity] = self.seconds.get(self._activity, 0.0) + now - self._since
+        before, self._activity, self._since = self._activity, activity, now
+        return before
+
+    def of(self, *activities: str) -> float:
+        """Seconds charged to some activities until now."""
+        self.switch(self._activity)
+        return sum(self.seconds.get(activity, 0.0) for activity in activities)
+
+    def budget(self) -> dict[str, float]:
+        """Seconds by activity, for the time pane; pauses and the preparation are left out."""
+        self.switch(self._activity)
+        return {name: round(self.seconds.get(name, 0.0), 3) for name in ("data", "compute", "evaluate", "save")}

@@ -1,0 +1,112 @@
+"""ResNet-18 with the stem, the classifier and the frozen parts that the configuration asks for.
+
+Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385; the CIFAR stem (3x3, stride 1, no
+max-pool) follows its section 4.2. The network itself is torchvision's, so its state dict has torchvision's names.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.config import ModelConfig
+from trainer.data.draws import Stream, draw_below
+
+_DROPOUT_GRAIN = 1 << 20
+"""Dropout draws whole numbers below this, so its rate is exact to one millionth."""
+
+
+class Head(nn.Linear):
+    """The classifier, with dropout before it that draws by hash.
+
+    The training step calls `aim` before the forward pass; in eval mode nothing is dropped.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, dropout: float, seed: int) -> None:
+        super().__init__(in_features, out_features)
+        self.dropout = dropout
+        self.seed = seed
+        self._positions_N: Tensor | None = None
+        self._epoch = 0
+
+    def aim(self, positions_N: Tensor, epoch: int) -> None:
+        """Say which images the next forward pass sees, by their positions in the epoch's order."""
+        self._positions_N, self._epoch = positions_N, epoch
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's own name
+        """Features (N, in_features) to logits (N, out_features)."""
+        if self.training and self.dropout:
+            input = input * self._mask(input)
+        return super().forward(input)
+
+    def _mask(self, features_NF: Tensor) -> Tensor:
+        assert self._positions_N is not None, "Head.aim must be called before a training forward pass"
+        units_F = torch.arange(self.in_features, device=features_NF.device)
+        cells_NF = self._positions_N[:, None] * self.in_features + units_F
+        drawn = draw_below(_DROPOUT_GRAIN, cells_NF, seed=self.seed, epoch=self._epoch, stream=Stream.DROPOUT)
+        kept = drawn >= round(self.dropout * _DROPOUT_GRAIN)
+        return kept.to(features_NF.dtype) / (1.0 - self.dropout)
+
+
+def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
+    """A ResNet-18 with random weights drawn from the seed, on the CPU.
+
+    Args:
+        config: Stem and dropout.
+        num_classes: Outputs.
+        seed: Of the run; torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = torchvision.models.resnet18(weights=None)
+        if config.stem != "imagenet":
+            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if config.stem == "cifar":
+            model.maxpool = nn.Identity()
+        model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout, seed=seed)
+    return cast(nn.Module, model)
+
+
+def head_of(model: nn.Module) -> Head:
+    """The model's classifier."""
+    return cast(Head, model.fc)
+
+
+def apply_freeze(model: nn.Module, freeze: str) -> None:
+    """Stop gradients to everything but the classifier when `freeze` is `backbone`."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(freeze == "none" or name.startswith("fc."))
+
+
+def set_train_mode(model: nn.Module, freeze: str) -> None:
+    """Switch to training; a frozen backbone keeps its batch-norm statistics.
+
+    `requires_grad=False` alone would not: the running mean and variance are buffers that every training forward pass
+    moves (pytorch/pytorch#86590).
+    """
+    model.train()
+    if freeze == "backbone":
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+def describe_model(model: nn.Module, stem: str) -> dict[str, object]:
+    """Name, stem and sizes for the header and the log."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {
+        "name": "ResNet-18",
+        "stem": stem,
+        "parameters": sum(size for size, _ in sizes),
+        "trainable": sum(size for size, trained in sizes if trained),
+    }
+
+
+def loss_of(logits_NK: Tensor, labels_N: Tensor, *, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy in fp32, whatever the precision of the logits."""
+    return functional.cross_entropy(logits_NK.float(), labels_N, label_smoothing=label_smoothing)

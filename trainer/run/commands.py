@@ -1,0 +1,139 @@
+"""What a user can ask of a running trainer, and the port through which it is asked.
+
+A dashboard sends a command and goes on; the trainer takes it at the next step boundary and answers with an
+`Acknowledged` event that carries the command's id.
+"""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Base of all commands.
+
+    Attributes:
+        name: The word in acknowledgements.
+        command_id: Chosen by the sender.
+    """
+
+    name: ClassVar[str]
+    command_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause(Command):
+    """Hold at the next step boundary."""
+
+    name: ClassVar[str] = "pause"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpause(Command):
+    """Go on after a pause."""
+
+    name: ClassVar[str] = "unpause"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveCheckpoint(Command):
+    """Save now; rotation leaves this checkpoint alone."""
+
+    name: ClassVar[str] = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Measure the held-out images now."""
+
+    name: ClassVar[str] = "evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Save this step and export it to ONNX."""
+
+    name: ClassVar[str] = "export"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetLr(Command):
+    """Use this rate at the next step, and scale the rest of the schedule by the same factor.
+
+    Attributes:
+        lr: The new rate, above 0.
+    """
+
+    name: ClassVar[str] = "set lr"
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop(Command):
+    """Save and end.
+
+    Attributes:
+        reason: `stopped`, or the name of the signal that asked.
+        exit_code: What the process shall exit with.
+    """
+
+    name: ClassVar[str] = "stop"
+    reason: str = "stopped"
+    exit_code: int = 0
+
+
+class ControlPort(Protocol):
+    """Where commands go: the queue of this process, a socket, or nowhere."""
+
+    @property
+    def can_control(self) -> bool:
+        """Whether anyone takes commands."""
+
+    @property
+    def refusal(self) -> str:
+        """Why nobody does; empty when `can_control`."""
+
+    def send(self, command: Command) -> None:
+        """Hand a command over without waiting for it."""
+
+
+class CommandQueue:
+    """The port of a trainer in the same process. `send` may be called from any thread and from signal handlers."""
+
+    can_control = True
+    refusal = ""
+
+    def __init__(self) -> None:
+        # SimpleQueue.put is reentrant, so that a signal handler may interrupt another put.
+        self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
+
+    def send(self, command: Command) -> None:
+        """Hand a command over."""
+        self._queue.put(command)
+
+    def take(self, timeout: float | None = None) -> Command | None:
+        """The next command; None when there is none.
+
+        Args:
+            timeout: Seconds to wait for one; None does not wait.
+        """
+        try:
+            return self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+
+@dataclass(frozen=True)
+class NoControl:
+    """The port of a run that nobody trains."""
+
+    refusal: str
+    can_control: bool = False
+
+    def send(self, command: Command) -> None:
+        """Refuse: a caller must look at `can_control` first."""
+        raise RuntimeError(f"{command.name}: {self.refusal}")

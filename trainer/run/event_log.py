@@ -1,0 +1,239 @@
+"""The append-only event log: one writer that never makes the trainer wait, and readers that follow it.
+
+`EventLog.publish` stamps an event, encodes it once, and hands the same bytes to the file's writer thread and to every
+memory tee; so what a live screen folds is byte for byte what stands in the file (`LogFailed` alone is never on disk).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from trainer.run.events import Event, Gap, LogFailed, Record, decode, encode
+
+QUEUE_LIMIT_BYTES = 64 * 2**20
+"""Undelivered bytes above which the oldest step arrays are dropped."""
+
+_RETRY_S = 1.0
+
+
+class Observer(Protocol):
+    """Called on the writer's thread for every event after it was appended."""
+
+    def observe(self, record: Record) -> None:
+        """Take one record; an OSError counts as a failed append."""
+
+
+class MemoryTee:
+    """The lines of a log as they are published. Filled by any thread, read by one."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque()
+
+    def add(self, line: bytes) -> None:
+        """Add a line; deque.append is atomic, so this takes no lock on the trainer's path."""
+        self._lines.append(line)
+
+    def read(self) -> list[bytes]:
+        """All lines since the last call."""
+        return [self._lines.popleft() for _ in range(len(self._lines))]
+
+
+class EventLog:
+    """The writer of `events.jsonl`. `publish` may be called from any thread and never waits for the disk."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        observers: tuple[Observer, ...] = (),
+        limit_bytes: int = QUEUE_LIMIT_BYTES,
+    ) -> None:
+        """Open for appending, ending a torn last line first.
+
+        Raises:
+            OSError: When the file cannot be opened.
+        """
+        self._clock = clock
+        self._observers = observers
+        self._limit_bytes = limit_bytes
+        self._tees: list[MemoryTee] = []
+        self._pending: deque[tuple[Record, bytes]] = deque()
+        self._pending_bytes = 0
+        self._dropped = 0
+        self._appending = False
+        self._closed = False
+        self._failure = ""
+        self._wake = threading.Condition()
+        self._seq = _last_seq(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._rest = b"" if _ends_with_newline(path) else b"\n"
+        self._thread = threading.Thread(target=self._write, name="event-log", daemon=True)
+        self._thread.start()
+
+    def tee(self) -> MemoryTee:
+        """A reader of everything that is published from now on."""
+        tee = MemoryTee()
+        with self._wake:
+            self._tees.append(tee)
+        return tee
+
+    def publish(self, event: Event) -> Record:
+        """Append an event.
+
+        Returns:
+            The event with its sequence number and time.
+        """
+        with self._wake:
+            self._seq += 1
+            record = Record(seq=self._seq, time=self._clock(), event=event)
+            line = encode(record)
+            self._pending.append((record, line))
+            self._pending_bytes += len(line)
+            if self._pending_bytes > self._limit_bytes:
+                self._drop_steps()
+            for tee in self._tees:
+                tee.add(line)
+            self._wake.notify_all()
+        return record
+
+    def sync(self, timeout: float = 30.0) -> bool:
+        """Wait until everything published so far is on the disk. Never call it from the training thread.
+
+        Returns:
+            Whether it is; False after `timeout` seconds or while appending fails.
+        """
+        with self._wake:
+            done = self._wake.wait_for(lambda: not self._pending and not self._rest and not self._appending, timeout)
+            if not done or self._closed:
+                return done
+        with contextlib.suppress(OSError):  # some network file systems cannot; the data were handed over all the same
+            os.fsync(self._fd)
+        return True
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is left and close; gives up on a disk that fails for `timeout` seconds."""
+        self.sync(timeout)
+        with self._wake:
+            if self._closed:
+                return
+            self._closed = True
+            self._wake.notify_all()
+        self._thread.join(timeout)
+        os.close(self._fd)
+
+    def _drop_steps(self) -> None:
+        kept: deque[tuple[Record, bytes]] = deque()
+        for record, line in self._pending:
+            if self._pending_bytes > self._limit_bytes // 2 and not record.event.durable:
+                self._pending_bytes -= len(line)
+                self._dropped += 1
+            else:
+                kept.append((record, line))
+        self._pending = kept
+
+    def _take(self) -> list[tuple[Record, bytes]]:
+        with self._wake:
+            self._wake.wait_for(lambda: self._pending or self._rest or self._closed)
+            batch = list(self._pending)
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._appending = True
+            return batch
+
+    def _write(self) -> None:
+        while True:
+            batch = self._take()
+            if not batch and not self._rest and self._closed:
+                return
+            self._rest += b"".join(line for _, line in batch)
+            while not self._append(batch):
+                if self._closed:
+                    return
+                time.sleep(_RETRY_S)
+            with self._wake:
+                self._appending = False
+                self._wake.notify_all()
+
+    def _append(self, batch: list[tuple[Record, bytes]]) -> bool:
+        try:
+            while self._rest:
+                self._rest = self._rest[os.write(self._fd, self._rest) :]
+            while batch:
+                for observer in self._observers:
+                    observer.observe(batch[0][0])
+                batch.pop(0)
+        except OSError as error:
+            self._report(str(error))
+            return False
+        self._failure = ""
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            self.publish(Gap(dropped_events=dropped))
+        return True
+
+    def _report(self, error: str) -> None:
+        if error == self._failure:
+            return
+        self._failure = error
+        with self._wake:
+            line = encode(Record(seq=self._seq, time=self._clock(), event=LogFailed(error=error)))
+            for tee in self._tees:
+                tee.add(line)
+
+
+class LogFollower:
+    """Reads a log as it grows, whole lines only. Counts lines that cannot be read and goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.bad_lines = 0
+
+    def read(self) -> list[bytes]:
+        """All whole lines since the last call; none while the file is missing."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        return data[:end].splitlines(keepends=True)
+
+    def records(self) -> Iterator[Record]:
+        """The readable records among the new lines."""
+        for line in self.read():
+            record = decode(line)
+            if record is not None:
+                yield record
+            elif line.strip():
+                self.bad_lines += 1
+
+
+def read_records(path: Path) -> list[Record]:
+    """Every readable record of a log that nobody writes."""
+    return list(LogFollower(path).records())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    size = path.stat().st_size
+    if not size:
+        return True
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        return file.read(1) == b"\n"
+
+
+def _last_seq(path: Path) -> int:
+    if not path.exists():
+        return -1
+    return max((record.seq for record in read_records(path)), default=-1)

@@ -1,0 +1,394 @@
+"""What happens in a run, as frozen records that become one JSON line each in `events.jsonl`.
+
+A line is `{"seq": int, "time": unix seconds, "kind": str, ...fields}`. Readers ignore fields and kinds that they do not
+know, so a field may be added in any release; removing or redefining one raises `LOG_VERSION`. JSON has no NaN: a
+non-finite number is written as null and read back as NaN. The format is documented in `docs/run-directory.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import orjson
+
+LOG_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events.
+
+    Attributes:
+        kind: The name in the log.
+        durable: Whether the writer must keep the event however full its queue is.
+    """
+
+    kind: ClassVar[str] = ""
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Event):
+    """A trainer process has taken the run: its first event, before torch is imported."""
+
+    kind: ClassVar[str] = "opened"
+    run: str
+    directory: str
+    pid: int
+    host: str
+    resume: bool
+    config: dict[str, Any]
+    log_version: int = LOG_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """Everything is built and the first step is next.
+
+    Attributes:
+        planned_lr: `[steps, rates]`, a sampling of the whole schedule without edits.
+        selection_split: The split that chooses the best checkpoint, `val` or `test`.
+        splits: Images in each split.
+        choices: Precision, memory format and what else was decided by timing; a resume reuses them.
+    """
+
+    kind: ClassVar[str] = "started"
+    classes: list[str]
+    splits: dict[str, int]
+    selection_split: str
+    fingerprint: str
+    model: dict[str, Any]
+    device: dict[str, Any]
+    choices: dict[str, Any]
+    epochs: int
+    steps_per_epoch: int
+    total_steps: int
+    planned_lr: list[list[float]]
+    versions: dict[str, str]
+    skipped_images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateChanged(Event):
+    """The run is in another state.
+
+    Attributes:
+        state: A `trainer.run.status.RunState` value.
+        detail: What is being done, such as "decoding images".
+        fraction: Progress of that, 0 to 1, where it is known.
+    """
+
+    kind: ClassVar[str] = "state"
+    state: str
+    detail: str = ""
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(Event):
+    """Consecutive optimizer steps.
+
+    Attributes:
+        first_step: Number of the first one, from 1.
+        loss: Mean training loss of each step.
+        accuracy: Training top-1 of each step, 0 to 1, on augmented images.
+        lr: Learning rate of each step.
+        images: Images in these steps.
+        seconds: Time these steps took, without pauses, evaluations and saves.
+        budget: Seconds of the run so far by activity: data, compute, evaluate, save.
+    """
+
+    kind: ClassVar[str] = "steps"
+    durable: ClassVar[bool] = False
+    first_step: int
+    loss: list[float | None]
+    accuracy: list[float]
+    lr: list[float]
+    images: int
+    seconds: float
+    budget: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnded(Event):
+    """An epoch's last step has ended.
+
+    Attributes:
+        epoch: Number, from 1.
+        seconds: Time of its steps.
+    """
+
+    kind: ClassVar[str] = "epoch"
+    epoch: int
+    step: int
+    train_loss: float | None
+    train_accuracy: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """Held-out images were measured.
+
+    Attributes:
+        epoch: Epochs trained so far; a fraction in mid-epoch.
+        accuracy: Plain top-1, 0 to 1.
+        accuracy_tta: Top-1 of the mean logits of image and mirror image, where it was asked for.
+        correct: Right answers in each class.
+        counts: Images in each class.
+        confused_with: For each class the index that it is most often mistaken for, -1 for none.
+        weights: `raw` or `ema`.
+        best: Whether this is the best accuracy so far on the selection split.
+        trigger: `epoch`, `key` or `end`.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+    split: str
+    epoch: float
+    step: int
+    loss: float | None
+    accuracy: float
+    accuracy_tta: float | None = None
+    correct: list[int]
+    counts: list[int]
+    confused_with: list[int] = field(default_factory=list)
+    weights: str = "raw"
+    best: bool = False
+    trigger: str = "epoch"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved(Event):
+    """A checkpoint is on disk, verified and published."""
+
+    kind: ClassVar[str] = "checkpoint"
+    step: int
+    path: str
+    size_bytes: int
+    sha256: str
+    pinned: bool
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFailed(Event):
+    """A checkpoint could not be written; training goes on."""
+
+    kind: ClassVar[str] = "checkpoint_failed"
+    step: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrEdited(Event):
+    """The user has scaled the rest of the schedule.
+
+    Attributes:
+        step: Steps done so far; the factor applies from the next one.
+        lr: The rate of the next step.
+    """
+
+    kind: ClassVar[str] = "lr_edited"
+    step: int
+    factor: float
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportProgress(Event):
+    """What the export is doing.
+
+    Attributes:
+        stage: Such as "checking on 256 images".
+        fraction: 0 to 1.
+    """
+
+    kind: ClassVar[str] = "export_progress"
+    durable: ClassVar[bool] = False
+    stage: str
+    fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported(Event):
+    """The ONNX file is in place and was proven equal to the model.
+
+    Attributes:
+        max_abs_diff: Largest difference of a logit over all compared images.
+        images: Compared images.
+        accuracy: Top-1 of the exported weights on `split`, where it is known.
+    """
+
+    kind: ClassVar[str] = "exported"
+    step: int
+    path: str
+    size_bytes: int
+    max_abs_diff: float
+    images: int
+    accuracy: float | None
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFailed(Event):
+    """No ONNX file was announced; an earlier one is untouched."""
+
+    kind: ClassVar[str] = "export_failed"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acknowledged(Event):
+    """A command has taken effect, or was refused with a reason."""
+
+    kind: ClassVar[str] = "ack"
+    command_id: str
+    command: str
+    ok: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(Event):
+    """Training goes on from a checkpoint: points after its step belong to an abandoned future."""
+
+    kind: ClassVar[str] = "resumed"
+    step: int
+    epoch: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitored(Event):
+    """Memory and device readings; absent ones are left out."""
+
+    kind: ClassVar[str] = "monitor"
+    durable: ClassVar[bool] = False
+    readings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat(Event):
+    """The trainer process is alive, paused or not; without one for a while the run counts as lost."""
+
+    kind: ClassVar[str] = "heartbeat"
+    durable: ClassVar[bool] = False
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something that the user should know and that does not stop the run."""
+
+    kind: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap(Event):
+    """Step arrays were dropped because the disk could not keep up."""
+
+    kind: ClassVar[str] = "gap"
+    dropped_events: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFailed(Event):
+    """The log could not be appended to. Lives in memory only, so that the live screen shows it."""
+
+    kind: ClassVar[str] = "log_failed"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Event):
+    """The run ended by an error.
+
+    Attributes:
+        checkpoint: The last good checkpoint, empty when there is none.
+        resume: The command that goes on from it, empty when there is none.
+    """
+
+    kind: ClassVar[str] = "failed"
+    error: str
+    exit_code: int
+    checkpoint: str = ""
+    resume: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """The run ended as planned or was stopped and saved.
+
+    Attributes:
+        reason: `completed`, `stopped`, or the name of a signal.
+    """
+
+    kind: ClassVar[str] = "finished"
+    reason: str
+    step: int
+    epoch: float
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """An event with its place in the log.
+
+    Attributes:
+        seq: Rises by one from line to line, over resumes too.
+        time: Unix seconds.
+    """
+
+    seq: int
+    time: float
+    event: Event
+
+
+@functools.cache
+def event_kinds() -> dict[str, type[Event]]:
+    """Every kind by its name in the log."""
+    return {cls.kind: cls for cls in Event.__subclasses__()}
+
+
+@functools.cache
+def _field_names(cls: type[Event]) -> frozenset[str]:
+    return frozenset(f.name for f in dataclasses.fields(cls))
+
+
+def encode(record: Record) -> bytes:
+    """One line of the log, with its newline."""
+    event = record.event
+    head = {"seq": record.seq, "time": round(record.time, 3), "kind": event.kind}
+    body = {name: getattr(event, name) for name in sorted(_field_names(type(event)))}
+    return orjson.dumps(head | body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def decode(line: bytes) -> Record | None:
+    """Read one line.
+
+    Returns:
+        The record; None for a line that is torn, is no event, or is of a kind that this version does not know.
+    """
+    try:
+        data = orjson.loads(line)
+        cls = event_kinds().get(data["kind"])
+        if cls is None:
+            return None
+        names = _field_names(cls)
+        event = cls(**{key: value for key, value in data.items() if key in names})
+        return Record(seq=int(data["seq"]), time=float(data["time"]), event=event)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def number(value: float | None) -> float:
+    """A number of the log, with its null read back as NaN."""
+    return math.nan if value is None else float(value)

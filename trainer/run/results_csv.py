@@ -1,0 +1,73 @@
+"""`results.csv`: a line an epoch, always made anew from the events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from trainer.run.atomic import write_atomically
+from trainer.run.events import EpochEnded, Evaluated, Record, Resumed, number
+
+COLUMNS = (
+    "epoch", "time", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr",
+)  # fmt: skip
+"""All of them always stand there; a cell is empty where nothing was measured. Accuracies are fractions."""
+
+
+class ResultsCsv:
+    """An observer of the log that keeps the table up to date. Lives on the log writer's thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun = 0.0
+        self._rows: dict[int, dict[str, object]] = {}
+        self._steps: dict[int, int] = {}
+        self._replaying = False
+
+    def replay(self, records: list[Record]) -> None:
+        """Take the history of a run that is resumed, and write the table once."""
+        self._replaying = True
+        for record in records:
+            self.observe(record)
+        self._replaying = False
+        self._write()
+
+    def observe(self, record: Record) -> None:
+        """Fold one record in and write the table if it changed.
+
+        Raises:
+            OSError: When the table cannot be written.
+        """
+        self._begun = self._begun or record.time
+        if self._fold(record) and not self._replaying:
+            self._write()
+
+    def _fold(self, record: Record) -> bool:
+        event = record.event
+        if isinstance(event, EpochEnded):
+            row = self._rows.setdefault(event.epoch, {})
+            row |= {"epoch": event.epoch, "time": f"{record.time - self._begun:.1f}", "lr": f"{event.lr:.6g}"}
+            row |= {"train/loss": _cell(event.train_loss), "train/accuracy": _cell(event.train_accuracy)}
+            self._steps[event.epoch] = event.step
+            return True
+        if isinstance(event, Evaluated) and event.trigger != "key":
+            row = self._rows.setdefault(round(event.epoch), {"epoch": round(event.epoch)})
+            row |= {f"{event.split}/loss": _cell(event.loss), f"{event.split}/accuracy": _cell(event.accuracy)}
+            self._steps.setdefault(round(event.epoch), event.step)
+            return True
+        if isinstance(event, Resumed):
+            self._rows = {epoch: row for epoch, row in self._rows.items() if self._steps[epoch] <= event.step}
+            return True
+        return False
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self._rows[epoch] for epoch in sorted(self._rows))
+        write_atomically(self._path, text.getvalue().encode())
+
+
+def _cell(value: float | None) -> str:
+    return f"{number(value):.6f}"

@@ -1,0 +1,77 @@
+"""A growing series of points, and the debiased running mean drawn over it."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+
+
+class Series:
+    """Points with rising x.
+
+    Attributes:
+        x: Positions (optimizer steps).
+        y: Values; NaN where the value was not finite.
+    """
+
+    __slots__ = ("x", "y")
+
+    def __init__(self) -> None:
+        self.x = array("d")
+        self.y = array("d")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __eq__(self, other: object) -> bool:
+        # Bytes, so that two NaN are equal: a replay must give exactly the same series.
+        return isinstance(other, Series) and (self.x.tobytes(), self.y.tobytes()) == (other.x.tobytes(), other.y.tobytes())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def append(self, x: float, y: float) -> None:
+        """Add a point to the right of all others."""
+        self.x.append(x)
+        self.y.append(y)
+
+    def drop_after(self, x: float) -> None:
+        """Remove every point to the right of `x`."""
+        keep = bisect_right(self.x, x)
+        del self.x[keep:]
+        del self.y[keep:]
+
+    @property
+    def last(self) -> float | None:
+        """The newest value; None when there is none."""
+        return self.y[-1] if self.y else None
+
+
+class Smoothed(Series):
+    """The exponential moving average of a series over all its points, debiased so that it starts at the first value.
+
+    Source: the bias correction of Adam (Kingma and Ba, arXiv:1412.6980, section 3).
+    """
+
+    __slots__ = ("_mean", "_weight", "beta")
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+        self._mean = 0.0
+        self._weight = 0.0
+
+    def append(self, x: float, y: float) -> None:
+        """Add a raw point; a non-finite one leaves the mean as it is."""
+        if math.isfinite(y):
+            self._mean = self.beta * self._mean + (1.0 - self.beta) * y
+            self._weight = self.beta * self._weight + (1.0 - self.beta)
+        super().append(x, self._mean / self._weight if self._weight else math.nan)
+
+    def rebuild(self, raw: Series) -> None:
+        """Start again from the raw points, after some of them were dropped."""
+        del self.x[:]
+        del self.y[:]
+        self._mean = self._weight = 0.0
+        for x, y in zip(raw.x, raw.y, strict=True):
+            self.append(x, y)

@@ -1,0 +1,40 @@
+"""The states of a run, as words for people."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class RunState(str, Enum):
+    """What a run is doing. The value stands in the log and on the screen."""
+
+    LOADING = "loading PyTorch"
+    PREPARING = "preparing"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    PAUSED = "paused"
+    SAVING = "saving"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+LIVE_STATES = frozenset(
+    {
+        RunState.LOADING,
+        RunState.PREPARING,
+        RunState.TRAINING,
+        RunState.EVALUATING,
+        RunState.PAUSED,
+        RunState.SAVING,
+        RunState.STOPPING,
+    }
+)
+"""States in which a trainer process must be alive."""
+
+HEARTBEAT_S = 10.0
+"""Seconds between heartbeats."""
+
+LOST_AFTER_S = 45.0
+"""Seconds without any event after which a live state is shown as lost: four heartbeats and slack for a slow disk."""

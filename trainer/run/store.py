@@ -1,0 +1,217 @@
+"""The run directory: its places, its name, its lock, and how a run is found again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from trainer.errors import RunError
+from trainer.run.atomic import write_atomically
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's directory. Attributes are places; none of them need exist.
+
+    Attributes:
+        path: The directory itself.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The fully resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def env(self) -> Path:
+        """Versions, device and host."""
+        return self.path / "env.json"
+
+    @property
+    def trainer(self) -> Path:
+        """Who trains it: locked and filled while a trainer lives, empty otherwise."""
+        return self.path / "trainer.json"
+
+    @property
+    def events(self) -> Path:
+        """The event log."""
+        return self.path / "events.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """A line an epoch."""
+        return self.path / "results.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints and of the pointer files `latest` and `best`."""
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """Folder of `model.onnx` and `parity.json`."""
+        return self.path / "export"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of per-class tables."""
+        return self.path / "eval"
+
+    @property
+    def log(self) -> Path:
+        """Everything that any library printed, and tracebacks."""
+        return self.path / "log.txt"
+
+    def resume_command(self) -> str:
+        """What to type to go on with this run."""
+        return f"r18-tui --resume {self.path}"
+
+
+def create_run(runs_dir: Path, name: str) -> RunDir:
+    """Make a new run directory, private to the user, never an existing one.
+
+    Args:
+        runs_dir: Folder of runs; made when missing.
+        name: Wanted name; `-2`, `-3` ... is appended when it is taken.
+
+    Raises:
+        RunError: When the folder cannot be made or written.
+    """
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 100_000):
+            path = runs_dir / (name if number == 1 else f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+                for folder in ("checkpoints", "export", "eval"):
+                    (path / folder).mkdir()
+                return RunDir(path)
+    except OSError as error:
+        raise RunError(
+            f"{runs_dir}: cannot keep runs here: {error.strerror or error}; choose another folder with --runs-dir DIR"
+        ) from error
+    raise RunError(f"{runs_dir}/{name}: too many runs of this name; choose another with --name NAME")
+
+
+def find_run(reference: str, runs_dir: Path) -> RunDir:
+    """The run that a user means.
+
+    Args:
+        reference: A directory, a name under `runs_dir`, or `latest`.
+        runs_dir: Folder of runs.
+
+    Raises:
+        RunError: When there is no such run; the message lists the newest ones.
+    """
+    if reference == "latest":
+        runs = list_runs(runs_dir)
+        if not runs:
+            raise RunError(f"{runs_dir}: no runs here yet; start one with: r18-tui digits")
+        return runs[0]
+    for path in (Path(reference), runs_dir / reference):
+        if (path / "events.jsonl").is_file():
+            return RunDir(path)
+    known = ", ".join(run.name for run in list_runs(runs_dir)[:8]) or "none"
+    raise RunError(f"{reference}: no run of this name; runs in {runs_dir}: {known}")
+
+
+def list_runs(runs_dir: Path) -> list[RunDir]:
+    """All runs of a folder, the one with the newest event first."""
+    if not runs_dir.is_dir():
+        return []
+    logs = [path / "events.jsonl" for path in runs_dir.iterdir()]
+    dated = [(log.stat().st_mtime, log.parent) for log in logs if log.is_file()]
+    return [RunDir(path) for _, path in sorted(dated, reverse=True)]
+
+
+class RunLock:
+    """The right to write to a run: an flock on `trainer.json`, which names the holder while it lasts.
+
+    The file is emptied on release and never removed, since another process may be waiting on it.
+    """
+
+    def __init__(self, run_dir: RunDir, fd: int) -> None:
+        self._path = run_dir.trainer
+        self._fd = fd
+
+    @classmethod
+    def take(cls, run_dir: RunDir) -> RunLock:
+        """Become the run's one writer.
+
+        Raises:
+            RunError: When another process is, or the file cannot be made.
+        """
+        try:
+            fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RunError(f"{run_dir.path}: cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise RunError(f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}") from error
+            raise RunError(_taken(run_dir)) from None
+        lock = cls(run_dir, fd)
+        lock._fill(orjson.dumps(_identity()))
+        return lock
+
+    def release(self) -> None:
+        """Let others write; safe to call twice."""
+        if self._fd < 0:
+            return
+        self._fill(b"")
+        os.close(self._fd)
+        self._fd = -1
+
+    def _fill(self, content: bytes) -> None:
+        # In place: a new file under this name would carry no lock.
+        with contextlib.suppress(OSError):  # a full disk must not keep anybody from training or from leaving
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, content, 0)
+
+
+def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
+    """Who trains a run: pid, host, boot_id and start time; None when nobody says so."""
+    try:
+        holder = orjson.loads(run_dir.trainer.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return holder if isinstance(holder, dict) else None
+
+
+def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:
+    """Keep versions, device and host beside the run."""
+    write_atomically(run_dir.env, orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _taken(run_dir: RunDir) -> str:
+    holder = read_holder(run_dir) or {}
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return (
+        f"{run_dir.path}: this run is live already, trained by {who}; "
+        f"watch it with: r18-tui show {run_dir.path}   or stop it with: kill -TERM {holder.get('pid', 'PID')}"
+    )
+
+
+def _identity() -> dict[str, Any]:
+    boot_id = ""
+    with contextlib.suppress(OSError):  # Linux only; elsewhere pid and host must do
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id, "started": round(time.time(), 3)}

@@ -1,0 +1,328 @@
+"""Everything that a dashboard shows, as a fold over the events of a run.
+
+`RunView.apply` is the only way in. It depends on nothing but the records it is given (no clock, no file), so a live, an
+attached and a finished run show the same screen. A record that was applied already is ignored, so a reader may overlap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.run import events as ev
+from trainer.run.events import Record, number
+from trainer.run.series import Series, Smoothed
+from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
+
+SMOOTHING = (0.0, 0.9, 0.98)
+"""Betas of the smoothed curves that `s` walks through; 0 shows the raw points alone."""
+
+_NOTES_KEPT = 500
+_RATE_WINDOW_S = 30.0
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the event pane.
+
+    Attributes:
+        level: `info`, `good`, `warning` or `error`.
+    """
+
+    time: float
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a step, drawn under the curves.
+
+    Attributes:
+        kind: `checkpoint`, `lr`, `resume` or `pause`.
+    """
+
+    step: int
+    kind: str
+    text: str
+
+
+@dataclass
+class RunView:
+    """The folded state. Read by one thread; `apply` is called by that same thread."""
+
+    seq: int = -1
+    opened: ev.Opened | None = None
+    started: ev.Started | None = None
+    state: RunState = RunState.LOADING
+    state_detail: str = ""
+    state_fraction: float | None = None
+    state_since: float = 0.0
+    last_time: float = 0.0
+    last_step_time: float = 0.0
+    step: int = 0
+    train_loss: Series = field(default_factory=Series)
+    train_accuracy: Series = field(default_factory=Series)
+    lr: Series = field(default_factory=Series)
+    smoothed_loss: dict[float, Smoothed] = field(default_factory=lambda: {b: Smoothed(b) for b in SMOOTHING if b})
+    smoothed_accuracy: dict[float, Smoothed] = field(default_factory=lambda: {b: Smoothed(b) for b in SMOOTHING if b})
+    eval_loss: dict[str, Series] = field(default_factory=dict)
+    eval_accuracy: dict[str, Series] = field(default_factory=dict)
+    evaluations: list[ev.Evaluated] = field(default_factory=list)
+    epochs: list[ev.EpochEnded] = field(default_factory=list)
+    best: ev.Evaluated | None = None
+    lr_edits: list[tuple[int, float]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    checkpoints: list[ev.CheckpointSaved] = field(default_factory=list)
+    budget: dict[str, float] = field(default_factory=dict)
+    readings: dict[str, float] = field(default_factory=dict)
+    exporting: ev.ExportProgress | None = None
+    exported: ev.Exported | None = None
+    failure: ev.Failed | None = None
+    finish: ev.Finished | None = None
+    notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
+    acknowledged: dict[str, ev.Acknowledged] = field(default_factory=dict)
+    nonfinite_steps: int = 0
+    _rate: deque[tuple[int, int, float]] = field(default_factory=deque)
+
+    def apply(self, record: Record) -> None:
+        """Fold one record in."""
+        if record.seq <= self.seq and not isinstance(record.event, ev.LogFailed):
+            return
+        self.seq = max(self.seq, record.seq)
+        self.last_time = record.time
+        handler = _HANDLERS.get(type(record.event))
+        if handler is not None:
+            handler(self, record.event, record.time)
+
+    # What the screen asks for -----------------------------------------------------------------------------------------
+
+    def state_at(self, now: float) -> RunState:
+        """The state, or `lost` when a live run has been silent for too long.
+
+        Args:
+            now: Unix seconds.
+        """
+        return RunState.LOST if self.state in LIVE_STATES and now - self.last_time > LOST_AFTER_S else self.state
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run; 0 until they are known."""
+        return self.started.total_steps if self.started else 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in progress, from 1; 0 before the first."""
+        if not self.started:
+            return 0
+        return min(self.step // max(self.started.steps_per_epoch, 1) + 1, self.started.epochs)
+
+    @property
+    def selection_split(self) -> str:
+        """The split that titles the panes: `val` where it exists, else `test`."""
+        return self.started.selection_split if self.started else "test"
+
+    @property
+    def last_evaluation(self) -> ev.Evaluated | None:
+        """The newest evaluation on the selection split."""
+        return next((e for e in reversed(self.evaluations) if e.split == self.selection_split), None)
+
+    @property
+    def previous_evaluation(self) -> ev.Evaluated | None:
+        """The one before `last_evaluation` on the same split."""
+        of_split = [e for e in self.evaluations[-64:] if e.split == self.selection_split]
+        return of_split[-2] if len(of_split) > 1 else None
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images a second over the last half minute of training; pauses and evaluations do not count."""
+        seconds = sum(entry[2] for entry in self._rate)
+        return sum(entry[1] for entry in self._rate) / seconds if seconds > 0 else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds of training and evaluation still to come; None until steps have been timed."""
+        if not self.started or not self._rate:
+            return None
+        seconds = sum(entry[2] for entry in self._rate)
+        steps = sum(entry[0] for entry in self._rate)
+        left = max(self.total_steps - self.step, 0)
+        last = self.last_evaluation
+        epochs_left = left / max(self.started.steps_per_epoch, 1)
+        return left * seconds / max(steps, 1) + epochs_left * (last.seconds if last else 0.0)
+
+    def lr_factor_at(self, step: float) -> float:
+        """Product of the user's factors in force at a step."""
+        product = 1.0
+        for start, factor in self.lr_edits:
+            product *= factor if start <= step else 1.0
+        return product
+
+    def planned_lr(self) -> tuple[list[float], list[float]]:
+        """Sampled steps and rates of the whole schedule, the user's edits included."""
+        if not self.started:
+            return [], []
+        steps, rates = self.started.planned_lr
+        return steps, [rate * self.lr_factor_at(step) for step, rate in zip(steps, rates, strict=True)]
+
+    # The fold ---------------------------------------------------------------------------------------------------------
+
+    def _note(self, time: float, level: str, text: str) -> None:
+        self.notes.append(Note(time, level, text))
+
+    def _opened(self, event: ev.Opened, time: float) -> None:
+        self.opened = event
+        self.failure = self.finish = self.exporting = None
+        self._set_state(RunState.LOADING, time)
+        self._note(time, "info", f"{'resuming' if event.resume else 'new run'} {event.directory}")
+
+    def _started(self, event: ev.Started, time: float) -> None:
+        self.started = event
+        device = event.device.get("name", "?")
+        self._note(time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images")
+        if event.skipped_images:
+            self._note(time, "warning", f"{event.skipped_images:,} unreadable images left out; log.txt lists them")
+
+    def _state(self, event: ev.StateChanged, time: float) -> None:
+        state = RunState(event.state)
+        if state is RunState.PAUSED and self.state is not RunState.PAUSED:
+            self.marks.append(Mark(self.step, "pause", "paused"))
+        self._set_state(state, time)
+        self.state_detail, self.state_fraction = event.detail, event.fraction
+
+    def _set_state(self, state: RunState, time: float) -> None:
+        if state is not self.state or not self.state_since:
+            self.state, self.state_since = state, time
+        self.state_detail, self.state_fraction = "", None
+
+    def _steps(self, event: ev.Steps, time: float) -> None:
+        for offset, (loss, accuracy, lr) in enumerate(zip(event.loss, event.accuracy, event.lr, strict=True)):
+            self._one_step(event.first_step + offset, number(loss), accuracy, lr)
+        self.step = event.first_step + len(event.loss) - 1
+        self.last_step_time = time
+        self.budget = event.budget or self.budget
+        self._rate.append((len(event.loss), event.images, event.seconds))
+        while len(self._rate) > 2 and sum(entry[2] for entry in self._rate) - self._rate[0][2] > _RATE_WINDOW_S:
+            self._rate.popleft()
+
+    def _one_step(self, step: int, loss: float, accuracy: float, lr: float) -> None:
+        self.nonfinite_steps += loss != loss
+        self.train_loss.append(step, loss)
+        self.train_accuracy.append(step, accuracy)
+        self.lr.append(step, lr)
+        for smoothed in self.smoothed_loss.values():
+            smoothed.append(step, loss)
+        for smoothed in self.smoothed_accuracy.values():
+            smoothed.append(step, accuracy)
+
+    def _epoch(self, event: ev.EpochEnded, time: float) -> None:
+        self.epochs.append(event)
+        self._note(time, "info", f"epoch {event.epoch}  train {number(event.train_loss):.3f}/{event.train_accuracy:.1%}")
+
+    def _evaluation(self, event: ev.Evaluated, time: float) -> None:
+        self.evaluations.append(event)
+        self.eval_loss.setdefault(event.split, Series()).append(event.step, number(event.loss))
+        self.eval_accuracy.setdefault(event.split, Series()).append(event.step, event.accuracy)
+        if event.best:
+            self.best = event
+        tta = f" (flip-TTA {event.accuracy_tta:.2%})" if event.accuracy_tta is not None else ""
+        text = f"{event.split} {number(event.loss):.3f}/{event.accuracy:.2%}{tta}{'  best' if event.best else ''}"
+        self._note(time, "good" if event.best else "info", text)
+
+    def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
+        self.checkpoints.append(event)
+        self.marks.append(Mark(event.step, "checkpoint", event.path))
+        pinned = ", pinned" if event.pinned else ""
+        self._note(time, "info", f"saved {event.path} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
+
+    def _checkpoint_failed(self, event: ev.CheckpointFailed, time: float) -> None:
+        self._note(time, "error", f"checkpoint at step {event.step} not saved: {event.error}")
+
+    def _lr_edited(self, event: ev.LrEdited, time: float) -> None:
+        self.lr_edits.append((event.step, event.factor))
+        self.marks.append(Mark(event.step, "lr", f"learning rate x{event.factor:g}"))
+        self._note(time, "info", f"learning rate x{event.factor:.4g} to {event.lr:.4g} from step {event.step + 1}")
+
+    def _export_progress(self, event: ev.ExportProgress, time: float) -> None:
+        self.exporting = event
+
+    def _exported(self, event: ev.Exported, time: float) -> None:
+        self.exporting, self.exported = None, event
+        self._note(
+            time, "good",
+            f"exported {event.path} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, max diff {event.max_abs_diff:.1e})",
+        )  # fmt: skip
+
+    def _export_failed(self, event: ev.ExportFailed, time: float) -> None:
+        self.exporting = None
+        self._note(time, "error", f"export failed: {event.error}")
+
+    def _ack(self, event: ev.Acknowledged, time: float) -> None:
+        self.acknowledged[event.command_id] = event
+        if not event.ok:
+            self._note(time, "warning", f"{event.command}: {event.message}")
+
+    def _resumed(self, event: ev.Resumed, time: float) -> None:
+        for series in (self.train_loss, self.train_accuracy, self.lr, *self.eval_loss.values(), *self.eval_accuracy.values()):
+            series.drop_after(event.step)
+        for smoothed in self.smoothed_loss.values():
+            smoothed.rebuild(self.train_loss)
+        for smoothed in self.smoothed_accuracy.values():
+            smoothed.rebuild(self.train_accuracy)
+        self.evaluations = [e for e in self.evaluations if e.step <= event.step]
+        self.epochs = [e for e in self.epochs if e.step <= event.step]
+        self.best = next((e for e in reversed(self.evaluations) if e.best), None)
+        self.lr_edits = [edit for edit in self.lr_edits if edit[0] <= event.step]
+        self.marks = [mark for mark in self.marks if mark.step <= event.step]
+        self.marks.append(Mark(event.step, "resume", "resumed"))
+        self.step = event.step
+        self.nonfinite_steps = sum(value != value for value in self.train_loss.y)
+        self._rate.clear()
+        self._note(time, "info", f"resumed from {event.checkpoint} at step {event.step:,}")
+
+    def _monitor(self, event: ev.Monitored, time: float) -> None:
+        self.readings = event.readings
+
+    def _warning(self, event: ev.Warned, time: float) -> None:
+        self._note(time, "warning", event.message)
+
+    def _gap(self, event: ev.Gap, time: float) -> None:
+        self._note(time, "warning", f"the disk could not keep up: {event.dropped_events} groups of steps are not in the log")
+
+    def _log_failed(self, event: ev.LogFailed, time: float) -> None:
+        self._note(time, "error", f"the event log cannot be written: {event.error}")
+
+    def _failed(self, event: ev.Failed, time: float) -> None:
+        self.failure = event
+        self._set_state(RunState.FAILED, time)
+        self._note(time, "error", event.error)
+
+    def _finished(self, event: ev.Finished, time: float) -> None:
+        self.finish = event
+        self._set_state(RunState.FINISHED, time)
+        self._note(time, "good" if event.reason == "completed" else "info", f"{event.reason} at step {event.step:,}")
+
+
+_HANDLERS: dict[type[ev.Event], Any] = {
+    ev.Opened: RunView._opened,
+    ev.Started: RunView._started,
+    ev.StateChanged: RunView._state,
+    ev.Steps: RunView._steps,
+    ev.EpochEnded: RunView._epoch,
+    ev.Evaluated: RunView._evaluation,
+    ev.CheckpointSaved: RunView._checkpoint,
+    ev.CheckpointFailed: RunView._checkpoint_failed,
+    ev.LrEdited: RunView._lr_edited,
+    ev.ExportProgress: RunView._export_progress,
+    ev.Exported: RunView._exported,
+    ev.ExportFailed: RunView._export_failed,
+    ev.Acknowledged: RunView._ack,
+    ev.Resumed: RunView._resumed,
+    ev.Monitored: RunView._monitor,
+    ev.Warned: RunView._warning,
+    ev.Gap: RunView._gap,
+    ev.LogFailed: RunView._log_failed,
+    ev.Failed: RunView._failed,
+    ev.Finished: RunView._finished,
+}

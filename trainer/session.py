@@ -1,0 +1,302 @@
+"""A training session: builds the parts, takes commands between steps, saves, and ends the run in good order.
+
+Lives on the training thread from beginning to end. The loop calls it back through `Hooks`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from trainer.build import build_trainer, checkpoint_facts, started_event
+from trainer.checkpoint import CheckpointFolder
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.evaluate import Evaluation, write_tables
+from trainer.export_child import ExportChild
+from trainer.launch import OpenRun
+from trainer.loop import Trainer
+from trainer.run import commands as cmd
+from trainer.run.commands import Command, CommandQueue
+from trainer.run.events import Acknowledged, Event, Finished, LrEdited, Monitored, Resumed, StateChanged, Warned
+from trainer.run.status import RunState
+from trainer.system_monitor import SystemMonitor
+
+_PROGRESS_EVERY_S = 0.25
+_PAUSE_TICK_S = 0.1
+_SAVE_TIMEOUT_S = 120.0
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error
+    """The user or a signal asked the run to end."""
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.exit_code = exit_code
+
+
+class TrainingSession:
+    """One session of a run, from preparation to the last event."""
+
+    def __init__(self, run: OpenRun, commands: CommandQueue, *, hold_open: bool) -> None:
+        self._run = run
+        self._commands = commands
+        self._hold_open = hold_open
+        self._folder = CheckpointFolder(run.run_dir.checkpoints, keep=run.config.checkpoint.keep)
+        self._writer = CheckpointWriter(self._folder, run.log)
+        self._exporter = ExportChild(run.run_dir, run.log.publish)
+        self._tables = ThreadPoolExecutor(1, thread_name_prefix="tables")
+        self._monitor: SystemMonitor | None = None
+        self._trainer: Trainer | None = None
+        self._facts: dict[str, Any] = {}
+        self._paused = False
+        self._finished = False
+        self._on_demand = False
+        self._evaluating: float | None = None
+        self._saved_step = -1
+        self._last_progress = ("", 0.0)
+        self._handlers: dict[type[Command], Callable[[Any], str]] = {
+            cmd.Pause: self._pause,
+            cmd.Unpause: self._unpause,
+            cmd.SaveCheckpoint: self._checkpoint,
+            cmd.Evaluate: self._evaluate,
+            cmd.Export: self._export,
+            cmd.SetLr: self._set_lr,
+        }
+
+    def run(self) -> int:
+        """Train the run to its end.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            R18Error: When the run fails for a reason that the user can act on.
+        """
+        try:
+            try:
+                self._prepare()
+                self._state(RunState.TRAINING)
+                self.trainer.run()
+                reason, code = "completed", 0
+            except StopRequested as stop:
+                reason, code = stop.reason, stop.exit_code
+                self._exporter.cancel()
+            self._end(reason, code)
+            return code
+        finally:
+            self._close()
+
+    @property
+    def trainer(self) -> Trainer:
+        """The loop; exists once the preparation is over."""
+        assert self._trainer is not None
+        return self._trainer
+
+    # Hooks of the loop ------------------------------------------------------------------------------------------------
+
+    def publish(self, event: Event) -> None:
+        """Log an event."""
+        self._run.log.publish(event)
+
+    def poll(self, evaluating: float | None = None) -> None:
+        """Take commands, hold while paused, save when it is time.
+
+        Args:
+            evaluating: Share of an evaluation that is done; None between training steps.
+
+        Raises:
+            StopRequested: When a command asks for the end.
+        """
+        self._evaluating = evaluating
+        while (command := self._commands.take()) is not None:
+            self._handle(command)
+        if self._paused and not self._on_demand:
+            self._hold()
+        elif evaluating is None and time.monotonic() - self.trainer.last_save >= self._run.config.checkpoint.every_s:
+            self.save()
+
+    def save(self, *, best: bool = False, pinned: bool = False) -> None:
+        """Snapshot the state on this thread and hand it to the writer."""
+        self.trainer.drain()
+        before = self.trainer.stopwatch.switch("save")
+        self._writer.submit(self.trainer.state.snapshot(self._facts), best=best, pinned=pinned)
+        self._saved_step = self.trainer.state.step
+        self.trainer.last_save = time.monotonic()
+        self.trainer.stopwatch.switch(before)
+
+    def evaluating(self, split: str) -> None:
+        """An evaluation begins."""
+        self._state(RunState.EVALUATING, split)
+
+    def training(self) -> None:
+        """Training goes on."""
+        self._evaluating = None
+        self._state(RunState.TRAINING)
+
+    def measured(self, split: str, evaluation: Evaluation) -> None:
+        """Keep the tables of the newest evaluation beside the run, on another thread."""
+        # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
+        if self._on_demand or self.trainer.state.finished:
+            self._tables.submit(write_tables, evaluation, self.trainer.data.dataset.classes, self._run.run_dir.evaluation)
+
+    # Life -------------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        checkpoint = None
+        if self._run.resume:
+            checkpoint, problems = self._folder.newest_valid()
+            for problem in problems:
+                self.publish(Warned(message=f"passed over {problem}"))
+        built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
+        self._trainer = built.trainer
+        self._facts = checkpoint_facts(built, self._run.run_dir.name)
+        for warning in built.warnings:
+            self.publish(Warned(message=warning))
+        self.publish(started_event(built, self._run.run_dir))
+        if self._run.resume:
+            state = self.trainer.state
+            name = self._folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
+            self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name))
+            self._saved_step = state.step if checkpoint else -1
+        self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
+        self._monitor.start()
+
+    def _progress(self, detail: str, fraction: float | None) -> None:
+        while (command := self._commands.take()) is not None:
+            if isinstance(command, cmd.Stop):
+                raise StopRequested(command.reason, command.exit_code)
+            self._ack(command, "still preparing")
+        name, last = self._last_progress
+        now = time.monotonic()
+        if detail.split(",")[0] != name or now - last >= _PROGRESS_EVERY_S:
+            self._last_progress = (detail.split(",")[0], now)
+            self._state(RunState.PREPARING, detail, None if fraction is None else round(fraction, 3))
+
+    def _end(self, reason: str, code: int) -> None:
+        if self._trainer is not None:
+            self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
+            if self._saved_step != self.trainer.state.step:
+                self.save()
+            self._writer.flush(_SAVE_TIMEOUT_S)
+            self.trainer.batches.close()
+        step, epoch = self._position()
+        self._finished = True
+        self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
+        if reason == "completed":
+            self._stay_open()
+            self._exporter.wait()
+
+    def _stay_open(self) -> None:
+        """Serve evaluations, exports and saves for as long as the dashboard stays open."""
+        while self._hold_open:
+            command = self._commands.take(timeout=0.5)
+            if isinstance(command, cmd.Stop):
+                self._exporter.cancel()
+                return
+            if command is not None:
+                try:
+                    self._handle(command)
+                except StopRequested:
+                    self._exporter.cancel()
+                    return
+
+    def _close(self) -> None:
+        if self._monitor is not None:
+            self._monitor.stop()
+        self._exporter.cancel()
+        self._tables.shutdown()
+        self._writer.close()
+
+    def _position(self) -> tuple[int, float]:
+        if self._trainer is None:
+            return 0, 0.0
+        state = self.trainer.state
+        return state.step, round(state.step / state.schedule.steps_per_epoch, 4)
+
+    def _state(self, state: RunState, detail: str = "", fraction: float | None = None) -> None:
+        self.publish(StateChanged(state=state.value, detail=detail, fraction=fraction))
+
+    # Commands ---------------------------------------------------------------------------------------------------------
+
+    def _handle(self, command: Command) -> None:
+        if isinstance(command, cmd.Stop):
+            self._acknowledge(command)
+            raise StopRequested(command.reason, command.exit_code)
+        self._ack(command, self._handlers[type(command)](command))
+
+    def _ack(self, command: Command, refusal: str) -> None:
+        self.publish(Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal))
+
+    def _acknowledge(self, command: Command) -> None:
+        self._ack(command, "")
+
+    def _hold(self) -> None:
+        before = self.trainer.stopwatch.switch("pause")
+        assert self._monitor is not None
+        self._monitor.suspend(paused=True)
+        self._state(RunState.PAUSED)
+        try:
+            while self._paused:
+                command = self._commands.take(timeout=_PAUSE_TICK_S)
+                if command is not None:
+                    self._handle(command)
+        finally:
+            self._monitor.suspend(paused=False)
+            self.trainer.stopwatch.switch(before)
+        self._state(RunState.TRAINING if self._evaluating is None else RunState.EVALUATING)
+
+    def _pause(self, command: cmd.Pause) -> str:
+        if self._finished:
+            return "the run has ended"
+        self._paused = True
+        return ""
+
+    def _unpause(self, command: cmd.Unpause) -> str:
+        self._paused = False
+        return ""
+
+    def _checkpoint(self, command: cmd.SaveCheckpoint) -> str:
+        self.save(pinned=True)
+        return ""
+
+    def _evaluate(self, command: cmd.Evaluate) -> str:
+        if self._evaluating is not None or self._on_demand:
+            return "an evaluation is under way"
+        # Steps whose metrics are still on the device belong before the evaluation in the log.
+        self.trainer.drain()
+        self._on_demand = True
+        try:
+            splits = self.trainer.data.dataset.splits
+            for split in [self.trainer.data.dataset.selection_split, *(["test"] if "val" in splits and "test" in splits else [])]:
+                if self.trainer.evaluate(split, trigger="key"):
+                    self.save(best=True)
+        finally:
+            self._on_demand = False
+            self._evaluating = None
+        self._state(RunState.FINISHED if self._finished else RunState.PAUSED if self._paused else RunState.TRAINING)
+        return ""
+
+    def _export(self, command: cmd.Export) -> str:
+        if self._exporter.running:
+            return "an export is under way"
+        step = self.trainer.state.step
+        self.save(pinned=True)
+        self._exporter.start(step, lambda: self._writer.wait_for(step, _SAVE_TIMEOUT_S))
+        return ""
+
+    def _set_lr(self, command: cmd.SetLr) -> str:
+        state = self.trainer.state
+        if state.finished:
+            return "all steps are done"
+        current = state.schedule.at(state.step)
+        if current <= 0 or not 0 < command.lr <= 1000:
+            return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most 1000"
+        factor = command.lr / current
+        state.schedule.edit(state.step, factor)
+        self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
+        return ""
+
+

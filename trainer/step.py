@@ -1,0 +1,93 @@
+"""One optimizer step, without a single wait for the device."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import Config
+from trainer.data.augment import Augment
+from trainer.data.batches import Batch
+from trainer.model import head_of, loss_of, set_train_mode
+from trainer.optim import set_lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """What is decided once a run, by configuration or by timing.
+
+    Attributes:
+        precision: `fp32`, or `bf16` for autocast over fp32 weights.
+        channels_last: Memory format of images and weights.
+    """
+
+    precision: str
+    channels_last: bool
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """The context of a forward pass."""
+        if self.precision == "bf16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def lay_out(self, images_NCHW: Tensor) -> Tensor:
+        """Images in this memory format."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images_NCHW.contiguous(memory_format=layout)
+
+    def lay_out_model(self, model: nn.Module) -> nn.Module:
+        """A model in this memory format."""
+        return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+
+class TrainStep:
+    """Forward, loss, backward, clip, update.
+
+    With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._augment = augment
+        self._config = config
+        self._numerics = numerics
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def prepare(self) -> None:
+        """Switch the model to training; call it before the first step and after each evaluation."""
+        set_train_mode(self._model, self._config.model.freeze)
+
+    def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_2: Tensor) -> None:
+        """Do one step.
+
+        Args:
+            batch: Of any size.
+            epoch: From 0, for the draws.
+            lr: Learning rate of this step.
+            metrics_2: float32 (2,) on the device; filled with mean loss and top-1 without a sync.
+        """
+        set_lr(self._optimizer, lr)
+        self._optimizer.zero_grad(set_to_none=True)
+        metrics_2.zero_()
+        for micro in batch.micro_batches(self._config.train.grad_accum_steps):
+            self._accumulate(micro, epoch, len(micro) / len(batch), metrics_2)
+        if self._config.train.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained, self._config.train.max_grad_norm)
+        self._optimizer.step()
+
+    def _accumulate(self, micro: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
+        images_NCHW = self._augment(micro.pixels_MHWC, micro.rows_N, micro.sample_ids_N, micro.positions_N, epoch)
+        head_of(self._model).aim(micro.positions_N, epoch)
+        with self._numerics.autocast(images_NCHW.device):
+            logits_NK = self._model(self._numerics.lay_out(images_NCHW))
+        loss = loss_of(logits_NK, micro.labels_N, label_smoothing=self._config.train.label_smoothing)
+        (loss * share).backward()
+        with torch.no_grad():
+            top1 = (logits_NK.argmax(1) == micro.labels_N).float().mean()
+            metrics_2 += torch.stack((loss.detach(), top1)) * share

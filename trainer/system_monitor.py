@@ -1,0 +1,125 @@
+"""Readings of memory and device, on a thread of its own, so that a slow driver never holds training up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+
+INTERVAL_S = 2.0
+
+Reader = Callable[[], dict[str, float]]
+
+
+class SystemMonitor:
+    """Calls a publisher every two seconds while it is not suspended. `suspend` and `stop` may be called by any thread."""
+
+    def __init__(self, device: torch.device, publish: Callable[[dict[str, float]], None], *, interval_s: float = INTERVAL_S) -> None:
+        self._readers = readers_for(device)
+        self._publish = publish
+        self._interval_s = interval_s
+        self._stopped = threading.Event()
+        self._awake = threading.Event()
+        self._awake.set()
+        self._thread = threading.Thread(target=self._run, name="system-monitor", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def suspend(self, paused: bool) -> None:
+        """Stop reading while training is paused, so that a paused screen sends nothing."""
+        if paused:
+            self._awake.clear()
+        else:
+            self._awake.set()
+
+    def stop(self) -> None:
+        """End, waiting for a reading in progress for at most an interval."""
+        self._stopped.set()
+        self._awake.set()
+        self._thread.join(self._interval_s)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_s):
+            self._awake.wait()
+            readings: dict[str, float] = {}
+            for reader in self._readers:
+                readings |= reader()
+            if not self._stopped.is_set():
+                self._publish(readings)
+
+
+def readers_for(device: torch.device) -> list[Reader]:
+    """What can be read for a device."""
+    if device.type == "cuda":
+        index = device.index or 0
+        return [lambda: _cuda(index), *_nvml(torch.cuda.get_device_properties(index).uuid), _process]
+    if device.type == "mps":
+        return [_mps, _process]
+    return [_process]
+
+
+def _process() -> dict[str, float]:
+    memory = psutil.virtual_memory()
+    return {
+        "process_bytes": float(psutil.Process().memory_info().rss),
+        "system_used_bytes": float(memory.total - memory.available),
+        "system_total_bytes": float(memory.total),
+        "cpu_pct": psutil.cpu_percent(),
+    }
+
+
+def _cuda(index: int) -> dict[str, float]:
+    free, total = torch.cuda.mem_get_info(index)
+    return {
+        "allocated_bytes": float(torch.cuda.memory_allocated(index)),
+        "reserved_bytes": float(torch.cuda.memory_reserved(index)),
+        "peak_bytes": float(torch.cuda.max_memory_allocated(index)),
+        "device_used_bytes": float(total - free),
+        "device_total_bytes": float(total),
+    }
+
+
+def _mps() -> dict[str, float]:
+    return {
+        "allocated_bytes": float(torch.mps.current_allocated_memory()),
+        "reserved_bytes": float(torch.mps.driver_allocated_memory()),
+        "device_total_bytes": float(torch.mps.recommended_max_memory()),
+    }
+
+
+def _nvml(uuid: Any) -> list[Reader]:
+    """NVML readings of one GPU, found by its UUID because CUDA_VISIBLE_DEVICES renumbers devices."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return []
+
+    def temperature() -> float:
+        modern = getattr(pynvml, "nvmlDeviceGetTemperatureV", None)  # replaces the other in CUDA 14
+        read = modern or pynvml.nvmlDeviceGetTemperature
+        return float(read(handle, pynvml.NVML_TEMPERATURE_GPU))
+
+    sources: dict[str, Callable[[], float]] = {
+        "utilization_pct": lambda: float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        "temperature_c": temperature,
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000.0,
+    }
+
+    def read_all() -> dict[str, float]:
+        readings = {}
+        for name, source in sources.items():
+            try:
+                readings[name] = source()
+            except pynvml.NVMLError:  # containers, MIG slices and laptops support only some of them
+                continue
+        return readings
+
+    return [read_all]

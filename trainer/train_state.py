@@ -1,0 +1,124 @@
+"""All that must survive a resume, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.checkpoint import Checkpoint
+from trainer.lr_schedule import LrSchedule
+from trainer.metrics import Window
+from trainer.optim import load_momentum_state, momentum_state
+
+
+@dataclass
+class EpochSums:
+    """Training metrics of the epoch in progress.
+
+    Attributes:
+        seconds: Time of its steps.
+    """
+
+    loss: float = 0.0
+    correct: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, window: Window) -> None:
+        """Take the steps of a window in."""
+        for loss, accuracy, images in zip(window.losses, window.accuracies, window.images, strict=True):
+            self.loss += loss * images
+            self.correct += accuracy * images
+            self.images += images
+        self.seconds += window.seconds
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of the epoch so far."""
+        return self.loss / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Training top-1 of the epoch so far, 0 to 1."""
+        return self.correct / max(self.images, 1)
+
+
+@dataclass
+class TrainState:
+    """The state of a run. Only the training thread touches it.
+
+    Attributes:
+        step: Optimizer steps done.
+        sums: Of the epoch in progress.
+        evaluation_due: The last epoch has ended and its evaluation has not.
+        best_accuracy: On the selection split; None before the first evaluation.
+        last_evaluation: Split, step and accuracy of the newest evaluation.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    schedule: LrSchedule
+    step: int = 0
+    sums: EpochSums = field(default_factory=EpochSums)
+    evaluation_due: bool = False
+    best_accuracy: float | None = None
+    best_step: int = -1
+    last_evaluation: dict[str, Any] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done; the number, from 0, of the epoch that the next step belongs to."""
+        return self.step // self.schedule.steps_per_epoch
+
+    @property
+    def epoch_step(self) -> int:
+        """Steps done in the epoch in progress."""
+        return self.step % self.schedule.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.schedule.total_steps
+
+    def snapshot(self, facts: dict[str, Any]) -> Checkpoint:
+        """A copy on the CPU that nobody changes.
+
+        Args:
+            facts: What else belongs into the checkpoint's metadata: configuration, classes, fingerprint, choices.
+        """
+        tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
+        momentum = momentum_state(self.model, self.optimizer)
+        tensors |= {f"momentum.{name}": _copied(tensor) for name, tensor in momentum.items()}
+        meta = facts | {
+            "step": self.step,
+            "epoch": self.epoch,
+            "epoch_step": self.epoch_step,
+            "epoch_sums": asdict(self.sums),
+            "evaluation_due": self.evaluation_due,
+            "lr_edits": [list(edit) for edit in self.schedule.edits],
+            "best_accuracy": self.best_accuracy,
+            "best_step": self.best_step,
+            "last_evaluation": self.last_evaluation,
+        }
+        return Checkpoint(tensors, meta)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a snapshot; devices and memory layouts stay as they are."""
+        self.model.load_state_dict(checkpoint.group("model"))
+        load_momentum_state(self.model, self.optimizer, checkpoint.group("momentum"))
+        meta = checkpoint.meta
+        self.step = int(meta["step"])
+        self.sums = EpochSums(**meta["epoch_sums"])
+        self.evaluation_due = bool(meta["evaluation_due"])
+        self.schedule.edits = [(int(step), float(factor)) for step, factor in meta["lr_edits"]]
+        self.best_accuracy = meta["best_accuracy"]
+        self.best_step = int(meta["best_step"])
+        self.last_evaluation = meta["last_evaluation"]
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    # safetensors refuses channels_last tensors, so the copy is in plain order.
+    return tensor.detach().to("cpu", copy=True).contiguous()

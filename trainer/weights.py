@@ -1,0 +1,180 @@
+"""Weights to start from: ImageNet's, another run's, or a file; and an account of what fitted.
+
+Foreign pickles are read with `weights_only=True` and, below torch 2.10, not at all: the restricted unpickler of older
+releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt once its full
+hash has matched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.data.dataset import Progress
+from trainer.errors import CheckpointError
+
+IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
+"""Of ResNet18_Weights.IMAGENET1K_V1; its first eight digits stand in the file's name."""
+
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_SAFE_UNPICKLER = (2, 10)
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights from somewhere else.
+
+    Attributes:
+        state: Tensors by torchvision's names.
+        origin: Where they are from, for messages.
+        statistics: Mean and std that they were trained with, when the source says so.
+    """
+
+    state: dict[str, Tensor]
+    origin: str
+    statistics: tuple[list[float], list[float]] | None = None
+
+
+@dataclass
+class LoadReport:
+    """What became of the tensors.
+
+    Attributes:
+        loaded: Names that were taken over.
+        reshaped: Names whose shape differs; they start from random weights.
+        missing: Names that the source does not have.
+        unused: Names that the model does not have.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors taken over"]
+        for label, names in (("new for their shape", self.reshaped), ("new", self.missing), ("not used", self.unused)):
+            if names:
+                parts.append(f"{label}: {', '.join(names)}")
+        return "; ".join(parts)
+
+
+def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> InitialWeights:
+    """Read what `model.init_from` names.
+
+    Args:
+        reference: `imagenet`, a file, or a run (a directory or a name under `runs_dir`).
+        runs_dir: Folder of runs.
+        progress: Told about a download.
+
+    Raises:
+        CheckpointError: When it cannot be had, read or trusted.
+    """
+    if reference == "imagenet":
+        return InitialWeights(_imagenet(progress), "torchvision IMAGENET1K_V1")
+    path = Path(reference).expanduser()
+    for run in (path, runs_dir / reference):
+        if (run / "checkpoints").is_dir():
+            return _own(CheckpointFolder(run / "checkpoints", keep=2).choose("default", best_by_default=True))
+    if not path.is_file():
+        raise CheckpointError(f"model.init_from: {reference}: no such file or run; give imagenet, a file or a run")
+    if path.suffix != ".safetensors":
+        return InitialWeights(_foreign_pickle(path), str(path))
+    try:
+        return _own(path)
+    except CheckpointError as error:
+        if "not a checkpoint of this program" not in str(error):
+            raise
+    try:
+        return InitialWeights(_plain(load_file(path), path), str(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+
+
+def load_initial_weights(model: nn.Module, weights: InitialWeights) -> LoadReport:
+    """Copy every tensor whose name and shape fit.
+
+    Raises:
+        CheckpointError: When nothing of the backbone fits.
+    """
+    report, own = LoadReport(), model.state_dict()
+    for name, tensor in own.items():
+        if name not in weights.state:
+            report.missing.append(name)
+        elif weights.state[name].shape != tensor.shape:
+            report.reshaped.append(name)
+        else:
+            tensor.copy_(weights.state[name])
+            report.loaded.append(name)
+    report.unused = sorted(set(weights.state) - set(own))
+    if not any(name.startswith("layer") for name in report.loaded):
+        raise CheckpointError(
+            f"model.init_from: {weights.origin} holds no ResNet-18: none of its {len(weights.state)} tensors fits "
+            f"a layer (first: {', '.join(sorted(weights.state)[:3]) or 'none'})"
+        )
+    return report
+
+
+def _own(path: Path) -> InitialWeights:
+    checkpoint = read_checkpoint(path)
+    return InitialWeights(checkpoint.group("model"), str(path), (checkpoint.meta["mean"], checkpoint.meta["std"]))
+
+
+def _imagenet(progress: Progress) -> dict[str, Tensor]:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / Path(IMAGENET_URL).name
+    if not path.is_file():
+        progress(f"downloading {path.name} (45 MB)", None)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(IMAGENET_URL, str(path), hash_prefix=IMAGENET_SHA256, progress=False)
+        except (OSError, RuntimeError, urllib.error.URLError) as error:
+            raise CheckpointError(
+                f"model.init_from: imagenet: {path.name} cannot be downloaded: {error}. "
+                f"Fetch {IMAGENET_URL} (SHA-256 {IMAGENET_SHA256}) elsewhere and put it at {path}"
+            ) from error
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != IMAGENET_SHA256:
+        raise CheckpointError(f"{path}: SHA-256 is {found}, expected {IMAGENET_SHA256}; remove the file and start again")
+    return _plain(torch.load(path, map_location="cpu", weights_only=True), path)
+
+
+def _foreign_pickle(path: Path) -> dict[str, Tensor]:
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < _SAFE_UNPICKLER:
+        raise CheckpointError(
+            f"{path}: torch {torch.__version__} cannot read foreign pickles safely (CVE-2026-24747); use torch 2.10 or "
+            "newer, or convert the file to safetensors on a machine that you trust it on"
+        )
+    try:
+        return _plain(torch.load(path, map_location="cpu", weights_only=True), path)
+    except Exception as error:  # noqa: BLE001 - the unpickler raises whatever a foreign file provokes
+        raise CheckpointError(
+            f"{path}: cannot be read as plain tensors ({type(error).__name__}). Save it with "
+            "torch.save(model.state_dict(), PATH); whole pickled models are refused because they can run code"
+        ) from error
+
+
+def _plain(loaded: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: expected a state dict of tensors, found {type(loaded).__name__}")
+    state = {}
+    for name, value in loaded.items():
+        if isinstance(value, Tensor):
+            for prefix in _PREFIXES:
+                name = str(name).removeprefix(prefix)  # noqa: PLW2901 - peeled in order
+            state[name] = value
+    return state

@@ -1,0 +1,139 @@
+"""YAML files and scalars under YAML 1.2's core rules, with the line of every key.
+
+PyYAML follows YAML 1.1, where `1e-3` is a string, `off` is False and `1:30` is 90. Here `1e-3` is a number and `off`,
+`no` and `1:30` stay strings. Only plain data are built (no tags, no objects), duplicate keys are refused with both
+lines, and anchors are refused because a few of them can expand to gigabytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from trainer.errors import ConfigError
+
+Lines = dict[str, int]
+"""Dotted key to its line number, counted from 1."""
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """SafeLoader whose plain scalars follow the core schema of YAML 1.2.2, section 10.3."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own shape
+
+
+_CORE_SCHEMA = (
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        "-+0123456789.",
+    ),
+)
+for _tag, _pattern, _first in _CORE_SCHEMA:
+    _CoreLoader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))  # type: ignore[no-untyped-call]
+
+
+def _construct_int(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
+    """Whole numbers of YAML 1.2: `010` is ten, `0o10` eight, and nothing is sexagesimal."""
+    text = str(node.value)
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    return int(text[2:] if base != 10 else text, base)
+
+
+_CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
+    """Parse a YAML document whose top level is a mapping.
+
+    Args:
+        text: The document.
+        source: What to call it in messages, usually its path.
+
+    Returns:
+        The mapping as plain Python data, and the line of every dotted key.
+
+    Raises:
+        ConfigError: On a syntax error, a duplicate key, an anchor, a tag, or a top level that is no mapping.
+    """
+    lines: Lines = {}
+    try:
+        node = yaml.compose(text, Loader=_CoreLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        raise ConfigError(f"{where}: not valid YAML: {error.problem or error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+    if node is None:
+        return {}, lines
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{source}: expected `group:` sections with keys under them, found a {_kind(node)}")
+    value = _Builder(source, lines).build(node, "")
+    assert isinstance(value, dict)
+    return value, lines
+
+
+def read_scalar(text: str, *, source: str) -> Any:
+    """Parse the value of one `key=value` override.
+
+    Args:
+        text: What stands after the `=`.
+        source: What to call it in messages.
+
+    Returns:
+        A number, a bool, None, a string, or a flow list such as `[100, 150]`.
+
+    Raises:
+        ConfigError: When it is not valid YAML or holds a mapping.
+    """
+    value, _ = read_mapping(f"value: {text}" if text else "value: ''", source=source)
+    if set(value) != {"value"} or isinstance(value["value"], dict):
+        raise ConfigError(f"{source}: expected one value after `=`, found {text!r}")
+    return value["value"]
+
+
+def _kind(node: yaml.Node) -> str:
+    return {"sequence": "list", "scalar": "single value"}.get(node.id, node.id)
+
+
+class _Builder:
+    """Builds plain data from a node tree, noting lines and refusing what a configuration must not hold."""
+
+    def __init__(self, source: str, lines: Lines) -> None:
+        self._source = source
+        self._lines = lines
+        self._seen: set[int] = set()
+        self._scalars = _CoreLoader("")
+
+    def build(self, node: yaml.Node, path: str) -> Any:
+        line = node.start_mark.line + 1
+        if id(node) in self._seen:
+            raise ConfigError(f"{self._source}:{line}: {path}: YAML anchors are not supported; write the value out")
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
+        try:
+            return self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"{self._source}:{line}: {path}: unsupported value or tag: {node.value!r}") from error
+
+    def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = str(key_node.value)
+            dotted = f"{path}.{key}" if path else key
+            if key in result:
+                first = self._lines[dotted]
+                raise ConfigError(f"{self._source}:{line}: {dotted}: duplicate key; it stands on line {first} already")
+            self._lines[dotted] = line
+            result[key] = self.build(value_node, dotted)
+        return result
