@@ -34,7 +34,9 @@ def split_overrides(argv: Sequence[str]) -> Tokens:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a training run."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration")
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration"
+    )
     parser.add_argument("--name", help="name of the run's directory (default: run.name)")
     parser.add_argument(
         "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run: a directory, a name, or latest"
@@ -53,7 +55,10 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of an export."""
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
     parser.add_argument(
-        "--which", default="default", metavar="best|latest|STEP", help="checkpoint (default: best if chosen on val, else latest)"
+        "--which",
+        default="default",
+        metavar="best|latest|STEP",
+        help="checkpoint (default: best if chosen on val, else latest)",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the image folder, when it has moved")
     parser.add_argument("--events", action="store_true", help=argparse.SUPPRESS)

@@ -113,7 +113,9 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
     loop = built.trainer
     schedule, dataset = loop.state.schedule, loop.data.dataset
     device, versions = describe_device(loop.device), software_versions()
-    write_env(run_dir, {"versions": versions, "device": device, "host": socket.gethostname(), "platform": platform.platform()})
+    write_env(
+        run_dir, {"versions": versions, "device": device, "host": socket.gethostname(), "platform": platform.platform()}
+    )
     last = schedule.total_steps - 1
     steps = sorted({round(last * index / _LR_SAMPLES) for index in range(_LR_SAMPLES + 1)})
     return Started(
@@ -173,7 +175,11 @@ def _initial_weights(
 
 
 def _prepare_data(
-    config: Config, device: torch.device, progress: Progress, initial: InitialWeights | None, checkpoint: Checkpoint | None
+    config: Config,
+    device: torch.device,
+    progress: Progress,
+    initial: InitialWeights | None,
+    checkpoint: Checkpoint | None,
 ) -> PreparedData:
     statistics = initial.statistics if initial else None
     if checkpoint is not None:
@@ -183,7 +189,9 @@ def _prepare_data(
         _refuse_other_data(data, checkpoint)
     wanted = config.model.num_classes
     if wanted not in ("auto", len(data.dataset.classes)):
-        raise ConfigError(f"model.num_classes: {wanted} does not agree with the data's {len(data.dataset.classes)} classes; use auto")
+        raise ConfigError(
+            f"model.num_classes: {wanted} does not agree with the data's {len(data.dataset.classes)} classes; use auto"
+        )
     return data
 
 
@@ -204,9 +212,7 @@ def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
     )
 
 
-def _build_model(
-    config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]
-) -> nn.Module:
+def _build_model(config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]) -> nn.Module:
     model = build_model(config.model, len(data.dataset.classes), config.run.seed)
     if initial is not None:
         report = load_initial_weights(model, initial)

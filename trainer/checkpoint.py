@@ -124,7 +124,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: damaged: {error}") from error
     found = _digest(tensors, canonical)
     if found != header.get("sha256"):
-        raise CheckpointError(f"{path}: damaged: its content has hash {found[:12]}, expected {header.get('sha256', '')[:12]}")
+        raise CheckpointError(
+            f"{path}: damaged: its content has hash {found[:12]}, expected {header.get('sha256', '')[:12]}"
+        )
     return Checkpoint(tensors, orjson.loads(canonical))
 
 
@@ -159,7 +161,9 @@ class CheckpointFolder:
         if best:
             write_atomically(self.path / "best", f"{name}\n".encode(), durable=True)
         if pinned:
-            write_atomically(self.path / "pinned", "".join(f"{n}\n" for n in sorted(self._pinned() | {name})).encode(), durable=True)
+            write_atomically(
+                self.path / "pinned", "".join(f"{n}\n" for n in sorted(self._pinned() | {name})).encode(), durable=True
+            )
         self._rotate()
 
     def choose(self, which: str, *, best_by_default: bool) -> Path:

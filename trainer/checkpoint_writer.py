@@ -118,4 +118,6 @@ class CheckpointWriter:
         needed = sum(tensor.nbytes for tensor in checkpoint.tensors.values()) + _SPARE_BYTES
         free = self._free_bytes(self._folder)
         if free < needed:
-            raise OSError(f"{self._folder.path}: {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; make room")
+            raise OSError(
+                f"{self._folder.path}: {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; make room"
+            )

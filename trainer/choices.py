@@ -84,7 +84,13 @@ class _Trial:
     """A few steps with one candidate, on a copy of the model."""
 
     def __init__(
-        self, config: Config, model: nn.Module, augment: Augment, batch: Batch, numerics: Numerics, poll: Callable[[], None]
+        self,
+        config: Config,
+        model: nn.Module,
+        augment: Augment,
+        batch: Batch,
+        numerics: Numerics,
+        poll: Callable[[], None],
     ) -> None:
         copied = numerics.lay_out_model(copy.deepcopy(model))
         self._step = TrainStep(copied, build_optimizer(copied, config.optim), augment, config, numerics)

@@ -21,7 +21,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class Group(BaseModel):
     """Base of every group: frozen, strict about types, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class RunConfig(Group):
@@ -112,7 +114,9 @@ class DataConfig(Group):
     @model_validator(mode="after")
     def _reflection_fits(self) -> DataConfig:
         if self.pad == "reflect" and self.crop_pad >= self.image_size:
-            raise ValueError(f"crop_pad {self.crop_pad} must be smaller than image_size {self.image_size} with pad: reflect")
+            raise ValueError(
+                f"crop_pad {self.crop_pad} must be smaller than image_size {self.image_size} with pad: reflect"
+            )
         return self
 
 
@@ -270,7 +274,9 @@ class Config(Group):
         if self.model.freeze != "none" and self.model.init_from is None:
             raise ValueError("model.freeze: backbone needs model.init_from; frozen random weights cannot learn")
         if self.model.init_from == "imagenet" and self.model.stem != "imagenet":
-            raise ValueError("model.init_from: imagenet needs model.stem: imagenet, the stem those weights were made with")
+            raise ValueError(
+                "model.init_from: imagenet needs model.stem: imagenet, the stem those weights were made with"
+            )
         return self
 
 

@@ -124,7 +124,9 @@ def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
         key, equals, text = token.partition("=")
         if not equals or not key or "." not in key:
             hint = _suggest(key)
-            raise ConfigError(f"{token}: expected group.key=value, such as train.epochs=20{'; ' + hint if hint else ''}")
+            raise ConfigError(
+                f"{token}: expected group.key=value, such as train.epochs=20{'; ' + hint if hint else ''}"
+            )
         yield key, read_scalar(text, source=token)
 
 
@@ -193,7 +195,9 @@ def _suggest(key: str) -> str:
 
 
 def _message(problem: ErrorDetails, places: _Places) -> str:
-    parts = [str(part) for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal[", "list["))]
+    parts = [
+        str(part) for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal[", "list["))
+    ]
     key = ".".join(parts[:2])
     where = f"{places.of(key)}: {key}" if key else places.of("")
     kind, seen = problem["type"], problem.get("input")
@@ -217,7 +221,12 @@ def _expected(key: str, problem: ErrorDetails) -> str:
     group = known_keys().get(key)
     if group is not None:
         annotation = group.model_fields[key.partition(".")[2]].annotation
-        choices = [choice for part in (annotation, *get_args(annotation)) for choice in get_args(part) if isinstance(choice, str)]
+        choices = [
+            choice
+            for part in (annotation, *get_args(annotation))
+            for choice in get_args(part)
+            if isinstance(choice, str)
+        ]
         kinds = [part.__name__ for part in (annotation, *get_args(annotation)) if part in (int, float, bool, str)]
         if choices or (kinds and str(problem["type"]).endswith("_type")):
             return "expected " + " or ".join([*dict.fromkeys(choices), *dict.fromkeys(kinds)])

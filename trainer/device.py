@@ -26,7 +26,9 @@ def choose_device(wanted: str) -> torch.device:
             raise DeviceError(f"run.device: {wanted} asked for, but {_why_no_cuda()}; or set run.device=cpu")
         index = int(wanted.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
-            raise DeviceError(f"run.device: {wanted} asked for; this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+            raise DeviceError(
+                f"run.device: {wanted} asked for; this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+            )
         return torch.device("cuda", index)
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("run.device: mps asked for, but this torch or machine has no Apple GPU; set run.device=cpu")
@@ -37,7 +39,12 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     """Name, kind and memory for the header and `env.json`."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return {"kind": "cuda", "name": properties.name, "total_bytes": properties.total_memory, "uuid": str(properties.uuid)}
+        return {
+            "kind": "cuda",
+            "name": properties.name,
+            "total_bytes": properties.total_memory,
+            "uuid": str(properties.uuid),
+        }
     if device.type == "mps":
         return {"kind": "mps", "name": "Apple GPU", "total_bytes": int(torch.mps.recommended_max_memory())}
     return {"kind": "cpu", "name": f"{_cpu_name()}, {torch.get_num_threads()} threads"}

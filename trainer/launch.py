@@ -125,7 +125,9 @@ class TrainingThread:
         self.run = run
         self.commands = CommandQueue()
         self.exit_code = EXIT_OK
-        self._hold_open = hold_open
+        self._held = threading.Event()
+        if hold_open:
+            self._held.set()
         self._ended = threading.Event()
         self._step = 0
         # Not a daemon: the interpreter must not tear torch down under a running step.
@@ -153,6 +155,10 @@ class TrainingThread:
         """Ask the trainer to save and end. Safe in a signal handler."""
         self.commands.send(Stop(reason=reason, exit_code=exit_code))
 
+    def release(self) -> None:
+        """Nobody looks any more: end the thread when the run ends, instead of holding it open for more commands."""
+        self._held.clear()
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the thread.
 
@@ -166,7 +172,7 @@ class TrainingThread:
         try:
             # Here, and by name, so that nothing before this line needs PyTorch.
             session_module = importlib.import_module("trainer.session")
-            session = session_module.TrainingSession(self.run, self.commands, hold_open=self._hold_open)
+            session = session_module.TrainingSession(self.run, self.commands, hold_open=self._held.is_set)
             self.exit_code = session.run()
         except BaseException as error:  # noqa: BLE001 - the thread's last line of defence: a state, not a dead screen
             self.exit_code = self._fail(error)
@@ -190,7 +196,7 @@ class TrainingThread:
 
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
-        while self._hold_open and not isinstance(self.commands.take(timeout=0.5), Stop):
+        while self._held.is_set() and not isinstance(self.commands.take(timeout=0.5), Stop):
             continue
 
     def _beat(self) -> None:
@@ -242,5 +248,3 @@ def _resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
             f"Start a new run from these weights instead: model.init_from={run_dir.path}"
         )
     return new
-
-

@@ -40,7 +40,7 @@ class StopRequested(Exception):  # noqa: N818 - not an error
 class TrainingSession:
     """One session of a run, from preparation to the last event."""
 
-    def __init__(self, run: OpenRun, commands: CommandQueue, *, hold_open: bool) -> None:
+    def __init__(self, run: OpenRun, commands: CommandQueue, *, hold_open: Callable[[], bool]) -> None:
         self._run = run
         self._commands = commands
         self._hold_open = hold_open
@@ -140,7 +140,9 @@ class TrainingSession:
         """Keep the tables of the newest evaluation beside the run, on another thread."""
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
-            self._tables.submit(write_tables, evaluation, self.trainer.data.dataset.classes, self._run.run_dir.evaluation)
+            self._tables.submit(
+                write_tables, evaluation, self.trainer.data.dataset.classes, self._run.run_dir.evaluation
+            )
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class TrainingSession:
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
-        while self._hold_open:
+        while self._hold_open():
             command = self._commands.take(timeout=0.5)
             if isinstance(command, cmd.Stop):
                 self._exporter.cancel()
@@ -270,7 +272,10 @@ class TrainingSession:
         self._on_demand = True
         try:
             splits = self.trainer.data.dataset.splits
-            for split in [self.trainer.data.dataset.selection_split, *(["test"] if "val" in splits and "test" in splits else [])]:
+            for split in [
+                self.trainer.data.dataset.selection_split,
+                *(["test"] if "val" in splits and "test" in splits else []),
+            ]:
                 if self.trainer.evaluate(split, trigger="key"):
                     self.save(best=True)
         finally:
@@ -298,5 +303,3 @@ class TrainingSession:
         state.schedule.edit(state.step, factor)
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
         return ""
-
-

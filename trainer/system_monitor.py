@@ -17,7 +17,9 @@ Reader = Callable[[], dict[str, float]]
 class SystemMonitor:
     """Calls a publisher every two seconds while it is not suspended. `suspend` and `stop` may be called by any thread."""
 
-    def __init__(self, device: torch.device, publish: Callable[[dict[str, float]], None], *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self, device: torch.device, publish: Callable[[dict[str, float]], None], *, interval_s: float = INTERVAL_S
+    ) -> None:
         self._readers = readers_for(device)
         self._publish = publish
         self._interval_s = interval_s

@@ -145,7 +145,9 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
             ) from error
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != IMAGENET_SHA256:
-        raise CheckpointError(f"{path}: SHA-256 is {found}, expected {IMAGENET_SHA256}; remove the file and start again")
+        raise CheckpointError(
+            f"{path}: SHA-256 is {found}, expected {IMAGENET_SHA256}; remove the file and start again"
+        )
     return _plain(torch.load(path, map_location="cpu", weights_only=True), path)
 
 
@@ -158,7 +160,7 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
         )
     try:
         return _plain(torch.load(path, map_location="cpu", weights_only=True), path)
-    except Exception as error:  # noqa: BLE001 - the unpickler raises whatever a foreign file provokes
+    except Exception as error:
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({type(error).__name__}). Save it with "
             "torch.save(model.state_dict(), PATH); whole pickled models are refused because they can run code"
@@ -175,6 +177,6 @@ def _plain(loaded: Any, path: Path) -> dict[str, Tensor]:
     for name, value in loaded.items():
         if isinstance(value, Tensor):
             for prefix in _PREFIXES:
-                name = str(name).removeprefix(prefix)  # noqa: PLW2901 - peeled in order
+                name = str(name).removeprefix(prefix)
             state[name] = value
     return state

@@ -47,7 +47,9 @@ class Augment:
     normalize: Normalize
     seed: int
 
-    def __call__(self, pixels_MHWC: Tensor, rows_N: Tensor, sample_ids_N: Tensor, positions_N: Tensor, epoch: int) -> Tensor:
+    def __call__(
+        self, pixels_MHWC: Tensor, rows_N: Tensor, sample_ids_N: Tensor, positions_N: Tensor, epoch: int
+    ) -> Tensor:
         """Gather, augment and normalise.
 
         Args:

@@ -40,7 +40,9 @@ def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> Da
     try:
         parts = {split: source(str(root), train=split == "train", download=True) for split in ("train", "test")}
     except (RuntimeError, OSError, EOFError) as error:
-        raise DataError(f"{root / source.base_folder}: the extracted files are damaged: {error}; remove them and start again") from error
+        raise DataError(
+            f"{root / source.base_folder}: the extracted files are damaged: {error}; remove them and start again"
+        ) from error
     splits, hashes = {}, {}
     for name, part in parts.items():
         pixels, labels = torch.from_numpy(part.data), torch.tensor(part.targets)

@@ -94,7 +94,9 @@ class DataSet:
             DataError: Fewer than two classes, fewer train images than a batch, or nothing to evaluate on.
         """
         if len(self.classes) < 2:
-            raise DataError(f"{self.name}: found {len(self.classes)} class; a classifier needs at least two class folders")
+            raise DataError(
+                f"{self.name}: found {len(self.classes)} class; a classifier needs at least two class folders"
+            )
         if len(self.splits["train"]) < batch_size:
             raise DataError(
                 f"{self.name}: {len(self.splits['train'])} training images are fewer than data.batch_size {batch_size}; "

@@ -149,7 +149,9 @@ def load_image_folder(root: Path, *, decoder: Decoder, resident: bool, progress:
 
 def count_images(root: Path) -> int:
     """Files with an image ending in all splits of a folder, to see whether they fit in memory."""
-    return sum(path.suffix.lower() in EXTENSIONS for folder in _split_folders(root).values() for path in folder.rglob("*"))
+    return sum(
+        path.suffix.lower() in EXTENSIONS for folder in _split_folders(root).values() for path in folder.rglob("*")
+    )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -162,7 +164,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; data.root must hold train/ and test/ (or val/)\n{_expected_tree(root)}")
+        raise DataError(
+            f"{root}: no such folder; data.root must hold train/ and test/ (or val/)\n{_expected_tree(root)}"
+        )
     found = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
     if "train" not in found or len(found) < 2:
         missing = "train/" if "train" not in found else "test/ or val/"
@@ -179,7 +183,9 @@ def _expected_tree(root: Path) -> str:
 
 def _found_tree(root: Path) -> str:
     entries = sorted(root.iterdir())[:12]
-    return "found:\n" + "\n".join(f"  {entry.name}{'/' if entry.is_dir() else ''}" for entry in entries or [Path("(nothing)")])
+    return "found:\n" + "\n".join(
+        f"  {entry.name}{'/' if entry.is_dir() else ''}" for entry in entries or [Path("(nothing)")]
+    )
 
 
 def _class_names(train: Path) -> tuple[str, ...]:
@@ -194,7 +200,9 @@ def _class_names(train: Path) -> tuple[str, ...]:
 
 def _files(folder: Path, classes: tuple[str, ...], split: str) -> list[tuple[Path, int, int]]:
     """Sorted (path, label, size in bytes)."""
-    strangers = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(classes)
+    strangers = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(
+        classes
+    )
     if strangers:
         raise DataError(
             f"{folder}: class folder {sorted(strangers)[0]!r} is not in train/; the classes of train/ hold for every split. "
@@ -239,7 +247,9 @@ def _decode_all(
                 kept.append(row)
             progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
     if not kept:
-        raise DataError(f"{files[0][0].parent.parent}: none of its {len(files)} images could be read; first: {skipped[-1][1]}")
+        raise DataError(
+            f"{files[0][0].parent.parent}: none of its {len(files)} images could be read; first: {skipped[-1][1]}"
+        )
     labels = torch.tensor([files[row][1] for row in kept], dtype=torch.long)
     if resident:
         return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels)

@@ -13,20 +13,25 @@ class Series:
     Attributes:
         x: Positions (optimizer steps).
         y: Values; NaN where the value was not finite.
+        generation: Rises when points were removed, so that whoever keeps sums of them starts again.
     """
 
-    __slots__ = ("x", "y")
+    __slots__ = ("generation", "x", "y")
 
     def __init__(self) -> None:
         self.x = array("d")
         self.y = array("d")
+        self.generation = 0
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __eq__(self, other: object) -> bool:
         # Bytes, so that two NaN are equal: a replay must give exactly the same series.
-        return isinstance(other, Series) and (self.x.tobytes(), self.y.tobytes()) == (other.x.tobytes(), other.y.tobytes())
+        return isinstance(other, Series) and (self.x.tobytes(), self.y.tobytes()) == (
+            other.x.tobytes(),
+            other.y.tobytes(),
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -40,6 +45,7 @@ class Series:
         keep = bisect_right(self.x, x)
         del self.x[keep:]
         del self.y[keep:]
+        self.generation += 1
 
     @property
     def last(self) -> float | None:
@@ -72,6 +78,7 @@ class Smoothed(Series):
         """Start again from the raw points, after some of them were dropped."""
         del self.x[:]
         del self.y[:]
+        self.generation += 1
         self._mean = self._weight = 0.0
         for x, y in zip(raw.x, raw.y, strict=True):
             self.append(x, y)

@@ -180,7 +180,9 @@ class RunView:
     def _started(self, event: ev.Started, time: float) -> None:
         self.started = event
         device = event.device.get("name", "?")
-        self._note(time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images")
+        self._note(
+            time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images"
+        )
         if event.skipped_images:
             self._note(time, "warning", f"{event.skipped_images:,} unreadable images left out; log.txt lists them")
 
@@ -218,7 +220,9 @@ class RunView:
 
     def _epoch(self, event: ev.EpochEnded, time: float) -> None:
         self.epochs.append(event)
-        self._note(time, "info", f"epoch {event.epoch}  train {number(event.train_loss):.3f}/{event.train_accuracy:.1%}")
+        self._note(
+            time, "info", f"epoch {event.epoch}  train {number(event.train_loss):.3f}/{event.train_accuracy:.1%}"
+        )
 
     def _evaluation(self, event: ev.Evaluated, time: float) -> None:
         self.evaluations.append(event)
@@ -264,7 +268,13 @@ class RunView:
             self._note(time, "warning", f"{event.command}: {event.message}")
 
     def _resumed(self, event: ev.Resumed, time: float) -> None:
-        for series in (self.train_loss, self.train_accuracy, self.lr, *self.eval_loss.values(), *self.eval_accuracy.values()):
+        for series in (
+            self.train_loss,
+            self.train_accuracy,
+            self.lr,
+            *self.eval_loss.values(),
+            *self.eval_accuracy.values(),
+        ):
             series.drop_after(event.step)
         for smoothed in self.smoothed_loss.values():
             smoothed.rebuild(self.train_loss)
@@ -288,7 +298,9 @@ class RunView:
         self._note(time, "warning", event.message)
 
     def _gap(self, event: ev.Gap, time: float) -> None:
-        self._note(time, "warning", f"the disk could not keep up: {event.dropped_events} groups of steps are not in the log")
+        self._note(
+            time, "warning", f"the disk could not keep up: {event.dropped_events} groups of steps are not in the log"
+        )
 
     def _log_failed(self, event: ev.LogFailed, time: float) -> None:
         self._note(time, "error", f"the event log cannot be written: {event.error}")

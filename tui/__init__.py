@@ -1,0 +1,1 @@
+"""The dashboard: shows a run and steers it. Knows nothing of tensors; importing it imports no torch."""

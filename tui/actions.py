@@ -1,0 +1,108 @@
+"""The one registry of keys: it feeds bindings, key bar, palette, help and the README's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trainer.run.status import RunState
+from trainer.run.view import RunView
+
+_STEERABLE = frozenset({RunState.TRAINING, RunState.EVALUATING, RunState.PAUSED})
+_WITH_SESSION = _STEERABLE | {RunState.FINISHED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What decides whether an action can act now.
+
+    Attributes:
+        state: Of the run, `lost` included.
+        can_control: Whether a trainer takes commands.
+        refusal: Why none does.
+        session_open: Whether this process still holds the trainer (also after the last epoch).
+        pending: Ids of actions that were asked for and not yet answered.
+    """
+
+    view: RunView
+    state: RunState
+    can_control: bool
+    refusal: str
+    session_open: bool
+    pending: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something that a key does.
+
+    Attributes:
+        name: The method `action_<name>` of the application, and the binding's id.
+        keys: Comma-separated, the first is shown.
+        label: In the key bar.
+        help: A sentence.
+        why_not: Why it cannot act in a situation; empty when it can.
+    """
+
+    name: str
+    keys: str
+    label: str
+    help: str
+    why_not: Callable[[Situation], str] = lambda _: ""
+    in_bar: bool = True
+
+    @property
+    def key(self) -> str:
+        """The key as it is shown."""
+        shown = self.keys.split(",")[0]
+        return {"question_mark": "?"}.get(shown, shown)
+
+
+def _command(name: str, states: frozenset[RunState]) -> Callable[[Situation], str]:
+    def why_not(now: Situation) -> str:
+        if not now.can_control:
+            return now.refusal
+        if name in now.pending:
+            return "asked for already; it acts at the next step"
+        if now.state not in states or (now.state is RunState.FINISHED and not now.session_open):
+            return f"not while the run is {now.state.value}"
+        return ""
+
+    return why_not
+
+
+def _export(now: Situation) -> str:
+    return _command("export", _WITH_SESSION)(now) or ("an export is under way" if now.view.exporting else "")
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action(
+        name="pause", keys="p", label="pause", help="Pause at the next step, or go on.", why_not=_command("pause", _STEERABLE)
+    ),
+    Action(
+        name="checkpoint", keys="c", label="checkpoint", help="Save now; rotation leaves this checkpoint alone.",
+        why_not=_command("checkpoint", _WITH_SESSION),
+    ),
+    Action(
+        name="evaluate", keys="e", label="evaluate", help="Measure the held-out images now.",
+        why_not=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})),
+    ),
+    Action(
+        name="export", keys="x", label="export", help="Save this step and export it to ONNX, checked against the model.",
+        why_not=_export,
+    ),
+    Action(
+        name="learning_rate", keys="l", label="learning rate",
+        help="Set the rate of the next step; the rest of the schedule is scaled by the same factor.",
+        why_not=_command("learning_rate", _STEERABLE),
+    ),
+    Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off."),
+    Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong."),
+    Action(name="zoom", keys="enter", label="zoom", help="Show the focused pane alone, or all panes again.", in_bar=False),
+    Action(name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane.", in_bar=False),
+    Action(name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the previous pane.", in_bar=False),
+    Action(name="help", keys="question_mark", label="help", help="What the keys do."),
+    Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or leave a run that has ended."),
+)  # fmt: skip
+
+BY_NAME = {action.name: action for action in ACTIONS}

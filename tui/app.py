@@ -1,0 +1,300 @@
+"""The application: folds the run's events, draws the dashboard, sends commands. It never waits for the trainer."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from trainer.config import UiConfig
+from trainer.errors import EXIT_OK, EXIT_SIGHUP
+from trainer.launch import log_traceback
+from trainer.run import commands as cmd
+from trainer.run.commands import Command
+from trainer.run.events import decode
+from trainer.run.status import RunState
+from trainer.run.view import SMOOTHING, RunView
+from tui.actions import ACTIONS, BY_NAME, Situation
+from tui.glyphs import choose_glyphs
+from tui.scene import Scene
+from tui.screens.dashboard import DashboardScreen
+from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
+from tui.source import Port
+from tui.themes import DARK, THEMES, theme_for
+from tui.widgets.key_bar import KeyBar
+
+_PUMP_S = 0.05
+_REMARK_S = 4.0
+_HANGUP_CHECK_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Pending:
+    command_id: str
+    word: str
+
+
+class DashboardApp(App[int]):
+    """The dashboard over one run.
+
+    Attributes:
+        crash: The exception that ended the application, if one did.
+        hung_up: Whether the terminal has gone away.
+    """
+
+    CSS_PATH = "dashboard.tcss"
+    TITLE = "r18-tui"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(action.keys, action.name, action.label, tooltip=action.help, id=action.name, show=False)
+        for action in ACTIONS
+    ]
+
+    def __init__(
+        self, port: Port, ui: UiConfig, *, clock: Callable[[], float] = time.time,
+        input_fd: int | None = None, launcher_gone: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """Show a run.
+
+        Args:
+            port: The run.
+            ui: Theme and redraw rate.
+            clock: Unix seconds.
+            input_fd: Of the terminal, watched for a hang-up.
+            launcher_gone: Whether the process that the shell knows has died; that counts as a hang-up too.
+        """
+        super().__init__()
+        self.port = port
+        self.crash: BaseException | None = None
+        self.hung_up = False
+        self.view = RunView()
+        self.scene = Scene(
+            view=self.view, glyphs=choose_glyphs(), control_hint="" if port.control.can_control else "read-only"
+        )
+        self._ui = ui
+        self._clock = clock
+        self._pending: dict[str, _Pending] = {}
+        self._remark_until = 0.0
+        self._input_fd = input_fd
+        self._launcher_gone = launcher_gone
+        self._last_state = RunState.LOADING
+        self._dashboard = DashboardScreen(self.situation)
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = theme_for(ui.theme)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours of the themes that are not our own."""
+        return DARK
+
+    def get_default_screen(self) -> Screen[None]:
+        """The dashboard is the first screen, so that the first frame is the dashboard."""
+        return self._dashboard
+
+    def on_mount(self) -> None:
+        """Start following the run."""
+        self.set_interval(_PUMP_S, self._pump)
+        if self._input_fd is not None:
+            self.set_interval(_HANGUP_CHECK_S, self._check_hangup)
+        self._pump()
+
+    # Following the run ------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        thread = self.port.thread
+        ended = thread is not None and not thread.alive
+        self._read()
+        self.scene.now = self._clock()
+        state = self.scene.state
+        if state is not self._last_state:
+            self._state_changed(state)
+        if self._remark_until and time.monotonic() > self._remark_until:
+            self._remark("")
+        self._dashboard.draw(self.scene, time.monotonic(), 1.0 / self._ui.redraw_hz)
+        if ended:
+            assert thread is not None
+            self.exit(thread.exit_code)
+
+    def _read(self) -> None:
+        for line in self.port.source.read():
+            record = decode(line)
+            if record is not None:
+                self.view.apply(record)
+        answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
+        for name in answered:
+            ack = self.view.acknowledged[self._pending.pop(name).command_id]
+            if not ack.ok:
+                self._remark(f"{ack.command}: {ack.message}")
+        if answered:
+            self._show_pending()
+
+    def _state_changed(self, state: RunState) -> None:
+        if state in (RunState.FINISHED, RunState.FAILED) and self._ui.bell and self._last_state is not RunState.LOADING:
+            self.bell()
+        self._last_state = state
+        self._dashboard.show_failure(self.view.failure is not None)
+        self._dashboard.draw_now(self.scene, "header", "compact", "keys", "failure", "too-small")
+
+    def _check_hangup(self) -> None:
+        """Textual's input thread spins at the end of input (textual#6690), so a lost terminal must end the application."""
+        assert self._input_fd is not None
+        poll = select.poll()
+        poll.register(self._input_fd, select.POLLHUP | select.POLLERR)
+        if self._launcher_gone() or any(
+            event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)
+        ):
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """The terminal is gone: leave the screen; the run stops at its next step and saves."""
+        self.hung_up = True
+        if self.port.thread is not None:
+            self.port.thread.stop("SIGHUP", EXIT_SIGHUP)
+        self.exit(EXIT_SIGHUP)
+
+    # Keys -------------------------------------------------------------------------------------------------------------
+
+    def situation(self) -> Situation:
+        """What decides whether an action can act now."""
+        return Situation(
+            view=self.view,
+            state=self.scene.state,
+            can_control=self.port.control.can_control,
+            refusal=self.port.control.refusal,
+            session_open=self.port.thread is not None and self.port.thread.alive,
+            pending=frozenset(self._pending),
+        )
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: every action of the registry, and the themes."""
+        for action in ACTIONS:
+            yield SystemCommand(
+                action.label.capitalize(),
+                action.help,
+                lambda name=action.name: self.call_later(getattr(self, f"action_{name}")),
+            )  # type: ignore[misc]
+        yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        if self.scene.state is RunState.PAUSED:
+            self._send("pause", cmd.Unpause(), "resuming")
+        else:
+            self._send("pause", cmd.Pause(), "pausing")
+
+    def action_checkpoint(self) -> None:
+        """Save now."""
+        self._send("checkpoint", cmd.SaveCheckpoint(), "saving")
+
+    def action_evaluate(self) -> None:
+        """Measure now."""
+        self._send("evaluate", cmd.Evaluate(), "evaluating")
+
+    def action_export(self) -> None:
+        """Export this step."""
+        self._send("export", cmd.Export(), "exporting")
+
+    def action_learning_rate(self) -> None:
+        """Ask for a rate and set it."""
+        if self._refused("learning_rate"):
+            return
+        current = self.view.lr.last or 0.0
+        self.push_screen(LearningRateScreen(current), self._set_rate)
+
+    def _set_rate(self, rate: float | None) -> None:
+        if rate is not None:
+            self._send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
+
+    def action_log_scale(self) -> None:
+        """Switch the loss axis."""
+        self.scene.log_scale = not self.scene.log_scale
+        self._dashboard.draw_now(self.scene, "loss", "m-loss")
+        self._remark(f"loss axis {'logarithmic' if self.scene.log_scale else 'linear'}")
+
+    def action_smoothing(self) -> None:
+        """Take the next smoothing."""
+        self.scene.smoothing = SMOOTHING[(SMOOTHING.index(self.scene.smoothing) + 1) % len(SMOOTHING)]
+        self._dashboard.draw_now(self.scene, "loss", "accuracy", "m-loss", "m-accuracy", "compact")
+        self._remark(f"smoothing {self.scene.smoothing:g}" if self.scene.smoothing else "no smoothing")
+
+    def action_zoom(self) -> None:
+        """Show the focused pane alone, or all again."""
+        if self.screen is not self._dashboard:
+            return
+        if self._dashboard.maximized is not None:
+            self._dashboard.minimize()
+        elif self._dashboard.focused is not None:
+            self._dashboard.maximize(self._dashboard.focused)
+        self._dashboard.draw_now(self.scene)
+
+    def action_next_pane(self) -> None:
+        """Move the focus on."""
+        self._dashboard.focus_next()
+
+    def action_previous_pane(self) -> None:
+        """Move the focus back."""
+        self._dashboard.focus_previous()
+
+    def action_help(self) -> None:
+        """Explain the keys."""
+        now = self.situation()
+        self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
+
+    def action_leave(self) -> None:
+        """Leave a run that has ended; ask about one that trains."""
+        thread = self.port.thread
+        if thread is None:
+            self.exit(EXIT_OK)
+        elif self.scene.state in (RunState.FINISHED, RunState.FAILED):
+            thread.stop()
+            self._remark("leaving")
+        elif "leave" in self._pending:
+            self._remark("stopping already: the state is being saved")
+        else:
+            self.push_screen(QuitScreen(), self._left)
+
+    def _left(self, choice: str | None) -> None:
+        if choice == "stop":
+            command = cmd.Stop()
+            self.port.control.send(command)
+            self._pending["leave"] = _Pending(command.command_id, "stopping")
+            self._show_pending()
+
+    def _send(self, name: str, command: Command, word: str) -> None:
+        if self._refused(name):
+            return
+        self._pending[name] = _Pending(command.command_id, word)
+        self.port.control.send(command)
+        self._show_pending()
+
+    def _refused(self, name: str) -> bool:
+        reason = BY_NAME[name].why_not(self.situation())
+        if reason:
+            self._remark(f"{BY_NAME[name].label}: {reason}")
+        return bool(reason)
+
+    def _show_pending(self) -> None:
+        self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
+        self._dashboard.draw_now(self.scene, "header", "compact", "keys")
+
+    def _remark(self, text: str) -> None:
+        self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
+        self._dashboard.query_one("#keys", KeyBar).remark = text
+        self._dashboard.draw_now(self.scene, "keys")
+
+    # Failure ----------------------------------------------------------------------------------------------------------
+
+    def _handle_exception(self, error: Exception) -> None:
+        """An error of the dashboard ends the dashboard, not the run; the traceback goes to log.txt, not over the screen."""
+        self.crash = self.crash or error
+        log_traceback(self.port.run_dir, error)
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        self._close_messages_no_wait()

@@ -1,0 +1,62 @@
+"""A grid of styled cells, with braille dots at twice the width and four times the height. Pure.
+
+A style is a word such as `train` or `dim`; the pane that draws the canvas knows its colours.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+Row = list[tuple[str, str]]
+"""A line of the screen as (text, style) runs."""
+
+_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_BRAILLE = 0x2800
+
+
+class Canvas:
+    """Cells of one character and one style each."""
+
+    def __init__(self, width: int, height: int, *, braille: bool = True) -> None:
+        self.width = width
+        self.height = height
+        self._braille = braille
+        self._chars = [[" "] * width for _ in range(height)]
+        self._styles = [["text"] * width for _ in range(height)]
+        self._dots = [[0] * width for _ in range(height)]
+
+    def put(self, x: int, y: int, text: str, style: str) -> None:
+        """Write characters of one cell each from a place on; what falls outside is dropped."""
+        if 0 <= y < self.height:
+            for offset, char in enumerate(text):
+                if 0 <= x + offset < self.width:
+                    self._chars[y][x + offset] = char
+                    self._styles[y][x + offset] = style
+                    self._dots[y][x + offset] = 0
+
+    def dot(self, x: int, y: int, style: str) -> None:
+        """Set a dot.
+
+        Args:
+            x: From 0 to 2 * width - 1.
+            y: From 0 (top) to 4 * height - 1.
+            style: Of the dot's cell from now on.
+        """
+        column, row = x // 2, y // 4
+        if 0 <= column < self.width and 0 <= row < self.height:
+            self._dots[row][column] |= _BITS[y % 4][x % 2]
+            self._styles[row][column] = style
+
+    def rows(self) -> list[Row]:
+        """The lines, neighbours of one style joined into one run."""
+        return [self._row(y) for y in range(self.height)]
+
+    def _row(self, y: int) -> Row:
+        cells = [
+            (self._glyph(dots) if dots else char, style)
+            for char, style, dots in zip(self._chars[y], self._styles[y], self._dots[y], strict=True)
+        ]
+        return [("".join(char for char, _ in run), style) for style, run in groupby(cells, key=lambda cell: cell[1])]
+
+    def _glyph(self, dots: int) -> str:
+        return chr(_BRAILLE + dots) if self._braille else "*"

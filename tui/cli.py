@@ -1,0 +1,150 @@
+"""`r18-tui`: parses, opens the run, shows the dashboard, closes. Nothing heavy is imported before the first frame."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from tui.foreign import foreign_packages
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script.
+
+    Args:
+        argv: Without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save, else 1.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    foreign = foreign_packages()
+    if foreign:
+        sys.stderr.write("\n".join(foreign) + "\n")
+        return 2
+    from trainer.arguments import split_overrides
+    from trainer.cli import complain
+    from trainer.errors import R18Error
+
+    tokens = split_overrides(argv)
+    try:
+        return _dispatch(tokens.rest, tokens.overrides)
+    except R18Error as error:
+        return complain(error)
+
+
+def _dispatch(rest: list[str], overrides: list[str]) -> int:
+    command = rest[0] if rest else ""
+    if command == "show":
+        return _show(_show_parser().parse_args(rest[1:]))
+    if command == "export":
+        return _export(rest[1:])
+    parser = _train_parser()
+    arguments = parser.parse_args(rest)
+    if arguments.config is None and arguments.resume is None:
+        return _welcome(arguments)
+    return _train(arguments, overrides)
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    from trainer.arguments import add_train_arguments
+
+    parser = argparse.ArgumentParser(
+        prog="r18-tui",
+        description="Train ResNet-18 in a live terminal dashboard.",
+        usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]] [--headless]\n"
+        "       r18-tui show RUN | export RUN",
+        epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
+    )
+    add_train_arguments(parser)
+    parser.add_argument("--headless", action="store_true", help="plain lines instead of the dashboard")
+    parser.add_argument("--version", action="version", version=f"r18-tui {metadata.version('r18-tui')}")
+    return parser
+
+
+def _show_parser() -> argparse.ArgumentParser:
+    from trainer.arguments import add_runs_dir
+
+    parser = argparse.ArgumentParser(prog="r18-tui show", description="Open a run in the dashboard, read-only.")
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    parser.add_argument("--plain", action="store_true", help="print a report instead")
+    add_runs_dir(parser)
+    return parser
+
+
+def _welcome(arguments: argparse.Namespace) -> int:
+    """Without a configuration: what there is to start with."""
+    from trainer.config_loader import shipped_names
+    from trainer.run.store import list_runs, read_holder
+
+    lines = [
+        "r18-tui trains ResNet-18 in a live terminal dashboard. Start with: r18-tui digits",
+        "",
+        "shipped configurations:",
+    ]
+    lines += [f"  r18-tui {name}" for name in shipped_names()]
+    runs = list_runs(arguments.runs_dir)
+    if runs:
+        lines += ["", f"runs in {arguments.runs_dir} (newest first):"]
+        lines += [f"  {run.path}{'  live' if read_holder(run) else ''}" for run in runs[:10]]
+        lines.append(f"look at one with: r18-tui show {runs[0].path}")
+    sys.stdout.write("\n".join([*lines, "", "r18-tui --help has the rest"]) + "\n")
+    return 0
+
+
+def _export(rest: list[str]) -> int:
+    from trainer.arguments import add_export_arguments
+    from trainer.cli import run_export
+
+    parser = argparse.ArgumentParser(
+        prog="r18-tui export", description="Export a run to ONNX, checked against the model."
+    )
+    add_export_arguments(parser)
+    return run_export(parser.parse_args(rest))
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from trainer.run.store import find_run
+    from tui.run_app import print_report, show_recorded
+
+    run_dir = find_run(arguments.run, arguments.runs_dir)
+    from tui.terminal import is_terminal
+
+    if arguments.plain or not is_terminal():
+        return print_report(run_dir)
+    return show_recorded(run_dir)
+
+
+def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from trainer.arguments import open_run
+    from trainer.cli import train_headless
+    from tui.terminal import is_terminal
+
+    if arguments.headless or not is_terminal():
+        return train_headless(*open_run(arguments, overrides))
+    from tui.launcher import LauncherLink, run_in_own_session
+
+    if arguments.config is not None:
+        # A wrong configuration is explained before anything is written or forked.
+        from trainer.config_loader import load_config
+
+        load_config(arguments.config, overrides)
+
+    def in_child(link: LauncherLink) -> int:
+        from trainer.cli import complain
+        from trainer.errors import R18Error
+        from tui.run_app import train_in_dashboard
+
+        try:
+            run, remark = open_run(arguments, overrides)
+        except R18Error as error:
+            return complain(error)
+        return train_in_dashboard(run, remark, link)
+
+    return run_in_own_session(in_child)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Numbers, durations and sizes as short texts of steady width. Pure."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from datetime import datetime
+
+from rich.cells import cell_len
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with at most `digits` decimals and four digits that mean something; `—` when there is none."""
+    if value is None:
+        return "—"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf"
+    whole = len(str(int(abs(value))))
+    return f"{value:,.{max(0, min(digits, 4 - whole))}f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate: three significant digits."""
+    return "—" if value is None else f"{value:.3g}"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage without its sign: `83.9`."""
+    return "—" if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def per_second(value: float | None) -> str:
+    """Images a second, with thousands separated."""
+    return "— img/s" if value is None else f"{value:,.0f} img/s"
+
+
+def duration(seconds: float | None) -> str:
+    """`0:21`, `12:05`, `1:02:05` or `3d 04:10`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "—"
+    whole = max(0, round(seconds))
+    days, rest = divmod(whole, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    if days:
+        return f"{days}d {hours:02d}:{minutes:02d}"
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+def age(seconds: float) -> str:
+    """How long ago: `0.4 s`, `12 s`, `3:05`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else duration(seconds)
+
+
+def gib(size_bytes: float | None, digits: int = 1) -> str:
+    """Bytes as GiB without the unit: `11.4`."""
+    return "—" if size_bytes is None else f"{size_bytes / 2**30:.{digits}f}"
+
+
+def megabytes(size_bytes: float) -> str:
+    """Bytes as `89.6 MB`."""
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def count(value: float) -> str:
+    """A large number in short: `11.2 M`, `45.0 k`, `812`."""
+    if value >= 1e6:
+        return f"{value / 1e6:.1f} M"
+    return f"{value / 1e3:.1f} k" if value >= 1e4 else f"{value:,.0f}"
+
+
+def clock(unix_s: float) -> str:
+    """Local time of day."""
+    return datetime.fromtimestamp(unix_s).strftime("%H:%M:%S")
+
+
+def literal(text: str) -> str:
+    """Text from disk, made safe to draw: control and formatting characters become `?`, so none of them is obeyed."""
+    return "".join("?" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else char for char in text)
+
+
+def fit(text: str, width: int) -> str:
+    """Text of exactly `width` cells: cut with an ellipsis or padded. Wide characters count as two."""
+    if width <= 0:
+        return ""
+    length = cell_len(text)
+    if length > width:
+        while length > width - 1:
+            length -= cell_len(text[-1])
+            text = text[:-1]
+        text, length = text + "…", length + 1
+    return text + " " * (width - length)
+
+
+def fit_end(text: str, width: int) -> str:
+    """As `fit`, but the end of the text is kept: for paths."""
+    if cell_len(text) <= width:
+        return fit(text, width)
+    while cell_len(text) > max(width - 1, 0):
+        text = text[1:]
+    return fit("…" + text, width)

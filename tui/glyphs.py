@@ -1,0 +1,61 @@
+"""The characters that the screen is drawn with: Unicode where the terminal can show it, ASCII elsewhere."""
+
+from __future__ import annotations
+
+import locale
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glyphs:
+    """One set of characters.
+
+    Attributes:
+        corners: Top left, top right, bottom left, bottom right.
+        partial: A bar's last cell, from one eighth to seven eighths.
+        braille: Whether curves may use braille cells.
+        ticks: A sparkline's levels, lowest first.
+    """
+
+    corners: str
+    horizontal: str
+    vertical: str
+    axis: str
+    axis_corner: str
+    axis_tick: str
+    bar: str
+    partial: str
+    bar_rest: str
+    braille: bool
+    point: str
+    best: str
+    now: str
+    mark: str
+    not_a_number: str
+    up: str
+    down: str
+    same: str
+    dot: str
+    progress: str
+    progress_rest: str
+    ticks: str
+
+
+UNICODE = Glyphs(
+    corners="╭╮╰╯", horizontal="─", vertical="│", axis="┤", axis_corner="└", axis_tick="┬", bar="█", partial="▏▎▍▌▋▊▉",
+    bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", up="▴", down="▾", same=" ",
+    dot="●", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█",
+)  # fmt: skip
+
+ASCII = Glyphs(
+    corners="++++", horizontal="-", vertical="|", axis="|", axis_corner="+", axis_tick="+", bar="#", partial="",
+    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", up="^", down="v", same=" ",
+    dot="*", progress="=", progress_rest="-", ticks="_.-=*#",
+)  # fmt: skip
+
+
+def choose_glyphs() -> Glyphs:
+    """ASCII for the Linux console (its font has no braille) and for locales that are not UTF-8."""
+    encoding = locale.getpreferredencoding(False).lower().replace("-", "")
+    return UNICODE if encoding == "utf8" and os.environ.get("TERM") != "linux" else ASCII

@@ -1,0 +1,205 @@
+"""Curves on a canvas: axes, lines that keep every spike, points, and marks for values that are not finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tui.canvas import Canvas
+from tui.decimate import Pyramid
+from tui.glyphs import Glyphs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GUTTER = 6
+"""Cells to the left of the plot: a label of five and the axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What part of the data the plot shows.
+
+    Attributes:
+        left: Position at the left edge.
+        right: Position at the right edge.
+        low: Value at the bottom.
+        high: Value at the top.
+        log: Whether values are spaced by their logarithm; `low` is then above 0.
+    """
+
+    left: float
+    right: float
+    low: float
+    high: float
+    log: bool = False
+
+    def height_of(self, value: float) -> float:
+        """0 at the bottom, 1 at the top."""
+        if self.log:
+            value = max(value, self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return (value - self.low) / (self.high - self.low)
+
+    def across(self, position: float) -> float:
+        """0 at the left, 1 at the right."""
+        return (position - self.left) / (self.right - self.left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """Where on the canvas the plot is drawn, in cells.
+
+    Attributes:
+        x: First column.
+        width: Columns.
+        height: Rows, from the canvas's top.
+    """
+
+    x: int
+    width: int
+    height: int
+
+    def edges(self, frame: Frame) -> NDArray[np.float64]:
+        """Positions of the edges of the dot columns, the right edge included."""
+        edges = np.linspace(frame.left, frame.right, 2 * self.width + 1)
+        edges[-1] = np.nextafter(frame.right, np.inf)
+        return edges
+
+    def row_of(self, frame: Frame, value: float) -> int:
+        """The dot row of a value, clamped to the area; 0 is the top."""
+        dots = 4 * self.height
+        return min(max(round((1.0 - frame.height_of(value)) * (dots - 1)), 0), dots - 1)
+
+    def cell_of(self, frame: Frame, position: float, value: float) -> tuple[int, int]:
+        """The cell of a point."""
+        column = min(max(int(frame.across(position) * self.width), 0), self.width - 1)
+        return self.x + column, self.row_of(frame, value) // 4
+
+
+def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style: str) -> None:
+    """Draw a series: a vertical stroke from lowest to highest in each dot column, joined to its neighbours."""
+    lows, highs = pyramid.columns(area.edges(frame))
+    filled = np.flatnonzero(~np.isnan(lows))
+    if not len(filled):
+        return
+    previous: tuple[int, int, int] | None = None
+    for column in filled:
+        top, bottom = area.row_of(frame, float(highs[column])), area.row_of(frame, float(lows[column]))
+        if previous is not None:
+            _join(canvas, area, previous, (int(column), top, bottom), style)
+        for row in range(top, bottom + 1):
+            canvas.dot(2 * area.x + int(column), row, style)
+        previous = (int(column), top, bottom)
+
+
+def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyphs: Glyphs) -> None:
+    """Mark values that are not finite, at the top, in the columns where they are."""
+    for position in pyramid.not_finite[-500:]:
+        if frame.left <= position <= frame.right:
+            x, _ = area.cell_of(frame, position, frame.high)
+            canvas.put(x, 0, glyphs.not_a_number, "bad")
+
+
+def draw_points(
+    canvas: Canvas, area: Area, frame: Frame, positions: list[float], values: list[float], char: str, style: str
+) -> None:
+    """Draw a mark at each point."""
+    for position, value in zip(positions, values, strict=True):
+        if math.isfinite(value) and frame.left <= position <= frame.right:
+            canvas.put(*area.cell_of(frame, position, value), char, style)
+
+
+def draw_axes(
+    canvas: Canvas,
+    area: Area,
+    frame: Frame,
+    glyphs: Glyphs,
+    *,
+    x_labels: list[tuple[float, str]],
+    percent: bool = False,
+) -> None:
+    """Draw the value axis to the left and, when the canvas has two more rows, the position axis below."""
+    ticks = tick_values(frame, max(2, area.height // 3))
+    rows = {area.row_of(frame, value) // 4: value for value in ticks}
+    for row in range(area.height):
+        label = tick_label(rows[row], percent=percent) if row in rows else ""
+        canvas.put(0, row, f"{label:>{area.x - 2}} " if area.x > 2 else "", "dim")
+        canvas.put(area.x - 1, row, glyphs.axis if row in rows else glyphs.vertical, "border")
+    if canvas.height >= area.height + 2:
+        _draw_position_axis(canvas, area, frame, glyphs, x_labels)
+
+
+def tick_values(frame: Frame, wanted: int) -> list[float]:
+    """Round values for the axis, at most `wanted` + 1 of them."""
+    if frame.log:
+        decades = range(math.ceil(math.log10(frame.low) - 1e-9), math.floor(math.log10(frame.high) + 1e-9) + 1)
+        return [10.0**power for power in decades] or [frame.low, frame.high]
+    step = nice_step((frame.high - frame.low) / max(wanted, 1))
+    first = math.ceil(frame.low / step - 1e-9)
+    last = math.floor(frame.high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def nice_step(raw: float) -> float:
+    """The next of 1, 2, 2.5, 5 times a power of ten that is not below `raw`."""
+    if raw <= 0 or not math.isfinite(raw):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= raw * (1 - 1e-9))
+
+
+def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float]:
+    """Round bounds around two values."""
+    if high <= low:
+        high = low + (abs(low) or 1.0) * 0.1
+    step = nice_step((high - low) / steps)
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def tick_label(value: float, *, percent: bool) -> str:
+    """An axis label of at most four characters."""
+    if percent:
+        return f"{100 * value:.0f}"
+    if value == 0:
+        return "0"
+    text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
+    if len(text) > 4 and abs(value) < 0.01:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return text
+
+
+def _join(canvas: Canvas, area: Area, before: tuple[int, int, int], after: tuple[int, int, int], style: str) -> None:
+    """Fill the gap between two strokes with a slanted line, or nothing where they touch."""
+    (x0, top0, bottom0), (x1, top1, bottom1) = before, after
+    if top1 > bottom0:
+        start, end = bottom0, top1
+    elif bottom1 < top0:
+        start, end = top0, bottom1
+    else:
+        start = end = min(max(top1, top0), bottom0)
+        if x1 - x0 == 1:
+            return
+    steps = max(abs(end - start), x1 - x0)
+    for step in range(1, steps):
+        canvas.dot(
+            2 * area.x + x0 + round(step * (x1 - x0) / steps), start + round(step * (end - start) / steps), style
+        )
+
+
+def _draw_position_axis(
+    canvas: Canvas, area: Area, frame: Frame, glyphs: Glyphs, labels: list[tuple[float, str]]
+) -> None:
+    row = area.height
+    canvas.put(area.x - 1, row, glyphs.axis_corner + glyphs.horizontal * area.width, "border")
+    free_from = 0
+    for position, text in labels:
+        column = min(area.x + round(frame.across(position) * area.width), area.x + area.width - 1)
+        start = min(max(column - len(text) // 2, 0), canvas.width - len(text))
+        if frame.left <= position <= frame.right and start >= free_from:
+            canvas.put(column, row, glyphs.axis_tick, "border")
+            canvas.put(start, row + 1, text, "dim")
+            free_from = start + len(text) + 2

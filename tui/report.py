@@ -1,0 +1,88 @@
+"""What stays in the scrollback after the dashboard: results, where everything lies, and the curves in plain text."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.run.events import number
+from trainer.run.store import RunDir
+from trainer.run.view import RunView
+from tui import format as fmt
+
+_PLOT_WIDTH, _PLOT_HEIGHT = 76, 16
+
+
+def summary(view: RunView, run_dir: RunDir) -> list[str]:
+    """A few lines about how the run stands.
+
+    Args:
+        view: The fold of the run's log.
+        run_dir: Where it lies.
+    """
+    lines = [f"{fmt.literal(run_dir.name)}: {_ending(view)}"]
+    last, best = view.last_evaluation, view.best
+    if last:
+        tta = f", flip-TTA {last.accuracy_tta:.2%}" if last.accuracy_tta is not None else ""
+        lines.append(
+            f"  {last.split} accuracy {last.accuracy:.2%}{tta}, loss {number(last.loss):.4f} (step {last.step:,})"
+        )
+    if best and last and best.step != last.step:
+        lines.append(f"  best {best.split} accuracy {best.accuracy:.2%} (step {best.step:,})")
+    if last and last.split == "test" and best:
+        lines.append("  best was chosen on the test images that it is measured on: there is no val split")
+    if view.checkpoints:
+        lines.append(f"  checkpoint   {run_dir.path / view.checkpoints[-1].path}")
+    if view.exported:
+        lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
+    lines.append(f"  run          {run_dir.path}")
+    if view.failure is None and view.started and view.step < view.total_steps:
+        lines.append(f"  go on with   {run_dir.resume_command()}")
+    if view.failure:
+        lines.append(f"  {fmt.literal(view.failure.error)}")
+        if view.failure.resume:
+            lines.append(f"  go on with   {view.failure.resume}")
+    return lines
+
+
+def plain_report(view: RunView, run_dir: RunDir) -> str:
+    """The summary, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
+    lines = [*summary(view, run_dir), ""]
+    for event in view.epochs[-10:]:
+        lines.append(
+            f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {event.train_accuracy:.2%}   "
+            + "   ".join(
+                f"{e.split} {number(e.loss):.4f} / {e.accuracy:.2%}" for e in view.evaluations if e.step == event.step
+            )
+        )
+    plot = loss_plot(view)
+    return "\n".join([*lines, "", plot] if plot else lines) + "\n"
+
+
+def loss_plot(view: RunView) -> str:
+    """Training and held-out loss as text; empty without points or without plotext."""
+    try:
+        import plotext
+    except ImportError:  # no wheel for Linux on aarch64
+        return ""
+    smoothed = view.smoothed_loss[0.9]
+    stride = max(len(smoothed) // (2 * _PLOT_WIDTH), 1)
+    points = [(x, y) for x, y in zip(smoothed.x[::stride], smoothed.y[::stride], strict=True) if math.isfinite(y)]
+    if not points:
+        return ""
+    figure = plotext.figure
+    figure.clear.data()
+    figure.draw(figure.signal([x for x, _ in points], [y for _, y in points], marker="braille").lines(True))
+    held_out = view.eval_loss.get(view.selection_split)
+    if held_out and len(held_out):
+        figure.draw(figure.signal(list(held_out.x), list(held_out.y), marker="o"))
+    text: str = figure.build().string(False)
+    return text
+
+
+def _ending(view: RunView) -> str:
+    at = f"step {view.step:,} of {view.total_steps:,}"
+    if view.failure:
+        return f"failed at {at}"
+    if view.finish:
+        return f"{view.finish.reason} at {at}"
+    return f"{view.state.value} at {at}"

@@ -1,0 +1,66 @@
+"""What a pane is drawn from: the folded run and a few settings of the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainer.run.status import RunState
+from trainer.run.view import RunView
+from tui.decimate import Pyramid
+from tui.glyphs import UNICODE, Glyphs
+
+
+@dataclass
+class Scene:
+    """Read by panes while they draw; changed by the application between drawings, on the same thread.
+
+    Attributes:
+        now: Unix seconds of this drawing; frozen while the run is paused or over.
+        smoothing: Beta of the smoothed curves, 0 for none.
+        log_scale: Logarithmic loss axis.
+        pending: Words for what was asked for and not yet answered, by action.
+        control_hint: What to say about control in the header (`read-only`), or empty.
+    """
+
+    view: RunView
+    now: float = 0.0
+    glyphs: Glyphs = UNICODE
+    smoothing: float = 0.9
+    log_scale: bool = False
+    pending: dict[str, str] = field(default_factory=dict)
+    control_hint: str = ""
+    pyramids: dict[str, Pyramid] = field(default_factory=dict)
+
+    @property
+    def state(self) -> RunState:
+        """The run's state at `now`."""
+        return self.view.state_at(self.now)
+
+    def pyramid(self, name: str) -> Pyramid:
+        """The decimated series of a name, up to date.
+
+        Args:
+            name: `loss`, `accuracy` or `lr`, with `~` in front for the smoothed one.
+        """
+        raw = {"loss": self.view.train_loss, "accuracy": self.view.train_accuracy, "lr": self.view.lr}
+        smooth = {"loss": self.view.smoothed_loss, "accuracy": self.view.smoothed_accuracy}
+        key = f"{name}{self.smoothing}" if name.startswith("~") else name
+        pyramid = self.pyramids.setdefault(key, Pyramid())
+        pyramid.follow(smooth[name[1:]][self.smoothing] if name.startswith("~") else raw[name])
+        return pyramid
+
+    def loss_name(self) -> str:
+        """The series that stands for the training loss: smoothed where smoothing is on."""
+        return "~loss" if self.smoothing else "loss"
+
+    def accuracy_name(self) -> str:
+        """As `loss_name`, for the training accuracy."""
+        return "~accuracy" if self.smoothing else "accuracy"
+
+    def latest(self, name: str) -> float | None:
+        """The newest value of `loss` or `accuracy`, smoothed where smoothing is on."""
+        view = self.view
+        if self.smoothing:
+            smooth = {"loss": view.smoothed_loss, "accuracy": view.smoothed_accuracy}[name]
+            return smooth[self.smoothing].last
+        return {"loss": view.train_loss, "accuracy": view.train_accuracy}[name].last

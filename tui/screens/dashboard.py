@@ -1,0 +1,119 @@
+"""The dashboard: which panes a terminal of a given size shows, and when each of them is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+from textual.events import Resize
+from textual.screen import Screen
+
+from tui.actions import Situation
+from tui.scene import Scene
+from tui.widgets.class_accuracy import ClassPane
+from tui.widgets.compact import CompactPane, SparkPane, TooSmallPane, WorstPane
+from tui.widgets.curves import AccuracyPane, LossPane
+from tui.widgets.events_list import EventsPane
+from tui.widgets.failure import FailurePane
+from tui.widgets.header import Header
+from tui.widgets.key_bar import KeyBar
+from tui.widgets.lr_schedule import LrPane
+from tui.widgets.memory import MemoryPane
+from tui.widgets.pane import Pane
+from tui.widgets.time_budget import TimePane
+
+LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
+"""Name, least columns and least rows; the first that fits is taken."""
+
+
+def layout_for(width: int, height: int) -> str:
+    """The layout of a terminal size."""
+    return next(name for name, columns, rows in LAYOUTS if width >= columns and height >= rows)
+
+
+class DashboardScreen(Screen[None]):
+    """All panes of all layouts; the style sheet shows those of the current one."""
+
+    SHOWN: ClassVar[dict[str, tuple[str, ...]]] = {
+        "wide": ("header", "loss", "accuracy", "lr", "memory", "classes", "time", "failure", "events", "keys"),
+        "medium": ("header", "m-loss", "m-accuracy", "sparks", "worst", "failure", "events", "keys"),
+        "small": ("compact", "keys"),
+        "tiny": ("too-small",),
+    }
+
+    def __init__(self, situation: Callable[[], Situation]) -> None:
+        super().__init__()
+        self._situation = situation
+        self._layout_name = ""
+        self._drawn: dict[str, float] = {}
+
+    def compose(self) -> ComposeResult:
+        """The panes, from top to bottom."""
+        yield Header(id="header")
+        with Container(id="wide"):
+            with Horizontal(id="curves"):
+                yield LossPane(id="loss")
+                yield AccuracyPane(id="accuracy")
+            with Horizontal(id="lower"):
+                with Vertical(id="left"):
+                    with Horizontal(id="lr-memory"):
+                        yield LrPane(id="lr")
+                        yield MemoryPane(id="memory")
+                    yield TimePane(id="time")
+                yield ClassPane(id="classes")
+        with Container(id="medium"):
+            with Horizontal(id="m-curves"):
+                yield LossPane(id="m-loss")
+                yield AccuracyPane(id="m-accuracy")
+            yield SparkPane(id="sparks")
+            yield WorstPane(id="worst")
+        yield CompactPane(id="compact")
+        yield TooSmallPane(id="too-small")
+        yield FailurePane(id="failure")
+        yield EventsPane(id="events")
+        yield KeyBar(self._situation, id="keys")
+
+    def on_resize(self, event: Resize) -> None:
+        """Take the layout that fits."""
+        name = layout_for(event.size.width, event.size.height)
+        if name != self._layout_name:
+            self.remove_class(*(f"-{other}" for other, _, _ in LAYOUTS))
+            self.add_class(f"-{name}")
+            self._layout_name = name
+            self._drawn.clear()
+
+    def shown_panes(self) -> list[Pane]:
+        """The panes that are on the screen now."""
+        if self.maximized is not None:
+            zoomed = self.maximized
+            return [zoomed] if isinstance(zoomed, Pane) else []
+        return [self.query_one(f"#{name}", Pane) for name in self.SHOWN.get(self._layout_name, ())]
+
+    def draw(self, scene: Scene, now: float, interval_s: float) -> None:
+        """Draw the pane that has waited longest, if it has waited for an interval.
+
+        One pane at a time, so that a key pressed meanwhile waits for one drawing at most.
+
+        Args:
+            scene: What to draw.
+            now: Seconds of a monotonic clock.
+            interval_s: Least time between two drawings of a pane.
+        """
+        panes = self.shown_panes()
+        if panes:
+            pane = min(panes, key=lambda p: self._drawn.get(p.id or "", 0.0))
+            if now - self._drawn.get(pane.id or "", 0.0) >= interval_s:
+                self._drawn[pane.id or ""] = now
+                pane.paint(scene)
+
+    def draw_now(self, scene: Scene, *names: str) -> None:
+        """Draw some panes at once (all that are shown when no name is given): after a key."""
+        for pane in self.shown_panes():
+            if not names or pane.id in names:
+                pane.paint(scene)
+
+    def show_failure(self, shown: bool) -> None:
+        """Make room for the explanation of a failed run."""
+        self.set_class(shown, "-failed")

@@ -1,0 +1,85 @@
+"""The terminal, kept to ourselves: the dashboard draws on a private copy, and whatever libraries print goes to a file.
+
+Textual draws on `sys.__stderr__` and reads from `sys.__stdin__`; native code writes to the descriptors 1 and 2. So the
+terminal is moved to new descriptors, and 1 and 2 are pointed at the log, before Textual or PyTorch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESET = (
+    "\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l\x1b[<u\x1b[0m"
+)
+"""Leave the alternate screen, show the cursor, stop mouse, paste and focus reports, plain colours."""
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at both ends: standard input and output are terminals."""
+    return os.isatty(0) and os.isatty(1)
+
+
+class PrivateTerminal:
+    """Takes the terminal over and gives it back."""
+
+    def __init__(self, log: Path) -> None:
+        """Point 0, 1 and 2 away from the terminal.
+
+        Args:
+            log: What is printed from now on is appended to it.
+        """
+        self.input_fd = os.dup(0)
+        self._output_fd = os.dup(1)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        null_fd = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null_fd, 0)
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        os.close(log_fd)
+        os.close(null_fd)
+        # COLUMNS and LINES would freeze the size that they had in the shell.
+        os.environ.pop("COLUMNS", None)
+        os.environ.pop("LINES", None)
+        screen: Any = open(self._output_fd, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        keys: Any = open(self.input_fd, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = keys, screen, screen
+
+    def give_back(self) -> None:
+        """Point 0, 1 and 2 at the terminal again."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(self.input_fd, 0)
+        os.dup2(self._output_fd, 1)
+        os.dup2(self._output_fd, 2)
+        sys.stdin, sys.stdout, sys.stderr = self._streams[:3]
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = self._streams[3:]  # type: ignore[misc]
+
+
+def terminal_guard(fd: int = 0) -> Callable[[], None]:
+    """Remember the terminal's settings.
+
+    Returns:
+        Puts them back and leaves every mode that a dashboard may have left on; for a process that died in between.
+    """
+    try:
+        before = termios.tcgetattr(fd)
+    except (termios.error, OSError):
+        return lambda: None
+
+    def restore() -> None:
+        try:
+            os.write(1, RESET.encode())
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        except (termios.error, OSError):
+            # The terminal itself is gone; there is nothing left to restore.
+            return
+
+    return restore

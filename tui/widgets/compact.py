@@ -1,0 +1,104 @@
+"""The run on small terminals: sparklines with numbers, the worst classes, and a message where nothing else fits."""
+
+from __future__ import annotations
+
+from trainer.run.series import Series
+from tui import format as fmt
+from tui.canvas import Row
+from tui.decimate import Pyramid
+from tui.scene import Scene
+from tui.sparkline import sparkline
+from tui.widgets.class_accuracy import class_rows, class_scores, waiting_text
+from tui.widgets.header import progress_bar, state_row
+from tui.widgets.lr_schedule import lr_figures
+from tui.widgets.memory import facts, memory_figures
+from tui.widgets.pane import Pane
+
+
+class SparkPane(Pane, can_focus=False):
+    """Learning rate, memory and throughput in a line each (80x24)."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """Three lines."""
+        view = scene.view
+        half = max(width // 2, 10)
+        steps, rates = view.planned_lr()
+        plan = Series()
+        for step, rate in zip(steps, rates, strict=True):
+            plan.append(step, rate)
+        pyramid = Pyramid()
+        pyramid.follow(plan)
+        total = float(max(view.total_steps, 1))
+        done = round(half * min(view.step / total, 1.0))
+        curve = sparkline(pyramid, 0.0, total, half, scene.glyphs)
+        memory = memory_figures(scene) or [("no reading yet", "dim")]
+        budget = view.budget
+        spent = sum(budget.values())
+        share = f"   data wait {budget.get('data', 0.0) / spent:.0%}" if spent else ""
+        return [
+            [
+                (" LR      ", "dim"),
+                (curve[:done], "train"),
+                (curve[done:], "faint"),
+                ("  ", "text"),
+                *lr_figures(scene),
+            ],
+            [(" memory  ", "dim"), *memory, (f"   {facts(view.readings)}", "dim")],
+            [(" speed   ", "dim"), (fmt.per_second(view.images_per_s), "text"), (share, "dim")],
+        ]
+
+
+class WorstPane(Pane, can_focus=False):
+    """The worst classes without a border (80x24)."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """A title and a row a class."""
+        scores = class_scores(scene.view)
+        title: Row = [(f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
+        if not scores:
+            return [title, [(f" {waiting_text(scene)}", "dim")]]
+        return [title, *([(" ", "text"), *row] for row in class_rows(scene, scores[: height - 1], width - 2))]
+
+
+class CompactPane(Pane, can_focus=False):
+    """Everything that matters in 40x11."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """State, progress, curves as sparklines, rate, memory, the worst classes, the last event."""
+        view = scene.view
+        done = view.step / view.total_steps if view.total_steps else 0.0
+        epochs = view.started.epochs if view.started else "?"
+        rows: list[Row] = [
+            [*state_row(scene), (f"  epoch {view.epoch}/{epochs}", "text")],
+            [*progress_bar(done, max(width - 14, 4), scene.glyphs), (f"  ETA {fmt.duration(view.eta_s)}", "text")],
+        ]
+        if view.failure:
+            rows.append([(fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width), "bad")])
+        rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
+        last = view.last_evaluation
+        if last:
+            best = f"  best {fmt.percent(view.best.accuracy)}" if view.best else ""
+            rows.append([(f"{last.split} {fmt.number(last.loss)}  {fmt.percent(last.accuracy)} %{best}", "test")])
+        rows.append([("lr ", "dim"), *lr_figures(scene), (f"  {fmt.per_second(view.images_per_s)}", "dim")])
+        scores = class_scores(view)
+        rows += class_rows(scene, scores[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]
+        if view.notes:
+            rows.append([(fmt.fit(fmt.literal(view.notes[-1].text), width), "dim")])
+        return rows
+
+    def _curve(self, scene: Scene, name: str, width: int) -> Row:
+        value = scene.latest(name)
+        shown = fmt.percent(value) if name == "accuracy" else fmt.number(value)
+        pyramid = scene.pyramid(scene.accuracy_name() if name == "accuracy" else scene.loss_name())
+        line = sparkline(pyramid, 0.0, float(max(scene.view.step, 1)), max(width - 16, 4), scene.glyphs)
+        return [(fmt.fit(name, 9), "dim"), (line, "train"), (f" {shown:>6}", "text")]
+
+
+class TooSmallPane(Pane, can_focus=False):
+    """What a terminal sees that is too small for anything else."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """A message in place; training goes on."""
+        view = scene.view
+        lines = [f"{scene.state.value}", f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 40x12"]
+        return [[(fmt.fit(line, width), "text")] for line in lines]

@@ -1,0 +1,34 @@
+"""Why a run failed, in full, and what to do next."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tui import format as fmt
+from tui.canvas import Row
+from tui.scene import Scene
+from tui.widgets.pane import Pane
+
+
+class FailurePane(Pane, can_focus=False):
+    """Shown over the events when the run has failed."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The error, the last good checkpoint and the command that goes on from it."""
+        failure = scene.view.failure
+        if failure is None:
+            return []
+        lines = []
+        for paragraph in failure.error.splitlines():
+            lines += textwrap.wrap(fmt.literal(paragraph), max(width - 4, 10), drop_whitespace=False) or [""]
+        body: list[Row] = [[(line, "bad" if index == 0 else "text")] for index, line in enumerate(lines)]
+        if failure.checkpoint:
+            body.append([("last good checkpoint ", "dim"), (failure.checkpoint, "text")])
+        if failure.resume:
+            body.append([("go on with  ", "dim"), (fmt.literal(failure.resume), "accent")])
+        room = height - 2
+        if len(body) > room:
+            body = [*body[: room - 1], [("… log.txt has the rest", "dim")]]
+        return self.frame(
+            scene.glyphs, "Failed", [], body, width, height, bottom=f"q leaves with exit code {failure.exit_code}"
+        )

@@ -1,0 +1,116 @@
+"""Who trains what on what, how far it is, and what it is doing."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+from trainer.run.status import LIVE_STATES, RunState
+from tui import format as fmt
+from tui.canvas import Row
+from tui.glyphs import Glyphs
+from tui.scene import Scene
+from tui.widgets.pane import Pane
+
+STATE_STYLES = {
+    RunState.TRAINING: "good",
+    RunState.EVALUATING: "accent",
+    RunState.PAUSED: "warn",
+    RunState.FAILED: "bad",
+    RunState.LOST: "bad",
+    RunState.FINISHED: "good",
+}
+
+_STEMS = {"cifar": "CIFAR stem", "cifar-maxpool": "CIFAR stem, max-pool", "imagenet": "ImageNet stem"}
+
+
+class Header(Pane, can_focus=False):
+    """Two lines at the top."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """Identity and state, then progress."""
+        state = state_row(scene)
+        state_width = sum(cell_len(text) for text, _ in state)
+        identity = _identity(scene, width - state_width - 3)
+        gap = max(width - sum(cell_len(text) for text, _ in identity) - state_width - 2, 1)
+        return [[(" ", "text"), *identity, (" " * gap, "text"), *state], progress_row(scene, width)]
+
+
+def state_row(scene: Scene) -> Row:
+    """The state as a word, with what was asked for and not yet answered, and what else is under way."""
+    view = scene.view
+    word = next(iter(scene.pending.values()), "") or scene.state.value
+    if scene.state is RunState.PAUSED and not scene.pending:
+        word = f"paused {fmt.clock(view.state_since)}"
+    style = "accent" if scene.pending else STATE_STYLES.get(scene.state, "accent")
+    extra = "  exporting" if view.exporting else ""
+    return [(f"{scene.glyphs.dot} ", style), (word + extra, style), (" ", "text")]
+
+
+def progress_row(scene: Scene, width: int) -> Row:
+    """Epoch, bar, step, throughput, ETA, age of the last step; or what is being prepared."""
+    view = scene.view
+    if view.failure:
+        return [(" " + fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width - 2), "bad")]
+    if scene.state in (RunState.LOADING, RunState.PREPARING):
+        return _preparing(scene, width)
+    epochs = view.started.epochs if view.started else 0
+    left = f" epoch {view.epoch}/{epochs} "
+    done = view.step / view.total_steps if view.total_steps else 0.0
+    parts = [
+        f"step {view.step:,}/{view.total_steps:,}",
+        fmt.per_second(view.images_per_s),
+        f"ETA {fmt.duration(view.eta_s)}",
+    ]
+    parts.append(_age(scene))
+    right = "   ".join(part for part in parts if part)
+    if width < cell_len(left) + cell_len(right) + 12:
+        right = "   ".join(part for part in parts[:3] if part)
+    bar_width = max(width - cell_len(left) - cell_len(right) - 3, 4)
+    return [(left, "text"), *progress_bar(done, bar_width, scene.glyphs), (f"  {right} ", "text")]
+
+
+def progress_bar(done: float, width: int, glyphs: Glyphs) -> Row:
+    """A thin bar of `width` cells."""
+    filled = round(min(max(done, 0.0), 1.0) * width)
+    return [(glyphs.progress * filled, "accent"), (glyphs.progress_rest * (width - filled), "faint")]
+
+
+def _identity(scene: Scene, width: int) -> Row:
+    view = scene.view
+    name = fmt.literal(view.opened.run) if view.opened else ""
+    row: Row = [("r18-tui", "title"), (f"  {name}", "text")]
+    details = []
+    if view.started:
+        model = view.started.model
+        details.append(f"ResNet-18, {_STEMS.get(str(model['stem']), '')}, {fmt.count(float(model['parameters']))}")
+        details.append(fmt.literal(str(view.started.device.get("name", ""))))
+        layout = ", channels_last" if view.started.choices.get("channels_last") else ""
+        details.append(f"{view.started.choices.get('precision', '')}{layout}")
+    if scene.control_hint:
+        details.insert(0, scene.control_hint)
+    used = cell_len("r18-tui") + cell_len(name) + 2
+    for detail in details:
+        if used + cell_len(detail) + 5 > width:
+            break
+        row.append((f"  ·  {detail}", "dim"))
+        used += cell_len(detail) + 5
+    return row
+
+
+def _preparing(scene: Scene, width: int) -> Row:
+    view = scene.view
+    detail = view.state_detail or scene.state.value
+    share = "" if view.state_fraction is None else f" {view.state_fraction:4.0%}"
+    bar = (
+        progress_bar(view.state_fraction, max(min(width // 3, 40), 4), scene.glyphs)
+        if view.state_fraction is not None
+        else []
+    )
+    return [(" ", "text"), *bar, (f" {fmt.literal(detail)}{share}", "dim")]
+
+
+def _age(scene: Scene) -> str:
+    view = scene.view
+    if scene.state not in LIVE_STATES or scene.state is RunState.PAUSED or not view.last_step_time:
+        return ""
+    return f"step {fmt.age(scene.now - view.last_step_time)} ago"

@@ -1,0 +1,187 @@
+"""The base of all panes: rows of styled text, of which only the changed cells are sent to the terminal."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.events import Resize
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.canvas import Row
+from tui.format import fit
+from tui.glyphs import Glyphs
+from tui.scene import Scene
+
+STYLES = ("text", "dim", "faint", "border", "title", "accent", "train", "raw", "test", "good", "warn", "bad", "key")
+"""The words that rows use for colours; the style sheet gives each one its colour."""
+
+
+class Pane(Widget, can_focus=True):
+    """Draws `rows_for(scene, width, height)` and refreshes the cells that differ from the last drawing.
+
+    Textual repaints whatever region is refreshed in full, so refreshing a whole widget sends some forty times the
+    bytes of the cells that really changed.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"pane--{name}" for name in STYLES}
+    ALLOW_SELECT = False
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id, classes=classes)
+        self._rows: list[Row] = []
+        self._strips: list[Strip] = []
+        self._palette: dict[str, Style] = {}
+        self._scene: Scene | None = None
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The pane's content.
+
+        Args:
+            scene: What to draw.
+            width: Cells in each row.
+            height: Rows; fewer are filled up, more are cut.
+        """
+        raise NotImplementedError
+
+    def paint(self, scene: Scene) -> None:
+        """Draw the pane anew and refresh what has changed."""
+        self._scene = scene
+        width, height = self.size
+        if not width or not height:
+            return
+        rows = [_exact(row, width) for row in self.rows_for(scene, width, height)[:height]]
+        rows += [[(" " * width, "text")]] * (height - len(rows))
+        before, self._rows = self._rows, rows
+        if len(before) != len(rows) or len(self._strips) != len(rows):
+            self._strips = [self._strip(row) for row in rows]
+            self.refresh()
+            return
+        changed = []
+        for y, (old, new) in enumerate(zip(before, rows, strict=True)):
+            if old != new:
+                self._strips[y] = self._strip(new)
+                start, end = _changed_cells(old, new, width)
+                changed.append(Region(start, y, end - start, 1))
+        if changed:
+            self.refresh(*changed)
+
+    def render_line(self, y: int) -> Strip:
+        """One line, as Textual asks for it."""
+        if y < len(self._strips):
+            return self._strips[y]
+        return Strip([Segment(" " * self.size.width, self._style("text"))], self.size.width)
+
+    def notify_style_update(self) -> None:
+        """The theme has changed: all colours with it."""
+        super().notify_style_update()
+        self._palette.clear()
+        self._strips = [self._strip(row) for row in self._rows]
+
+    def on_resize(self, event: Resize) -> None:
+        """Fill the new size at once."""
+        self._rows = []
+        if self._scene is not None:
+            self.paint(self._scene)
+
+    def watch_has_focus(self, _focused: bool) -> None:
+        """The border shows the focus."""
+        super().watch_has_focus(_focused)
+        if self._scene is not None:
+            self.paint(self._scene)
+
+    def frame(
+        self, glyphs: Glyphs, title: str, right: Row, body: list[Row], width: int, height: int, bottom: str = ""
+    ) -> list[Row]:
+        """Put a border with a title around rows.
+
+        Args:
+            glyphs: Its characters.
+            title: At the top left.
+            right: At the top right.
+            body: Rows of `width - 4` cells.
+            width: Of the whole pane.
+            height: Of the whole pane.
+            bottom: In the lower border.
+        """
+        edge = "accent" if self.has_focus else "border"
+        right = _cut(right, max(width - 6 - min(cell_len(title), 12), 0))
+        right_width = sum(cell_len(text) for text, _ in right)
+        title = fit(title, max(min(cell_len(title), width - 6 - right_width), 0)).rstrip()
+        fill = max(width - 4 - cell_len(title) - (right_width + 2 if right else 0), 0)
+        top: Row = [(glyphs.corners[0] + " ", edge), (title, "title"), (" " + glyphs.horizontal * fill, edge)]
+        top += [(" ", edge), *right, (" ", edge)] if right else []
+        top.append((glyphs.corners[1], edge))
+        rows: list[Row] = [top]
+        for index in range(height - 2):
+            inner = body[index] if index < len(body) else []
+            rows.append([(glyphs.vertical + " ", edge), *_exact(inner, width - 4), (" " + glyphs.vertical, edge)])
+        label = f"{glyphs.horizontal} {fit(bottom, width - 6).rstrip()} " if bottom else ""
+        line = fit(label, cell_len(label)) + glyphs.horizontal * max(width - 2 - cell_len(label), 0)
+        rows.append([(glyphs.corners[2] + line + glyphs.corners[3], edge)])
+        return rows
+
+    def _style(self, name: str) -> Style:
+        if name not in self._palette:
+            self._palette[name] = self.get_component_rich_style(f"pane--{name}")
+        return self._palette[name]
+
+    def _strip(self, row: Row) -> Strip:
+        # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.
+        return Strip([Segment(text, self._style(name)) for text, name in row if text])
+
+
+def _cut(row: Row, width: int) -> Row:
+    """As much of a row as fits, whole runs first."""
+    kept: Row = []
+    for text, style in row:
+        room = width - sum(cell_len(part) for part, _ in kept)
+        if cell_len(text) <= room:
+            kept.append((text, style))
+        elif room > 1:
+            kept.append((fit(text, room), style))
+            break
+        else:
+            break
+    return kept
+
+
+def _exact(row: Row, width: int) -> Row:
+    """A row of exactly `width` cells."""
+    used = sum(cell_len(text) for text, _ in row)
+    if used < width:
+        return [*row, (" " * (width - used), "text")]
+    return _cut(row, width) if used > width else row
+
+
+def _cells(row: Row) -> list[tuple[str, str]]:
+    """A row cell by cell; a wide character's second cell is empty."""
+    cells: list[tuple[str, str]] = []
+    for text, style in row:
+        for char in text:
+            width = cell_len(char)
+            if width:
+                cells.append((char, style))
+                cells += [("", style)] * (width - 1)
+            elif cells:
+                cells[-1] = (cells[-1][0] + char, style)
+    return cells
+
+
+def _changed_cells(old: Row, new: Row, width: int) -> tuple[int, int]:
+    """First changed cell, and the one after the last."""
+    before, after = _cells(old), _cells(new)
+    if len(before) != len(after):
+        return 0, width
+    different = [x for x, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    start, end = different[0], different[-1] + 1
+    # Never start or end inside a wide character.
+    while start > 0 and not after[start][0]:
+        start -= 1
+    while end < len(after) and not after[end][0]:
+        end += 1
+    return start, end

@@ -1,0 +1,58 @@
+"""What the run spends its time on, with a verdict in words."""
+
+from __future__ import annotations
+
+from tui.canvas import Row
+from tui.scene import Scene
+from tui.widgets.pane import Pane
+
+_STYLES = {"compute": "train", "evaluate": "test", "data": "warn", "save": "dim"}
+_DATA_BOUND = 0.15
+_SOME_WAIT = 0.05
+_LEAST_BAR = 4
+
+
+class TimePane(Pane):
+    """Shares of compute, evaluation, data wait and saving."""
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The whole pane."""
+        shares = time_shares(scene)
+        if not shares:
+            return self.frame(scene.glyphs, "Time", [], [[("measured from the first step on", "dim")]], width, height)
+        words: Row = []
+        for name, share in shares.items():
+            words += [(f"  {name} ", "dim"), (f"{100 * share:2.0f} %", _STYLES[name])]
+        verdict = _verdict(shares)
+        used = sum(len(text) for text, _ in words)
+        room = width - 4 - used
+        remark = [(f"   {verdict[0]}", verdict[1])] if room - len(verdict[0]) - 3 >= _LEAST_BAR else []
+        body: Row = [*_stacked(scene, shares, room - sum(len(text) for text, _ in remark)), *words, *remark]
+        return self.frame(scene.glyphs, "Time", [], [body], width, height)
+
+
+def time_shares(scene: Scene) -> dict[str, float]:
+    """Share of each activity, largest first; empty before the first step."""
+    budget = scene.view.budget
+    total = sum(budget.values())
+    if total <= 0:
+        return {}
+    return {name: budget.get(name, 0.0) / total for name in sorted(_STYLES, key=lambda name: -budget.get(name, 0.0))}
+
+
+def _stacked(scene: Scene, shares: dict[str, float], width: int) -> Row:
+    row: Row = []
+    left, done = width, 0.0
+    for name, share in shares.items():
+        done += share
+        cells = min(round(done * width) - (width - left), left)
+        row.append((scene.glyphs.bar * cells, _STYLES[name]))
+        left -= cells
+    return row
+
+
+def _verdict(shares: dict[str, float]) -> tuple[str, str]:
+    waiting = shares.get("data", 0.0)
+    if waiting >= _DATA_BOUND:
+        return f"waits for data: more data.workers", "warn"
+    return ("some waiting for data", "dim") if waiting >= _SOME_WAIT else ("no wait for data", "dim")
