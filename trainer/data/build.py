@@ -15,7 +15,7 @@ from trainer.data.augment import Normalize
 from trainer.data.cifar import load_cifar
 from trainer.data.dataset import DataSet, Progress, ResidentSplit, channel_statistics, with_validation
 from trainer.data.digits import load_digits
-from trainer.data.image_folder import Decoder, count_images, load_image_folder
+from trainer.data.image_folder import Decoder, Keep, count_images, load_image_folder
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -92,7 +92,29 @@ def load_dataset(config: DataConfig, device: torch.device, progress: Progress) -
     progress("counting images", None)
     cache = _place(config, count_images(root), device)
     decoder = Decoder(image_size=config.image_size, crop_pct=config.crop_pct)
-    return load_image_folder(root, decoder=decoder, resident=cache != "none", progress=progress), cache
+    kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
+    return load_image_folder(root, decoder=decoder, keep=lambda _: kept, progress=progress), cache
+
+
+def load_held_out(config: Config, progress: Progress) -> DataSet:
+    """The data of a run for measuring it once more: training images of a folder are decoded only when asked for.
+
+    Args:
+        config: Of the run.
+        progress: Told what is being done.
+    """
+    data = config.data
+    if data.kind == "imagefolder":
+        decoder = Decoder(image_size=data.image_size, crop_pct=data.crop_pct)
+        root = Path(data.root).expanduser()
+        # A validation split that was cut from the training images lies among them.
+        dataset = load_image_folder(
+            root, decoder=decoder, keep=lambda name: Keep.LAZY if name == "train" else Keep.RESIDENT, progress=progress
+        )
+    else:
+        dataset, _ = load_dataset(data, torch.device("cpu"), progress)
+    splits = with_validation(dataset.splits, fraction=data.val_fraction, seed=config.run.seed)
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def worker_count(config: DataConfig) -> int:

@@ -7,9 +7,10 @@ is left out and named, never replaced.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +111,21 @@ class FolderSplit:
         return FolderSplit([self.paths[row] for row in rows.tolist()], self.labels_N[rows], self.decoder)
 
 
-def load_image_folder(root: Path, *, decoder: Decoder, resident: bool, progress: Progress) -> DataSet:
-    """Find, check and (when they fit) keep all images of a folder.
+class Keep(Enum):
+    """What becomes of a split's images when a folder is loaded."""
+
+    RESIDENT = "decoded now and kept in memory"
+    STREAM = "decoded once now, to find the unreadable ones, and again whenever they are needed"
+    LAZY = "decoded only when they are needed"
+
+
+def load_image_folder(root: Path, *, decoder: Decoder, keep: Callable[[str], Keep], progress: Progress) -> DataSet:
+    """Find all images of a folder, check them and keep what is asked for.
 
     Args:
         root: Holds `train/` and `test/` and/or `val/`.
         decoder: Brings files to the network's size.
-        resident: Keep the decoded pixels in memory; else every file is decoded once now, to find the unreadable ones,
-            and again whenever it is needed.
+        keep: What becomes of the split of a name.
         progress: Told about the decoding.
 
     Raises:
@@ -133,7 +141,7 @@ def load_image_folder(root: Path, *, decoder: Decoder, resident: bool, progress:
         identity[name] = fingerprint_of({str(path.relative_to(root)): str(size) for path, _, size in files})
         if not files:
             raise DataError(f"{folder}: no images in its class folders; known endings: {' '.join(sorted(EXTENSIONS))}")
-        splits[name] = _decode_all(files, decoder, resident, name, progress, skipped)
+        splits[name] = _load_split(files, decoder, keep(name), name, progress, skipped)
     return DataSet(
         name=root.name or str(root),
         classes=classes,
@@ -216,15 +224,18 @@ def _files(folder: Path, classes: tuple[str, ...], split: str) -> list[tuple[Pat
     ]
 
 
-def _decode_all(
+def _load_split(
     files: list[tuple[Path, int, int]],
     decoder: Decoder,
-    resident: bool,
+    keep: Keep,
     split: str,
     progress: Progress,
     skipped: list[tuple[str, str]],
 ) -> Split:
-    side = decoder.image_size
+    if keep is Keep.LAZY:
+        labels = torch.tensor([label for _, label, _ in files], dtype=torch.long)
+        return FolderSplit([str(path) for path, _, _ in files], labels, decoder)
+    side, resident = decoder.image_size, keep is Keep.RESIDENT
     kept: list[int] = []
     pixels = np.empty((len(files) if resident else 0, side, side, 3), dtype=np.uint8)
 
