@@ -186,7 +186,7 @@ class CheckpointFolder:
 
     def newest_valid(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that is whole, and why newer ones were passed over."""
-        problems = []
+        problems: list[str] = []
         for step in reversed(self.steps()):
             try:
                 return read_checkpoint(self.at(step)), problems
@@ -223,6 +223,6 @@ def _digest(tensors: dict[str, Tensor], canonical: bytes) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     digest.update(canonical)
     return digest.hexdigest()

@@ -45,7 +45,7 @@ BATCH_SIZES = (1, 2, 7)
 """Batches on which the dynamic batch dimension is tried."""
 _LEAST_TORCH = (2, 9)
 
-Publish = Callable[[Event], object]
+Publish = Callable[[Event], None]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -66,7 +66,12 @@ def main(arguments: argparse.Namespace) -> int:
     lock = RunLock.take(run_dir)
     log = EventLog(run_dir.events)
     try:
-        _publishing(run_dir, arguments, lambda event: (log.publish(event), _say(event)))
+
+        def publish(event: Event) -> None:
+            log.publish(event)
+            _say(event)
+
+        _publishing(run_dir, arguments, publish)
         return EXIT_OK
     finally:
         log.close()
@@ -341,7 +346,7 @@ def _compare(subject: _Subject, path: Path) -> dict[str, Any]:
 def _opset(path: Path) -> int:
     import onnx
 
-    return max(entry.version for entry in onnx.load(str(path)).opset_import if entry.domain in ("", "ai.onnx"))
+    return max(int(entry.version) for entry in onnx.load(str(path)).opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _both(model: nn.Module, session: Any, batch: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

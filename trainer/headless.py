@@ -33,15 +33,15 @@ def install_stop_handlers(stop: Callable[[str, int], None]) -> None:
     """
     seen: set[int] = set()
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        code = SIGNAL_CODES[signal.Signals(number)]
+    def handle(received: int, _frame: FrameType | None) -> None:
+        code = SIGNAL_CODES[signal.Signals(received)]
         if seen:
             os._exit(code)
-        seen.add(number)
-        stop(signal.Signals(number).name, code)
+        seen.add(received)
+        stop(signal.Signals(received).name, code)
 
-    for number in SIGNAL_CODES:
-        signal.signal(number, handle)
+    for handled in SIGNAL_CODES:
+        signal.signal(handled, handle)
 
 
 def run_headless(thread: TrainingThread, tee: MemoryTee, out: TextIO | None = None) -> int:

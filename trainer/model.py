@@ -39,9 +39,8 @@ class Head(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's own name
         """Features (N, in_features) to logits (N, out_features)."""
-        if self.training and self.dropout:
-            input = input * self._mask(input)
-        return super().forward(input)
+        dropped = input * self._mask(input) if self.training and self.dropout else input
+        return super().forward(dropped)
 
     def _mask(self, features_NF: Tensor) -> Tensor:
         assert self._positions_N is not None, "Head.aim must be called before a training forward pass"

@@ -15,7 +15,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
         model: On its device, with frozen parameters marked.
         config: Momentum, Nesterov and weight decay.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             # Batch-norm weights and all biases are the vectors among the parameters.

@@ -35,7 +35,7 @@ _CORE_SCHEMA = (
     ),
 )
 for _tag, _pattern, _first in _CORE_SCHEMA:
-    _CoreLoader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))  # type: ignore[no-untyped-call]
+    _CoreLoader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
 
 
 def _construct_int(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
@@ -99,7 +99,7 @@ def read_scalar(text: str, *, source: str) -> Any:
 
 
 def _kind(node: yaml.Node) -> str:
-    return {"sequence": "list", "scalar": "single value"}.get(node.id, node.id)
+    return "list" if isinstance(node, yaml.SequenceNode) else "single value"
 
 
 class _Builder:
@@ -121,7 +121,7 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
         try:
-            return self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{self._source}:{line}: {path}: unsupported value or tag: {node.value!r}") from error
 

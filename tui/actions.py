@@ -100,7 +100,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong."),
     Action(name="zoom", keys="enter", label="zoom", help="Show the focused pane alone, or all panes again.", in_bar=False),
     Action(name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane.", in_bar=False),
-    Action(name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the previous pane.", in_bar=False),
+    Action(
+        name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the pane before.", in_bar=False,
+    ),
     Action(name="help", keys="question_mark", label="help", help="What the keys do."),
     Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or leave a run that has ended."),
 )  # fmt: skip

@@ -178,7 +178,7 @@ class DashboardApp(App[int]):
                 action.label.capitalize(),
                 action.help,
                 lambda name=action.name: self.call_later(getattr(self, f"action_{name}")),
-            )  # type: ignore[misc]
+            )
         yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
 
     def action_pause(self) -> None:

@@ -25,6 +25,6 @@ def foreign_packages(paths: Iterable[str] | None = None) -> list[str]:
             if clash and name.lower().replace("_", "-") != "r18-tui":
                 messages.append(
                     f"the distribution {name!r} in {folder} also installs a top-level package {clash[0]!r}, so r18-tui and "
-                    f"it overwrite each other. Use an environment of its own: python -m venv .venv && .venv/bin/pip install r18-tui"
+                    f"it overwrite each other. Give r18-tui an environment of its own (python -m venv .venv)"
                 )
     return messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.run.events import number
+from trainer.run.events import EpochEnded, number
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui import format as fmt
@@ -47,13 +47,7 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
 def plain_report(view: RunView, run_dir: RunDir) -> str:
     """The summary, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
     lines = [*summary(view, run_dir), ""]
-    for event in view.epochs[-10:]:
-        lines.append(
-            f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {event.train_accuracy:.2%}   "
-            + "   ".join(
-                f"{e.split} {number(e.loss):.4f} / {e.accuracy:.2%}" for e in view.evaluations if e.step == event.step
-            )
-        )
+    lines += [_epoch_line(view, event) for event in view.epochs[-10:]]
     plot = loss_plot(view)
     return "\n".join([*lines, "", plot] if plot else lines) + "\n"
 
@@ -77,6 +71,12 @@ def loss_plot(view: RunView) -> str:
         figure.draw(figure.signal(list(held_out.x), list(held_out.y), marker="o"))
     text: str = figure.build().string(False)
     return text
+
+
+def _epoch_line(view: RunView, event: EpochEnded) -> str:
+    held_out = [e for e in view.evaluations if e.step == event.step and e.trigger != "key"]
+    measured = "   ".join(f"{e.split} {number(e.loss):.4f} / {e.accuracy:.2%}" for e in held_out)
+    return f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {event.train_accuracy:.2%}   {measured}"
 
 
 def _ending(view: RunView) -> str:

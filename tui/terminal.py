@@ -50,7 +50,7 @@ class PrivateTerminal:
         os.environ.pop("LINES", None)
         screen: Any = open(self._output_fd, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
         keys: Any = open(self.input_fd, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-        sys.__stdin__, sys.__stdout__, sys.__stderr__ = keys, screen, screen
+        self._replace_originals(keys, screen, screen)
 
     def give_back(self) -> None:
         """Point 0, 1 and 2 at the terminal again."""
@@ -60,7 +60,13 @@ class PrivateTerminal:
         os.dup2(self._output_fd, 1)
         os.dup2(self._output_fd, 2)
         sys.stdin, sys.stdout, sys.stderr = self._streams[:3]
-        sys.__stdin__, sys.__stdout__, sys.__stderr__ = self._streams[3:]  # type: ignore[misc]
+        self._replace_originals(*self._streams[3:])
+
+    @staticmethod
+    def _replace_originals(stdin: Any, stdout: Any, stderr: Any) -> None:
+        """Textual has no other way to be told its terminal: its driver reads these three names of `sys`."""
+        for name, stream in (("__stdin__", stdin), ("__stdout__", stdout), ("__stderr__", stderr)):
+            setattr(sys, name, stream)
 
 
 def terminal_guard(fd: int = 0) -> Callable[[], None]:

@@ -21,9 +21,27 @@ ANSI = {
 }  # fmt: skip
 
 THEMES = (
-    Theme(name="r18-dark", primary="#5fb3f9", background="#11141a", foreground="#d7dce4", surface="#171b22", panel="#1d222b", dark=True, variables=DARK),
-    Theme(name="r18-light", primary="#005fb8", background="#ffffff", foreground="#1f2328", surface="#f6f8fa", panel="#eef1f4", dark=False, variables=LIGHT),
-)  # fmt: skip
+    Theme(
+        name="r18-dark",
+        primary=DARK["r18-train"],
+        background="#11141a",
+        foreground="#d7dce4",
+        surface="#171b22",
+        panel="#1d222b",
+        dark=True,
+        variables=DARK,
+    ),
+    Theme(
+        name="r18-light",
+        primary=LIGHT["r18-train"],
+        background="#ffffff",
+        foreground="#1f2328",
+        surface="#f6f8fa",
+        panel="#eef1f4",
+        dark=False,
+        variables=LIGHT,
+    ),
+)
 
 
 def theme_for(setting: str) -> str:

@@ -207,8 +207,6 @@ def evaluation_batches(split: Split, batch_size: int, device: torch.device) -> I
     """All images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device."""
     for start in range(0, len(split), batch_size):
         stop = min(start + batch_size, len(split))
-        if isinstance(split, ResidentSplit):
-            pixels = split.pixels_NHWC[start:stop]
-        else:
-            pixels = split.pixels(range(start, stop))
+        # A slice of a tensor copies nothing; rows by number would.
+        pixels = split.pixels_NHWC[start:stop] if isinstance(split, ResidentSplit) else split.pixels(range(start, stop))
         yield pixels.to(device, non_blocking=True), split.labels_N[start:stop].to(device, non_blocking=True)

@@ -359,15 +359,15 @@ def event_kinds() -> dict[str, type[Event]]:
 
 
 @functools.cache
-def _field_names(cls: type[Event]) -> frozenset[str]:
-    return frozenset(f.name for f in dataclasses.fields(cls))
+def _field_names(kind: str) -> tuple[str, ...]:
+    return tuple(sorted(f.name for f in dataclasses.fields(event_kinds()[kind])))
 
 
 def encode(record: Record) -> bytes:
     """One line of the log, with its newline."""
     event = record.event
     head = {"seq": record.seq, "time": round(record.time, 3), "kind": event.kind}
-    body = {name: getattr(event, name) for name in sorted(_field_names(type(event)))}
+    body = {name: getattr(event, name) for name in _field_names(event.kind)}
     return orjson.dumps(head | body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -382,7 +382,7 @@ def decode(line: bytes) -> Record | None:
         cls = event_kinds().get(data["kind"])
         if cls is None:
             return None
-        names = _field_names(cls)
+        names = _field_names(cls.kind)
         event = cls(**{key: value for key, value in data.items() if key in names})
         return Record(seq=int(data["seq"]), time=float(data["time"]), event=event)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):

@@ -255,7 +255,8 @@ class RunView:
         self.exporting, self.exported = None, event
         self._note(
             time, "good",
-            f"exported {event.path} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, max diff {event.max_abs_diff:.1e})",
+            f"exported {event.path} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, "
+            f"max diff {event.max_abs_diff:.1e})",
         )  # fmt: skip
 
     def _export_failed(self, event: ev.ExportFailed, time: float) -> None:

@@ -54,5 +54,5 @@ def _stacked(scene: Scene, shares: dict[str, float], width: int) -> Row:
 def _verdict(shares: dict[str, float]) -> tuple[str, str]:
     waiting = shares.get("data", 0.0)
     if waiting >= _DATA_BOUND:
-        return f"waits for data: more data.workers", "warn"
+        return "waits for data: more data.workers", "warn"
     return ("some waiting for data", "dim") if waiting >= _SOME_WAIT else ("no wait for data", "dim")
