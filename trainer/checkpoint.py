@@ -166,18 +166,19 @@ class CheckpointFolder:
             )
         self._rotate()
 
-    def choose(self, which: str, *, best_by_default: bool) -> Path:
+    def choose(self, which: str) -> Path:
         """The checkpoint that a user means.
 
         Args:
-            which: `best`, `latest`, a step, or `default`.
-            best_by_default: Whether `best` was chosen on images that the reported accuracy does not use.
+            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since a best
+                that was chosen on the test images flatters itself.
 
         Raises:
             CheckpointError: When there is none; the message lists what is there.
         """
         if which == "default":
-            which = "best" if best_by_default and self.pointer("best") else "latest"
+            best = self.pointer("best")
+            which = "best" if best is not None and _selection_split(best) == "val" else "latest"
         path = self.at(int(which)) if which.isdecimal() else self.pointer(which)
         if path is None or not path.is_file():
             there = ", ".join(str(step) for step in self.steps()) or "none"
@@ -206,6 +207,15 @@ class CheckpointFolder:
         for step in self.steps()[: -self._keep]:
             if file_name(step) not in protected:
                 self.at(step).unlink(missing_ok=True)
+
+
+def _selection_split(path: Path) -> str:
+    """The split that the run of a checkpoint chooses its best on, read without the tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str(orjson.loads((file.metadata() or {})["json"])["selection_split"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return ""  # damaged: reading it in full will say so
 
 
 def _refuse_nonfinite(checkpoint: Checkpoint) -> None:

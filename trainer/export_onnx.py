@@ -95,8 +95,7 @@ def export_run(run_dir: RunDir, *, which: str, data_root: Path | None, publish: 
     """
     _require_torch()
     publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
-    folder = CheckpointFolder(run_dir.checkpoints, keep=2)
-    path = _choose(folder, which)
+    path = CheckpointFolder(run_dir.checkpoints, keep=2).choose(which)
     checkpoint = read_checkpoint(path)
     config = _config_of(checkpoint, data_root)
     subject = _Subject.of(checkpoint, config, lambda stage, _: publish(ExportProgress(stage=stage, fraction=0.1)))
@@ -195,13 +194,6 @@ def _require_torch() -> None:
             f"export needs torch {'.'.join(map(str, _LEAST_TORCH))} or newer, this is {torch.__version__}: "
             f"older exporters freeze the batch size. The checkpoint can be exported on another machine"
         )
-
-
-def _choose(folder: CheckpointFolder, which: str) -> Path:
-    if which != "default":
-        return folder.choose(which, best_by_default=False)
-    latest = read_checkpoint(folder.choose("latest", best_by_default=False))
-    return folder.choose("default", best_by_default=latest.meta["selection_split"] == "val")
 
 
 def _config_of(checkpoint: Checkpoint, data_root: Path | None) -> Config:

@@ -85,7 +85,7 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
     path = Path(reference).expanduser()
     for run in (path, runs_dir / reference):
         if (run / "checkpoints").is_dir():
-            return _own(CheckpointFolder(run / "checkpoints", keep=2).choose("default", best_by_default=True))
+            return _own(CheckpointFolder(run / "checkpoints", keep=2).choose("default"))
     if not path.is_file():
         raise CheckpointError(f"model.init_from: {reference}: no such file or run; give imagenet, a file or a run")
     if path.suffix != ".safetensors":

@@ -116,6 +116,8 @@ class _Builder:
         if id(node) in self._seen:
             raise ConfigError(f"{self._source}:{line}: {path}: YAML anchors are not supported; write the value out")
         self._seen.add(id(node))
+        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python"):
+            raise ConfigError(f"{self._source}:{line}: {path}: tags are not supported: {node.tag}")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

@@ -225,13 +225,8 @@ class DashboardApp(App[int]):
 
     def action_zoom(self) -> None:
         """Show the focused pane alone, or all again."""
-        if self.screen is not self._dashboard:
-            return
-        if self._dashboard.maximized is not None:
-            self._dashboard.minimize()
-        elif self._dashboard.focused is not None:
-            self._dashboard.maximize(self._dashboard.focused)
-        self._dashboard.draw_now(self.scene)
+        if self.screen is self._dashboard:
+            self._dashboard.toggle_zoom()
 
     def action_next_pane(self) -> None:
         """Move the focus on."""

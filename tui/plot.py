@@ -154,8 +154,8 @@ def nice_step(raw: float) -> float:
 
 def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float]:
     """Round bounds around two values."""
-    if high <= low:
-        high = low + (abs(low) or 1.0) * 0.1
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):
+        high = low + (abs(low) * 0.1 if abs(low) > 1e-3 else 1.0)
     step = nice_step((high - low) / steps)
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 

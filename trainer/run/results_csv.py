@@ -20,7 +20,7 @@ class ResultsCsv:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._begun = 0.0
+        self._begun: float | None = None
         self._rows: dict[int, dict[str, object]] = {}
         self._steps: dict[int, int] = {}
         self._replaying = False
@@ -39,15 +39,15 @@ class ResultsCsv:
         Raises:
             OSError: When the table cannot be written.
         """
-        self._begun = self._begun or record.time
-        if self._fold(record) and not self._replaying:
+        self._begun = record.time if self._begun is None else self._begun
+        if self._fold(record, record.time - self._begun) and not self._replaying:
             self._write()
 
-    def _fold(self, record: Record) -> bool:
+    def _fold(self, record: Record, elapsed_s: float) -> bool:
         event = record.event
         if isinstance(event, EpochEnded):
             row = self._rows.setdefault(event.epoch, {})
-            row |= {"epoch": event.epoch, "time": f"{record.time - self._begun:.1f}", "lr": f"{event.lr:.6g}"}
+            row |= {"epoch": event.epoch, "time": f"{elapsed_s:.1f}", "lr": f"{event.lr:.6g}"}
             row |= {"train/loss": _cell(event.train_loss), "train/accuracy": _cell(event.train_accuracy)}
             self._steps[event.epoch] = event.step
             return True

@@ -36,6 +36,8 @@ def layout_for(width: int, height: int) -> str:
 class DashboardScreen(Screen[None]):
     """All panes of all layouts; the style sheet shows those of the current one."""
 
+    AUTO_FOCUS = ""  # a border is lit once the user moves through the panes, not before
+
     SHOWN: ClassVar[dict[str, tuple[str, ...]]] = {
         "wide": ("header", "loss", "accuracy", "lr", "memory", "classes", "time", "failure", "events", "keys"),
         "medium": ("header", "m-loss", "m-accuracy", "sparks", "worst", "failure", "events", "keys"),
@@ -48,6 +50,8 @@ class DashboardScreen(Screen[None]):
         self._situation = situation
         self._layout_name = ""
         self._drawn: dict[str, float] = {}
+        self._panes: dict[str, Pane] = {}
+        self._zoomed: Pane | None = None
 
     def compose(self) -> ComposeResult:
         """The panes, from top to bottom."""
@@ -75,10 +79,15 @@ class DashboardScreen(Screen[None]):
         yield EventsPane(id="events")
         yield KeyBar(self._situation, id="keys")
 
+    def on_mount(self) -> None:
+        """All panes exist from here on."""
+        self._panes = {pane.id or "": pane for pane in self.query(Pane)}
+
     def on_resize(self, event: Resize) -> None:
         """Take the layout that fits."""
         name = layout_for(event.size.width, event.size.height)
         if name != self._layout_name:
+            self.unzoom()
             self.remove_class(*(f"-{other}" for other, _, _ in LAYOUTS))
             self.add_class(f"-{name}")
             self._layout_name = name
@@ -86,10 +95,9 @@ class DashboardScreen(Screen[None]):
 
     def shown_panes(self) -> list[Pane]:
         """The panes that are on the screen now."""
-        if self.maximized is not None:
-            zoomed = self.maximized
-            return [zoomed] if isinstance(zoomed, Pane) else []
-        return [self.query_one(f"#{name}", Pane) for name in self.SHOWN.get(self._layout_name, ())]
+        if self._zoomed is not None:
+            return [self._panes["header"], self._zoomed, self._panes["keys"]]
+        return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
     def draw(self, scene: Scene, now: float, interval_s: float) -> None:
         """Draw the pane that has waited longest, if it has waited for an interval.
@@ -113,6 +121,26 @@ class DashboardScreen(Screen[None]):
         for pane in self.shown_panes():
             if not names or pane.id in names:
                 pane.paint(scene)
+
+    def toggle_zoom(self) -> None:
+        """Show the focused pane alone, or all panes again."""
+        if self._zoomed is not None:
+            self.unzoom()
+        elif isinstance(self.focused, Pane):
+            self._zoomed = self.focused
+            self.add_class("-zoom")
+            for node in self._zoomed.ancestors_with_self:
+                if node is self:
+                    break
+                node.add_class("zoomed")
+        self._drawn.clear()
+
+    def unzoom(self) -> None:
+        """Show all panes."""
+        if self._zoomed is not None:
+            self._zoomed = None
+            self.remove_class("-zoom")
+            self.query(".zoomed").remove_class("zoomed")
 
     def show_failure(self, shown: bool) -> None:
         """Make room for the explanation of a failed run."""

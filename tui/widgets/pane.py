@@ -109,7 +109,7 @@ class Pane(Widget, can_focus=True):
             bottom: In the lower border.
         """
         edge = "accent" if self.has_focus else "border"
-        right = _cut(right, max(width - 6 - min(cell_len(title), 12), 0))
+        right = _cut(right, max(width - 6 - min(cell_len(title), 14), 0))
         right_width = sum(cell_len(text) for text, _ in right)
         title = fit(title, max(min(cell_len(title), width - 6 - right_width), 0)).rstrip()
         fill = max(width - 4 - cell_len(title) - (right_width + 2 if right else 0), 0)

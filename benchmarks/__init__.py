@@ -1,0 +1,1 @@
+"""Scripts that print the figures which README and RESULTS.md quote."""

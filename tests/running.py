@@ -1,0 +1,66 @@
+"""Runs real training sessions in tests, and reads what they logged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from trainer.config import Config
+from trainer.launch import OpenRun, TrainingThread, open_for_resume, open_new_run
+from trainer.run.event_log import LogFollower, read_records
+from trainer.run.events import Event
+from trainer.run.store import RunDir
+from trainer.run.view import RunView
+
+E = TypeVar("E", bound=Event)
+
+
+def train(
+    config: Config, runs_dir: Path, *, resume: RunDir | None = None, overrides: tuple[str, ...] = ()
+) -> TrainingThread:
+    """Train to the end."""
+    run = open_new_run(config, runs_dir) if resume is None else open_for_resume(resume, runs_dir, list(overrides))
+    thread = start(run)
+    assert thread.join(120), "training did not end"
+    return thread
+
+
+STARTED: list[TrainingThread] = []
+"""Every thread that a test started; the fixture `end_training` ends those that a failed test left behind."""
+
+
+def start(run: OpenRun, *, hold_open: bool = False) -> TrainingThread:
+    """Start training."""
+    thread = TrainingThread(run, hold_open=hold_open)
+    STARTED.append(thread)
+    thread.start()
+    return thread
+
+
+def events_of(run_dir: RunDir, kind: type[E]) -> list[E]:
+    """All events of a kind in a run's log."""
+    return [record.event for record in read_records(run_dir.events) if isinstance(record.event, kind)]
+
+
+def view_of(run_dir: RunDir) -> RunView:
+    """The fold of a run's log."""
+    view = RunView()
+    for record in read_records(run_dir.events):
+        view.apply(record)
+    return view
+
+
+def wait_for(run_dir: RunDir, condition: Callable[[RunView], bool], *, timeout: float = 90.0) -> RunView:
+    """Follow a run's log until its view meets a condition."""
+    view, follower = RunView(), LogFollower(run_dir.events)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        for record in follower.records():
+            view.apply(record)
+            if condition(view):
+                return view
+        time.sleep(0.02)
+    notes = list(view.notes)[-5:]
+    raise AssertionError(f"the run did not get there: {view.state.value} at step {view.step}; notes: {notes}")

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.checkpoint import Checkpoint, CheckpointFolder, file_name, read_checkpoint, step_of, write_checkpoint
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.errors import CheckpointError
+from trainer.run.event_log import EventLog, read_records
+from trainer.run.events import CheckpointFailed, CheckpointSaved
+
+
+def checkpoint(step: int = 1, value: float = 1.0) -> Checkpoint:
+    return Checkpoint(
+        {
+            "model.w": torch.full((3, 4), value),
+            "momentum.w": torch.arange(12.0).reshape(3, 4),
+            "model.n": torch.tensor(7),
+        },
+        {"step": step, "classes": ["ä", "b"], "lr_edits": [[3, 0.5]]},
+    )
+
+
+def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
+    written = checkpoint()
+    digest = write_checkpoint(tmp_path / file_name(1), written)
+    read = read_checkpoint(tmp_path / file_name(1))
+    assert read.meta == written.meta
+    assert all(torch.equal(read.tensors[name], tensor) for name, tensor in written.tensors.items())
+    assert set(read.tensors) == set(written.tensors)
+    assert read.digest() == digest == written.digest()
+    assert list(tmp_path.iterdir()) == [tmp_path / file_name(1)], "no temporary file is left"
+
+
+def test_the_hash_covers_values_names_and_facts() -> None:
+    base = checkpoint()
+    renamed = Checkpoint({("model.v" if k == "model.w" else k): v for k, v in base.tensors.items()}, base.meta)
+    others = [checkpoint(value=1.5), checkpoint(step=2), renamed]
+    assert len({base.digest(), *(other.digest() for other in others)}) == 4
+
+
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.9, 0.999])
+def test_a_flipped_byte_is_found(tmp_path: Path, where: float) -> None:
+    path = tmp_path / file_name(1)
+    write_checkpoint(path, checkpoint())
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * where)] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+def test_a_truncated_file_a_foreign_file_and_a_missing_file_are_explained(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / file_name(1)
+    write_checkpoint(path, checkpoint())
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(path)
+    save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
+        read_checkpoint(tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        read_checkpoint(tmp_path / "missing.safetensors")
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.w holds values that are not finite"):
+        write_checkpoint(tmp_path / file_name(1), checkpoint(value=float("nan")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_sort_by_step_and_nothing_else_is_taken_for_a_checkpoint() -> None:
+    assert step_of(Path("step-00000012.safetensors")) == 12
+    for name in ("step-12.safetensors", "step-00000012.pt", ".step-00000012.safetensors.tmp", "latest"):
+        assert step_of(Path(name)) is None
+
+
+def test_rotation_keeps_the_newest_the_best_and_all_pins(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for step in range(1, 8):
+        write_checkpoint(folder.at(step), checkpoint(step))
+        folder.publish(step, best=step == 3, pinned=step in (1, 2))
+    assert folder.steps() == [1, 2, 3, 6, 7]
+    assert folder.pointer("latest") == folder.at(7)
+    assert folder.pointer("best") == folder.at(3)
+
+
+def test_a_pointer_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    write_checkpoint(outside / file_name(1), checkpoint())
+    inside = tmp_path / "checkpoints"
+    inside.mkdir()
+    (inside / "latest").write_text(f"../outside/{file_name(1)}\n")
+    assert CheckpointFolder(inside, keep=2).pointer("latest") is None
+
+
+def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=5)
+    for step in (1, 2, 3):
+        write_checkpoint(folder.at(step), checkpoint(step))
+    folder.at(3).write_bytes(folder.at(3).read_bytes()[:100])
+    found, problems = folder.newest_valid()
+    assert found is not None
+    assert found.step == 2
+    assert len(problems) == 1
+    assert "step-00000003" in problems[0]
+
+
+def test_the_writer_publishes_what_is_on_disk(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    folder = CheckpointFolder(tmp_path, keep=2)
+    writer = CheckpointWriter(folder, log)
+    writer.submit(checkpoint(5), pinned=True)
+    assert writer.wait_for(5, timeout=10) == ""
+    writer.close()
+    log.close()
+    saved = [r.event for r in read_records(tmp_path / "events.jsonl") if isinstance(r.event, CheckpointSaved)]
+    assert [(event.step, event.pinned, event.sha256) for event in saved] == [(5, True, checkpoint(5).digest())]
+
+
+def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    folder = CheckpointFolder(tmp_path, keep=2)
+    writer = CheckpointWriter(folder, log, free_bytes=lambda _: shutil.disk_usage(tmp_path).free)
+    writer.submit(checkpoint(1))
+    assert writer.wait_for(1, timeout=10) == ""
+    writer.close()
+    full = CheckpointWriter(folder, log, free_bytes=lambda _: 1000)
+    full.submit(checkpoint(2))
+    assert "make room" in full.wait_for(2, timeout=10)
+    full.close()
+    log.close()
+    failed = [r.event for r in read_records(tmp_path / "events.jsonl") if isinstance(r.event, CheckpointFailed)]
+    assert [event.step for event in failed] == [2]
+    assert folder.pointer("latest") == folder.at(1)
+
+
+def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    folder = CheckpointFolder(tmp_path, keep=9)
+    Held = namedtuple("Held", "free")
+    gate = Held([0])
+
+    def free(_: CheckpointFolder) -> int:
+        while not gate.free[0]:
+            pass
+        return 1 << 40
+
+    writer = CheckpointWriter(folder, log, free_bytes=free)
+    writer.submit(checkpoint(1))  # is being written until the gate opens
+    while writer._jobs:
+        pass
+    writer.submit(checkpoint(2))
+    writer.submit(checkpoint(3), pinned=True)
+    writer.submit(checkpoint(4), best=True)
+    writer.submit(checkpoint(5))
+    writer.submit(checkpoint(6), best=True)
+    gate.free[0] = 1
+    assert writer.flush(10)
+    writer.close()
+    log.close()
+    assert folder.steps() == [1, 3, 6]
+    assert folder.pointer("best") == folder.at(6)

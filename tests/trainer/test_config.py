@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import Config, may_change_on_resume
+from trainer.config_loader import (
+    build_config,
+    differences,
+    find_config,
+    known_keys,
+    load_config,
+    shipped_names,
+    to_yaml,
+)
+from trainer.errors import ConfigError
+from trainer.yaml_reader import read_mapping
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_configurations_are_valid_and_say_what_they_reach(name: str) -> None:
+    resolved = load_config(name)
+    assert resolved.shipped
+    assert "# Reaches: " in find_config(name)[0].read_text()
+
+
+def test_the_tutorial_is_expressed_exactly() -> None:
+    config = load_config("cifar-tutorial").config
+    assert (config.data.batch_size, config.data.drop_last, config.data.pad, config.data.crop_pad) == (
+        128,
+        False,
+        "zero",
+        4,
+    )
+    assert (config.data.flip, config.data.mean, config.data.std) == ("random", [0.5] * 3, [0.5] * 3)
+    assert (config.optim.lr, config.optim.momentum, config.optim.nesterov, config.optim.weight_decay) == (
+        0.1,
+        0.9,
+        False,
+        5e-4,
+    )
+    assert (config.schedule.name, config.schedule.unit, config.schedule.warmup, config.train.epochs) == (
+        "cosine",
+        "epoch",
+        0,
+        200,
+    )
+    assert (config.model.stem, config.train.label_smoothing, config.data.cutout) == ("cifar-maxpool", 0.0, 0)
+
+
+def test_a_name_means_the_shipped_file_only_where_no_such_path_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("configs/digits.yaml")[1]
+    own = tmp_path / "configs"
+    own.mkdir()
+    write(own / "digits.yaml", "run: {name: own}\n")
+    resolved = load_config("configs/digits.yaml")
+    assert not resolved.shipped
+    assert resolved.config.run.name == "own"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("train: {epoch: 3}\n", [], ":1: train.epoch: unknown key; did you mean train.epochs?"),
+        ("optim:\n  lr_warmup: 3\n", [], ":2: optim.lr_warmup: unknown key; did you mean schedule.warmup?"),
+        ("trian: {epochs: 3}\n", [], ":1: trian: unknown group"),
+        ("train: {epochs: many}\n", [], ":1: train.epochs: expected int; found 'many'"),
+        ("train: {epochs: 0}\n", [], ":1: train.epochs: input should be greater than or equal to 1; found 0"),
+        ("model: {stem: resnet}\n", [], ":1: model.stem: expected cifar or cifar-maxpool or imagenet; found 'resnet'"),
+        ("train: 3\n", [], ":1: train: expected keys under this group, found 3"),
+        ("", ["train.epochs=x"], "command line: train.epochs: expected int; found 'x'"),
+        ("", ["epochs=3"], "epochs=3: expected group.key=value, such as train.epochs=20; did you mean train.epochs?"),
+        ("data: {batch_size: 10}\n", ["train.grad_accum_steps=3"], "must be divisible"),
+        ("schedule: {name: step}\n", [], "needs milestones"),
+        ("model: {freeze: backbone}\n", [], "needs model.init_from"),
+        ("run: {name: ../x}\n", [], "run.name: expected letters"),
+        ("data: {workers: -1}\n", [], "data.workers"),
+    ],
+)
+def test_a_wrong_configuration_is_explained(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    path = write(tmp_path / "c.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "train: {epochs: 0}\noptim: {lr: -1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_resolved_configuration_reads_back_equal() -> None:
+    config = build_config(
+        {}, {}, "test", ["train.max_grad_norm=1e-3", "schedule.name=step", "schedule.milestones=[3, 5]"]
+    )
+    values, lines = read_mapping(to_yaml(config), source="again")
+    assert build_config(values, lines, "again") == config
+    assert differences(Config(), config) == {
+        "train.max_grad_norm": (None, 0.001),
+        "schedule.name": ("linear", "step"),
+        "schedule.milestones": ([], [3, 5]),
+    }
+
+
+def test_every_key_is_documented() -> None:
+    undocumented = [key for key, group in known_keys().items() if not group.model_fields[key.split(".")[1]].description]
+    assert undocumented == []
+
+
+def test_a_resume_may_change_cadences_and_nothing_that_makes_another_run() -> None:
+    assert may_change_on_resume("checkpoint.every_s")
+    assert may_change_on_resume("train.epochs")
+    assert not may_change_on_resume("optim.lr")
+    assert not may_change_on_resume("run.seed")

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.run.event_log import EventLog, LogFollower, read_records
+from trainer.run.events import Gap, Heartbeat, LogFailed, Record, Steps, Warned, decode, encode, event_kinds
+
+
+def steps(first: int, count: int = 1) -> Steps:
+    return Steps(first_step=first, loss=[1.0] * count, accuracy=[0.5] * count, lr=[0.1] * count, images=8, seconds=0.1)
+
+
+def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl", clock=lambda: 12.5)
+    written = [log.publish(event) for event in (Warned(message="a\nb"), steps(1, 3), Heartbeat(step=3))]
+    log.close()
+    assert read_records(tmp_path / "events.jsonl") == written
+    assert [record.seq for record in written] == [0, 1, 2]
+
+
+def test_a_number_that_is_not_finite_survives_as_null() -> None:
+    record = decode(encode(Record(seq=0, time=0.0, event=Steps(
+        first_step=1, loss=[float("nan"), float("inf"), 1.0], accuracy=[0.0] * 3, lr=[0.1] * 3, images=3, seconds=1.0
+    ))))  # fmt: skip
+    assert record is not None
+    assert isinstance(record.event, Steps)
+    assert record.event.loss == [None, None, 1.0]
+
+
+def test_the_tee_carries_the_very_bytes_of_the_file(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    tee = log.tee()
+    for number in range(200):
+        log.publish(steps(number))
+    log.close()
+    assert b"".join(tee.read()) == (tmp_path / "events.jsonl").read_bytes()
+
+
+def test_a_torn_tail_never_swallows_the_next_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.publish(Warned(message="before"))
+    log.close()
+    with path.open("ab") as file:
+        file.write(b'{"seq":1,"time":0.0,"kind":"war')
+    log = EventLog(path)
+    after = log.publish(Warned(message="after"))
+    log.close()
+    follower = LogFollower(path)
+    assert [record.event for record in follower.records()] == [Warned(message="before"), Warned(message="after")]
+    assert follower.bad_lines == 1
+    assert after.seq == 1
+
+
+def test_a_follower_sees_whole_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    line = encode(Record(seq=0, time=1.0, event=Warned(message="hello")))
+    follower = LogFollower(path)
+    assert list(follower.records()) == []
+    path.write_bytes(line[:10])
+    assert list(follower.records()) == []
+    path.write_bytes(line)
+    assert [record.seq for record in follower.records()] == [0]
+    assert list(follower.records()) == []
+
+
+def test_kinds_and_fields_of_the_future_are_ignored() -> None:
+    assert decode(b'{"seq":1,"time":2.0,"kind":"hologram","x":1}\n') is None
+    record = decode(b'{"seq":1,"time":2.0,"kind":"warning","message":"m","new_field":3}\n')
+    assert record is not None
+    assert record.event == Warned(message="m")
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_record_or_nothing(line: bytes) -> None:
+    result = decode(line)
+    assert result is None or isinstance(result, Record)
+
+
+def test_every_kind_has_a_name_of_its_own() -> None:
+    kinds = event_kinds()
+    assert "" not in kinds
+    assert len(kinds) == len(set(kinds.values())) >= 18
+
+
+def test_a_full_disk_is_an_event_in_memory_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    full = threading.Event()
+    full.set()
+    write = os.write
+
+    def failing_write(fd: int, data: bytes) -> int:
+        if full.is_set() and threading.current_thread().name == "event-log":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(fd, data)
+
+    monkeypatch.setattr("trainer.run.event_log.os.write", failing_write)
+    monkeypatch.setattr("trainer.run.event_log._RETRY_S", 0.01)
+    log = EventLog(path)
+    tee = log.tee()
+    begun = time.perf_counter()
+    log.publish(Warned(message="kept"))
+    assert time.perf_counter() - begun < 0.1, "publishing waited for the disk"
+    time.sleep(0.1)
+    assert not log.sync(timeout=0.05)
+    shown = [record.event for line in tee.read() if (record := decode(line))]
+    assert shown == [Warned(message="kept"), LogFailed(error="[Errno 28] No space left on device")]
+    full.clear()
+    assert log.sync(timeout=5)
+    log.close()
+    assert [record.event for record in read_records(path)] == [Warned(message="kept")]
+
+
+def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = threading.Event()
+    write = os.write
+
+    def slow_write(fd: int, data: bytes) -> int:
+        if threading.current_thread().name == "event-log":
+            blocked.wait(10)
+        return write(fd, data)
+
+    monkeypatch.setattr("trainer.run.event_log.os.write", slow_write)
+    log = EventLog(tmp_path / "events.jsonl", limit_bytes=20_000)
+    log.publish(Warned(message="first"))
+    time.sleep(0.05)
+    for number in range(500):
+        log.publish(steps(number))
+        if number % 100 == 0:
+            log.publish(Warned(message=f"durable {number}"))
+    blocked.set()
+    log.sync()
+    log.publish(Warned(message="last"))
+    log.close()
+    events = [record.event for record in read_records(tmp_path / "events.jsonl")]
+    assert [e.message for e in events if isinstance(e, Warned)] == [
+        "first", *(f"durable {n}" for n in range(0, 500, 100)), "last",
+    ]  # fmt: skip
+    kept = [e for e in events if isinstance(e, Steps)]
+    gaps = [e.dropped_events for e in events if isinstance(e, Gap)]
+    assert 0 < len(kept) < 500
+    assert sum(gaps) == 500 - len(kept)
+    assert kept[-1].first_step == 499, "the newest steps are the ones to keep"

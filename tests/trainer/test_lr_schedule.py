@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainer.config_loader import build_config, load_config
+from trainer.lr_schedule import LrSchedule, schedule_of
+
+
+def schedule(*overrides: str, steps_per_epoch: int = 10) -> LrSchedule:
+    return schedule_of(build_config({}, {}, "test", list(overrides)), steps_per_epoch=steps_per_epoch)
+
+
+def test_linear_rises_and_falls_to_its_end() -> None:
+    lr = schedule("train.epochs=10", "optim.lr=1.0", "schedule.warmup=0.2", "schedule.warmup_start=0.2")
+    assert lr.at(0) == pytest.approx(0.2)
+    assert lr.at(20) == pytest.approx(1.0)
+    assert lr.at(60) == pytest.approx(0.5)
+    assert lr.at(99) == pytest.approx(1 / 80)
+
+
+def test_cosine_per_epoch_is_the_one_of_torch() -> None:
+    lr = schedule_of(load_config("cifar-tutorial").config, steps_per_epoch=391)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=200)
+    for epoch in range(200):
+        expected = optimizer.param_groups[0]["lr"]
+        assert lr.at(epoch * 391) == pytest.approx(expected, rel=1e-9)
+        assert lr.at(epoch * 391 + 390) == lr.at(epoch * 391)
+        optimizer.step()
+        theirs.step()
+
+
+def test_steps_multiply_at_milestones() -> None:
+    lr = schedule(
+        "train.epochs=9", "optim.lr=1.0", "schedule.name=step", "schedule.milestones=[3, 6]", "schedule.warmup=0.0"
+    )  # fmt: skip
+    assert [lr.at(epoch * 10) for epoch in (0, 2, 3, 5, 6, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_an_edit_scales_the_rest_and_leaves_the_past() -> None:
+    lr = schedule("train.epochs=10", "optim.lr=1.0")
+    before = [lr.at(step) for step in range(100)]
+    lr.edit(50, 0.5)
+    lr.edit(70, 0.1)
+    after = [lr.at(step) for step in range(100)]
+    assert after[:50] == before[:50]
+    assert after[50:70] == pytest.approx([0.5 * rate for rate in before[50:70]])
+    assert after[70:] == pytest.approx([0.05 * rate for rate in before[70:]])
+
+
+def test_constant_stays() -> None:
+    lr = schedule("schedule.name=constant", "schedule.warmup=0.0", "optim.lr=0.3")
+    assert {lr.at(step) for step in range(100)} == {0.3}

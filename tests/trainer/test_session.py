@@ -1,0 +1,279 @@
+"""Whole sessions with the real network on tiny data."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ConfigMaker, FolderMaker
+from tests.running import events_of, start, train, view_of, wait_for
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.config import Config
+from trainer.errors import ConfigError, RunError
+from trainer.launch import open_for_resume, open_new_run
+from trainer.run import commands as cmd
+from trainer.run import events as ev
+from trainer.run.status import RunState
+from trainer.run.store import RunDir, read_holder
+
+
+def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_path: Path) -> None:
+    thread = train(folder_config, tmp_path / "runs")
+    run = thread.run.run_dir
+    view = view_of(run)
+    assert thread.exit_code == 0
+    assert view.state is RunState.FINISHED
+    assert view.step == view.total_steps == 8
+    assert view.train_loss.y[0] > view.train_loss.y[-1]
+    assert view.last_evaluation is not None
+    assert view.last_evaluation.split == "test"
+    with run.results.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["test/accuracy"]) == pytest.approx(view.last_evaluation.accuracy, abs=1e-6)
+    assert (run.evaluation / "per_class.csv").read_text().count("\n") == 4
+    assert (run.evaluation / "confusion.csv").exists()
+    assert read_holder(run) is None, "the run is free again"
+    folder = CheckpointFolder(run.checkpoints, keep=2)
+    latest = folder.pointer("latest")
+    assert latest == folder.at(8)
+    assert folder.pointer("best") is not None
+    meta = read_checkpoint(folder.at(8)).meta
+    assert meta["classes"] == ["blue", "green", "red"]
+    assert meta["preprocess"]["mean"] == meta["mean"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_does_not(
+    folder_config: Config, tmp_path: Path, make_config: ConfigMaker
+) -> None:
+    other = folder_config.model_copy(update={"run": folder_config.run.model_copy(update={"seed": 1})})
+    losses = [list(view_of(train(c, tmp_path).run.run_dir).train_loss.y) for c in (folder_config, folder_config, other)]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: Config, tmp_path: Path) -> None:
+    straight = train(folder_config, tmp_path).run.run_dir
+    run = open_new_run(folder_config, tmp_path)
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 2)
+    thread.stop("SIGTERM", 143)
+    assert thread.join(60)
+    assert thread.exit_code == 143
+    stopped = view_of(run.run_dir).step
+    assert stopped < 8, "the run must have been stopped on its way"
+    train(folder_config, tmp_path, resume=run.run_dir)
+    files = [CheckpointFolder(r.checkpoints, keep=2).at(8) for r in (straight, run.run_dir)]
+    first, second = (read_checkpoint(file) for file in files)
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    assert set(first.tensors) == set(second.tensors)
+    assert first.meta["last_evaluation"] == second.meta["last_evaluation"]
+    straight_view, resumed_view = view_of(straight), view_of(run.run_dir)
+    assert list(straight_view.train_loss.y) == list(resumed_view.train_loss.y)
+    assert [e.train_loss for e in straight_view.epochs] == [e.train_loss for e in resumed_view.epochs]
+
+
+def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_config: Config, tmp_path: Path) -> None:
+    config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 40})})
+    run = open_new_run(config, tmp_path)
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 1)
+    thread.commands.send(cmd.Pause())
+    paused = wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
+    save, measure, rate = cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.SetLr(lr=0.01)
+    for command in (save, measure, rate):
+        thread.commands.send(command)
+    view = wait_for(
+        run.run_dir,
+        lambda view: {c.command_id for c in (save, measure, rate)} <= set(view.acknowledged) and bool(view.checkpoints),
+    )
+    assert view.state is RunState.PAUSED
+    assert all(view.acknowledged[c.command_id].ok for c in (save, measure, rate))
+    assert view.checkpoints[-1].pinned
+    assert view.last_evaluation is not None
+    held_at = view.lr_edits[-1][0]
+    assert held_at >= paused.step
+    thread.commands.send(cmd.Unpause())
+    trained = wait_for(run.run_dir, lambda view: view.step >= held_at + 2)
+    assert trained.lr.y[held_at] == pytest.approx(0.01, rel=1e-4), "the edited rate is that of the next step"
+    thread.stop()
+    assert thread.join(60)
+    assert view_of(run.run_dir).finish == ev.Finished(
+        reason="stopped", step=view_of(run.run_dir).step, epoch=view_of(run.run_dir).step / 4, exit_code=0
+    )
+
+
+def test_an_open_dashboard_keeps_its_session_after_the_last_epoch(folder_config: Config, tmp_path: Path) -> None:
+    run = open_new_run(folder_config, tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
+    measure, rate = cmd.Evaluate(), cmd.SetLr(lr=0.1)
+    thread.commands.send(measure)
+    thread.commands.send(rate)
+    view = wait_for(run.run_dir, lambda view: {rate.command_id, measure.command_id} <= set(view.acknowledged))
+    wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED and view.evaluations[-1].trigger == "key")
+    assert view.evaluations[-1].trigger == "key"
+    assert view.acknowledged[rate.command_id].message == "all steps are done"
+    assert thread.alive
+    thread.stop()
+    assert thread.join(30)
+    assert thread.exit_code == 0
+
+
+def test_val_chooses_the_best_and_test_is_read_once(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train", "val", "test"))
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0")
+    run = train(config, tmp_path / "runs").run.run_dir
+    measured = [(e.split, e.trigger) for e in events_of(run, ev.Evaluated)]
+    assert measured == [("val", "epoch"), ("val", "epoch"), ("test", "end")]
+    assert all(e.split == "val" for e in events_of(run, ev.Evaluated) if e.best)
+    with run.results.open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert last["val/accuracy"]
+    assert last["test/accuracy"]
+
+
+def test_val_fraction_is_stratified_and_leaves_test_alone(make_config: ConfigMaker, tmp_path: Path) -> None:
+    run = train(make_config("data.val_fraction=0.2", "train.epochs=1", "data.batch_size=256"), tmp_path).run.run_dir
+    splits = view_of(run).started
+    assert splits is not None
+    assert splits.splits == {"train": 1150, "val": 287, "test": 360}
+    assert splits.selection_split == "val"
+
+
+def test_flip_tta_stands_beside_plain_accuracy(folder_config: Config, tmp_path: Path) -> None:
+    config = folder_config.model_copy(update={"eval": folder_config.eval.model_copy(update={"tta": "flip"})})
+    measured = events_of(train(config, tmp_path).run.run_dir, ev.Evaluated)
+    assert all(event.accuracy_tta is not None and 0 <= event.accuracy_tta <= 1 for event in measured)
+
+
+def test_gradient_accumulation_takes_the_same_batches(folder_config: Config, tmp_path: Path) -> None:
+    config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"grad_accum_steps": 2})})
+    view = view_of(train(config, tmp_path).run.run_dir)
+    assert view.total_steps == 8
+    assert all(math.isfinite(loss) for loss in view.train_loss.y)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_config: Config, tmp_path: Path) -> None:
+    config = folder_config.model_copy(
+        update={
+            "optim": folder_config.optim.model_copy(update={"lr": 1000.0}),
+            "train": folder_config.train.model_copy(update={"epochs": 60}),
+        }
+    )
+    thread = train(config, tmp_path)
+    view = view_of(thread.run.run_dir)
+    assert thread.exit_code == 1
+    assert view.failure is not None
+    assert "the loss became" in view.failure.error
+    assert "lower optim.lr" in view.failure.error
+    folder = CheckpointFolder(thread.run.run_dir.checkpoints, keep=2)
+    for step in folder.steps():
+        assert all(bool(torch.isfinite(t).all()) for t in read_checkpoint(folder.at(step)).tensors.values())
+
+
+def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.step import TrainStep
+
+    original, calls = TrainStep.__call__, [0]
+
+    def failing(self: TrainStep, *args: object, **kwargs: object) -> None:
+        calls[0] += 1
+        if calls[0] == 7:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainStep, "__call__", failing)
+    thread = train(folder_config, tmp_path)
+    view = view_of(thread.run.run_dir)
+    assert thread.exit_code == 1
+    assert view.failure is not None
+    assert "train.grad_accum_steps=2" in view.failure.error
+    assert view.failure.checkpoint == "step-00000004.safetensors"
+    assert view.failure.resume == f"r18-tui --resume {thread.run.run_dir.path}"
+    assert "Tried to allocate" in thread.run.run_dir.log.read_text()
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    folder = CheckpointFolder(run.checkpoints, keep=2)
+    newest = folder.at(8)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(folder_config, tmp_path, resume=run)
+    assert [event.step for event in events_of(run, ev.Resumed)] == [4]
+    assert any(
+        "passed over" in event.message and "step-00000008" in event.message for event in events_of(run, ev.Warned)
+    )
+    assert view_of(run).step == 8
+
+
+def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
+    assert view_of(run).step == 12
+
+
+def test_a_resume_refuses_what_would_make_another_run(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    with pytest.raises(ConfigError, match=r"optim.lr: 0.05 -> 0.9") as caught:
+        open_for_resume(run, tmp_path, ["optim.lr=0.9"])
+    assert f"model.init_from={run.path}" in str(caught.value)
+    open_for_resume(run, tmp_path, ["optim.lr=0.05"]).close()
+
+
+def test_a_live_run_is_not_resumed(folder_config: Config, tmp_path: Path) -> None:
+    run = open_new_run(folder_config, tmp_path)
+    with pytest.raises(RunError, match="live already"):
+        open_for_resume(RunDir(run.run_dir.path), tmp_path, [])
+    run.close()
+
+
+def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path / "runs").run.run_dir
+    next(Path(folder_config.data.root).glob("train/red/*.png")).unlink()
+    thread = train(folder_config, tmp_path / "runs", resume=run)
+    failure = view_of(run).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert "changed: train" in failure.error
+
+
+def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_path: Path) -> None:
+    source = train(folder_config, tmp_path).run.run_dir
+    frozen = folder_config.model_copy(
+        update={"model": folder_config.model.model_copy(update={"init_from": str(source.path), "freeze": "backbone"})}
+    )
+    tuned = train(frozen, tmp_path).run.run_dir
+    before = read_checkpoint(CheckpointFolder(source.checkpoints, keep=2).at(8)).group("model")
+    after = read_checkpoint(CheckpointFolder(tuned.checkpoints, keep=2).at(8)).group("model")
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == (not name.startswith("fc.")), name
+    started = view_of(tuned).started
+    assert started is not None
+    assert started.model["trainable"] == 512 * 3 + 3
+    assert any("122 tensors taken over" in event.message for event in events_of(tuned, ev.Warned))
+
+
+def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path: Path) -> None:
+    from trainer.model import Head
+
+    head = Head(16, 3, dropout=0.5, seed=3)
+    head.train()
+    features, positions = torch.ones(12, 16), torch.arange(100, 112)
+    head.aim(positions, 2)
+    whole = head(features)
+    parts = []
+    for part in (slice(0, 5), slice(5, 12)):
+        head.aim(positions[part], 2)
+        parts.append(head(features[part]))
+    assert torch.equal(whole, torch.cat(parts))
+    head.eval()
+    assert not torch.equal(head(features), whole)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.errors import RunError
+from trainer.run.events import EpochEnded, Evaluated, Record, Resumed
+from trainer.run.results_csv import COLUMNS, ResultsCsv
+from trainer.run.store import RunDir, RunLock, create_run, find_run, list_runs, read_holder
+
+
+def test_a_run_is_private_and_never_overwritten(tmp_path: Path) -> None:
+    runs = [create_run(tmp_path, "r") for _ in range(3)]
+    assert [run.name for run in runs] == ["r", "r-2", "r-3"]
+    assert stat.S_IMODE(runs[0].path.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_is_no_folder_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="choose another folder with --runs-dir"):
+        create_run(tmp_path / "file" / "runs", "r")
+
+
+def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "r")
+    lock = RunLock.take(run)
+    assert (read_holder(run) or {})["pid"] == os.getpid()
+    with pytest.raises(RunError, match=f"live already, trained by process {os.getpid()}"):
+        RunLock.take(run)
+    lock.release()
+    lock.release()
+    assert read_holder(run) is None
+    RunLock.take(run).release()
+
+
+def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "r")
+    code = (
+        "import os, sys; from pathlib import Path; from trainer.run.store import RunDir, RunLock;"
+        "RunLock.take(RunDir(Path(sys.argv[1]))); os.kill(os.getpid(), 9)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
+    assert result.returncode == -9
+    assert read_holder(run) is not None
+    RunLock.take(run).release()
+
+
+def test_runs_are_found_by_path_name_and_latest(tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "new")):
+        run = create_run(tmp_path, name)
+        run.events.touch()
+        os.utime(run.events, (number, number))
+    assert find_run("latest", tmp_path).name == "new"
+    assert find_run("old", tmp_path) == RunDir(tmp_path / "old")
+    assert find_run(str(tmp_path / "old"), Path("elsewhere")).name == "old"
+    assert [run.name for run in list_runs(tmp_path)] == ["new", "old"]
+    with pytest.raises(RunError, match=r"no run of this name; runs in .*: new, old"):
+        find_run("missing", tmp_path)
+    with pytest.raises(RunError, match="no runs here yet"):
+        find_run("latest", tmp_path / "empty")
+
+
+def test_results_keep_all_columns_and_drop_an_abandoned_future(tmp_path: Path) -> None:
+    table = ResultsCsv(tmp_path / "results.csv")
+
+    def ended(epoch: int) -> EpochEnded:
+        return EpochEnded(epoch=epoch, step=epoch * 10, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=1.0)
+
+    def measured(epoch: float, trigger: str = "epoch") -> Evaluated:
+        return Evaluated(
+            split="test",
+            epoch=epoch,
+            step=round(epoch * 10),
+            loss=0.5,
+            accuracy=0.75,
+            correct=[],
+            counts=[],
+            trigger=trigger,
+        )
+
+    events = [
+        ended(1),
+        measured(1),
+        measured(1.5, "key"),
+        ended(2),
+        measured(2),
+        Resumed(step=10, epoch=1, checkpoint="c"),
+        ended(2),
+    ]
+    for seq, event in enumerate(events):
+        table.observe(Record(seq=seq, time=float(seq), event=event))
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[1] == "1,0.0,1.000000,0.500000,,,0.500000,0.750000,0.1"
+    assert lines[2] == "2,6.0,1.000000,0.500000,,,,,0.1"
+    assert len(lines) == 3

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from trainer.run import events as ev
+from trainer.run.status import LOST_AFTER_S, RunState
+from trainer.run.view import RunView
+
+
+def opened(resume: bool = False) -> ev.Opened:
+    return ev.Opened(run="r", directory="runs/r", pid=1, host="h", resume=resume, config={})
+
+
+def started(**changes: object) -> ev.Started:
+    fields: dict[str, object] = {
+        "classes": ["a", "b"], "splits": {"train": 80, "test": 20}, "selection_split": "test", "fingerprint": "f",
+        "model": {"stem": "cifar", "parameters": 11_000_000}, "device": {"name": "cpu"}, "choices": {"precision": "fp32"},
+        "epochs": 2, "steps_per_epoch": 10, "total_steps": 20, "planned_lr": [[0.0, 10.0, 19.0], [0.1, 0.2, 0.0]], "versions": {},
+    }  # fmt: skip
+    return ev.Started(**(fields | changes))  # type: ignore[arg-type]
+
+
+def steps(first: int, losses: list[float | None], seconds: float = 1.0) -> ev.Steps:
+    count = len(losses)
+    return ev.Steps(
+        first_step=first, loss=losses, accuracy=[0.5] * count, lr=[0.1] * count, images=8 * count, seconds=seconds,
+        budget={"compute": 1.0, "data": 0.0, "evaluate": 0.0, "save": 0.0},
+    )  # fmt: skip
+
+
+def evaluated(step: int, accuracy: float, *, best: bool = False, split: str = "test") -> ev.Evaluated:
+    return ev.Evaluated(
+        split=split,
+        epoch=step / 10,
+        step=step,
+        loss=1.0,
+        accuracy=accuracy,
+        correct=[5, 5],
+        counts=[10, 10],
+        best=best,
+        seconds=2.0,
+    )
+
+
+def fold(*events: ev.Event, start: int = 0) -> RunView:
+    view = RunView()
+    for number, event in enumerate(events, start):
+        view.apply(ev.Record(seq=number, time=100.0 + number, event=event))
+    return view
+
+
+def test_records_that_were_seen_are_ignored() -> None:
+    view = fold(opened(), started(), steps(1, [1.0, 0.9]))
+    view.apply(ev.Record(seq=2, time=500.0, event=steps(1, [1.0, 0.9])))
+    assert list(view.train_loss.x) == [1.0, 2.0]
+    assert view.last_time == 102.0
+
+
+def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
+    interrupted = fold(
+        opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), ev.LrEdited(step=2, factor=0.5, lr=0.05),
+        steps(4, [0.7, 0.6]), evaluated(5, 0.9, best=True), opened(resume=True), started(),
+        ev.Resumed(step=3, epoch=0, checkpoint="c"), steps(4, [0.71, 0.61]),
+    )  # fmt: skip
+    straight = fold(
+        opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), ev.LrEdited(step=2, factor=0.5, lr=0.05),
+        steps(4, [0.71, 0.61]),
+    )  # fmt: skip
+    for name in ("train_loss", "train_accuracy", "lr", "eval_accuracy", "evaluations", "best", "lr_edits", "step"):
+        assert getattr(interrupted, name) == getattr(straight, name), name
+    assert interrupted.smoothed_loss[0.9] == straight.smoothed_loss[0.9]
+    assert [mark.kind for mark in interrupted.marks] == ["lr", "resume"]
+
+
+def test_nan_is_kept_counted_and_left_out_of_the_mean() -> None:
+    view = fold(opened(), started(), steps(1, [1.0, None, 1.0]))
+    assert math.isnan(view.train_loss.y[1])
+    assert view.nonfinite_steps == 1
+    assert view.smoothed_loss[0.9].last == pytest.approx(1.0)
+
+
+def test_the_running_mean_is_debiased() -> None:
+    view = fold(opened(), started(), steps(1, [2.0]))
+    assert view.smoothed_loss[0.98].last == pytest.approx(2.0)
+    view.apply(ev.Record(seq=9, time=200.0, event=steps(2, [1.0])))
+    weight, mean = 0.02 + 0.98 * 0.02, 0.98 * 0.02 * 2.0 + 0.02 * 1.0
+    assert view.smoothed_loss[0.98].last == pytest.approx(mean / weight)
+
+
+def test_eta_counts_steps_and_evaluations_and_no_pauses() -> None:
+    view = fold(opened(), started(), steps(1, [1.0] * 10, seconds=5.0), evaluated(10, 0.5))
+    assert view.images_per_s == pytest.approx(16.0)
+    assert view.eta_s == pytest.approx(10 * 0.5 + 1 * 2.0)
+
+
+def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
+    view = fold(opened(), started(), ev.StateChanged(state="training"), steps(1, [1.0]))
+    assert view.state_at(view.last_time + LOST_AFTER_S - 1) is RunState.TRAINING
+    assert view.state_at(view.last_time + LOST_AFTER_S + 1) is RunState.LOST
+    view.apply(ev.Record(seq=9, time=200.0, event=ev.Finished(reason="completed", step=1, epoch=1.0, exit_code=0)))
+    assert view.state_at(10_000.0) is RunState.FINISHED
+
+
+def test_an_edit_shows_in_what_is_to_come() -> None:
+    view = fold(opened(), started(), ev.LrEdited(step=10, factor=0.5, lr=0.1))
+    assert view.planned_lr() == ([0.0, 10.0, 19.0], [0.1, 0.1, 0.0])
+
+
+def test_panes_follow_the_selection_split() -> None:
+    view = fold(
+        opened(), started(selection_split="val"), evaluated(10, 0.6, split="val"), evaluated(10, 0.5, split="test"),
+        evaluated(20, 0.7, split="val"),
+    )  # fmt: skip
+    assert view.last_evaluation is not None
+    assert (view.last_evaluation.split, view.last_evaluation.step) == ("val", 20)
+    assert view.previous_evaluation is not None
+    assert view.previous_evaluation.step == 10
+
+
+def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
+    view = fold(
+        opened(), started(skipped_images=3), ev.CheckpointFailed(step=3, error="disk full"), ev.ExportFailed(error="no"),
+        ev.Acknowledged(command_id="x", command="evaluate", ok=False, message="busy"), ev.Gap(dropped_events=4),
+        ev.LogFailed(error="EIO"), ev.Warned(message="careful"),
+    )  # fmt: skip
+    text = " | ".join(note.text for note in view.notes)
+    for part in ("3 unreadable", "disk full", "export failed: no", "evaluate: busy", "4 groups", "EIO", "careful"):
+        assert part in text

@@ -1,0 +1,105 @@
+"""Canned runs for the dashboard: what a trainer would have logged, without one."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.run import events as ev
+from trainer.run.commands import Command
+from trainer.run.events import Event, Record, encode
+
+START = 1_700_000_000.0
+CLASSES = ["airplane", "[red]cat[/]", "ev\x1b[2Jil", "dog", "漢字"]
+
+
+class CannedSource:
+    """Hands out lines that a test adds."""
+
+    def __init__(self, *events: Event) -> None:
+        self._seq = 0
+        self._lines: list[bytes] = []
+        self.add(*events)
+
+    def add(self, *events: Event) -> None:
+        """Events that the dashboard reads next."""
+        for event in events:
+            self._lines.append(encode(Record(seq=self._seq, time=START + self._seq, event=event)))
+            self._seq += 1
+
+    def read(self) -> list[bytes]:
+        """New lines."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+class Recorder:
+    """A control port that keeps what it is sent."""
+
+    can_control = True
+    refusal = ""
+
+    def __init__(self) -> None:
+        self.sent: list[Command] = []
+
+    def send(self, command: Command) -> None:
+        """Keep a command."""
+        self.sent.append(command)
+
+
+def opened() -> ev.Opened:
+    """A run called `demo`."""
+    return ev.Opened(
+        run="demo", directory="runs/demo", pid=1, host="box", resume=False, config={"eval": {"every_epochs": 1}}
+    )
+
+
+def started(classes: list[str] | None = None, epochs: int = 10) -> ev.Started:
+    """Ten epochs of a hundred steps."""
+    total = epochs * 100
+    steps = [float(step) for step in range(0, total, 10)]
+    return ev.Started(
+        classes=classes or CLASSES, splits={"train": 6400, "test": 500}, selection_split="test", fingerprint="f",
+        model={"name": "ResNet-18", "stem": "cifar", "parameters": 11_173_962, "trainable": 11_173_962},
+        device={"kind": "cpu", "name": "A CPU"}, choices={"precision": "bf16", "channels_last": True}, epochs=epochs,
+        steps_per_epoch=100, total_steps=total, planned_lr=[steps, [0.2 * (1 - step / total) for step in steps]], versions={},
+    )  # fmt: skip
+
+
+def steps(first: int, count: int = 100) -> ev.Steps:
+    """Steps of a loss that falls."""
+    numbers = range(first, first + count)
+    return ev.Steps(
+        first_step=first, loss=[2.3 * math.exp(-n / 300) + 0.05 * (n % 7) for n in numbers],
+        accuracy=[1 - 0.9 * math.exp(-n / 300) for n in numbers], lr=[0.2 * (1 - n / 1000) for n in numbers], images=64 * count,
+        seconds=0.5, budget={"data": 1.0, "compute": 90.0, "evaluate": 8.0, "save": 1.0},
+    )  # fmt: skip
+
+
+def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> ev.Evaluated:
+    """Evaluations that rise."""
+    correct = [min(100, 10 * epoch + 5 * label) for label in range(classes)]
+    return ev.Evaluated(
+        split="test", epoch=float(epoch), step=epoch * 100, loss=2.0 / (epoch + 1), accuracy=sum(correct) / (100 * classes),
+        correct=correct, counts=[100] * classes, best=best, seconds=1.0,
+    )  # fmt: skip
+
+
+def training_run(epochs: int = 3, classes: list[str] | None = None) -> CannedSource:
+    """A run in the middle of its life."""
+    source = CannedSource(opened(), started(classes), ev.StateChanged(state="training"))
+    number = len(classes) if classes else len(CLASSES)
+    for epoch in range(1, epochs + 1):
+        source.add(steps((epoch - 1) * 100 + 1), ev.EpochEnded(
+            epoch=epoch, step=epoch * 100, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=0.5
+        ), evaluated(epoch, number))  # fmt: skip
+    source.add(
+        ev.Monitored(
+            readings={
+                "process_bytes": 2.0**30,
+                "system_used_bytes": 2.0**31,
+                "system_total_bytes": 2.0**34,
+                "cpu_pct": 97.0,
+            }
+        )
+    )
+    return source

@@ -1,0 +1,330 @@
+"""The dashboard over canned runs: what it shows, what its keys send, what it refuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui.canned import START, CannedSource, Recorder, opened, steps, training_run
+from trainer.config import UiConfig
+from trainer.run import commands as cmd
+from trainer.run import events as ev
+from trainer.run.commands import ControlPort, NoControl
+from trainer.run.store import RunDir
+from tui.actions import ACTIONS
+from tui.app import DashboardApp
+from tui.screens.dashboard import layout_for
+from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
+from tui.source import EventSource, Port
+
+App = tuple[DashboardApp, Pilot[int]]
+
+
+def screen_text(app: DashboardApp) -> str:
+    """The characters on the screen, line by line."""
+    width, height = app.size
+    lines = [app.screen._compositor.render_strips()[y].text for y in range(height)]
+    return "\n".join(line[:width] for line in lines)
+
+
+async def settle(pilot: Pilot[int], condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, f"timed out: {what}\n{screen_text(pilot.app)}"  # type: ignore[arg-type]
+        await pilot.pause(0.05)
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Callable[..., object]:
+    @asynccontextmanager
+    async def run(
+        source: EventSource,
+        control: ControlPort | None = None,
+        size: tuple[int, int] = (120, 40),
+        now: float = START + 30,
+    ) -> AsyncIterator[App]:
+        port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder())
+        app = DashboardApp(port, UiConfig(theme="dark", redraw_hz=10.0), clock=lambda: now)
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause(1.2)
+            yield app, pilot
+
+    return run
+
+
+Dashboard = Callable[..., object]
+
+
+async def shown(dashboard: Dashboard, source: EventSource, **settings: object) -> str:
+    async with dashboard(source, **settings) as (app, _):  # type: ignore[attr-defined]
+        return screen_text(app)
+
+
+async def test_every_pane_shows_its_part_of_the_run(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, training_run())
+    for part in (
+        "r18-tui  demo", "ResNet-18, CIFAR stem, 11.2 M", "A CPU", "bf16, channels_last", "● training", "epoch 4/10",
+        "step 300/1,000", "12,800 img/s", "ETA", "Loss", "train 1.043", "test 0.500", "Accuracy", "best 40.0", "Learning rate",
+        "falling", "● now", "Memory", "process", "CPU 97 %", "Per-class test accuracy", "worst first", "Time", "compute 90 %",
+        "epoch 3", "p pause", "q quit",
+    ):  # fmt: skip
+        assert part in text, f"{part!r} is missing in\n{text}"
+
+
+async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, training_run())
+    assert "[red]cat[/]" in text
+    assert "ev?[2Jil" in text
+    assert "漢字" in text
+    assert "\x1b" not in text
+
+
+async def test_empty_panes_say_what_they_wait_for(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, CannedSource(opened()))
+    for part in (
+        "loading PyTorch",
+        "waiting for the first step",
+        "first evaluation after epoch 1",
+        "first reading",
+        "the schedule appears",
+    ):
+        assert part in text
+    text = await shown(
+        dashboard,
+        CannedSource(opened(), ev.StateChanged(state="preparing", detail="decoding train images", fraction=0.4)),
+    )
+    assert "decoding train images  40%" in text
+
+
+@pytest.mark.parametrize(
+    ("size", "layout", "parts"),
+    [
+        ((120, 40), "wide", ["Learning rate", "Per-class"]),
+        ((100, 28), "wide", ["Learning rate", "Per-class"]),
+        ((80, 24), "medium", ["Loss", "Accuracy", " LR ", " memory ", " speed ", "worst first", "airplane", "q quit"]),
+        ((40, 12), "small", ["training", "epoch 4/10", "ETA", "loss", "accuracy", "best 40.0", "airplane", "q quit"]),
+        ((30, 8), "tiny", ["training", "300/1,000", "terminal too small"]),
+    ],
+)
+async def test_layouts_fit_their_terminals(
+    dashboard: Dashboard, size: tuple[int, int], layout: str, parts: list[str]
+) -> None:
+    assert layout_for(*size) == layout
+    text = await shown(dashboard, training_run(), size=size)
+    for part in parts:
+        assert part in text, f"{part!r} is missing in\n{text}"
+
+
+async def test_a_resize_takes_the_layout_that_fits(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):  # type: ignore[attr-defined]
+        for size, part in (
+            ((40, 12), "ETA"),
+            ((80, 24), " speed "),
+            ((120, 40), "Learning rate"),
+            ((20, 5), "too small"),
+        ):
+            await pilot.resize_terminal(*size)
+            await settle(pilot, lambda part=part: part in screen_text(app), f"{part} at {size}")
+
+
+@pytest.mark.parametrize("number", [2, 10, 1000])
+async def test_any_number_of_classes_fits(dashboard: Dashboard, number: int) -> None:
+    classes = [f"class {index}" for index in range(number)]
+    text = await shown(dashboard, training_run(classes=classes))
+    assert "class 0" in text, "the worst class stands first"
+    if number == 1000:
+        assert "990 more" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "word"),
+    [
+        ("p", cmd.Pause, "pausing"),
+        ("c", cmd.SaveCheckpoint, "saving"),
+        ("e", cmd.Evaluate, "evaluating"),
+        ("x", cmd.Export, "exporting"),
+    ],
+)
+async def test_a_key_sends_its_command_and_shows_at_once(dashboard: Dashboard, key: str, kind: type, word: str) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+        await pilot.press(key)
+        assert [type(command) for command in control.sent] == [kind]
+        assert f"● {word}" in screen_text(app)
+        await pilot.press(key)
+        assert len(control.sent) == 1, "a second press waits for the answer to the first"
+        app.port.source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
+        await settle(pilot, lambda: "● training" in screen_text(app), "the acknowledgement")
+
+
+async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
+    control, source = Recorder(), training_run()
+    source.add(ev.StateChanged(state="paused"))
+    async with dashboard(source, control) as (app, pilot):  # type: ignore[attr-defined]
+        assert "● paused " in screen_text(app)
+        assert "p resume" in screen_text(app)
+        await pilot.press("p")
+        assert isinstance(control.sent[0], cmd.Unpause)
+
+
+async def test_a_refused_command_says_why(dashboard: Dashboard) -> None:
+    control, source = Recorder(), training_run()
+    async with dashboard(source, control) as (app, pilot):  # type: ignore[attr-defined]
+        await pilot.press("e")
+        source.add(
+            ev.Acknowledged(command_id=control.sent[0].command_id, command="evaluate", ok=False, message="busy already")
+        )
+        await settle(pilot, lambda: "evaluate: busy already" in screen_text(app), "the refusal")
+
+
+async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+        await pilot.press("l")
+        assert isinstance(app.screen, LearningRateScreen)
+        await pilot.press("0", "enter")
+        assert "must be a number above 0" in screen_text(app)
+        await pilot.press(".", "0", "2", "enter")
+        await pilot.pause()
+        assert [command.lr for command in control.sent] == [0.02]
+        await pilot.press("l", "escape")
+        assert len(control.sent) == 1
+
+
+async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
+    control = NoControl("only looked at here")
+    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+        for key in "pcexl":
+            await pilot.press(key)
+            assert "only looked at here" in screen_text(app)
+        assert "read-only" in screen_text(app)
+
+
+async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
+    control = Recorder()
+
+    class Thread:
+        alive = True
+        exit_code = 0
+
+    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+        object.__setattr__(app.port, "thread", Thread())
+        for key in ("q", "ctrl+c", "ctrl+q"):
+            await pilot.press(key)
+            assert isinstance(app.screen, QuitScreen)
+            await pilot.press("escape")
+        assert control.sent == []
+        await pilot.press("q", "s")
+        await pilot.pause()
+        assert [type(command) for command in control.sent] == [cmd.Stop]
+        assert "● stopping" in screen_text(app)
+        Thread.alive = False
+        await pilot.pause(0.3)
+    assert app.return_value == 0
+
+
+async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> None:
+    async with dashboard(training_run(), NoControl("only looked at here")) as (app, pilot):  # type: ignore[attr-defined]
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        text = screen_text(app)
+        assert all(action.help[:40] in text for action in ACTIONS)
+        assert "only looked at here" in text
+        await pilot.press("escape")
+        assert not isinstance(app.screen, HelpScreen)
+
+
+async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):  # type: ignore[attr-defined]
+        await pilot.press("y")
+        assert app.scene.log_scale
+        await pilot.press("s", "s")
+        assert app.scene.smoothing == 0.0
+        await pilot.press("tab", "tab", "enter")
+        await pilot.pause(0.3)
+        assert "Loss" not in screen_text(app)
+        assert "Accuracy" in screen_text(app)
+        await pilot.press("enter")
+        await pilot.pause(0.3)
+        assert "Loss" in screen_text(app)
+
+
+async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboard) -> None:
+    source = CannedSource(opened(), ev.Failed(
+        error="runs/x: train/ is missing\nfound:\n  pictures/", exit_code=2, checkpoint="step-00000004.safetensors",
+        resume="r18-tui --resume runs/demo",
+    ))  # fmt: skip
+    text = await shown(dashboard, source)
+    for part in (
+        "● failed",
+        "train/ is missing",
+        "pictures/",
+        "step-00000004",
+        "r18-tui --resume runs/demo",
+        "exit code 2",
+    ):
+        assert part in text, f"{part!r} is missing in\n{text}"
+
+
+async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, training_run(), now=START + 10_000)
+    assert "● lost" in text
+
+
+async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = training_run()
+    source.add(ev.StateChanged(state="paused"))
+    async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
+        refreshed: list[object] = []
+        from tui.widgets.pane import Pane
+
+        monkeypatch.setattr(Pane, "refresh", lambda self, *regions, **_: refreshed.append((self.id, regions)))
+        source.add(ev.Heartbeat(step=300))
+        await pilot.pause(1.0)
+        assert refreshed == []
+
+
+async def test_a_changed_figure_refreshes_a_few_cells(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = training_run()
+    async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
+        from tui.widgets.header import Header
+
+        cells: list[int] = []
+        monkeypatch.setattr(
+            Header, "refresh", lambda self, *regions, **_: cells.append(sum(region.area for region in regions))
+        )
+        source.add(steps(301, 1))
+        await settle(pilot, lambda: bool(cells), "the header")
+        assert sum(cells) < 60
+
+
+async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
+    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tui.widgets.curves import LossPane
+
+    def broken(self: LossPane, *_: object) -> None:
+        raise RuntimeError("the pane is broken")
+
+    async def crash() -> None:
+        async with dashboard(training_run()) as (app, pilot):  # type: ignore[attr-defined]
+            apps.append(app)
+            monkeypatch.setattr(LossPane, "rows_for", broken)
+            await pilot.pause(0.5)
+
+    apps: list[DashboardApp] = []
+    with pytest.raises(RuntimeError, match="the pane is broken"):
+        await crash()
+    assert isinstance(apps[0].crash, RuntimeError)
+    assert "the pane is broken" in (tmp_path / "log.txt").read_text()
+
+
+async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = await shown(dashboard, training_run())
+    assert "Per-class" in text
