@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from trainer.run.series import Series
 from trainer.run.status import RunState
 from trainer.run.view import RunView
-from tui.decimate import Pyramid
 from tui.glyphs import UNICODE, Glyphs
+
+if TYPE_CHECKING:
+    from tui.decimate import Pyramid
 
 
 @dataclass
@@ -45,8 +49,24 @@ class Scene:
         raw = {"loss": self.view.train_loss, "accuracy": self.view.train_accuracy, "lr": self.view.lr}
         smooth = {"loss": self.view.smoothed_loss, "accuracy": self.view.smoothed_accuracy}
         key = f"{name}{self.smoothing}" if name.startswith("~") else name
+        return self._followed(key, smooth[name[1:]][self.smoothing] if name.startswith("~") else raw[name])
+
+    def planned_pyramid(self) -> Pyramid:
+        """The whole learning-rate schedule, the user's edits included."""
+        key = f"planned {self.view.lr_edits}"
+        if key in self.pyramids:
+            return self.pyramids[key]
+        series = Series()
+        for step, rate in zip(*self.view.planned_lr(), strict=True):
+            series.append(step, rate)
+        return self._followed(key, series)
+
+    def _followed(self, key: str, series: Series) -> Pyramid:
+        # Here: numpy is not loaded before there is something to draw, so that the first frame does not wait for it.
+        from tui.decimate import Pyramid
+
         pyramid = self.pyramids.setdefault(key, Pyramid())
-        pyramid.follow(smooth[name[1:]][self.smoothing] if name.startswith("~") else raw[name])
+        pyramid.follow(series)
         return pyramid
 
     def loss_name(self) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from trainer.run.series import Series
+from typing import TYPE_CHECKING
+
 from tui import format as fmt
 from tui.canvas import Row
-from tui.decimate import Pyramid
 from tui.scene import Scene
-from tui.sparkline import sparkline
 from tui.widgets.class_accuracy import class_rows, class_scores, waiting_text
 from tui.widgets.header import progress_bar, state_row
 from tui.widgets.lr_schedule import lr_figures
 from tui.widgets.memory import facts, memory_figures
 from tui.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from tui.decimate import Pyramid
 
 
 class SparkPane(Pane, can_focus=False):
@@ -22,15 +24,9 @@ class SparkPane(Pane, can_focus=False):
         """Three lines."""
         view = scene.view
         half = max(width // 2, 10)
-        steps, rates = view.planned_lr()
-        plan = Series()
-        for step, rate in zip(steps, rates, strict=True):
-            plan.append(step, rate)
-        pyramid = Pyramid()
-        pyramid.follow(plan)
         total = float(max(view.total_steps, 1))
         done = round(half * min(view.step / total, 1.0))
-        curve = sparkline(pyramid, 0.0, total, half, scene.glyphs)
+        curve = _spark(scene, scene.planned_pyramid(), total, half) if view.started else " " * half
         memory = memory_figures(scene) or [("no reading yet", "dim")]
         budget = view.budget
         spent = sum(budget.values())
@@ -89,9 +85,19 @@ class CompactPane(Pane, can_focus=False):
     def _curve(self, scene: Scene, name: str, width: int) -> Row:
         value = scene.latest(name)
         shown = fmt.percent(value) if name == "accuracy" else fmt.number(value)
-        pyramid = scene.pyramid(scene.accuracy_name() if name == "accuracy" else scene.loss_name())
-        line = sparkline(pyramid, 0.0, float(max(scene.view.step, 1)), max(width - 16, 4), scene.glyphs)
+        room = max(width - 16, 4)
+        line = " " * room
+        if scene.view.step:
+            pyramid = scene.pyramid(scene.accuracy_name() if name == "accuracy" else scene.loss_name())
+            line = _spark(scene, pyramid, float(scene.view.step), room)
         return [(fmt.fit(name, 9), "dim"), (line, "train"), (f" {shown:>6}", "text")]
+
+
+def _spark(scene: Scene, pyramid: Pyramid, right: float, width: int) -> str:
+    # Here: the first frame must not wait for numpy.
+    from tui.sparkline import sparkline
+
+    return sparkline(pyramid, 0.0, right, width, scene.glyphs)
 
 
 class TooSmallPane(Pane, can_focus=False):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from trainer.run.view import Mark
 from tui import format as fmt
 from tui.canvas import Canvas, Row
-from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_marks, draw_points, nice_range
 from tui.scene import Scene
 from tui.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from tui.plot import Area, Frame
 
 _MARKS = {"lr": "l", "resume": "r", "pause": "p"}
 
@@ -44,6 +47,9 @@ class CurvePane(Pane):
         return (list(found.x), list(found.y)) if found else ([], [])
 
     def _draw(self, canvas: Canvas, scene: Scene) -> None:
+        # Here: the first frame must not wait for numpy.
+        from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_marks, draw_points
+
         view, glyphs = scene.view, scene.glyphs
         with_axis = canvas.height >= 6
         area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if with_axis else 0))
@@ -97,6 +103,8 @@ class LossPane(CurvePane):
 
     def value_range(self, scene: Scene, right_edge: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest value of all."""
+        from tui.plot import nice_range
+
         extent = scene.pyramid("loss").extent(0.0, right_edge)
         values = [value for value in self.evaluated(scene)[1] if math.isfinite(value)]
         low, high = extent or (0.0, 1.0)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.run.series import Series
 from tui import format as fmt
 from tui.canvas import Canvas, Row
-from tui.decimate import Pyramid
-from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_points, nice_range
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
@@ -17,41 +14,33 @@ class LrPane(Pane):
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
         view = scene.view
-        inner, rows = width - 4, height - 2
-        steps, rates = view.planned_lr()
-        if not steps:
-            return self.frame(
-                scene.glyphs,
-                "Learning rate",
-                [],
-                [[("the schedule appears when training starts", "dim")]],
-                width,
-                height,
-            )
-        canvas = Canvas(inner, rows, braille=scene.glyphs.braille)
-        with_axis = rows >= 5
-        area = Area(x=GUTTER, width=inner - GUTTER, height=rows - (2 if with_axis else 0))
-        top = max([*rates, max(view.lr.y, default=0.0)])
-        low, high = nice_range(0.0, top or 1.0, steps=2)
-        frame = Frame(left=0.0, right=float(max(view.total_steps - 1, 1)), low=low, high=high)
-        labels = [(0.0, "epoch 0"), (frame.right, str(view.started.epochs if view.started else ""))]
-        draw_axes(canvas, area, frame, scene.glyphs, x_labels=labels)
-        draw_line(canvas, area, frame, _planned(steps, rates), "faint")
-        draw_line(canvas, area, frame, scene.pyramid("lr"), "train")
-        draw_points(
-            canvas,
-            area,
-            frame,
-            [float(step) for step, _ in view.lr_edits],
-            [_rate_at(scene, s) for s, _ in view.lr_edits],
-            "l",
-            "warn",
-        )
-        if view.lr.last is not None:
-            draw_points(canvas, area, frame, [view.lr.x[-1]], [view.lr.y[-1]], scene.glyphs.now, "accent")
+        if view.started is None:
+            body: list[Row] = [[("the schedule appears when training starts", "dim")]]
+            return self.frame(scene.glyphs, "Learning rate", [], body, width, height)
+        canvas = Canvas(width - 4, height - 2, braille=scene.glyphs.braille)
+        _draw(canvas, scene, epochs=view.started.epochs)
         edits = len(view.lr_edits)
         bottom = f"{scene.glyphs.now} now" + (f"  l {edits} edit{'s' if edits > 1 else ''}" if edits else "")
         return self.frame(scene.glyphs, "Learning rate", lr_figures(scene), canvas.rows(), width, height, bottom=bottom)
+
+
+def _draw(canvas: Canvas, scene: Scene, *, epochs: int) -> None:
+    # Here: the first frame must not wait for numpy.
+    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_points, nice_range
+
+    view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
+    area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if canvas.height >= 5 else 0))
+    right = float(max(view.total_steps - 1, 1))
+    tops = [extent[1] for pyramid in (past, plan) if (extent := pyramid.extent(0.0, right))]
+    low, high = nice_range(0.0, max(tops, default=1.0), steps=2)
+    frame = Frame(left=0.0, right=right, low=low, high=high)
+    draw_axes(canvas, area, frame, scene.glyphs, x_labels=[(0.0, "epoch 0"), (right, str(epochs))])
+    draw_line(canvas, area, frame, plan, "faint")
+    draw_line(canvas, area, frame, past, "train")
+    edited = [float(step) for step, _ in view.lr_edits]
+    draw_points(canvas, area, frame, edited, [_rate_at(scene, step) for step in edited], "l", "warn")
+    if view.lr.last is not None:
+        draw_points(canvas, area, frame, [view.lr.x[-1]], [view.lr.last], scene.glyphs.now, "accent")
 
 
 def lr_figures(scene: Scene) -> Row:
@@ -64,15 +53,6 @@ def lr_figures(scene: Scene) -> Row:
         rising = ahead > view.lr.last
         row.append((f"  {scene.glyphs.up if rising else scene.glyphs.down} {'rising' if rising else 'falling'}", "dim"))
     return row
-
-
-def _planned(steps: list[float], rates: list[float]) -> Pyramid:
-    series = Series()
-    for step, rate in zip(steps, rates, strict=True):
-        series.append(step, rate)
-    pyramid = Pyramid()
-    pyramid.follow(series)
-    return pyramid
 
 
 def _rate_at(scene: Scene, step: float) -> float:

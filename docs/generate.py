@@ -1,0 +1,101 @@
+"""Generate what must not drift from the code: docs/configuration.md and the README's table of keys.
+
+python docs/generate.py           # writes both
+python docs/generate.py --check   # exits 1 when one of them is out of date
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from trainer.config import RESUME_OVERRIDES, Config
+from tui.actions import ACTIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- keys: generated from tui/actions.py by docs/generate.py -->", "<!-- end of keys -->"
+
+
+def configuration() -> str:
+    """The page of all options."""
+    lines = [
+        "# The configuration",
+        "",
+        "Generated from `trainer/config.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
+        "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`.",
+        f"A resume may change {', '.join(f'`{key}`' for key in RESUME_OVERRIDES)} (a dot at the end means the whole group).",
+    ]
+    for name, field in Config.model_fields.items():
+        group = field.annotation
+        assert isinstance(group, type)
+        assert issubclass(group, BaseModel)
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            (group.__doc__ or "").strip(),
+            "",
+            "| key | default | values | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [_row(key, group) for key in group.model_fields]
+    return "\n".join(lines) + "\n"
+
+
+def keys_table() -> str:
+    """The README's table of keys."""
+    lines = ["| key | what it does |", "|---|---|"]
+    for action in ACTIONS:
+        keys = ", ".join(f"`{key}`" for key in action.keys.replace("question_mark", "?").split(","))
+        lines.append(f"| {keys} | {action.help} |")
+    return "\n".join(lines)
+
+
+def readme() -> str:
+    """The README with its table renewed."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{keys_table()}\n{END}{after}"
+
+
+def main() -> int:
+    """Write or check."""
+    wanted = {ROOT / "docs" / "configuration.md": configuration(), ROOT / "README.md": readme()}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is out of date: python docs/generate.py")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
+    return 0
+
+
+def _row(key: str, group: type[BaseModel]) -> str:
+    field = group.model_fields[key]
+    default = field.default if field.default is not PydanticUndefined else []
+    shown = (
+        {True: "true", False: "false", None: "none"}.get(default, default) if not isinstance(default, list) else "[]"
+    )
+    return f"| `{key}` | `{shown}` | {_values(field.annotation)} | {' '.join((field.description or '').split())} |"
+
+
+def _values(annotation: object) -> str:
+    parts: list[str] = []
+    for part in (annotation, *get_args(annotation)):
+        parts += [f"`{choice}`" for choice in get_args(part) if isinstance(choice, str)]
+        names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+        if part in names:
+            parts.append(names[part])  # type: ignore[index]
+        if str(part).startswith("list"):
+            parts.append("list")
+    return ", ".join(dict.fromkeys(parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

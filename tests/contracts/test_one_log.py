@@ -1,0 +1,78 @@
+"""One log, one fold: memory tee, file and a file that is followed while it grows give the same view and the same screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.tui.canned import CannedSource, evaluated, opened, started, steps
+from trainer.config import UiConfig
+from trainer.run import events as ev
+from trainer.run.commands import NoControl
+from trainer.run.event_log import EventLog, LogFollower
+from trainer.run.events import Event, decode
+from trainer.run.store import RunDir
+from trainer.run.view import RunView
+from tui.app import DashboardApp
+from tui.source import EventSource, LiveSource, Port
+
+EVENTS: list[Event] = [
+    opened(), ev.StateChanged(state="preparing", detail="decoding", fraction=0.5), started(), ev.StateChanged(state="training"),
+    steps(1), ev.EpochEnded(epoch=1, step=100, train_loss=1.5, train_accuracy=0.4, lr=0.1, seconds=2.0), evaluated(1),
+    ev.LrEdited(step=100, factor=0.5, lr=0.05), steps(101, 50), ev.Monitored(readings={"process_bytes": 1e9}),
+    ev.Resumed(step=100, epoch=1, checkpoint="step-00000100.safetensors"), steps(101, 80), evaluated(2, best=False),
+    ev.CheckpointSaved(step=180, path="checkpoints/x", size_bytes=9, sha256="a", pinned=True, best=False, seconds=0.1),
+    ev.Acknowledged(command_id="a", command="pause", ok=True), ev.StateChanged(state="paused"), ev.Heartbeat(step=180),
+    ev.Warned(message="w"),
+    ev.Exported(step=180, path="export/model.onnx", size_bytes=1, max_abs_diff=1e-6, images=256, accuracy=0.5, split="test"),
+    ev.Finished(reason="completed", step=180, epoch=1.8, exit_code=0),
+]  # fmt: skip
+
+
+def view_from(source: EventSource) -> RunView:
+    view = RunView()
+    for line in source.read():
+        record = decode(line)
+        assert record is not None
+        view.apply(record)
+    return view
+
+
+def sources(folder: Path) -> dict[str, EventSource]:
+    """A tee from the beginning, a tee that was attached in the middle of a file, and the file."""
+    ticks = iter(range(1_700_000_000, 1_800_000_000))
+    log = EventLog(folder / "events.jsonl", clock=lambda: float(next(ticks)))
+    live = LiveSource(folder / "events.jsonl", log.tee())
+    live.read()
+    for event in EVENTS[:9]:
+        log.publish(event)
+    log.sync()
+    late = LiveSource(folder / "events.jsonl", log.tee())
+    for event in EVENTS[9:]:
+        log.publish(event)
+    log.close()
+    return {"live": live, "attached late": late, "file": LogFollower(folder / "events.jsonl")}
+
+
+def test_every_port_folds_to_the_same_view(tmp_path: Path) -> None:
+    views = {name: view_from(source) for name, source in sources(tmp_path).items()}
+    assert views["live"].step == 180
+    assert views["live"] == views["file"]
+    assert views["attached late"] == views["file"]
+
+
+async def test_every_port_gives_the_same_screen(tmp_path: Path) -> None:
+    screens = {}
+    for name, source in sources(tmp_path).items():
+        app = DashboardApp(
+            Port(run_dir=RunDir(tmp_path), source=source, control=NoControl("looked at")), UiConfig(redraw_hz=10.0),
+            clock=lambda: 1_700_000_100.0,
+        )  # fmt: skip
+        async with app.run_test(size=(120, 40)) as pilot:
+            await pilot.pause(1.2)
+            screens[name] = [strip.text for strip in app.screen._compositor.render_strips()]
+    assert screens["live"] == screens["file"] == screens["attached late"]
+    assert any("completed" in line for line in screens["file"])
+
+
+def test_the_canned_source_speaks_the_logs_language() -> None:
+    assert view_from(CannedSource(*EVENTS)).step == 180

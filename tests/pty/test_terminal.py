@@ -1,0 +1,250 @@
+"""The program in real pseudo-terminals: start, keys, signals, hang-ups, crashes, workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.conftest import TINY, FolderMaker
+from tests.running import view_of
+from trainer.checkpoint import CheckpointFolder
+from trainer.run.status import RunState
+from trainer.run.store import RunDir, read_holder
+
+pytestmark = pytest.mark.pty
+
+PROGRAM = [sys.executable, "-m", "tui.cli"]
+ROOT = str(Path(__file__).parents[2])
+MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
+
+
+def run_of(runs_dir: Path, name: str = "digits") -> RunDir:
+    return RunDir(runs_dir / name)
+
+
+def start(
+    runs_dir: Path, *arguments: str, config: str = "digits", columns: int = 120, rows: int = 40
+) -> PseudoTerminal:
+    """The program as an interactive shell starts it, so that job control and foreground groups are real."""
+    command = " ".join([*PROGRAM, config, "--runs-dir", str(runs_dir), *arguments])
+    return PseudoTerminal(
+        ["bash", "--norc", "--noprofile", "-ic", f"{command}; echo EXIT=$?"], columns=columns, rows=rows,
+        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(runs_dir.parent),
+    )  # fmt: skip
+
+
+def launcher_of(terminal: PseudoTerminal) -> psutil.Process:
+    """The process that the shell started."""
+    found = [p for p in psutil.Process(terminal.pid).children(recursive=True) if "tui.cli" in " ".join(p.cmdline())]
+    return found[0]
+
+
+def test_the_first_frame_comes_before_pytorch_and_quitting_saves(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        terminal.wait_for("loading PyTorch", 20)
+        terminal.wait_for("● training", 90)
+        terminal.wait_for(r"step [1-9]", 60)
+        terminal.send("q")
+        terminal.wait_for("Leave this run")
+        terminal.send("s")
+        terminal.wait_for("EXIT=0", 60)
+        assert "stopped at step" in terminal.text, "the result stays in the scrollback"
+        assert "go on with   r18-tui --resume" in terminal.text
+        assert terminal.raw.rstrip().find(b"\x1b[?1049l") > 0, "the alternate screen was left"
+    view = view_of(run_of(runs))
+    assert view.state is RunState.FINISHED
+    assert CheckpointFolder(run_of(runs).checkpoints, keep=2).steps() == [view.step]
+
+
+def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *TINY, "train.epochs=1") as terminal:
+        terminal.wait_for("● finished", 120)
+        terminal.send("q")
+        terminal.wait_for("EXIT=0", 60)
+        assert "completed at step" in terminal.text
+    show = [sys.executable, "-X", "importtime", "-m", "tui.cli", "show", str(run_of(runs).path)]
+    with PseudoTerminal(show, env={"PYTHONPATH": ROOT}) as terminal:
+        terminal.wait_for("● finished", 20)
+        for part in ("read-only", "epoch 1/1", "Per-class test accuracy", "completed at step"):
+            assert part in terminal.text
+        terminal.send("c")
+        terminal.wait_for("only looked at here")
+        terminal.send("q")
+        assert terminal.wait_exit(20) == 0
+        assert b"| torch\r" not in terminal.raw
+        assert b"| textual" in terminal.raw, "the import times must have been printed for this to mean anything"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        launcher_of(terminal).send_signal(number)
+        terminal.wait_for(f"EXIT={code}", 60)
+        assert b"\x1b[?1049l" in terminal.raw
+    view = view_of(run_of(runs))
+    assert view.finish is not None
+    assert view.finish.reason == number.name
+    assert view.checkpoints[-1].step == view.step
+    assert read_holder(run_of(runs)) is None
+
+
+def test_a_closed_terminal_stops_and_saves(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        family = [p for p in psutil.Process(terminal.pid).children(recursive=True) if p.is_running()]
+        terminal.hang_up()
+        gone, left = psutil.wait_procs(family, timeout=60)
+        assert not left, "nothing of the program may stay behind"
+        assert gone
+    view = view_of(run_of(runs))
+    assert view.finish is not None
+    assert view.finish.reason == "SIGHUP"
+    assert view.checkpoints[-1].step == view.step
+
+
+def test_a_killed_launcher_counts_as_a_hang_up(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        launcher = launcher_of(terminal)
+        trainer = launcher.children()[0]
+        launcher.kill()
+        assert not psutil.wait_procs([trainer], timeout=60)[1]
+    view = view_of(run_of(runs))
+    assert view.finish is not None
+    assert view.finish.reason == "SIGHUP"
+
+
+def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        terminal.wait_for("loading PyTorch|training", 60)
+        trainer = launcher_of(terminal).children()[0]
+        trainer.kill()
+        terminal.wait_for("EXIT=137", 30)
+        terminal.send("echo still-$((40+2))\r")
+        terminal.pump(1.0)
+        assert b"\x1b[?1049l" in terminal.raw
+        assert b"\x1b[?25h" in terminal.raw
+
+
+def test_a_crash_of_the_dashboard_leaves_the_run_training_with_plain_lines(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    breaking = (
+        "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
+        "def broken(port, ui, terminal, link):\n"
+        "    from tui.widgets.curves import LossPane\n"
+        "    draw = LossPane.rows_for\n"
+        "    def rows_for(self, scene, w, h):\n"
+        "        if scene.view.step >= 1: raise ValueError('a broken pane')\n"
+        "        return draw(self, scene, w, h)\n"
+        "    LossPane.rows_for = rows_for\n"
+        "    return original(port, ui, terminal, link)\n"
+        "r._run_app = broken\n"
+        "sys.exit(tui.cli.main(sys.argv[1:]))\n"
+    )
+    script = tmp_path / "breaking.py"
+    script.write_text(breaking)
+    argv = [
+        sys.executable,
+        str(script),
+        "digits",
+        "--runs-dir",
+        str(runs),
+        *TINY,
+        "train.epochs=2",
+        "data.batch_size=64",
+    ]
+    with PseudoTerminal(argv, env={"PYTHONPATH": ROOT}) as terminal:
+        terminal.wait_for("the dashboard failed", 120)
+        assert terminal.wait_exit(120) == 0
+        assert "epoch 2/2" in terminal.text
+        assert "completed" in terminal.text
+        assert "Traceback" not in terminal.text
+    assert "a broken pane" in run_of(runs).log.read_text()
+    assert view_of(run_of(runs)).step == view_of(run_of(runs)).total_steps
+
+
+def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
+    tmp_path: Path, make_folder: FolderMaker
+) -> None:
+    root = make_folder()
+    runs = tmp_path / "runs"
+    data = ["data.kind=imagefolder", f"data.root={root}", "data.cache=none", "data.workers=2", "data.crop_pct=1.0"]
+    arguments = [*TINY, "train.epochs=3", *data]
+    noisy = tmp_path / "sitecustomize.py"
+    noisy.write_text(
+        "import os, sys\n"
+        "if 'spawn_main' in ' '.join(sys.orig_argv):\n"
+        "    print('NOISE ON ONE', flush=True)\n"
+        "    os.write(2, b'NOISE ON TWO\\n')\n"
+    )
+    command = [*PROGRAM, "digits", "--runs-dir", str(runs), *arguments]
+    with PseudoTerminal(command, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as terminal:
+        terminal.wait_for("● finished", 150)
+        assert b"NOISE" not in terminal.raw
+        terminal.send("q")
+        assert terminal.wait_exit(60) == 0
+    log = run_of(runs).log.read_text()
+    assert "NOISE ON ONE" in log
+    assert "NOISE ON TWO" in log
+    assert view_of(run_of(runs)).step == 12
+
+
+def test_a_failed_preparation_stays_on_the_screen_and_q_leaves_with_its_code(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, "data.kind=imagefolder", f"data.root={tmp_path / 'nowhere'}") as terminal:
+        terminal.wait_for("● failed", 60)
+        terminal.wait_for("no such folder")
+        time.sleep(0.5)
+        assert "train/<class>" in terminal.text
+        terminal.send("q")
+        terminal.wait_for("EXIT=2", 30)
+    assert view_of(run_of(runs)).state is RunState.FAILED
+
+
+def test_no_terminal_means_plain_lines(tmp_path: Path) -> None:
+    import subprocess
+
+    command = [*PROGRAM, "digits", "--runs-dir", str(tmp_path / "runs"), *TINY, "train.epochs=1", "data.batch_size=64"]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONPATH": ROOT},
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout
+    assert "epoch 1/1" in result.stdout
+    assert "img/s" in result.stdout
+    assert run_of(tmp_path / "runs").results.is_file()
+
+
+def test_ctrl_c_saves_and_exits_130_without_a_dashboard(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, "--headless", *MANY_EPOCHS) as terminal:
+        terminal.wait_for("images", 90)
+        time.sleep(1.0)
+        terminal.send("\x03")
+        terminal.wait_for("SIGINT at step", 60)
+    view = view_of(run_of(runs))
+    assert view.finish is not None
+    assert view.finish.exit_code == 130
+    assert view.checkpoints[-1].step == view.step

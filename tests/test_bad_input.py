@@ -1,0 +1,182 @@
+"""Every kind of bad input: a clear message with what to do next, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY, FolderMaker
+from tests.running import train
+from trainer import device as devices
+from trainer.config import Config
+from trainer.run.store import RunDir
+from tui.cli import main
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command headless; gives exit code and everything that it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, runs_dir: Path | None = None) -> tuple[int, str]:
+        code = main([*arguments, "--runs-dir", str(runs_dir or tmp_path / "runs")])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        return code, printed.out + printed.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "parts"),
+    [
+        ("trian: {epochs: 3}\n", [], ["c.yaml:1: trian: unknown group", "train"]),
+        ("train:\n  epoch: 3\n", [], ["c.yaml:2: train.epoch: unknown key; did you mean train.epochs?"]),
+        ("train: {epochs: many}\n", [], ["c.yaml:1: train.epochs: expected int; found 'many'"]),
+        ("train: [1\n", [], ["c.yaml:2:1: not valid YAML"]),
+        (
+            "train:\n  epochs: 1\n  epochs: 2\n",
+            [],
+            ["c.yaml:3: train.epochs: duplicate key; it stands on line 2 already"],
+        ),
+        ("", ["train.epochz=3"], ["command line: train.epochz: unknown key; did you mean train.epochs?"]),
+    ],
+)
+def test_a_wrong_file_is_explained_and_nothing_is_written(
+    run: Run, tmp_path: Path, text: str, overrides: list[str], parts: list[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    code, printed = run("c.yaml", *overrides)
+    assert code == 2
+    assert all(part in printed for part in parts), printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_file_names_the_nearest_shipped_one(run: Run, tmp_path: Path) -> None:
+    code, printed = run("digitz.yaml")
+    assert code == 2
+    assert "digitz.yaml: no such file; did you mean digits?" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_gpu_that_is_not_there_is_a_failed_run_with_the_remedy(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "driver_version", lambda: None)
+    code, printed = run("digits", "run.device=cuda")
+    assert code == 2
+    assert "run.device: cuda asked for" in printed
+    assert "run.device=cpu" in printed
+    assert not list((tmp_path / "runs" / "digits" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [((), "found 0 class folders"), (("only",), "found 1 class folder; a classifier needs at least two")],
+)
+def test_an_empty_or_one_class_folder_is_explained(
+    run: Run, make_folder: FolderMaker, classes: tuple[str, ...], message: str
+) -> None:
+    root = make_folder(classes=classes)
+    for split in ("train", "test"):
+        (root / split).mkdir(parents=True, exist_ok=True)
+    code, printed = run("digits", *TINY, "data.kind=imagefolder", f"data.root={root}")
+    assert code == 2
+    assert message in printed
+    assert "expected:" in printed
+
+
+def test_fewer_images_than_a_batch_are_explained(run: Run, make_folder: FolderMaker) -> None:
+    code, printed = run("digits", *TINY, "data.kind=imagefolder", f"data.root={make_folder()}", "data.batch_size=100")
+    assert code == 2
+    assert "36 training images are fewer than data.batch_size 100; set data.batch_size to 9 or less" in printed
+
+
+@pytest.mark.parametrize("place", ["file", "proc"])
+def test_a_runs_folder_that_cannot_be_written_is_explained(run: Run, tmp_path: Path, place: str) -> None:
+    """A file as parent, and a file system that takes no folders (permission bits stop nobody who is root)."""
+    (tmp_path / "file").write_text("")
+    runs_dir = tmp_path / "file" / "runs" if place == "file" else Path("/proc/r18-runs")
+    code, printed = run("digits", runs_dir=runs_dir)
+    assert code == 2
+    assert "cannot keep runs here" in printed
+    assert "--runs-dir" in printed
+
+
+def test_a_corrupt_checkpoint_is_explained_and_left_alone(run: Run, folder_config: Config, tmp_path: Path) -> None:
+    source = train(folder_config, tmp_path / "runs").run.run_dir
+    latest = max(source.checkpoints.glob("step-*"))
+    spoilt = latest.read_bytes()[:5000]
+    latest.write_bytes(spoilt)
+    code, printed = run("digits", *TINY, f"model.init_from={latest}")
+    assert code == 2
+    assert "damaged" in printed
+    code, printed = run("export", str(source.path))
+    assert code == 2
+    assert "damaged" in printed
+    assert latest.read_bytes() == spoilt
+
+
+def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Config, tmp_path: Path) -> None:
+    from trainer.launch import open_new_run
+
+    live = open_new_run(folder_config, tmp_path / "runs")
+    before = live.run_dir.events.read_bytes()
+    for command in (("--resume", str(live.run_dir.path)), ("export", str(live.run_dir.path))):
+        code, printed = run(*command)
+        assert code == 2
+        assert "live already, trained by process" in printed
+        assert f"r18-tui show {live.run_dir.path}" in printed
+    assert live.run_dir.events.read_bytes() == before
+    live.close()
+
+
+def test_a_run_that_does_not_exist_is_explained(run: Run) -> None:
+    for command in (("--resume", "nothing"), ("show", "nothing"), ("export", "nothing"), ("--resume",)):
+        code, printed = run(*command)
+        assert code == 2
+        assert "no run" in printed
+
+
+def test_other_data_or_settings_on_resume_are_refused_with_the_difference(
+    run: Run, folder_config: Config, tmp_path: Path
+) -> None:
+    source = train(folder_config, tmp_path / "runs").run.run_dir
+    code, printed = run("--resume", str(source.path), "model.stem=imagenet")
+    assert code == 2
+    assert "model.stem: 'cifar-maxpool' -> 'imagenet'" in printed
+    assert RunDir(source.path).config.read_text().count("cifar-maxpool") == 1
+
+
+def test_another_top_level_trainer_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "coqui_tts_trainer-0.3.1.dist-info"
+    info.mkdir()
+    (info / "top_level.txt").write_text("trainer\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, printed = run("digits")
+    assert code == 2
+    assert "'coqui_tts_trainer'" in printed
+    assert "'trainer'" in printed
+
+
+def test_without_arguments_the_shipped_configurations_are_listed(run: Run) -> None:
+    code, printed = run()
+    assert code == 0
+    for name in ("digits", "cifar", "cifar-accurate", "cifar-tutorial", "cifar-cpu", "finetune"):
+        assert f"r18-tui {name}\n" in printed

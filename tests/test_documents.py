@@ -1,0 +1,47 @@
+"""Documents that would otherwise drift from the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from trainer.run.events import event_kinds
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_ci_runs_the_readmes_test_command_word_for_word() -> None:
+    commands = re.findall(r"```sh\n(python3 -m venv .*)\n```", (ROOT / "README.md").read_text())
+    assert len(commands) == 2
+    assert commands[0].endswith(".venv/bin/r18-tui digits")
+    assert commands[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_links_and_pictures_of_the_readme_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_log_page_names_only_kinds_that_exist() -> None:
+    page = (ROOT / "docs" / "run-directory.md").read_text()
+    table = page.partition("| kind | fields |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    assert named
+    assert named <= set(event_kinds())
+
+
+def test_nothing_of_a_developers_machine_stands_in_the_repository() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in files:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".yaml", ".toml", ".tcss") and path.exists() and path != Path(__file__):
+            assert not re.search(r"/(home|Users)/\w+", path.read_text()), name

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ConfigMaker, FolderMaker
+from trainer.data.batches import Plan, ResidentBatches, StreamedBatches
+from trainer.data.build import load_held_out, prepare_data
+from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
+from trainer.data.image_folder import Decoder, FolderSplit, Keep, load_image_folder
+from trainer.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def quiet(_detail: str, _fraction: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+def load(root: Path, keep: Keep = Keep.RESIDENT, size: int = 8) -> DataSet:
+    return load_image_folder(root, decoder=Decoder(image_size=size, crop_pct=1.0), keep=lambda _: keep, progress=quiet)
+
+
+def test_the_classes_of_train_hold_for_every_split(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    for image in (root / "test" / "blue").iterdir():
+        image.unlink()
+    (root / "test" / "blue").rmdir()
+    data = load(root)
+    assert data.classes == ("blue", "green", "red")
+    assert data.splits["test"].labels_N.unique().tolist() == [1, 2], "a class that is missing in test keeps its number"
+
+
+def test_a_class_that_train_does_not_have_is_refused(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    (root / "test" / "pink").mkdir()
+    with pytest.raises(DataError, match="class folder 'pink' is not in train/"):
+        load(root)
+
+
+def test_an_unreadable_image_is_named_and_left_out(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    bad = root / "train" / "green" / "000.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    (root / "train" / "red" / "001.png").write_text("no image")
+    for keep in (Keep.RESIDENT, Keep.STREAM):
+        data = load(root, keep)
+        assert [path for path, _ in data.skipped] == [str(bad), str(root / "train" / "red" / "001.png")]
+        assert len(data.splits["train"]) == 34
+        assert torch.bincount(data.splits["train"].labels_N).tolist() == [12, 11, 11]
+
+
+def make_empty(root: Path) -> None:
+    for image in root.rglob("*.png"):
+        image.unlink()
+
+
+def make_one_class(root: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("blue", "green"):
+            for image in (root / split / name).iterdir():
+                image.unlink()
+            (root / split / name).rmdir()
+
+
+def make_flat(root: Path) -> None:
+    (root / "train").rename(root / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "messages"),
+    [
+        (make_empty, ["no images in its class folders"]),
+        (make_one_class, ["found 1 class folder;", "expected:"]),
+        (make_flat, ["train/ is missing", "found:\n  pictures/", "expected:\n  images/\n    train/<class>/*.jpg"]),
+    ],
+)
+def test_a_wrong_layout_is_drawn_beside_the_right_one(
+    make_folder: FolderMaker, spoil: Callable[[Path], None], messages: list[str]
+) -> None:
+    root = make_folder()
+    spoil(root)
+    with pytest.raises(DataError) as caught:
+        load(root)
+    assert all(message in str(caught.value) for message in messages), str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_root_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such folder; data\.root must hold"):
+        load(tmp_path / "nowhere")
+
+
+def test_fewer_images_than_a_batch_are_refused(make_folder: FolderMaker, make_config: ConfigMaker) -> None:
+    config = make_config("data.kind=imagefolder", f"data.root={make_folder()}", "data.batch_size=64")
+    with pytest.raises(
+        DataError, match=r"36 training images are fewer than data\.batch_size 64; set data\.batch_size to 9"
+    ):
+        prepare_data(config, CPU, quiet)
+
+
+def test_pictures_are_turned_flattened_and_cropped(tmp_path: Path) -> None:
+    decode = Decoder(image_size=8, crop_pct=0.5)
+    picture = Image.new("RGB", (40, 20), "red")
+    picture.paste("blue", (0, 0, 20, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees: the left half becomes the upper one
+    picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    turned = decode(tmp_path / "turned.jpg")
+    assert turned.shape == (8, 8, 3)
+    assert turned[0, 4, 2] > 200
+    assert turned[7, 4, 0] > 200
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (decode(tmp_path / "clear.png") == 255).all(), "what is transparent lies on white"
+    Image.new("L", (16, 16), 77).save(tmp_path / "grey.png")
+    assert (decode(tmp_path / "grey.png") == 77).all()
+
+
+def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "exact.png")
+    assert (Decoder(image_size=8, crop_pct=1.0)(tmp_path / "exact.png") == pixels).all()
+
+
+def test_the_fingerprint_follows_names_and_sizes(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    before = load(root).fingerprint
+    assert load(root, Keep.STREAM).fingerprint == before
+    image = root / "train" / "red" / "003.png"
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert load(root).fingerprint != before
+
+
+def test_mean_and_std_are_those_of_all_pixels(make_folder: FolderMaker) -> None:
+    split = load(make_folder()).splits["train"]
+    pixels = split.pixels(range(len(split))).double().reshape(-1, 3) / 255
+    mean, std = channel_statistics(split, quiet)
+    assert mean == pytest.approx(pixels.mean(0).tolist(), abs=1e-6)
+    assert std == pytest.approx(pixels.std(0, correction=0).tolist(), abs=1e-6)
+
+
+def test_streamed_batches_are_those_from_memory(make_folder: FolderMaker) -> None:
+    """Two spawned workers deliver the same pixels in the same order, also from the middle of an epoch."""
+    root = make_folder()
+    resident, streamed = load(root).splits["train"], load(root, Keep.STREAM).splits["train"]
+    assert isinstance(resident, ResidentSplit)
+    assert isinstance(streamed, FolderSplit)
+    plan = Plan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
+    assert plan.steps_per_epoch == 5
+    from_memory = ResidentBatches(resident, plan, CPU)
+    from_workers = StreamedBatches(streamed, plan, CPU, workers=2, epochs=3)
+    for epoch, first in ((0, 3), (1, 0), (2, 0)):
+        pairs = list(zip(from_memory.epoch(epoch, first), from_workers.epoch(epoch, first), strict=True))
+        assert len(pairs) == 5 - first
+        for memory, worker in pairs:
+            assert torch.equal(memory.pixels_MHWC[memory.rows_N], worker.pixels_MHWC[worker.rows_N])
+            for name in ("sample_ids_N", "positions_N", "labels_N"):
+                assert torch.equal(getattr(memory, name), getattr(worker, name)), name
+    from_workers.close()
+
+
+def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, make_config: ConfigMaker) -> None:
+    root = make_folder()
+    (root / "train" / "red" / "001.png").write_text("no image")
+    data = load_held_out(make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), quiet)
+    assert isinstance(data.splits["train"], FolderSplit)
+    assert isinstance(data.splits["test"], ResidentSplit)
+    with pytest.raises(DataError, match="is not now"):
+        data.splits["train"].pixels(range(36))

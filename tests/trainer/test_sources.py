@@ -1,0 +1,251 @@
+"""The embedded digits, the CIFAR archives (made small here), devices, and weights from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from trainer import device as devices
+from trainer import weights
+from trainer.config import ModelConfig
+from trainer.data import cifar
+from trainer.data.digits import load_digits
+from trainer.errors import CheckpointError, DataError, DeviceError
+from trainer.model import build_model, describe_model
+from trainer.weights import find_initial_weights, load_initial_weights
+
+
+def quiet(_detail: str, _fraction: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+def test_digits_are_split_once_and_for_all() -> None:
+    data = load_digits(32)
+    train, test = data.splits["train"], data.splits["test"]
+    assert (len(train), len(test), len(data.classes)) == (1437, 360, 10)
+    assert torch.bincount(test.labels_N).tolist() == [36, 37, 36, 37, 37, 36, 36, 35, 34, 36]
+    pixels = test.pixels(range(360))
+    assert pixels.shape == (360, 32, 32, 3)
+    assert pixels.dtype == torch.uint8
+    assert load_digits(16).fingerprint == data.fingerprint
+
+
+def write_archive(root: Path, per_batch: int = 4) -> None:
+    """A CIFAR-10 archive with a few random images, in the original's format."""
+    noise = np.random.default_rng(0)
+    meta = {"label_names": [f"class{n}" for n in range(10)]}
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta"]:
+            batch: dict[str, Any] = meta
+            if name != "batches.meta":
+                pixels = noise.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
+                batch = {"data": pixels, "labels": [n % 10 for n in range(per_batch)]}
+            content = pickle.dumps(batch)
+            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture
+def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds a small archive, with torchvision's checksums replaced by those of the small one."""
+    write_archive(tmp_path)
+    source = torchvision.datasets.CIFAR10
+    digest = hashlib.md5((tmp_path / source.filename).read_bytes()).hexdigest()  # noqa: S324 - torchvision's own check
+    monkeypatch.setattr(source, "tgz_md5", digest)
+    with tarfile.open(tmp_path / source.filename) as archive:
+        sums = {Path(m.name).name: hashlib.md5(archive.extractfile(m).read()).hexdigest() for m in archive}  # type: ignore[union-attr] # noqa: S324
+    monkeypatch.setattr(source, "train_list", [[f"data_batch_{n}", sums[f"data_batch_{n}"]] for n in range(1, 6)])
+    monkeypatch.setattr(source, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(source, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]})
+    return tmp_path
+
+
+def test_cifar_is_read_from_its_archive(small_cifar: Path) -> None:
+    data = cifar.load_cifar("cifar10", small_cifar, 32, quiet)
+    assert (len(data.splits["train"]), len(data.splits["test"])) == (20, 4)
+    assert data.classes[3] == "class3"
+    assert cifar.load_cifar("cifar10", small_cifar, 32, quiet).fingerprint == data.fingerprint
+    assert cifar.load_cifar("cifar10", small_cifar, 16, quiet).splits["test"].pixels([0]).shape == (1, 16, 16, 3)
+
+
+def test_cifar_is_downloaded_with_progress(
+    small_cifar: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path_factory.mktemp("download")
+    source = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(source, "url", (small_cifar / source.filename).as_uri())
+    seen: list[tuple[str, float | None]] = []
+    cifar.load_cifar("cifar10", target, 32, lambda detail, fraction: seen.append((detail, fraction)))
+    downloads = [entry for entry in seen if entry[0].startswith("downloading")]
+    assert downloads[-1][1] == 1.0
+    assert not list(target.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no route to host"), TimeoutError("timed out"), ConnectionResetError("reset")]
+)
+def test_without_a_network_the_archive_its_place_and_the_digits_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(DataError) as caught:
+        cifar.load_cifar("cifar10", tmp_path / "data", 32, quiet)
+    for part in (
+        "cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
+        str(tmp_path / "data"),
+        "r18-tui digits",
+    ):
+        assert part in str(caught.value)
+    assert not list((tmp_path / "data").glob("*"))
+
+
+def test_a_download_that_is_damaged_is_not_kept(
+    small_cifar: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path_factory.mktemp("download")
+    source = torchvision.datasets.CIFAR10
+    archive = small_cifar / source.filename
+    archive.write_bytes(archive.read_bytes()[:-100])
+    monkeypatch.setattr(source, "url", archive.as_uri())
+    with pytest.raises(DataError, match="does not have the archive's checksum"):
+        cifar.load_cifar("cifar10", target, 32, quiet)
+    assert list(target.iterdir()) == []
+
+
+def test_a_gpu_that_torch_cannot_use_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "gpu_present", lambda: True)
+    monkeypatch.setattr(devices, "driver_version", lambda: "470.01")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(DeviceError) as caught:
+        devices.choose_device("auto")
+    for part in ("driver 470.01", "CUDA 13.0", "update the driver", "run.device=cpu"):
+        assert part in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert devices.choose_device("cpu").type == "cpu"
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "driver_version", lambda: None)
+    with pytest.raises(DeviceError, match=r"run\.device: cuda asked for, but .* or set run\.device=cpu"):
+        devices.choose_device("cuda")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(DeviceError, match="built without CUDA"):
+        devices.choose_device("cuda:1")
+
+
+def test_device_files_reveal_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "driver_version", lambda: None)
+    assert not devices.gpu_present(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert devices.gpu_present(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stem", "parameters"), [("cifar", 11_173_962), ("cifar-maxpool", 11_173_962), ("imagenet", 11_181_642)]
+)
+def test_stems_have_the_published_sizes(stem: str, parameters: int) -> None:
+    model = build_model(ModelConfig.model_validate({"stem": stem}), 10, 0)
+    assert describe_model(model, stem)["parameters"] == parameters
+    size = {"cifar": 32, "cifar-maxpool": 16, "imagenet": 8}[stem]
+    children = dict(model.named_children())
+    features = torch.nn.Sequential(*(children[name] for name in ("conv1", "bn1", "relu", "maxpool")))(
+        torch.zeros(1, 3, 32, 32)
+    )
+    assert features.shape == (1, 64, size, size)
+
+
+def state_dict(stem: str = "cifar", classes: int = 10) -> dict[str, torch.Tensor]:
+    return build_model(ModelConfig.model_validate({"stem": stem}), classes, 1).state_dict()
+
+
+@pytest.mark.skipif(torch.__version__ < "2.10", reason="older torch reads no foreign pickles")
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": {f"module.{k}": v for k, v in s.items()}}]
+)
+def test_a_plain_state_dict_is_read(tmp_path: Path, wrap: Any) -> None:
+    torch.save(wrap(state_dict()), tmp_path / "w.pt")
+    model = build_model(ModelConfig(), 10, 0)
+    report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet))
+    assert len(report.loaded) == 122
+    assert str(report) == "122 tensors taken over"
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state_dict().values(), strict=True))
+
+
+def test_another_head_and_stem_start_anew_and_are_listed(tmp_path: Path) -> None:
+    save_file(state_dict("imagenet", 1000), tmp_path / "w.safetensors")
+    model = build_model(ModelConfig(), 10, 0)
+    report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet))
+    assert report.reshaped == ["conv1.weight", "fc.weight", "fc.bias"]
+    assert "new for their shape: conv1.weight, fc.weight, fc.bias" in str(report)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("/tmp/r18-evil"),))
+
+
+def test_what_is_no_state_dict_is_refused_and_nothing_in_it_runs(tmp_path: Path) -> None:
+    torch.save({"w": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError):
+        find_initial_weights(str(tmp_path / "evil.pt"), tmp_path, quiet)
+    assert not Path("/tmp/r18-evil").exists()
+    save_file({"embedding": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="holds no ResNet-18"):
+        load_initial_weights(
+            build_model(ModelConfig(), 10, 0),
+            find_initial_weights(str(tmp_path / "other.safetensors"), tmp_path, quiet),
+        )
+    with pytest.raises(CheckpointError, match="no such file or run"):
+        find_initial_weights("nowhere", tmp_path, quiet)
+
+
+def test_foreign_pickles_are_refused_below_torch_2_10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(CheckpointError, match="CVE-2026-24747"):
+        find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet)
+
+
+def test_imagenet_weights_are_checked_by_their_full_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match="SHA-256 is"):
+        find_initial_weights("imagenet", tmp_path, quiet)
+    monkeypatch.setattr(weights, "IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    found = find_initial_weights("imagenet", tmp_path, quiet)
+    assert torch.equal(found.state["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+
+def test_without_a_network_the_weights_file_and_its_place_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(CheckpointError) as caught:
+        find_initial_weights("imagenet", tmp_path, quiet)
+    for part in ("resnet18-f37072fd.pth", weights.IMAGENET_SHA256, str(tmp_path / "checkpoints")):
+        assert part in str(caught.value)
