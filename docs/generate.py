@@ -78,11 +78,10 @@ def main() -> int:
 
 def _row(key: str, group: type[BaseModel]) -> str:
     field = group.model_fields[key]
-    default = field.default if field.default is not PydanticUndefined else []
-    shown = (
-        {True: "true", False: "false", None: "none"}.get(default, default) if not isinstance(default, list) else "[]"
-    )
-    return f"| `{key}` | `{shown}` | {_values(field.annotation)} | {' '.join((field.description or '').split())} |"
+    default = [] if field.default is PydanticUndefined else field.default
+    shown = str(default).lower() if default is None or isinstance(default, bool) else default
+    meaning = " ".join((field.description or "").split())
+    return f"| `{key}` | `{shown}` | {_values(field.annotation)} | {meaning} |"
 
 
 def _values(annotation: object) -> str:

@@ -1,0 +1,115 @@
+"""What the dashboard costs and how quickly it answers, in a real pseudo-terminal while ResNet-18 trains.
+
+    python benchmarks/dashboard.py [--pairs 3] [--seconds 40]
+
+Prints: seconds to the first frame; milliseconds from a key to its answer (median and 95th percentile); bytes a second while
+training and while paused; and images a second with the dashboard and without it, in alternating runs, as a ratio. Nothing
+else should run on the machine. The limits are those of the project's goals; the exit code is 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from trainer.run.event_log import read_records
+from trainer.run.events import Steps
+
+CONFIG = [
+    "digits",
+    "train.epochs=10000",
+    "checkpoint.every_s=100000",
+    "checkpoint.every_epoch=false",
+    "eval.every_epochs=10000",
+]
+NUMERICS = ["run.precision=fp32", "run.channels_last=true"]
+LIMITS = {"first frame s": 0.6, "key p50 ms": 20.0, "key p95 ms": 100.0, "KiB/s training": 10.0, "KiB/s paused": 0.0}
+LEAST_RATIO = 0.97
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3, help="alternating runs with and without the dashboard")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of training in each of them")
+    parser.add_argument("--keys", type=int, default=60, help="key presses that are timed")
+    arguments = parser.parse_args()
+    figures = {"first frame s": statistics.median(first_frame() for _ in range(5))}
+    figures |= while_training(arguments.keys)
+    met = True
+    for name, value in figures.items():
+        ok = value <= LIMITS[name] + 1e-9
+        met &= ok
+        print(f"{name:16} {value:8.2f}   limit {LIMITS[name]:g}   {'ok' if ok else 'MISSED'}")
+    ratios = [
+        throughput(arguments.seconds, dashboard=True) / throughput(arguments.seconds, dashboard=False)
+        for _ in range(arguments.pairs)
+    ]
+    ratio = statistics.median(ratios)
+    print(
+        f"img/s with the dashboard / without: {ratio:.3f}   pairs {', '.join(f'{r:.3f}' for r in ratios)}   limit {LEAST_RATIO}"
+    )
+    return 0 if met and ratio >= LEAST_RATIO else 1
+
+
+@contextmanager
+def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
+    """The program on the digits, and its event log."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tui.cli", *CONFIG, *NUMERICS, "--runs-dir", folder, *arguments]
+        with PseudoTerminal(command) as terminal:
+            yield terminal, Path(folder) / "digits" / "events.jsonl"
+
+
+def first_frame() -> float:
+    """Seconds from the command to the first frame that names the run and its state."""
+    with program() as (terminal, _):
+        return terminal.wait_for("loading PyTorch", 20)
+
+
+def while_training(keys: int) -> dict[str, float]:
+    """Answers to keys and bytes on the wire."""
+    with program() as (terminal, _):
+        terminal.wait_for(r"step [1-9]", 120)
+        terminal.bytes_per_s(5)
+        training = terminal.bytes_per_s(20) / 1024
+        answers = []
+        for number in range(keys):
+            answers.append(terminal.echo("y", "loss axis log" if number % 2 == 0 else "loss axis linear"))
+            terminal.bytes_per_s(0.31)
+        terminal.send("p")
+        terminal.wait_for("● paused", 30)
+        terminal.bytes_per_s(6)
+        paused = terminal.bytes_per_s(15) / 1024
+    percentile = statistics.quantiles(answers, n=20)
+    return {
+        "key p50 ms": percentile[9],
+        "key p95 ms": percentile[18],
+        "KiB/s training": training,
+        "KiB/s paused": paused,
+    }
+
+
+def throughput(seconds: float, *, dashboard: bool) -> float:
+    """Images a second over some seconds of training, from the run's own log."""
+    with program(*([] if dashboard else ["--headless"])) as (terminal, log):
+        terminal.wait_for(r"step [1-9]|images", 120)
+        terminal.bytes_per_s(seconds + 5)
+        steps = [record.event for record in read_records(log) if isinstance(record.event, Steps)]
+    # The first groups hold the warm-up of the allocator and of the processor's clock.
+    settled = [event for event in steps if event.first_step > 20]
+    rate = sum(event.images for event in settled) / sum(event.seconds for event in settled)
+    print(
+        f"  {'dashboard' if dashboard else 'headless ':9} {rate:8.1f} img/s over {len(settled)} groups", file=sys.stderr
+    )
+    return rate
+
+
+if __name__ == "__main__":
+    sys.exit(main())
