@@ -38,7 +38,7 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
     if view.failure is None and view.started and view.step < view.total_steps:
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:
-        lines.append(f"  {fmt.literal(view.failure.error)}")
+        lines += [f"  {fmt.literal(line)}" for line in view.failure.error.splitlines()]
         if view.failure.resume:
             lines.append(f"  go on with   {view.failure.resume}")
     return lines

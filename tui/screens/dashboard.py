@@ -110,7 +110,11 @@ class DashboardScreen(Screen[None]):
             interval_s: Least time between two drawings of a pane.
         """
         panes = self.shown_panes()
-        if panes:
+        if panes and not self._drawn:
+            # A new layout appears whole.
+            self._drawn = {pane.id or "": now for pane in panes}
+            self.draw_now(scene)
+        elif panes:
             pane = min(panes, key=lambda p: self._drawn.get(p.id or "", 0.0))
             if now - self._drawn.get(pane.id or "", 0.0) >= interval_s:
                 self._drawn[pane.id or ""] = now
