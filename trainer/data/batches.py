@@ -6,7 +6,6 @@ its first position, so that a resume starts in the middle of an epoch without re
 
 from __future__ import annotations
 
-import itertools
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,7 +159,8 @@ class StreamedBatches:
     def _start(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
             _Decoded(self._split),
-            batch_sampler=list(self._rows(epoch, first_step)),
+            # Made while it is read: written out, the rows of a long run would fill the memory.
+            batch_sampler=_Rows(self._plan, range(epoch, self._epochs), first_step),
             num_workers=self._workers,
             multiprocessing_context="spawn" if self._workers else None,
             worker_init_fn=_leave_signals_to_the_trainer if self._workers else None,
@@ -170,12 +170,22 @@ class StreamedBatches:
         )
         return iter(loader)
 
-    def _rows(self, epoch: int, first_step: int) -> Iterator[list[int]]:
-        starts = itertools.chain([first_step], itertools.repeat(0))
-        for number, start in zip(range(epoch, self._epochs), starts, strict=False):
-            order = epoch_order(self._plan.num_images, seed=self._plan.seed, epoch=number)
-            for step in range(start, self._plan.steps_per_epoch):
-                yield self._plan.rows_of(order, step)[1].tolist()
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of each batch of the epochs that are left, in order."""
+
+    plan: Plan
+    epochs: range
+    first_step: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.first_step
+        for epoch in self.epochs:
+            order = epoch_order(self.plan.num_images, seed=self.plan.seed, epoch=epoch)
+            for step in range(first, self.plan.steps_per_epoch):
+                yield self.plan.rows_of(order, step)[1].tolist()
+            first = 0
 
 
 class _Decoded(Dataset[tuple[Tensor, int]]):
