@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainer.config import Config
-from trainer.launch import OpenRun, TrainingThread, open_for_resume, open_new_run
+from trainer.launch import TrainingThread
+from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.run.event_log import LogFollower, read_records
 from trainer.run.events import Event
 from trainer.run.store import RunDir

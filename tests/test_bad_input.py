@@ -134,7 +134,7 @@ def test_a_corrupt_checkpoint_is_explained_and_left_alone(run: Run, folder_confi
 
 
 def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Config, tmp_path: Path) -> None:
-    from trainer.launch import open_new_run
+    from trainer.open_run import open_new_run
 
     live = open_new_run(folder_config, tmp_path / "runs")
     before = live.run_dir.events.read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer.config import default_runs_dir
 from trainer.config_loader import load_config
 from trainer.errors import ConfigError
-from trainer.launch import OpenRun, open_for_resume, open_new_run
+from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.run.store import find_run
 
 

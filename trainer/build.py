@@ -129,7 +129,7 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
         epochs=schedule.epochs,
         steps_per_epoch=schedule.steps_per_epoch,
         total_steps=schedule.total_steps,
-        planned_lr=[[float(step) for step in steps], [float(f"{schedule.planned(step):.6g}") for step in steps]],
+        planned_lr=[[float(step + 1) for step in steps], [float(f"{schedule.planned(step):.6g}") for step in steps]],
         versions=versions,
         skipped_images=len(dataset.skipped),
     )

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from trainer.arguments import add_export_arguments, add_train_arguments, open_run, split_overrides
 from trainer.errors import EXIT_USAGE, R18Error
 from trainer.headless import install_stop_handlers, run_headless
-from trainer.launch import OpenRun, TrainingThread
+from trainer.launch import TrainingThread
+from trainer.open_run import OpenRun
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,8 +15,8 @@ from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
-from trainer.launch import OpenRun
 from trainer.loop import Trainer
+from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue
 from trainer.run.events import Acknowledged, Event, Finished, LrEdited, Monitored, Resumed, StateChanged, Warned

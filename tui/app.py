@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import select
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from typing import ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.theme import Theme
 
 from trainer.config import UiConfig
 from trainer.errors import EXIT_OK, EXIT_SIGHUP
@@ -24,13 +26,13 @@ from tui.actions import ACTIONS, BY_NAME, Situation
 from tui.glyphs import choose_glyphs
 from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen
-from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
 from tui.source import Port
-from tui.themes import DARK, THEMES, theme_for
+from tui.themes import DARK, THEMES, palette, theme_for
 from tui.widgets.key_bar import KeyBar
 
 _PUMP_S = 0.05
 _REMARK_S = 4.0
+_START_AFTER_S = 0.02
 _HANGUP_CHECK_S = 1.0
 
 
@@ -88,10 +90,15 @@ class DashboardApp(App[int]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = theme_for(ui.theme)
+        self.palette = palette(self.get_css_variables())
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Colours of the themes that are not our own."""
         return DARK
+
+    def _theme_changed(self, _theme: Theme) -> None:
+        self.palette = palette(self.get_css_variables())
+        self._dashboard.recolour()
 
     def get_default_screen(self) -> Screen[None]:
         """The dashboard is the first screen, so that the first frame is the dashboard."""
@@ -99,10 +106,18 @@ class DashboardApp(App[int]):
 
     def on_mount(self) -> None:
         """Start following the run."""
+        self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.set_interval(_PUMP_S, self._pump)
         if self._input_fd is not None:
             self.set_interval(_HANGUP_CHECK_S, self._check_hangup)
         self._pump()
+        # Importing PyTorch takes seconds of both cores; the first frame goes before it.
+        self.call_after_refresh(self.set_timer, _START_AFTER_S, self._first_frame_is_drawn)
+
+    def _first_frame_is_drawn(self) -> None:
+        gc.enable()  # off since the start of the program, where it would only look at modules
+        if self.port.thread is not None:
+            self.port.thread.start()
 
     # Following the run ------------------------------------------------------------------------------------------------
 
@@ -204,6 +219,8 @@ class DashboardApp(App[int]):
         """Ask for a rate and set it."""
         if self._refused("learning_rate"):
             return
+        from tui.screens.dialogs import LearningRateScreen  # not before the first frame
+
         current = self.view.lr.last or 0.0
         self.push_screen(LearningRateScreen(current), self._set_rate)
 
@@ -214,14 +231,14 @@ class DashboardApp(App[int]):
     def action_log_scale(self) -> None:
         """Switch the loss axis."""
         self.scene.log_scale = not self.scene.log_scale
-        self._dashboard.draw_now(self.scene, "loss", "m-loss")
         self._remark(f"loss axis {'logarithmic' if self.scene.log_scale else 'linear'}")
+        self._redraw_soon("loss", "m-loss")
 
     def action_smoothing(self) -> None:
         """Take the next smoothing."""
         self.scene.smoothing = SMOOTHING[(SMOOTHING.index(self.scene.smoothing) + 1) % len(SMOOTHING)]
-        self._dashboard.draw_now(self.scene, "loss", "accuracy", "m-loss", "m-accuracy", "compact")
         self._remark(f"smoothing {self.scene.smoothing:g}" if self.scene.smoothing else "no smoothing")
+        self._redraw_soon("loss", "accuracy", "m-loss", "m-accuracy", "compact")
 
     def action_zoom(self) -> None:
         """Show the focused pane alone, or all again."""
@@ -238,11 +255,15 @@ class DashboardApp(App[int]):
 
     def action_help(self) -> None:
         """Explain the keys."""
+        from tui.screens.dialogs import HelpScreen  # not before the first frame
+
         now = self.situation()
         self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
 
     def action_leave(self) -> None:
         """Leave a run that has ended; ask about one that trains."""
+        from tui.screens.dialogs import QuitScreen  # not before the first frame
+
         thread = self.port.thread
         if thread is None:
             self.exit(EXIT_OK)
@@ -277,6 +298,10 @@ class DashboardApp(App[int]):
     def _show_pending(self) -> None:
         self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
         self._dashboard.draw_now(self.scene, "header", "compact", "keys")
+
+    def _redraw_soon(self, *names: str) -> None:
+        # The answer to the key is on the screen before the curves are drawn again.
+        self.call_after_refresh(self._dashboard.draw_now, self.scene, *names)
 
     def _remark(self, text: str) -> None:
         self._remark_until = time.monotonic() + _REMARK_S if text else 0.0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from trainer.config import UiConfig
 from trainer.headless import install_stop_handlers, run_headless
-from trainer.launch import OpenRun, TrainingThread, log_traceback
+from trainer.launch import TrainingThread, log_traceback
+from trainer.open_run import OpenRun
 from trainer.run.event_log import LogFollower
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
@@ -36,8 +37,9 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
     install_stop_handlers(thread.stop)
-    thread.start()
+    thread.announce()
     crash, hung_up = _run_app(port, run.config.ui, terminal, link)
+    thread.start()  # where the dashboard ended before it could
     if hung_up:
         thread.join()
         return thread.exit_code

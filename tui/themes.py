@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import os
 
+from rich.style import Style
+from textual.color import Color
 from textual.theme import Theme
+
+STYLES: dict[str, tuple[str, bool]] = {
+    "text": ("foreground", False), "title": ("foreground", True), "dim": ("r18-dim", False), "faint": ("r18-faint", False),
+    "border": ("r18-faint", False), "accent": ("r18-accent", True), "key": ("r18-accent", True), "train": ("r18-train", False),
+    "raw": ("r18-raw", False), "test": ("r18-test", False), "good": ("r18-good", False), "warn": ("r18-warn", False),
+    "bad": ("r18-bad", True),
+}  # fmt: skip
+"""The words that rows of a pane use for colours: the theme's variable, and whether it is bold.
+
+Colours have a meaning: train and test keep theirs in every pane, amber warns, red is a fault.
+"""
 
 DARK = {
     "r18-train": "#5fb3f9", "r18-raw": "#33546f", "r18-test": "#f2a65a", "r18-good": "#7fd88f", "r18-warn": "#f5c25b",
@@ -42,6 +55,22 @@ THEMES = (
         variables=LIGHT,
     ),
 )
+
+
+def palette(variables: dict[str, str]) -> dict[str, Style]:
+    """The styles of the words of `STYLES` under a theme.
+
+    One palette serves all panes: as component classes of each pane, the same thirteen styles would be computed more than
+    two hundred times before the first frame.
+
+    Args:
+        variables: The theme's colours by name.
+    """
+    background = Color.parse(variables["background"]).rich_color
+    return {
+        word: Style(color=Color.parse(variables[name]).rich_color, bgcolor=background, bold=bold or None)
+        for word, (name, bold) in STYLES.items()
+    }
 
 
 def theme_for(setting: str) -> str:

@@ -21,7 +21,7 @@ EVENTS: list[Event] = [
     ev.LrEdited(step=100, factor=0.5, lr=0.05), steps(101, 50), ev.Monitored(readings={"process_bytes": 1e9}),
     ev.Resumed(step=100, epoch=1, checkpoint="step-00000100.safetensors"), steps(101, 80), evaluated(2, best=False),
     ev.CheckpointSaved(step=180, path="checkpoints/x", size_bytes=9, sha256="a", pinned=True, best=False, seconds=0.1),
-    ev.Acknowledged(command_id="a", command="pause", ok=True), ev.StateChanged(state="paused"), ev.Heartbeat(step=180),
+    ev.Acknowledged(command_id="a", command="pause", ok=True), ev.StateChanged(state="paused"), ev.Heartbeat(),
     ev.Warned(message="w"),
     ev.Exported(step=180, path="export/model.onnx", size_bytes=1, max_abs_diff=1e-6, images=256, accuracy=0.5, split="test"),
     ev.Finished(reason="completed", step=180, epoch=1.8, exit_code=0),

@@ -20,7 +20,7 @@ def steps(first: int, count: int = 1) -> Steps:
 
 def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl", clock=lambda: 12.5)
-    written = [log.publish(event) for event in (Warned(message="a\nb"), steps(1, 3), Heartbeat(step=3))]
+    written = [log.publish(event) for event in (Warned(message="a\nb"), steps(1, 3), Heartbeat())]
     log.close()
     assert read_records(tmp_path / "events.jsonl") == written
     assert [record.seq for record in written] == [0, 1, 2]

@@ -17,7 +17,7 @@ from trainer import export_onnx
 from trainer.config import Config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
-from trainer.launch import open_new_run
+from trainer.open_run import open_new_run
 from trainer.run import commands as cmd
 from trainer.run.events import Exported, ExportFailed
 from trainer.run.store import RunDir

@@ -14,7 +14,7 @@ from tests.running import events_of, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from trainer.launch import open_for_resume, open_new_run
+from trainer.open_run import open_for_resume, open_new_run
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.status import RunState

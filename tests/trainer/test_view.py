@@ -17,7 +17,8 @@ def started(**changes: object) -> ev.Started:
     fields: dict[str, object] = {
         "classes": ["a", "b"], "splits": {"train": 80, "test": 20}, "selection_split": "test", "fingerprint": "f",
         "model": {"stem": "cifar", "parameters": 11_000_000}, "device": {"name": "cpu"}, "choices": {"precision": "fp32"},
-        "epochs": 2, "steps_per_epoch": 10, "total_steps": 20, "planned_lr": [[0.0, 10.0, 19.0], [0.1, 0.2, 0.0]], "versions": {},
+        "epochs": 2, "steps_per_epoch": 10, "total_steps": 20, "planned_lr": [[1.0, 10.0, 11.0, 20.0], [0.1, 0.2, 0.2, 0.0]],
+        "versions": {},
     }  # fmt: skip
     return ev.Started(**(fields | changes))  # type: ignore[arg-type]
 
@@ -105,7 +106,7 @@ def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
 
 def test_an_edit_shows_in_what_is_to_come() -> None:
     view = fold(opened(), started(), ev.LrEdited(step=10, factor=0.5, lr=0.1))
-    assert view.planned_lr() == ([0.0, 10.0, 19.0], [0.1, 0.1, 0.0])
+    assert view.planned_lr() == ([1.0, 10.0, 11.0, 20.0], [0.1, 0.2, 0.1, 0.0]), "from the step after the tenth on"
 
 
 def test_panes_follow_the_selection_split() -> None:

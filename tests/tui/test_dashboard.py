@@ -289,7 +289,7 @@ async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: 
         from tui.widgets.pane import Pane
 
         monkeypatch.setattr(Pane, "refresh", lambda self, *regions, **_: refreshed.append((self.id, regions)))
-        source.add(ev.Heartbeat(step=300))
+        source.add(ev.Heartbeat())
         await pilot.pause(1.0)
         assert refreshed == []
 

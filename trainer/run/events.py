@@ -50,7 +50,7 @@ class Started(Event):
     """Everything is built and the first step is next.
 
     Attributes:
-        planned_lr: `[steps, rates]`, a sampling of the whole schedule without edits.
+        planned_lr: `[steps, rates]`, a sampling of the whole schedule without edits; steps count from 1 as in `steps`.
         selection_split: The split that chooses the best checkpoint, `val` or `test`.
         splits: Images in each split.
         choices: Precision, memory format and what else was decided by timing; a resume reuses them.
@@ -280,7 +280,6 @@ class Heartbeat(Event):
 
     kind: ClassVar[str] = "heartbeat"
     durable: ClassVar[bool] = False
-    step: int
 
 
 @dataclass(frozen=True, kw_only=True)

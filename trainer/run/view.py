@@ -153,10 +153,10 @@ class RunView:
         return left * seconds / max(steps, 1) + epochs_left * (last.seconds if last else 0.0)
 
     def lr_factor_at(self, step: float) -> float:
-        """Product of the user's factors in force at a step."""
+        """Product of the user's factors in force at a step, counted from 1."""
         product = 1.0
-        for start, factor in self.lr_edits:
-            product *= factor if start <= step else 1.0
+        for steps_done, factor in self.lr_edits:
+            product *= factor if steps_done < step else 1.0
         return product
 
     def planned_lr(self) -> tuple[list[float], list[float]]:
@@ -236,7 +236,9 @@ class RunView:
 
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
-        self.marks.append(Mark(event.step, "checkpoint", event.path))
+        if event.pinned or event.best:
+            # The regular saves of every minute would bury the others.
+            self.marks.append(Mark(event.step, "checkpoint", event.path))
         pinned = ", pinned" if event.pinned else ""
         self._note(time, "info", f"saved {event.path} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
 

@@ -120,6 +120,11 @@ class DashboardScreen(Screen[None]):
                 self._drawn[pane.id or ""] = now
                 pane.paint(scene)
 
+    def recolour(self) -> None:
+        """The theme has changed."""
+        for pane in self._panes.values():
+            pane.recolour()
+
     def draw_now(self, scene: Scene, *names: str) -> None:
         """Draw some panes at once (all that are shown when no name is given): after a key."""
         for pane in self.shown_panes():

@@ -30,7 +30,7 @@ def _draw(canvas: Canvas, scene: Scene, *, epochs: int) -> None:
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
     area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if canvas.height >= 5 else 0))
-    right = float(max(view.total_steps - 1, 1))
+    right = float(max(view.total_steps, 1))
     tops = [extent[1] for pyramid in (past, plan) if (extent := pyramid.extent(0.0, right))]
     low, high = nice_range(0.0, max(tops, default=1.0), steps=2)
     frame = Frame(left=0.0, right=right, low=low, high=high)
@@ -57,4 +57,4 @@ def lr_figures(scene: Scene) -> Row:
 
 def _rate_at(scene: Scene, step: float) -> float:
     steps, rates = scene.view.planned_lr()
-    return next((rate for at, rate in zip(steps, rates, strict=True) if at >= step), rates[-1])
+    return next((rate for at, rate in zip(steps, rates, strict=True) if at > step), rates[-1])

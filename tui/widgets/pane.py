@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Protocol, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -17,8 +17,15 @@ from tui.format import fit
 from tui.glyphs import Glyphs
 from tui.scene import Scene
 
-STYLES = ("text", "dim", "faint", "border", "title", "accent", "train", "raw", "test", "good", "warn", "bad", "key")
-"""The words that rows use for colours; the style sheet gives each one its colour."""
+
+class PaletteOwner(Protocol):
+    """The application, as far as panes know it.
+
+    Attributes:
+        palette: Styles by the words that rows use (`tui.themes.STYLES`).
+    """
+
+    palette: dict[str, Style]
 
 
 class Pane(Widget, can_focus=True):
@@ -28,14 +35,12 @@ class Pane(Widget, can_focus=True):
     bytes of the cells that really changed.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"pane--{name}" for name in STYLES}
     ALLOW_SELECT = False
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
         self._rows: list[Row] = []
         self._strips: list[Strip] = []
-        self._palette: dict[str, Style] = {}
         self._scene: Scene | None = None
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
@@ -74,13 +79,12 @@ class Pane(Widget, can_focus=True):
         """One line, as Textual asks for it."""
         if y < len(self._strips):
             return self._strips[y]
-        return Strip([Segment(" " * self.size.width, self._style("text"))], self.size.width)
+        return Strip([Segment(" " * self.size.width, self._palette()["text"])], self.size.width)
 
-    def notify_style_update(self) -> None:
-        """The theme has changed: all colours with it."""
-        super().notify_style_update()
-        self._palette.clear()
+    def recolour(self) -> None:
+        """The palette has changed: all cells with it."""
         self._strips = [self._strip(row) for row in self._rows]
+        self.refresh()
 
     def on_resize(self, event: Resize) -> None:
         """Fill the new size at once."""
@@ -125,14 +129,13 @@ class Pane(Widget, can_focus=True):
         rows.append([(glyphs.corners[2] + line + glyphs.corners[3], edge)])
         return rows
 
-    def _style(self, name: str) -> Style:
-        if name not in self._palette:
-            self._palette[name] = self.get_component_rich_style(f"pane--{name}")
-        return self._palette[name]
+    def _palette(self) -> dict[str, Style]:
+        return cast(PaletteOwner, self.app).palette
 
     def _strip(self, row: Row) -> Strip:
         # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.
-        return Strip([Segment(text, self._style(name)) for text, name in row if text])
+        palette = self._palette()
+        return Strip([Segment(text, palette[name]) for text, name in row if text])
 
 
 def _cut(row: Row, width: int) -> Row:
