@@ -78,7 +78,13 @@ def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: C
 
 
 def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_config: Config, tmp_path: Path) -> None:
-    config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 40})})
+    # No evaluation of an epoch: a pause in the middle of one would rightly refuse another.
+    config = folder_config.model_copy(
+        update={
+            "train": folder_config.train.model_copy(update={"epochs": 40}),
+            "eval": folder_config.eval.model_copy(update={"every_epochs": 1000}),
+        }
+    )
     run = open_new_run(config, tmp_path)
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 1)
