@@ -36,7 +36,9 @@ def install_stop_handlers(stop: Callable[[str, int], None]) -> None:
     def handle(received: int, _frame: FrameType | None) -> None:
         code = SIGNAL_CODES[signal.Signals(received)]
         if seen:
-            os._exit(code)
+            # By the signal itself: whoever started us sees that nothing was tidied up, the terminal included.
+            signal.signal(received, signal.SIG_DFL)
+            os.kill(os.getpid(), received)
         seen.add(received)
         stop(signal.Signals(received).name, code)
 

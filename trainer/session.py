@@ -24,6 +24,7 @@ from trainer.run.status import RunState
 from trainer.system_monitor import SystemMonitor
 
 _PROGRESS_EVERY_S = 0.25
+_EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
 _SAVE_TIMEOUT_S = 120.0
 
@@ -56,6 +57,8 @@ class TrainingSession:
         self._on_demand = False
         self._evaluating: float | None = None
         self._saved_step = -1
+        self._split = ""
+        self._shown_evaluation_s = 0.0
         self._last_progress = ("", 0.0)
         self._handlers: dict[type[Command], Callable[[Any], str]] = {
             cmd.Pause: self._pause,
@@ -111,6 +114,7 @@ class TrainingSession:
             StopRequested: When a command asks for the end.
         """
         self._evaluating = evaluating
+        self._show_evaluation(evaluating)
         while (command := self._commands.take()) is not None:
             self._handle(command)
         if self._paused and not self._on_demand:
@@ -129,7 +133,16 @@ class TrainingSession:
 
     def evaluating(self, split: str) -> None:
         """An evaluation begins."""
+        self._split = split
+        self._shown_evaluation_s = time.monotonic()
         self._state(RunState.EVALUATING, split)
+
+    def _show_evaluation(self, share: float | None) -> None:
+        """Say how far a long evaluation is."""
+        now = time.monotonic()
+        if share is not None and now - self._shown_evaluation_s >= _EVALUATION_EVERY_S:
+            self._shown_evaluation_s = now
+            self._state(RunState.EVALUATING, self._split, round(share, 3))
 
     def training(self) -> None:
         """Training goes on."""

@@ -255,3 +255,17 @@ def test_ctrl_c_saves_and_exits_130_without_a_dashboard(tmp_path: Path) -> None:
     assert view.finish is not None
     assert view.finish.exit_code == 130
     assert view.checkpoints[-1].step == view.step
+
+
+def test_a_second_signal_leaves_at_once_and_still_gives_the_terminal_back(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        # While PyTorch is imported nothing can act on the first signal yet.
+        terminal.wait_for("loading PyTorch", 30)
+        launcher = launcher_of(terminal)
+        launcher.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        launcher.send_signal(signal.SIGTERM)
+        assert code_of(terminal) == 143
+        assert b"\x1b[?1049l" in terminal.raw
+    assert view_of(run_of(runs)).finish is None

@@ -41,8 +41,11 @@ def state_row(scene: Scene) -> Row:
     word = next(iter(scene.pending.values()), "") or scene.state.value
     if scene.state is RunState.PAUSED and not scene.pending:
         word = f"paused {fmt.clock(view.state_since)}"
+    if scene.state is RunState.EVALUATING:
+        share = f" {view.state_fraction:.0%}" if view.state_fraction is not None else ""
+        word += f" {view.state_detail}{share}" if not scene.pending else share
     style = "accent" if scene.pending else STATE_STYLES.get(scene.state, "accent")
-    extra = "  exporting" if view.exporting else ""
+    extra = f"  exporting {view.exporting.fraction:.0%}" if view.exporting else ""
     return [(f"{scene.glyphs.dot} ", style), (word + extra, style), (" ", "text")]
 
 
