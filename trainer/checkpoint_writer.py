@@ -103,9 +103,12 @@ class CheckpointWriter:
             digest = write_checkpoint(path, job.checkpoint)
             self._folder.publish(step, best=job.best, pinned=job.pinned)
             size = path.stat().st_size
-        except (OSError, CheckpointError) as error:
-            self._log.publish(CheckpointFailed(step=step, error=str(error)))
-            return str(error)
+        except Exception as error:  # noqa: BLE001 - this thread must live: without it nothing is saved any more
+            problem = (
+                str(error) if isinstance(error, (OSError, CheckpointError)) else f"{type(error).__name__}: {error}"
+            )
+            self._log.publish(CheckpointFailed(step=step, error=problem))
+            return problem
         self._log.publish(
             CheckpointSaved(
                 step=step, path=f"{self._folder.path.name}/{path.name}", size_bytes=size, sha256=digest,

@@ -60,6 +60,12 @@ class ExportChild:
         if problem:
             self._publish(ExportFailed(error=problem))
             return
+        try:
+            self._run(step)
+        except OSError as error:
+            self._publish(ExportFailed(error=f"the export process could not be started: {error}"))
+
+    def _run(self, step: int) -> None:
         command = [sys.executable, "-m", "trainer", "export", str(self._run_dir.path), "--which", str(step), "--events"]
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._run_dir.log.open("ab"))

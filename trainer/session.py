@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
@@ -153,9 +153,13 @@ class TrainingSession:
         """Keep the tables of the newest evaluation beside the run, on another thread."""
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
-            self._tables.submit(
-                write_tables, evaluation, self.trainer.data.dataset.classes, self._run.run_dir.evaluation
-            )
+            classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation
+            self._tables.submit(write_tables, evaluation, classes, folder).add_done_callback(self._tables_written)
+
+    def _tables_written(self, written: Future[None]) -> None:
+        error = written.exception()
+        if error is not None:
+            self.publish(Warned(message=f"{self._run.run_dir.evaluation}: tables not written: {error}"))
 
     # Life -------------------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,10 @@ class SystemMonitor:
             self._awake.wait()
             readings: dict[str, float] = {}
             for reader in self._readers:
-                readings |= reader()
+                try:
+                    readings |= reader()
+                except (psutil.Error, RuntimeError, OSError):
+                    continue  # a reading that fails is left out; the pane says what it has
             if not self._stopped.is_set():
                 self._publish(readings)
 

@@ -27,7 +27,7 @@ class Observer(Protocol):
     """Called on the writer's thread for every event after it was appended."""
 
     def observe(self, record: Record) -> None:
-        """Take one record; an OSError counts as a failed append."""
+        """Take one record. What it raises is reported in memory and stops nothing."""
 
 
 class MemoryTee:
@@ -166,18 +166,24 @@ class EventLog:
         try:
             while self._rest:
                 self._rest = self._rest[os.write(self._fd, self._rest) :]
-            while batch:
-                for observer in self._observers:
-                    observer.observe(batch[0][0])
-                batch.pop(0)
         except OSError as error:
             self._report(str(error))
             return False
         self._failure = ""
+        self._observe(batch)
         dropped, self._dropped = self._dropped, 0
         if dropped:
             self.publish(Gap(dropped_events=dropped))
         return True
+
+    def _observe(self, batch: list[tuple[Record, bytes]]) -> None:
+        # What an observer keeps is made from the log and can be made again; the log itself must go on.
+        for record, _ in batch:
+            for observer in self._observers:
+                try:
+                    observer.observe(record)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._report(f"{type(observer).__name__}: {error}")
 
     def _report(self, error: str) -> None:
         if error == self._failure:
