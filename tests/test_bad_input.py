@@ -180,3 +180,20 @@ def test_without_arguments_the_shipped_configurations_are_listed(run: Run) -> No
     assert code == 0
     for name in ("digits", "cifar", "cifar-accurate", "cifar-tutorial", "cifar-cpu", "finetune"):
         assert f"r18-tui {name}\n" in printed
+
+
+def test_a_path_with_an_equals_sign_is_no_override(run: Run, tmp_path: Path) -> None:
+    code, printed = run("show", "--plain", str(tmp_path / "lr=1" / "run"))
+    assert code == 2
+    assert "lr=1/run: no run of this name" in printed
+
+
+def test_escape_codes_in_names_never_reach_the_terminal(run: Run, make_folder: FolderMaker) -> None:
+    root = make_folder()
+    (root / "train" / "red" / "\x1b]0;owned\x07.png").write_text("no image")
+    code, printed = run(
+        "digits", *TINY, "train.epochs=1", "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"
+    )
+    assert code == 0
+    assert "cannot read" in printed
+    assert "\x1b" not in printed

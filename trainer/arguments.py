@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from trainer.config_loader import load_config
 from trainer.errors import ConfigError
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.run.store import find_run
+
+_OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*=")
+"""A path may hold a `=` too, but has a slash or a dash before it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Tokens:
 
 def split_overrides(argv: Sequence[str]) -> Tokens:
     """Take `group.key=value` tokens out of a command line."""
-    overrides = [token for token in argv if "=" in token and not token.startswith("-")]
+    overrides = [token for token in argv if _OVERRIDE.match(token)]
     return Tokens([token for token in argv if token not in overrides], overrides)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ FORMAT_VERSION = 1
 _SUFFIX = ".safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A snapshot of a run.
 
@@ -185,15 +186,21 @@ class CheckpointFolder:
             raise CheckpointError(f"{self.path}: no checkpoint {which!r}; steps there: {there}")
         return path
 
-    def newest_valid(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that is whole, and why newer ones were passed over."""
-        problems: list[str] = []
+    def newest_valid(self) -> tuple[Checkpoint | None, dict[int, str]]:
+        """The newest checkpoint that is whole, and why newer ones (by step) were passed over."""
+        problems: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
                 return read_checkpoint(self.at(step)), problems
             except CheckpointError as error:
-                problems.append(str(error))
+                problems[step] = str(error)
         return None, problems
+
+    def set_aside(self, steps: Iterable[int]) -> None:
+        """Rename damaged checkpoints, so that rotation does not take them for the newest good ones."""
+        for step in steps:
+            path = self.at(step)
+            path.replace(path.with_suffix(".damaged"))
 
     def _pinned(self) -> set[str]:
         try:

@@ -16,7 +16,7 @@ from trainer.run.events import CheckpointFailed, CheckpointSaved
 _SPARE_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
     checkpoint: Checkpoint
     pinned: bool

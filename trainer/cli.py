@@ -12,6 +12,7 @@ from trainer.errors import EXIT_USAGE, R18Error
 from trainer.headless import install_stop_handlers, run_headless
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
+from trainer.run.text import literal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,5 +59,5 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def complain(error: R18Error) -> int:
     """Explain an error on standard error."""
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write(literal(str(error), keep="\n") + "\n")
     return error.exit_code or EXIT_USAGE

@@ -16,10 +16,14 @@ from trainer.run import events as ev
 from trainer.run.event_log import MemoryTee
 from trainer.run.events import Record, decode, number
 from trainer.run.status import RunState
+from trainer.run.text import literal
 from trainer.run.view import RunView
 
 LINE_EVERY_S = 10.0
 _POLL_S = 0.2
+
+DOUBLED_S = 2.0
+"""A signal that comes again within this time is the same one on another way, not a second request."""
 
 SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal.SIGHUP: EXIT_SIGHUP}
 """What the process exits with when a signal has stopped it and the state is saved."""
@@ -31,33 +35,38 @@ def install_stop_handlers(stop: Callable[[str, int], None]) -> None:
     Args:
         stop: Called with the signal's name and the exit code; must be safe in a signal handler.
     """
-    seen: set[int] = set()
+    first_s: list[float] = []
 
     def handle(received: int, _frame: FrameType | None) -> None:
         code = SIGNAL_CODES[signal.Signals(received)]
-        if seen:
+        if first_s and (received == signal.SIGHUP or time.monotonic() - first_s[0] < DOUBLED_S):
+            return  # schedulers signal the launcher and us, and the launcher passes its own on: that is one request
+        if first_s:
             # By the signal itself: whoever started us sees that nothing was tidied up, the terminal included.
             signal.signal(received, signal.SIG_DFL)
             os.kill(os.getpid(), received)
-        seen.add(received)
+        first_s.append(time.monotonic())
         stop(signal.Signals(received).name, code)
 
     for handled in SIGNAL_CODES:
         signal.signal(handled, handle)
 
 
-def run_headless(thread: TrainingThread, tee: MemoryTee, out: TextIO | None = None) -> int:
+def run_headless(
+    thread: TrainingThread, tee: MemoryTee, out: TextIO | None = None, *, view: RunView | None = None
+) -> int:
     """Print what happens until the training thread ends.
 
     Args:
         thread: Started or about to be.
         tee: Of the run's log, from its first event.
         out: Instead of standard output.
+        view: What has happened before the tee, where the run was shown in another way until now.
 
     Returns:
         The exit code.
     """
-    reporter = Reporter(out or sys.stdout)
+    reporter = Reporter(out or sys.stdout, view)
     while True:
         alive = thread.alive
         for line in tee.read():
@@ -73,9 +82,9 @@ def run_headless(thread: TrainingThread, tee: MemoryTee, out: TextIO | None = No
 class Reporter:
     """Writes lines about a run. Lines that nobody can read any more (a closed pipe) are dropped."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, view: RunView | None = None) -> None:
         self._out = out
-        self._view = RunView()
+        self._view = view or RunView()
         self._last_line_s = time.monotonic()
         self._last_detail = ""
 
@@ -141,7 +150,7 @@ class Reporter:
     def _say(self, text: str) -> None:
         self._last_line_s = time.monotonic()
         try:
-            self._out.write(text + "\n")
+            self._out.write(literal(text, keep="\n") + "\n")
             self._out.flush()
         except (BrokenPipeError, ValueError, OSError):
             # Whoever read us has left; the log has everything.

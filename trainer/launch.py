@@ -13,7 +13,7 @@ import socket
 import threading
 import traceback
 
-from trainer.errors import EXIT_OK, R18Error, exit_code_of
+from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, Stop
 from trainer.run.events import Failed, Heartbeat, Opened
@@ -34,7 +34,7 @@ class TrainingThread:
     def __init__(self, run: OpenRun, *, hold_open: bool) -> None:
         self.run = run
         self.commands = CommandQueue()
-        self.exit_code = EXIT_OK
+        self.exit_code = EXIT_FAILED
         self._held = threading.Event()
         if hold_open:
             self._held.set()
@@ -72,7 +72,12 @@ class TrainingThread:
         return not self._begun or self._thread.is_alive()
 
     def stop(self, reason: str = "stopped", exit_code: int = EXIT_OK) -> None:
-        """Ask the trainer to save and end. Safe in a signal handler."""
+        """Ask the trainer to save and end. Safe in a signal handler.
+
+        A signal's code also releases a run that is held open, even when its end then fails.
+        """
+        if exit_code != EXIT_OK:
+            self.release()
         self.commands.send(Stop(reason=reason, exit_code=exit_code))
 
     def release(self) -> None:
@@ -103,8 +108,10 @@ class TrainingThread:
 
     def _fail(self, error: BaseException) -> int:
         log_traceback(self.run.run_dir, error)
-        latest = self.run.run_dir.checkpoints / "latest"
-        checkpoint = latest.read_text().strip() if latest.is_file() else ""
+        try:
+            checkpoint = (self.run.run_dir.checkpoints / "latest").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            checkpoint = ""
         code = exit_code_of(error)
         self.run.log.publish(
             Failed(

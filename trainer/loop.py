@@ -120,7 +120,7 @@ class Trainer:
         """
         before = self.stopwatch.switch("evaluate")
         self.hooks.evaluating(split)
-        begun = time.perf_counter()
+        begun_s = self.stopwatch.of("evaluate")
         result = evaluate(
             self.state.model,
             self.data.dataset.splits[split],
@@ -138,7 +138,7 @@ class Trainer:
                 split=split, epoch=round(self.state.step / self.state.schedule.steps_per_epoch, 4), step=self.state.step,
                 loss=result.loss, accuracy=result.accuracy, accuracy_tta=result.accuracy_tta, correct=result.correct,
                 counts=result.counts, confused_with=result.confused_with, best=best, trigger=trigger,
-                seconds=round(time.perf_counter() - begun, 3),
+                seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
             )
         )  # fmt: skip
         self.hooks.measured(split, result)

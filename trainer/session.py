@@ -13,6 +13,7 @@ from typing import Any
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
+from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.loop import Trainer
@@ -151,6 +152,7 @@ class TrainingSession:
 
     def measured(self, split: str, evaluation: Evaluation) -> None:
         """Keep the tables of the newest evaluation beside the run, on another thread."""
+        self._evaluating = None
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
             classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation
@@ -167,7 +169,13 @@ class TrainingSession:
         checkpoint = None
         if self._run.resume:
             checkpoint, problems = self._folder.newest_valid()
-            for problem in problems:
+            if problems and checkpoint is None:
+                raise CheckpointError(
+                    "every checkpoint of this run is damaged, so it cannot go on:\n" + "\n".join(problems.values())
+                    + "\nStart a new run with the same configuration: r18-tui " + str(self._run.run_dir.config)
+                )  # fmt: skip
+            self._folder.set_aside(problems)
+            for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
         built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
         self._trainer = built.trainer
@@ -197,9 +205,7 @@ class TrainingSession:
     def _end(self, reason: str, code: int) -> None:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
-            if self._saved_step != self.trainer.state.step:
-                self.save()
-            self._writer.flush(_SAVE_TIMEOUT_S)
+            self._save_for_good()
             self.trainer.batches.close()
         step, epoch = self._position()
         self._finished = True
@@ -207,6 +213,23 @@ class TrainingSession:
         if reason == "completed":
             self._stay_open()
             self._exporter.wait()
+
+    def _save_for_good(self) -> None:
+        """Leave no run without its last state on the disk.
+
+        Raises:
+            DiskError: When it cannot be written, at a second attempt either.
+        """
+        step = self.trainer.state.step
+        problem = "not saved yet"
+        if self._saved_step == step:
+            problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
+        for _ in range(2):
+            if not problem:
+                return
+            self.save()
+            problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
+        raise DiskError(f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint")
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
@@ -221,6 +244,9 @@ class TrainingSession:
                 except StopRequested:
                     self._exporter.cancel()
                     return
+                except R18Error as error:
+                    # The run itself is complete; what was asked for afterwards cannot turn it into a failed one.
+                    self._ack(command, str(error))
 
     def _close(self) -> None:
         if self._monitor is not None:
@@ -298,7 +324,8 @@ class TrainingSession:
         finally:
             self._on_demand = False
             self._evaluating = None
-        self._state(RunState.FINISHED if self._finished else RunState.PAUSED if self._paused else RunState.TRAINING)
+            # Also when it was stopped: a run that has ended must not end up as "evaluating".
+            self._state(RunState.FINISHED if self._finished else RunState.PAUSED if self._paused else RunState.TRAINING)
         return ""
 
     def _export(self, command: cmd.Export) -> str:

@@ -108,9 +108,10 @@ def _nvml(uuid: Any) -> list[Reader]:
         return []
 
     def temperature() -> float:
-        modern = getattr(pynvml, "nvmlDeviceGetTemperatureV", None)  # replaces the other in CUDA 14
-        read = modern or pynvml.nvmlDeviceGetTemperature
-        return float(read(handle, pynvml.NVML_TEMPERATURE_GPU))
+        try:
+            return float(pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU))
+        except (AttributeError, pynvml.NVMLError):  # older bindings or drivers; CUDA 14 drops the other one
+            return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
 
     sources: dict[str, Callable[[], float]] = {
         "utilization_pct": lambda: float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),

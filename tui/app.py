@@ -170,6 +170,7 @@ class DashboardApp(App[int]):
         """The terminal is gone: leave the screen; the run stops at its next step and saves."""
         self.hung_up = True
         if self.port.thread is not None:
+            self.port.thread.release()
             self.port.thread.stop("SIGHUP", EXIT_SIGHUP)
         self.exit(EXIT_SIGHUP)
 

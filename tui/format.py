@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from datetime import datetime
 
 from rich.cells import cell_len
+
+from trainer.run.text import literal as literal
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -74,11 +75,6 @@ def count(value: float) -> str:
 def clock(unix_s: float) -> str:
     """Local time of day."""
     return datetime.fromtimestamp(unix_s).strftime("%H:%M:%S")
-
-
-def literal(text: str) -> str:
-    """Text from disk, made safe to draw: control and formatting characters become `?`, so none of them is obeyed."""
-    return "".join("?" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else char for char in text)
 
 
 def fit(text: str, width: int) -> str:

@@ -12,6 +12,7 @@ from trainer.launch import TrainingThread, log_traceback
 from trainer.open_run import OpenRun
 from trainer.run.event_log import LogFollower
 from trainer.run.store import RunDir
+from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
@@ -32,8 +33,6 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     """
     thread = TrainingThread(run, hold_open=True)
     port = live_port(thread)
-    # Taken before the first event, for the headless lines after a crash of the dashboard.
-    tee = run.log.tee()
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
     install_stop_handlers(thread.stop)
@@ -49,9 +48,10 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
             f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback. Training goes on here:\n"
         )
         thread.release()
-        run_headless(thread, tee)
+        run_headless(thread, run.log.tee(), view=_folded(run.run_dir))
     thread.join()
-    sys.stdout.write("\n".join([*([remark] if remark else []), *summary(_folded(run.run_dir), run.run_dir)]) + "\n")
+    lines = [*([remark] if remark else []), *summary(_folded(run.run_dir), run.run_dir)]
+    sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
     return thread.exit_code
 
 

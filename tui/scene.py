@@ -53,7 +53,7 @@ class Scene:
 
     def planned_pyramid(self) -> Pyramid:
         """The whole learning-rate schedule, the user's edits included."""
-        key = f"planned {self.view.lr_edits}"
+        key = f"planned {self.view.total_steps} {self.view.lr_edits}"
         if key in self.pyramids:
             return self.pyramids[key]
         series = Series()

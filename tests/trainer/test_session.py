@@ -221,6 +221,51 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Confi
     assert view_of(run).step == 8
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    for path in run.checkpoints.glob("step-*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    thread = train(folder_config, tmp_path, resume=run)
+    failure = view_of(run).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert "every checkpoint of this run is damaged" in failure.error
+    assert events_of(run, ev.Resumed) == [], "the history is still there"
+
+
+def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.checkpoint_writer import CheckpointWriter
+
+    def full(self: CheckpointWriter, checkpoint: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(CheckpointWriter, "_check_space", full)
+    thread = train(folder_config, tmp_path)
+    view = view_of(thread.run.run_dir)
+    assert thread.exit_code == 75
+    assert view.finish is None
+    assert view.failure is not None
+    assert "could not be saved: No space left on device" in view.failure.error
+
+
+def test_evaluating_once_more_after_the_end_works_with_val_and_test(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train", "val", "test"))
+    run = open_new_run(
+        make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), tmp_path / "runs"
+    )
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
+    measure = cmd.Evaluate()
+    thread.commands.send(measure)
+    view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
+    assert view.acknowledged[measure.command_id].ok
+    assert [(e.split, e.trigger) for e in view.evaluations[-2:]] == [("val", "key"), ("test", "key")]
+
+
 def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))

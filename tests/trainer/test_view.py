@@ -129,3 +129,12 @@ def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
     text = " | ".join(note.text for note in view.notes)
     for part in ("3 unreadable", "disk full", "export failed: no", "evaluate: busy", "4 groups", "EIO", "careful"):
         assert part in text
+
+
+def test_a_record_with_the_wrong_content_is_counted_and_passed_over() -> None:
+    view = fold(
+        opened(), started(), ev.StateChanged(state="levitating"),
+        ev.Steps(first_step=1, loss=[1.0, 0.9], accuracy=[0.5], lr=[], images=1, seconds=1.0), ev.Warned(message="after"),
+    )  # fmt: skip
+    assert view.bad_records == 2
+    assert view.notes[-1].text == "after"

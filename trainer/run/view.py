@@ -84,6 +84,7 @@ class RunView:
     notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
     acknowledged: dict[str, ev.Acknowledged] = field(default_factory=dict)
     nonfinite_steps: int = 0
+    bad_records: int = 0
     _rate: deque[tuple[int, int, float]] = field(default_factory=deque)
 
     def apply(self, record: Record) -> None:
@@ -94,7 +95,11 @@ class RunView:
         self.last_time = record.time
         handler = _HANDLERS.get(type(record.event))
         if handler is not None:
-            handler(self, record.event, record.time)
+            try:
+                handler(self, record.event, record.time)
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError):
+                # A line of the right kind with the wrong content: damaged or made by somebody else.
+                self.bad_records += 1
 
     # What the screen asks for -----------------------------------------------------------------------------------------
 
@@ -149,8 +154,9 @@ class RunView:
         steps = sum(entry[0] for entry in self._rate)
         left = max(self.total_steps - self.step, 0)
         last = self.last_evaluation
-        epochs_left = left / max(self.started.steps_per_epoch, 1)
-        return left * seconds / max(steps, 1) + epochs_left * (last.seconds if last else 0.0)
+        every = int(self.opened.config.get("eval", {}).get("every_epochs", 1)) if self.opened else 1
+        evaluations_left = left / max(self.started.steps_per_epoch * every, 1)
+        return left * seconds / max(steps, 1) + evaluations_left * (last.seconds if last else 0.0)
 
     def lr_factor_at(self, step: float) -> float:
         """Product of the user's factors in force at a step, counted from 1."""

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.canvas import Row
-from tui.format import fit
+from tui.format import fit, literal
 from tui.glyphs import Glyphs
 from tui.scene import Scene
 
@@ -135,7 +135,8 @@ class Pane(Widget, can_focus=True):
     def _strip(self, row: Row) -> Strip:
         # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.
         palette = self._palette()
-        return Strip([Segment(text, palette[name]) for text, name in row if text])
+        # Whatever a row holds may be from disk, and Textual passes control characters on.
+        return Strip([Segment(literal(text), palette[name]) for text, name in row if text])
 
 
 def _cut(row: Row, width: int) -> Row:
