@@ -16,12 +16,12 @@ from torch import nn
 
 import trainer
 from trainer.checkpoint import Checkpoint
-from trainer.choices import choose_numerics, first_of
+from trainer.choices import choose_numerics
 from trainer.config import Config
 from trainer.data.augment import Augment
-from trainer.data.batches import Plan, build_batches
+from trainer.data.batches import Batch, Plan, build_batches
 from trainer.data.build import PreparedData, prepare_data, worker_count
-from trainer.data.dataset import Progress
+from trainer.data.dataset import Progress, Split
 from trainer.device import choose_device, describe_device
 from trainer.errors import CheckpointError, ConfigError
 from trainer.loop import Hooks, Trainer
@@ -82,7 +82,14 @@ def build_trainer(
         choices = dict(checkpoint.meta["choices"])
         numerics = Numerics(precision=choices["precision"], channels_last=choices["channels_last"])
     else:
-        numerics, timings = choose_numerics(config, model, augment, first_of(batches.epoch(0, 0)), progress)
+        numerics, timings = choose_numerics(
+            config,
+            model,
+            augment,
+            lambda: _trial_batch(data.dataset.splits["train"], plan, device),
+            progress,
+            device=device,
+        )
         choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
     model = numerics.lay_out_model(model)
     optimizer = build_optimizer(model, config.optim)
@@ -95,6 +102,12 @@ def build_trainer(
         stopwatch=Stopwatch(), last_save=time.monotonic(),
     )  # fmt: skip
     return Built(trainer=loop, choices=choices, warnings=warnings)
+
+
+def _trial_batch(split: Split, plan: Plan, device: torch.device) -> Batch:
+    """The first batch of the run, decoded here: worker processes are not started for a trial."""
+    batches = build_batches(split, plan, device, workers=0, epochs=1)
+    return next(iter(batches.epoch(0, 0)))
 
 
 def plan_of(config: Config, num_images: int) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,13 @@ class _Timing:
 
 
 def choose_numerics(
-    config: Config, model: nn.Module, augment: Augment, batch: Batch, progress: Progress
+    config: Config,
+    model: nn.Module,
+    augment: Augment,
+    first_batch: Callable[[], Batch],
+    progress: Progress,
+    *,
+    device: torch.device,
 ) -> tuple[Numerics, dict[str, Any]]:
     """Take what is configured, and time the rest.
 
@@ -49,15 +55,17 @@ def choose_numerics(
         config: `run.precision` and `run.channels_last` may be `auto`.
         model: On the device; left as it is.
         augment: Of the run.
-        batch: The first batch of the run.
+        first_batch: Makes the first batch of the run; called only when something is open.
         progress: Told what is being timed; may raise to cancel.
+        device: That trains.
 
     Returns:
         The choice, and the measured milliseconds a step of each candidate (empty when nothing was open).
     """
-    candidates = _candidates(config, batch.labels_N.device)
+    candidates = _candidates(config, device)
     if len(candidates) == 1:
         return candidates[0], {}
+    batch = first_batch()
     timings: list[_Timing] = []
     for number, numerics in enumerate(candidates):
         detail, share = f"timing {describe(numerics)}", number / len(candidates)
@@ -66,6 +74,10 @@ def choose_numerics(
         # A precision that changes the first loss cannot be trusted, however fast it is.
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
+    if device.type == "cuda":
+        # The trial's memory is not training's: neither its peak nor its cache.
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     fastest = min(timings, key=lambda timing: timing.step_s)
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
 
@@ -73,11 +85,6 @@ def choose_numerics(
 def describe(numerics: Numerics) -> str:
     """A candidate in words."""
     return f"{numerics.precision} {'channels_last' if numerics.channels_last else 'contiguous'}"
-
-
-def first_of(batches: Iterable[Batch]) -> Batch:
-    """The first batch of a source."""
-    return next(iter(batches))
 
 
 class _Trial:

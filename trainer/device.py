@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ def driver_version() -> str | None:
 
 
 def _why_no_cuda() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it"
     built = torch.version.cuda
     if built is None:
         return f"torch {torch.__version__} is built without CUDA: install a CUDA build of torch (https://pytorch.org/get-started)"

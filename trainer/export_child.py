@@ -25,6 +25,7 @@ class ExportChild:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._cancelled = False
+        self._lock = threading.Lock()
 
     @property
     def running(self) -> bool:
@@ -50,9 +51,10 @@ class ExportChild:
 
     def cancel(self) -> None:
         """End an export that is under way."""
-        self._cancelled = True
-        if self._process is not None:
-            self._process.terminate()
+        with self._lock:
+            self._cancelled = True
+            if self._process is not None:
+                self._process.terminate()
         self.wait(5.0)
 
     def _main(self, step: int, await_checkpoint: Callable[[], str]) -> None:
@@ -70,9 +72,13 @@ class ExportChild:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._run_dir.log.open("ab"))
             environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
-            )
+            with self._lock:
+                if self._cancelled:
+                    self._publish(ExportFailed(error="stopped"))
+                    return
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+                )
             self._follow(stack.enter_context(self._process))
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:

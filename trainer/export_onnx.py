@@ -33,7 +33,7 @@ from trainer.evaluate import evaluate
 from trainer.model import build_model
 from trainer.run.atomic import sync_folder, write_atomically
 from trainer.run.event_log import EventLog
-from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, encode
+from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
 from trainer.run.store import RunDir, RunLock, find_run
 from trainer.step import Numerics
 
@@ -98,6 +98,13 @@ def export_run(run_dir: RunDir, *, which: str, data_root: Path | None, publish: 
     checkpoint = read_checkpoint(path)
     config = _config_of(checkpoint, data_root)
     subject = _Subject.of(checkpoint, config, lambda stage, _: publish(ExportProgress(stage=stage, fraction=0.1)))
+    same_data = subject.dataset.fingerprint == checkpoint.meta["fingerprint"]
+    if not same_data:
+        publish(
+            Warned(
+                message="the images are not those that the run was trained with; the accuracy is of what is there now"
+            )
+        )
     publish(ExportProgress(stage="measuring in fp32", fraction=0.2))
     measured = _measure(subject, publish)
     temporary = run_dir.export / ".model.onnx.tmp"
@@ -109,7 +116,16 @@ def export_run(run_dir: RunDir, *, which: str, data_root: Path | None, publish: 
         sync_folder(run_dir.export)
     finally:
         temporary.unlink(missing_ok=True)
-    facts = parity | measured | {"checkpoint": path.name, "checkpoint_sha256": checkpoint.digest(), "size_bytes": size}
+    facts = (
+        parity
+        | measured
+        | {
+            "same_data": same_data,
+            "checkpoint": path.name,
+            "checkpoint_sha256": checkpoint.digest(),
+            "size_bytes": size,
+        }
+    )
     write_atomically(run_dir.export / "parity.json", json.dumps(facts, indent=2).encode() + b"\n")
     return Exported(
         step=checkpoint.step, path="export/model.onnx", size_bytes=size, max_abs_diff=parity["max_abs_diff"],
@@ -164,7 +180,11 @@ def _publishing(run_dir: RunDir, arguments: argparse.Namespace, publish: Publish
     except R18Error as error:
         publish(ExportFailed(error=str(error)))
         raise
-    except Exception as error:
+    except OSError as error:
+        publish(ExportFailed(error=f"cannot be written: {error}"))
+        raise ExportError(f"{run_dir.export}: cannot be written: {error}") from error
+    except BaseException as error:
+        # Ctrl-C too: the log must not end in the middle of an export.
         publish(ExportFailed(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
         raise
 
@@ -177,6 +197,8 @@ def _print_event(event: Event) -> None:
 def _say(event: Event) -> None:
     if isinstance(event, ExportProgress):
         sys.stdout.write(f"{event.fraction:4.0%}  {event.stage}\n")
+    elif isinstance(event, Warned):
+        sys.stdout.write(f"      {event.message}\n")
     elif isinstance(event, Exported):
         accuracy = f", {event.split} accuracy {event.accuracy:.2%}" if event.accuracy is not None else ""
         sys.stdout.write(

@@ -87,7 +87,6 @@ class TrainingSession:
                 reason, code = "completed", 0
             except StopRequested as stop:
                 reason, code = stop.reason, stop.exit_code
-                self._exporter.cancel()
             self._end(reason, code)
             return code
         finally:
@@ -206,13 +205,14 @@ class TrainingSession:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
             self._save_for_good()
-            self.trainer.batches.close()
         step, epoch = self._position()
         self._finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
         if reason == "completed":
             self._stay_open()
-            self._exporter.wait()
+            while not self._exporter.wait(_PAUSE_TICK_S):
+                if isinstance(self._commands.take(), cmd.Stop):
+                    return  # _close cancels it
 
     def _save_for_good(self) -> None:
         """Leave no run without its last state on the disk.
@@ -252,6 +252,8 @@ class TrainingSession:
         if self._monitor is not None:
             self._monitor.stop()
         self._exporter.cancel()
+        if self._trainer is not None:
+            self._trainer.batches.close()
         self._tables.shutdown()
         self._writer.close()
 

@@ -82,7 +82,7 @@ def _show_parser() -> argparse.ArgumentParser:
 def _welcome(arguments: argparse.Namespace) -> int:
     """Without a configuration: what there is to start with."""
     from trainer.config_loader import shipped_names
-    from trainer.run.store import list_runs, read_holder
+    from trainer.run.store import is_live, list_runs
 
     lines = [
         "r18-tui trains ResNet-18 in a live terminal dashboard. Start with: r18-tui digits",
@@ -93,7 +93,7 @@ def _welcome(arguments: argparse.Namespace) -> int:
     runs = list_runs(arguments.runs_dir)
     if runs:
         lines += ["", f"runs in {arguments.runs_dir} (newest first):"]
-        lines += [f"  {run.path}{'  live' if read_holder(run) else ''}" for run in runs[:10]]
+        lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
         lines.append(f"look at one with: r18-tui show {runs[0].path}")
     sys.stdout.write("\n".join([*lines, "", "r18-tui --help has the rest"]) + "\n")
     return 0

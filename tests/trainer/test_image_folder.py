@@ -121,6 +121,16 @@ def test_pictures_are_turned_flattened_and_cropped(tmp_path: Path) -> None:
     assert (decode(tmp_path / "grey.png") == 77).all()
 
 
+def test_sixteen_bit_grey_keeps_its_greys(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    decoded = Decoder(image_size=8, crop_pct=1.0)(tmp_path / "deep.png")
+    assert (decoded[..., 0] == values // 257).all()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="no known scale"):
+        Decoder(image_size=8, crop_pct=1.0)(tmp_path / "float.tiff")
+
+
 def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "exact.png")

@@ -11,7 +11,7 @@ import pytest
 from trainer.errors import RunError
 from trainer.run.events import EpochEnded, Evaluated, Record, Resumed
 from trainer.run.results_csv import COLUMNS, ResultsCsv
-from trainer.run.store import RunDir, RunLock, create_run, find_run, list_runs, read_holder
+from trainer.run.store import RunDir, RunLock, create_run, find_run, is_live, list_runs, read_holder
 
 
 def test_a_run_is_private_and_never_overwritten(tmp_path: Path) -> None:
@@ -28,7 +28,9 @@ def test_a_folder_that_is_no_folder_is_explained(tmp_path: Path) -> None:
 
 def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
+    assert not is_live(run)
     lock = RunLock.take(run)
+    assert is_live(run)
     assert (read_holder(run) or {})["pid"] == os.getpid()
     with pytest.raises(RunError, match=f"live already, trained by process {os.getpid()}"):
         RunLock.take(run)
@@ -47,6 +49,7 @@ def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
     assert result.returncode == -9
     assert read_holder(run) is not None
+    assert not is_live(run)
     RunLock.take(run).release()
 
 

@@ -107,9 +107,11 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
     if data.kind == "imagefolder":
         decoder = Decoder(image_size=data.image_size, crop_pct=data.crop_pct)
         root = Path(data.root).expanduser()
-        # A validation split that was cut from the training images lies among them.
+        # A validation split that was cut from the training images lies among them: which ones depends on the unreadable
+        # files that were left out, so these must be found again.
+        train = Keep.STREAM if data.val_fraction else Keep.LAZY
         dataset = load_image_folder(
-            root, decoder=decoder, keep=lambda name: Keep.LAZY if name == "train" else Keep.RESIDENT, progress=progress
+            root, decoder=decoder, keep=lambda name: train if name == "train" else Keep.RESIDENT, progress=progress
         )
     else:
         dataset, _ = load_dataset(data, torch.device("cpu"), progress)

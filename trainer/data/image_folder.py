@@ -167,6 +167,14 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode.startswith("I"):
+        # Pillow would clip 16-bit grey at 255 and show white.
+        grey = np.asarray(image, dtype=np.int64)
+        image = Image.fromarray(
+            (grey.clip(0, 65535) // 257).astype(np.uint8) if grey.max() > 255 else grey.astype(np.uint8)
+        )
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

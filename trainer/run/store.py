@@ -187,6 +187,21 @@ class RunLock:
             os.pwrite(self._fd, content, 0)
 
 
+def is_live(run_dir: RunDir) -> bool:
+    """Whether some process holds a run. A killed one leaves its name in the file and no lock."""
+    try:
+        fd = os.open(run_dir.trainer, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
     """Who trains a run: pid, host, boot_id and start time; None when nobody says so."""
     try:
