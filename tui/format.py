@@ -60,11 +60,6 @@ def gib(size_bytes: float | None, digits: int = 1) -> str:
     return "—" if size_bytes is None else f"{size_bytes / 2**30:.{digits}f}"
 
 
-def megabytes(size_bytes: float) -> str:
-    """Bytes as `89.6 MB`."""
-    return f"{size_bytes / 1e6:.1f} MB"
-
-
 def count(value: float) -> str:
     """A large number in short: `11.2 M`, `45.0 k`, `812`."""
     if value >= 1e6:
@@ -88,12 +83,3 @@ def fit(text: str, width: int) -> str:
             text = text[:-1]
         text, length = text + "…", length + 1
     return text + " " * (width - length)
-
-
-def fit_end(text: str, width: int) -> str:
-    """As `fit`, but the end of the text is kept: for paths."""
-    if cell_len(text) <= width:
-        return fit(text, width)
-    while cell_len(text) > max(width - 1, 0):
-        text = text[1:]
-    return fit("…" + text, width)

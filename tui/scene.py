@@ -19,7 +19,7 @@ class Scene:
     """Read by panes while they draw; changed by the application between drawings, on the same thread.
 
     Attributes:
-        now: Unix seconds of this drawing; frozen while the run is paused or over.
+        now: Unix seconds of this drawing.
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
         pending: Words for what was asked for and not yet answered, by action.

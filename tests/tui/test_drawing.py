@@ -66,7 +66,6 @@ def test_text_from_disk_cannot_move_the_cursor() -> None:
 @given(st.text(max_size=40), st.integers(0, 30))
 def test_fit_is_exact_for_any_text(text: str, width: int) -> None:
     assert cell_len(fmt.fit(fmt.literal(text), width)) == width
-    assert cell_len(fmt.fit_end(fmt.literal(text), width)) == width
 
 
 @settings(deadline=None)

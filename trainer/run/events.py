@@ -99,7 +99,7 @@ class Steps(Event):
         lr: Learning rate of each step.
         images: Images in these steps.
         seconds: Time these steps took, without pauses, evaluations and saves.
-        budget: Seconds of the run so far by activity: data, compute, evaluate, save.
+        budget: Seconds since the last start or resume by activity: data, compute, evaluate, save.
     """
 
     kind: ClassVar[str] = "steps"

@@ -312,7 +312,7 @@ class RunView:
         )
 
     def _log_failed(self, event: ev.LogFailed, time: float) -> None:
-        self._note(time, "error", f"the event log cannot be written: {event.error}")
+        self._note(time, "error", f"the log or a table made from it cannot be written: {event.error}")
 
     def _failed(self, event: ev.Failed, time: float) -> None:
         self.failure = event
