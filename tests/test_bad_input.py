@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,6 +121,36 @@ def test_a_runs_folder_that_cannot_be_written_is_explained(run: Run, tmp_path: P
     assert code == 2
     assert "cannot keep runs here" in printed
     assert "--runs-dir" in printed
+
+
+def test_a_runs_folder_on_a_read_only_mount_is_explained(tmp_path: Path) -> None:
+    """In a mount namespace of its own, since permission bits stop nobody who is root."""
+    mount = f"mount -t tmpfs -o ro none {shlex.quote(str(tmp_path))}"
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*unshare, mount], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs a Linux that lets users mount")
+    command = shlex.join(
+        [sys.executable, "-m", "tui.cli", "digits", "--headless", "--runs-dir", str(tmp_path / "runs")]
+    )
+    result = subprocess.run([*unshare, f"{mount} && exec {command}"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert f"{tmp_path}/runs: cannot keep runs here: Read-only file system" in result.stderr
+    assert "--runs-dir" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_settings_for_a_command_that_trains_nothing_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("show", "export"):
+        code, printed = run(command, "latest", "train.epochs=3")
+        assert code == 2
+        assert f"train.epochs=3: {command} takes no settings" in printed
+    with pytest.raises(SystemExit) as leaving:
+        run("train.epochs=3")
+    assert leaving.value.code == 2
+    assert "CONFIG is missing" in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_is_explained_and_left_alone(run: Run, folder_config: Config, tmp_path: Path) -> None:

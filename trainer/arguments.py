@@ -36,6 +36,12 @@ def split_overrides(argv: Sequence[str]) -> Tokens:
     return Tokens([token for token in argv if token not in overrides], overrides)
 
 
+def refuse_overrides(tokens: Tokens, command: str) -> None:
+    """Raises ConfigError when a command that trains nothing was given `group.key=value` tokens."""
+    if tokens.overrides:
+        raise ConfigError(f"{tokens.overrides[0]}: {command} takes no settings; only a training run does")
+
+
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a training run."""
     parser.add_argument(

@@ -7,6 +7,7 @@ by name would be wrong somewhere. The choice is recorded and reused by a resume.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from trainer.config import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.data.dataset import Progress
+from trainer.errors import is_out_of_memory
 from trainer.optim import build_optimizer
 from trainer.step import Numerics, TrainStep
 
@@ -61,16 +63,27 @@ def choose_numerics(
 
     Returns:
         The choice, and the measured milliseconds a step of each candidate (empty when nothing was open).
+
+    Raises:
+        RuntimeError: Out of memory, when no candidate fits; one that does not fit is passed over.
     """
     candidates = _candidates(config, device)
     if len(candidates) == 1:
         return candidates[0], {}
     batch = first_batch()
     timings: list[_Timing] = []
+    too_large: Exception | None = None
     for number, numerics in enumerate(candidates):
-        detail, share = f"timing {describe(numerics)}", number / len(candidates)
-        trial = _Trial(config, model, augment, batch, numerics, lambda d=detail, s=share: progress(d, s))  # type: ignore[misc]
-        timing = trial.time(give_up_s=_HOPELESS * min((t.probe_s for t in timings), default=math.inf))
+        poll = functools.partial(progress, f"timing {describe(numerics)}", number / len(candidates))
+        hopeless_s = _HOPELESS * min((t.probe_s for t in timings), default=math.inf)
+        try:
+            timing = _Trial(config, model, augment, batch, numerics, poll).time(give_up_s=hopeless_s)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Its frames would keep the copy that did not fit.
+            too_large = error.with_traceback(None)
+            continue
         # A precision that changes the first loss cannot be trusted, however fast it is.
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
@@ -78,6 +91,8 @@ def choose_numerics(
         # The trial's memory is not training's: neither its peak nor its cache.
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+    if not timings and too_large is not None:
+        raise too_large
     fastest = min(timings, key=lambda timing: timing.step_s)
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
 

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trainer.arguments import add_export_arguments, add_train_arguments, open_run, split_overrides
+from trainer.arguments import add_export_arguments, add_train_arguments, open_run, refuse_overrides, split_overrides
 from trainer.errors import EXIT_USAGE, R18Error
 from trainer.headless import install_stop_handlers, run_headless
 from trainer.launch import TrainingThread
@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     tokens = split_overrides(argv)
     try:
         if tokens.rest[:1] == ["export"]:
+            refuse_overrides(tokens, "export")
             parser = argparse.ArgumentParser(prog="python -m trainer export", description="Export a run to ONNX.")
             add_export_arguments(parser)
             return run_export(parser.parse_args(tokens.rest[1:]))

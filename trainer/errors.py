@@ -10,7 +10,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RESUMABLE = 75
-"""Stopped, but a resume can go on (disk full, out of memory): EX_TEMPFAIL of sysexits.h."""
+"""Stopped, but a resume can go on once the disk has room again: EX_TEMPFAIL of sysexits.h."""
 EXIT_SIGHUP = 129
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
@@ -64,6 +64,12 @@ class DiskError(R18Error):
 
 class ExportError(R18Error):
     """The exported model was not proven equal to the trained one, or could not be written."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether host or device memory ran out; torch raises a type of its own on CUDA only, so the words decide."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -13,7 +13,7 @@ import socket
 import threading
 import traceback
 
-from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
+from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of, is_out_of_memory
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, Stop
 from trainer.run.events import Failed, Heartbeat, Opened
@@ -123,6 +123,7 @@ class TrainingThread:
 
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
+        self.run.lock.mark_ended()
         while self._held.is_set() and not isinstance(self.commands.take(timeout=0.5), Stop):
             continue
 
@@ -136,7 +137,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, R18Error):
         return str(error)
     text = " ".join(str(error).split())[:300]
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
+    if is_out_of_memory(error):
         return f"out of memory: {text}. Halve the micro-batch with train.grad_accum_steps=2, or lower data.batch_size"
     return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
 

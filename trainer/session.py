@@ -205,10 +205,13 @@ class TrainingSession:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
             self._save_for_good()
+        if reason != "completed":
+            self._exporter.cancel()  # before the end, so that nothing is logged behind it
         step, epoch = self._position()
         self._finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
         if reason == "completed":
+            self._run.lock.mark_ended()
             self._stay_open()
             while not self._exporter.wait(_PAUSE_TICK_S):
                 if isinstance(self._commands.take(), cmd.Stop):

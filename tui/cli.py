@@ -6,8 +6,12 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tui.foreign import foreign_packages
+
+if TYPE_CHECKING:
+    from trainer.arguments import Tokens
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,24 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     tokens = split_overrides(argv)
     try:
-        return _dispatch(tokens.rest, tokens.overrides)
+        return _dispatch(tokens)
     except R18Error as error:
         return complain(error)
     finally:
         gc.enable()
 
 
-def _dispatch(rest: list[str], overrides: list[str]) -> int:
-    command = rest[0] if rest else ""
-    if command == "show":
-        return _show(_show_parser().parse_args(rest[1:]))
-    if command == "export":
-        return _export(rest[1:])
+def _dispatch(tokens: Tokens) -> int:
+    command = tokens.rest[0] if tokens.rest else ""
+    if command in ("show", "export"):
+        from trainer.arguments import refuse_overrides
+
+        refuse_overrides(tokens, command)
+        return (_show if command == "show" else _export)(tokens.rest[1:])
     parser = _train_parser()
-    arguments = parser.parse_args(rest)
+    arguments = parser.parse_args(tokens.rest)
     if arguments.config is None and arguments.resume is None:
+        if tokens.overrides or arguments.headless or arguments.name:
+            parser.error("CONFIG is missing; for example: r18-tui digits")
         return _welcome(arguments)
-    return _train(arguments, overrides)
+    return _train(arguments, tokens.overrides)
 
 
 def _train_parser() -> argparse.ArgumentParser:
@@ -111,10 +118,11 @@ def _export(rest: list[str]) -> int:
     return run_export(parser.parse_args(rest))
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _show(rest: list[str]) -> int:
     from trainer.run.store import find_run
     from tui.run_app import print_report, show_recorded
 
+    arguments = _show_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir)
     from tui.terminal import is_terminal
 

@@ -40,6 +40,20 @@ def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
     RunLock.take(run).release()
 
 
+def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "r")
+    lock = RunLock.take(run)
+    before = read_holder(run) or {}
+    lock.mark_ended()
+    assert read_holder(run) == before | {"ended": True}
+    with pytest.raises(
+        RunError, match=rf"has ended, but its dashboard is still open in process {os.getpid()} .* with q"
+    ):
+        RunLock.take(run)
+    lock.release()
+    assert read_holder(run) is None
+
+
 def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
     code = (

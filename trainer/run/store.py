@@ -149,6 +149,8 @@ class RunLock:
     def __init__(self, run_dir: RunDir, fd: int) -> None:
         self._path = run_dir.trainer
         self._fd = fd
+        self._holder = _identity()
+        self._fill(orjson.dumps(self._holder))
 
     @classmethod
     def take(cls, run_dir: RunDir) -> RunLock:
@@ -168,9 +170,11 @@ class RunLock:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RunError(f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}") from error
             raise RunError(_taken(run_dir)) from None
-        lock = cls(run_dir, fd)
-        lock._fill(orjson.dumps(_identity()))
-        return lock
+        return cls(run_dir, fd)
+
+    def mark_ended(self) -> None:
+        """Note that the run has ended, though its screen is still open; others are told so when they ask for it."""
+        self._fill(orjson.dumps(self._holder | {"ended": True}))
 
     def release(self) -> None:
         """Let others write; safe to call twice."""
@@ -203,7 +207,7 @@ def is_live(run_dir: RunDir) -> bool:
 
 
 def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
-    """Who trains a run: pid, host, boot_id and start time; None when nobody says so."""
+    """Who holds a run: pid, host, boot_id, start time, and `ended` where it is over; None when nobody says so."""
     try:
         holder = orjson.loads(run_dir.trainer.read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -219,6 +223,11 @@ def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:
 def _taken(run_dir: RunDir) -> str:
     holder = read_holder(run_dir) or {}
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    if holder.get("ended"):
+        return (
+            f"{run_dir.path}: this run has ended, but its dashboard is still open in {who}; "
+            f"leave it with q, or with: kill -TERM {holder.get('pid', 'PID')}"
+        )
     return (
         f"{run_dir.path}: this run is live already, trained by {who}; "
         f"watch it with: r18-tui show {run_dir.path}   or stop it with: kill -TERM {holder.get('pid', 'PID')}"

@@ -71,7 +71,8 @@ class Pane(Widget, can_focus=True):
             if old != new:
                 self._strips[y] = self._strip(new)
                 start, end = _changed_cells(old, new, width)
-                changed.append(Region(start, y, end - start, 1))
+                if start < end:
+                    changed.append(Region(start, y, end - start, 1))
         if changed:
             self.refresh(*changed)
 
@@ -177,11 +178,13 @@ def _cells(row: Row) -> list[tuple[str, str]]:
 
 
 def _changed_cells(old: Row, new: Row, width: int) -> tuple[int, int]:
-    """First changed cell, and the one after the last."""
+    """First changed cell, and the one after the last; equal where two rows only cut the same cells differently."""
     before, after = _cells(old), _cells(new)
     if len(before) != len(after):
         return 0, width
     different = [x for x, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    if not different:
+        return 0, 0
     start, end = different[0], different[-1] + 1
     # Never start or end inside a wide character.
     while start > 0 and not after[start][0]:

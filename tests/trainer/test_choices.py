@@ -1,0 +1,107 @@
+"""The timed choice of precision and memory format: what is chosen, what is passed over, and that nothing is disturbed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.conftest import ConfigMaker
+from trainer import choices
+from trainer.choices import choose_numerics
+from trainer.config import Config
+from trainer.data.augment import Augment, Normalize
+from trainer.data.batches import Batch
+from trainer.model import build_model
+from trainer.step import Numerics
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(make_config: ConfigMaker) -> Config:
+    return make_config("run.precision=auto", "run.channels_last=auto")
+
+
+def choose(config: Config) -> tuple[Numerics, dict[str, float], list[str]]:
+    """The choice, its timings, and what was said on the way."""
+    said: list[str] = []
+    model = build_model(config.model, 10, config.run.seed)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    augment = Augment(config=config.data, normalize=Normalize.of([0.5] * 3, [0.5] * 3, CPU), seed=config.run.seed)
+    rows = torch.arange(8)
+    pixels = (torch.arange(8 * 8 * 8 * 3).view(8, 8, 8, 3) % 251).to(torch.uint8)
+    batch = Batch(pixels, rows, rows, rows, rows)
+    numerics, timings = choose_numerics(
+        config, model, augment, lambda: batch, lambda detail, _: said.append(detail), device=CPU
+    )
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), f"the trial changed {name}"
+    return numerics, timings, said
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, outcome: dict[tuple[str, bool], tuple[float, float] | Exception]) -> None:
+    """Let each candidate take these seconds a step at this loss, or fail."""
+
+    def time(trial: choices._Trial, *, give_up_s: float) -> choices._Timing:
+        numerics = trial._numerics
+        result = outcome[numerics.precision, numerics.channels_last]
+        if isinstance(result, Exception):
+            raise result
+        step_s, loss = result
+        return choices._Timing(numerics, step_s, step_s if step_s <= give_up_s else math.inf, loss)
+
+    monkeypatch.setattr(choices._Trial, "time", time)
+
+
+def test_candidates_are_really_timed_and_the_model_is_left_alone(config: Config) -> None:
+    numerics, timings, said = choose(config)
+    assert "fp32 channels_last" in timings or "fp32 contiguous" in timings
+    assert min(timings, key=lambda name: timings[name]) == choices.describe(numerics)
+    assert all(milliseconds > 0 for milliseconds in timings.values())
+    assert set(said) == {f"timing {p} {layout}" for p in ("fp32", "bf16") for layout in ("channels_last", "contiguous")}
+
+
+def test_what_is_configured_is_not_timed(make_config: ConfigMaker) -> None:
+    numerics, timings, said = choose(make_config("run.precision=fp32", "run.channels_last=false"))
+    assert (numerics, timings, said) == (Numerics(precision="fp32", channels_last=False), {}, [])
+
+
+def test_a_fast_precision_with_another_loss_is_not_trusted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(
+        monkeypatch,
+        {
+            ("fp32", True): (0.2, 2.3), ("fp32", False): (0.3, 2.3),
+            ("bf16", True): (0.1, 3.9), ("bf16", False): (0.15, 2.31),
+        },
+    )  # fmt: skip
+    numerics, timings, _ = choose(config)
+    assert numerics == Numerics(precision="bf16", channels_last=False)
+    assert "bf16 channels_last" not in timings
+
+
+def test_a_candidate_that_does_not_fit_into_memory_is_passed_over(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    pretend(
+        monkeypatch,
+        {("fp32", True): full, ("fp32", False): full, ("bf16", True): (0.2, 2.3), ("bf16", False): MemoryError()},
+    )
+    numerics, timings, _ = choose(config)
+    assert numerics == Numerics(precision="bf16", channels_last=True)
+    assert timings == {"bf16 channels_last": 200.0}
+
+
+def test_when_nothing_fits_the_shortage_is_what_is_reported(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    pretend(monkeypatch, {(p, layout): full for p in ("fp32", "bf16") for layout in (True, False)})
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        choose(config)
+
+
+def test_another_error_of_a_trial_is_not_hidden(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {("fp32", True): RuntimeError("expected 3 channels, got 4")})
+    with pytest.raises(RuntimeError, match="expected 3 channels"):
+        choose(config)
