@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.running import STARTED
@@ -24,6 +25,10 @@ TINY = (
     "eval.batch_size=64",
 )
 """Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""
+
+needs_exporter = pytest.mark.skipif(
+    tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2]) < (2, 9), reason="export needs torch 2.9"
+)
 
 FolderMaker = Callable[..., Path]
 ConfigMaker = Callable[..., Config]

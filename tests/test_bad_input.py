@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, FolderMaker
+from tests.conftest import TINY, FolderMaker, needs_exporter
 from tests.running import train
 from trainer import device as devices
 from trainer.config import Config
@@ -161,10 +161,18 @@ def test_a_corrupt_checkpoint_is_explained_and_left_alone(run: Run, folder_confi
     code, printed = run("digits", *TINY, f"model.init_from={latest}")
     assert code == 2
     assert "damaged" in printed
+    assert latest.read_bytes() == spoilt
+
+
+@needs_exporter
+def test_a_corrupt_checkpoint_is_not_exported(run: Run, folder_config: Config, tmp_path: Path) -> None:
+    source = train(folder_config, tmp_path / "runs").run.run_dir
+    latest = max(source.checkpoints.glob("step-*"))
+    latest.write_bytes(latest.read_bytes()[:5000])
     code, printed = run("export", str(source.path))
     assert code == 2
     assert "damaged" in printed
-    assert latest.read_bytes() == spoilt
+    assert not list(source.export.iterdir())
 
 
 def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Config, tmp_path: Path) -> None:

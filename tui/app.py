@@ -27,7 +27,7 @@ from tui.glyphs import choose_glyphs
 from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen
 from tui.source import Port
-from tui.themes import DARK, THEMES, palette, theme_for
+from tui.themes import THEMES, colours_beside, palette, theme_for
 from tui.widgets.key_bar import KeyBar
 
 _PUMP_S = 0.05
@@ -94,7 +94,7 @@ class DashboardApp(App[int]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Colours of the themes that are not our own."""
-        return DARK
+        return colours_beside(self.current_theme)
 
     def _theme_changed(self, _theme: Theme) -> None:
         self.palette = palette(self.get_css_variables())

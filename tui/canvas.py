@@ -35,7 +35,7 @@ class Canvas:
                     self._dots[y][x + offset] = 0
 
     def dot(self, x: int, y: int, style: str) -> None:
-        """Set a dot.
+        """Set a dot. A cell has one colour, so the first dot of another style clears the dots before it.
 
         Args:
             x: From 0 to 2 * width - 1.
@@ -44,8 +44,10 @@ class Canvas:
         """
         column, row = x // 2, y // 4
         if 0 <= column < self.width and 0 <= row < self.height:
+            if self._styles[row][column] != style:
+                self._styles[row][column] = style
+                self._dots[row][column] = 0
             self._dots[row][column] |= _BITS[y % 4][x % 2]
-            self._styles[row][column] = style
 
     def rows(self) -> list[Row]:
         """The lines, neighbours of one style joined into one run."""

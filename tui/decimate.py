@@ -74,6 +74,13 @@ class Pyramid:
         empty = (bounds[:-1] == bounds[1:]) | ~np.isfinite(lows)
         return np.where(empty, np.nan, lows), np.where(empty, np.nan, highs)
 
+    def last(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The newest value of each column, as its lowest and highest: what a smoothed curve is drawn from."""
+        bounds = np.searchsorted(self._x[: self._count], edges)
+        newest = self._lows[0][np.maximum(bounds[1:] - 1, 0)]
+        values = np.where((bounds[:-1] == bounds[1:]) | ~np.isfinite(newest), np.nan, newest)
+        return values, values
+
     def extent(self, left: float, right: float) -> tuple[float, float] | None:
         """Lowest and highest finite value between two positions; None when there is none."""
         lows, highs = self.columns(np.array([left, np.nextafter(right, np.inf)]))

@@ -80,9 +80,18 @@ class Area:
         return self.x + column, self.row_of(frame, value) // 4
 
 
-def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style: str) -> None:
-    """Draw a series: a vertical stroke from lowest to highest in each dot column, joined to its neighbours."""
-    lows, highs = pyramid.columns(area.edges(frame))
+def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style: str, *, thin: bool = False) -> None:
+    """Draw a series: a vertical stroke from lowest to highest in each dot column, joined to its neighbours.
+
+    Args:
+        canvas: To draw on.
+        area: Where on it.
+        frame: What part of the data.
+        pyramid: The series.
+        style: Of the line.
+        thin: One dot a column, at the newest value there; for a smoothed series, which has no spikes to lose.
+    """
+    lows, highs = (pyramid.last if thin else pyramid.columns)(area.edges(frame))
     filled = np.flatnonzero(~np.isnan(lows))
     if not len(filled):
         return

@@ -57,6 +57,11 @@ THEMES = (
 )
 
 
+def colours_beside(theme: Theme) -> dict[str, str]:
+    """The colours that go with a theme that is not our own."""
+    return ANSI if theme.ansi else DARK if theme.dark else LIGHT
+
+
 def palette(variables: dict[str, str]) -> dict[str, Style]:
     """The styles of the words of `STYLES` under a theme.
 

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.conftest import ConfigMaker, FolderMaker
+from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
 from tests.running import events_of, start, train, wait_for
 from trainer import export_onnx
 from trainer.config import Config
@@ -21,10 +21,6 @@ from trainer.open_run import open_new_run
 from trainer.run import commands as cmd
 from trainer.run.events import Exported, ExportFailed
 from trainer.run.store import RunDir
-
-needs_exporter = pytest.mark.skipif(
-    tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2]) < (2, 9), reason="export needs torch 2.9"
-)
 
 
 @pytest.fixture

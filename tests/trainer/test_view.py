@@ -131,6 +131,25 @@ def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
         assert part in text
 
 
+def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> None:
+    def saved(step: int, *, pinned: bool = False, best: bool = False) -> ev.CheckpointSaved:
+        return ev.CheckpointSaved(
+            step=step, path=f"checkpoints/step-{step:08d}.safetensors", size_bytes=89_500_000, sha256="", pinned=pinned,
+            best=best, seconds=1.0,
+        )  # fmt: skip
+
+    view = fold(
+        opened(), started(), saved(1), saved(2), saved(3, pinned=True), saved(4), ev.Warned(message="careful"), saved(5),
+        saved(6), saved(7, best=True),
+    )  # fmt: skip
+    assert [note.text for note in view.notes if note.text != "careful"] == [
+        f"saved step-{step:08d} (89.5 MB, verified{pinned})"
+        for step, pinned in ((2, ""), (3, ", pinned"), (4, ""), (6, ""), (7, ""))
+    ]
+    assert [mark.step for mark in view.marks] == [3, 7]
+    assert len(view.checkpoints) == 7
+
+
 def test_a_record_with_the_wrong_content_is_counted_and_passed_over() -> None:
     view = fold(
         opened(), started(), ev.StateChanged(state="levitating"),

@@ -22,6 +22,7 @@ from tui.app import DashboardApp
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
 from tui.source import EventSource, Port
+from tui.widgets.curves import LossPane
 
 App = tuple[DashboardApp, Pilot[int]]
 
@@ -311,8 +312,6 @@ async def test_a_changed_figure_refreshes_a_few_cells(dashboard: Dashboard, monk
 async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
     dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tui.widgets.curves import LossPane
-
     def broken(self: LossPane, *_: object) -> None:
         raise RuntimeError("the pane is broken")
 
@@ -327,6 +326,23 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
         await crash()
     assert isinstance(apps[0].crash, RuntimeError)
     assert "the pane is broken" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("theme", "train"), [("dark", "#5fb3f9"), ("light", "#005fb8"), ("ansi", "color(12)")])
+async def test_a_theme_colours_what_is_drawn(tmp_path: Path, theme: str, train: str) -> None:
+    port = Port(run_dir=RunDir(tmp_path), source=training_run(), control=Recorder())
+    app = DashboardApp(port, UiConfig.model_validate({"theme": theme}), clock=lambda: START + 30)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause(0.5)
+        styles = [segment.style for segment in app.query_one(LossPane).render_line(0)]
+    colours = {style.color.name for style in styles if style and style.color}
+    assert train in colours
+
+
+async def test_figures_that_do_not_fit_leave_whole(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, training_run(), size=(80, 24))
+    assert "best" in text
+    assert "…" not in "".join(text.splitlines()[:12])
 
 
 async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,23 @@ def test_a_single_spike_is_drawn_at_every_width(width: int, where: int) -> None:
     assert abs(seen[0] - area.cell_of(frame, where, 9.0)[0]) <= 1
 
 
+def test_a_smoothed_curve_is_one_dot_a_column_at_its_newest_value() -> None:
+    pyramid = pyramid_of([0.0, 8.0, 2.0, 3.0, math.nan, 5.0])
+    lows, highs = pyramid.last(np.array([0.0, 3.0, 4.0, 5.0, 6.0]))
+    assert lows.tolist()[:2] == [2.0, 3.0]
+    assert math.isnan(lows[2])
+    assert lows[3] == 5.0
+    assert np.array_equal(lows, highs, equal_nan=True)
+
+
+def test_a_cell_belongs_to_the_curve_drawn_last() -> None:
+    canvas = Canvas(1, 1)
+    for row in range(4):
+        canvas.dot(0, row, "raw")
+    canvas.dot(1, 0, "train")
+    assert canvas.rows() == [[("\u2808", "train")]]
+
+
 def test_a_pyramid_starts_again_when_points_were_dropped() -> None:
     series = series_of([1.0] * 400 + [50.0] * 100)
     pyramid = Pyramid()

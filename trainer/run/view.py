@@ -86,6 +86,7 @@ class RunView:
     nonfinite_steps: int = 0
     bad_records: int = 0
     _rate: deque[tuple[int, int, float]] = field(default_factory=deque)
+    _regular_save: Note | None = None
 
     def apply(self, record: Record) -> None:
         """Fold one record in."""
@@ -242,11 +243,15 @@ class RunView:
 
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
-        if event.pinned or event.best:
-            # The regular saves of every minute would bury the others.
+        asked_for = event.pinned or event.best
+        if asked_for:
             self.marks.append(Mark(event.step, "checkpoint", event.path))
-        pinned = ", pinned" if event.pinned else ""
-        self._note(time, "info", f"saved {event.path} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
+        elif self.notes and self.notes[-1] is self._regular_save:
+            # The regular saves of every minute would bury all else; the newest stands for those right before it.
+            self.notes.pop()
+        name, pinned = event.path.rpartition("/")[2].removesuffix(".safetensors"), ", pinned" if event.pinned else ""
+        self._note(time, "info", f"saved {name} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
+        self._regular_save = None if asked_for else self.notes[-1]
 
     def _checkpoint_failed(self, event: ev.CheckpointFailed, time: float) -> None:
         self._note(time, "error", f"checkpoint at step {event.step} not saved: {event.error}")

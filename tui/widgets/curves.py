@@ -62,7 +62,7 @@ class CurvePane(Pane):
         raw = scene.pyramid(self.name_of_curve)
         if scene.smoothing:
             draw_line(canvas, area, frame, raw, "raw")
-            draw_line(canvas, area, frame, scene.pyramid(f"~{self.name_of_curve}"), "train")
+            draw_line(canvas, area, frame, scene.pyramid(f"~{self.name_of_curve}"), "train", thin=True)
         else:
             draw_line(canvas, area, frame, raw, "train")
         steps, values = self.evaluated(scene)

@@ -114,7 +114,7 @@ class Pane(Widget, can_focus=True):
             bottom: In the lower border.
         """
         edge = "accent" if self.has_focus else "border"
-        right = _cut(right, max(width - 6 - min(cell_len(title), 14), 0))
+        right = _whole_figures(right, max(width - 6 - min(cell_len(title), 14), 0))
         right_width = sum(cell_len(text) for text, _ in right)
         title = fit(title, max(min(cell_len(title), width - 6 - right_width), 0)).rstrip()
         fill = max(width - 4 - cell_len(title) - (right_width + 2 if right else 0), 0)
@@ -125,6 +125,8 @@ class Pane(Widget, can_focus=True):
         for index in range(height - 2):
             inner = body[index] if index < len(body) else []
             rows.append([(glyphs.vertical + " ", edge), *_exact(inner, width - 4), (" " + glyphs.vertical, edge)])
+        while cell_len(bottom) > width - 6 and "  " in bottom:
+            bottom = bottom.rpartition("  ")[0]
         label = f"{glyphs.horizontal} {fit(bottom, width - 6).rstrip()} " if bottom else ""
         line = fit(label, cell_len(label)) + glyphs.horizontal * max(width - 2 - cell_len(label), 0)
         rows.append([(glyphs.corners[2] + line + glyphs.corners[3], edge)])
@@ -152,6 +154,16 @@ def _cut(row: Row, width: int) -> Row:
             break
         else:
             break
+    return kept
+
+
+def _whole_figures(row: Row, width: int) -> Row:
+    """As many of a row's figures as fit; a label whose figure does not fit goes with it."""
+    if sum(cell_len(text) for text, _ in row) <= width:
+        return row
+    kept = [run for end, run in enumerate(row) if sum(cell_len(text) for text, _ in row[: end + 1]) <= width]
+    while kept and kept[-1][1] == "dim":
+        kept.pop()
     return kept
 
 
