@@ -217,6 +217,53 @@ def test_another_top_level_trainer_is_named(run: Run, tmp_path: Path, monkeypatc
     assert "'trainer'" in printed
 
 
+def test_a_record_of_files_alone_gives_another_trainer_away(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "other_tool-1.0.dist-info"
+    info.mkdir()
+    (info / "RECORD").write_text("other/__init__.py,sha256=x,1\ntui/__init__.py,sha256=x,1\n")
+    innocent = tmp_path / "innocent-1.0.dist-info"
+    innocent.mkdir()
+    (innocent / "RECORD").write_text("innocent/trainer/__init__.py,sha256=x,1\ntui_tools/__init__.py,sha256=x,1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, printed = run("digits")
+    assert code == 2
+    assert "'other_tool'" in printed
+    assert "innocent" not in printed
+
+
+def test_a_configuration_that_a_run_was_not_started_with_is_refused_on_resume(
+    run: Run, folder_config: Config, tmp_path: Path
+) -> None:
+    source = train(folder_config, tmp_path / "runs").run.run_dir
+    code, printed = run("cifar", "--resume", "latest")
+    assert code == 2
+    assert f"cifar: {source.path} was not started with it" in printed
+    assert "data.kind: 'imagefolder' in the run, 'cifar10' in the file" in printed
+    code, printed = run(str(source.config), "--resume", "latest", "train.epochs=3")
+    assert code == 0
+
+
+def test_runs_that_belong_to_somebody_else_are_passed_over(
+    run: Run, folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = train(folder_config, tmp_path / "runs").run.run_dir
+    (tmp_path / "runs" / "theirs").mkdir()
+    stat = Path.stat
+
+    def guarded(path: Path, **options: bool) -> object:
+        if "theirs" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", guarded)
+    code, printed = run()
+    assert code == 0
+    assert str(mine.path) in printed
+    assert "theirs" not in printed
+
+
 def test_without_arguments_the_shipped_configurations_are_listed(run: Run) -> None:
     code, printed = run()
     assert code == 0

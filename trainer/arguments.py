@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.config import default_runs_dir
 from trainer.config_loader import load_config
 from trainer.errors import ConfigError
-from trainer.open_run import OpenRun, open_for_resume, open_new_run
+from trainer.open_run import OpenRun, open_for_resume, open_new_run, refuse_other_config
 from trainer.run.store import find_run
 
 _OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*=")
@@ -87,8 +87,9 @@ def open_run(arguments: argparse.Namespace, overrides: list[str]) -> tuple[OpenR
     if arguments.resume is not None:
         if arguments.name:
             raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
-        # CONFIG is optional here and the run's own configuration wins, so `--resume` may have swallowed nothing.
         run_dir = find_run(arguments.resume, arguments.runs_dir)
+        if arguments.config is not None:
+            refuse_other_config(run_dir, load_config(arguments.config, overrides).config, arguments.config)
         return open_for_resume(run_dir, arguments.runs_dir, overrides), ""
     resolved = load_config(arguments.config, overrides)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""

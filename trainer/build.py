@@ -214,21 +214,27 @@ def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
         return
     then, now = checkpoint.meta["identity"], data.dataset.identity
     changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    detail = ", ".join(changed)
+    lines = [f"  {key}: {then.get(key, 'none')} -> {now.get(key, 'none')}" for key in changed if key != "classes"]
     if "classes" in changed:
         before, after = set(then.get("classes", "").split("\n")), set(now.get("classes", "").split("\n"))
         gone, new = sorted(before - after), sorted(after - before)
-        detail += f" (classes gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'})"
+        lines.append(f"  classes gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'}")
     raise CheckpointError(
-        f"the data are not those that the run began with; changed: {detail}. Put them back, or start a new run from "
-        f"these weights with model.init_from"
-    )
+        "the data are not those that the run began with:\n" + "\n".join(lines)
+        + "\nPut them back, or start a new run from these weights with model.init_from"
+    )  # fmt: skip
 
 
 def _build_model(config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]) -> nn.Module:
     model = build_model(config.model, len(data.dataset.classes), config.run.seed)
     if initial is not None:
         report = load_initial_weights(model, initial)
+        strange = [name for name in [*report.reshaped, *report.missing] if not name.startswith("fc.")]
+        if config.model.freeze == "backbone" and strange:
+            raise ConfigError(
+                f"model.freeze: backbone would freeze random weights: {initial.origin} has no {', '.join(strange[:3])} for "
+                f"stem {config.model.stem}; set model.stem as it was there, or model.freeze=none"
+            )
         warnings.append(f"{initial.origin}: {report}")
     apply_freeze(model, config.model.freeze)
     return model

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.run.atomic import sync_folder, write_atomically
 
 FORMAT = "r18-checkpoint"
@@ -107,7 +107,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and prove it whole.
 
     Raises:
-        CheckpointError: When it is missing, truncated, altered, of another format or of a newer version.
+        CheckpointError: When it is missing, unreadable, of another format or of a newer version.
+        DamagedCheckpointError: When it is truncated or altered.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -121,11 +122,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
+    except OSError as error:
+        # Not the file's fault, as far as one can know: it is neither called damaged nor set aside.
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DamagedCheckpointError(f"{path}: damaged: {error}") from error
     found = _digest(tensors, canonical)
     if found != header.get("sha256"):
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path}: damaged: its content has hash {found[:12]}, expected {header.get('sha256', '')[:12]}"
         )
     return Checkpoint(tensors, orjson.loads(canonical))
@@ -187,12 +191,17 @@ class CheckpointFolder:
         return path
 
     def newest_valid(self) -> tuple[Checkpoint | None, dict[int, str]]:
-        """The newest checkpoint that is whole, and why newer ones (by step) were passed over."""
+        """The newest checkpoint that is whole, and why newer ones (by step) were passed over.
+
+        Raises:
+            CheckpointError: When one cannot be read for another reason than damage; going on from an older one would
+                lose steps that are still there.
+        """
         problems: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
                 return read_checkpoint(self.at(step)), problems
-            except CheckpointError as error:
+            except DamagedCheckpointError as error:
                 problems[step] = str(error)
         return None, problems
 

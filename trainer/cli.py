@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from trainer.arguments import add_export_arguments, add_train_arguments, open_run, refuse_overrides, split_overrides
-from trainer.errors import EXIT_USAGE, R18Error
+from trainer.errors import EXIT_SIGINT, EXIT_USAGE, R18Error
 from trainer.headless import install_stop_handlers, run_headless
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
         return train_headless(run, remark)
     except R18Error as error:
         return complain(error)
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
 
 
 def train_headless(run: OpenRun, remark: str = "") -> int:

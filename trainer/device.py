@@ -30,7 +30,7 @@ def choose_device(wanted: str) -> torch.device:
             raise DeviceError(
                 f"run.device: {wanted} asked for; this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
             )
-        return torch.device("cuda", index)
+        return _tried(torch.device("cuda", index))
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("run.device: mps asked for, but this torch or machine has no Apple GPU; set run.device=cpu")
     return torch.device(wanted)
@@ -53,10 +53,23 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 def _automatic() -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        return _tried(torch.device("cuda", 0))
     if gpu_present():
         raise DeviceError(f"a GPU is here, but {_why_no_cuda()}. To train on the CPU all the same: run.device=cpu")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _tried(device: torch.device) -> torch.device:
+    """The device, once it has added two numbers: a torch without kernels for a GPU's generation finds it all the same."""
+    try:
+        torch.ones(1, device=device).add_(1).item()
+    except RuntimeError as error:
+        first_line = str(error).partition("\n")[0]
+        raise DeviceError(
+            f"{device}: torch {torch.__version__}, built for CUDA {torch.version.cuda}, cannot compute on it (driver "
+            f"{driver_version()}): {first_line}. Install a build of torch that supports this GPU, or set run.device=cpu"
+        ) from error
+    return device
 
 
 def gpu_present(dev: Path = Path("/dev")) -> bool:
@@ -88,7 +101,10 @@ def _why_no_cuda() -> str:
         return f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it"
     built = torch.version.cuda
     if built is None:
-        return f"torch {torch.__version__} is built without CUDA: install a CUDA build of torch (https://pytorch.org/get-started)"
+        return (
+            f"torch {torch.__version__} is built without CUDA (driver {driver_version() or 'none'}): install a build of torch "
+            f"for CUDA (https://pytorch.org/get-started)"
+        )
     driver = driver_version()
     if driver is None:
         return f"no NVIDIA driver answers (torch {torch.__version__} is built for CUDA {built}): look at nvidia-smi"

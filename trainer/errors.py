@@ -56,6 +56,10 @@ class CheckpointError(R18Error):
     exit_code = EXIT_USAGE
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint's content is not what was written."""
+
+
 class DiskError(R18Error):
     """The disk is full or cannot be written; the run can be resumed once that is mended."""
 

@@ -119,6 +119,7 @@ def write_tables(evaluation: Evaluation, classes: tuple[str, ...], folder: Path)
         per_class.append([name, count, correct, accuracy, classes[other] if other >= 0 else ""])
     confusion: list[list[object]] = [["true \\ predicted", *classes]]
     confusion += [[name, *row] for name, row in zip(classes, evaluation.confusion_KK.tolist(), strict=True)]
+    folder.mkdir(exist_ok=True)
     for name, rows in (("per_class.csv", per_class), ("confusion.csv", confusion)):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)

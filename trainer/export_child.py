@@ -11,9 +11,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
+import trainer
 from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, decode
 from trainer.run.store import RunDir
+
+_INSTALLED_IN = str(Path(trainer.__file__).parent.parent)
+_MAIN = """
+import sys
+sys.path[0:1] = []
+place = sys.argv.pop(1)
+if place not in sys.path:
+    sys.path.append(place)
+from trainer.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""`python -m trainer` without the working directory on the import path, where a user may have a `trainer.py`."""
 
 
 class ExportChild:
@@ -68,7 +82,9 @@ class ExportChild:
             self._publish(ExportFailed(error=f"the export process could not be started: {error}"))
 
     def _run(self, step: int) -> None:
-        command = [sys.executable, "-m", "trainer", "export", str(self._run_dir.path), "--which", str(step), "--events"]
+        command = [
+            sys.executable, "-c", _MAIN, _INSTALLED_IN, "export", str(self._run_dir.path), "--which", str(step), "--events",
+        ]  # fmt: skip
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._run_dir.log.open("ab"))
             environment = os.environ | {"PYTHONUNBUFFERED": "1"}

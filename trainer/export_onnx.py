@@ -7,6 +7,7 @@ produced wrong ResNets before (pytorch/pytorch#169178), so the comparison is not
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -28,8 +29,10 @@ from trainer.config_loader import build_config
 from trainer.data.augment import Normalize
 from trainer.data.build import load_held_out
 from trainer.data.dataset import DataSet, Split
-from trainer.errors import EXIT_OK, ExportError, R18Error
+from trainer.data.draws import epoch_order
+from trainer.errors import EXIT_OK, DataError, ExportError, R18Error
 from trainer.evaluate import evaluate
+from trainer.failures import explain, log_traceback
 from trainer.model import build_model
 from trainer.run.atomic import sync_folder, write_atomically
 from trainer.run.event_log import EventLog
@@ -97,7 +100,10 @@ def export_run(run_dir: RunDir, *, which: str, data_root: Path | None, publish: 
     path = CheckpointFolder(run_dir.checkpoints, keep=2).choose(which)
     checkpoint = read_checkpoint(path)
     config = _config_of(checkpoint, data_root)
-    subject = _Subject.of(checkpoint, config, lambda stage, _: publish(ExportProgress(stage=stage, fraction=0.1)))
+    subject = _Subject.of(
+        checkpoint, config,
+        lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
+    )  # fmt: skip
     same_data = subject.dataset.fingerprint == checkpoint.meta["fingerprint"]
     if not same_data:
         publish(
@@ -154,7 +160,10 @@ class _Subject:
         meta = checkpoint.meta
         model = build_model(config.model, len(meta["classes"]), config.run.seed)
         model.load_state_dict(checkpoint.group("model"))
-        dataset = load_held_out(config, progress)
+        try:
+            dataset = load_held_out(config, progress)
+        except DataError as error:
+            raise DataError(f"{error}\nWhere the folder has moved, give it with --data DIR") from error
         if list(dataset.classes) != meta["classes"]:
             raise ExportError(
                 f"{config.data.root}: its classes are not those that the run was trained on; give the folder with --data DIR"
@@ -166,12 +175,9 @@ class _Subject:
 
     def images(self) -> tuple[Tensor, int]:
         """Normalised real images (N, 3, S, S), held-out ones first, and how many of them are held-out."""
-        held_out = _first(self.dataset.splits[self.split], NUM_IMAGES)
-        missing = NUM_IMAGES - len(held_out)
-        pixels = [held_out]
-        if missing > 0:
-            pixels.append(_first(self.dataset.splits["train"], missing))
-        return self.normalize(torch.cat(pixels)).permute(0, 3, 1, 2).contiguous(), len(held_out)
+        held_out = _some(self.dataset.splits[self.split], NUM_IMAGES)
+        topped_up = _some(self.dataset.splits["train"], NUM_IMAGES - len(held_out))
+        return self.normalize(torch.stack(held_out + topped_up)).permute(0, 3, 1, 2).contiguous(), len(held_out)
 
 
 def _publishing(run_dir: RunDir, arguments: argparse.Namespace, publish: Publish) -> None:
@@ -183,9 +189,14 @@ def _publishing(run_dir: RunDir, arguments: argparse.Namespace, publish: Publish
     except OSError as error:
         publish(ExportFailed(error=f"cannot be written: {error}"))
         raise ExportError(f"{run_dir.export}: cannot be written: {error}") from error
+    except Exception as error:
+        # Exporters and runtimes fail with types of their own.
+        log_traceback(run_dir, error)
+        publish(ExportFailed(error=explain(error)))
+        raise ExportError(f"{run_dir.export}: {explain(error)}") from error
     except BaseException as error:
-        # Ctrl-C too: the log must not end in the middle of an export.
-        publish(ExportFailed(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+        # Ctrl-C: the log must not end in the middle of an export.
+        publish(ExportFailed(error=f"stopped ({type(error).__name__})"))
         raise
 
 
@@ -222,8 +233,18 @@ def _config_of(checkpoint: Checkpoint, data_root: Path | None) -> Config:
     return build_config(dict(checkpoint.meta["config"]), {}, "checkpoint", overrides)
 
 
-def _first(split: Split, count: int) -> Tensor:
-    return split.pixels(range(min(count, len(split)))).cpu()
+def _some(split: Split, count: int) -> list[Tensor]:
+    """Up to `count` images from all over a split, always the same ones.
+
+    In a folder the first images are all of one class. Files that training left out as unreadable are passed over here too.
+    """
+    images: list[Tensor] = []
+    for row in epoch_order(len(split), seed=0, epoch=0).tolist():
+        if len(images) >= count:
+            break
+        with contextlib.suppress(DataError):
+            images.append(split.pixels([row])[0].cpu())
+    return images
 
 
 def _measure(subject: _Subject, publish: Publish) -> dict[str, Any]:

@@ -7,18 +7,16 @@ dashboard's own workers would tie training to the life of a screen.
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import socket
 import threading
-import traceback
 
-from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of, is_out_of_memory
+from trainer.errors import EXIT_FAILED, EXIT_OK, exit_code_of
+from trainer.failures import explain, log_traceback
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, Stop
 from trainer.run.events import Failed, Heartbeat, Opened
 from trainer.run.status import HEARTBEAT_S
-from trainer.run.store import RunDir
 
 
 class TrainingThread:
@@ -130,25 +128,3 @@ class TrainingThread:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
             self.run.log.publish(Heartbeat())
-
-
-def explain(error: BaseException) -> str:
-    """One line that says what went wrong and what to do."""
-    if isinstance(error, R18Error):
-        return str(error)
-    text = " ".join(str(error).split())[:300]
-    if is_out_of_memory(error):
-        return f"out of memory: {text}. Halve the micro-batch with train.grad_accum_steps=2, or lower data.batch_size"
-    return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
-
-
-def log_traceback(run_dir: RunDir, error: BaseException) -> None:
-    """Append a traceback to the run's `log.txt`."""
-    text = io.StringIO()
-    traceback.print_exception(error, file=text)
-    try:
-        with run_dir.log.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
-    except OSError:
-        # The folder is gone or the disk is full; the error itself is still published.
-        return

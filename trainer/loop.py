@@ -38,8 +38,8 @@ _EPOCH_SAVE_AGE_S = 10.0
 """A save at an epoch's end is skipped when the last one is younger than this."""
 
 
-class NonFiniteLossError(R18Error):
-    """The loss is NaN or infinite; the weights are spoilt and not saved."""
+class DivergedError(R18Error):
+    """The loss or a weight is NaN or infinite; the weights are spoilt and not saved."""
 
 
 class Hooks(Protocol):
@@ -98,7 +98,7 @@ class Trainer:
 
         Raises:
             StopRequested: From `Hooks.poll`.
-            NonFiniteLossError: When the loss is not a number.
+            DivergedError: When the loss is not a number.
         """
         if self.state.evaluation_due:
             self._finish_epoch()
@@ -150,7 +150,7 @@ class Trainer:
         """Wait for the metrics of all steps done so far, and publish them.
 
         Raises:
-            NonFiniteLossError: When one of the losses is not a number.
+            DivergedError: When one of the losses is not a number.
         """
         self._collect(wait=True)
         if len(self.metrics):
@@ -194,7 +194,7 @@ class Trainer:
         for offset, loss in enumerate(window.losses):
             if not math.isfinite(loss):
                 step = window.first_step + offset
-                raise NonFiniteLossError(
+                raise DivergedError(
                     f"the loss became {loss} at step {step} (learning rate {window.lrs[offset]:g}); "
                     f"try a lower optim.lr, a longer schedule.warmup, or train.max_grad_norm=1.0"
                 )

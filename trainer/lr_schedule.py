@@ -86,12 +86,11 @@ def factor_at(config: ScheduleConfig, position: int, total: int, *, per_epoch: i
     return 1.0
 
 
-def schedule_of(config: Config, *, steps_per_epoch: int, edits: list[tuple[int, float]] | None = None) -> LrSchedule:
+def schedule_of(config: Config, *, steps_per_epoch: int) -> LrSchedule:
     """The schedule of a configured run."""
     return LrSchedule(
         config=config.schedule,
         lr=config.optim.lr,
         epochs=config.train.epochs,
         steps_per_epoch=steps_per_epoch,
-        edits=list(edits or []),
     )

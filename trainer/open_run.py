@@ -32,28 +32,36 @@ class OpenRun:
     log: EventLog
     resume: bool
 
+    def keep_config(self) -> None:
+        """Write the configuration into the run, as a resume changed it.
+
+        Raises:
+            OSError: When it cannot be written.
+        """
+        write_atomically(self.run_dir.config, to_yaml(self.config).encode())
+
     def close(self) -> None:
         """Write the log's rest and let others write."""
         self.log.close()
         self.lock.release()
 
 
-def open_new_run(config: Config, runs_dir: Path, *, name: str | None = None) -> OpenRun:
+def open_new_run(config: Config, runs_dir: Path) -> OpenRun:
     """Make a run directory and become its writer.
 
     Args:
         config: Of the run.
         runs_dir: Where runs are kept.
-        name: Instead of the configuration's.
 
     Raises:
         RunError: When it cannot be made.
     """
-    run_dir = create_run(runs_dir, name or config.run.name)
+    run_dir = create_run(runs_dir, config.run.name)
     lock = RunLock.take(run_dir)
     try:
-        write_atomically(run_dir.config, to_yaml(config).encode())
-        return _open(run_dir, runs_dir, config, lock, resume=False)
+        run = _open(run_dir, runs_dir, config, lock, resume=False)
+        run.keep_config()
+        return run
     except OSError as error:
         raise RunError(f"{run_dir.path}: cannot be written: {error}") from error
 
@@ -72,8 +80,8 @@ def open_for_resume(run_dir: RunDir, runs_dir: Path, overrides: list[str]) -> Op
     """
     lock = RunLock.take(run_dir)
     try:
+        # Kept by `keep_config` once the data and the device were found to be there.
         config = _resumed_config(run_dir, overrides)
-        write_atomically(run_dir.config, to_yaml(config).encode())
         return _open(run_dir, runs_dir, config, lock, resume=True)
     except OSError as error:
         lock.release()
@@ -96,6 +104,21 @@ def read_run_config(run_dir: RunDir) -> Config:
         raise RunError(f"{run_dir.config}: cannot be read: {error.strerror}") from error
     values, lines = read_mapping(text, source=str(run_dir.config))
     return build_config(values, lines, str(run_dir.config))
+
+
+def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
+    """Raises ConfigError, with the difference, when a file that was given for a resume is of another run."""
+    changed = differences(read_run_config(run_dir), wanted)
+    shown = [
+        f"  {key}: {there!r} in the run, {given!r} in the file"
+        for key, (there, given) in changed.items()
+        if key != "run.name" and not may_change_on_resume(key)
+    ]
+    if shown:
+        raise ConfigError(
+            f"{source}: {run_dir.path} was not started with it:\n" + "\n".join(shown)
+            + f"\nA resume keeps the run's own configuration: {run_dir.resume_command()}"
+        )  # fmt: skip
 
 
 def _open(run_dir: RunDir, runs_dir: Path, config: Config, lock: RunLock, *, resume: bool) -> OpenRun:

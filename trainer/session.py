@@ -13,10 +13,11 @@ from typing import Any
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.errors import CheckpointError, DiskError, R18Error
+from trainer.errors import CheckpointError, DiskError
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
-from trainer.loop import Trainer
+from trainer.failures import explain, log_traceback
+from trainer.loop import DivergedError, Trainer
 from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue
@@ -58,6 +59,7 @@ class TrainingSession:
         self._on_demand = False
         self._evaluating: float | None = None
         self._saved_step = -1
+        self._began = (0, 0.0)
         self._split = ""
         self._shown_evaluation_s = 0.0
         self._last_progress = ("", 0.0)
@@ -154,7 +156,7 @@ class TrainingSession:
         self._evaluating = None
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
-            classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation
+            classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split
             self._tables.submit(write_tables, evaluation, classes, folder).add_done_callback(self._tables_written)
 
     def _tables_written(self, written: Future[None]) -> None:
@@ -174,6 +176,8 @@ class TrainingSession:
                     + "\nStart a new run with the same configuration: r18-tui " + str(self._run.run_dir.config)
                 )  # fmt: skip
             self._folder.set_aside(problems)
+            if checkpoint is not None:
+                self._began = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
             for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
         built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
@@ -183,9 +187,11 @@ class TrainingSession:
             self.publish(Warned(message=warning))
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
+            self._run.keep_config()
             state = self.trainer.state
             name = self._folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
-            self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name))
+            edits = [[float(step), factor] for step, factor in state.schedule.edits]
+            self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
             self._saved_step = state.step if checkpoint else -1
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
@@ -213,6 +219,7 @@ class TrainingSession:
         if reason == "completed":
             self._run.lock.mark_ended()
             self._stay_open()
+            # An export that was asked for is waited for; a second stop ends that too.
             while not self._exporter.wait(_PAUSE_TICK_S):
                 if isinstance(self._commands.take(), cmd.Stop):
                     return  # _close cancels it
@@ -221,9 +228,15 @@ class TrainingSession:
         """Leave no run without its last state on the disk.
 
         Raises:
+            DivergedError: When the last step has spoilt the weights.
             DiskError: When it cannot be written, at a second attempt either.
         """
         step = self.trainer.state.step
+        if not self.trainer.state.finite:
+            raise DivergedError(
+                f"the weights are not finite after step {step:,}, so they are not saved; go on from the last checkpoint "
+                f"with a lower optim.lr, or with train.max_grad_norm=1.0"
+            )
         problem = "not saved yet"
         if self._saved_step == step:
             problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
@@ -238,18 +251,17 @@ class TrainingSession:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
         while self._hold_open():
             command = self._commands.take(timeout=0.5)
-            if isinstance(command, cmd.Stop):
-                self._exporter.cancel()
-                return
-            if command is not None:
-                try:
-                    self._handle(command)
-                except StopRequested:
+            if command is None:
+                continue
+            try:
+                self._handle(command)
+            except StopRequested as stop:
+                if stop.exit_code:
                     self._exporter.cancel()
-                    return
-                except R18Error as error:
-                    # The run itself is complete; what was asked for afterwards cannot turn it into a failed one.
-                    self._ack(command, str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - acknowledged as refused
+                # The run itself is complete; what was asked for afterwards cannot turn it into a failed one.
+                log_traceback(self._run.run_dir, error)
 
     def _close(self) -> None:
         if self._monitor is not None:
@@ -262,7 +274,7 @@ class TrainingSession:
 
     def _position(self) -> tuple[int, float]:
         if self._trainer is None:
-            return 0, 0.0
+            return self._began
         state = self.trainer.state
         return state.step, round(state.step / state.schedule.steps_per_epoch, 4)
 
@@ -275,7 +287,15 @@ class TrainingSession:
         if isinstance(command, cmd.Stop):
             self._acknowledge(command)
             raise StopRequested(command.reason, command.exit_code)
-        self._ack(command, self._handlers[type(command)](command))
+        try:
+            refusal = self._handlers[type(command)](command)
+        except StopRequested:
+            self._ack(command, "the run was stopped meanwhile")
+            raise
+        except Exception as error:
+            self._ack(command, explain(error))
+            raise
+        self._ack(command, refusal)
 
     def _ack(self, command: Command, refusal: str) -> None:
         self.publish(Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal))

@@ -69,6 +69,12 @@ class TrainState:
     last_evaluation: dict[str, Any] | None = None
 
     @property
+    def finite(self) -> bool:
+        """Whether every weight and statistic is a number; waits for the device."""
+        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        return all(bool(torch.isfinite(value).all()) for value in values)
+
+    @property
     def epoch(self) -> int:
         """Whole epochs done; the number, from 0, of the epoch that the next step belongs to."""
         return self.step // self.schedule.steps_per_epoch

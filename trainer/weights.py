@@ -8,7 +8,6 @@ hash has matched.
 from __future__ import annotations
 
 import hashlib
-import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.data.dataset import Progress
+from trainer.data.download import download
 from trainer.errors import CheckpointError
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -134,11 +134,12 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(IMAGENET_URL).name
     if not path.is_file():
-        progress(f"downloading {path.name} (45 MB)", None)
+        partial = path.with_suffix(".part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(IMAGENET_URL, str(path), hash_prefix=IMAGENET_SHA256, progress=False)
-        except (OSError, RuntimeError, urllib.error.URLError) as error:
+            download(IMAGENET_URL, partial, progress)
+            partial.replace(path)
+        except OSError as error:
             raise CheckpointError(
                 f"model.init_from: imagenet: {path.name} cannot be downloaded: {error}. "
                 f"Fetch {IMAGENET_URL} (SHA-256 {IMAGENET_SHA256}) elsewhere and put it at {path}"

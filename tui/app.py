@@ -16,7 +16,7 @@ from textual.theme import Theme
 
 from trainer.config import UiConfig
 from trainer.errors import EXIT_OK, EXIT_SIGHUP
-from trainer.launch import log_traceback
+from trainer.failures import log_traceback
 from trainer.run import commands as cmd
 from trainer.run.commands import Command
 from trainer.run.events import decode
@@ -153,6 +153,10 @@ class DashboardApp(App[int]):
         if state in (RunState.FINISHED, RunState.FAILED) and self._ui.bell and self._last_state is not RunState.LOADING:
             self.bell()
         self._last_state = state
+        if state in (RunState.FINISHED, RunState.FAILED):
+            # What was asked for and not answered by now never will be, except the end itself.
+            self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
+            self._show_pending()
         self._dashboard.show_failure(self.view.failure is not None)
         self._dashboard.draw_now(self.scene, "header", "compact", "keys", "failure", "too-small")
 

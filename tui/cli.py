@@ -32,13 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from trainer.arguments import split_overrides
     from trainer.cli import complain
-    from trainer.errors import R18Error
+    from trainer.errors import EXIT_SIGINT, R18Error
 
     tokens = split_overrides(argv)
     try:
         return _dispatch(tokens)
     except R18Error as error:
         return complain(error)
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
     finally:
         gc.enable()
 
@@ -90,6 +92,7 @@ def _welcome(arguments: argparse.Namespace) -> int:
     """Without a configuration: what there is to start with."""
     from trainer.config_loader import shipped_names
     from trainer.run.store import is_live, list_runs
+    from trainer.run.text import literal
 
     lines = [
         "r18-tui trains ResNet-18 in a live terminal dashboard. Start with: r18-tui digits",
@@ -102,7 +105,8 @@ def _welcome(arguments: argparse.Namespace) -> int:
         lines += ["", f"runs in {arguments.runs_dir} (newest first):"]
         lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
         lines.append(f"look at one with: r18-tui show {runs[0].path}")
-    sys.stdout.write("\n".join([*lines, "", "r18-tui --help has the rest"]) + "\n")
+    lines += ["", "r18-tui --help has the rest"]
+    sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
     return 0
 
 

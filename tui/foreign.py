@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 OURS = ("trainer", "tui")
+
+_LARGEST_RECORD = 200_000
+"""Bytes. Longer lists of files (torch's has a megabyte) are not searched: this runs before the first frame."""
+_INSTALLS_OURS = re.compile(rb"^(trainer|tui)(?:/__init__)?\.py,", re.MULTILINE)
 
 
 def foreign_packages(paths: Iterable[str] | None = None) -> list[str]:
@@ -14,17 +19,29 @@ def foreign_packages(paths: Iterable[str] | None = None) -> list[str]:
 
     Args:
         paths: Import path; None takes `sys.path`.
-
-    Reads only `top_level.txt`, which is small: a search through every RECORD would cost more than the first frame.
     """
     messages = []
     for folder in sys.path if paths is None else paths:
-        for listing in sorted(Path(folder or ".").glob("*.dist-info/top_level.txt")):
-            clash = sorted(set(OURS) & set(listing.read_text(encoding="utf-8", errors="replace").split()))
-            name = listing.parent.name.removesuffix(".dist-info").rpartition("-")[0]
+        for metadata in sorted(Path(folder or ".").glob("*.dist-info")):
+            clash = sorted(set(OURS) & _top_level(metadata))
+            name = metadata.name.removesuffix(".dist-info").rpartition("-")[0]
             if clash and name.lower().replace("_", "-") != "r18-tui":
                 messages.append(
                     f"the distribution {name!r} in {folder} also installs a top-level package {clash[0]!r}, so r18-tui and "
                     f"it overwrite each other. Give r18-tui an environment of its own (python -m venv .venv)"
                 )
     return messages
+
+
+def _top_level(metadata: Path) -> set[str]:
+    """Top-level names of a distribution: all that `top_level.txt` lists, or ours among the files of `RECORD`."""
+    try:
+        return set((metadata / "top_level.txt").read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        pass  # setuptools alone writes it
+    try:
+        record = metadata / "RECORD"
+        small = record.stat().st_size <= _LARGEST_RECORD
+        return {name.decode() for name in _INSTALLS_OURS.findall(record.read_bytes())} if small else set()
+    except OSError:
+        return set()

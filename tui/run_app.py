@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 
 from trainer.config import UiConfig
+from trainer.failures import log_traceback
 from trainer.headless import install_stop_handlers, run_headless
-from trainer.launch import TrainingThread, log_traceback
+from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
+from trainer.run.commands import Unpause
 from trainer.run.event_log import LogFollower
 from trainer.run.store import RunDir
 from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
-from tui.source import Port, live_port, recorded_port
+from tui.source import LiveSource, Port, live_port, recorded_port
 from tui.terminal import PrivateTerminal
 
 
@@ -32,12 +34,13 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
         The exit code.
     """
     thread = TrainingThread(run, hold_open=True)
-    port = live_port(thread)
+    source = LiveSource(run.run_dir.events, run.log)
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
     install_stop_handlers(thread.stop)
     thread.announce()
-    crash, hung_up = _run_app(port, run.config.ui, terminal, link)
+    crash, hung_up = _run_app(live_port(thread, source), run.config.ui, terminal, link)
+    source.close()
     thread.start()  # where the dashboard ended before it could
     if hung_up:
         thread.join()
@@ -48,7 +51,10 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
             f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback. Training goes on here:\n"
         )
         thread.release()
-        run_headless(thread, run.log.tee(), view=_folded(run.run_dir))
+        thread.commands.send(Unpause())  # nobody could do that any more
+        tee = run.log.tee()
+        run.log.sync()
+        run_headless(thread, tee, view=_folded(run.run_dir))
     thread.join()
     lines = [*([remark] if remark else []), *summary(_folded(run.run_dir), run.run_dir)]
     sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
@@ -68,7 +74,7 @@ def show_recorded(run_dir: RunDir) -> int:
 
 def print_report(run_dir: RunDir) -> int:
     """Print how a run stands, with its loss drawn in text."""
-    sys.stdout.write(plain_report(_folded(run_dir), run_dir))
+    sys.stdout.write(literal(plain_report(_folded(run_dir), run_dir), keep="\n"))
     return 0
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
-from trainer.run.event_log import LogFollower, MemoryTee
-from trainer.run.store import RunDir
+from trainer.run.event_log import EventLog, LogFollower
+from trainer.run.store import RunDir, is_live
 
 
 class EventSource(Protocol):
@@ -22,9 +22,10 @@ class EventSource(Protocol):
 class LiveSource:
     """The log of a run in this process: what stood in the file when it was opened, then the writer's memory tee."""
 
-    def __init__(self, path: Path, tee: MemoryTee) -> None:
+    def __init__(self, path: Path, log: EventLog) -> None:
         self._history = LogFollower(path)
-        self._tee = tee
+        self._log = log
+        self._tee = log.tee()
         self._begun = False
 
     def read(self) -> list[bytes]:
@@ -32,6 +33,10 @@ class LiveSource:
         history = [] if self._begun else self._history.read()
         self._begun = True
         return history + self._tee.read()
+
+    def close(self) -> None:
+        """Keep no more lines for this reader."""
+        self._log.drop(self._tee)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +53,13 @@ class Port:
     thread: TrainingThread | None = None
 
 
-def live_port(thread: TrainingThread) -> Port:
-    """The port of a run that this process trains. Call it before the thread is started."""
-    run_dir = thread.run.run_dir
-    return Port(
-        run_dir=run_dir, source=LiveSource(run_dir.events, thread.run.log.tee()), control=thread.commands, thread=thread
-    )
+def live_port(thread: TrainingThread, source: LiveSource) -> Port:
+    """The port of a run that this process trains."""
+    return Port(run_dir=thread.run.run_dir, source=source, control=thread.commands, thread=thread)
 
 
 def recorded_port(run_dir: RunDir) -> Port:
     """The port of a run that is only looked at."""
-    refusal = f"only looked at here; to train on: {run_dir.resume_command()}"
+    elsewhere = "another process trains it" if is_live(run_dir) else f"to train on: {run_dir.resume_command()}"
+    refusal = f"only looked at here; {elsewhere}"
     return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(refusal))

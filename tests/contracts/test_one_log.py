@@ -19,7 +19,7 @@ EVENTS: list[Event] = [
     opened(), ev.StateChanged(state="preparing", detail="decoding", fraction=0.5), started(), ev.StateChanged(state="training"),
     steps(1), ev.EpochEnded(epoch=1, step=100, train_loss=1.5, train_accuracy=0.4, lr=0.1, seconds=2.0), evaluated(1),
     ev.LrEdited(step=100, factor=0.5, lr=0.05), steps(101, 50), ev.Monitored(readings={"process_bytes": 1e9}),
-    ev.Resumed(step=100, epoch=1, checkpoint="step-00000100.safetensors"), steps(101, 80), evaluated(2, best=False),
+    ev.Resumed(step=100, epoch=1, checkpoint="step-00000100.safetensors", lr_edits=[]), steps(101, 80), evaluated(2, best=False),
     ev.CheckpointSaved(step=180, path="checkpoints/x", size_bytes=9, sha256="a", pinned=True, best=False, seconds=0.1),
     ev.Acknowledged(command_id="a", command="pause", ok=True), ev.StateChanged(state="paused"), ev.Heartbeat(),
     ev.Warned(message="w"),
@@ -41,12 +41,12 @@ def sources(folder: Path) -> dict[str, EventSource]:
     """A tee from the beginning, a tee that was attached in the middle of a file, and the file."""
     ticks = iter(range(1_700_000_000, 1_800_000_000))
     log = EventLog(folder / "events.jsonl", clock=lambda: float(next(ticks)))
-    live = LiveSource(folder / "events.jsonl", log.tee())
+    live = LiveSource(folder / "events.jsonl", log)
     live.read()
     for event in EVENTS[:9]:
         log.publish(event)
     log.sync()
-    late = LiveSource(folder / "events.jsonl", log.tee())
+    late = LiveSource(folder / "events.jsonl", log)
     for event in EVENTS[9:]:
         log.publish(event)
     log.close()

@@ -188,6 +188,32 @@ def test_a_crash_of_the_dashboard_leaves_the_run_training_with_plain_lines(tmp_p
     assert view_of(run_of(runs)).step == view_of(run_of(runs)).total_steps
 
 
+def test_a_crash_of_a_paused_dashboard_does_not_leave_the_run_waiting(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    script = tmp_path / "breaking.py"
+    script.write_text(
+        "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
+        "def broken(port, ui, terminal, link):\n"
+        "    from tui.widgets.header import Header\n"
+        "    draw = Header.rows_for\n"
+        "    def rows_for(self, scene, w, h):\n"
+        "        if scene.view.state.value == 'paused': raise ValueError('a broken pane')\n"
+        "        return draw(self, scene, w, h)\n"
+        "    Header.rows_for = rows_for\n"
+        "    return original(port, ui, terminal, link)\n"
+        "r._run_app = broken\n"
+        "sys.exit(tui.cli.main(sys.argv[1:]))\n"
+    )
+    argv = [sys.executable, str(script), "digits", "--runs-dir", str(runs), *MANY_EPOCHS, "data.batch_size=64"]
+    with PseudoTerminal(argv, env={"PYTHONPATH": ROOT}) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        terminal.send("p")
+        terminal.wait_for("the dashboard failed", 60)
+        terminal.wait_for(r"epoch \d+/5000  train loss", 60)
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert terminal.wait_exit(60) == 143
+
+
 def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
     tmp_path: Path, make_folder: FolderMaker
 ) -> None:

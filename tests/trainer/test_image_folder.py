@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.conftest import ConfigMaker, FolderMaker
 from trainer.data.batches import Plan, ResidentBatches, StreamedBatches
 from trainer.data.build import load_held_out, prepare_data
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
-from trainer.data.image_folder import Decoder, FolderSplit, Keep, load_image_folder
+from trainer.data.image_folder import Decoder, FolderSplit, Keep, UnreadableImageError, load_image_folder
 from trainer.errors import DataError
 
 CPU = torch.device("cpu")
@@ -121,13 +122,45 @@ def test_pictures_are_turned_flattened_and_cropped(tmp_path: Path) -> None:
     assert (decode(tmp_path / "grey.png") == 77).all()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_with_odd_tags_is_turned_as_pillow_would(tmp_path: Path, orientation: int) -> None:
+    """Pillow's own transposition writes the tags anew, and fails where a resolution is text."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "plain.png", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "plain.png"))
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack("<HHI4s", 0x011A, 2, 3, b"72")
+    picture.save(tmp_path / "odd.png", exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
+    if orientation > 1:
+        with pytest.raises(TypeError):
+            ImageOps.exif_transpose(Image.open(tmp_path / "odd.png"))
+    assert (Decoder(image_size=8, crop_pct=1.0)(tmp_path / "odd.png") == np.asarray(expected)).all()
+
+
+def test_a_decoder_that_fails_in_its_own_way_names_the_file(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    convert = Decoder.convert
+
+    def failing(self: Decoder, image: Image.Image) -> object:
+        if str(getattr(image, "filename", "")).endswith("train/red/001.png"):
+            raise TypeError("bad operand type for abs(): 'str'")
+        return convert(self, image)
+
+    monkeypatch.setattr(Decoder, "convert", failing)
+    assert load(root).skipped == ((str(root / "train" / "red" / "001.png"), "bad operand type for abs(): 'str'"),)
+
+
 def test_sixteen_bit_grey_keeps_its_greys(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(values).save(tmp_path / "deep.png")
     decoded = Decoder(image_size=8, crop_pct=1.0)(tmp_path / "deep.png")
     assert (decoded[..., 0] == values // 257).all()
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "float.tiff")
-    with pytest.raises(ValueError, match="no known scale"):
+    with pytest.raises(UnreadableImageError, match="no known scale"):
         Decoder(image_size=8, crop_pct=1.0)(tmp_path / "float.tiff")
 
 
@@ -172,6 +205,21 @@ def test_streamed_batches_are_those_from_memory(make_folder: FolderMaker) -> Non
             for name in ("sample_ids_N", "positions_N", "labels_N"):
                 assert torch.equal(getattr(memory, name), getattr(worker, name)), name
     from_workers.close()
+
+
+def test_a_file_that_vanishes_under_the_workers_is_named_in_one_line(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    split = load(root, Keep.STREAM).splits["train"]
+    assert isinstance(split, FolderSplit)
+    gone = root / "train" / "red" / "003.png"
+    gone.unlink()
+    plan = Plan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
+    batches = StreamedBatches(split, plan, CPU, workers=1, epochs=1)
+    with pytest.raises(DataError) as caught:
+        next(iter(batches.epoch(0, 0)))
+    batches.close()
+    assert str(caught.value).startswith(f"{gone}: was readable at the start and is not now: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, make_config: ConfigMaker) -> None:

@@ -14,6 +14,7 @@ from tests.running import events_of, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
+from trainer.launch import TrainingThread
 from trainer.open_run import open_for_resume, open_new_run
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -35,8 +36,8 @@ def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_pa
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["test/accuracy"]) == pytest.approx(view.last_evaluation.accuracy, abs=1e-6)
-    assert (run.evaluation / "per_class.csv").read_text().count("\n") == 4
-    assert (run.evaluation / "confusion.csv").exists()
+    assert (run.evaluation / "test" / "per_class.csv").read_text().count("\n") == 4
+    assert (run.evaluation / "test" / "confusion.csv").exists()
     assert read_holder(run) is None, "the run is free again"
     folder = CheckpointFolder(run.checkpoints, keep=2)
     latest = folder.pointer("latest")
@@ -233,6 +234,77 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(folder_conf
     assert events_of(run, ev.Resumed) == [], "the history is still there"
 
 
+def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.step import TrainStep
+
+    original, calls = TrainStep.__call__, [0]
+
+    def spoiling(self: TrainStep, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+        calls[0] += 1
+        if calls[0] == 8:
+            next(self._model.parameters()).data.fill_(math.nan)
+
+    monkeypatch.setattr(TrainStep, "__call__", spoiling)
+    thread = train(folder_config, tmp_path)
+    failure = view_of(thread.run.run_dir).failure
+    assert thread.exit_code == 1
+    assert failure is not None
+    assert "the weights are not finite after step 8" in failure.error
+    assert failure.checkpoint == "step-00000004.safetensors"
+
+
+@pytest.mark.parametrize("after_the_end", [False, True])
+def test_an_evaluation_that_fails_is_answered(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_the_end: bool
+) -> None:
+    """It ends a run that trains, and leaves one that is complete as it is."""
+    from trainer import loop
+
+    epochs = folder_config.train.model_copy(update={"epochs": 2 if after_the_end else 5000})
+    seldom = folder_config.eval.model_copy(update={"every_epochs": 1000})
+    run = open_new_run(folder_config.model_copy(update={"train": epochs, "eval": seldom}), tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED if after_the_end else view.step >= 2)
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "evaluate", full)
+    measure = cmd.Evaluate()
+    thread.commands.send(measure)
+    view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
+    assert "out of memory" in view.acknowledged[measure.command_id].message
+    thread.stop()
+    assert thread.join(60)
+    assert thread.exit_code == (0 if after_the_end else 1)
+    assert view_of(run.run_dir).state is (RunState.FINISHED if after_the_end else RunState.FAILED)
+    assert "Tried to allocate" in run.run_dir.log.read_text()
+
+
+def test_a_resume_that_is_stopped_while_it_prepares_stands_where_it_stood(
+    folder_config: Config, tmp_path: Path
+) -> None:
+    source = train(folder_config, tmp_path).run.run_dir
+    thread = TrainingThread(open_for_resume(source, tmp_path, ["train.epochs=4"]), hold_open=False)
+    thread.stop()
+    thread.start()
+    assert thread.join(60)
+    finish = view_of(source).finish
+    assert finish is not None
+    assert (finish.reason, finish.step, finish.epoch) == ("stopped", 8, 2.0)
+
+
+def test_a_resume_that_cannot_begin_leaves_the_configuration_as_it_was(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path / "runs").run.run_dir
+    before = run.config.read_text()
+    thread = train(folder_config, tmp_path / "runs", resume=run, overrides=("run.device=cuda:99",))
+    assert thread.exit_code == 2
+    assert run.config.read_text() == before
+
+
 def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +366,8 @@ def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_p
     failure = view_of(run).failure
     assert thread.exit_code == 2
     assert failure is not None
-    assert "changed: train" in failure.error
+    assert "train: 36 images, " in failure.error
+    assert " -> 35 images, " in failure.error
 
 
 def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_path: Path) -> None:
@@ -311,6 +384,18 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
     assert started is not None
     assert started.model["trainable"] == 512 * 3 + 3
     assert any("122 tensors taken over" in event.message for event in events_of(tuned, ev.Warned))
+
+
+def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_config: Config, tmp_path: Path) -> None:
+    source = train(folder_config, tmp_path).run.run_dir
+    changes = {"init_from": str(source.path), "freeze": "backbone", "stem": "imagenet"}
+    other = folder_config.model_copy(update={"model": folder_config.model.model_copy(update=changes)})
+    thread = train(other, tmp_path)
+    failure = view_of(thread.run.run_dir).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert "backbone would freeze random weights" in failure.error
+    assert "conv1.weight" in failure.error
 
 
 def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path: Path) -> None:

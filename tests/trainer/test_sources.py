@@ -128,6 +128,19 @@ def test_a_download_that_is_damaged_is_not_kept(
     assert list(target.iterdir()) == []
 
 
+@pytest.mark.parametrize("wanted", ["auto", "cuda:0"])
+def test_a_gpu_without_kernels_in_this_torch_is_named(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    def no_kernel(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore of it")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    with pytest.raises(DeviceError, match=r"cuda:0: .* no kernel image .*\. Install .* run\.device=cpu") as caught:
+        devices.choose_device(wanted)
+    assert "more of it" not in str(caught.value)
+
+
 def test_a_gpu_that_torch_cannot_use_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "gpu_present", lambda: True)
@@ -237,6 +250,21 @@ def test_imagenet_weights_are_checked_by_their_full_hash(tmp_path: Path, monkeyp
     assert torch.equal(found.state["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
 
 
+def test_imagenet_weights_are_downloaded_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), source)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(weights, "IMAGENET_URL", source.as_uri().replace("source", "./source"))
+    monkeypatch.setattr(weights, "IMAGENET_SHA256", hashlib.sha256(source.read_bytes()).hexdigest())
+    seen: list[tuple[str, float | None]] = []
+    find_initial_weights("imagenet", tmp_path, lambda detail, share: seen.append((detail, share)))
+    shares = [share for detail, share in seen if detail.startswith("downloading source")]
+    assert shares == sorted(shares, key=lambda share: share or 0)
+    assert len(shares) > 10
+    assert shares[-1] == 1.0
+    assert [path.name for path in (tmp_path / "hub" / "checkpoints").iterdir()] == ["source.pth"]
+
+
 def test_without_a_network_the_weights_file_and_its_place_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +272,7 @@ def test_without_a_network_the_weights_file_and_its_place_are_named(
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(CheckpointError) as caught:
         find_initial_weights("imagenet", tmp_path, quiet)
     for part in ("resnet18-f37072fd.pth", weights.IMAGENET_SHA256, str(tmp_path / "checkpoints")):

@@ -106,7 +106,7 @@ def test_results_keep_all_columns_and_drop_an_abandoned_future(tmp_path: Path) -
         measured(1.5, "key"),
         ended(2),
         measured(2),
-        Resumed(step=10, epoch=1, checkpoint="c"),
+        Resumed(step=10, epoch=1, checkpoint="c", lr_edits=[]),
         ended(2),
     ]
     for seq, event in enumerate(events):

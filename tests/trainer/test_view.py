@@ -63,7 +63,7 @@ def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
     interrupted = fold(
         opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), ev.LrEdited(step=2, factor=0.5, lr=0.05),
         steps(4, [0.7, 0.6]), evaluated(5, 0.9, best=True), opened(resume=True), started(),
-        ev.Resumed(step=3, epoch=0, checkpoint="c"), steps(4, [0.71, 0.61]),
+        ev.Resumed(step=3, epoch=0, checkpoint="c", lr_edits=[[2.0, 0.5]]), steps(4, [0.71, 0.61]),
     )  # fmt: skip
     straight = fold(
         opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), ev.LrEdited(step=2, factor=0.5, lr=0.05),
@@ -73,6 +73,15 @@ def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
         assert getattr(interrupted, name) == getattr(straight, name), name
     assert interrupted.smoothed_loss[0.9] == straight.smoothed_loss[0.9]
     assert [mark.kind for mark in interrupted.marks] == ["lr", "resume"]
+
+
+def test_an_edit_after_the_checkpoint_of_the_same_step_is_gone_after_a_resume() -> None:
+    view = fold(
+        opened(), started(), steps(1, [1.0, 0.9]), ev.LrEdited(step=2, factor=0.5, lr=0.05), opened(resume=True), started(),
+        ev.Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]),
+    )  # fmt: skip
+    assert view.lr_edits == []
+    assert [mark.kind for mark in view.marks] == ["resume"]
 
 
 def test_nan_is_kept_counted_and_left_out_of_the_mean() -> None:
@@ -142,7 +151,7 @@ def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> N
         opened(), started(), saved(1), saved(2), saved(3, pinned=True), saved(4), ev.Warned(message="careful"), saved(5),
         saved(6), saved(7, best=True),
     )  # fmt: skip
-    assert [note.text for note in view.notes if note.text != "careful"] == [
+    assert [note.text for note in view.notes if note.text.startswith("saved")] == [
         f"saved step-{step:08d} (89.5 MB, verified{pinned})"
         for step, pinned in ((2, ""), (3, ", pinned"), (4, ""), (6, ""), (7, ""))
     ]

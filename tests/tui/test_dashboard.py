@@ -97,7 +97,7 @@ async def test_empty_panes_say_what_they_wait_for(dashboard: Dashboard) -> None:
         "waiting for the first step",
         "first evaluation after epoch 1",
         "first reading",
-        "the schedule appears",
+        "appears when training starts",
     ):
         assert part in text
     text = await shown(
@@ -166,6 +166,15 @@ async def test_a_key_sends_its_command_and_shows_at_once(dashboard: Dashboard, k
         assert len(control.sent) == 1, "a second press waits for the answer to the first"
         app.port.source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
         await settle(pilot, lambda: "● training" in screen_text(app), "the acknowledgement")
+
+
+async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source) as (app, pilot):  # type: ignore[attr-defined]
+        await pilot.press("e")
+        assert "● evaluating" in screen_text(app)
+        source.add(ev.Failed(error="out of memory", exit_code=1, checkpoint="", resume=""))
+        await settle(pilot, lambda: "● failed" in screen_text(app), "the failure")
 
 
 async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.draws import epoch_order
 from trainer.data.image_folder import FolderSplit
+from trainer.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class StreamedBatches:
             self.close()
             self._stream = self._start(epoch, first_step)
         for step in range(first_step, self._plan.steps_per_epoch):
-            pixels, ids = next(self._stream)
+            pixels, ids = _next(self._stream)
             self._next = (epoch, step + 1) if step + 1 < self._plan.steps_per_epoch else (epoch + 1, 0)
             start = step * self._plan.batch_size
             yield Batch(
@@ -169,6 +170,14 @@ class StreamedBatches:
             pin_memory=self._device.type == "cuda",
         )
         return iter(loader)
+
+
+def _next(stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    try:
+        return next(stream)
+    except DataError as error:
+        # A worker's error comes with the worker's whole traceback as its text.
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
 
 @dataclass(frozen=True)

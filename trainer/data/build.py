@@ -110,8 +110,10 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
         # A validation split that was cut from the training images lies among them: which ones depends on the unreadable
         # files that were left out, so these must be found again.
         train = Keep.STREAM if data.val_fraction else Keep.LAZY
+        fits = _place(data, count_images(root), torch.device("cpu")) != "none"
+        held_out = Keep.RESIDENT if fits else Keep.STREAM
         dataset = load_image_folder(
-            root, decoder=decoder, keep=lambda name: train if name == "train" else Keep.RESIDENT, progress=progress
+            root, decoder=decoder, keep=lambda name: train if name == "train" else held_out, progress=progress
         )
     else:
         dataset, _ = load_dataset(data, torch.device("cpu"), progress)

@@ -5,8 +5,6 @@ Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 20
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,8 @@ import torch
 from torch.nn import functional
 
 from trainer.data.dataset import DataSet, Progress, ResidentSplit, fingerprint_of, hash_tensors
+from trainer.data.download import download
 from trainer.errors import DataError
-
-_BLOCK_BYTES = 1 << 18
-_TIMEOUT_S = 20.0
 
 
 def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:
@@ -79,7 +75,7 @@ def _ensure_archive(source: Any, root: Path, progress: Progress) -> None:
     partial = archive.with_suffix(".part")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _download(source.url, partial, progress)
+        download(source.url, partial, progress)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise DataError(_no_download(source, archive, error)) from error
@@ -87,16 +83,6 @@ def _ensure_archive(source: Any, root: Path, progress: Progress) -> None:
         partial.unlink(missing_ok=True)
         raise DataError(_no_download(source, archive, "what came does not have the archive's checksum"))
     partial.replace(archive)
-
-
-def _download(url: str, target: Path, progress: Progress) -> None:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - torchvision's https URL
-        total = int(reply.headers.get("Content-Length", 0))
-        done = 0
-        while block := reply.read(_BLOCK_BYTES):
-            file.write(block)
-            done += len(block)
-            progress(f"downloading {target.stem}, {done / 1e6:.0f} MB", done / total if total else None)
 
 
 def _no_download(source: Any, archive: Path, reason: object) -> str:

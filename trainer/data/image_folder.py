@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from trainer.data.dataset import DataSet, Progress, ResidentSplit, Split, fingerprint_of
@@ -25,6 +25,18 @@ from trainer.errors import DataError
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
 
 _CHUNK = 256
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
+
+
+class UnreadableImageError(Exception):
+    """A file that cannot be decoded; the message says why, without the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +63,20 @@ class Decoder:
             uint8 (image_size, image_size, 3).
 
         Raises:
-            OSError: When it is missing, truncated or no image (Pillow's UnidentifiedImageError is an OSError).
-            ValueError: When its content makes no sense.
+            UnreadableImageError: When it is missing, truncated or no image.
         """
-        with Image.open(path) as file:
-            return self.convert(file)
+        try:
+            with Image.open(path) as file:
+                return self.convert(file)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
+            raise UnreadableImageError(str(error) or type(error).__name__) from error
 
     def convert(self, image: Image.Image) -> NDArray[np.uint8]:
         """The same for an opened image."""
-        image = _rgb(ImageOps.exif_transpose(image))
+        image = _rgb(_upright(image))
         if image.size != (self.image_size, self.image_size) or self.resize != self.image_size:
             scale = self.resize / min(image.size)
             size = (max(self.resize, round(image.width * scale)), max(self.resize, round(image.height * scale)))
@@ -103,7 +120,7 @@ class FolderSplit:
         """
         try:
             return self.decoder(self.paths[row])
-        except (OSError, ValueError, SyntaxError) as error:
+        except UnreadableImageError as error:
             raise DataError(f"{self.paths[row]}: was readable at the start and is not now: {error}") from error
 
     def subset(self, rows: Tensor) -> FolderSplit:
@@ -138,7 +155,10 @@ def load_image_folder(root: Path, *, decoder: Decoder, keep: Callable[[str], Kee
     skipped: list[tuple[str, str]] = []
     for name, folder in folders.items():
         files = _files(folder, classes, name)
-        identity[name] = fingerprint_of({str(path.relative_to(root)): str(size) for path, _, size in files})
+        names = fingerprint_of({str(path.relative_to(root)): str(size) for path, _, size in files})
+        identity[name] = (
+            f"{len(files):,} images, {sum(size for _, _, size in files):,} bytes, paths and sizes {names[:16]}"
+        )
         if not files:
             raise DataError(f"{folder}: no images in its class folders; known endings: {' '.join(sorted(EXTENSIONS))}")
         splits[name] = _load_split(files, decoder, keep(name), name, progress, skipped)
@@ -160,6 +180,12 @@ def count_images(root: Path) -> int:
     return sum(
         path.suffix.lower() in EXTENSIONS for folder in _split_folders(root).values() for path in folder.rglob("*")
     )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the tags anew as well, and fails on pictures whose other tags are odd.
+    turn = _TURNS.get(image.getexif().get(0x0112, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -250,8 +276,8 @@ def _load_split(
     def attempt(path: Path) -> NDArray[np.uint8] | str:
         try:
             return decoder(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return str(error) or type(error).__name__
+        except UnreadableImageError as error:
+            return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), _CHUNK):

@@ -85,6 +85,11 @@ class EventLog:
             self._tees.append(tee)
         return tee
 
+    def drop(self, tee: MemoryTee) -> None:
+        """Stop filling a reader's lines."""
+        with self._wake:
+            self._tees.remove(tee)
+
     def publish(self, event: Event) -> Record:
         """Append an event.
 

@@ -257,12 +257,17 @@ class Acknowledged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
-    """Training goes on from a checkpoint: points after its step belong to an abandoned future."""
+    """Training goes on from a checkpoint: points after its step belong to an abandoned future.
+
+    Attributes:
+        lr_edits: (step, factor) of every edit that the checkpoint knows.
+    """
 
     kind: ClassVar[str] = "resumed"
     step: int
     epoch: int
     checkpoint: str
+    lr_edits: list[list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,19 +126,27 @@ def find_run(reference: str, runs_dir: Path) -> RunDir:
             raise RunError(f"{runs_dir}: no runs here yet; start one with: r18-tui digits")
         return runs[0]
     for path in (Path(reference), runs_dir / reference):
-        if (path / "events.jsonl").is_file():
+        if _log_time(RunDir(path)) is not None:
             return RunDir(path)
     known = ", ".join(run.name for run in list_runs(runs_dir)[:8]) or "none"
     raise RunError(f"{reference}: no run of this name; runs in {runs_dir}: {known}")
 
 
 def list_runs(runs_dir: Path) -> list[RunDir]:
-    """All runs of a folder, the one with the newest event first."""
+    """All runs of a folder that may be read, the one with the newest event first."""
     if not runs_dir.is_dir():
         return []
-    logs = [path / "events.jsonl" for path in runs_dir.iterdir()]
-    dated = [(log.stat().st_mtime, log.parent) for log in logs if log.is_file()]
+    dated = [(time_, path) for path in runs_dir.iterdir() if (time_ := _log_time(RunDir(path))) is not None]
     return [RunDir(path) for _, path in sorted(dated, reverse=True)]
+
+
+def _log_time(run_dir: RunDir) -> float | None:
+    """When the newest event was written; None where there is no log or it is somebody else's."""
+    try:
+        found = run_dir.events.stat()
+    except OSError:
+        return None
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
 
 
 class RunLock:

@@ -297,8 +297,10 @@ class RunView:
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
-        self.lr_edits = [edit for edit in self.lr_edits if edit[0] <= event.step]
-        self.marks = [mark for mark in self.marks if mark.step <= event.step]
+        # By the checkpoint: an edit at its very step may have come after it.
+        self.lr_edits = [(int(step), factor) for step, factor in event.lr_edits]
+        edited = {step for step, _ in self.lr_edits}
+        self.marks = [m for m in self.marks if m.step <= event.step and (m.kind != "lr" or m.step in edited)]
         self.marks.append(Mark(event.step, "resume", "resumed"))
         self.step = event.step
         self.nonfinite_steps = sum(value != value for value in self.train_loss.y)

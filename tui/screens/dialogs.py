@@ -88,7 +88,7 @@ class HelpScreen(ModalScreen[None]):
             text.append(f"{fmt.fit(keys, 20)} ", style="bold")
             text.append(action.help + "\n", style="dim" if reason else "")
             if reason:
-                text.append(f"{'':21}{reason}\n", style="italic dim")
+                text.append(f"{'':21}{fmt.literal(reason)}\n", style="italic dim")
         with Vertical(classes="dialog wide-dialog"):
             yield Static("Keys", classes="dialog-title")
             yield Static(text)

@@ -140,6 +140,8 @@ class AccuracyPane(CurvePane):
 
 
 def _waiting(scene: Scene) -> str:
+    if scene.view.failure:
+        return "no step was taken"
     return "no steps yet" if scene.view.started else "waiting for the first step"
 
 

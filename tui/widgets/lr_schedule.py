@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene
@@ -15,7 +17,7 @@ class LrPane(Pane):
         """The whole pane."""
         view = scene.view
         if view.started is None:
-            body: list[Row] = [[("the schedule appears when training starts", "dim")]]
+            body: list[Row] = [[("appears when training starts", "dim")]]
             return self.frame(scene.glyphs, "Learning rate", [], body, width, height)
         canvas = Canvas(width - 4, height - 2, braille=scene.glyphs.braille)
         _draw(canvas, scene, epochs=view.started.epochs)
@@ -49,7 +51,7 @@ def lr_figures(scene: Scene) -> Row:
     row: Row = [(fmt.rate(view.lr.last), "train")]
     steps, rates = view.planned_lr()
     ahead = next((rate for step, rate in zip(steps, rates, strict=True) if step > view.step), None)
-    if ahead is not None and view.lr.last is not None and ahead != view.lr.last:
+    if ahead is not None and view.lr.last is not None and not math.isclose(ahead, view.lr.last, rel_tol=1e-4):
         rising = ahead > view.lr.last
         row.append((f"  {scene.glyphs.up if rising else scene.glyphs.down} {'rising' if rising else 'falling'}", "dim"))
     return row

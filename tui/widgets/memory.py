@@ -29,7 +29,7 @@ class MemoryPane(Pane):
         title = "GPU memory" if "allocated_bytes" in readings else "Memory"
         inner = width - 4
         if not readings:
-            body: list[Row] = [[("first reading 2 s after the start", "dim")]]
+            body: list[Row] = [[("first reading after 2 s", "dim")]]
             return self.frame(scene.glyphs, title, [], body, width, height)
         total = _total(readings)
         body = [_bar_row(scene, entry, total, inner) for entry in _bars(readings)]

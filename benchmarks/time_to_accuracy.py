@@ -1,0 +1,82 @@
+"""Print how long recorded runs trained until they first reached an accuracy, and where they ended.
+
+    python -m benchmarks.time_to_accuracy runs/digits runs/digits-2 [--accuracy 0.99]
+
+Seconds are those of the training steps as the run's own log has them (waiting for data included, evaluations, saves and
+pauses not), and beside them those on the clock from the first step's end on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.run.event_log import read_records
+from trainer.run.events import Evaluated, Steps
+from trainer.run.store import RunDir
+
+
+@dataclass(frozen=True)
+class Reached:
+    """An evaluation, and what had been spent until then.
+
+    Attributes:
+        training_s: Seconds of training steps.
+        clock_s: Seconds since the first group of steps was logged.
+    """
+
+    epoch: float
+    accuracy: float
+    training_s: float
+    clock_s: float
+
+
+def measure(run: RunDir, accuracy: float) -> tuple[Reached | None, Reached | None, float]:
+    """Read a run's log.
+
+    Args:
+        run: With at least one session.
+        accuracy: 0 to 1.
+
+    Returns:
+        The first evaluation of the selection split that reached it, the last one, and mean training images a second.
+    """
+    training_s = began_s = 0.0
+    images = 0
+    first = last = None
+    for record in read_records(run.events):
+        event = record.event
+        if isinstance(event, Steps):
+            began_s = began_s or record.time - event.seconds
+            training_s += event.seconds
+            images += event.images
+        elif isinstance(event, Evaluated) and event.trigger == "epoch":
+            last = Reached(event.epoch, event.accuracy, training_s, record.time - began_s)
+            first = first or (last if event.accuracy >= accuracy else None)
+    return first, last, images / training_s if training_s else 0.0
+
+
+def main() -> None:
+    """Print a line a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--accuracy", type=float, default=0.99)
+    arguments = parser.parse_args()
+    for path in arguments.runs:
+        first, last, rate = measure(RunDir(path), arguments.accuracy)
+        reached = "never" if first is None else _words(first)
+        print(
+            f"{path.name}: {rate:.0f} img/s; >= {arguments.accuracy:.1%}: {reached}; end: {_words(last) if last else '-'}"
+        )
+
+
+def _words(reached: Reached) -> str:
+    return (
+        f"{reached.accuracy:.2%} at epoch {reached.epoch:g} after {reached.training_s:.0f} s of training "
+        f"({reached.clock_s:.0f} s on the clock)"
+    )
+
+
+if __name__ == "__main__":
+    main()

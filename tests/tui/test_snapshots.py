@@ -1,0 +1,87 @@
+"""Whole screens as text that a reviewer can read: the characters, and below them a letter for the colour of each.
+
+After a wanted change: `pytest tests/tui/test_snapshots.py --snapshot-update`, then read the diff.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from tests.tui.canned import START, CannedSource, Recorder, opened, training_run
+from trainer.config import UiConfig
+from trainer.run import events as ev
+from trainer.run.store import RunDir
+from tui.app import DashboardApp
+from tui.source import Port
+from tui.themes import DARK, THEMES
+
+LETTERS = {
+    "r18-train": "T", "r18-raw": "r", "r18-test": "E", "r18-good": "g", "r18-warn": "w", "r18-bad": "b", "r18-accent": "a",
+    "r18-dim": "d", "r18-faint": "f",
+}  # fmt: skip
+COLOURS = {DARK[name]: letter for name, letter in LETTERS.items()} | {str(THEMES[0].foreground): "."}
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+def failed() -> CannedSource:
+    return CannedSource(opened(), ev.Failed(
+        error="photos: train/ is missing\nfound:\n  pictures/", exit_code=2, checkpoint="step-00000004.safetensors",
+        resume="r18-tui --resume runs/demo",
+    ))  # fmt: skip
+
+
+def paused() -> CannedSource:
+    source = training_run()
+    source.add(ev.LrEdited(step=250, factor=0.5, lr=0.07), ev.StateChanged(state="paused"))
+    return source
+
+
+CASES: dict[str, tuple[Callable[[], CannedSource], tuple[int, int], list[str]]] = {
+    "training, 120x40": (training_run, (120, 40), []),
+    "training, 80x24": (training_run, (80, 24), []),
+    "training, 40x12": (training_run, (40, 12), []),
+    "too small": (training_run, (30, 8), []),
+    "nothing yet": (lambda: CannedSource(opened()), (120, 40), []),
+    "paused, logarithmic": (paused, (120, 40), ["y"]),
+    "one pane": (training_run, (80, 24), ["tab", "tab", "enter"]),
+    "failed": (failed, (120, 40), []),
+    "help": (training_run, (80, 24), ["question_mark"]),
+    "learning rate asked for": (training_run, (80, 24), ["l"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_screen(case: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    make, size, keys = CASES[case]
+    port = Port(run_dir=RunDir(tmp_path), source=make(), control=Recorder())
+    app = DashboardApp(port, UiConfig.model_validate({"theme": "dark"}), clock=lambda: START + 30)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause(1.0)
+        await pilot.press(*keys)
+        await pilot.pause(0.5)
+        characters, colours = screen(app)
+    assert f"{characters}\n\n{colours}" == snapshot
+
+
+def screen(app: DashboardApp) -> tuple[str, str]:
+    """The screen's characters and the letters of their colours, line by line."""
+    lines, letters = [], []
+    for strip in app.screen._compositor.render_strips():
+        line = letter = ""
+        for segment in strip:
+            colour = segment.style.color.get_truecolor().hex if segment.style and segment.style.color else ""
+            line += segment.text
+            letter += "".join(" " if char == " " else COLOURS.get(colour, "?") for char in segment.text)
+        lines.append(line.rstrip())
+        letters.append(letter.rstrip())
+    return "\n".join(lines), "\n".join(letters)

@@ -1,0 +1,31 @@
+"""What a failure looks like to the user: one line that says what to do, and the traceback in the run's `log.txt`."""
+
+from __future__ import annotations
+
+import io
+import traceback
+
+from trainer.errors import R18Error, is_out_of_memory
+from trainer.run.store import RunDir
+
+
+def explain(error: BaseException) -> str:
+    """One line that says what went wrong and what to do."""
+    if isinstance(error, R18Error):
+        return str(error)
+    text = " ".join(str(error).split())[:300]
+    if is_out_of_memory(error):
+        return f"out of memory: {text}. Halve the micro-batch with train.grad_accum_steps=2, or lower data.batch_size"
+    return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
+
+
+def log_traceback(run_dir: RunDir, error: BaseException) -> None:
+    """Append a traceback to the run's `log.txt`."""
+    text = io.StringIO()
+    traceback.print_exception(error, file=text)
+    try:
+        with run_dir.log.open("a", encoding="utf-8") as file:
+            file.write(text.getvalue())
+    except OSError:
+        # The folder is gone or the disk is full; the error itself is still published.
+        return
