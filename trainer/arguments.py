@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config import default_runs_dir
+from trainer.config import Config, default_runs_dir
 from trainer.config_loader import load_config
 from trainer.errors import ConfigError
 from trainer.open_run import OpenRun, open_for_resume, open_new_run, refuse_other_config
-from trainer.run.store import find_run
+from trainer.run.store import RunDir, find_run
 
 _OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*=")
 """A path may hold a `=` too, but has a slash or a dash before it."""
@@ -75,14 +75,40 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
 
 
-def open_run(arguments: argparse.Namespace, overrides: list[str]) -> tuple[OpenRun, str]:
-    """Check the configuration, then make or take the run.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A training command that was found right; nothing has been written yet.
 
-    Returns:
-        The run, and a remark for the user (empty when there is none).
+    Attributes:
+        config: Of a new run; None where one is resumed.
+        resumed: The run to go on with; None for a new one.
+        overrides: For the resumed run's own configuration.
+        remark: For the user (empty when there is none).
+    """
+
+    runs_dir: Path
+    config: Config | None
+    resumed: RunDir | None
+    overrides: list[str]
+    remark: str
+
+    def open(self) -> OpenRun:
+        """Make or take the run.
+
+        Raises:
+            R18Error: When it cannot be.
+        """
+        if self.resumed is not None:
+            return open_for_resume(self.resumed, self.runs_dir, self.overrides)
+        assert self.config is not None
+        return open_new_run(self.config, self.runs_dir)
+
+
+def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:
+    """Find out what a command line asks for.
 
     Raises:
-        R18Error: Before anything was written when the configuration is wrong.
+        R18Error: When the configuration is wrong, or the run to resume is not there.
     """
     if arguments.resume is not None:
         if arguments.name:
@@ -90,10 +116,9 @@ def open_run(arguments: argparse.Namespace, overrides: list[str]) -> tuple[OpenR
         run_dir = find_run(arguments.resume, arguments.runs_dir)
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config, overrides).config, arguments.config)
-        return open_for_resume(run_dir, arguments.runs_dir, overrides), ""
-    resolved = load_config(arguments.config, overrides)
+        return Request(runs_dir=arguments.runs_dir, config=None, resumed=run_dir, overrides=overrides, remark="")
+    # The name is checked as the configuration's would be.
+    named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
+    resolved = load_config(arguments.config, named)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
-    if arguments.name:
-        # The name is checked as the configuration's would be.
-        resolved = load_config(arguments.config, [*overrides, f"run.name={arguments.name}"])
-    return open_new_run(resolved.config, arguments.runs_dir), remark
+    return Request(runs_dir=arguments.runs_dir, config=resolved.config, resumed=None, overrides=[], remark=remark)

@@ -7,11 +7,17 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trainer.arguments import add_export_arguments, add_train_arguments, open_run, refuse_overrides, split_overrides
+from trainer.arguments import (
+    Request,
+    add_export_arguments,
+    add_train_arguments,
+    check_request,
+    refuse_overrides,
+    split_overrides,
+)
 from trainer.errors import EXIT_SIGINT, EXIT_USAGE, R18Error
 from trainer.headless import install_stop_handlers, run_headless
 from trainer.launch import TrainingThread
-from trainer.open_run import OpenRun
 from trainer.run.text import literal
 
 
@@ -36,18 +42,18 @@ def main(argv: Sequence[str]) -> int:
         arguments = parser.parse_args(tokens.rest)
         if arguments.config is None and arguments.resume is None:
             parser.error("CONFIG is missing; for example: python -m trainer digits")
-        run, remark = open_run(arguments, tokens.overrides)
-        return train_headless(run, remark)
+        return train_headless(check_request(arguments, tokens.overrides))
     except R18Error as error:
         return complain(error)
     except KeyboardInterrupt:
         return EXIT_SIGINT
 
 
-def train_headless(run: OpenRun, remark: str = "") -> int:
-    """Train an opened run with plain lines on standard output."""
-    if remark:
-        sys.stdout.write(remark + "\n")
+def train_headless(request: Request) -> int:
+    """Train with plain lines on standard output."""
+    run = request.open()
+    if request.remark:
+        sys.stdout.write(request.remark + "\n")
     thread = TrainingThread(run, hold_open=False)
     tee = run.log.tee()
     install_stop_handlers(thread.stop)

@@ -136,31 +136,26 @@ def _show(rest: list[str]) -> int:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from trainer.arguments import open_run
-    from trainer.cli import train_headless
+    from trainer.arguments import check_request
+    from trainer.cli import complain, train_headless
+    from trainer.errors import R18Error
     from tui.terminal import is_terminal
 
+    # A wrong configuration is explained before anything is written or forked.
+    request = check_request(arguments, overrides)
     if arguments.headless or not is_terminal():
         gc.enable()
-        return train_headless(*open_run(arguments, overrides))
+        return train_headless(request)
     from tui.launcher import LauncherLink, run_in_own_session
 
-    if arguments.config is not None:
-        # A wrong configuration is explained before anything is written or forked.
-        from trainer.config_loader import load_config
-
-        load_config(arguments.config, overrides)
-
     def in_child(link: LauncherLink) -> int:
-        from trainer.cli import complain
-        from trainer.errors import R18Error
         from tui.run_app import train_in_dashboard
 
         try:
-            run, remark = open_run(arguments, overrides)
+            run = request.open()
         except R18Error as error:
             return complain(error)
-        return train_in_dashboard(run, remark, link)
+        return train_in_dashboard(run, request.remark, link)
 
     return run_in_own_session(in_child)
 

@@ -102,7 +102,9 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
                 path.mkdir(mode=0o700)
                 for folder in ("checkpoints", "export", "eval"):
                     (path / folder).mkdir()
-                return RunDir(path)
+                run = RunDir(path)
+                run.log.touch(mode=0o600)
+                return run
     except OSError as error:
         raise RunError(
             f"{runs_dir}: cannot keep runs here: {error.strerror or error}; choose another folder with --runs-dir DIR"
