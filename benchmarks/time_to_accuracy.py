@@ -3,7 +3,7 @@
     python -m benchmarks.time_to_accuracy runs/digits runs/digits-2 [--accuracy 0.99]
 
 Seconds are those of the training steps as the run's own log has them (waiting for data included, evaluations, saves and
-pauses not), and beside them those on the clock from the first step's end on.
+pauses not), and beside them those on the clock since the first step began. Runs that were resumed are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.run.event_log import read_records
-from trainer.run.events import Evaluated, Steps
+from trainer.run.events import Evaluated, Resumed, Steps
 from trainer.run.store import RunDir
 
 
@@ -23,7 +23,7 @@ class Reached:
 
     Attributes:
         training_s: Seconds of training steps.
-        clock_s: Seconds since the first group of steps was logged.
+        clock_s: Seconds since the first step began.
     """
 
     epoch: float
@@ -51,6 +51,8 @@ def measure(run: RunDir, accuracy: float) -> tuple[Reached | None, Reached | Non
             began_s = began_s or record.time - event.seconds
             training_s += event.seconds
             images += event.images
+        elif isinstance(event, Resumed):
+            raise SystemExit(f"{run.path}: was resumed; its steps and its clock do not add up")
         elif isinstance(event, Evaluated) and event.trigger == "epoch":
             last = Reached(event.epoch, event.accuracy, training_s, record.time - began_s)
             first = first or (last if event.accuracy >= accuracy else None)

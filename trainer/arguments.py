@@ -115,7 +115,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
             raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
         run_dir = find_run(arguments.resume, arguments.runs_dir)
         if arguments.config is not None:
-            refuse_other_config(run_dir, load_config(arguments.config, overrides).config, arguments.config)
+            refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
         return Request(runs_dir=arguments.runs_dir, config=None, resumed=run_dir, overrides=overrides, remark="")
     # The name is checked as the configuration's would be.
     named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides

@@ -229,7 +229,11 @@ def _build_model(config: Config, data: PreparedData, initial: InitialWeights | N
     model = build_model(config.model, len(data.dataset.classes), config.run.seed)
     if initial is not None:
         report = load_initial_weights(model, initial)
-        strange = [name for name in [*report.reshaped, *report.missing] if not name.startswith("fc.")]
+        # The counters of batch norms are in no file older than they are, and nothing frozen uses them.
+        strange = [
+            name for name in [*report.reshaped, *report.missing]
+            if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+        ]  # fmt: skip
         if config.model.freeze == "backbone" and strange:
             raise ConfigError(
                 f"model.freeze: backbone would freeze random weights: {initial.origin} has no {', '.join(strange[:3])} for "

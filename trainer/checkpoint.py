@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.errors import CheckpointError, DamagedCheckpointError
+from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.run.atomic import sync_folder, write_atomically
 
 FORMAT = "r18-checkpoint"
@@ -107,14 +107,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and prove it whole.
 
     Raises:
-        CheckpointError: When it is missing, unreadable, of another format or of a newer version.
+        CheckpointError: When it is missing, unreadable or of a newer version.
+        ForeignCheckpointError: When it is of another format.
         DamagedCheckpointError: When it is truncated or altered.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: not a checkpoint of this program; use it with model.init_from={path}")
+                raise ForeignCheckpointError(
+                    f"{path}: not a checkpoint of this program; use it with model.init_from={path}"
+                )
             if int(header["version"]) > FORMAT_VERSION:
                 raise CheckpointError(f"{path}: made by a newer r18-tui (format {header['version']}); update r18-tui")
             canonical = header["json"].encode()
@@ -201,7 +204,7 @@ class CheckpointFolder:
         for step in reversed(self.steps()):
             try:
                 return read_checkpoint(self.at(step)), problems
-            except DamagedCheckpointError as error:
+            except (DamagedCheckpointError, ForeignCheckpointError) as error:
                 problems[step] = str(error)
         return None, problems
 

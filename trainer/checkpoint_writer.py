@@ -37,7 +37,6 @@ class CheckpointWriter:
         self._log = log
         self._free_bytes = free_bytes or (lambda where: shutil.disk_usage(where.path).free)
         self._jobs: list[_Job] = []
-        self._busy = False
         self._closed = False
         self._outcomes: dict[int, str] = {}
         self._wake = threading.Condition()
@@ -67,11 +66,6 @@ class CheckpointWriter:
                 return f"the checkpoint of step {step} was not written within {timeout:.0f} s"
             return self._outcomes[step]
 
-    def flush(self, timeout: float) -> bool:
-        """Wait until nothing is waiting or being written."""
-        with self._wake:
-            return self._wake.wait_for(lambda: not self._jobs and not self._busy, timeout)
-
     def close(self, timeout: float = 60.0) -> None:
         """Write what is waiting and end the thread."""
         with self._wake:
@@ -86,10 +80,8 @@ class CheckpointWriter:
                 if not self._jobs:
                     return
                 job = self._jobs.pop(0)
-                self._busy = True
             outcome = self._write(job)
             with self._wake:
-                self._busy = False
                 self._outcomes[job.checkpoint.step] = outcome
                 self._wake.notify_all()
 

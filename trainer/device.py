@@ -65,9 +65,14 @@ def _tried(device: torch.device) -> torch.device:
         torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
         first_line = str(error).partition("\n")[0]
+        remedy = (
+            "Install a build of torch that supports this GPU"
+            if "no kernel image" in first_line
+            else "See with nvidia-smi who uses it, or take another with run.device=cuda:N"
+        )
         raise DeviceError(
             f"{device}: torch {torch.__version__}, built for CUDA {torch.version.cuda}, cannot compute on it (driver "
-            f"{driver_version()}): {first_line}. Install a build of torch that supports this GPU, or set run.device=cpu"
+            f"{driver_version()}): {first_line}. {remedy}, or set run.device=cpu"
         ) from error
     return device
 

@@ -60,6 +60,10 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint's content is not what was written."""
 
 
+class ForeignCheckpointError(CheckpointError):
+    """A file is no checkpoint of this program."""
+
+
 class DiskError(R18Error):
     """The disk is full or cannot be written; the run can be resumed once that is mended."""
 

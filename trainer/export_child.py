@@ -1,4 +1,4 @@
-"""Runs `python -m trainer export` as a child process and passes its events on.
+"""Runs the command `export` as a child process and passes its events on.
 
 A child cannot crash, stall or leak into training, and it is the very command that works on a finished run.
 """
@@ -20,7 +20,8 @@ from trainer.run.store import RunDir
 _INSTALLED_IN = str(Path(trainer.__file__).parent.parent)
 _MAIN = """
 import sys
-sys.path[0:1] = []
+if sys.path[:1] == [""]:
+    del sys.path[0]
 place = sys.argv.pop(1)
 if place not in sys.path:
     sys.path.append(place)

@@ -15,7 +15,10 @@ def explain(error: BaseException) -> str:
         return str(error)
     text = " ".join(str(error).split())[:300]
     if is_out_of_memory(error):
-        return f"out of memory: {text}. Halve the micro-batch with train.grad_accum_steps=2, or lower data.batch_size"
+        return (
+            f"out of memory: {text}. In training, a new run with train.grad_accum_steps=2 halves what is in memory at once; "
+            f"in an evaluation, lower eval.batch_size (a resume may change that)"
+        )
     return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.config import Config, may_change_on_resume
 from trainer.config_loader import build_config, differences, parse_overrides, to_yaml
-from trainer.errors import ConfigError, R18Error, RunError
+from trainer.errors import ConfigError, DiskError, R18Error, RunError
 from trainer.run.atomic import write_atomically
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.results_csv import ResultsCsv
@@ -36,9 +36,14 @@ class OpenRun:
         """Write the configuration into the run, as a resume changed it.
 
         Raises:
-            OSError: When it cannot be written.
+            DiskError: When it cannot be written.
         """
-        write_atomically(self.run_dir.config, to_yaml(self.config).encode())
+        try:
+            write_atomically(self.run_dir.config, to_yaml(self.config).encode())
+        except OSError as error:
+            raise DiskError(
+                f"{self.run_dir.config}: cannot be written: {error}; make room, then resume again"
+            ) from error
 
     def close(self) -> None:
         """Write the log's rest and let others write."""
@@ -59,10 +64,11 @@ def open_new_run(config: Config, runs_dir: Path) -> OpenRun:
     run_dir = create_run(runs_dir, config.run.name)
     lock = RunLock.take(run_dir)
     try:
-        run = _open(run_dir, runs_dir, config, lock, resume=False)
-        run.keep_config()
-        return run
+        # Before the log, which makes a directory a run.
+        write_atomically(run_dir.config, to_yaml(config).encode())
+        return _open(run_dir, runs_dir, config, lock, resume=False)
     except OSError as error:
+        lock.release()
         raise RunError(f"{run_dir.path}: cannot be written: {error}") from error
 
 

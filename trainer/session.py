@@ -200,7 +200,7 @@ class TrainingSession:
         while (command := self._commands.take()) is not None:
             if isinstance(command, cmd.Stop):
                 raise StopRequested(command.reason, command.exit_code)
-            self._ack(command, "still preparing")
+            self._ack(command, "" if isinstance(command, cmd.Unpause) else "still preparing")
         name, last = self._last_progress
         now = time.monotonic()
         if detail.split(",")[0] != name or now - last >= _PROGRESS_EVERY_S:
@@ -221,8 +221,11 @@ class TrainingSession:
             self._stay_open()
             # An export that was asked for is waited for; a second stop ends that too.
             while not self._exporter.wait(_PAUSE_TICK_S):
-                if isinstance(self._commands.take(), cmd.Stop):
+                command = self._commands.take()
+                if isinstance(command, cmd.Stop):
                     return  # _close cancels it
+                if command is not None:
+                    self._ack(command, "the run is being left as soon as the export has ended")
 
     def _save_for_good(self) -> None:
         """Leave no run without its last state on the disk.
@@ -234,8 +237,8 @@ class TrainingSession:
         step = self.trainer.state.step
         if not self.trainer.state.finite:
             raise DivergedError(
-                f"the weights are not finite after step {step:,}, so they are not saved; go on from the last checkpoint "
-                f"with a lower optim.lr, or with train.max_grad_norm=1.0"
+                f"the weights are not finite after step {step:,}, so they are not saved; resume and lower the rate with key l, "
+                f"or start a new run with a lower optim.lr or train.max_grad_norm=1.0"
             )
         problem = "not saved yet"
         if self._saved_step == step:

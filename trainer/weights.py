@@ -8,6 +8,7 @@ hash has matched.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.data.dataset import Progress
 from trainer.data.download import download
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, ForeignCheckpointError
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
@@ -92,9 +93,8 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
         return InitialWeights(_foreign_pickle(path), str(path))
     try:
         return _own(path)
-    except CheckpointError as error:
-        if "not a checkpoint of this program" not in str(error):
-            raise
+    except ForeignCheckpointError:
+        pass  # plain tensors, then
     try:
         return InitialWeights(_plain(load_file(path), path), str(path))
     except SafetensorError as error:
@@ -134,7 +134,8 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(IMAGENET_URL).name
     if not path.is_file():
-        partial = path.with_suffix(".part")
+        # Its own name: other programs and other runs share this folder.
+        partial = path.with_suffix(f".{os.getpid()}.part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             download(IMAGENET_URL, partial, progress)
@@ -144,6 +145,8 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
                 f"model.init_from: imagenet: {path.name} cannot be downloaded: {error}. "
                 f"Fetch {IMAGENET_URL} (SHA-256 {IMAGENET_SHA256}) elsewhere and put it at {path}"
             ) from error
+        finally:
+            partial.unlink(missing_ok=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != IMAGENET_SHA256:
         raise CheckpointError(

@@ -153,7 +153,7 @@ class DashboardApp(App[int]):
         if state in (RunState.FINISHED, RunState.FAILED) and self._ui.bell and self._last_state is not RunState.LOADING:
             self.bell()
         self._last_state = state
-        if state in (RunState.FINISHED, RunState.FAILED):
+        if state is RunState.FAILED:
             # What was asked for and not answered by now never will be, except the end itself.
             self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
             self._show_pending()
@@ -274,7 +274,7 @@ class DashboardApp(App[int]):
             self.exit(EXIT_OK)
         elif self.scene.state in (RunState.FINISHED, RunState.FAILED):
             thread.stop()
-            self._remark("leaving")
+            self._remark("waiting for the export; q again stops it" if self.view.exporting else "leaving")
         elif "leave" in self._pending:
             self._remark("stopping already: the state is being saved")
         else:

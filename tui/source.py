@@ -9,7 +9,7 @@ from typing import Protocol
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
 from trainer.run.event_log import EventLog, LogFollower
-from trainer.run.store import RunDir, is_live
+from trainer.run.store import RunDir, is_live, read_holder
 
 
 class EventSource(Protocol):
@@ -60,6 +60,12 @@ def live_port(thread: TrainingThread, source: LiveSource) -> Port:
 
 def recorded_port(run_dir: RunDir) -> Port:
     """The port of a run that is only looked at."""
-    elsewhere = "another process trains it" if is_live(run_dir) else f"to train on: {run_dir.resume_command()}"
+    holder = (read_holder(run_dir) or {}) if is_live(run_dir) else None
+    if holder is None:
+        elsewhere = f"to train on: {run_dir.resume_command()}"
+    elif holder.get("ended"):
+        elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')}"
+    else:
+        elsewhere = f"process {holder.get('pid', '?')} has it"
     refusal = f"only looked at here; {elsewhere}"
     return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(refusal))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, file_name, read_checkpoint, step_of, write_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
@@ -55,8 +56,6 @@ def test_a_flipped_byte_is_found(tmp_path: Path, where: float) -> None:
 
 
 def test_a_truncated_file_a_foreign_file_and_a_missing_file_are_explained(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     path = tmp_path / file_name(1)
     write_checkpoint(path, checkpoint())
     path.write_bytes(path.read_bytes()[:-5])
@@ -115,6 +114,18 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
     assert folder.steps() == [1, 2]
 
 
+def test_a_file_of_another_format_is_passed_over_and_an_unreadable_one_is_not(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=5)
+    write_checkpoint(folder.at(1), checkpoint(1))
+    save_file({"w": torch.zeros(2)}, folder.at(2))
+    found, problems = folder.newest_valid()
+    assert found is not None
+    assert (found.step, list(problems)) == (1, [2])
+    folder.at(3).mkdir()  # stands for a file that the system cannot read just now
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        folder.newest_valid()
+
+
 def test_the_writer_publishes_what_is_on_disk(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(tmp_path, keep=2)
@@ -166,7 +177,6 @@ def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_pa
     writer.submit(checkpoint(6), best=True)
     writer.submit(checkpoint(6))  # the same step once more, while it waits
     gate.free[0] = 1
-    assert writer.flush(10)
     writer.close()
     log.close()
     assert folder.steps() == [1, 3, 6]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, start, train, view_of, wait_for
@@ -366,8 +367,8 @@ def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_p
     failure = view_of(run).failure
     assert thread.exit_code == 2
     assert failure is not None
-    assert "train: 36 images, " in failure.error
-    assert " -> 35 images, " in failure.error
+    assert "(36 images, " in failure.error
+    assert "(35 images, " in failure.error
 
 
 def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_path: Path) -> None:
@@ -384,6 +385,16 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
     assert started is not None
     assert started.model["trainable"] == 512 * 3 + 3
     assert any("122 tensors taken over" in event.message for event in events_of(tuned, ev.Warned))
+
+
+def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:
+    source = train(folder_config, tmp_path).run.run_dir
+    state = read_checkpoint(CheckpointFolder(source.checkpoints, keep=2).at(8)).group("model")
+    old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    save_file(old, tmp_path / "old.safetensors")
+    changes = {"init_from": str(tmp_path / "old.safetensors"), "freeze": "backbone"}
+    config = folder_config.model_copy(update={"model": folder_config.model.model_copy(update=changes)})
+    assert train(config, tmp_path).exit_code == 0
 
 
 def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_config: Config, tmp_path: Path) -> None:

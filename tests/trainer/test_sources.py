@@ -8,7 +8,7 @@ import pickle
 import tarfile
 import urllib.error
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -263,6 +263,17 @@ def test_imagenet_weights_are_downloaded_with_progress(tmp_path: Path, monkeypat
     assert len(shares) > 10
     assert shares[-1] == 1.0
     assert [path.name for path in (tmp_path / "hub" / "checkpoints").iterdir()] == ["source.pth"]
+
+
+def test_a_download_that_ends_early_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reply(io.BytesIO):
+        headers: ClassVar = {"Content-Length": "1000"}
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Reply(b"x" * 400))
+    with pytest.raises(CheckpointError, match="ended after 400 of 1,000 bytes"):
+        find_initial_weights("imagenet", tmp_path, quiet)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_without_a_network_the_weights_file_and_its_place_are_named(

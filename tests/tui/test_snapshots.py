@@ -6,11 +6,12 @@ After a wanted change: `pytest tests/tui/test_snapshots.py --snapshot-update`, t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
+from textual.pilot import Pilot
 
 from tests.tui.canned import START, CannedSource, Recorder, opened, training_run
 from trainer.config import UiConfig
@@ -28,8 +29,14 @@ COLOURS = {DARK[name]: letter for name, letter in LETTERS.items()} | {str(THEMES
 
 
 @pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        for name, value in (("TZ", "UTC"), ("TERM", "xterm-256color"), ("COLORTERM", "truecolor"), ("LANG", "C.UTF-8")):
+            patch.setenv(name, value)
+        for name in ("NO_COLOR", "LC_ALL", "LC_CTYPE"):
+            patch.delenv(name, raising=False)
+        time.tzset()
+        yield
     time.tzset()
 
 
@@ -66,11 +73,22 @@ async def test_screen(case: str, tmp_path: Path, snapshot: SnapshotAssertion) ->
     port = Port(run_dir=RunDir(tmp_path), source=make(), control=Recorder())
     app = DashboardApp(port, UiConfig.model_validate({"theme": "dark"}), clock=lambda: START + 30)
     async with app.run_test(size=size) as pilot:
-        await pilot.pause(1.0)
+        await steady(app, pilot)
         await pilot.press(*keys)
-        await pilot.pause(0.5)
-        characters, colours = screen(app)
+        characters, colours = await steady(app, pilot)
     assert f"{characters}\n\n{colours}" == snapshot
+
+
+async def steady(app: DashboardApp, pilot: Pilot[int]) -> tuple[str, str]:
+    """The screen once nothing has changed on it for half a second."""
+    shown, since = ("", ""), time.monotonic()
+    end = since + 20
+    while time.monotonic() - since < 0.5:
+        await pilot.pause(0.1)
+        if (now := screen(app)) != shown:
+            shown, since = now, time.monotonic()
+        assert time.monotonic() < end, "the screen does not come to rest"
+    return shown
 
 
 def screen(app: DashboardApp) -> tuple[str, str]:

@@ -20,7 +20,7 @@ def download(url: str, target: Path, progress: Progress) -> None:
         progress: Told every 256 KiB; may raise to cancel.
 
     Raises:
-        OSError: When the network or the disk fails.
+        OSError: When the network or the disk fails, or less came than was announced.
     """
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - see Args
         total = int(reply.headers.get("Content-Length", 0))
@@ -28,4 +28,6 @@ def download(url: str, target: Path, progress: Progress) -> None:
         while block := reply.read(_BLOCK_BYTES):
             file.write(block)
             done += len(block)
-            progress(f"downloading {target.stem}, {done / 1e6:.0f} MB", done / total if total else None)
+            progress(f"downloading {Path(url).name}, {done / 1e6:.0f} MB", done / total if total else None)
+    if total and done != total:
+        raise OSError(f"the connection ended after {done:,} of {total:,} bytes")

@@ -154,11 +154,9 @@ def load_image_folder(root: Path, *, decoder: Decoder, keep: Callable[[str], Kee
     identity: dict[str, str] = {"classes": "\n".join(classes)}
     skipped: list[tuple[str, str]] = []
     for name, folder in folders.items():
-        files = _files(folder, classes, name)
+        files = _files(folder, classes)
         names = fingerprint_of({str(path.relative_to(root)): str(size) for path, _, size in files})
-        identity[name] = (
-            f"{len(files):,} images, {sum(size for _, _, size in files):,} bytes, paths and sizes {names[:16]}"
-        )
+        identity[name] = f"{names} ({len(files):,} images, {sum(size for _, _, size in files):,} bytes)"
         if not files:
             raise DataError(f"{folder}: no images in its class folders; known endings: {' '.join(sorted(EXTENSIONS))}")
         splits[name] = _load_split(files, decoder, keep(name), name, progress, skipped)
@@ -240,7 +238,7 @@ def _class_names(train: Path) -> tuple[str, ...]:
     return names
 
 
-def _files(folder: Path, classes: tuple[str, ...], split: str) -> list[tuple[Path, int, int]]:
+def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int, int]]:
     """Sorted (path, label, size in bytes)."""
     strangers = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(
         classes

@@ -260,14 +260,14 @@ class Resumed(Event):
     """Training goes on from a checkpoint: points after its step belong to an abandoned future.
 
     Attributes:
-        lr_edits: (step, factor) of every edit that the checkpoint knows.
+        lr_edits: (step, factor) of every edit that the checkpoint knows; None in logs of before this was told.
     """
 
     kind: ClassVar[str] = "resumed"
     step: int
     epoch: int
     checkpoint: str
-    lr_edits: list[list[float]]
+    lr_edits: list[list[float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class RunDir:
 
     @property
     def log(self) -> Path:
-        """Everything that any library printed, and tracebacks."""
+        """Tracebacks, and what libraries printed under the dashboard."""
         return self.path / "log.txt"
 
     def resume_command(self) -> str:

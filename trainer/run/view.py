@@ -191,7 +191,9 @@ class RunView:
             time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images"
         )
         if event.skipped_images:
-            self._note(time, "warning", f"{event.skipped_images:,} unreadable images left out; log.txt lists them")
+            self._note(
+                time, "warning", f"{event.skipped_images:,} unreadable images left out; each is named in the log"
+            )
 
     def _state(self, event: ev.StateChanged, time: float) -> None:
         state = RunState(event.state)
@@ -297,8 +299,10 @@ class RunView:
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
-        # By the checkpoint: an edit at its very step may have come after it.
-        self.lr_edits = [(int(step), factor) for step, factor in event.lr_edits]
+        # By the checkpoint, where it says so: an edit at its very step may have come after it.
+        known = event.lr_edits
+        kept = [edit for edit in self.lr_edits if edit[0] <= event.step]
+        self.lr_edits = kept if known is None else [(int(step), factor) for step, factor in known]
         edited = {step for step, _ in self.lr_edits}
         self.marks = [m for m in self.marks if m.step <= event.step and (m.kind != "lr" or m.step in edited)]
         self.marks.append(Mark(event.step, "resume", "resumed"))
