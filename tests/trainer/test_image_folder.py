@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +219,7 @@ def test_a_file_that_vanishes_under_the_workers_is_named_in_one_line(make_folder
     with pytest.raises(DataError) as caught:
         next(iter(batches.epoch(0, 0)))
     batches.close()
+    assert multiprocessing.active_children() == [], "a worker that stays would keep the program from ending"
     assert str(caught.value).startswith(f"{gone}: was readable at the start and is not now: ")
     assert "\n" not in str(caught.value)
 

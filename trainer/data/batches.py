@@ -154,8 +154,12 @@ class StreamedBatches:
 
     def close(self) -> None:
         """End the workers."""
-        self._stream = None
-        self._next = None
+        stream, self._stream, self._next = self._stream, None, None
+        # Not left to the garbage collector: an exception on its way up still holds the iterator, and workers that ignore
+        # TERM would keep the interpreter from ending. torch has no public name for this.
+        shut_down = getattr(stream, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
 
     def _start(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
