@@ -110,16 +110,16 @@ def ratios(blocks: int, seconds: float) -> list[float]:
     with program() as (shown, shown_log), program("--headless") as (plain, plain_log):
         for terminal in (shown, plain):
             terminal.wait_for(r"step [1-9]|images", 120)
-        warm = [_Contender(shown, shown_log), _Contender(plain, plain_log)]
-        for contender in warm:
+        contenders = [_Contender(shown, shown_log), _Contender(plain, plain_log)]
+        for contender in contenders:
             contender.hold()
-        for contender in warm:
+        for contender in contenders:
             contender.run(5.0)  # settles allocator and caches
         found = []
         for block in range(blocks):
             with_dashboard, without = [0.0, 0.0], [0.0, 0.0]
             for contender, sums in zip(
-                (*warm, *reversed(warm)), (with_dashboard, without, without, with_dashboard), strict=True
+                (*contenders, *reversed(contenders)), (with_dashboard, without, without, with_dashboard), strict=True
             ):
                 images, spent = contender.run(seconds)
                 sums[0] += images
@@ -127,7 +127,7 @@ def ratios(blocks: int, seconds: float) -> list[float]:
             rates = with_dashboard[0] / with_dashboard[1], without[0] / without[1]
             found.append(rates[0] / rates[1])
             print(f"  block {block + 1}: {rates[0]:6.1f} / {rates[1]:6.1f} img/s = {found[-1]:.3f}", file=sys.stderr)
-        for contender in warm:
+        for contender in contenders:
             contender.release()
         return found
 

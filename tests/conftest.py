@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.running import STARTED
 from trainer.config import Config
 from trainer.config_loader import build_config
+from trainer.versions import torch_release
 
 TINY = (
     "data.image_size=8",
@@ -26,9 +26,7 @@ TINY = (
 )
 """Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""
 
-needs_exporter = pytest.mark.skipif(
-    tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2]) < (2, 9), reason="export needs torch 2.9"
-)
+needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export needs torch 2.9")
 
 FolderMaker = Callable[..., Path]
 ConfigMaker = Callable[..., Config]

@@ -206,30 +206,26 @@ def test_other_data_or_settings_on_resume_are_refused_with_the_difference(
     assert RunDir(source.path).config.read_text().count("cifar-maxpool") == 1
 
 
-def test_another_top_level_trainer_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "coqui_tts_trainer-0.3.1.dist-info"
-    info.mkdir()
-    (info / "top_level.txt").write_text("trainer\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    code, printed = run("digits")
-    assert code == 2
-    assert "'coqui_tts_trainer'" in printed
-    assert "'trainer'" in printed
-
-
-def test_a_record_of_files_alone_gives_another_trainer_away(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("listing", "text", "package"),
+    [
+        ("top_level.txt", "trainer\n", "trainer"),
+        ("RECORD", "other/__init__.py,sha256=x,1\ntui/__init__.py,sha256=x,1\n", "tui"),
+        ("RECORD", "trainer.py,sha256=x,1\n", "trainer"),
+    ],
+)
+def test_another_top_level_package_of_our_name_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str, text: str, package: str
 ) -> None:
-    info = tmp_path / "other_tool-1.0.dist-info"
-    info.mkdir()
-    (info / "RECORD").write_text("other/__init__.py,sha256=x,1\ntui/__init__.py,sha256=x,1\n")
-    innocent = tmp_path / "innocent-1.0.dist-info"
-    innocent.mkdir()
-    (innocent / "RECORD").write_text("innocent/trainer/__init__.py,sha256=x,1\ntui_tools/__init__.py,sha256=x,1\n")
+    innocent = "innocent/trainer/__init__.py,sha256=x,1\ntui_tools/__init__.py,sha256=x,1\n"
+    for name, file, content in (("other_tool-0.3.1", listing, text), ("innocent-1.0", "RECORD", innocent)):
+        (tmp_path / f"{name}.dist-info").mkdir()
+        (tmp_path / f"{name}.dist-info" / file).write_text(content)
     monkeypatch.syspath_prepend(str(tmp_path))
     code, printed = run("digits")
     assert code == 2
     assert "'other_tool'" in printed
+    assert f"'{package}'" in printed
     assert "innocent" not in printed
 
 

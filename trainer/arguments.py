@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from trainer.config import Config, default_runs_dir
+from trainer.config import default_runs_dir
 from trainer.config_loader import load_config
 from trainer.errors import ConfigError
 from trainer.open_run import OpenRun, open_for_resume, open_new_run, refuse_other_config
-from trainer.run.store import RunDir, find_run
+from trainer.run.store import find_run
 
 _OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*=")
 """A path may hold a `=` too, but has a slash or a dash before it."""
@@ -75,33 +76,17 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
     """A training command that was found right; nothing has been written yet.
 
     Attributes:
-        config: Of a new run; None where one is resumed.
-        resumed: The run to go on with; None for a new one.
-        overrides: For the resumed run's own configuration.
+        open: Makes or takes the run; raises R18Error when it cannot be.
         remark: For the user (empty when there is none).
     """
 
-    runs_dir: Path
-    config: Config | None
-    resumed: RunDir | None
-    overrides: list[str]
-    remark: str
-
-    def open(self) -> OpenRun:
-        """Make or take the run.
-
-        Raises:
-            R18Error: When it cannot be.
-        """
-        if self.resumed is not None:
-            return open_for_resume(self.resumed, self.runs_dir, self.overrides)
-        assert self.config is not None
-        return open_new_run(self.config, self.runs_dir)
+    open: Callable[[], OpenRun]
+    remark: str = ""
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:
@@ -110,15 +95,16 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     Raises:
         R18Error: When the configuration is wrong, or the run to resume is not there.
     """
+    runs_dir = arguments.runs_dir
     if arguments.resume is not None:
         if arguments.name:
             raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
-        run_dir = find_run(arguments.resume, arguments.runs_dir)
+        run_dir = find_run(arguments.resume, runs_dir)
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
-        return Request(runs_dir=arguments.runs_dir, config=None, resumed=run_dir, overrides=overrides, remark="")
+        return Request(partial(open_for_resume, run_dir, runs_dir, overrides))
     # The name is checked as the configuration's would be.
     named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
     resolved = load_config(arguments.config, named)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
-    return Request(runs_dir=arguments.runs_dir, config=resolved.config, resumed=None, overrides=[], remark=remark)
+    return Request(partial(open_new_run, resolved.config, runs_dir), remark)

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
-import trainer
 from trainer.checkpoint import Checkpoint
 from trainer.choices import choose_numerics
 from trainer.config import Config
@@ -33,6 +31,7 @@ from trainer.run.events import Started
 from trainer.run.store import RunDir, write_env
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import TrainState
+from trainer.versions import software_versions
 from trainer.weights import InitialWeights, find_initial_weights, load_initial_weights
 
 _LR_SAMPLES = 256
@@ -168,17 +167,6 @@ def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
     }
 
 
-def software_versions() -> dict[str, str]:
-    """Versions that decide about numbers."""
-    return {
-        "r18-tui": trainer.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cuda": torch.version.cuda or "",
-    }
-
-
 def _initial_weights(
     config: Config, runs_dir: Path, progress: Progress, checkpoint: Checkpoint | None
 ) -> InitialWeights | None:
@@ -229,15 +217,11 @@ def _build_model(config: Config, data: PreparedData, initial: InitialWeights | N
     model = build_model(config.model, len(data.dataset.classes), config.run.seed)
     if initial is not None:
         report = load_initial_weights(model, initial)
-        # The counters of batch norms are in no file older than they are, and nothing frozen uses them.
-        strange = [
-            name for name in [*report.reshaped, *report.missing]
-            if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-        ]  # fmt: skip
-        if config.model.freeze == "backbone" and strange:
+        if config.model.freeze == "backbone" and report.random_backbone:
             raise ConfigError(
-                f"model.freeze: backbone would freeze random weights: {initial.origin} has no {', '.join(strange[:3])} for "
-                f"stem {config.model.stem}; set model.stem as it was there, or model.freeze=none"
+                f"model.freeze: backbone would freeze random weights: {initial.origin} has no "
+                f"{', '.join(report.random_backbone[:3])} for stem {config.model.stem}; set model.stem as it was there, or "
+                f"model.freeze=none"
             )
         warnings.append(f"{initial.origin}: {report}")
     apply_freeze(model, config.model.freeze)

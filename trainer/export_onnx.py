@@ -39,6 +39,7 @@ from trainer.run.event_log import EventLog
 from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
 from trainer.run.store import RunDir, RunLock, find_run
 from trainer.step import Numerics
+from trainer.versions import torch_release
 
 TOLERANCE = 1e-3
 """Largest difference of any logit that is accepted, in fp32."""
@@ -220,8 +221,7 @@ def _say(event: Event) -> None:
 
 
 def _require_torch() -> None:
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < _LEAST_TORCH:
+    if torch_release() < _LEAST_TORCH:
         raise ExportError(
             f"export needs torch {'.'.join(map(str, _LEAST_TORCH))} or newer, this is {torch.__version__}: "
             f"older exporters freeze the batch size. The checkpoint can be exported on another machine"

@@ -22,6 +22,7 @@ from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.data.dataset import Progress
 from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
+from trainer.versions import torch_release
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
@@ -61,6 +62,15 @@ class LoadReport:
     reshaped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+
+    @property
+    def random_backbone(self) -> list[str]:
+        """Tensors before the classifier that start from random weights.
+
+        Counters of batch norms do not count: files from before torch had them lack them, and nothing frozen reads them.
+        """
+        new = [*self.reshaped, *self.missing]
+        return [name for name in new if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors taken over"]
@@ -156,8 +166,7 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
 
 
 def _foreign_pickle(path: Path) -> dict[str, Tensor]:
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < _SAFE_UNPICKLER:
+    if torch_release() < _SAFE_UNPICKLER:
         raise CheckpointError(
             f"{path}: torch {torch.__version__} cannot read foreign pickles safely (CVE-2026-24747); use torch 2.10 or "
             "newer, or convert the file to safetensors on a machine that you trust it on"

@@ -151,45 +151,8 @@ def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
         assert b"\x1b[?25h" in terminal.raw
 
 
-def test_a_crash_of_the_dashboard_leaves_the_run_training_with_plain_lines(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    breaking = (
-        "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
-        "def broken(port, ui, terminal, link):\n"
-        "    from tui.widgets.curves import LossPane\n"
-        "    draw = LossPane.rows_for\n"
-        "    def rows_for(self, scene, w, h):\n"
-        "        if scene.view.step >= 1: raise ValueError('a broken pane')\n"
-        "        return draw(self, scene, w, h)\n"
-        "    LossPane.rows_for = rows_for\n"
-        "    return original(port, ui, terminal, link)\n"
-        "r._run_app = broken\n"
-        "sys.exit(tui.cli.main(sys.argv[1:]))\n"
-    )
-    script = tmp_path / "breaking.py"
-    script.write_text(breaking)
-    argv = [
-        sys.executable,
-        str(script),
-        "digits",
-        "--runs-dir",
-        str(runs),
-        *TINY,
-        "train.epochs=2",
-        "data.batch_size=64",
-    ]
-    with PseudoTerminal(argv, env={"PYTHONPATH": ROOT}) as terminal:
-        terminal.wait_for("the dashboard failed", 120)
-        assert terminal.wait_exit(120) == 0
-        assert "epoch 2/2" in terminal.text
-        assert "completed" in terminal.text
-        assert "Traceback" not in terminal.text
-    assert "a broken pane" in run_of(runs).log.read_text()
-    assert view_of(run_of(runs)).step == view_of(run_of(runs)).total_steps
-
-
-def test_a_crash_of_a_paused_dashboard_does_not_leave_the_run_waiting(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
+def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
+    """The program with a header that fails once `condition` holds; it may name `view`."""
     script = tmp_path / "breaking.py"
     script.write_text(
         "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
@@ -197,15 +160,40 @@ def test_a_crash_of_a_paused_dashboard_does_not_leave_the_run_waiting(tmp_path: 
         "    from tui.widgets.header import Header\n"
         "    draw = Header.rows_for\n"
         "    def rows_for(self, scene, w, h):\n"
-        "        if scene.view.state.value == 'paused': raise ValueError('a broken pane')\n"
+        "        view = scene.view\n"
+        f"        if {condition}: raise ValueError('a broken pane')\n"
         "        return draw(self, scene, w, h)\n"
         "    Header.rows_for = rows_for\n"
         "    return original(port, ui, terminal, link)\n"
         "r._run_app = broken\n"
         "sys.exit(tui.cli.main(sys.argv[1:]))\n"
     )
-    argv = [sys.executable, str(script), "digits", "--runs-dir", str(runs), *MANY_EPOCHS, "data.batch_size=64"]
-    with PseudoTerminal(argv, env={"PYTHONPATH": ROOT}) as terminal:
+    argv = [
+        sys.executable,
+        str(script),
+        "digits",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        *arguments,
+        "data.batch_size=64",
+    ]
+    return PseudoTerminal(argv, env={"PYTHONPATH": ROOT})
+
+
+def test_a_crash_of_the_dashboard_leaves_the_run_training_with_plain_lines(tmp_path: Path) -> None:
+    with start_breaking(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
+        terminal.wait_for("the dashboard failed", 120)
+        assert terminal.wait_exit(120) == 0
+        assert "epoch 2/2" in terminal.text
+        assert "completed" in terminal.text
+        assert "Traceback" not in terminal.text
+    run = run_of(tmp_path / "runs")
+    assert "a broken pane" in run.log.read_text()
+    assert view_of(run).step == view_of(run).total_steps
+
+
+def test_a_crash_of_a_paused_dashboard_does_not_leave_the_run_waiting(tmp_path: Path) -> None:
+    with start_breaking(tmp_path, "view.state.value == 'paused'", *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
         terminal.send("p")
         terminal.wait_for("the dashboard failed", 60)

@@ -23,6 +23,7 @@ from trainer.data import cifar
 from trainer.data.digits import load_digits
 from trainer.errors import CheckpointError, DataError, DeviceError
 from trainer.model import build_model, describe_model
+from trainer.versions import torch_release
 from trainer.weights import find_initial_weights, load_initial_weights
 
 
@@ -189,7 +190,7 @@ def state_dict(stem: str = "cifar", classes: int = 10) -> dict[str, torch.Tensor
     return build_model(ModelConfig.model_validate({"stem": stem}), classes, 1).state_dict()
 
 
-@pytest.mark.skipif(torch.__version__ < "2.10", reason="older torch reads no foreign pickles")
+@pytest.mark.skipif(torch_release() < (2, 10), reason="older torch reads no foreign pickles")
 @pytest.mark.parametrize(
     "wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": {f"module.{k}": v for k, v in s.items()}}]
 )

@@ -1,0 +1,116 @@
+"""Runs that go on: from where, with what, and when not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.running import events_of, start, train, view_of, wait_for
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.config import Config
+from trainer.errors import ConfigError, RunError
+from trainer.launch import TrainingThread
+from trainer.open_run import open_for_resume, open_new_run
+from trainer.run import events as ev
+from trainer.run.store import RunDir
+
+
+def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: Config, tmp_path: Path) -> None:
+    straight = train(folder_config, tmp_path).run.run_dir
+    run = open_new_run(folder_config, tmp_path)
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 2)
+    thread.stop("SIGTERM", 143)
+    assert thread.join(60)
+    assert thread.exit_code == 143
+    stopped = view_of(run.run_dir).step
+    assert stopped < 8, "the run must have been stopped on its way"
+    train(folder_config, tmp_path, resume=run.run_dir)
+    files = [CheckpointFolder(r.checkpoints, keep=2).at(8) for r in (straight, run.run_dir)]
+    first, second = (read_checkpoint(file) for file in files)
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    assert set(first.tensors) == set(second.tensors)
+    assert first.meta["last_evaluation"] == second.meta["last_evaluation"]
+    straight_view, resumed_view = view_of(straight), view_of(run.run_dir)
+    assert list(straight_view.train_loss.y) == list(resumed_view.train_loss.y)
+    assert [e.train_loss for e in straight_view.epochs] == [e.train_loss for e in resumed_view.epochs]
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    folder = CheckpointFolder(run.checkpoints, keep=2)
+    newest = folder.at(8)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(folder_config, tmp_path, resume=run)
+    assert [event.step for event in events_of(run, ev.Resumed)] == [4]
+    assert any(
+        "passed over" in event.message and "step-00000008" in event.message for event in events_of(run, ev.Warned)
+    )
+    assert view_of(run).step == 8
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    for path in run.checkpoints.glob("step-*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    thread = train(folder_config, tmp_path, resume=run)
+    failure = view_of(run).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert "every checkpoint of this run is damaged" in failure.error
+    assert events_of(run, ev.Resumed) == [], "the history is still there"
+
+
+def test_a_resume_that_is_stopped_while_it_prepares_stands_where_it_stood(
+    folder_config: Config, tmp_path: Path
+) -> None:
+    source = train(folder_config, tmp_path).run.run_dir
+    thread = TrainingThread(open_for_resume(source, tmp_path, ["train.epochs=4"]), hold_open=False)
+    thread.stop()
+    thread.start()
+    assert thread.join(60)
+    finish = view_of(source).finish
+    assert finish is not None
+    assert (finish.reason, finish.step, finish.epoch) == ("stopped", 8, 2.0)
+
+
+def test_a_resume_that_cannot_begin_leaves_the_configuration_as_it_was(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path / "runs").run.run_dir
+    before = run.config.read_text()
+    thread = train(folder_config, tmp_path / "runs", resume=run, overrides=("run.device=cuda:99",))
+    assert thread.exit_code == 2
+    assert run.config.read_text() == before
+
+
+def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
+    assert view_of(run).step == 12
+
+
+def test_a_resume_refuses_what_would_make_another_run(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    with pytest.raises(ConfigError, match=r"optim.lr: 0.05 -> 0.9") as caught:
+        open_for_resume(run, tmp_path, ["optim.lr=0.9"])
+    assert f"model.init_from={run.path}" in str(caught.value)
+    open_for_resume(run, tmp_path, ["optim.lr=0.05"]).close()
+
+
+def test_a_live_run_is_not_resumed(folder_config: Config, tmp_path: Path) -> None:
+    run = open_new_run(folder_config, tmp_path)
+    with pytest.raises(RunError, match="live already"):
+        open_for_resume(RunDir(run.run_dir.path), tmp_path, [])
+    run.close()
+
+
+def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path / "runs").run.run_dir
+    next(Path(folder_config.data.root).glob("train/red/*.png")).unlink()
+    thread = train(folder_config, tmp_path / "runs", resume=run)
+    failure = view_of(run).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert "(36 images, " in failure.error
+    assert "(35 images, " in failure.error

@@ -1,0 +1,27 @@
+"""Versions of what decides about numbers."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+import torchvision
+
+import trainer
+
+
+def software_versions() -> dict[str, str]:
+    """Versions that decide about numbers."""
+    return {
+        "r18-tui": trainer.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda or "",
+    }
+
+
+def torch_release() -> tuple[int, int]:
+    """Major and minor of torch. A preview of 2.9, as NVIDIA's images bring it, counts as 2.9."""
+    major, minor = torch.__version__.split("+")[0].split(".")[:2]
+    return int(major), int(minor)
