@@ -154,6 +154,13 @@ class PseudoTerminal:
             self.pump(0.05)
         return (len(self.raw) - before) / (time.monotonic() - begun)
 
+    def drain(self, seconds: float) -> None:
+        """Take what the command writes for a while and drop it: a screen that nobody looks at costs no time here."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([self._fd], [], [], left)[0]:
+                os.read(self._fd, 1 << 16)
+
     def alive(self) -> bool:
         """Whether the command has not ended yet."""
         if self.status is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from trainer.config import default_runs_dir
 from trainer.config_loader import load_config
 from trainer.errors import ConfigError
+from trainer.host_memory import keep_freed_memory
 from trainer.open_run import OpenRun, open_for_resume, open_new_run, refuse_other_config
 from trainer.run.store import find_run
 
@@ -81,12 +82,21 @@ class Request:
     """A training command that was found right; nothing has been written yet.
 
     Attributes:
-        open: Makes or takes the run; raises R18Error when it cannot be.
+        take_run: Makes or takes the run.
         remark: For the user (empty when there is none).
     """
 
-    open: Callable[[], OpenRun]
+    take_run: Callable[[], OpenRun]
     remark: str = ""
+
+    def open(self) -> OpenRun:
+        """Make this process the one that trains the run.
+
+        Raises:
+            R18Error: When the run cannot be made or taken.
+        """
+        keep_freed_memory()  # before the log's thread, the first of this process
+        return self.take_run()
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:

@@ -79,7 +79,7 @@ def build_trainer(
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     if checkpoint is not None:
         choices = dict(checkpoint.meta["choices"])
-        numerics = Numerics(precision=choices["precision"], channels_last=choices["channels_last"])
+        numerics = Numerics(**{field.name: choices[field.name] for field in dataclasses.fields(Numerics)})
     else:
         numerics, timings = choose_numerics(
             config,

@@ -1,4 +1,4 @@
-"""Precision and memory format, chosen once a run by timing a few real steps on a throw-away copy of the state.
+"""Precision, memory format and way of the weight gradient, chosen once a run by timing a few real steps on a throw-away copy.
 
 bf16 is up to thirty times slower than fp32 on CPUs without hardware for it, and channels_last is slower on some; a guess
 by name would be wrong somewhere. The choice is recorded and reused by a resume.
@@ -54,7 +54,7 @@ def choose_numerics(
     """Take what is configured, and time the rest.
 
     Args:
-        config: `run.precision` and `run.channels_last` may be `auto`.
+        config: `run.precision`, `run.channels_last` and `run.weight_gradient` may be `auto`.
         model: On the device; left as it is.
         augment: Of the run.
         first_batch: Makes the first batch of the run; called only when something is open.
@@ -74,6 +74,9 @@ def choose_numerics(
     timings: list[_Timing] = []
     too_large: Exception | None = None
     for number, numerics in enumerate(candidates):
+        alike = [timing.step_s for timing in timings if timing.numerics.precision == numerics.precision]
+        if alike and min(alike) == math.inf:
+            continue  # a precision without hardware is hopeless in every layout
         poll = functools.partial(progress, f"timing {describe(numerics)}", number / len(candidates))
         hopeless_s = _HOPELESS * min((t.probe_s for t in timings), default=math.inf)
         try:
@@ -99,7 +102,8 @@ def choose_numerics(
 
 def describe(numerics: Numerics) -> str:
     """A candidate in words."""
-    return f"{numerics.precision} {'channels_last' if numerics.channels_last else 'contiguous'}"
+    layout = "channels_last" if numerics.channels_last else "contiguous"
+    return f"{numerics.precision} {layout}{' matmul' if numerics.weight_gradient == 'matmul' else ''}"
 
 
 class _Trial:
@@ -144,7 +148,19 @@ class _Trial:
 def _candidates(config: Config, device: torch.device) -> list[Numerics]:
     precisions = [config.run.precision] if config.run.precision != "auto" else _precisions(device)
     layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
-    return [Numerics(precision=p, channels_last=bool(layout)) for p in precisions for layout in layouts]
+    return [
+        Numerics(precision=precision, channels_last=bool(layout), weight_gradient=gradient)
+        for precision in precisions
+        for layout in layouts
+        for gradient in _gradients(config, device, channels_last=bool(layout))
+    ]
+
+
+def _gradients(config: Config, device: torch.device, *, channels_last: bool) -> list[str]:
+    """Where channels come last, the matrices lie in memory as they are needed."""
+    if config.run.weight_gradient != "auto":
+        return [config.run.weight_gradient]
+    return ["matmul", "convolution"] if device.type == "cpu" and channels_last else ["convolution"]
 
 
 def _precisions(device: torch.device) -> list[str]:

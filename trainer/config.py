@@ -37,6 +37,8 @@ class RunConfig(Group):
     """`bf16` is autocast with fp32 weights; `auto` times a few real steps at the start and takes the faster."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
+    weight_gradient: Literal["auto", "convolution", "matmul"] = "auto"
+    """How the 3x3 kernels of the last two stages get their gradient; `auto` times both where a CPU trains."""
 
     @field_validator("name")
     @classmethod

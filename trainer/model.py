@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config import ModelConfig
+from trainer.conv import Conv3x3
 from trainer.data.draws import Stream, draw_below
 
 _DROPOUT_GRAIN = 1 << 20
@@ -68,7 +69,16 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
         if config.stem == "cifar":
             model.maxpool = nn.Identity()
         model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout, seed=seed)
+        for block in (*model.layer3, *model.layer4):
+            for name in ("conv1", "conv2"):
+                setattr(block, name, _with_choice_of_gradient(getattr(block, name)))
     return cast(nn.Module, model)
+
+
+def _with_choice_of_gradient(conv: nn.Conv2d) -> Conv3x3:
+    replacement = Conv3x3(conv.in_channels, conv.out_channels, stride=conv.stride[0])
+    replacement.weight = conv.weight
+    return replacement
 
 
 def head_of(model: nn.Module) -> Head:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
+from trainer.conv import Conv3x3
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.model import head_of, loss_of, set_train_mode
@@ -22,10 +23,12 @@ class Numerics:
     Attributes:
         precision: `fp32`, or `bf16` for autocast over fp32 weights.
         channels_last: Memory format of images and weights.
+        weight_gradient: `convolution`, or `matmul` (see `trainer.conv`).
     """
 
     precision: str
     channels_last: bool
+    weight_gradient: str = "convolution"
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         """The context of a forward pass."""
@@ -39,7 +42,10 @@ class Numerics:
         return images_NCHW.contiguous(memory_format=layout)
 
     def lay_out_model(self, model: nn.Module) -> nn.Module:
-        """A model in this memory format."""
+        """A model in this memory format, with these gradients."""
+        for module in model.modules():
+            if isinstance(module, Conv3x3):
+                module.matmul_gradient = self.weight_gradient == "matmul"
         return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 

@@ -30,7 +30,7 @@ from tui.source import Port
 from tui.themes import THEMES, colours_beside, palette, theme_for
 from tui.widgets.key_bar import KeyBar
 
-_PUMP_S = 0.05
+_PUMP_S = 0.1
 _REMARK_S = 4.0
 _START_AFTER_S = 0.02
 _HANGUP_CHECK_S = 1.0

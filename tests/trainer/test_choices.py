@@ -55,12 +55,29 @@ def pretend(monkeypatch: pytest.MonkeyPatch, outcome: dict[tuple[str, bool], tup
     monkeypatch.setattr(choices._Trial, "time", time)
 
 
-def test_candidates_are_really_timed_and_the_model_is_left_alone(config: Config) -> None:
-    numerics, timings, said = choose(config)
-    assert "fp32 channels_last" in timings or "fp32 contiguous" in timings
+def test_candidates_are_really_timed_and_the_model_is_left_alone(make_config: ConfigMaker) -> None:
+    auto = make_config("run.precision=auto", "run.channels_last=auto", "run.weight_gradient=auto")
+    numerics, timings, said = choose(auto)
+    assert {"fp32 channels_last matmul", "fp32 channels_last", "fp32 contiguous"} & {*timings}
     assert timings[choices.describe(numerics)] == min(timings.values())
     assert all(milliseconds > 0 for milliseconds in timings.values())
-    assert set(said) == {f"timing {p} {layout}" for p in ("fp32", "bf16") for layout in ("channels_last", "contiguous")}
+    layouts = "channels_last matmul", "channels_last", "contiguous"
+    said = [*dict.fromkeys(said)]
+    assert said[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last matmul"]
+    assert {*said[4:]} <= {f"timing bf16 {layout}" for layout in layouts[1:]}
+
+
+def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(
+        monkeypatch,
+        {
+            ("fp32", True): (0.2, 2.3), ("fp32", False): (0.3, 2.3),
+            ("bf16", True): (2.0, 2.3), ("bf16", False): AssertionError("tried"),
+        },
+    )  # fmt: skip
+    numerics, timings, _ = choose(config)
+    assert numerics == Numerics(precision="fp32", channels_last=True)
+    assert timings == {"fp32 channels_last": 200.0, "fp32 contiguous": 300.0}
 
 
 def test_what_is_configured_is_not_timed(make_config: ConfigMaker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -26,6 +27,9 @@ from tui.widgets.time_budget import TimePane
 
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
 """Name, least columns and least rows; the first that fits is taken."""
+
+
+_DRAW_FOR_S = 0.005
 
 
 def layout_for(width: int, height: int) -> str:
@@ -100,9 +104,10 @@ class DashboardScreen(Screen[None]):
         return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
     def draw(self, scene: Scene, now: float, interval_s: float) -> None:
-        """Draw the pane that has waited longest, if it has waited for an interval.
+        """Draw the panes that have waited for an interval, the longest waiting first, for a few milliseconds at most.
 
-        One pane at a time, so that a key pressed meanwhile waits for one drawing at most.
+        A key pressed meanwhile waits no longer than that; what is left is drawn in the next call. Several panes at a time
+        and not one in each call, because Textual's way to the terminal costs more than most of the drawings.
 
         Args:
             scene: What to draw.
@@ -114,11 +119,14 @@ class DashboardScreen(Screen[None]):
             # A new layout appears whole.
             self._drawn = {pane.id or "": now for pane in panes}
             self.draw_now(scene)
-        elif panes:
-            pane = min(panes, key=lambda p: self._drawn.get(p.id or "", 0.0))
-            if now - self._drawn.get(pane.id or "", 0.0) >= interval_s:
-                self._drawn[pane.id or ""] = now
-                pane.paint(scene)
+            return
+        due = [pane for pane in panes if now - self._drawn.get(pane.id or "", 0.0) >= interval_s]
+        began = time.perf_counter()
+        for pane in sorted(due, key=lambda pane: self._drawn.get(pane.id or "", 0.0)):
+            self._drawn[pane.id or ""] = now
+            pane.paint(scene)
+            if time.perf_counter() - began >= _DRAW_FOR_S:
+                break
 
     def recolour(self) -> None:
         """The theme has changed."""

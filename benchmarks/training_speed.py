@@ -1,0 +1,57 @@
+"""What the ways of the CPU's training step are worth, each against the program without it, in alternating slices.
+
+    python -m benchmarks.training_speed [--batch-size 64] [--blocks 12] [--seconds 3]
+
+Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from benchmarks.slices import Contender, compare
+
+SETTINGS = [
+    "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",
+    "eval.every_epochs=10000", "run.precision=fp32", "run.channels_last=true",
+]  # fmt: skip
+
+_TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
+_WITHOUT_KEPT_MEMORY = "import trainer.arguments; trainer.arguments.keep_freed_memory = bool; " + _TRAIN
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--blocks", type=int, default=12, help="of four alternating slices")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of training in each slice")
+    arguments = parser.parse_args()
+    batch = f"data.batch_size={arguments.batch_size}"
+    matmul, convolution = [batch, "run.weight_gradient=matmul"], [batch, "run.weight_gradient=convolution"]
+    pairs = {
+        "freed memory kept": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, matmul)),
+        "weight gradient by matmul": ((_TRAIN, matmul), (_TRAIN, convolution)),
+        "both": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, convolution)),
+    }
+    for name, (with_it, without) in pairs.items():
+        with _training(*with_it) as first, _training(*without) as second:
+            print(f"{name:26} {compare(first, second, arguments.blocks, arguments.seconds)}", flush=True)
+
+
+@contextmanager
+def _training(code: str, settings: list[str]) -> Iterator[Contender]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", code, *SETTINGS, *settings, "--runs-dir", folder]
+        with PseudoTerminal(command) as terminal:
+            yield Contender(terminal, Path(folder) / "digits" / "events.jsonl")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The convolution whose weight gradient is a matrix product: the same numbers as PyTorch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import ConfigMaker
+from trainer.conv import Conv3x3
+from trainer.model import build_model
+from trainer.step import Numerics
+
+
+def _pair(*, stride: int, dtype: torch.dtype = torch.float64) -> tuple[Conv3x3, nn.Conv2d]:
+    ours = Conv3x3(5, 6, stride=stride).to(dtype)
+    ours.matmul_gradient = True
+    theirs = nn.Conv2d(5, 6, kernel_size=3, stride=stride, padding=1, bias=False).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    images_NCHW = images_NCHW.clone().requires_grad_()
+    features = conv(images_NCHW)
+    features.square().sum().backward()
+    assert images_NCHW.grad is not None
+    assert conv.weight.grad is not None
+    return features.detach(), images_NCHW.grad, conv.weight.grad
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("stride", "size"), [(1, 8), (1, 2), (1, 1), (2, 8), (2, 7), (2, 2)])
+def test_result_and_gradients_are_those_of_a_plain_convolution(
+    stride: int, size: int, layout: torch.memory_format
+) -> None:
+    ours, theirs = _pair(stride=stride)
+    images = torch.randn(4, 5, size, size, dtype=torch.float64).contiguous(memory_format=layout)
+    for mine, other in zip(_gradients(ours, images), _gradients(theirs, images), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients() -> None:
+    ours, theirs = _pair(stride=1, dtype=torch.float32)
+    images = torch.randn(4, 5, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine, other = _gradients(ours, images), _gradients(theirs, images)
+    assert [tensor.dtype for tensor in mine] == [torch.bfloat16, torch.float32, torch.float32]
+    for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.05 * float(b.abs().max()))
+
+
+def test_frozen_weights_get_no_gradient() -> None:
+    ours, _ = _pair(stride=1)
+    ours.weight.requires_grad_(False)
+    images = torch.randn(2, 5, 4, 4, dtype=torch.float64, requires_grad=True)
+    ours(images).sum().backward()
+    assert ours.weight.grad is None
+    assert images.grad is not None
+
+
+def test_numerics_switch_the_last_two_stages(make_config: ConfigMaker) -> None:
+    model = build_model(make_config().model, 10, seed=0)
+    for wanted in ("matmul", "convolution"):
+        Numerics(precision="fp32", channels_last=True, weight_gradient=wanted).lay_out_model(model)
+        switched = {name for name, module in model.named_modules() if getattr(module, "matmul_gradient", False)}
+        every = {f"layer{stage}.{block}.conv{conv}" for stage in (3, 4) for block in (0, 1) for conv in (1, 2)}
+        assert switched == (every if wanted == "matmul" else set())

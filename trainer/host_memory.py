@@ -1,0 +1,35 @@
+"""Keeps the memory that a training step frees, for the next step.
+
+On the CPU every step allocates and frees the same activations. By default glibc hands them back to the kernel, and threads
+other than the first get heaps that cannot hold a large tensor at all; so each step meets tens of thousands of page faults,
+and the kernel clears every page anew. `benchmarks/host_memory.py` measures what that costs.
+
+Source: mallopt(3), Linux man-pages 6.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+
+_TRIM_ABOVE_BYTES = 2**31 - 1
+_MAP_FROM_BYTES = 2**30
+"""From this size on a block is a mapping of its own and goes back at once: whole data sets, not activations."""
+
+
+def keep_freed_memory() -> bool:
+    """Set up the C library's allocator for training in this process.
+
+    To be called before the process has any other thread: a thread keeps the arena that it was given first.
+
+    Returns:
+        Whether it was done; False where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = (_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _TRIM_ABOVE_BYTES), (_M_MMAP_THRESHOLD, _MAP_FROM_BYTES)
+    return all(mallopt(name, value) == 1 for name, value in settings)
