@@ -7,6 +7,7 @@ step goes on where it was, so no work is lost at the edge of a slice.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Comparison:
     @property
     def error(self) -> float:
         """Standard error of the ratio, from the scatter of the blocks."""
-        return float(statistics.stdev(a / b for a, b in self.blocks)) / len(self.blocks) ** 0.5
+        return float(statistics.stdev(a / b for a, b in self.blocks)) / math.sqrt(len(self.blocks))
 
     def __str__(self) -> str:
         first, second = (statistics.mean(block[i] for block in self.blocks) for i in (0, 1))
