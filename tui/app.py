@@ -237,13 +237,13 @@ class DashboardApp(App[int]):
         """Switch the loss axis."""
         self.scene.log_scale = not self.scene.log_scale
         self._remark(f"loss axis {'logarithmic' if self.scene.log_scale else 'linear'}")
-        self._redraw_soon("loss", "m-loss")
+        self._dashboard.draw_next("loss", "m-loss")
 
     def action_smoothing(self) -> None:
         """Take the next smoothing."""
         self.scene.smoothing = SMOOTHING[(SMOOTHING.index(self.scene.smoothing) + 1) % len(SMOOTHING)]
         self._remark(f"smoothing {self.scene.smoothing:g}" if self.scene.smoothing else "no smoothing")
-        self._redraw_soon("loss", "accuracy", "m-loss", "m-accuracy", "compact")
+        self._dashboard.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
 
     def action_zoom(self) -> None:
         """Show the focused pane alone, or all again."""
@@ -303,10 +303,6 @@ class DashboardApp(App[int]):
     def _show_pending(self) -> None:
         self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
         self._dashboard.draw_now(self.scene, "header", "compact", "keys")
-
-    def _redraw_soon(self, *names: str) -> None:
-        # The answer to the key is on the screen before the curves are drawn again.
-        self.call_after_refresh(self._dashboard.draw_now, self.scene, *names)
 
     def _remark(self, text: str) -> None:
         self._remark_until = time.monotonic() + _REMARK_S if text else 0.0

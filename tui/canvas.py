@@ -11,7 +11,8 @@ Row = list[tuple[str, str]]
 """A line of the screen as (text, style) runs."""
 
 _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-_BRAILLE = 0x2800
+_BRAILLE = [chr(0x2800 + dots) for dots in range(256)]
+_STARS = ["*"] * 256
 
 
 class Canvas:
@@ -20,7 +21,7 @@ class Canvas:
     def __init__(self, width: int, height: int, *, braille: bool = True) -> None:
         self.width = width
         self.height = height
-        self._braille = braille
+        self._glyphs = _BRAILLE if braille else _STARS
         self._chars = [[" "] * width for _ in range(height)]
         self._styles = [["text"] * width for _ in range(height)]
         self._dots = [[0] * width for _ in range(height)]
@@ -54,11 +55,13 @@ class Canvas:
         return [self._row(y) for y in range(self.height)]
 
     def _row(self, y: int) -> Row:
-        cells = [
-            (self._glyph(dots) if dots else char, style)
-            for char, style, dots in zip(self._chars[y], self._styles[y], self._dots[y], strict=True)
-        ]
-        return [("".join(char for char, _ in run), style) for style, run in groupby(cells, key=lambda cell: cell[1])]
-
-    def _glyph(self, dots: int) -> str:
-        return chr(_BRAILLE + dots) if self._braille else "*"
+        glyphs, styles = self._glyphs, self._styles[y]
+        pairs = zip(self._chars[y], self._dots[y], strict=True)
+        text = "".join(glyphs[dots] if dots else char for char, dots in pairs)
+        row: Row = []
+        start = 0
+        for style, run in groupby(styles):
+            end = start + len(list(run))
+            row.append((text[start:end], style))
+            start = end
+        return row

@@ -33,6 +33,7 @@ class Glyphs:
     now: str
     mark: str
     not_a_number: str
+    above: str
     up: str
     down: str
     same: str
@@ -44,13 +45,13 @@ class Glyphs:
 
 UNICODE = Glyphs(
     corners="╭╮╰╯", horizontal="─", vertical="│", axis="┤", axis_corner="└", axis_tick="┬", bar="█", partial="▏▎▍▌▋▊▉",
-    bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", up="▴", down="▾", same=" ",
+    bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", above="↑", up="▴", down="▾", same=" ",
     dot="●", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█",
 )  # fmt: skip
 
 ASCII = Glyphs(
     corners="++++", horizontal="-", vertical="|", axis="|", axis_corner="+", axis_tick="+", bar="#", partial="",
-    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", up="^", down="v", same=" ",
+    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="^", up="^", down="v", same=" ",
     dot="*", progress="=", progress_rest="-", ticks="_.-=*#",
 )  # fmt: skip
 

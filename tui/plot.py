@@ -92,17 +92,17 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
         thin: One dot a column, at the newest value there; for a smoothed series, which has no spikes to lose.
     """
     lows, highs = (pyramid.last if thin else pyramid.columns)(area.edges(frame))
-    filled = np.flatnonzero(~np.isnan(lows))
-    if not len(filled):
-        return
     previous: tuple[int, int, int] | None = None
-    for column in filled:
-        top, bottom = area.row_of(frame, float(highs[column])), area.row_of(frame, float(lows[column]))
+    for column, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
+        if math.isnan(low):
+            continue
+        bottom = area.row_of(frame, low)
+        top = bottom if high == low else area.row_of(frame, high)
         if previous is not None:
-            _join(canvas, area, previous, (int(column), top, bottom), style)
+            _join(canvas, area, previous, (column, top, bottom), style)
         for row in range(top, bottom + 1):
-            canvas.dot(2 * area.x + int(column), row, style)
-        previous = (int(column), top, bottom)
+            canvas.dot(2 * area.x + column, row, style)
+        previous = (column, top, bottom)
 
 
 def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyphs: Glyphs) -> None:
@@ -113,13 +113,10 @@ def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyph
             canvas.put(x, 0, glyphs.not_a_number, "bad")
 
 
-def draw_points(
-    canvas: Canvas, area: Area, frame: Frame, positions: list[float], values: list[float], char: str, style: str
-) -> None:
-    """Draw a mark at each point."""
-    for position, value in zip(positions, values, strict=True):
-        if math.isfinite(value) and frame.left <= position <= frame.right:
-            canvas.put(*area.cell_of(frame, position, value), char, style)
+def draw_point(canvas: Canvas, area: Area, frame: Frame, position: float, value: float, char: str, style: str) -> None:
+    """Draw a mark; above or below the frame's values at its edge, nowhere for a value that is not finite."""
+    if math.isfinite(value) and frame.left <= position <= frame.right:
+        canvas.put(*area.cell_of(frame, position, value), char, style)
 
 
 def draw_axes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.canned import START, CannedSource, Recorder, opened, steps, training_run
+from tests.tui.canned import START, CannedSource, Recorder, evaluated, opened, started, steps, training_run
 from trainer.config import UiConfig
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -80,6 +81,17 @@ async def test_every_pane_shows_its_part_of_the_run(dashboard: Dashboard) -> Non
         "epoch 3", "p pause", "q quit",
     ):  # fmt: skip
         assert part in text, f"{part!r} is missing in\n{text}"
+
+
+async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(dashboard: Dashboard) -> None:
+    first = dataclasses.replace(evaluated(1), loss=13.0)
+    only = await shown(dashboard, CannedSource(opened(), started(), steps(1), first))
+    assert "15 ┤" in only  # the newest evaluation is on the scale
+    assert "above the axis" not in only
+    later = await shown(dashboard, CannedSource(opened(), started(), steps(1), first, steps(101), evaluated(2)))
+    assert "15 ┤" not in later
+    assert "↑ above the axis" in later
+    assert sum(line.count("↑") for line in later.splitlines()) == 2  # in the plot and in its legend
 
 
 async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None:

@@ -139,6 +139,10 @@ class DashboardScreen(Screen[None]):
             if not names or pane.id in names:
                 pane.paint(scene)
 
+    def draw_next(self, *names: str) -> None:
+        """Draw some panes in the next call of `draw`, so that the answer to a key is on the screen before them."""
+        self._drawn.update(dict.fromkeys(names, 0.0))
+
     def toggle_zoom(self) -> None:
         """Show the focused pane alone, or all panes again."""
         if self._zoomed is not None:

@@ -14,6 +14,7 @@ from tui.widgets.pane import Pane
 if TYPE_CHECKING:
     from tui.plot import Area, Frame
 
+_FAR_ABOVE = 1.5
 _MARKS = {"lr": "l", "resume": "r", "pause": "p"}
 
 
@@ -29,8 +30,9 @@ class CurvePane(Pane):
         if not len(scene.view.train_loss):
             return self.frame(scene.glyphs, title, [], _centred(_waiting(scene), inner, rows), width, height)
         canvas = Canvas(inner, rows, braille=scene.glyphs.braille)
-        self._draw(canvas, scene)
-        return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=self._legend(scene))
+        some_above = self._draw(canvas, scene)
+        legend = self._legend(scene, some_above=some_above)
+        return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
     def figures(self, scene: Scene) -> Row:
         """The numbers in the upper border."""
@@ -46,9 +48,10 @@ class CurvePane(Pane):
         found = series.get(scene.view.selection_split)
         return (list(found.x), list(found.y)) if found else ([], [])
 
-    def _draw(self, canvas: Canvas, scene: Scene) -> None:
+    def _draw(self, canvas: Canvas, scene: Scene) -> bool:
+        """Returns whether some evaluations lie above the axis."""
         # Here: the first frame must not wait for numpy.
-        from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_marks, draw_points
+        from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_marks, draw_point
 
         view, glyphs = scene.view, scene.glyphs
         with_axis = canvas.height >= 6
@@ -66,19 +69,22 @@ class CurvePane(Pane):
         else:
             draw_line(canvas, area, frame, raw, "train")
         steps, values = self.evaluated(scene)
-        draw_points(canvas, area, frame, steps, values, glyphs.point, "test")
+        for step, value in zip(steps, values, strict=True):
+            draw_point(canvas, area, frame, step, value, glyphs.point if value <= high else glyphs.above, "test")
         if view.best:
             best = view.best.accuracy if self.name_of_curve == "accuracy" else view.best.loss
-            draw_points(
-                canvas, area, frame, [view.best.step], [math.nan if best is None else best], glyphs.best, "good"
-            )
+            if best is not None:
+                draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
         if with_axis:
             _draw_track(canvas, area, frame, view.marks, glyphs.mark)
+        return any(value > high for value in values)
 
-    def _legend(self, scene: Scene) -> str:
+    def _legend(self, scene: Scene, *, some_above: bool) -> str:
         glyphs = scene.glyphs
         parts = [f"{glyphs.point} {scene.view.selection_split}", f"{glyphs.best} best"]
+        if some_above:
+            parts.append(f"{glyphs.above} above the axis")
         if any(mark.kind == "checkpoint" for mark in scene.view.marks):
             parts.append(f"{glyphs.mark} saved")
         if scene.smoothing:
@@ -102,12 +108,18 @@ class LossPane(CurvePane):
         return row
 
     def value_range(self, scene: Scene, right_edge: float) -> tuple[float, float, bool]:
-        """From 0 (or the lowest decade) to the highest value of all."""
+        """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
+
+        The first evaluations, with batch norm's first statistics, can lie so high that they would press every curve flat.
+        The newest is always on the scale.
+        """
         from tui.plot import nice_range
 
         extent = scene.pyramid("loss").extent(0.0, right_edge)
         values = [value for value in self.evaluated(scene)[1] if math.isfinite(value)]
         low, high = extent or (0.0, 1.0)
+        ceiling = _FAR_ABOVE * max(high, *values[-1:], 0.0)
+        values = [value for value in values if value <= ceiling]
         low, high = min([low, *values]), max([high, *values])
         if scene.log_scale and high > 0:
             floor = max(low, high * 1e-6)

@@ -28,7 +28,7 @@ class LrPane(Pane):
 
 def _draw(canvas: Canvas, scene: Scene, *, epochs: int) -> None:
     # Here: the first frame must not wait for numpy.
-    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_points, nice_range
+    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_point, nice_range
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
     area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if canvas.height >= 5 else 0))
@@ -40,9 +40,10 @@ def _draw(canvas: Canvas, scene: Scene, *, epochs: int) -> None:
     draw_line(canvas, area, frame, plan, "faint")
     draw_line(canvas, area, frame, past, "train")
     edited = [float(step) for step, _ in view.lr_edits]
-    draw_points(canvas, area, frame, edited, [_rate_at(scene, step) for step in edited], "l", "warn")
+    for step in edited:
+        draw_point(canvas, area, frame, step, _rate_at(scene, step), "l", "warn")
     if view.lr.last is not None:
-        draw_points(canvas, area, frame, [view.lr.x[-1]], [view.lr.last], scene.glyphs.now, "accent")
+        draw_point(canvas, area, frame, view.lr.x[-1], view.lr.last, scene.glyphs.now, "accent")
 
 
 def lr_figures(scene: Scene) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Protocol, cast
 
 from rich.cells import cell_len
@@ -16,6 +17,9 @@ from tui.canvas import Row
 from tui.format import fit, literal
 from tui.glyphs import Glyphs
 from tui.scene import Scene
+
+_NARROW = frozenset(map(chr, (*range(0x20, 0x7F), *range(0x2500, 0x2600), *range(0x2800, 0x2900))))
+"""Certainly one cell wide: ASCII, box drawing, blocks, geometric shapes, braille. Most of the screen consists of them."""
 
 
 class PaletteOwner(Protocol):
@@ -179,6 +183,9 @@ def _cells(row: Row) -> list[tuple[str, str]]:
     """A row cell by cell; a wide character's second cell is empty."""
     cells: list[tuple[str, str]] = []
     for text, style in row:
+        if _NARROW.issuperset(text):
+            cells += zip(text, repeat(style))
+            continue
         for char in text:
             width = cell_len(char)
             if width:
