@@ -141,6 +141,7 @@ class DashboardApp(App[int]):
             record = decode(line)
             if record is not None:
                 self.view.apply(record)
+                self.scene.version += 1
         answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
         for name in answered:
             ack = self.view.acknowledged[self._pending.pop(name).command_id]

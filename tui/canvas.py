@@ -10,7 +10,9 @@ from itertools import groupby
 Row = list[tuple[str, str]]
 """A line of the screen as (text, style) runs."""
 
-_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+DOT_BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)
+"""What a dot adds to a braille cell's code: from left to right, then from top to bottom."""
+
 _BRAILLE = [chr(0x2800 + dots) for dots in range(256)]
 _STARS = ["*"] * 256
 
@@ -35,20 +37,19 @@ class Canvas:
                     self._styles[y][x + offset] = style
                     self._dots[y][x + offset] = 0
 
-    def dot(self, x: int, y: int, style: str) -> None:
-        """Set a dot. A cell has one colour, so the first dot of another style clears the dots before it.
+    def dots(self, x: int, y: int, pattern: int, style: str) -> None:
+        """Add dots to a cell. A cell has one colour, so dots of another style clear those before them.
 
         Args:
-            x: From 0 to 2 * width - 1.
-            y: From 0 (top) to 4 * height - 1.
-            style: Of the dot's cell from now on.
+            x: Column of the cell.
+            y: Row of the cell.
+            pattern: Sum of `DOT_BITS`.
+            style: Of the cell from now on.
         """
-        column, row = x // 2, y // 4
-        if 0 <= column < self.width and 0 <= row < self.height:
-            if self._styles[row][column] != style:
-                self._styles[row][column] = style
-                self._dots[row][column] = 0
-            self._dots[row][column] |= _BITS[y % 4][x % 2]
+        if self._styles[y][x] != style:
+            self._styles[y][x] = style
+            self._dots[y][x] = 0
+        self._dots[y][x] |= pattern
 
     def rows(self) -> list[Row]:
         """The lines, neighbours of one style joined into one run."""
@@ -57,7 +58,7 @@ class Canvas:
     def _row(self, y: int) -> Row:
         glyphs, styles = self._glyphs, self._styles[y]
         pairs = zip(self._chars[y], self._dots[y], strict=True)
-        text = "".join(glyphs[dots] if dots else char for char, dots in pairs)
+        text = "".join([glyphs[dots] if dots else char for char, dots in pairs])
         row: Row = []
         start = 0
         for style, run in groupby(styles):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tui.canvas import Canvas
+from tui.canvas import DOT_BITS, Canvas
 from tui.decimate import Pyramid
 from tui.glyphs import Glyphs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_WEIGHTS = np.array(DOT_BITS, dtype=np.uint8)
 GUTTER = 6
 """Cells to the left of the plot: a label of five and the axis."""
 
@@ -37,12 +38,11 @@ class Frame:
     high: float
     log: bool = False
 
-    def height_of(self, value: float) -> float:
-        """0 at the bottom, 1 at the top."""
+    def heights_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """0 at the bottom, 1 at the top; NaN stays NaN."""
         if self.log:
-            value = max(value, self.low)
-            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return (value - self.low) / (self.high - self.low)
+            return np.log(np.maximum(values, self.low) / self.low) / math.log(self.high / self.low)
+        return (values - self.low) / (self.high - self.low)
 
     def across(self, position: float) -> float:
         """0 at the left, 1 at the right."""
@@ -69,15 +69,18 @@ class Area:
         edges[-1] = np.nextafter(frame.right, np.inf)
         return edges
 
-    def row_of(self, frame: Frame, value: float) -> int:
-        """The dot row of a value, clamped to the area; 0 is the top."""
+    def rows_of(self, frame: Frame, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The dot rows of values, clamped to the area; 0 is the top, NaN stays NaN."""
         dots = 4 * self.height
-        return min(max(round((1.0 - frame.height_of(value)) * (dots - 1)), 0), dots - 1)
+        return np.clip(np.rint((1.0 - frame.heights_of(values)) * (dots - 1)), 0, dots - 1)
+
+    def column_of(self, frame: Frame, position: float) -> int:
+        """The canvas column of a position, clamped to the area."""
+        return self.x + min(max(int(frame.across(position) * self.width), 0), self.width - 1)
 
     def cell_of(self, frame: Frame, position: float, value: float) -> tuple[int, int]:
         """The cell of a point."""
-        column = min(max(int(frame.across(position) * self.width), 0), self.width - 1)
-        return self.x + column, self.row_of(frame, value) // 4
+        return self.column_of(frame, position), int(self.rows_of(frame, np.array([value]))[0]) // 4
 
 
 def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style: str, *, thin: bool = False) -> None:
@@ -92,25 +95,50 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
         thin: One dot a column, at the newest value there; for a smoothed series, which has no spikes to lose.
     """
     lows, highs = (pyramid.last if thin else pyramid.columns)(area.edges(frame))
-    previous: tuple[int, int, int] | None = None
-    for column, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
-        if math.isnan(low):
-            continue
-        bottom = area.row_of(frame, low)
-        top = bottom if high == low else area.row_of(frame, high)
-        if previous is not None:
-            _join(canvas, area, previous, (column, top, bottom), style)
-        for row in range(top, bottom + 1):
-            canvas.dot(2 * area.x + column, row, style)
-        previous = (column, top, bottom)
+    filled = np.flatnonzero(~np.isnan(lows))
+    if not len(filled):
+        return
+    tops, bottoms = _joined(filled, area.rows_of(frame, highs[filled]), area.rows_of(frame, lows[filled]))
+    rows_R1 = np.arange(4 * area.height)[:, None]
+    dots_RC = np.zeros((4 * area.height, 2 * area.width), dtype=bool)
+    dots_RC[:, filled[0] : filled[-1] + 1] = (rows_R1 >= tops) & (rows_R1 <= bottoms)
+    patterns_YX = (
+        dots_RC.reshape(area.height, 4, area.width, 2).transpose(0, 2, 1, 3).reshape(-1, area.width, 8) @ _WEIGHTS
+    )
+    ys, xs = np.nonzero(patterns_YX)
+    for y, x, pattern in zip(ys.tolist(), (xs + area.x).tolist(), patterns_YX[ys, xs].tolist(), strict=True):
+        canvas.dots(x, y, pattern, style)
+
+
+def _joined(
+    filled: NDArray[np.intp], tops: NDArray[np.float64], bottoms: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Strokes for all columns from the first to the last: slanted over empty ones, and each up to its neighbour's.
+
+    Args:
+        filled: Rising columns that have a stroke.
+        tops: Their upper rows; a row counts from the top.
+        bottoms: Their lower rows.
+    """
+    columns = np.arange(filled[0], filled[-1] + 1)
+    slanted = np.rint(np.interp(columns, filled, (tops + bottoms) / 2))
+    upper, lower = slanted.copy(), slanted
+    upper[filled - filled[0]], lower[filled - filled[0]] = tops, bottoms
+    # Where one stroke ends above the next one's beginning, each takes half of the rows between them.
+    down, up = upper[1:] - lower[:-1], upper[:-1] - lower[1:]
+    first, second = upper.copy(), lower.copy()
+    second[:-1] = np.where(down > 1, lower[:-1] + down // 2, second[:-1])
+    first[1:] = np.where(down > 1, lower[:-1] + down // 2 + 1, first[1:])
+    first[:-1] = np.where(up > 1, upper[:-1] - up // 2, first[:-1])
+    second[1:] = np.where(up > 1, np.maximum(second[1:], upper[:-1] - up // 2 - 1), second[1:])
+    return first, second
 
 
 def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyphs: Glyphs) -> None:
     """Mark values that are not finite, at the top, in the columns where they are."""
     for position in pyramid.not_finite[-500:]:
         if frame.left <= position <= frame.right:
-            x, _ = area.cell_of(frame, position, frame.high)
-            canvas.put(x, 0, glyphs.not_a_number, "bad")
+            canvas.put(area.column_of(frame, position), 0, glyphs.not_a_number, "bad")
 
 
 def draw_point(canvas: Canvas, area: Area, frame: Frame, position: float, value: float, char: str, style: str) -> None:
@@ -130,7 +158,7 @@ def draw_axes(
 ) -> None:
     """Draw the value axis to the left and, when the canvas has two more rows, the position axis below."""
     ticks = tick_values(frame, max(2, area.height // 3))
-    rows = {area.row_of(frame, value) // 4: value for value in ticks}
+    rows = {int(row) // 4: value for row, value in zip(area.rows_of(frame, np.array(ticks)), ticks, strict=True)}
     for row in range(area.height):
         label = tick_label(rows[row], percent=percent) if row in rows else ""
         canvas.put(0, row, f"{label:>{area.x - 2}} " if area.x > 2 else "", "dim")
@@ -176,24 +204,6 @@ def tick_label(value: float, *, percent: bool) -> str:
     if len(text) > 4 and abs(value) < 0.01:
         return f"{value:.0e}".replace("e-0", "e-")
     return text
-
-
-def _join(canvas: Canvas, area: Area, before: tuple[int, int, int], after: tuple[int, int, int], style: str) -> None:
-    """Fill the gap between two strokes with a slanted line, or nothing where they touch."""
-    (x0, top0, bottom0), (x1, top1, bottom1) = before, after
-    if top1 > bottom0:
-        start, end = bottom0, top1
-    elif bottom1 < top0:
-        start, end = top0, bottom1
-    else:
-        start = end = min(max(top1, top0), bottom0)
-        if x1 - x0 == 1:
-            return
-    steps = max(abs(end - start), x1 - x0)
-    for step in range(1, steps):
-        canvas.dot(
-            2 * area.x + x0 + round(step * (x1 - x0) / steps), start + round(step * (end - start) / steps), style
-        )
 
 
 def _draw_position_axis(

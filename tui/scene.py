@@ -20,6 +20,7 @@ class Scene:
 
     Attributes:
         now: Unix seconds of this drawing.
+        version: Counts changes of the view; what is drawn from it alone need not be drawn twice at one version.
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
         pending: Words for what was asked for and not yet answered, by action.
@@ -28,6 +29,7 @@ class Scene:
 
     view: RunView
     now: float = 0.0
+    version: int = 0
     glyphs: Glyphs = UNICODE
     smoothing: float = 0.9
     log_scale: bool = False

@@ -24,6 +24,7 @@ from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
 from tui.source import EventSource, Port
 from tui.widgets.curves import LossPane
+from tui.widgets.pane import Pane
 
 App = tuple[DashboardApp, Pilot[int]]
 
@@ -308,12 +309,21 @@ async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: 
     source.add(ev.StateChanged(state="paused"))
     async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
         refreshed: list[object] = []
-        from tui.widgets.pane import Pane
-
         monkeypatch.setattr(Pane, "refresh", lambda self, *regions, **_: refreshed.append((self.id, regions)))
         source.add(ev.Heartbeat())
         await pilot.pause(1.0)
         assert refreshed == []
+
+
+async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = training_run()
+    async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
+        drawn: set[str | None] = set()
+        monkeypatch.setattr(Pane, "paint", lambda self, _scene: drawn.add(self.id))
+        await pilot.pause(0.5)
+        assert drawn == {"header"}
+        source.add(ev.Heartbeat())
+        await settle(pilot, lambda: {"loss", "classes", "events", "keys"} <= drawn, "all panes after an event")
 
 
 async def test_a_changed_figure_refreshes_a_few_cells(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,9 +347,11 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
         raise RuntimeError("the pane is broken")
 
     async def crash() -> None:
-        async with dashboard(training_run()) as (app, pilot):  # type: ignore[attr-defined]
+        source = training_run()
+        async with dashboard(source) as (app, pilot):  # type: ignore[attr-defined]
             apps.append(app)
             monkeypatch.setattr(LossPane, "rows_for", broken)
+            source.add(steps(301))
             await pilot.pause(0.5)
 
     apps: list[DashboardApp] = []

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from trainer.run.series import Series
 from tui import format as fmt
 from tui.bars import bar
-from tui.canvas import Canvas
+from tui.canvas import DOT_BITS, Canvas
 from tui.decimate import Pyramid
 from tui.glyphs import ASCII, UNICODE
 from tui.plot import (
@@ -119,9 +119,8 @@ def test_a_smoothed_curve_is_one_dot_a_column_at_its_newest_value() -> None:
 
 def test_a_cell_belongs_to_the_curve_drawn_last() -> None:
     canvas = Canvas(1, 1)
-    for row in range(4):
-        canvas.dot(0, row, "raw")
-    canvas.dot(1, 0, "train")
+    canvas.dots(0, 0, sum(DOT_BITS[0::2]), "raw")
+    canvas.dots(0, 0, DOT_BITS[1], "train")
     assert canvas.rows() == [[("\u2808", "train")]]
 
 

@@ -29,7 +29,7 @@ LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 2
 """Name, least columns and least rows; the first that fits is taken."""
 
 
-_DRAW_FOR_S = 0.005
+_DRAW_FOR_S = 0.012
 
 
 def layout_for(width: int, height: int) -> str:
@@ -54,6 +54,7 @@ class DashboardScreen(Screen[None]):
         self._situation = situation
         self._layout_name = ""
         self._drawn: dict[str, float] = {}
+        self._versions: dict[str, int] = {}
         self._panes: dict[str, Pane] = {}
         self._zoomed: Pane | None = None
 
@@ -104,7 +105,7 @@ class DashboardScreen(Screen[None]):
         return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
     def draw(self, scene: Scene, now: float, interval_s: float) -> None:
-        """Draw the panes that have waited for an interval, the longest waiting first, for a few milliseconds at most.
+        """Draw the panes that have something new and have waited for an interval, for some milliseconds at most.
 
         A key pressed meanwhile waits no longer than that; what is left is drawn in the next call. Several panes at a time
         and not one in each call, because Textual's way to the terminal costs more than most of the drawings.
@@ -120,13 +121,14 @@ class DashboardScreen(Screen[None]):
             self._drawn = {pane.id or "": now for pane in panes}
             self.draw_now(scene)
             return
-        due = [pane for pane in panes if now - self._drawn.get(pane.id or "", 0.0) >= interval_s]
         began = time.perf_counter()
-        for pane in sorted(due, key=lambda pane: self._drawn.get(pane.id or "", 0.0)):
-            self._drawn[pane.id or ""] = now
-            pane.paint(scene)
-            if time.perf_counter() - began >= _DRAW_FOR_S:
+        for pane in sorted(panes, key=lambda pane: self._drawn.get(pane.id or "", 0.0)):
+            name = pane.id or ""
+            if now - self._drawn.get(name, 0.0) < interval_s or time.perf_counter() - began >= _DRAW_FOR_S:
                 break
+            if pane.follows_clock or self._versions.get(name) != scene.version:
+                self._drawn[name], self._versions[name] = now, scene.version
+                pane.paint(scene)
 
     def recolour(self) -> None:
         """The theme has changed."""
@@ -141,7 +143,9 @@ class DashboardScreen(Screen[None]):
 
     def draw_next(self, *names: str) -> None:
         """Draw some panes in the next call of `draw`, so that the answer to a key is on the screen before them."""
-        self._drawn.update(dict.fromkeys(names, 0.0))
+        for name in names:
+            self._drawn[name] = 0.0
+            self._versions.pop(name, None)
 
     def toggle_zoom(self) -> None:
         """Show the focused pane alone, or all panes again."""

@@ -59,6 +59,8 @@ class WorstPane(Pane, can_focus=False):
 class CompactPane(Pane, can_focus=False):
     """Everything that matters in 40x11."""
 
+    follows_clock = True
+
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """State, progress, curves as sparklines, rate, memory, the worst classes, the last event."""
         view = scene.view

@@ -181,6 +181,5 @@ def _epoch_labels(scene: Scene, area: Area) -> list[tuple[float, str]]:
 def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> None:
     """Events of the run on the position axis."""
     for mark in marks[-400:]:
-        x, _ = area.cell_of(frame, mark.step, frame.low)
         style = "dim" if mark.kind == "checkpoint" else "warn"
-        canvas.put(x, area.height, _MARKS.get(mark.kind, saved), style)
+        canvas.put(area.column_of(frame, mark.step), area.height, _MARKS.get(mark.kind, saved), style)

@@ -26,6 +26,8 @@ _STEMS = {"cifar": "CIFAR stem", "cifar-maxpool": "CIFAR stem, max-pool", "image
 class Header(Pane, can_focus=False):
     """Two lines at the top."""
 
+    follows_clock = True
+
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """Identity and state, then progress."""
         state = state_row(scene)

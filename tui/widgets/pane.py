@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -40,6 +40,8 @@ class Pane(Widget, can_focus=True):
     """
 
     ALLOW_SELECT = False
+    follows_clock: ClassVar[bool] = False
+    """Whether the drawing depends on the time of day, and not on the run alone."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
