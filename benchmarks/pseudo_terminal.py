@@ -160,7 +160,10 @@ class PseudoTerminal:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if select.select([self._fd], [], [], left)[0]:
-                os.read(self._fd, 1 << 16)
+                try:
+                    os.read(self._fd, 1 << 16)
+                except OSError as error:  # the other end has closed
+                    raise EOFError("the program has ended") from error
 
     def alive(self) -> bool:
         """Whether the command has not ended yet."""

@@ -53,8 +53,8 @@ class Contender:
         self._log = LogFollower(log)
         end = time.monotonic() + _START_S
         while not self._new_images():
-            terminal.drain(0.2)
-            if time.monotonic() > end:
+            terminal.pump(0.2)
+            if time.monotonic() > end or not terminal.alive():
                 raise TimeoutError(f"no step within {_START_S:g} s; the screen:\n{terminal.text}")
         root = psutil.Process(terminal.pid)
         self._processes = [root, *root.children(recursive=True)]
@@ -99,7 +99,7 @@ def compare(first: Contender, second: Contender, blocks: int, seconds: float) ->
     Args:
         first: Held.
         second: Held too.
-        blocks: Of four slices.
+        blocks: Of four slices; two or more.
         seconds: In each slice.
     """
     for contender in (first, second):

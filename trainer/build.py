@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from trainer.checkpoint import Checkpoint
-from trainer.choices import choose_numerics
+from trainer.choices import choose_numerics, recorded_numerics
 from trainer.config import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch, Plan, build_batches
@@ -29,7 +29,7 @@ from trainer.model import apply_freeze, build_model, describe_model
 from trainer.optim import build_optimizer
 from trainer.run.events import Started
 from trainer.run.store import RunDir, write_env
-from trainer.step import Numerics, TrainStep
+from trainer.step import TrainStep
 from trainer.train_state import TrainState
 from trainer.versions import software_versions
 from trainer.weights import InitialWeights, find_initial_weights, load_initial_weights
@@ -79,7 +79,7 @@ def build_trainer(
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     if checkpoint is not None:
         choices = dict(checkpoint.meta["choices"])
-        numerics = Numerics(**{field.name: choices[field.name] for field in dataclasses.fields(Numerics)})
+        numerics = recorded_numerics(choices, device)
     else:
         numerics, timings = choose_numerics(
             config,

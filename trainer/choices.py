@@ -7,6 +7,7 @@ by name would be wrong somewhere. The choice is recorded and reused by a resume.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 import time
@@ -100,6 +101,18 @@ def choose_numerics(
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
 
 
+def recorded_numerics(choices: dict[str, Any], device: torch.device) -> Numerics:
+    """What a run was begun with, for a resume.
+
+    Args:
+        choices: From the checkpoint; those of older ones lack what came later.
+        device: That trains now. The way of the weight gradient is a choice for CPUs; another device leaves it.
+    """
+    fields = [field.name for field in dataclasses.fields(Numerics) if field.name in choices]
+    numerics = Numerics(**{name: choices[name] for name in fields})
+    return numerics if device.type == "cpu" else dataclasses.replace(numerics, weight_gradient="convolution")
+
+
 def describe(numerics: Numerics) -> str:
     """A candidate in words."""
     layout = "channels_last" if numerics.channels_last else "contiguous"
@@ -160,7 +173,7 @@ def _gradients(config: Config, device: torch.device, *, channels_last: bool) -> 
     """Where channels come last, the matrices lie in memory as they are needed."""
     if config.run.weight_gradient != "auto":
         return [config.run.weight_gradient]
-    return ["matmul", "convolution"] if device.type == "cpu" and channels_last else ["convolution"]
+    return ["convolution", "matmul"] if device.type == "cpu" and channels_last else ["convolution"]
 
 
 def _precisions(device: torch.device) -> list[str]:

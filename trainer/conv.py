@@ -32,7 +32,7 @@ class Conv3x3(nn.Conv2d):
             return super().forward(input)
         weight = self.weight
         if torch.is_autocast_enabled(input.device.type):
-            # Autocast does not look into an autograd function; cast out here, the gradients come back in fp32.
+            # Cast out here, so that what is saved for the gradient is in this precision, and gradients come back in fp32.
             dtype = torch.get_autocast_dtype(input.device.type)
             input, weight = input.to(dtype), weight.to(dtype)  # noqa: A001 - as above
         return cast(Tensor, _MatmulGradient.apply(input, weight, self.stride[0]))

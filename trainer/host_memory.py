@@ -2,7 +2,7 @@
 
 On the CPU every step allocates and frees the same activations. By default glibc hands them back to the kernel, and threads
 other than the first get heaps that cannot hold a large tensor at all; so each step meets tens of thousands of page faults,
-and the kernel clears every page anew. `benchmarks/host_memory.py` measures what that costs.
+and the kernel clears every page anew. `benchmarks/training_speed.py` measures what that costs.
 
 Source: mallopt(3), Linux man-pages 6.
 """
@@ -16,8 +16,9 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 _TRIM_ABOVE_BYTES = 2**31 - 1
-_MAP_FROM_BYTES = 2**30
-"""From this size on a block is a mapping of its own and goes back at once: whole data sets, not activations."""
+_MAP_FROM_BYTES = 2**30, 2**25
+"""From this size on a block is a mapping of its own and goes back at once: whole data sets, not activations.
+Older versions of glibc accept only the second."""
 
 
 def keep_freed_memory() -> bool:
@@ -26,10 +27,12 @@ def keep_freed_memory() -> bool:
     To be called before the process has any other thread: a thread keeps the arena that it was given first.
 
     Returns:
-        Whether it was done; False where the C library is not glibc.
+        Whether it was done; False where the C library is not glibc, or refuses.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = (_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _TRIM_ABOVE_BYTES), (_M_MMAP_THRESHOLD, _MAP_FROM_BYTES)
-    return all(mallopt(name, value) == 1 for name, value in settings)
+    # The first call switches the threshold's own adaptation off, so nothing else is set where none is accepted.
+    if not any(mallopt(_M_MMAP_THRESHOLD, size) for size in _MAP_FROM_BYTES):
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, _TRIM_ABOVE_BYTES) and mallopt(_M_ARENA_MAX, 1))

@@ -131,7 +131,8 @@ class DashboardApp(App[int]):
             self._state_changed(state)
         if self._remark_until and time.monotonic() > self._remark_until:
             self._remark("")
-        self._dashboard.draw(self.scene, time.monotonic(), 1.0 / self._ui.redraw_hz)
+        # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
+        self._dashboard.draw(self.scene, time.monotonic(), 1.0 / self._ui.redraw_hz - _PUMP_S / 2)
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)

@@ -51,7 +51,7 @@ UNICODE = Glyphs(
 
 ASCII = Glyphs(
     corners="++++", horizontal="-", vertical="|", axis="|", axis_corner="+", axis_tick="+", bar="#", partial="",
-    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="^", up="^", down="v", same=" ",
+    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="!", up="^", down="v", same=" ",
     dot="*", progress="=", progress_rest="-", ticks="_.-=*#",
 )  # fmt: skip
 

@@ -94,6 +94,8 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
         style: Of the line.
         thin: One dot a column, at the newest value there; for a smoothed series, which has no spikes to lose.
     """
+    if area.width <= 0 or area.height <= 0:
+        return
     lows, highs = (pyramid.last if thin else pyramid.columns)(area.edges(frame))
     filled = np.flatnonzero(~np.isnan(lows))
     if not len(filled):
@@ -129,7 +131,7 @@ def _joined(
     first, second = upper.copy(), lower.copy()
     second[:-1] = np.where(down > 1, lower[:-1] + down // 2, second[:-1])
     first[1:] = np.where(down > 1, lower[:-1] + down // 2 + 1, first[1:])
-    first[:-1] = np.where(up > 1, upper[:-1] - up // 2, first[:-1])
+    first[:-1] = np.where(up > 1, np.minimum(first[:-1], upper[:-1] - up // 2), first[:-1])
     second[1:] = np.where(up > 1, np.maximum(second[1:], upper[:-1] - up // 2 - 1), second[1:])
     return first, second
 

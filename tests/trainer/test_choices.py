@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import ConfigMaker
 from trainer import choices
-from trainer.choices import choose_numerics
+from trainer.choices import choose_numerics, recorded_numerics
 from trainer.config import Config
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Batch
@@ -61,9 +61,9 @@ def test_candidates_are_really_timed_and_the_model_is_left_alone(make_config: Co
     assert {"fp32 channels_last matmul", "fp32 channels_last", "fp32 contiguous"} & {*timings}
     assert timings[choices.describe(numerics)] == min(timings.values())
     assert all(milliseconds > 0 for milliseconds in timings.values())
-    layouts = "channels_last matmul", "channels_last", "contiguous"
+    layouts = "channels_last", "channels_last matmul", "contiguous"
     said = [*dict.fromkeys(said)]
-    assert said[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last matmul"]
+    assert said[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last"]
     assert {*said[4:]} <= {f"timing bf16 {layout}" for layout in layouts[1:]}
 
 
@@ -78,6 +78,17 @@ def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, mo
     numerics, timings, _ = choose(config)
     assert numerics == Numerics(precision="fp32", channels_last=True)
     assert timings == {"fp32 channels_last": 200.0, "fp32 contiguous": 300.0}
+
+
+def test_a_resume_takes_what_was_recorded() -> None:
+    recorded = {"precision": "fp32", "channels_last": True, "timings_ms": {}, "cache": "device"}
+    assert recorded_numerics(recorded, CPU) == Numerics(precision="fp32", channels_last=True)
+    matmul = recorded_numerics(recorded | {"weight_gradient": "matmul"}, CPU)
+    assert matmul == Numerics(precision="fp32", channels_last=True, weight_gradient="matmul")
+    assert (
+        recorded_numerics(recorded | {"weight_gradient": "matmul"}, torch.device("cuda")).weight_gradient
+        == "convolution"
+    )
 
 
 def test_what_is_configured_is_not_timed(make_config: ConfigMaker) -> None:

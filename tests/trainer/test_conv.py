@@ -20,9 +20,15 @@ def _pair(*, stride: int, dtype: torch.dtype = torch.float64) -> tuple[Conv3x3, 
     return ours, theirs
 
 
+def _is_ours(features: Tensor) -> bool:
+    assert features.grad_fn is not None
+    return "MatmulGradient" in features.grad_fn.name()
+
+
 def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     images_NCHW = images_NCHW.clone().requires_grad_()
     features = conv(images_NCHW)
+    assert _is_ours(features) is isinstance(conv, Conv3x3)
     features.square().sum().backward()
     assert images_NCHW.grad is not None
     assert conv.weight.grad is not None
@@ -57,6 +63,14 @@ def test_frozen_weights_get_no_gradient() -> None:
     ours(images).sum().backward()
     assert ours.weight.grad is None
     assert images.grad is not None
+
+
+def test_evaluation_takes_the_plain_convolution() -> None:
+    ours, theirs = _pair(stride=2)
+    images = torch.randn(2, 5, 4, 4, dtype=torch.float64)
+    features = ours.eval()(images)
+    assert not _is_ours(features)
+    torch.testing.assert_close(features, theirs(images))
 
 
 def test_numerics_switch_the_last_two_stages(make_config: ConfigMaker) -> None:

@@ -39,5 +39,4 @@ def _faults(*, keep: bool) -> int:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_freed_memory_is_kept_also_for_threads() -> None:
     # 64 MiB are the largest activation of the CIFAR stem at batch 256, and more than a heap of another thread can hold.
-    assert _faults(keep=False) > 50_000
-    assert _faults(keep=True) < 1_000
+    assert 20 * _faults(keep=True) < _faults(keep=False)

@@ -23,7 +23,7 @@ from tui.app import DashboardApp
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
 from tui.source import EventSource, Port
-from tui.widgets.curves import LossPane
+from tui.widgets.curves import CurvePane, LossPane
 from tui.widgets.pane import Pane
 
 App = tuple[DashboardApp, Pilot[int]]
@@ -93,6 +93,13 @@ async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(
     assert "15 ┤" not in later
     assert "↑ above the axis" in later
     assert sum(line.count("↑") for line in later.splitlines()) == 2  # in the plot and in its legend
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4, 8])
+async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int) -> None:
+    async with dashboard(training_run()) as (app, _):  # type: ignore[attr-defined]
+        for pane in app.query(CurvePane):
+            assert len(pane.rows_for(app.scene, 60, height)) <= max(height, 2)
 
 
 async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None:

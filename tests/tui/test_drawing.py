@@ -20,6 +20,7 @@ from tui.plot import (
     GUTTER,
     Area,
     Frame,
+    _joined,
     draw_axes,
     draw_line,
     draw_marks,
@@ -106,6 +107,29 @@ def test_a_single_spike_is_drawn_at_every_width(width: int, where: int) -> None:
         column += len(text)
     assert len(seen) == 1
     assert abs(seen[0] - area.cell_of(frame, where, 9.0)[0]) <= 1
+
+
+@given(st.dictionaries(st.integers(0, 40), st.tuples(st.integers(0, 31), st.integers(0, 31)), min_size=1))
+def test_every_stroke_touches_its_neighbour(strokes: dict[int, tuple[int, int]]) -> None:
+    filled = np.array(sorted(strokes))
+    tops, bottoms = (np.array([float(pick(strokes[column])) for column in sorted(strokes)]) for pick in (min, max))
+    upper, lower = _joined(filled, tops, bottoms)
+    assert len(upper) == filled[-1] - filled[0] + 1
+    assert (upper[1:] <= lower[:-1] + 1).all()
+    assert (upper[:-1] <= lower[1:] + 1).all()
+    # Never shorter than the data, never beyond both neighbours.
+    assert (upper[filled - filled[0]] <= tops).all()
+    assert (lower[filled - filled[0]] >= bottoms).all()
+    assert upper.min() == tops.min()
+    assert lower.max() == bottoms.max()
+
+
+@pytest.mark.parametrize("height", [-1, 0, 1])
+def test_a_plot_without_room_draws_nothing(height: int) -> None:
+    canvas = Canvas(20, 1)
+    area = Area(x=GUTTER, width=20 - GUTTER, height=height)
+    draw_line(canvas, area, Frame(left=0.0, right=9.0, low=0.0, high=1.0), pyramid_of([0.5] * 10), "train")
+    assert any(style == "train" for _, style in canvas.rows()[0]) is (height == 1)
 
 
 def test_a_smoothed_curve_is_one_dot_a_column_at_its_newest_value() -> None:

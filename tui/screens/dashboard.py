@@ -107,8 +107,8 @@ class DashboardScreen(Screen[None]):
     def draw(self, scene: Scene, now: float, interval_s: float) -> None:
         """Draw the panes that have something new and have waited for an interval, for some milliseconds at most.
 
-        A key pressed meanwhile waits no longer than that; what is left is drawn in the next call. Several panes at a time
-        and not one in each call, because Textual's way to the terminal costs more than most of the drawings.
+        The longest waiting first. A key pressed meanwhile waits for that and at most one pane more; what is left is drawn in
+        the next call. Several panes at a time, because Textual's way to the terminal costs more than most of the drawings.
 
         Args:
             scene: What to draw.

@@ -73,7 +73,7 @@ class CurvePane(Pane):
             draw_point(canvas, area, frame, step, value, glyphs.point if value <= high else glyphs.above, "test")
         if view.best:
             best = view.best.accuracy if self.name_of_curve == "accuracy" else view.best.loss
-            if best is not None:
+            if best is not None and best <= high:
                 draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
         if with_axis:

@@ -18,7 +18,11 @@ from tui.format import fit, literal
 from tui.glyphs import Glyphs
 from tui.scene import Scene
 
-_NARROW = frozenset(map(chr, (*range(0x20, 0x7F), *range(0x2500, 0x2600), *range(0x2800, 0x2900))))
+_NARROW = frozenset(
+    char
+    for char in map(chr, (*range(0x20, 0x7F), *range(0x2500, 0x2600), *range(0x2800, 0x2900)))
+    if cell_len(char) == 1
+)
 """Certainly one cell wide: ASCII, box drawing, blocks, geometric shapes, braille. Most of the screen consists of them."""
 
 
