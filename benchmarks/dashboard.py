@@ -20,16 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from benchmarks.slices import Contender, compare
+from benchmarks.slices import ENDLESS_DIGITS, Contender, compare
 
-CONFIG = [
-    "digits",
-    "train.epochs=10000",
-    "checkpoint.every_s=100000",
-    "checkpoint.every_epoch=false",
-    "eval.every_epochs=10000",
-]
-NUMERICS = ["run.precision=fp32", "run.channels_last=true", "run.weight_gradient=matmul"]
 LIMITS = {"first frame s": 0.6, "key p50 ms": 20.0, "key p95 ms": 100.0, "KiB/s training": 10.0, "KiB/s paused": 0.0}
 LEAST_RATIO = 0.97
 
@@ -61,7 +53,16 @@ def main() -> int:
 def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
     """The program on the digits, and its event log."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tui.cli", *CONFIG, *NUMERICS, "--runs-dir", folder, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "tui.cli",
+            *ENDLESS_DIGITS,
+            "run.weight_gradient=matmul",
+            "--runs-dir",
+            folder,
+            *arguments,
+        ]
         # As an installed program, whose modules pip has compiled; the first start of a checkout compiles them.
         with PseudoTerminal(command, env={"PYTHONDONTWRITEBYTECODE": ""}) as terminal:
             yield terminal, Path(folder) / "digits" / "events.jsonl"

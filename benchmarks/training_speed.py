@@ -15,12 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from benchmarks.slices import Contender, compare
-
-SETTINGS = [
-    "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",
-    "eval.every_epochs=10000", "run.precision=fp32", "run.channels_last=true",
-]  # fmt: skip
+from benchmarks.slices import ENDLESS_DIGITS, Contender, compare
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _WITHOUT_KEPT_MEMORY = "import trainer.arguments; trainer.arguments.keep_freed_memory = bool; " + _TRAIN
@@ -48,7 +43,7 @@ def main() -> None:
 @contextmanager
 def _training(code: str, settings: list[str]) -> Iterator[Contender]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", code, *SETTINGS, *settings, "--runs-dir", folder]
+        command = [sys.executable, "-c", code, *ENDLESS_DIGITS, *settings, "--runs-dir", folder]
         with PseudoTerminal(command) as terminal:
             yield Contender(terminal, Path(folder) / "digits" / "events.jsonl")
 

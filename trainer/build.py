@@ -78,8 +78,9 @@ def build_trainer(
     batches = build_batches(data.dataset.splits["train"], plan, device, workers=workers, epochs=config.train.epochs)
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     if checkpoint is not None:
-        choices = dict(checkpoint.meta["choices"])
-        numerics = recorded_numerics(choices, device)
+        recorded = checkpoint.meta["choices"]
+        numerics = recorded_numerics(config, recorded, device)
+        choices = recorded | dataclasses.asdict(numerics)
     else:
         numerics, timings = choose_numerics(
             config,
@@ -90,7 +91,7 @@ def build_trainer(
             device=device,
         )
         choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
-    model = numerics.lay_out_model(model)
+    model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim)
     state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch))
     if checkpoint is not None:

@@ -101,16 +101,19 @@ def choose_numerics(
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
 
 
-def recorded_numerics(choices: dict[str, Any], device: torch.device) -> Numerics:
+def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.device) -> Numerics:
     """What a run was begun with, for a resume.
 
     Args:
+        config: Of the run.
         choices: From the checkpoint; those of older ones lack what came later.
-        device: That trains now. The way of the weight gradient is a choice for CPUs; another device leaves it.
+        device: That trains now. A way of the weight gradient that was timed on a CPU is not taken to another device.
     """
     fields = [field.name for field in dataclasses.fields(Numerics) if field.name in choices]
     numerics = Numerics(**{name: choices[name] for name in fields})
-    return numerics if device.type == "cpu" else dataclasses.replace(numerics, weight_gradient="convolution")
+    if config.run.weight_gradient == "auto" and device.type != "cpu":
+        return dataclasses.replace(numerics, weight_gradient="convolution")
+    return numerics
 
 
 def describe(numerics: Numerics) -> str:
@@ -131,7 +134,7 @@ class _Trial:
         numerics: Numerics,
         poll: Callable[[], None],
     ) -> None:
-        copied = numerics.lay_out_model(copy.deepcopy(model))
+        copied = numerics.apply_to(copy.deepcopy(model))
         self._step = TrainStep(copied, build_optimizer(copied, config.optim), augment, config, numerics)
         self._batch = batch
         self._numerics = numerics

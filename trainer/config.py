@@ -38,7 +38,8 @@ class RunConfig(Group):
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     weight_gradient: Literal["auto", "convolution", "matmul"] = "auto"
-    """How the 3x3 kernels of the last two stages get their gradient; `auto` times both on a CPU with channels_last."""
+    """How the 3x3 kernels of the last two stages get their gradient: by `convolution`, or by `matmul`, which is faster on some
+    CPUs and differs in rounding only. `auto` times both on a CPU with channels_last."""
 
     @field_validator("name")
     @classmethod

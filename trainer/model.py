@@ -76,7 +76,8 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
 
 
 def _with_choice_of_gradient(conv: nn.Conv2d) -> Conv3x3:
-    replacement = Conv3x3(conv.in_channels, conv.out_channels, stride=conv.stride[0])
+    with torch.device("meta"):  # its own weights are not even drawn
+        replacement = Conv3x3(conv.in_channels, conv.out_channels, stride=conv.stride[0])
     replacement.weight = conv.weight
     return replacement
 

@@ -41,8 +41,8 @@ class Numerics:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images_NCHW.contiguous(memory_format=layout)
 
-    def lay_out_model(self, model: nn.Module) -> nn.Module:
-        """A model in this memory format, with these gradients."""
+    def apply_to(self, model: nn.Module) -> nn.Module:
+        """The model itself, changed to this memory format and to these gradients."""
         for module in model.modules():
             if isinstance(module, Conv3x3):
                 module.matmul_gradient = self.weight_gradient == "matmul"

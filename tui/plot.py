@@ -121,19 +121,22 @@ def _joined(
         filled: Rising columns that have a stroke.
         tops: Their upper rows; a row counts from the top.
         bottoms: Their lower rows.
+
+    Returns:
+        Upper and lower row of each column (last - first + 1).
     """
     columns = np.arange(filled[0], filled[-1] + 1)
     slanted = np.rint(np.interp(columns, filled, (tops + bottoms) / 2))
-    upper, lower = slanted.copy(), slanted
-    upper[filled - filled[0]], lower[filled - filled[0]] = tops, bottoms
+    top, bottom = slanted.copy(), slanted.copy()
+    top[filled - filled[0]], bottom[filled - filled[0]] = tops, bottoms
     # Where one stroke ends above the next one's beginning, each takes half of the rows between them.
-    down, up = upper[1:] - lower[:-1], upper[:-1] - lower[1:]
-    first, second = upper.copy(), lower.copy()
-    second[:-1] = np.where(down > 1, lower[:-1] + down // 2, second[:-1])
-    first[1:] = np.where(down > 1, lower[:-1] + down // 2 + 1, first[1:])
-    first[:-1] = np.where(up > 1, np.minimum(first[:-1], upper[:-1] - up // 2), first[:-1])
-    second[1:] = np.where(up > 1, np.maximum(second[1:], upper[:-1] - up // 2 - 1), second[1:])
-    return first, second
+    down, up = top[1:] - bottom[:-1], top[:-1] - bottom[1:]
+    upper, lower = top.copy(), bottom.copy()
+    lower[:-1] = np.where(down > 1, bottom[:-1] + down // 2, lower[:-1])
+    upper[1:] = np.where(down > 1, bottom[:-1] + down // 2 + 1, upper[1:])
+    upper[:-1] = np.where(up > 1, np.minimum(upper[:-1], top[:-1] - up // 2), upper[:-1])
+    lower[1:] = np.where(up > 1, np.maximum(lower[1:], top[:-1] - up // 2 - 1), lower[1:])
+    return upper, lower
 
 
 def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyphs: Glyphs) -> None:

@@ -80,15 +80,15 @@ def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, mo
     assert timings == {"fp32 channels_last": 200.0, "fp32 contiguous": 300.0}
 
 
-def test_a_resume_takes_what_was_recorded() -> None:
+def test_a_resume_takes_what_was_recorded(make_config: ConfigMaker) -> None:
+    timed, configured = make_config("run.weight_gradient=auto"), make_config("run.weight_gradient=matmul")
+    gpu = torch.device("cuda")
     recorded = {"precision": "fp32", "channels_last": True, "timings_ms": {}, "cache": "device"}
-    assert recorded_numerics(recorded, CPU) == Numerics(precision="fp32", channels_last=True)
-    matmul = recorded_numerics(recorded | {"weight_gradient": "matmul"}, CPU)
-    assert matmul == Numerics(precision="fp32", channels_last=True, weight_gradient="matmul")
-    assert (
-        recorded_numerics(recorded | {"weight_gradient": "matmul"}, torch.device("cuda")).weight_gradient
-        == "convolution"
-    )
+    assert recorded_numerics(timed, recorded, CPU) == Numerics(precision="fp32", channels_last=True)
+    matmul = recorded | {"weight_gradient": "matmul"}
+    assert recorded_numerics(timed, matmul, CPU).weight_gradient == "matmul"
+    assert recorded_numerics(timed, matmul, gpu).weight_gradient == "convolution"
+    assert recorded_numerics(configured, matmul, gpu).weight_gradient == "matmul"
 
 
 def test_what_is_configured_is_not_timed(make_config: ConfigMaker) -> None:

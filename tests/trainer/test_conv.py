@@ -76,7 +76,7 @@ def test_evaluation_takes_the_plain_convolution() -> None:
 def test_numerics_switch_the_last_two_stages(make_config: ConfigMaker) -> None:
     model = build_model(make_config().model, 10, seed=0)
     for wanted in ("matmul", "convolution"):
-        Numerics(precision="fp32", channels_last=True, weight_gradient=wanted).lay_out_model(model)
+        Numerics(precision="fp32", channels_last=True, weight_gradient=wanted).apply_to(model)
         switched = {name for name, module in model.named_modules() if getattr(module, "matmul_gradient", False)}
         every = {f"layer{stage}.{block}.conv{conv}" for stage in (3, 4) for block in (0, 1) for conv in (1, 2)}
         assert switched == (every if wanted == "matmul" else set())

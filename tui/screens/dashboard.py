@@ -28,8 +28,8 @@ from tui.widgets.time_budget import TimePane
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
 """Name, least columns and least rows; the first that fits is taken."""
 
-
 _DRAW_FOR_S = 0.012
+"""Longest time of drawing at a stretch: all panes of a laptop's 120x40 screen, and less than a key's delay that is felt."""
 
 
 def layout_for(width: int, height: int) -> str:

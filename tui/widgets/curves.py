@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tui.plot import Area, Frame
 
 _FAR_ABOVE = 1.5
+"""An evaluation this many times above the highest training loss and the newest evaluation is left off the scale."""
 _MARKS = {"lr": "l", "resume": "r", "pause": "p"}
 
 
