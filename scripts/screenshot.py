@@ -11,12 +11,12 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from trainer.config import UiConfig
 from trainer.run.commands import CommandQueue
 from trainer.run.event_log import read_records
 from trainer.run.events import Steps, encode
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
+from tui.settings import UiSettings
 from tui.source import Port
 
 
@@ -42,7 +42,7 @@ async def draw(run_dir: RunDir, target: Path, last_step: int, size: tuple[int, i
     """Write the picture."""
     excerpt = Excerpt(run_dir, last_step)
     port = Port(run_dir=run_dir, source=excerpt, control=CommandQueue())
-    ui = UiConfig.model_validate({"theme": theme, "redraw_hz": 10.0})
+    ui = UiSettings(theme=theme, redraw_hz=10.0)
     app = DashboardApp(port, ui, clock=lambda: excerpt.end + 0.2)
     async with app.run_test(size=size) as pilot:
         await pilot.pause(2.0)

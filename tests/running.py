@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from trainer.check_request import resumed_config
 from trainer.config import Config
+from trainer.config_loader import plain
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.run.event_log import LogFollower, read_records
@@ -18,11 +20,21 @@ from trainer.run.view import RunView
 E = TypeVar("E", bound=Event)
 
 
+def new_run(config: Config, runs_dir: Path) -> OpenRun:
+    """Open a new run."""
+    return open_new_run(plain(config), runs_dir)
+
+
+def resumed_run(run_dir: RunDir, runs_dir: Path, *overrides: str) -> OpenRun:
+    """Open a run again."""
+    return open_for_resume(run_dir, plain(resumed_config(run_dir, list(overrides))), runs_dir)
+
+
 def train(
     config: Config, runs_dir: Path, *, resume: RunDir | None = None, overrides: tuple[str, ...] = ()
 ) -> TrainingThread:
     """Train to the end."""
-    run = open_new_run(config, runs_dir) if resume is None else open_for_resume(resume, runs_dir, list(overrides))
+    run = new_run(config, runs_dir) if resume is None else resumed_run(resume, runs_dir, *overrides)
     thread = start(run)
     assert thread.join(120), "training did not end"
     return thread

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, FolderMaker, needs_exporter
-from tests.running import train
+from tests.running import new_run, train
 from trainer import device as devices
 from trainer.config import Config
 from trainer.run.store import RunDir
@@ -176,9 +176,7 @@ def test_a_corrupt_checkpoint_is_not_exported(run: Run, folder_config: Config, t
 
 
 def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Config, tmp_path: Path) -> None:
-    from trainer.open_run import open_new_run
-
-    live = open_new_run(folder_config, tmp_path / "runs")
+    live = new_run(folder_config, tmp_path / "runs")
     before = live.run_dir.events.read_bytes()
     for command in (("--resume", str(live.run_dir.path)), ("export", str(live.run_dir.path))):
         code, printed = run(*command)

@@ -7,17 +7,11 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trainer.arguments import (
-    Request,
-    add_export_arguments,
-    add_train_arguments,
-    check_request,
-    refuse_overrides,
-    split_overrides,
-)
+from trainer.arguments import add_export_arguments, add_train_arguments, refuse_overrides, split_overrides
 from trainer.errors import EXIT_SIGINT, EXIT_USAGE, R18Error
 from trainer.headless import install_stop_handlers, run_headless
 from trainer.launch import TrainingThread
+from trainer.request import Request
 from trainer.run.text import literal
 
 
@@ -42,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         arguments = parser.parse_args(tokens.rest)
         if arguments.config is None and arguments.resume is None:
             parser.error("CONFIG is missing; for example: python -m trainer digits")
+        from trainer.check_request import check_request  # not for an export
+
         return train_headless(check_request(arguments, tokens.overrides))
     except R18Error as error:
         return complain(error)

@@ -8,7 +8,6 @@ A key exists here only when the program acts on it.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -290,8 +289,3 @@ RESUME_OVERRIDES = (
 def may_change_on_resume(key: str) -> bool:
     """Whether `--resume key=value` is allowed for this dotted key."""
     return any(key == allowed or (allowed.endswith(".") and key.startswith(allowed)) for allowed in RESUME_OVERRIDES)
-
-
-def default_runs_dir() -> Path:
-    """Where runs are kept unless `--runs-dir` says otherwise: `runs/` in the current folder."""
-    return Path("runs")

@@ -52,7 +52,7 @@ class TrainingThread:
         run.log.publish(
             Opened(
                 run=run.run_dir.name, directory=str(run.run_dir.path), pid=os.getpid(), host=socket.gethostname(),
-                resume=run.resume, config=run.config.model_dump(mode="json"),
+                resume=run.resume, config=run.settings.values,
             )
         )  # fmt: skip
 

@@ -14,7 +14,6 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
-from trainer.config import UiConfig
 from trainer.errors import EXIT_OK, EXIT_SIGHUP
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
@@ -26,6 +25,7 @@ from tui.actions import ACTIONS, BY_NAME, Situation
 from tui.glyphs import choose_glyphs
 from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen
+from tui.settings import UiSettings
 from tui.source import Port
 from tui.themes import THEMES, colours_beside, palette, theme_for
 from tui.widgets.key_bar import KeyBar
@@ -59,7 +59,7 @@ class DashboardApp(App[int]):
     ]
 
     def __init__(
-        self, port: Port, ui: UiConfig, *, clock: Callable[[], float] = time.time,
+        self, port: Port, ui: UiSettings, *, clock: Callable[[], float] = time.time,
         input_fd: int | None = None, launcher_gone: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         """Show a run.

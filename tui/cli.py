@@ -12,6 +12,8 @@ from tui.foreign import foreign_packages
 
 if TYPE_CHECKING:
     from trainer.arguments import Tokens
+    from trainer.request import Request
+    from tui.launcher import LauncherLink
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,28 +138,41 @@ def _show(rest: list[str]) -> int:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from trainer.arguments import check_request
-    from trainer.cli import complain, train_headless
-    from trainer.errors import R18Error
+    from tui.launcher import run_in_own_session
     from tui.terminal import is_terminal
 
-    # A wrong configuration is explained before anything is written or forked.
-    request = check_request(arguments, overrides)
     if arguments.headless or not is_terminal():
+        from trainer.cli import train_headless
+
         gc.enable()
-        return train_headless(request)
-    from tui.launcher import LauncherLink, run_in_own_session
+        return train_headless(_check(arguments, overrides))
+    return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _dashboard)
 
-    def in_child(link: LauncherLink) -> int:
-        from tui.run_app import train_in_dashboard
 
-        try:
-            run = request.open()
-        except R18Error as error:
-            return complain(error)
-        return train_in_dashboard(run, request.remark, link)
+def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
+    """A wrong configuration is explained before anything is written."""
+    from trainer.check_request import check_request
 
-    return run_in_own_session(in_child)
+    return check_request(arguments, overrides)
+
+
+def _dashboard(link: LauncherLink) -> int:
+    """In the child: everything that can be imported before the launcher says what to do, then do it."""
+    from trainer.cli import complain
+    from trainer.errors import R18Error
+    from trainer.request import Request
+    from tui.run_app import import_dashboard, train_in_dashboard
+
+    import_dashboard()
+    line = link.receive()
+    if line is None:
+        return 0  # the launcher has said why
+    request = Request.from_json(line)
+    try:
+        run = request.open()
+    except R18Error as error:
+        return complain(error)
+    return train_in_dashboard(run, request.remark, link)
 
 
 if __name__ == "__main__":

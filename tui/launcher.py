@@ -1,8 +1,9 @@
 """Runs the program in a session of its own while the launcher stays the shell's job.
 
 The child calls `setsid` before anything else, so that a hang-up of the terminal reaches neither it nor the data workers
-that it starts. The launcher forwards signals, hands the exit code over, and restores the terminal if the child dies.
-It must be called before any heavy import: a fork copies whatever is there.
+that it starts. The launcher finds out what is asked for while the child imports the dashboard, each on a core of its own;
+then it forwards signals, hands the exit code over, and restores the terminal if the child dies. The fork comes before any
+heavy import, which it would copy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from trainer.errors import EXIT_SIGINT
 from tui.terminal import terminal_guard
 
 FORWARDED = (signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCONT)
@@ -25,6 +27,16 @@ class LauncherLink:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    def receive(self) -> bytes | None:
+        """Wait for the line that says what to do; None when the launcher has found nothing to be done."""
+        received = b""
+        while not received.endswith(b"\n"):
+            part = os.read(self._fd, 65536)
+            if not part:
+                return None
+            received += part
+        return received[:-1]
+
     @property
     def launcher_gone(self) -> bool:
         """Whether the launcher has died; that counts as a hang-up."""
@@ -35,10 +47,12 @@ class LauncherLink:
         return bool(poll.poll(0))
 
 
-def run_in_own_session(main: Callable[[LauncherLink], int]) -> int:
+def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink], int]) -> int:
     """Run `main` in a child process with a session of its own.
 
     Args:
+        order: Called here, beside `main`: the line that `main` receives from its link. When it raises, the child is told
+            that there is nothing to be done, and the exception goes on.
         main: Called in the child; its result is the exit code.
 
     Returns:
@@ -53,7 +67,14 @@ def run_in_own_session(main: Callable[[LauncherLink], int]) -> int:
         os.close(write_fd)
         _child(main, LauncherLink(read_fd))
     os.close(read_fd)
-    _forward_to(pid)
+    try:
+        line = order()
+        _forward_to(pid)
+        _write(write_fd, line + b"\n")
+    except BaseException:
+        os.close(write_fd)
+        os.waitpid(pid, 0)
+        raise
     _, status = os.waitpid(pid, 0)
     os.close(write_fd)
     code = os.waitstatus_to_exitcode(status)
@@ -61,6 +82,14 @@ def run_in_own_session(main: Callable[[LauncherLink], int]) -> int:
         restore_terminal()
         return 128 - code
     return code
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BrokenPipeError:
+            return  # the child has died already; its exit code says how
 
 
 def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
@@ -71,6 +100,8 @@ def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
         code = main(link)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
+    except KeyboardInterrupt:
+        code = EXIT_SIGINT  # before the program could handle it
     except BaseException:  # noqa: BLE001 - shown, and the exit code says so
         sys.excepthook(*sys.exc_info())
     finally:

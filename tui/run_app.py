@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 from pathlib import Path
 
-from trainer.config import UiConfig
 from trainer.failures import log_traceback
 from trainer.headless import install_stop_handlers, run_headless
 from trainer.launch import TrainingThread
@@ -18,8 +19,15 @@ from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
+from tui.settings import UiSettings
 from tui.source import LiveSource, Port, live_port, recorded_port
 from tui.terminal import PrivateTerminal
+
+
+def import_dashboard() -> None:
+    """Import Textual and all of the dashboard, which takes a while and needs to know nothing of the run."""
+    with contextlib.suppress(Exception):  # the same import of `_run_app` fails again, where a run's log can take it
+        importlib.import_module("tui.app")
 
 
 def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
@@ -35,11 +43,12 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     """
     thread = TrainingThread(run, hold_open=True)
     source = LiveSource(run.run_dir.events, run.log)
+    ui = UiSettings(**run.settings.values["ui"])
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
     install_stop_handlers(thread.stop)
     thread.announce()
-    crash, hung_up = _run_app(live_port(thread, source), run.config.ui, terminal, link)
+    crash, hung_up = _run_app(live_port(thread, source), ui, terminal, link)
     source.close()
     thread.start()  # where the dashboard ended before it could
     if hung_up:
@@ -64,7 +73,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
 def show_recorded(run_dir: RunDir) -> int:
     """Look at a run that this process does not train."""
     terminal = PrivateTerminal(Path(os.devnull))
-    crash, _ = _run_app(recorded_port(run_dir), UiConfig(), terminal, LauncherLink(-1))
+    crash, _ = _run_app(recorded_port(run_dir), UiSettings(), terminal, LauncherLink(-1))
     terminal.give_back()
     if crash is not None:
         sys.stderr.write(f"the dashboard failed: {type(crash).__name__}: {crash}\n")
@@ -79,7 +88,7 @@ def print_report(run_dir: RunDir) -> int:
 
 
 def _run_app(
-    port: Port, ui: UiConfig, terminal: PrivateTerminal, link: LauncherLink
+    port: Port, ui: UiSettings, terminal: PrivateTerminal, link: LauncherLink
 ) -> tuple[BaseException | None, bool]:
     """Run the application to its end.
 
@@ -87,7 +96,6 @@ def _run_app(
         The exception that ended it, and whether the terminal has gone.
     """
     try:
-        # Here: Textual reads the terminal's streams when it is imported.
         from tui.app import DashboardApp
 
         app = DashboardApp(port, ui, input_fd=terminal.input_fd, launcher_gone=lambda: link.launcher_gone)

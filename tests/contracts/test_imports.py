@@ -35,10 +35,10 @@ def test_the_start_loads_nothing_heavy(module: str) -> None:
     assert not {name for name in HEAVY if name in loaded(f"import {module}")}
 
 
-def test_the_first_frame_loads_neither_torch_nor_numpy_nor_plotext() -> None:
-    names = loaded("import tui.app, tui.run_app")
+def test_the_first_frame_loads_nothing_that_it_does_not_need() -> None:
+    names = loaded("import tui.app, tui.run_app, trainer.request")
     assert "textual.app" in names
-    assert not {"torch", "torchvision", "plotext"} & names
+    assert not {"torch", "torchvision", "numpy", "plotext", "pydantic", "yaml"} & names
 
 
 def test_the_headless_command_loads_no_dashboard() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps
-from trainer.config import UiConfig
 from trainer.run import events as ev
 from trainer.run.commands import NoControl
 from trainer.run.event_log import EventLog, LogFollower
@@ -13,6 +12,7 @@ from trainer.run.events import Event, decode
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui.app import DashboardApp
+from tui.settings import UiSettings
 from tui.source import EventSource, LiveSource, Port
 
 EVENTS: list[Event] = [
@@ -64,7 +64,7 @@ async def test_every_port_gives_the_same_screen(tmp_path: Path) -> None:
     screens = {}
     for name, source in sources(tmp_path).items():
         app = DashboardApp(
-            Port(run_dir=RunDir(tmp_path), source=source, control=NoControl("looked at")), UiConfig(redraw_hz=10.0),
+            Port(run_dir=RunDir(tmp_path), source=source, control=NoControl("looked at")), UiSettings(redraw_hz=10.0),
             clock=lambda: 1_700_000_100.0,
         )  # fmt: skip
         async with app.run_test(size=(120, 40)) as pilot:

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
-from tests.running import events_of, start, train, wait_for
+from tests.running import events_of, new_run, start, train, wait_for
 from trainer import export_onnx
 from trainer.config import Config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
-from trainer.open_run import open_new_run
 from trainer.run import commands as cmd
 from trainer.run.events import Exported, ExportFailed
 from trainer.run.store import RunDir
@@ -110,7 +109,7 @@ def test_the_key_exports_while_training_goes_on(
     # A module of the user's own in the working directory must not be taken for ours.
     (tmp_path / "trainer.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    run = open_new_run(config, tmp_path)
+    run = new_run(config, tmp_path)
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 40)
     thread.commands.send(cmd.Export())
@@ -126,7 +125,7 @@ def test_the_key_exports_while_training_goes_on(
 
 
 def test_a_live_run_is_exported_by_its_own_trainer_only(folder_config: Config, tmp_path: Path) -> None:
-    run = open_new_run(folder_config, tmp_path)
+    run = new_run(folder_config, tmp_path)
     with pytest.raises(RunError, match="live already"):
         export_onnx.main(arguments(run.run_dir))
     run.close()

@@ -7,19 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.running import events_of, start, train, view_of, wait_for
+from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.launch import TrainingThread
-from trainer.open_run import open_for_resume, open_new_run
 from trainer.run import events as ev
 from trainer.run.store import RunDir
 
 
 def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: Config, tmp_path: Path) -> None:
     straight = train(folder_config, tmp_path).run.run_dir
-    run = open_new_run(folder_config, tmp_path)
+    run = new_run(folder_config, tmp_path)
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)
     thread.stop("SIGTERM", 143)
@@ -67,7 +66,7 @@ def test_a_resume_that_is_stopped_while_it_prepares_stands_where_it_stood(
     folder_config: Config, tmp_path: Path
 ) -> None:
     source = train(folder_config, tmp_path).run.run_dir
-    thread = TrainingThread(open_for_resume(source, tmp_path, ["train.epochs=4"]), hold_open=False)
+    thread = TrainingThread(resumed_run(source, tmp_path, "train.epochs=4"), hold_open=False)
     thread.stop()
     thread.start()
     assert thread.join(60)
@@ -93,15 +92,15 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
 def test_a_resume_refuses_what_would_make_another_run(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     with pytest.raises(ConfigError, match=r"optim.lr: 0.05 -> 0.9") as caught:
-        open_for_resume(run, tmp_path, ["optim.lr=0.9"])
+        resumed_run(run, tmp_path, "optim.lr=0.9")
     assert f"model.init_from={run.path}" in str(caught.value)
-    open_for_resume(run, tmp_path, ["optim.lr=0.05"]).close()
+    resumed_run(run, tmp_path, "optim.lr=0.05").close()
 
 
 def test_a_live_run_is_not_resumed(folder_config: Config, tmp_path: Path) -> None:
-    run = open_new_run(folder_config, tmp_path)
+    run = new_run(folder_config, tmp_path)
     with pytest.raises(RunError, match="live already"):
-        open_for_resume(RunDir(run.run_dir.path), tmp_path, [])
+        resumed_run(RunDir(run.run_dir.path), tmp_path)
     run.close()
 
 

@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import ConfigMaker, FolderMaker
-from tests.running import events_of, start, train, view_of, wait_for
+from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
-from trainer.open_run import open_new_run
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.status import RunState
@@ -64,7 +63,7 @@ def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_confi
             "eval": folder_config.eval.model_copy(update={"every_epochs": 1000}),
         }
     )
-    run = open_new_run(config, tmp_path)
+    run = new_run(config, tmp_path)
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 1)
     thread.commands.send(cmd.Pause())
@@ -93,7 +92,7 @@ def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_confi
 
 
 def test_an_open_dashboard_keeps_its_session_after_the_last_epoch(folder_config: Config, tmp_path: Path) -> None:
-    run = open_new_run(folder_config, tmp_path)
+    run = new_run(folder_config, tmp_path)
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
     measure, rate = cmd.Evaluate(), cmd.SetLr(lr=0.1)
@@ -218,7 +217,7 @@ def test_an_evaluation_that_fails_is_answered(
 
     epochs = folder_config.train.model_copy(update={"epochs": 2 if after_the_end else 5000})
     seldom = folder_config.eval.model_copy(update={"every_epochs": 1000})
-    run = open_new_run(folder_config.model_copy(update={"train": epochs, "eval": seldom}), tmp_path)
+    run = new_run(folder_config.model_copy(update={"train": epochs, "eval": seldom}), tmp_path)
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED if after_the_end else view.step >= 2)
 
@@ -258,9 +257,7 @@ def test_evaluating_once_more_after_the_end_works_with_val_and_test(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder(splits=("train", "val", "test"))
-    run = open_new_run(
-        make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), tmp_path / "runs"
-    )
+    run = new_run(make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), tmp_path / "runs")
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
     measure = cmd.Evaluate()

@@ -13,7 +13,6 @@ import pytest
 from textual.pilot import Pilot
 
 from tests.tui.canned import START, CannedSource, Recorder, evaluated, opened, started, steps, training_run
-from trainer.config import UiConfig
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.commands import ControlPort, NoControl
@@ -22,6 +21,7 @@ from tui.actions import ACTIONS
 from tui.app import DashboardApp
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
+from tui.settings import UiSettings
 from tui.source import EventSource, Port
 from tui.widgets.curves import CurvePane, LossPane
 from tui.widgets.pane import Pane
@@ -57,7 +57,7 @@ def dashboard(tmp_path: Path) -> Callable[..., object]:
         now: float = START + 30,
     ) -> AsyncIterator[App]:
         port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder())
-        app = DashboardApp(port, UiConfig(theme="dark", redraw_hz=10.0), clock=lambda: now)
+        app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
         async with app.run_test(size=size) as pilot:
             await pilot.pause(1.2)
             yield app, pilot
@@ -371,7 +371,7 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
 @pytest.mark.parametrize(("theme", "train"), [("dark", "#5fb3f9"), ("light", "#005fb8"), ("ansi", "color(12)")])
 async def test_a_theme_colours_what_is_drawn(tmp_path: Path, theme: str, train: str) -> None:
     port = Port(run_dir=RunDir(tmp_path), source=training_run(), control=Recorder())
-    app = DashboardApp(port, UiConfig.model_validate({"theme": theme}), clock=lambda: START + 30)
+    app = DashboardApp(port, UiSettings(theme=theme), clock=lambda: START + 30)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause(0.5)
         styles = [segment.style for segment in app.query_one(LossPane).render_line(0)]

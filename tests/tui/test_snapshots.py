@@ -14,10 +14,10 @@ from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
 from tests.tui.canned import START, CannedSource, Recorder, opened, training_run
-from trainer.config import UiConfig
 from trainer.run import events as ev
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
+from tui.settings import UiSettings
 from tui.source import Port
 from tui.themes import DARK, THEMES
 
@@ -71,7 +71,7 @@ CASES: dict[str, tuple[Callable[[], CannedSource], tuple[int, int], list[str]]] 
 async def test_screen(case: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     make, size, keys = CASES[case]
     port = Port(run_dir=RunDir(tmp_path), source=make(), control=Recorder())
-    app = DashboardApp(port, UiConfig.model_validate({"theme": "dark"}), clock=lambda: START + 30)
+    app = DashboardApp(port, UiSettings(theme="dark"), clock=lambda: START + 30)
     async with app.run_test(size=size) as pilot:
         await steady(app, pilot)
         await pilot.press(*keys)

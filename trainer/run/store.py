@@ -19,6 +19,11 @@ from trainer.errors import RunError
 from trainer.run.atomic import write_atomically
 
 
+def default_runs_dir() -> Path:
+    """Where runs are kept unless `--runs-dir` says otherwise: `runs/` in the current folder."""
+    return Path("runs")
+
+
 @dataclass(frozen=True)
 class RunDir:
     """A run's directory. Attributes are places; none of them need exist.

@@ -1,0 +1,28 @@
+"""A checked request passes from one process to another without a change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import ConfigMaker
+from trainer.config_loader import plain
+from trainer.request import Request
+from trainer.run.store import RunDir
+from trainer.yaml_reader import read_mapping
+
+
+def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: Path) -> None:
+    config = make_config(
+        "optim.lr=0.1", "schedule.name=step", "schedule.milestones=[1, 2]", "data.mean=[0.1, 0.2, 1.0]"
+    )
+    for resumed in (None, RunDir(tmp_path / "ö\n[red]")):
+        request = Request(settings=plain(config), runs_dir=tmp_path, resumed=resumed, remark="ä\nb")
+        line = request.to_json()
+        assert b"\n" not in line
+        assert Request.from_json(line) == request
+        assert Request.from_json(line).settings.typed == config
+
+
+def test_plain_values_and_yaml_say_the_same(make_config: ConfigMaker) -> None:
+    settings = plain(make_config("ui.redraw_hz=1", "train.max_grad_norm=1e-3"))
+    assert read_mapping(settings.yaml, source="test")[0] == settings.values

@@ -1,0 +1,102 @@
+"""The launcher and its child: who gets to know what, and what the shell sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trainer.config import UiConfig
+from tui.settings import UiSettings
+
+ROOT = str(Path(__file__).parents[2])
+CHILD = """
+import sys, time
+from tui.launcher import run_in_own_session
+
+def main(link):
+    line = link.receive()
+    print("child", "nothing" if line is None else len(line), link.launcher_gone, flush=True)
+    return 7
+
+def refuse():
+    raise RuntimeError("refused")
+
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": ROOT}, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000])
+def test_the_child_receives_the_order_and_its_code_is_handed_over(size: int) -> None:
+    process = start(f"sys.exit(run_in_own_session(lambda: b'x' * {size}, main))")
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == (f"child {size} False\n", "", 7)
+
+
+def test_a_child_that_dies_before_its_order_is_reported(tmp_path: Path) -> None:
+    mark = tmp_path / "dead"
+    code = f"""
+import os, pathlib
+def die(link):
+    pathlib.Path({str(mark)!r}).touch()
+    os.kill(os.getpid(), 9)
+def order():
+    while not pathlib.Path({str(mark)!r}).exists(): time.sleep(0.01)
+    time.sleep(0.1)
+    return b"x" * 300_000
+sys.exit(run_in_own_session(order, die))"""
+    process = start(code)
+    _, err = process.communicate(timeout=30)
+    assert (err, process.returncode) == ("", 128 + signal.SIGKILL)
+
+
+def test_an_order_that_cannot_be_given_tells_the_child_so() -> None:
+    process = start("""
+try:
+    run_in_own_session(refuse, main)
+except RuntimeError as error:
+    print("launcher", error)
+""")
+    out, err = process.communicate(timeout=30)
+    # The launcher has seen that nothing is to be done, and so has the child, which no launcher follows any more.
+    assert (out, err, process.returncode) == ("child nothing True\nlauncher refused\n", "", 0)
+
+
+def test_ctrl_c_before_the_order_ends_both() -> None:
+    process = start("""
+try:
+    run_in_own_session(wait, main)
+except KeyboardInterrupt:
+    sys.exit(130)
+""")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    children = psutil.Process(process.pid).children()
+    deadline = time.monotonic() + 10
+    while any(os.getsid(child.pid) == os.getsid(process.pid) for child in children):
+        assert time.monotonic() < deadline, "the child made no session of its own"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("child nothing True\n", "", 130)
+    assert not any(child.is_running() for child in children)
+
+
+def test_the_dashboard_s_settings_are_the_configuration_s() -> None:
+    assert dataclasses.asdict(UiSettings()) == UiConfig().model_dump()

@@ -1,0 +1,94 @@
+"""Finds out what a command line asks for, and whether that is right. Torch-free."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from trainer.config import Config, may_change_on_resume
+from trainer.config_loader import build_config, differences, load_config, parse_overrides, plain
+from trainer.errors import ConfigError, RunError
+from trainer.request import Request
+from trainer.run.store import RunDir, find_run
+from trainer.yaml_reader import read_mapping
+
+
+def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:
+    """Check a training command. Nothing is written.
+
+    Args:
+        arguments: Of `trainer.arguments.add_train_arguments`.
+        overrides: `group.key=value` tokens.
+
+    Raises:
+        R18Error: When the configuration is wrong, or the run to resume is not there.
+    """
+    runs_dir = arguments.runs_dir
+    if arguments.resume is not None:
+        if arguments.name:
+            raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
+        run_dir = find_run(arguments.resume, runs_dir)
+        if arguments.config is not None:
+            refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
+        return Request(settings=plain(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
+    # The name is checked as the configuration's would be.
+    named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
+    resolved = load_config(arguments.config, named)
+    remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
+    return Request(settings=plain(resolved.config), runs_dir=runs_dir, remark=remark)
+
+
+def read_run_config(run_dir: RunDir) -> Config:
+    """The configuration that a run was started with.
+
+    Raises:
+        RunError: When it is missing.
+        ConfigError: When it is not valid any more.
+    """
+    try:
+        text = run_dir.config.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{run_dir.config}: cannot be read: {error.strerror}") from error
+    values, lines = read_mapping(text, source=str(run_dir.config))
+    return build_config(values, lines, str(run_dir.config))
+
+
+def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
+    """Raises ConfigError, with the difference, when a file that was given for a resume is of another run."""
+    changed = differences(read_run_config(run_dir), wanted)
+    shown = [
+        f"  {key}: {there!r} in the run, {given!r} in the file"
+        for key, (there, given) in changed.items()
+        if key != "run.name" and not may_change_on_resume(key)
+    ]
+    if shown:
+        raise ConfigError(
+            f"{source}: {run_dir.path} was not started with it:\n" + "\n".join(shown)
+            + f"\nA resume keeps the run's own configuration: {run_dir.resume_command()}"
+        )  # fmt: skip
+
+
+def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
+    """A run's own configuration with what a resume changes.
+
+    Args:
+        run_dir: The run.
+        overrides: `group.key=value` tokens; only those that a resume may change.
+
+    Raises:
+        RunError: When the configuration is missing.
+        ConfigError: When an override would make it another run; the message shows the difference.
+    """
+    old = read_run_config(run_dir)
+    refused = [key for key, _ in parse_overrides(overrides) if not may_change_on_resume(key)]
+    values: dict[str, Any] = old.model_dump(mode="json")
+    new = build_config(values, {}, str(run_dir.config), overrides)
+    changed = differences(old, new)
+    refused = [key for key in refused if key in changed]
+    if refused:
+        shown = "\n".join(f"  {key}: {changed[key][0]!r} -> {changed[key][1]!r}" for key in refused)
+        raise ConfigError(
+            f"{run_dir.path}: a resume cannot change\n{shown}\n"
+            f"Start a new run from these weights instead: model.init_from={run_dir.path}"
+        )
+    return new

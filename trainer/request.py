@@ -1,0 +1,61 @@
+"""A training command that was found right, as plain data: one process can check it and another one carry it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from trainer.host_memory import keep_freed_memory
+from trainer.open_run import OpenRun, open_for_resume, open_new_run
+from trainer.plain_config import PlainConfig
+from trainer.run.store import RunDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to train. Nothing has been written yet.
+
+    Attributes:
+        settings: Of the run.
+        runs_dir: Where runs are kept.
+        resumed: The run to go on with; None makes a new one.
+        remark: For the user (empty when there is none).
+    """
+
+    settings: PlainConfig
+    runs_dir: Path
+    resumed: RunDir | None = None
+    remark: str = ""
+
+    def open(self) -> OpenRun:
+        """Make this process the one that trains the run.
+
+        Raises:
+            R18Error: When the run cannot be made or taken.
+        """
+        keep_freed_memory()  # before the log's thread, the first of this process
+        if self.resumed is not None:
+            return open_for_resume(self.resumed, self.settings, self.runs_dir)
+        return open_new_run(self.settings, self.runs_dir)
+
+    def to_json(self) -> bytes:
+        """One line, without its end."""
+        return orjson.dumps(
+            {
+                "values": self.settings.values, "yaml": self.settings.yaml, "runs_dir": str(self.runs_dir),
+                "resumed": None if self.resumed is None else str(self.resumed.path), "remark": self.remark,
+            }
+        )  # fmt: skip
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Request:
+        """Read what `to_json` wrote."""
+        data = orjson.loads(line)
+        return cls(
+            settings=PlainConfig(data["values"], data["yaml"]),
+            runs_dir=Path(data["runs_dir"]),
+            resumed=None if data["resumed"] is None else RunDir(Path(data["resumed"])),
+            remark=data["remark"],
+        )
