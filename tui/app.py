@@ -27,6 +27,7 @@ from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen
 from tui.settings import UiSettings
 from tui.source import Port
+from tui.terminal import terminal_size
 from tui.themes import THEMES, colours_beside, palette, theme_for
 from tui.widgets.key_bar import KeyBar
 
@@ -72,6 +73,10 @@ class DashboardApp(App[int]):
             launcher_gone: Whether the process that the shell knows has died; that counts as a hang-up too.
         """
         super().__init__()
+        size = terminal_size(input_fd) if input_fd is not None else None
+        if size is not None:
+            # Textual begins with 80x25 and asks for the size once its driver runs: all would be laid out twice.
+            self.console.size = size
         self.port = port
         self.crash: BaseException | None = None
         self.hung_up = False
@@ -86,7 +91,7 @@ class DashboardApp(App[int]):
         self._input_fd = input_fd
         self._launcher_gone = launcher_gone
         self._last_state = RunState.LOADING
-        self._dashboard = DashboardScreen(self.situation)
+        self._dashboard = DashboardScreen(self.scene, self.situation)
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = theme_for(ui.theme)
@@ -132,7 +137,7 @@ class DashboardApp(App[int]):
         if self._remark_until and time.monotonic() > self._remark_until:
             self._remark("")
         # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-        self._dashboard.draw(self.scene, time.monotonic(), 1.0 / self._ui.redraw_hz - _PUMP_S / 2)
+        self._dashboard.draw(time.monotonic(), 1.0 / self._ui.redraw_hz - _PUMP_S / 2)
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
@@ -160,7 +165,7 @@ class DashboardApp(App[int]):
             self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
             self._show_pending()
         self._dashboard.show_failure(self.view.failure is not None)
-        self._dashboard.draw_now(self.scene, "header", "compact", "keys", "failure", "too-small")
+        self._dashboard.draw_now("header", "compact", "keys", "failure", "too-small")
 
     def _check_hangup(self) -> None:
         """Textual's input thread spins at the end of input (textual#6690), so a lost terminal must end the application."""
@@ -304,12 +309,12 @@ class DashboardApp(App[int]):
 
     def _show_pending(self) -> None:
         self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
-        self._dashboard.draw_now(self.scene, "header", "compact", "keys")
+        self._dashboard.draw_now("header", "compact", "keys")
 
     def _remark(self, text: str) -> None:
         self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
         self._dashboard.query_one("#keys", KeyBar).remark = text
-        self._dashboard.draw_now(self.scene, "keys")
+        self._dashboard.draw_now("keys")
 
     # Failure ----------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,15 @@ def is_terminal() -> bool:
     return os.isatty(0) and os.isatty(1)
 
 
+def terminal_size(fd: int) -> tuple[int, int] | None:
+    """Columns and rows of a terminal; None when it does not know them, or is gone."""
+    try:
+        columns, rows = os.get_terminal_size(fd)
+    except OSError:
+        return None
+    return (columns, rows) if columns and rows else None
+
+
 class PrivateTerminal:
     """Takes the terminal over and gives it back."""
 

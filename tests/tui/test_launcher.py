@@ -1,12 +1,15 @@
-"""The launcher and its child: who gets to know what, and what the shell sees."""
+"""The start: the launcher and its child, who gets to know what, and how large the screen is."""
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 
 from trainer.config import UiConfig
 from tui.settings import UiSettings
+from tui.terminal import terminal_size
 
 ROOT = str(Path(__file__).parents[2])
 CHILD = """
@@ -100,3 +104,13 @@ except KeyboardInterrupt:
 
 def test_the_dashboard_s_settings_are_the_configuration_s() -> None:
     assert dataclasses.asdict(UiSettings()) == UiConfig().model_dump()
+
+
+def test_the_size_of_a_terminal_is_known_before_it_is_drawn_on() -> None:
+    master, slave = os.openpty()
+    assert terminal_size(slave) is None, "a new pseudo-terminal has no size"
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    assert terminal_size(slave) == (100, 30)
+    os.close(slave)
+    assert terminal_size(slave) is None, "it is gone"
+    os.close(master)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.events import Resize
+from textual.geometry import Size
 from textual.screen import Screen
 
 from tui.actions import Situation
@@ -49,8 +50,9 @@ class DashboardScreen(Screen[None]):
         "tiny": ("too-small",),
     }
 
-    def __init__(self, situation: Callable[[], Situation]) -> None:
+    def __init__(self, scene: Scene, situation: Callable[[], Situation]) -> None:
         super().__init__()
+        self._scene = scene
         self._situation = situation
         self._layout_name = ""
         self._drawn: dict[str, float] = {}
@@ -60,6 +62,8 @@ class DashboardScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """The panes, from top to bottom."""
+        # Before any pane is styled and placed, which takes as long as all else on the way to the first frame.
+        self._take_layout(self.app.size)
         yield Header(id="header")
         with Container(id="wide"):
             with Horizontal(id="curves"):
@@ -85,12 +89,17 @@ class DashboardScreen(Screen[None]):
         yield KeyBar(self._situation, id="keys")
 
     def on_mount(self) -> None:
-        """All panes exist from here on."""
+        """All panes exist from here on; they draw themselves as soon as they have a place."""
         self._panes = {pane.id or "": pane for pane in self.query(Pane)}
+        for pane in self._panes.values():
+            pane.paint(self._scene)
 
     def on_resize(self, event: Resize) -> None:
         """Take the layout that fits."""
-        name = layout_for(event.size.width, event.size.height)
+        self._take_layout(event.size)
+
+    def _take_layout(self, size: Size) -> None:
+        name = layout_for(size.width, size.height)
         if name != self._layout_name:
             self.unzoom()
             self.remove_class(*(f"-{other}" for other, _, _ in LAYOUTS))
@@ -104,14 +113,13 @@ class DashboardScreen(Screen[None]):
             return [self._panes["header"], self._zoomed, self._panes["keys"]]
         return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
-    def draw(self, scene: Scene, now: float, interval_s: float) -> None:
+    def draw(self, now: float, interval_s: float) -> None:
         """Draw the panes that have something new and have waited for an interval, for some milliseconds at most.
 
         The longest waiting first. A key pressed meanwhile waits for that and at most one pane more; what is left is drawn in
         the next call. Several panes at a time, because Textual's way to the terminal costs more than most of the drawings.
 
         Args:
-            scene: What to draw.
             now: Seconds of a monotonic clock.
             interval_s: Least time between two drawings of a pane.
         """
@@ -119,27 +127,27 @@ class DashboardScreen(Screen[None]):
         if panes and not self._drawn:
             # A new layout appears whole.
             self._drawn = {pane.id or "": now for pane in panes}
-            self.draw_now(scene)
+            self.draw_now()
             return
         began = time.perf_counter()
         for pane in sorted(panes, key=lambda pane: self._drawn.get(pane.id or "", 0.0)):
             name = pane.id or ""
             if now - self._drawn.get(name, 0.0) < interval_s or time.perf_counter() - began >= _DRAW_FOR_S:
                 break
-            if pane.follows_clock or self._versions.get(name) != scene.version:
-                self._drawn[name], self._versions[name] = now, scene.version
-                pane.paint(scene)
+            if pane.follows_clock or self._versions.get(name) != self._scene.version:
+                self._drawn[name], self._versions[name] = now, self._scene.version
+                pane.paint(self._scene)
 
     def recolour(self) -> None:
         """The theme has changed."""
         for pane in self._panes.values():
             pane.recolour()
 
-    def draw_now(self, scene: Scene, *names: str) -> None:
+    def draw_now(self, *names: str) -> None:
         """Draw some panes at once (all that are shown when no name is given): after a key."""
         for pane in self.shown_panes():
             if not names or pane.id in names:
-                pane.paint(scene)
+                pane.paint(self._scene)
 
     def draw_next(self, *names: str) -> None:
         """Draw some panes in the next call of `draw`, so that the answer to a key is on the screen before them."""
