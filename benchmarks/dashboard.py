@@ -1,6 +1,6 @@
 """What the dashboard costs and how quickly it answers, in a real pseudo-terminal while ResNet-18 trains.
 
-    python -m benchmarks.dashboard [--blocks 24] [--seconds 2]
+    python -m benchmarks.dashboard [--pairs 6] [--blocks 4] [--seconds 2]
 
 Prints: seconds to the first frame; milliseconds from a key to its answer (median and 95th percentile); bytes a second while
 training and while paused; and images a second with the dashboard and without it, in alternating slices, as a ratio. Nothing
@@ -12,6 +12,7 @@ While the ratio is measured nothing emulates the terminal, which in the program'
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from benchmarks.slices import ENDLESS_DIGITS, Contender, compare
+from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare
 
 LIMITS = {"first frame s": 0.6, "key p50 ms": 20.0, "key p95 ms": 100.0, "KiB/s training": 10.0, "KiB/s paused": 0.0}
 LEAST_RATIO = 0.97
@@ -29,10 +30,7 @@ LEAST_RATIO = 0.97
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--blocks", type=int, default=24, help="of four alternating slices with and without the dashboard"
-    )
-    parser.add_argument("--seconds", type=float, default=2.0, help="of training in each slice")
+    Plan.add_arguments(parser, pairs=6, blocks=4, seconds=2.0)
     parser.add_argument("--keys", type=int, default=60, help="key presses that are timed")
     arguments = parser.parse_args()
     first_frame()  # compiles modules and fills the file cache
@@ -43,8 +41,7 @@ def main() -> int:
         ok = value <= LIMITS[name] + 1e-9
         met &= ok
         print(f"{name:16} {value:8.2f}   limit {LIMITS[name]:g}   {'ok' if ok else 'MISSED'}")
-    with program() as (shown, shown_log), program("--headless") as (plain, plain_log):
-        found = compare(Contender(shown, shown_log), Contender(plain, plain_log), arguments.blocks, arguments.seconds)
+    found = compare(training, functools.partial(training, "--headless"), Plan.from_arguments(arguments))
     print(f"img/s with the dashboard / without: {found}   limit {LEAST_RATIO}")
     return 0 if met and found.ratio >= LEAST_RATIO else 1
 
@@ -66,6 +63,13 @@ def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
         # As an installed program, whose modules pip has compiled; the first start of a checkout compiles them.
         with PseudoTerminal(command, env={"PYTHONDONTWRITEBYTECODE": ""}) as terminal:
             yield terminal, Path(folder) / "digits" / "events.jsonl"
+
+
+@contextmanager
+def training(*arguments: str) -> Iterator[Contender]:
+    """The program as one side of a comparison."""
+    with program(*arguments) as (terminal, log):
+        yield Contender(terminal, log)
 
 
 def first_frame() -> float:

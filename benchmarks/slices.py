@@ -3,13 +3,19 @@
 Both train at once, and one of them is stopped (SIGSTOP) while the other runs, in the orders A B B A and B A A B by turns. So
 both meet the same moods of a shared machine, which from minute to minute differ by more than what is measured here. A stopped
 step goes on where it was, so no work is lost at the edge of a slice.
+
+Two processes of the very same program differ by some 2 % for as long as they live (where their memory lies, presumably), so
+both are started anew several times, and the error is that of the ratios of these pairs.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,23 +37,24 @@ _START_S = 180.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images a second of two programs, a pair for each block of four slices."""
+    """Images a second of two programs, a pair of rates for each pair of processes; two or more."""
 
-    blocks: list[tuple[float, float]]
+    rates: list[tuple[float, float]]
 
     @property
     def ratio(self) -> float:
         """Of the first's mean rate to the second's."""
-        return float(statistics.mean(a for a, _ in self.blocks) / statistics.mean(b for _, b in self.blocks))
+        return float(statistics.mean(a for a, _ in self.rates) / statistics.mean(b for _, b in self.rates))
 
     @property
     def error(self) -> float:
-        """Standard error of the ratio, from the scatter of the blocks."""
-        return float(statistics.stdev(a / b for a, b in self.blocks)) / math.sqrt(len(self.blocks))
+        """Standard error of the ratio, from the scatter of the pairs."""
+        return float(statistics.stdev(a / b for a, b in self.rates)) / math.sqrt(len(self.rates))
 
     def __str__(self) -> str:
-        first, second = (statistics.mean(block[i] for block in self.blocks) for i in (0, 1))
-        return f"{self.ratio:.3f} +- {self.error:.3f} ({first:.1f} / {second:.1f} img/s, {len(self.blocks)} blocks)"
+        first, second = (statistics.mean(pair[i] for pair in self.rates) for i in (0, 1))
+        each = " ".join(f"{a / b:.3f}" for a, b in self.rates)
+        return f"{self.ratio:.3f} +- {self.error:.3f} ({first:.1f} / {second:.1f} img/s; pairs: {each})"
 
 
 class Contender:
@@ -99,25 +106,71 @@ class Contender:
         return sum(record.event.images for record in self._log.records() if isinstance(record.event, Steps))
 
 
-def compare(first: Contender, second: Contender, blocks: int, seconds: float) -> Comparison:
-    """Let two programs train by turns.
+Program = Callable[[], AbstractContextManager[Contender]]
+"""Starts a training program, and ends it."""
 
-    Args:
-        first: Held.
-        second: Held too.
-        blocks: Of four slices; two or more.
+
+@dataclass(frozen=True)
+class Plan:
+    """How two programs are compared.
+
+    Attributes:
+        pairs: Of processes, started anew each time; two or more.
+        blocks: Of four slices, for each pair.
         seconds: In each slice.
     """
+
+    pairs: int
+    blocks: int
+    seconds: float
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser, *, pairs: int, blocks: int, seconds: float) -> None:
+        """The options of `from_arguments`, with their defaults."""
+        parser.add_argument("--pairs", type=_from(2), default=pairs, help="of processes, with and without")
+        parser.add_argument("--blocks", type=_from(1), default=blocks, help="of four alternating slices, for each pair")
+        parser.add_argument("--seconds", type=float, default=seconds, help="of training in each slice")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Plan:
+        """What the command line asks for."""
+        return cls(arguments.pairs, arguments.blocks, arguments.seconds)
+
+
+def compare(first: Program, second: Program, plan: Plan) -> Comparison:
+    """Let two programs train by turns."""
+    rates = []
+    for pair in range(plan.pairs):
+        # By turns, since what a process finds free in memory may depend on which was there first.
+        if pair % 2 == 0:
+            with first() as a, second() as b:
+                rates.append(_alternate(a, b, plan))
+        else:
+            with second() as b, first() as a:
+                rates.append(_alternate(a, b, plan))
+    return Comparison(rates)
+
+
+def _alternate(first: Contender, second: Contender, plan: Plan) -> tuple[float, float]:
+    """Images a second of two programs that are held, over all blocks."""
     for contender in (first, second):
         contender.run(_SETTLE_S)  # settles allocator and caches
-    rates = []
-    for block in range(blocks):
-        sums = {first: [0.0, 0.0], second: [0.0, 0.0]}
+    sums = {first: [0.0, 0.0], second: [0.0, 0.0]}
+    for block in range(plan.blocks):
         for contender in (first, second, second, first) if block % 2 == 0 else (second, first, first, second):
-            images, spent = contender.run(seconds)
+            images, spent = contender.run(plan.seconds)
             sums[contender][0] += images
             sums[contender][1] += spent
-        rates.append((sums[first][0] / sums[first][1], sums[second][0] / sums[second][1]))
     for contender in (first, second):
         contender.release()
-    return Comparison(rates)
+    return sums[first][0] / sums[first][1], sums[second][0] / sums[second][1]
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected {least} or more, found {value}")
+        return value
+
+    return number

@@ -1,6 +1,6 @@
 """What the ways of the CPU's training step are worth, each against the program without it, in alternating slices.
 
-    python -m benchmarks.training_speed [--batch-size 64] [--blocks 12] [--seconds 3]
+    python -m benchmarks.training_speed [--batch-size 64] [--pairs 4] [--blocks 3] [--seconds 3]
 
 Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
 """
@@ -8,6 +8,7 @@ Nothing else should run on the machine. The data are the digits; the network see
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,29 +16,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from benchmarks.slices import ENDLESS_DIGITS, Contender, compare
+from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
-_WITHOUT_KEPT_MEMORY = "import trainer.arguments; trainer.arguments.keep_freed_memory = bool; " + _TRAIN
+_WITHOUT_KEPT_MEMORY = (
+    "import trainer.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; " + _TRAIN
+)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--blocks", type=int, default=12, help="of four alternating slices")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of training in each slice")
+    Plan.add_arguments(parser, pairs=4, blocks=3, seconds=3.0)
     arguments = parser.parse_args()
     batch = f"data.batch_size={arguments.batch_size}"
     matmul, convolution = [batch, "run.weight_gradient=matmul"], [batch, "run.weight_gradient=convolution"]
-    pairs = {
+    ways = {
         "freed memory kept": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, matmul)),
         "weight gradient by matmul": ((_TRAIN, matmul), (_TRAIN, convolution)),
         "both": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, convolution)),
     }
-    for name, (with_it, without) in pairs.items():
-        with _training(*with_it) as first, _training(*without) as second:
-            print(f"{name:26} {compare(first, second, arguments.blocks, arguments.seconds)}", flush=True)
+    for name, (with_it, without) in ways.items():
+        found = compare(
+            functools.partial(_training, *with_it),
+            functools.partial(_training, *without),
+            Plan.from_arguments(arguments),
+        )
+        print(f"{name:26} {found}", flush=True)
 
 
 @contextmanager

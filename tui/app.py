@@ -31,7 +31,8 @@ from tui.terminal import terminal_size
 from tui.themes import THEMES, colours_beside, palette, theme_for
 from tui.widgets.key_bar import KeyBar
 
-_PUMP_S = 0.1
+_LONGEST_PUMP_S = 0.2
+"""Between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes some 0.4 ms."""
 _REMARK_S = 4.0
 _START_AFTER_S = 0.02
 _HANGUP_CHECK_S = 1.0
@@ -85,6 +86,7 @@ class DashboardApp(App[int]):
             view=self.view, glyphs=choose_glyphs(), control_hint="" if port.control.can_control else "read-only"
         )
         self._ui = ui
+        self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
         self._remark_until = 0.0
@@ -112,7 +114,7 @@ class DashboardApp(App[int]):
     def on_mount(self) -> None:
         """Start following the run."""
         self.theme_changed_signal.subscribe(self, self._theme_changed)
-        self.set_interval(_PUMP_S, self._pump)
+        self.set_interval(self._pump_s, self._pump)
         if self._input_fd is not None:
             self.set_interval(_HANGUP_CHECK_S, self._check_hangup)
         self._pump()
@@ -137,7 +139,7 @@ class DashboardApp(App[int]):
         if self._remark_until and time.monotonic() > self._remark_until:
             self._remark("")
         # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-        self._dashboard.draw(time.monotonic(), 1.0 / self._ui.redraw_hz - _PUMP_S / 2)
+        self._dashboard.draw(time.monotonic(), 1.0 / self._ui.redraw_hz - self._pump_s / 2)
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)

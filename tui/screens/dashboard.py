@@ -32,6 +32,13 @@ LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 2
 _DRAW_FOR_S = 0.012
 """Longest time of drawing at a stretch: all panes of a laptop's 120x40 screen, and less than a key's delay that is felt."""
 
+DRAW_SHARE = 0.0075
+"""Of a core, for drawing while the run goes on. What is drawn beside training on a laptop is taken from both of its cores, since
+each step waits for its slowest thread."""
+
+_LONGEST_REST_S = 2.0
+"""Without a drawing, however long the last one took."""
+
 
 def layout_for(width: int, height: int) -> str:
     """The layout of a terminal size."""
@@ -56,6 +63,7 @@ class DashboardScreen(Screen[None]):
         self._situation = situation
         self._layout_name = ""
         self._drawn: dict[str, float] = {}
+        self._rest_until = 0.0
         self._versions: dict[str, int] = {}
         self._panes: dict[str, Pane] = {}
         self._zoomed: Pane | None = None
@@ -117,7 +125,8 @@ class DashboardScreen(Screen[None]):
         """Draw the panes that have something new and have waited for an interval, for some milliseconds at most.
 
         The longest waiting first. A key pressed meanwhile waits for that and at most one pane more; what is left is drawn in
-        the next call. Several panes at a time, because Textual's way to the terminal costs more than most of the drawings.
+        a later call. Several panes at a time, because Textual's way to the terminal costs more than most of the drawings; and
+        then none until that is no more than `DRAW_SHARE`.
 
         Args:
             now: Seconds of a monotonic clock.
@@ -129,7 +138,9 @@ class DashboardScreen(Screen[None]):
             self._drawn = {pane.id or "": now for pane in panes}
             self.draw_now()
             return
-        began = time.perf_counter()
+        if now < self._rest_until:
+            return
+        began, worked = time.perf_counter(), time.thread_time()
         for pane in sorted(panes, key=lambda pane: self._drawn.get(pane.id or "", 0.0)):
             name = pane.id or ""
             if now - self._drawn.get(name, 0.0) < interval_s or time.perf_counter() - began >= _DRAW_FOR_S:
@@ -137,6 +148,7 @@ class DashboardScreen(Screen[None]):
             if pane.follows_clock or self._versions.get(name) != self._scene.version:
                 self._drawn[name], self._versions[name] = now, self._scene.version
                 pane.paint(self._scene)
+        self._rest_until = now + min((time.thread_time() - worked) / DRAW_SHARE, _LONGEST_REST_S)
 
     def recolour(self) -> None:
         """The theme has changed."""
@@ -151,6 +163,7 @@ class DashboardScreen(Screen[None]):
 
     def draw_next(self, *names: str) -> None:
         """Draw some panes in the next call of `draw`, so that the answer to a key is on the screen before them."""
+        self._rest_until = 0.0
         for name in names:
             self._drawn[name] = 0.0
             self._versions.pop(name, None)
