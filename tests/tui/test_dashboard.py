@@ -116,10 +116,10 @@ async def test_empty_panes_say_what_they_wait_for(dashboard: Dashboard) -> None:
         "loading PyTorch",
         "waiting for the first step",
         "first evaluation after epoch 1",
-        "first reading",
-        "appears when training starts",
     ):
         assert part in text
+    assert text.count("appears when training starts") == 2, "learning rate and memory"
+    assert "first reading after 2 s" in await shown(dashboard, CannedSource(opened(), started()))
     text = await shown(
         dashboard,
         CannedSource(opened(), ev.StateChanged(state="preparing", detail="decoding train images", fraction=0.4)),
@@ -389,3 +389,26 @@ async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monk
     monkeypatch.setenv("NO_COLOR", "1")
     text = await shown(dashboard, training_run())
     assert "Per-class" in text
+
+
+async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with dashboard(training_run()) as (app, _):  # type: ignore[attr-defined]
+        screen, painted = app.screen, []
+        monkeypatch.setattr(Pane, "paint", lambda pane, _scene: painted.append(pane.id))
+        monkeypatch.setattr("tui.screens.dashboard.DRAW_SHARE", 1e-9)  # so that any drawing earns the longest rest
+
+        def drawn(at: float) -> list[str]:
+            painted.clear()
+            app.scene.version += 1
+            screen.draw(at, 0.4)
+            return list(painted)
+
+        began = time.monotonic() + 100
+        assert {"loss", "lr"} <= set(drawn(began))
+        assert drawn(began + 1.9) == []
+        screen.draw_next("lr")
+        assert "lr" in drawn(began + 1.9), "a key does not wait"
+        assert drawn(began + 3.8) == []
+        assert {"loss", "lr"} <= set(drawn(began + 4.0))

@@ -29,7 +29,8 @@ class MemoryPane(Pane):
         title = "GPU memory" if "allocated_bytes" in readings else "Memory"
         inner = width - 4
         if not readings:
-            body: list[Row] = [[("first reading after 2 s", "dim")]]
+            text = "first reading after 2 s" if scene.view.started else "appears when training starts"
+            body: list[Row] = [[(text, "dim")]]
             return self.frame(scene.glyphs, title, [], body, width, height)
         total = _total(readings)
         body = [_bar_row(scene, entry, total, inner) for entry in _bars(readings)]
