@@ -175,6 +175,14 @@ def test_a_corrupt_checkpoint_is_not_exported(run: Run, folder_config: Config, t
     assert not list(source.export.iterdir())
 
 
+@pytest.mark.parametrize("setting", ["eval.every_epochs=99999999999999999999", 'data.root="\\uDCFF"'])
+def test_what_a_log_cannot_hold_is_refused_before_anything_is_written(run: Run, tmp_path: Path, setting: str) -> None:
+    code, printed = run("digits", setting)
+    assert code == 2
+    assert "not text in UTF-8, or a number has more than 64 bits" in printed
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Config, tmp_path: Path) -> None:
     live = new_run(folder_config, tmp_path / "runs")
     before = live.run_dir.events.read_bytes()

@@ -30,12 +30,27 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
         run_dir = find_run(arguments.resume, runs_dir)
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
-        return Request(settings=plain(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
+        # The lock comes later, in the process that trains. A resume elsewhere that took it, changed a setting and ended in these
+        # tenths of a second would lose that setting, and no more.
+        return _passable(
+            Request(settings=plain(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
+        )
     # The name is checked as the configuration's would be.
     named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
     resolved = load_config(arguments.config, named)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
-    return Request(settings=plain(resolved.config), runs_dir=runs_dir, remark=remark)
+    return _passable(Request(settings=plain(resolved.config), runs_dir=runs_dir, remark=remark))
+
+
+def _passable(request: Request) -> Request:
+    """Refuse what neither a line between processes nor a run's log can hold, before anything is written."""
+    try:
+        request.to_json()
+    except TypeError as error:
+        raise ConfigError(
+            f"a setting or a path is not text in UTF-8, or a number has more than 64 bits ({error}); change or rename it"
+        ) from error
+    return request
 
 
 def read_run_config(run_dir: RunDir) -> Config:
@@ -47,8 +62,8 @@ def read_run_config(run_dir: RunDir) -> Config:
     """
     try:
         text = run_dir.config.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{run_dir.config}: cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{run_dir.config}: cannot be read: {error}") from error
     values, lines = read_mapping(text, source=str(run_dir.config))
     return build_config(values, lines, str(run_dir.config))
 

@@ -243,7 +243,8 @@ class UiConfig(Group):
     theme: Literal["auto", "dark", "light", "ansi"] = "auto"
     """`auto` is dark, or the terminal's own colours where it has only 16."""
     redraw_hz: float = Field(2.0, ge=0.1, le=10.0)
-    """Redraws of the curves a second, at most; on a slow machine fewer, so that drawing takes no more than 1 % of a core."""
+    """Redraws of the curves a second, at most. While the run computes there are fewer, down to one in 2 s, where building the
+    panes would take more than 0.75 % of a core."""
     mouse: bool = True
     """Whether the mouse is reported; false sends fewer bytes over slow links."""
     bell: bool = True

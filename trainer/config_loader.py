@@ -137,7 +137,7 @@ def to_yaml(config: Config) -> str:
 
 
 def plain(config: Config) -> PlainConfig:
-    """The same as plain data."""
+    """A configuration as plain data."""
     return PlainConfig(config.model_dump(mode="json"), to_yaml(config))
 
 

@@ -32,7 +32,9 @@ from tui.themes import THEMES, colours_beside, palette, theme_for
 from tui.widgets.key_bar import KeyBar
 
 _LONGEST_PUMP_S = 0.2
-"""Between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes some 0.4 ms."""
+"""Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
+some 0.4 ms."""
+_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
 _REMARK_S = 4.0
 _START_AFTER_S = 0.02
 _HANGUP_CHECK_S = 1.0
@@ -76,7 +78,8 @@ class DashboardApp(App[int]):
         super().__init__()
         size = terminal_size(input_fd) if input_fd is not None else None
         if size is not None:
-            # Textual begins with 80x25 and asks for the size once its driver runs: all would be laid out twice.
+            # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would
+            # find 80x25 until then: all would be laid out twice.
             self.console.size = size
         self.port = port
         self.crash: BaseException | None = None
@@ -139,7 +142,9 @@ class DashboardApp(App[int]):
         if self._remark_until and time.monotonic() > self._remark_until:
             self._remark("")
         # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-        self._dashboard.draw(time.monotonic(), 1.0 / self._ui.redraw_hz - self._pump_s / 2)
+        self._dashboard.draw(
+            time.monotonic(), 1.0 / self._ui.redraw_hz - self._pump_s / 2, computing=state not in _AT_REST
+        )
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
@@ -168,6 +173,7 @@ class DashboardApp(App[int]):
             self._show_pending()
         self._dashboard.show_failure(self.view.failure is not None)
         self._dashboard.draw_now("header", "compact", "keys", "failure", "too-small")
+        self._dashboard.draw_next()  # what led to the new state is not to wait for a rest
 
     def _check_hangup(self) -> None:
         """Textual's input thread spins at the end of input (textual#6690), so a lost terminal must end the application."""

@@ -1,4 +1,4 @@
-"""`r18-tui`: parses, opens the run, shows the dashboard, closes. Nothing heavy is imported before the first frame."""
+"""`r18-tui`: parses, opens the run, shows the dashboard, closes. Each process imports what it needs, when it needs it."""
 
 from __future__ import annotations
 
@@ -159,14 +159,14 @@ def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
 def _dashboard(link: LauncherLink) -> int:
     """In the child: everything that can be imported before the launcher says what to do, then do it."""
     from trainer.cli import complain
-    from trainer.errors import R18Error
+    from trainer.errors import EXIT_SIGHUP, R18Error
     from trainer.request import Request
     from tui.run_app import import_dashboard, train_in_dashboard
 
     import_dashboard()
     line = link.receive()
-    if line is None:
-        return 0  # the launcher has said why
+    if line is None or link.launcher_gone:
+        return EXIT_SIGHUP  # nobody knows this process any more
     request = Request.from_json(line)
     try:
         run = request.open()

@@ -28,7 +28,7 @@ class LauncherLink:
         self._fd = fd
 
     def receive(self) -> bytes | None:
-        """Wait for the line that says what to do; None when the launcher has found nothing to be done."""
+        """Wait for the line that says what to do; None when the launcher has died before."""
         received = b""
         while not received.endswith(b"\n"):
             part = os.read(self._fd, 65536)
@@ -51,9 +51,9 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
     """Run `main` in a child process with a session of its own.
 
     Args:
-        order: Called here, beside `main`: the line that `main` receives from its link. When it raises, the child is told
-            that there is nothing to be done, and the exception goes on.
-        main: Called in the child; its result is the exit code.
+        order: Called here, beside `main`: the line that `main` receives from its link. When it raises, the child is ended
+            and the exception goes on.
+        main: Called in the child; its result is the exit code. It must hold nothing until it has received the line.
 
     Returns:
         The child's exit code; 128 and the signal's number when a signal ended it.
@@ -72,8 +72,9 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
         _forward_to(pid)
         _write(write_fd, line + b"\n")
     except BaseException:
-        os.close(write_fd)
+        os.kill(pid, signal.SIGKILL)  # so that nobody waits for an import that is of no use
         os.waitpid(pid, 0)
+        os.close(write_fd)
         raise
     _, status = os.waitpid(pid, 0)
     os.close(write_fd)

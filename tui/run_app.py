@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -25,7 +26,7 @@ from tui.terminal import PrivateTerminal
 
 
 def import_dashboard() -> None:
-    """Import Textual and all of the dashboard, which takes a while and needs to know nothing of the run."""
+    """Import what the first frame needs, Textual above all: it takes a while and needs to know nothing of the run."""
     with contextlib.suppress(Exception):  # the same import of `_run_app` fails again, where a run's log can take it
         importlib.import_module("tui.app")
 
@@ -56,6 +57,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
         return thread.exit_code
     terminal.give_back()
     if crash is not None:
+        gc.enable()  # if it was before the first frame
         sys.stdout.write(
             f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback. Training goes on here:\n"
         )

@@ -1,7 +1,7 @@
 """The terminal, kept to ourselves: the dashboard draws on a private copy, and whatever libraries print goes to a file.
 
 Textual draws on `sys.__stderr__` and reads from `sys.__stdin__`; native code writes to the descriptors 1 and 2. So the
-terminal is moved to new descriptors, and 1 and 2 are pointed at the log, before Textual or PyTorch is imported.
+terminal is moved to new descriptors, and 1 and 2 are pointed at the log, before an application is made or PyTorch imported.
 """
 
 from __future__ import annotations

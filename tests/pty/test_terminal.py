@@ -88,6 +88,7 @@ def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_pa
             terminal.wait_for(part, 10)
         libraries = " ".join(entry.path for entry in psutil.Process(terminal.pid).memory_maps())
         assert "libtorch" not in libraries
+        assert "pydantic_core" not in libraries
         assert "orjson" in libraries, "the libraries must be listed for this to mean anything"
         terminal.send("c")
         terminal.wait_for("only looked at here")

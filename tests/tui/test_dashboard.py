@@ -399,16 +399,18 @@ async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
         monkeypatch.setattr(Pane, "paint", lambda pane, _scene: painted.append(pane.id))
         monkeypatch.setattr("tui.screens.dashboard.DRAW_SHARE", 1e-9)  # so that any drawing earns the longest rest
 
-        def drawn(at: float) -> list[str]:
+        def drawn(at: float, *, computing: bool = True) -> list[str]:
             painted.clear()
             app.scene.version += 1
-            screen.draw(at, 0.4)
+            screen.draw(at, 0.4, computing=computing)
             return list(painted)
 
         began = time.monotonic() + 100
         assert {"loss", "lr"} <= set(drawn(began))
-        assert drawn(began + 1.9) == []
+        assert drawn(began + 0.9) == []
+        assert drawn(began + 1.1) == ["header"], "the clock goes on"
+        assert {"loss", "lr"} <= set(drawn(began + 1.2, computing=False)), "nothing is taken from a run that rests too"
         screen.draw_next("lr")
-        assert "lr" in drawn(began + 1.9), "a key does not wait"
-        assert drawn(began + 3.8) == []
-        assert {"loss", "lr"} <= set(drawn(began + 4.0))
+        assert drawn(began + 1.4) == ["lr"], "a key does not wait"
+        assert "loss" not in drawn(began + 3.3)
+        assert {"loss", "lr"} <= set(drawn(began + 6.0))

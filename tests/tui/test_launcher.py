@@ -70,7 +70,7 @@ sys.exit(run_in_own_session(order, die))"""
     assert (err, process.returncode) == ("", 128 + signal.SIGKILL)
 
 
-def test_an_order_that_cannot_be_given_tells_the_child_so() -> None:
+def test_an_order_that_cannot_be_given_ends_the_child() -> None:
     process = start("""
 try:
     run_in_own_session(refuse, main)
@@ -78,8 +78,16 @@ except RuntimeError as error:
     print("launcher", error)
 """)
     out, err = process.communicate(timeout=30)
-    # The launcher has seen that nothing is to be done, and so has the child, which no launcher follows any more.
-    assert (out, err, process.returncode) == ("child nothing True\nlauncher refused\n", "", 0)
+    assert (out, err, process.returncode) == ("launcher refused\n", "", 0)
+
+
+def test_a_child_whose_launcher_was_killed_has_nothing_to_do() -> None:
+    process = start("run_in_own_session(wait, main)")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.kill()
+    out, err = process.communicate(timeout=30)
+    assert (out, err) == ("child nothing True\n", "")
 
 
 def test_ctrl_c_before_the_order_ends_both() -> None:
@@ -98,7 +106,7 @@ except KeyboardInterrupt:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert (out, err, process.returncode) == ("child nothing True\n", "", 130)
+    assert (out, err, process.returncode) == ("", "", 130)
     assert not any(child.is_running() for child in children)
 
 

@@ -33,11 +33,14 @@ _DRAW_FOR_S = 0.012
 """Longest time of drawing at a stretch: all panes of a laptop's 120x40 screen, and less than a key's delay that is felt."""
 
 DRAW_SHARE = 0.0075
-"""Of a core, for drawing while the run goes on. What is drawn beside training on a laptop is taken from both of its cores, since
-each step waits for its slowest thread."""
+"""Of a core, for building panes while the run computes. On a laptop that is taken from both cores, since each step waits for its
+slowest thread."""
 
 _LONGEST_REST_S = 2.0
-"""Without a drawing, however long the last one took."""
+"""After drawing some panes, however long that took."""
+
+_CLOCK_EVERY_S = 1.0
+"""Panes that follow the clock do not rest longer: they are cheap, and tell that the run is alive."""
 
 
 def layout_for(width: int, height: int) -> str:
@@ -121,16 +124,17 @@ class DashboardScreen(Screen[None]):
             return [self._panes["header"], self._zoomed, self._panes["keys"]]
         return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
-    def draw(self, now: float, interval_s: float) -> None:
+    def draw(self, now: float, interval_s: float, *, computing: bool) -> None:
         """Draw the panes that have something new and have waited for an interval, for some milliseconds at most.
 
         The longest waiting first. A key pressed meanwhile waits for that and at most one pane more; what is left is drawn in
         a later call. Several panes at a time, because Textual's way to the terminal costs more than most of the drawings; and
-        then none until that is no more than `DRAW_SHARE`.
+        then, while the run computes, none until the time spent here is no more than `DRAW_SHARE`.
 
         Args:
             now: Seconds of a monotonic clock.
             interval_s: Least time between two drawings of a pane.
+            computing: Whether the run needs the processor.
         """
         panes = self.shown_panes()
         if panes and not self._drawn:
@@ -138,17 +142,20 @@ class DashboardScreen(Screen[None]):
             self._drawn = {pane.id or "": now for pane in panes}
             self.draw_now()
             return
-        if now < self._rest_until:
-            return
+        resting = computing and now < self._rest_until
         began, worked = time.perf_counter(), time.thread_time()
         for pane in sorted(panes, key=lambda pane: self._drawn.get(pane.id or "", 0.0)):
             name = pane.id or ""
-            if now - self._drawn.get(name, 0.0) < interval_s or time.perf_counter() - began >= _DRAW_FOR_S:
+            waited = now - self._drawn.get(name, 0.0)
+            if waited < interval_s or time.perf_counter() - began >= _DRAW_FOR_S:
                 break
+            if resting and not (pane.follows_clock and waited >= _CLOCK_EVERY_S):
+                continue
             if pane.follows_clock or self._versions.get(name) != self._scene.version:
                 self._drawn[name], self._versions[name] = now, self._scene.version
                 pane.paint(self._scene)
-        self._rest_until = now + min((time.thread_time() - worked) / DRAW_SHARE, _LONGEST_REST_S)
+        rest = min((time.thread_time() - worked) / DRAW_SHARE, _LONGEST_REST_S)
+        self._rest_until = max(self._rest_until, now + rest)
 
     def recolour(self) -> None:
         """The theme has changed."""
@@ -162,7 +169,7 @@ class DashboardScreen(Screen[None]):
                 pane.paint(self._scene)
 
     def draw_next(self, *names: str) -> None:
-        """Draw some panes in the next call of `draw`, so that the answer to a key is on the screen before them."""
+        """Draw some panes in the next call of `draw`, so that what is drawn now is on the screen before them."""
         self._rest_until = 0.0
         for name in names:
             self._drawn[name] = 0.0
