@@ -73,7 +73,7 @@ class DashboardScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """The panes, from top to bottom."""
-        # Before any pane is styled and placed, which takes as long as all else on the way to the first frame.
+        # Before any pane is styled and placed, so that this is done once on the way to the first frame.
         self._take_layout(self.app.size)
         yield Header(id="header")
         with Container(id="wide"):
