@@ -105,6 +105,17 @@ def test_eta_counts_steps_and_evaluations_and_no_pauses() -> None:
     assert view.eta_s == pytest.approx(10 * 0.5 + 1 * 2.0)
 
 
+def test_an_epoch_lasts_until_its_evaluation_is_over() -> None:
+    view = fold(opened())
+    assert view.epoch == 0
+    view = fold(opened(), started())
+    assert view.epoch == 1
+    view = fold(opened(), started(), steps(1, [1.0] * 10), evaluated(10, 0.5))
+    assert view.epoch == 1
+    view = fold(opened(), started(), steps(1, [1.0] * 11))
+    assert view.epoch == 2
+
+
 def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
     view = fold(opened(), started(), ev.StateChanged(state="training"), steps(1, [1.0]))
     assert view.state_at(view.last_time + LOST_AFTER_S - 1) is RunState.TRAINING

@@ -3,85 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 
 from tests.tui.canned import START, CannedSource, Recorder, evaluated, opened, started, steps, training_run
+from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
-from trainer.run.commands import ControlPort, NoControl
+from trainer.run.commands import NoControl
 from trainer.run.store import RunDir
 from tui.actions import ACTIONS
 from tui.app import DashboardApp
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
 from tui.settings import UiSettings
-from tui.source import EventSource, Port
+from tui.source import Port
 from tui.widgets.curves import CurvePane, LossPane
-from tui.widgets.pane import Pane
-
-App = tuple[DashboardApp, Pilot[int]]
-
-
-def screen_text(app: DashboardApp) -> str:
-    """The characters on the screen, line by line."""
-    width, height = app.size
-    lines = [app.screen._compositor.render_strips()[y].text for y in range(height)]
-    return "\n".join(line[:width] for line in lines)
-
-
-def shows(app: DashboardApp, part: str) -> bool:
-    return part in screen_text(app)
-
-
-async def settle(pilot: Pilot[int], condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, f"timed out: {what}\n{screen_text(pilot.app)}"  # type: ignore[arg-type]
-        await pilot.pause(0.05)
-
-
-@pytest.fixture
-def dashboard(tmp_path: Path) -> Callable[..., object]:
-    @asynccontextmanager
-    async def run(
-        source: EventSource,
-        control: ControlPort | None = None,
-        size: tuple[int, int] = (120, 40),
-        now: float = START + 30,
-    ) -> AsyncIterator[App]:
-        port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder())
-        app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
-        async with app.run_test(size=size) as pilot:
-            await pilot.pause(1.2)
-            yield app, pilot
-
-    return run
-
-
-Dashboard = Callable[..., object]
-
-
-async def shown(dashboard: Dashboard, source: EventSource, **settings: object) -> str:
-    async with dashboard(source, **settings) as (app, _):  # type: ignore[attr-defined]
-        return screen_text(app)
 
 
 async def test_every_pane_shows_its_part_of_the_run(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run())
     for part in (
-        "r18-tui  demo", "ResNet-18, CIFAR stem, 11.2 M", "A CPU", "bf16, channels_last", "● training", "epoch 4/10",
+        "r18-tui  demo", "ResNet-18, CIFAR stem, 11.2 M", "A CPU", "bf16, channels_last", "● training", "epoch 3/10",
         "step 300/1,000", "12,800 img/s", "ETA", "Loss", "train 1.043", "test 0.500", "Accuracy", "best 40.0", "Learning rate",
         "falling", "● now", "Memory", "process", "CPU 97 %", "Per-class test accuracy", "worst first", "Time", "compute 90 %",
         "epoch 3", "p pause", "q quit",
     ):  # fmt: skip
         assert part in text, f"{part!r} is missing in\n{text}"
+
+
+async def test_a_long_device_name_gives_way_to_the_precision(dashboard: Dashboard) -> None:
+    long_name = dataclasses.replace(started(), device={"kind": "cpu", "name": "A CPU of a very long name " * 4})
+    text = await shown(dashboard, CannedSource(opened(), long_name, steps(1)))
+    header = text.splitlines()[0]
+    assert "A CPU of" not in header
+    assert "bf16, channels_last" in header
 
 
 async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(dashboard: Dashboard) -> None:
@@ -97,7 +55,7 @@ async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(
 
 @pytest.mark.parametrize("height", [1, 2, 3, 4, 8])
 async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int) -> None:
-    async with dashboard(training_run()) as (app, _):  # type: ignore[attr-defined]
+    async with dashboard(training_run()) as (app, _):
         for pane in app.query(CurvePane):
             assert len(pane.rows_for(app.scene, 60, height)) <= max(height, 2)
 
@@ -133,7 +91,7 @@ async def test_empty_panes_say_what_they_wait_for(dashboard: Dashboard) -> None:
         ((120, 40), "wide", ["Learning rate", "Per-class"]),
         ((100, 28), "wide", ["Learning rate", "Per-class"]),
         ((80, 24), "medium", ["Loss", "Accuracy", " LR ", " memory ", " speed ", "worst first", "airplane", "q quit"]),
-        ((40, 12), "small", ["training", "epoch 4/10", "ETA", "loss", "accuracy", "best 40.0", "airplane", "q quit"]),
+        ((40, 12), "small", ["training", "epoch 3/10", "ETA", "loss", "accuracy", "best 40.0", "airplane", "q quit"]),
         ((30, 8), "tiny", ["training", "300/1,000", "terminal too small"]),
     ],
 )
@@ -147,7 +105,7 @@ async def test_layouts_fit_their_terminals(
 
 
 async def test_a_resize_takes_the_layout_that_fits(dashboard: Dashboard) -> None:
-    async with dashboard(training_run()) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(training_run()) as (app, pilot):
         for size, part in (
             ((40, 12), "ETA"),
             ((80, 24), " speed "),
@@ -177,20 +135,20 @@ async def test_any_number_of_classes_fits(dashboard: Dashboard, number: int) -> 
     ],
 )
 async def test_a_key_sends_its_command_and_shows_at_once(dashboard: Dashboard, key: str, kind: type, word: str) -> None:
-    control = Recorder()
-    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+    control, source = Recorder(), training_run()
+    async with dashboard(source, control) as (app, pilot):
         await pilot.press(key)
         assert [type(command) for command in control.sent] == [kind]
         assert f"● {word}" in screen_text(app)
         await pilot.press(key)
         assert len(control.sent) == 1, "a second press waits for the answer to the first"
-        app.port.source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
+        source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
         await settle(pilot, lambda: "● training" in screen_text(app), "the acknowledgement")
 
 
 async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard: Dashboard) -> None:
     source = training_run()
-    async with dashboard(source) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(source) as (app, pilot):
         await pilot.press("e")
         assert "● evaluating" in screen_text(app)
         source.add(ev.Failed(error="out of memory", exit_code=1, checkpoint="", resume=""))
@@ -200,7 +158,7 @@ async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard:
 async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
     source.add(ev.StateChanged(state="paused"))
-    async with dashboard(source, control) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(source, control) as (app, pilot):
         assert "● paused " in screen_text(app)
         assert "p resume" in screen_text(app)
         await pilot.press("p")
@@ -209,7 +167,7 @@ async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
 
 async def test_a_refused_command_says_why(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
-    async with dashboard(source, control) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(source, control) as (app, pilot):
         await pilot.press("e")
         source.add(
             ev.Acknowledged(command_id=control.sent[0].command_id, command="evaluate", ok=False, message="busy already")
@@ -219,7 +177,7 @@ async def test_a_refused_command_says_why(dashboard: Dashboard) -> None:
 
 async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashboard) -> None:
     control = Recorder()
-    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("l")
         assert isinstance(app.screen, LearningRateScreen)
         await pilot.press("0", "enter")
@@ -233,7 +191,7 @@ async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashbo
 
 async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
     control = NoControl("only looked at here")
-    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(training_run(), control) as (app, pilot):
         for key in "pcexl":
             await pilot.press(key)
             assert "only looked at here" in screen_text(app)
@@ -247,7 +205,7 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
         alive = True
         exit_code = 0
 
-    async with dashboard(training_run(), control) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(training_run(), control) as (app, pilot):
         object.__setattr__(app.port, "thread", Thread())
         for key in ("q", "ctrl+c", "ctrl+q"):
             await pilot.press(key)
@@ -264,7 +222,7 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
 
 
 async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> None:
-    async with dashboard(training_run(), NoControl("only looked at here")) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(training_run(), NoControl("only looked at here")) as (app, pilot):
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
         text = screen_text(app)
@@ -275,7 +233,7 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
 
 
 async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
-    async with dashboard(training_run()) as (app, pilot):  # type: ignore[attr-defined]
+    async with dashboard(training_run()) as (app, pilot):
         await pilot.press("y")
         assert app.scene.log_scale
         await pilot.press("s", "s")
@@ -311,42 +269,6 @@ async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
     assert "● lost" in text
 
 
-async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = training_run()
-    source.add(ev.StateChanged(state="paused"))
-    async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
-        refreshed: list[object] = []
-        monkeypatch.setattr(Pane, "refresh", lambda self, *regions, **_: refreshed.append((self.id, regions)))
-        source.add(ev.Heartbeat())
-        await pilot.pause(1.0)
-        assert refreshed == []
-
-
-async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = training_run()
-    async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
-        drawn: set[str | None] = set()
-        monkeypatch.setattr(Pane, "paint", lambda self, _scene: drawn.add(self.id))
-        await pilot.pause(0.5)
-        assert drawn == {"header"}
-        source.add(ev.Heartbeat())
-        await settle(pilot, lambda: {"loss", "classes", "events", "keys"} <= drawn, "all panes after an event")
-
-
-async def test_a_changed_figure_refreshes_a_few_cells(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = training_run()
-    async with dashboard(source) as (_app, pilot):  # type: ignore[attr-defined]
-        from tui.widgets.header import Header
-
-        cells: list[int] = []
-        monkeypatch.setattr(
-            Header, "refresh", lambda self, *regions, **_: cells.append(sum(region.area for region in regions))
-        )
-        source.add(steps(301, 1))
-        await settle(pilot, lambda: bool(cells), "the header")
-        assert sum(cells) < 60
-
-
 async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
     dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +277,7 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
 
     async def crash() -> None:
         source = training_run()
-        async with dashboard(source) as (app, pilot):  # type: ignore[attr-defined]
+        async with dashboard(source) as (app, pilot):
             apps.append(app)
             monkeypatch.setattr(LossPane, "rows_for", broken)
             source.add(steps(301))
@@ -389,28 +311,3 @@ async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monk
     monkeypatch.setenv("NO_COLOR", "1")
     text = await shown(dashboard, training_run())
     assert "Per-class" in text
-
-
-async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
-    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with dashboard(training_run()) as (app, _):  # type: ignore[attr-defined]
-        screen, painted = app.screen, []
-        monkeypatch.setattr(Pane, "paint", lambda pane, _scene: painted.append(pane.id))
-        monkeypatch.setattr("tui.screens.dashboard.DRAW_SHARE", 1e-9)  # so that any drawing earns the longest rest
-
-        def drawn(at: float, *, computing: bool = True) -> list[str]:
-            painted.clear()
-            app.scene.version += 1
-            screen.draw(at, 0.4, computing=computing)
-            return list(painted)
-
-        began = time.monotonic() + 100
-        assert {"loss", "lr"} <= set(drawn(began))
-        assert drawn(began + 0.9) == []
-        assert drawn(began + 1.1) == ["header"], "the clock goes on"
-        assert {"loss", "lr"} <= set(drawn(began + 1.2, computing=False)), "nothing is taken from a run that rests too"
-        screen.draw_next("lr")
-        assert drawn(began + 1.4) == ["lr"], "a key does not wait"
-        assert "loss" not in drawn(began + 3.3)
-        assert {"loss", "lr"} <= set(drawn(began + 6.0))

@@ -6,6 +6,7 @@ attached and a finished run show the same screen. A record that was applied alre
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,10 +120,10 @@ class RunView:
 
     @property
     def epoch(self) -> int:
-        """The epoch in progress, from 1; 0 before the first."""
+        """The epoch of the last step, from 1, so an epoch lasts until its evaluation is over; 0 before the start."""
         if not self.started:
             return 0
-        return min(self.step // max(self.started.steps_per_epoch, 1) + 1, self.started.epochs)
+        return max(math.ceil(self.step / max(self.started.steps_per_epoch, 1)), 1)
 
     @property
     def selection_split(self) -> str:

@@ -96,7 +96,7 @@ def _identity(scene: Scene, width: int) -> Row:
     used = cell_len("r18-tui") + cell_len(name) + 2
     for detail in details:
         if used + cell_len(detail) + 5 > width:
-            break
+            continue  # a long device name must not hide the precision
         row.append((f"  ·  {detail}", "dim"))
         used += cell_len(detail) + 5
     return row

@@ -1,0 +1,37 @@
+"""What every test of the dashboard may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.tui.canned import START, Recorder
+from tests.tui.screen import App, Dashboard
+from trainer.run.commands import ControlPort
+from trainer.run.store import RunDir
+from tui.app import DashboardApp
+from tui.settings import UiSettings
+from tui.source import EventSource, Port
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Dashboard:
+    """Opens a dashboard over a source in a terminal of a size, at a fixed time of the day."""
+
+    @asynccontextmanager
+    async def run(
+        source: EventSource,
+        control: ControlPort | None = None,
+        size: tuple[int, int] = (120, 40),
+        now: float = START + 30,
+    ) -> AsyncIterator[App]:
+        port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder())
+        app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause(1.2)
+            yield app, pilot
+
+    return run

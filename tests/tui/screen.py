@@ -1,0 +1,41 @@
+"""The dashboard's screen as tests read it: its characters, and waiting for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from textual.pilot import Pilot
+
+from tui.app import DashboardApp
+from tui.source import EventSource
+
+App = tuple[DashboardApp, Pilot[int]]
+Dashboard = Callable[..., AbstractAsyncContextManager[App]]
+
+
+def screen_text(app: DashboardApp) -> str:
+    """The characters on the screen, line by line."""
+    width, height = app.size
+    lines = [app.screen._compositor.render_strips()[y].text for y in range(height)]
+    return "\n".join(line[:width] for line in lines)
+
+
+def shows(app: DashboardApp, part: str) -> bool:
+    """Whether a text stands on the screen."""
+    return part in screen_text(app)
+
+
+async def settle(pilot: Pilot[int], condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds; after 10 s fail with the screen as it is."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, f"timed out: {what}\n{screen_text(pilot.app)}"  # type: ignore[arg-type]
+        await pilot.pause(0.05)
+
+
+async def shown(dashboard: Dashboard, source: EventSource, **settings: object) -> str:
+    """The screen of a dashboard over a source, once it has been drawn."""
+    async with dashboard(source, **settings) as (app, _):
+        return screen_text(app)
