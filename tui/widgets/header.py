@@ -20,7 +20,7 @@ STATE_STYLES = {
     RunState.FINISHED: "good",
 }
 
-_STEMS = {"cifar": "CIFAR stem", "cifar-maxpool": "CIFAR stem, max-pool", "imagenet": "ImageNet stem"}
+_STEMS = {"cifar": "CIFAR stem", "cifar-maxpool": "max-pool stem", "imagenet": "ImageNet stem"}
 
 
 class Header(Pane, can_focus=False):
@@ -81,25 +81,24 @@ def progress_bar(done: float, width: int, glyphs: Glyphs) -> Row:
 
 
 def _identity(scene: Scene, width: int) -> Row:
+    """Program, run and what is trained on what; what says least leaves first where all do not fit."""
     view = scene.view
     name = fmt.literal(view.opened.run) if view.opened else ""
-    row: Row = [("r18-tui", "title"), (f"  {name}", "text")]
-    details = []
+    details = {"hint": scene.control_hint}
     if view.started:
-        model = view.started.model
-        details.append(f"ResNet-18, {_STEMS.get(str(model['stem']), '')}, {fmt.count(float(model['parameters']))}")
-        details.append(fmt.literal(str(view.started.device.get("name", ""))))
-        layout = ", channels_last" if view.started.choices.get("channels_last") else ""
-        details.append(f"{view.started.choices.get('precision', '')}{layout}")
-    if scene.control_hint:
-        details.insert(0, scene.control_hint)
-    used = cell_len("r18-tui") + cell_len(name) + 2
-    for detail in details:
-        if used + cell_len(detail) + 5 > width:
-            continue  # a long device name must not hide the precision
-        row.append((f"  ·  {detail}", "dim"))
-        used += cell_len(detail) + 5
-    return row
+        model, choices = view.started.model, view.started.choices
+        details["model"] = f"ResNet-18, {_STEMS.get(str(model['stem']), '')}, {fmt.count(float(model['parameters']))}"
+        details["device"] = fmt.literal(str(view.started.device.get("name", "")))
+        layout = ", channels_last" if choices.get("channels_last") else ""
+        details["precision"] = f"{choices.get('precision', '')}{layout}"
+    for dispensable in ("device", "precision", "model", "hint"):
+        shown = "".join(f" · {detail}" for detail in details.values() if detail)
+        if cell_len(f"r18-tui  {name}{shown}") <= width:
+            break
+        details.pop(dispensable, None)
+    else:
+        shown = ""
+    return [("r18-tui", "title"), (f"  {name}", "text"), (shown, "dim")]
 
 
 def _preparing(scene: Scene, width: int) -> Row:
