@@ -52,6 +52,7 @@ class PseudoTerminal:
         self.raw = bytearray()
         self.status: int | None = None
         self._read_at = 0.0
+        self._undrawn = bytearray()
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -103,9 +104,12 @@ class PseudoTerminal:
         for query, answer in _QUERIES.items():
             if query in data:
                 os.write(self._fd, answer)
+        undrawn, self._undrawn = bytes(self._undrawn) + data, bytearray()
         # Sequences with a private marker that pyte does not know would be drawn as text.
         with contextlib.suppress(TypeError):
-            self._stream.feed(re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b\[[0-9;]*\$?[tp]", b"", data))
+            self._stream.feed(
+                re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b\[[0-9;]*\$?[tp]", b"", undrawn)
+            )
         return bool(data)
 
     def wait_for(self, pattern: str, timeout: float = 60.0) -> float:
@@ -156,12 +160,12 @@ class PseudoTerminal:
         return (len(self.raw) - before) / (time.monotonic() - begun)
 
     def drain(self, seconds: float) -> None:
-        """Take what the command writes for a while and drop it: a screen that nobody looks at costs no time here."""
+        """Take what the command writes for a while and draw it later: a screen that nobody looks at costs no time here."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if select.select([self._fd], [], [], left)[0]:
                 try:
-                    os.read(self._fd, 1 << 16)
+                    self._undrawn += os.read(self._fd, 1 << 16)
                 except OSError as error:  # the other end has closed
                     raise EOFError("the program has ended") from error
 

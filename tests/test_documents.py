@@ -39,6 +39,20 @@ def test_the_log_page_names_only_kinds_that_exist() -> None:
     assert named <= set(event_kinds())
 
 
+def test_every_promise_names_a_test_that_exists() -> None:
+    rows = [
+        row for row in (ROOT / "docs" / "reliability.md").read_text().splitlines() if re.match(r"\| (?!what|---)", row)
+    ]
+    assert len(rows) > 10
+    path = ""
+    for row in rows:
+        tests = re.findall(r"`([\w/.]*)::(\w+)`", row)
+        assert tests, row
+        for named_path, name in tests:
+            path = named_path or path
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
+
+
 def test_nothing_of_a_developers_machine_stands_in_the_repository() -> None:
     folders = ("trainer", "tui", "tests", "configs", "docs", "benchmarks", "scripts", ".ci")
     kinds = (".py", ".md", ".yaml", ".tcss")

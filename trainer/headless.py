@@ -29,11 +29,12 @@ SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal
 """What the process exits with when a signal has stopped it and the state is saved."""
 
 
-def install_stop_handlers(stop: Callable[[str, int], None]) -> None:
+def install_stop_handlers(stop: Callable[[str, int], None], hang_up: Callable[[], None] | None = None) -> None:
     """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one leaves at once.
 
     Args:
         stop: Called with the signal's name and the exit code; must be safe in a signal handler.
+        hang_up: Called at SIGHUP instead, by a run that can go on without its terminal; must be safe there, too.
     """
     first_s: list[float] = []
 
@@ -50,6 +51,8 @@ def install_stop_handlers(stop: Callable[[str, int], None]) -> None:
 
     for handled in SIGNAL_CODES:
         signal.signal(handled, handle)
+    if hang_up is not None:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: hang_up())
 
 
 def run_headless(

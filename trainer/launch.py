@@ -15,7 +15,8 @@ from trainer.errors import EXIT_FAILED, EXIT_OK, exit_code_of
 from trainer.failures import explain, log_traceback
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, Stop
-from trainer.run.events import Failed, Heartbeat, Opened
+from trainer.run.control_socket import ControlServer
+from trainer.run.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
 
 
@@ -33,6 +34,7 @@ class TrainingThread:
         self.run = run
         self.commands = CommandQueue()
         self.exit_code = EXIT_FAILED
+        self._control: ControlServer | None = None
         self._held = threading.Event()
         if hold_open:
             self._held.set()
@@ -61,6 +63,7 @@ class TrainingThread:
         self.announce()
         if not self._begun:
             self._begun = True
+            self._listen()
             self._heart.start()
             self._thread.start()
 
@@ -102,6 +105,8 @@ class TrainingThread:
             self._hold_failed()
         finally:
             self._ended.set()
+            if self._control is not None:
+                self._control.close()
             self.run.close()
 
     def _fail(self, error: BaseException) -> int:
@@ -121,9 +126,18 @@ class TrainingThread:
 
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
-        self.run.lock.mark_ended()
+        self.run.lock.note(ended=True)
         while self._held.is_set() and not isinstance(self.commands.take(timeout=0.5), Stop):
             continue
+
+    def _listen(self) -> None:
+        """Let other processes of the user steer the run, where that can be."""
+        try:
+            self._control = ControlServer(self.commands)
+        except OSError as error:
+            self.run.log.publish(Warned(message=f"other terminals can watch this run and not steer it: {error}"))
+        else:
+            self.run.lock.note(socket=str(self._control.path))
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):

@@ -217,7 +217,7 @@ class TrainingSession:
         self._finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
         if reason == "completed":
-            self._run.lock.mark_ended()
+            self._run.lock.note(ended=True)
             self._stay_open()
             # An export that was asked for is waited for; a second stop ends that too.
             while not self._exporter.wait(_PAUSE_TICK_S):
@@ -369,8 +369,8 @@ class TrainingSession:
         if state.finished:
             return "all steps are done"
         current = state.schedule.at(state.step)
-        if current <= 0 or not 0 < command.lr <= 1000:
-            return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most 1000"
+        if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
+            return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
         factor = command.lr / current
         state.schedule.edit(state.step, factor)
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))

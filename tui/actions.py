@@ -20,7 +20,7 @@ class Situation:
         state: Of the run, `lost` included.
         can_control: Whether a trainer takes commands.
         refusal: Why none does.
-        session_open: Whether this process still holds the trainer (also after the last epoch).
+        session_open: Whether a trainer still takes commands (also after the last epoch).
         pending: Ids of actions that were asked for and not yet answered.
     """
 
@@ -40,6 +40,7 @@ class Action:
         name: The method `action_<name>` of the application, and the binding's id.
         keys: Comma-separated, the first is shown.
         label: In the key bar.
+        short: In its place where not all labels fit; empty for the label itself.
         help: A sentence.
         why_not: Why it cannot act in a situation; empty when it can.
     """
@@ -49,6 +50,7 @@ class Action:
     label: str
     help: str
     why_not: Callable[[Situation], str] = lambda _: ""
+    short: str = ""
     in_bar: bool = True
 
     @property
@@ -75,12 +77,17 @@ def _export(now: Situation) -> str:
     return _command("export", _WITH_SESSION)(now) or ("an export is under way" if now.view.exporting else "")
 
 
+def _detach(now: Situation) -> str:
+    ended = now.state in (RunState.FINISHED, RunState.FAILED, RunState.LOST)
+    return f"the run is {now.state.value}; q leaves it" if ended else ""
+
+
 ACTIONS: tuple[Action, ...] = (
     Action(
         name="pause", keys="p", label="pause", help="Pause at the next step, or go on.", why_not=_command("pause", _STEERABLE)
     ),
     Action(
-        name="checkpoint", keys="c", label="checkpoint", help="Save now; rotation leaves this checkpoint alone.",
+        name="checkpoint", keys="c", label="checkpoint", short="save", help="Save now; rotation leaves this checkpoint alone.",
         why_not=_command("checkpoint", _WITH_SESSION),
     ),
     Action(
@@ -92,9 +99,13 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_export,
     ),
     Action(
-        name="learning_rate", keys="l", label="learning rate",
+        name="learning_rate", keys="l", label="learning rate", short="rate",
         help="Set the rate of the next step; the rest of the schedule is scaled by the same factor.",
         why_not=_command("learning_rate", _STEERABLE),
+    ),
+    Action(
+        name="detach", keys="d", label="detach", help="Leave the screen; training goes on.",
+        why_not=_detach,
     ),
     Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off."),
     Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong."),
@@ -104,7 +115,7 @@ ACTIONS: tuple[Action, ...] = (
         name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the pane before.", in_bar=False,
     ),
     Action(name="help", keys="question_mark", label="help", help="What the keys do."),
-    Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or leave a run that has ended."),
+    Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or detach; leave a run that has ended."),
 )  # fmt: skip
 
 BY_NAME = {action.name: action for action in ACTIONS}

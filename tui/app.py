@@ -14,10 +14,10 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
-from trainer.errors import EXIT_OK, EXIT_SIGHUP
+from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
-from trainer.run.commands import Command
+from trainer.run.commands import Command, UndeliverableError
 from trainer.run.events import decode
 from trainer.run.status import RunState
 from trainer.run.view import SMOOTHING, RunView
@@ -37,7 +37,8 @@ some 0.4 ms."""
 _AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
 _REMARK_S = 4.0
 _START_AFTER_S = 0.02
-_HANGUP_CHECK_S = 1.0
+_LOOK_AROUND_S = 1.0
+"""Time between two looks at whether the terminal and the trainer are still there."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class DashboardApp(App[int]):
 
     Attributes:
         crash: The exception that ended the application, if one did.
-        hung_up: Whether the terminal has gone away.
+        detached: Whether the user left the screen, or lost the terminal, while the run was to go on.
     """
 
     CSS_PATH = "dashboard.tcss"
@@ -64,7 +65,7 @@ class DashboardApp(App[int]):
 
     def __init__(
         self, port: Port, ui: UiSettings, *, clock: Callable[[], float] = time.time,
-        input_fd: int | None = None, launcher_gone: Callable[[], bool] = lambda: False,
+        input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         """Show a run.
 
@@ -73,7 +74,7 @@ class DashboardApp(App[int]):
             ui: Theme and redraw rate.
             clock: Unix seconds.
             input_fd: Of the terminal, watched for a hang-up.
-            launcher_gone: Whether the process that the shell knows has died; that counts as a hang-up too.
+            hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
         """
         super().__init__()
         size = terminal_size(input_fd) if input_fd is not None else None
@@ -83,18 +84,17 @@ class DashboardApp(App[int]):
             self.console.size = size
         self.port = port
         self.crash: BaseException | None = None
-        self.hung_up = False
+        self.detached = False
         self.view = RunView()
-        self.scene = Scene(
-            view=self.view, glyphs=choose_glyphs(), control_hint="" if port.control.can_control else "read-only"
-        )
+        self.scene = Scene(view=self.view, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command())
+        self._follow_trainer()
         self._ui = ui
         self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
         self._remark_until = 0.0
         self._input_fd = input_fd
-        self._launcher_gone = launcher_gone
+        self._hung_up = hung_up
         self._last_state = RunState.LOADING
         self._dashboard = DashboardScreen(self.scene, self.situation)
         for theme in THEMES:
@@ -118,8 +118,7 @@ class DashboardApp(App[int]):
         """Start following the run."""
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.set_interval(self._pump_s, self._pump)
-        if self._input_fd is not None:
-            self.set_interval(_HANGUP_CHECK_S, self._check_hangup)
+        self.set_interval(_LOOK_AROUND_S, self._look_around)
         self._pump()
         # Importing PyTorch takes seconds of both cores; the first frame goes before it.
         self.call_after_refresh(self.set_timer, _START_AFTER_S, self._first_frame_is_drawn)
@@ -167,7 +166,7 @@ class DashboardApp(App[int]):
         if state in (RunState.FINISHED, RunState.FAILED) and self._ui.bell and self._last_state is not RunState.LOADING:
             self.bell()
         self._last_state = state
-        if state is RunState.FAILED:
+        if state in (RunState.FAILED, RunState.LOST):
             # What was asked for and not answered by now never will be, except the end itself.
             self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
             self._show_pending()
@@ -175,23 +174,32 @@ class DashboardApp(App[int]):
         self._dashboard.draw_now("header", "compact", "keys", "failure", "too-small")
         self._dashboard.draw_next()  # what led to the new state is not to wait for a rest
 
-    def _check_hangup(self) -> None:
+    def _look_around(self) -> None:
+        if self._hung_up() or self._terminal_gone():
+            self._detach()
+            return
+        self.port.control.refresh()
+        self._follow_trainer()
+
+    def _terminal_gone(self) -> bool:
         """Textual's input thread spins at the end of input (textual#6690), so a lost terminal must end the application."""
-        assert self._input_fd is not None
+        if self._input_fd is None:
+            return False
         poll = select.poll()
         poll.register(self._input_fd, select.POLLHUP | select.POLLERR)
-        if self._launcher_gone() or any(
-            event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)
-        ):
-            self.hang_up()
+        return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def hang_up(self) -> None:
-        """The terminal is gone: leave the screen; the run stops at its next step and saves."""
-        self.hung_up = True
-        if self.port.thread is not None:
-            self.port.thread.release()
-            self.port.thread.stop("SIGHUP", EXIT_SIGHUP)
-        self.exit(EXIT_SIGHUP)
+    def _follow_trainer(self) -> None:
+        """Take over what is known of a trainer in another process."""
+        control = self.port.control
+        if (control.hint, control.trainer_gone) != (self.scene.control_hint, self.scene.trainer_gone):
+            self.scene.control_hint, self.scene.trainer_gone = control.hint, control.trainer_gone
+            self.scene.version += 1
+
+    def _detach(self) -> None:
+        """Leave the screen; the run goes on."""
+        self.detached = True
+        self.exit(EXIT_OK)
 
     # Keys -------------------------------------------------------------------------------------------------------------
 
@@ -202,7 +210,7 @@ class DashboardApp(App[int]):
             state=self.scene.state,
             can_control=self.port.control.can_control,
             refusal=self.port.control.refusal,
-            session_open=self.port.thread is not None and self.port.thread.alive,
+            session_open=self.port.control.can_control if self.port.thread is None else self.port.thread.alive,
             pending=frozenset(self._pending),
         )
 
@@ -280,33 +288,44 @@ class DashboardApp(App[int]):
         now = self.situation()
         self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
 
+    def action_detach(self) -> None:
+        """Leave the screen and let the run go on."""
+        if not self._refused("detach"):
+            self._detach()
+
     def action_leave(self) -> None:
         """Leave a run that has ended; ask about one that trains."""
         from tui.screens.dialogs import QuitScreen  # not before the first frame
 
         thread = self.port.thread
-        if thread is None:
+        ended = self.scene.state in (RunState.FINISHED, RunState.FAILED)
+        if thread is None and (ended or not self.port.control.can_control):
             self.exit(EXIT_OK)
-        elif self.scene.state in (RunState.FINISHED, RunState.FAILED):
+        elif thread is not None and ended:
             thread.stop()
             self._remark("waiting for the export; q again stops it" if self.view.exporting else "leaving")
         elif "leave" in self._pending:
             self._remark("stopping already: the state is being saved")
         else:
-            self.push_screen(QuitScreen(), self._left)
+            self.push_screen(QuitScreen(attached=thread is None), self._left)
 
     def _left(self, choice: str | None) -> None:
         if choice == "stop":
-            command = cmd.Stop()
-            self.port.control.send(command)
-            self._pending["leave"] = _Pending(command.command_id, "stopping")
-            self._show_pending()
+            self._deliver("leave", cmd.Stop(), "stopping")
+        elif choice == "detach":
+            self.action_detach()
 
     def _send(self, name: str, command: Command, word: str) -> None:
-        if self._refused(name):
+        if not self._refused(name):
+            self._deliver(name, command, word)
+
+    def _deliver(self, name: str, command: Command, word: str) -> None:
+        try:
+            self.port.control.send(command)
+        except UndeliverableError as error:
+            self._remark(str(error))
             return
         self._pending[name] = _Pending(command.command_id, word)
-        self.port.control.send(command)
         self._show_pending()
 
     def _refused(self, name: str) -> bool:

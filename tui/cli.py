@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tui.foreign import foreign_packages
 
 if TYPE_CHECKING:
     from trainer.arguments import Tokens
+    from trainer.open_run import OpenRun
     from trainer.request import Request
     from tui.launcher import LauncherLink
 
@@ -49,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(tokens: Tokens) -> int:
     command = tokens.rest[0] if tokens.rest else ""
-    if command in ("show", "export"):
+    if command in _COMMANDS:
         from trainer.arguments import refuse_overrides
 
         refuse_overrides(tokens, command)
-        return (_show if command == "show" else _export)(tokens.rest[1:])
+        return _COMMANDS[command](tokens.rest[1:])
     parser = _train_parser()
     arguments = parser.parse_args(tokens.rest)
     if arguments.config is None and arguments.resume is None:
@@ -70,12 +71,14 @@ def _train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="r18-tui",
         description="Train ResNet-18 in a live terminal dashboard.",
-        usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]] [--headless]\n"
-        "       r18-tui show RUN | export RUN",
+        usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
+        "               [--detach] [--headless]\n"
+        "       r18-tui attach [RUN] | show RUN | export RUN",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
     parser.add_argument("--headless", action="store_true", help="plain lines instead of the dashboard")
+    parser.add_argument("--detach", action="store_true", help="train in the background; r18-tui attach comes back")
     parser.add_argument("--version", action="version", version=f"r18-tui {trainer.__version__}")
     return parser
 
@@ -86,6 +89,21 @@ def _show_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="r18-tui show", description="Open a run in the dashboard, read-only.")
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
     parser.add_argument("--plain", action="store_true", help="print a report instead")
+    add_runs_dir(parser)
+    return parser
+
+
+def _attach_parser() -> argparse.ArgumentParser:
+    from trainer.arguments import add_runs_dir
+
+    parser = argparse.ArgumentParser(
+        prog="r18-tui attach",
+        description="Come back to a run that another process trains, from any number of terminals.",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", help="a run directory, a name, or latest (default: the newest that is trained)"
+    )
+    parser.add_argument("--read-only", action="store_true", help="watch, and steer nothing")
     add_runs_dir(parser)
     return parser
 
@@ -106,7 +124,7 @@ def _welcome(arguments: argparse.Namespace) -> int:
     if runs:
         lines += ["", f"runs in {arguments.runs_dir} (newest first):"]
         lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
-        lines.append(f"look at one with: r18-tui show {runs[0].path}")
+        lines.append(f"look at one with: r18-tui show {runs[0].path}   come back to a live one with: r18-tui attach")
     lines += ["", "r18-tui --help has the rest"]
     sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
     return 0
@@ -137,10 +155,25 @@ def _show(rest: list[str]) -> int:
     return show_recorded(run_dir)
 
 
+def _attach(rest: list[str]) -> int:
+    from trainer.errors import ConfigError
+    from trainer.run.store import find_run, newest_live
+    from tui.run_app import attach
+    from tui.terminal import is_terminal
+
+    arguments = _attach_parser().parse_args(rest)
+    run_dir = find_run(arguments.run, arguments.runs_dir) if arguments.run else newest_live(arguments.runs_dir)
+    if not is_terminal():
+        raise ConfigError(f"attach needs a terminal; for a report: r18-tui show {run_dir.path} --plain")
+    return attach(run_dir, read_only=arguments.read_only)
+
+
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tui.launcher import run_in_own_session
     from tui.terminal import is_terminal
 
+    if arguments.detach:
+        return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _in_background)
     if arguments.headless or not is_terminal():
         from trainer.cli import train_headless
 
@@ -158,12 +191,25 @@ def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
 
 def _dashboard(link: LauncherLink) -> int:
     """In the child: everything that can be imported before the launcher says what to do, then do it."""
-    from trainer.cli import complain
-    from trainer.errors import EXIT_SIGHUP, R18Error
-    from trainer.request import Request
     from tui.run_app import import_dashboard, train_in_dashboard
 
     import_dashboard()
+    return _carry_out(link, train_in_dashboard)
+
+
+def _in_background(link: LauncherLink) -> int:
+    """In the child: train without a screen."""
+    from tui.background import train_in_background
+
+    gc.enable()
+    return _carry_out(link, train_in_background)
+
+
+def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink], int]) -> int:
+    from trainer.cli import complain
+    from trainer.errors import EXIT_SIGHUP, R18Error
+    from trainer.request import Request
+
     line = link.receive()
     if line is None or link.launcher_gone:
         return EXIT_SIGHUP  # nobody knows this process any more
@@ -172,7 +218,10 @@ def _dashboard(link: LauncherLink) -> int:
         run = request.open()
     except R18Error as error:
         return complain(error)
-    return train_in_dashboard(run, request.remark, link)
+    return train(run, request.remark, link)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"attach": _attach, "show": _show, "export": _export}
 
 
 if __name__ == "__main__":

@@ -2,36 +2,38 @@
 
 The child calls `setsid` before anything else, so that a hang-up of the terminal reaches neither it nor the data workers
 that it starts. The launcher finds out what is asked for while the child imports the dashboard, each on a core of its own;
-then it forwards signals, hands the exit code over, and restores the terminal if the child dies. The fork comes before any
-heavy import, which it would copy.
+then it forwards signals, hands the exit code over, and restores the terminal if the child dies. A child that goes on without
+the terminal says so, and the launcher leaves. The fork comes before any heavy import, which it would copy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
 
-from trainer.errors import EXIT_SIGINT
+from trainer.errors import EXIT_OK, EXIT_SIGINT
 from tui.terminal import terminal_guard
 
 FORWARDED = (signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCONT)
 
 
 class LauncherLink:
-    """The child's end of a pipe whose other end lives as long as the launcher."""
+    """The child's end of a connection whose other end lives as long as the launcher."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
 
     def receive(self) -> bytes | None:
         """Wait for the line that says what to do; None when the launcher has died before."""
         received = b""
         while not received.endswith(b"\n"):
-            part = os.read(self._fd, 65536)
+            part = self._connection.recv(65536)
             if not part:
                 return None
             received += part
@@ -40,11 +42,14 @@ class LauncherLink:
     @property
     def launcher_gone(self) -> bool:
         """Whether the launcher has died; that counts as a hang-up."""
-        if self._fd < 0:
-            return False
         poll = select.poll()
-        poll.register(self._fd, select.POLLHUP)
+        poll.register(self._connection, select.POLLHUP)
         return bool(poll.poll(0))
+
+    def farewell(self, text: str) -> None:
+        """Go on alone: the launcher prints `text` and ends with success, and the shell has its terminal back."""
+        _send(self._connection, text.encode())
+        self._connection.close()
 
 
 def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink], int]) -> int:
@@ -56,28 +61,32 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
         main: Called in the child; its result is the exit code. It must hold nothing until it has received the line.
 
     Returns:
-        The child's exit code; 128 and the signal's number when a signal ended it.
+        The child's exit code; 128 and the signal's number when a signal ended it; 0 when it goes on without the terminal.
     """
     restore_terminal = terminal_guard()
-    read_fd, write_fd = os.pipe()
+    ours, theirs = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     pid = os.fork()
     if pid == 0:
-        os.close(write_fd)
-        _child(main, LauncherLink(read_fd))
-    os.close(read_fd)
-    try:
-        line = order()
-        _forward_to(pid)
-        _write(write_fd, line + b"\n")
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)  # so that nobody waits for an import that is of no use
-        os.waitpid(pid, 0)
-        os.close(write_fd)
-        raise
-    _, status = os.waitpid(pid, 0)
-    os.close(write_fd)
+        ours.close()
+        _child(main, LauncherLink(theirs))
+    theirs.close()
+    with ours:
+        try:
+            line = order()
+            _forward_to(pid)
+            _send(ours, line + b"\n")
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)  # so that nobody waits for an import that is of no use
+            os.waitpid(pid, 0)
+            raise
+        farewell = _receive_all(ours)
+        if farewell:
+            with contextlib.suppress(OSError):  # the terminal may have gone, which is why the child says farewell
+                os.write(1, farewell)
+            return EXIT_OK
+        _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         restore_terminal()
@@ -85,12 +94,18 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
     return code
 
 
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BrokenPipeError:
-            return  # the child has died already; its exit code says how
+def _send(connection: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # of a child, the exit code says how it died
+        connection.sendall(data)
+
+
+def _receive_all(connection: socket.socket) -> bytes:
+    """Everything until the other end is closed."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            received += part
+    return received
 
 
 def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainer.run.events import EpochEnded, number
-from trainer.run.store import RunDir
+from trainer.run.store import RunDir, is_live
 from trainer.run.view import RunView
 from tui import format as fmt
 
@@ -35,7 +35,9 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
     if view.exported:
         lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
     lines.append(f"  run          {run_dir.path}")
-    if view.failure is None and view.started and view.step < view.total_steps:
+    if view.finish is None and is_live(run_dir):
+        lines.append(f"  come back    {run_dir.attach_command()}")
+    elif view.failure is None and view.started and view.step < view.total_steps:
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:
         lines += [f"  {fmt.literal(line)}" for line in view.failure.error.splitlines()]

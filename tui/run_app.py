@@ -6,22 +6,27 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.failures import log_traceback
-from trainer.headless import install_stop_handlers, run_headless
+from trainer.headless import install_stop_handlers
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
-from trainer.run.commands import Unpause
 from trainer.run.event_log import LogFollower
+from trainer.run.status import RunState
 from trainer.run.store import RunDir
 from trainer.run.text import literal
 from trainer.run.view import RunView
+from tui.background import go_on_without_terminal, way_back
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
 from tui.settings import UiSettings
-from tui.source import LiveSource, Port, live_port, recorded_port
+from tui.source import LiveSource, Port, attached_port, live_port, recorded_port
 from tui.terminal import PrivateTerminal
 
 
@@ -47,40 +52,52 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     ui = UiSettings(**run.settings.values["ui"])
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
-    install_stop_handlers(thread.stop)
+    hang_up = threading.Event()
+    install_stop_handlers(thread.stop, hang_up.set)
     thread.announce()
-    crash, hung_up = _run_app(live_port(thread, source), ui, terminal, link)
+    crash, detached = _run_app(live_port(thread, source), ui, terminal, lambda: hang_up.is_set() or link.launcher_gone)
+    gc.enable()  # where the dashboard ended before its first frame
     source.close()
-    thread.start()  # where the dashboard ended before it could
-    if hung_up:
-        thread.join()
-        return thread.exit_code
+    thread.start()  # likewise
+    failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
+    view = _folded(run.run_dir)
+    if (crash or detached) and not (view.finish or view.failure):
+        what = "is paused" if view.state is RunState.PAUSED else "trains on"
+        return go_on_without_terminal(thread, terminal, link, [*failed, *way_back(run.run_dir, what)])
+    if crash or detached:
+        thread.stop()  # a run that has ended and that nobody can leave any more
     terminal.give_back()
-    if crash is not None:
-        gc.enable()  # if it was before the first frame
-        sys.stdout.write(
-            f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback. Training goes on here:\n"
-        )
-        thread.release()
-        thread.commands.send(Unpause())  # nobody could do that any more
-        tee = run.log.tee()
-        run.log.sync()
-        run_headless(thread, tee, view=_folded(run.run_dir))
     thread.join()
-    lines = [*([remark] if remark else []), *summary(_folded(run.run_dir), run.run_dir)]
-    sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
+    with contextlib.suppress(OSError):  # the terminal may have gone
+        _print_summary(run.run_dir, [*([remark] if remark else []), *failed])
     return thread.exit_code
+
+
+def attach(run_dir: RunDir, *, read_only: bool) -> int:
+    """Watch, and steer, a run that another process trains."""
+    return _look_at(run_dir, recorded_port(run_dir) if read_only else attached_port(run_dir))
 
 
 def show_recorded(run_dir: RunDir) -> int:
     """Look at a run that this process does not train."""
+    return _look_at(run_dir, recorded_port(run_dir))
+
+
+def _look_at(run_dir: RunDir, port: Port) -> int:
+    """Put a run of another process, or of nobody, on the screen."""
     terminal = PrivateTerminal(Path(os.devnull))
-    crash, _ = _run_app(recorded_port(run_dir), UiSettings(), terminal, LauncherLink(-1))
+    received: list[int] = []
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda number, _: received.append(number))
+    crash, _ = _run_app(port, UiSettings(), terminal, lambda: bool(received))
     terminal.give_back()
     if crash is not None:
         sys.stderr.write(f"the dashboard failed: {type(crash).__name__}: {crash}\n")
-        return 1
-    return 0
+        return EXIT_FAILED
+    if received:
+        return 128 + received[0]
+    _print_summary(run_dir)
+    return EXIT_OK
 
 
 def print_report(run_dir: RunDir) -> int:
@@ -90,22 +107,22 @@ def print_report(run_dir: RunDir) -> int:
 
 
 def _run_app(
-    port: Port, ui: UiSettings, terminal: PrivateTerminal, link: LauncherLink
+    port: Port, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool]
 ) -> tuple[BaseException | None, bool]:
     """Run the application to its end.
 
     Returns:
-        The exception that ended it, and whether the terminal has gone.
+        The exception that ended it, and whether the run was to go on without it.
     """
     try:
         from tui.app import DashboardApp
 
-        app = DashboardApp(port, ui, input_fd=terminal.input_fd, launcher_gone=lambda: link.launcher_gone)
+        app = DashboardApp(port, ui, input_fd=terminal.input_fd, hung_up=hung_up)
         app.run(mouse=ui.mouse)
     except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run goes on
         log_traceback(port.run_dir, error)
         return error, False
-    return app.crash, app.hung_up
+    return app.crash, app.detached
 
 
 def _prepare_for_workers() -> None:
@@ -116,6 +133,12 @@ def _prepare_for_workers() -> None:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()
+
+
+def _print_summary(run_dir: RunDir, remarks: Sequence[str] = ()) -> None:
+    lines = [*remarks, *summary(_folded(run_dir), run_dir)]
+    sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
+    sys.stdout.flush()
 
 
 def _folded(run_dir: RunDir) -> RunView:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainer.run.series import Series
-from trainer.run.status import RunState
+from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
 
@@ -24,7 +24,9 @@ class Scene:
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
         pending: Words for what was asked for and not yet answered, by action.
-        control_hint: What to say about control in the header (`read-only`), or empty.
+        control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
+        trainer_gone: Whether it is certain that nobody trains the run, so that no silence must be waited for.
+        resume_command: What to type to go on with the run.
     """
 
     view: RunView
@@ -35,12 +37,15 @@ class Scene:
     log_scale: bool = False
     pending: dict[str, str] = field(default_factory=dict)
     control_hint: str = ""
+    trainer_gone: bool = False
+    resume_command: str = ""
     pyramids: dict[str, Pyramid] = field(default_factory=dict)
 
     @property
     def state(self) -> RunState:
         """The run's state at `now`."""
-        return self.view.state_at(self.now)
+        state = self.view.state_at(self.now)
+        return RunState.LOST if self.trainer_gone and state in LIVE_STATES else state
 
     def pyramid(self, name: str) -> Pyramid:
         """The decimated series of a name, up to date.

@@ -1,13 +1,15 @@
-"""Where a dashboard's events come from, and where its commands go: a live run of this process, or a log on disk."""
+"""Where a dashboard's events come from, and where its commands go: a run of this process, of another one, or a log on disk."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
+from trainer.run.control_socket import SocketControl
 from trainer.run.event_log import EventLog, LogFollower
 from trainer.run.store import RunDir, is_live, read_holder
 
@@ -44,7 +46,7 @@ class Port:
     """Everything that a dashboard knows of the run's process.
 
     Attributes:
-        thread: The trainer of this process; None where the run is only looked at.
+        thread: The trainer of this process; None where another process trains the run, or nobody.
     """
 
     run_dir: RunDir
@@ -58,14 +60,21 @@ def live_port(thread: TrainingThread, source: LiveSource) -> Port:
     return Port(run_dir=thread.run.run_dir, source=source, control=thread.commands, thread=thread)
 
 
+def attached_port(run_dir: RunDir) -> Port:
+    """The port of a run that another process trains."""
+    return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=SocketControl(run_dir))
+
+
 def recorded_port(run_dir: RunDir) -> Port:
     """The port of a run that is only looked at."""
-    holder = (read_holder(run_dir) or {}) if is_live(run_dir) else None
-    if holder is None:
+    live, holder = is_live(run_dir), read_holder(run_dir) or {}
+    if not live:
         elsewhere = f"to train on: {run_dir.resume_command()}"
     elif holder.get("ended"):
         elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')}"
     else:
-        elsewhere = f"process {holder.get('pid', '?')} has it"
+        elsewhere = f"to steer it: {run_dir.attach_command()}"
     refusal = f"only looked at here; {elsewhere}"
-    return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(refusal))
+    # Elsewhere the lock may not reach this machine; then only a long silence says that the trainer has gone.
+    gone = not live and holder.get("host") == socket.gethostname()
+    return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(refusal, trainer_gone=gone))

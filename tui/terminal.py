@@ -71,6 +71,12 @@ class PrivateTerminal:
         sys.stdin, sys.stdout, sys.stderr = self._streams[:3]
         self._replace_originals(*self._streams[3:])
 
+    def let_go(self) -> None:
+        """Close the terminal; 0, 1 and 2 stay where they are. For a run that goes on without it."""
+        self._replace_originals(*self._streams[3:])
+        os.close(self.input_fd)
+        os.close(self._output_fd)
+
     @staticmethod
     def _replace_originals(stdin: Any, stdout: Any, stderr: Any) -> None:
         """Textual has no other way to be told its terminal: its driver reads these three names of `sys`."""

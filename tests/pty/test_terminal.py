@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -14,46 +12,14 @@ import pytest
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
+from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, launcher_of, run_of, start
 from tests.running import view_of
 from trainer.checkpoint import CheckpointFolder
 from trainer.headless import DOUBLED_S
 from trainer.run.status import RunState
-from trainer.run.store import RunDir, read_holder
+from trainer.run.store import read_holder
 
 pytestmark = pytest.mark.pty
-
-PROGRAM = [sys.executable, "-m", "tui.cli"]
-ROOT = str(Path(__file__).parents[2])
-MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
-
-
-def run_of(runs_dir: Path, name: str = "digits") -> RunDir:
-    return RunDir(runs_dir / name)
-
-
-def start(
-    runs_dir: Path, *arguments: str, config: str = "digits", columns: int = 120, rows: int = 40
-) -> PseudoTerminal:
-    """The program as an interactive shell starts it, so that job control and foreground groups are real."""
-    command = " ".join([*PROGRAM, config, "--runs-dir", str(runs_dir), *arguments])
-    return PseudoTerminal(
-        ["bash", "--norc", "--noprofile", "-ic", f"{command}; echo EXIT=$?"], columns=columns, rows=rows,
-        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(runs_dir.parent),
-    )  # fmt: skip
-
-
-def code_of(terminal: PseudoTerminal) -> int:
-    """What the shell saw as exit code, once everything has ended."""
-    terminal.wait_exit(60)
-    found = re.search(rb"EXIT=(\d+)", bytes(terminal.raw))
-    assert found, terminal.text
-    return int(found.group(1))
-
-
-def launcher_of(terminal: PseudoTerminal) -> psutil.Process:
-    """The process that the shell started."""
-    found = [p for p in psutil.Process(terminal.pid).children(recursive=True) if "tui.cli" in " ".join(p.cmdline())]
-    return found[0]
 
 
 def test_the_first_frame_comes_before_pytorch_and_quitting_saves(tmp_path: Path) -> None:
@@ -96,7 +62,7 @@ def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_pa
         assert terminal.wait_exit(20) == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -113,34 +79,6 @@ def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
     assert read_holder(run_of(runs)) is None
 
 
-def test_a_closed_terminal_stops_and_saves(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    with start(runs, *MANY_EPOCHS) as terminal:
-        terminal.wait_for(r"step [1-9]", 120)
-        family = [p for p in psutil.Process(terminal.pid).children(recursive=True) if p.is_running()]
-        terminal.hang_up()
-        gone, left = psutil.wait_procs(family, timeout=60)
-        assert not left, "nothing of the program may stay behind"
-        assert gone
-    view = view_of(run_of(runs))
-    assert view.finish is not None
-    assert view.finish.reason == "SIGHUP"
-    assert view.checkpoints[-1].step == view.step
-
-
-def test_a_killed_launcher_counts_as_a_hang_up(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    with start(runs, *MANY_EPOCHS) as terminal:
-        terminal.wait_for(r"step [1-9]", 120)
-        launcher = launcher_of(terminal)
-        trainer = launcher.children()[0]
-        launcher.kill()
-        assert not psutil.wait_procs([trainer], timeout=60)[1]
-    view = view_of(run_of(runs))
-    assert view.finish is not None
-    assert view.finish.reason == "SIGHUP"
-
-
 def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with start(runs, *MANY_EPOCHS) as terminal:
@@ -150,57 +88,6 @@ def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
         assert code_of(terminal) == 137
         assert b"\x1b[?1049l" in terminal.raw
         assert b"\x1b[?25h" in terminal.raw
-
-
-def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
-    """The program with a header that fails once `condition` holds; it may name `view`."""
-    script = tmp_path / "breaking.py"
-    script.write_text(
-        "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
-        "def broken(port, ui, terminal, link):\n"
-        "    from tui.widgets.header import Header\n"
-        "    draw = Header.rows_for\n"
-        "    def rows_for(self, scene, w, h):\n"
-        "        view = scene.view\n"
-        f"        if {condition}: raise ValueError('a broken pane')\n"
-        "        return draw(self, scene, w, h)\n"
-        "    Header.rows_for = rows_for\n"
-        "    return original(port, ui, terminal, link)\n"
-        "r._run_app = broken\n"
-        "sys.exit(tui.cli.main(sys.argv[1:]))\n"
-    )
-    argv = [
-        sys.executable,
-        str(script),
-        "digits",
-        "--runs-dir",
-        str(tmp_path / "runs"),
-        *arguments,
-        "data.batch_size=64",
-    ]
-    return PseudoTerminal(argv, env={"PYTHONPATH": ROOT})
-
-
-def test_a_crash_of_the_dashboard_leaves_the_run_training_with_plain_lines(tmp_path: Path) -> None:
-    with start_breaking(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
-        terminal.wait_for("the dashboard failed", 120)
-        assert terminal.wait_exit(120) == 0
-        assert "epoch 2/2" in terminal.text
-        assert "completed" in terminal.text
-        assert "Traceback" not in terminal.text
-    run = run_of(tmp_path / "runs")
-    assert "a broken pane" in run.log.read_text()
-    assert view_of(run).step == view_of(run).total_steps
-
-
-def test_a_crash_of_a_paused_dashboard_does_not_leave_the_run_waiting(tmp_path: Path) -> None:
-    with start_breaking(tmp_path, "view.state.value == 'paused'", *MANY_EPOCHS) as terminal:
-        terminal.wait_for(r"step [1-9]", 120)
-        terminal.send("p")
-        terminal.wait_for("the dashboard failed", 60)
-        terminal.wait_for(r"epoch \d+/5000  train loss", 60)
-        os.kill(terminal.pid, signal.SIGTERM)
-        assert terminal.wait_exit(60) == 143
 
 
 def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(

@@ -15,6 +15,7 @@ from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.run import commands as cmd
+from trainer.run import control_socket
 from trainer.run import events as ev
 from trainer.run.status import RunState
 from trainer.run.store import read_holder
@@ -53,6 +54,19 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_does_not(
     losses = [list(view_of(train(c, tmp_path).run.run_dir).train_loss.y) for c in (folder_config, folder_config, other)]
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
+
+
+def test_a_run_without_a_socket_trains_and_says_so(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> Path:
+        raise PermissionError("/tmp/r18-tui-0 must be a folder that only this user may enter (mode 0700)")
+
+    monkeypatch.setattr(control_socket, "socket_folder", refuse)
+    run = train(folder_config, tmp_path).run.run_dir
+    assert view_of(run).state is RunState.FINISHED
+    warnings = [event.message for event in events_of(run, ev.Warned)]
+    assert any("not steer it" in warning and "mode 0700" in warning for warning in warnings), warnings
 
 
 def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_config: Config, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) 
     run = create_run(tmp_path, "r")
     lock = RunLock.take(run)
     before = read_holder(run) or {}
-    lock.mark_ended()
+    lock.note(ended=True)
     assert read_holder(run) == before | {"ended": True}
     with pytest.raises(
         RunError, match=rf"has ended, but its dashboard is still open in process {os.getpid()} .* with q"

@@ -35,7 +35,9 @@ class CannedSource:
 class Recorder:
     """A control port that keeps what it is sent."""
 
+    hint = ""
     can_control = True
+    trainer_gone = False
     refusal = ""
 
     def __init__(self) -> None:
@@ -44,6 +46,9 @@ class Recorder:
     def send(self, command: Command) -> None:
         """Keep a command."""
         self.sent.append(command)
+
+    def refresh(self) -> None:
+        """Nothing changes."""
 
 
 def opened() -> ev.Opened:

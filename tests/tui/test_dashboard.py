@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.tui.canned import START, CannedSource, Recorder, evaluated, opened, s
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
-from trainer.run.commands import NoControl
+from trainer.run.commands import NoControl, UndeliverableError
 from trainer.run.store import RunDir
 from tui.actions import ACTIONS
 from tui.app import DashboardApp
@@ -218,6 +219,56 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
         assert "● stopping" in screen_text(app)
         Thread.alive = False
         await pilot.pause(0.3)
+    assert app.return_value == 0
+
+
+async def test_d_leaves_the_screen_and_the_run_to_itself(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("d")
+        await pilot.pause(0.1)
+    assert (app.detached, app.return_value, control.sent) == (True, 0, [])
+
+
+async def test_d_does_not_detach_from_a_run_that_has_ended(dashboard: Dashboard) -> None:
+    source = training_run()
+    source.add(ev.Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("d")
+        assert "detach: the run is finished; q leaves it" in screen_text(app)
+        assert not app.detached
+
+
+async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("q", "s")
+        await pilot.pause()
+        assert [type(command) for command in control.sent] == [cmd.Stop]
+        assert "● stopping" in screen_text(app), "the screen stays until the run has ended"
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("q", "q")
+        await pilot.pause(0.1)
+    assert app.detached
+    assert len(control.sent) == 1
+
+
+async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashboard: Dashboard) -> None:
+    class Gone(Recorder):
+        def send(self, command: cmd.Command) -> None:
+            self.can_control, self.trainer_gone, self.refusal = False, True, "nobody trains this run"
+            raise UndeliverableError(f"{command.name}: the trainer has gone")
+
+    async with dashboard(training_run(), Gone()) as (app, pilot):
+        await pilot.press("c")
+        assert "checkpoint: the trainer has gone" in screen_text(app)
+        assert "● saving" not in screen_text(app)
+        await settle(pilot, partial(shows, app, "● lost"), "the loss")
+        assert re.search(r"last event \d+ s ago; go on with: r18-tui --resume", screen_text(app))
+        await pilot.press("p")
+        assert "nobody trains this run" in screen_text(app)
+        await pilot.press("q")  # nothing to be asked
+        await pilot.pause(0.1)
     assert app.return_value == 0
 
 

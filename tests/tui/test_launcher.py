@@ -53,6 +53,32 @@ def test_the_child_receives_the_order_and_its_code_is_handed_over(size: int) -> 
     assert (out, err, process.returncode) == (f"child {size} False\n", "", 7)
 
 
+def test_a_child_that_goes_on_alone_is_left_with_its_farewell(tmp_path: Path) -> None:
+    mark = tmp_path / "went on"
+    code = f"""
+import pathlib
+def leave(link):
+    link.receive()
+    link.farewell("back with: attach\\n")
+    while not pathlib.Path({str(mark)!r} + " may").exists():
+        time.sleep(0.01)
+    pathlib.Path({str(mark)!r}).touch()
+    return 3
+sys.exit(run_in_own_session(lambda: b"", leave))
+"""
+    process = start(code)
+    assert process.wait(30) == 0, "the launcher does not wait for a child that has said farewell"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "back with: attach\n"
+    assert not mark.exists()
+    Path(f"{mark} may").touch()
+    end = time.monotonic() + 30
+    while not mark.exists():
+        assert time.monotonic() < end, "the child did not go on"
+        time.sleep(0.01)
+    process.communicate(timeout=30)
+
+
 def test_a_child_that_dies_before_its_order_is_reported(tmp_path: Path) -> None:
     mark = tmp_path / "dead"
     code = f"""

@@ -11,6 +11,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+HIGHEST_LR = 1000.0
+"""No learning rate above it is taken for meant."""
+
+
+class UndeliverableError(Exception):
+    """A command found nobody to take it; the text says why."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -90,6 +97,10 @@ class ControlPort(Protocol):
     """Where commands go: the queue of this process, a socket, or nowhere."""
 
     @property
+    def hint(self) -> str:
+        """A word about control for the header: `attached`, `read-only`, or empty where all is in this process."""
+
+    @property
     def can_control(self) -> bool:
         """Whether anyone takes commands."""
 
@@ -97,15 +108,28 @@ class ControlPort(Protocol):
     def refusal(self) -> str:
         """Why nobody does; empty when `can_control`."""
 
+    @property
+    def trainer_gone(self) -> bool:
+        """Whether it is certain that no process trains the run."""
+
     def send(self, command: Command) -> None:
-        """Hand a command over without waiting for it."""
+        """Hand a command over without waiting for it.
+
+        Raises:
+            UndeliverableError: When nobody takes it.
+        """
+
+    def refresh(self) -> None:
+        """Look again whether anyone takes commands. Cheap enough for once a second."""
 
 
 class CommandQueue:
     """The port of a trainer in the same process. `send` may be called from any thread and from signal handlers."""
 
+    hint = ""
     can_control = True
     refusal = ""
+    trainer_gone = False
 
     def __init__(self) -> None:
         # SimpleQueue.put is reentrant, so that a signal handler may interrupt another put.
@@ -114,6 +138,14 @@ class CommandQueue:
     def send(self, command: Command) -> None:
         """Hand a command over."""
         self._queue.put(command)
+
+    def refresh(self) -> None:
+        """Nothing to do: the trainer lives in this process."""
+
+    @property
+    def waiting(self) -> int:
+        """How many commands nobody has taken yet."""
+        return self._queue.qsize()
 
     def take(self, timeout: float | None = None) -> Command | None:
         """The next command; None when there is none.
@@ -132,8 +164,13 @@ class NoControl:
     """The port of a run that nobody trains."""
 
     refusal: str
+    hint: str = "read-only"
     can_control: bool = False
+    trainer_gone: bool = False
 
     def send(self, command: Command) -> None:
-        """Refuse: a caller must look at `can_control` first."""
-        raise RuntimeError(f"{command.name}: {self.refusal}")
+        """Refuse: a caller looks at `can_control` first."""
+        raise UndeliverableError(f"{command.name}: {self.refusal}")
+
+    def refresh(self) -> None:
+        """Nothing to do: this does not change."""

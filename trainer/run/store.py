@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shlex
 import socket
 import stat
 import time
@@ -86,7 +87,11 @@ class RunDir:
 
     def resume_command(self) -> str:
         """What to type to go on with this run."""
-        return f"r18-tui --resume {self.path}"
+        return f"r18-tui --resume {shlex.quote(str(self.path))}"
+
+    def attach_command(self) -> str:
+        """What to type to come back to this run while it is trained."""
+        return f"r18-tui attach {shlex.quote(str(self.path))}"
 
 
 def create_run(runs_dir: Path, name: str) -> RunDir:
@@ -139,6 +144,18 @@ def find_run(reference: str, runs_dir: Path) -> RunDir:
     raise RunError(f"{reference}: no run of this name; runs in {runs_dir}: {known}")
 
 
+def newest_live(runs_dir: Path) -> RunDir:
+    """The run with the newest event among those that are trained.
+
+    Raises:
+        RunError: When none is.
+    """
+    live = next((run for run in list_runs(runs_dir) if is_live(run)), None)
+    if live is None:
+        raise RunError(f"{runs_dir}: nobody trains a run here; look at an ended one with: r18-tui show latest")
+    return live
+
+
 def list_runs(runs_dir: Path) -> list[RunDir]:
     """All runs of a folder that may be read, the one with the newest event first."""
     if not runs_dir.is_dir():
@@ -156,17 +173,20 @@ def _log_time(run_dir: RunDir) -> float | None:
     return found.st_mtime if stat.S_ISREG(found.st_mode) else None
 
 
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 3, 0.05
+"""`is_live` in another process holds the lock for some microseconds, too."""
+
+
 class RunLock:
     """The right to write to a run: an flock on `trainer.json`, which names the holder while it lasts.
 
     The file is emptied on release and never removed, since another process may be waiting on it.
     """
 
-    def __init__(self, run_dir: RunDir, fd: int) -> None:
-        self._path = run_dir.trainer
+    def __init__(self, fd: int) -> None:
         self._fd = fd
         self._holder = _identity()
-        self._fill(orjson.dumps(self._holder))
+        self.note()
 
     @classmethod
     def take(cls, run_dir: RunDir) -> RunLock:
@@ -179,18 +199,27 @@ class RunLock:
             fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise RunError(f"{run_dir.path}: cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise RunError(f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}") from error
-            raise RunError(_taken(run_dir)) from None
-        return cls(run_dir, fd)
+        for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    os.close(fd)
+                    raise RunError(
+                        f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}"
+                    ) from error
+                if attempts_left:
+                    time.sleep(_LOCK_PAUSE_S)
+                    continue
+                os.close(fd)
+                raise RunError(_taken(run_dir)) from None
+            break
+        return cls(fd)
 
-    def mark_ended(self) -> None:
-        """Note that the run has ended, though its screen is still open; others are told so when they ask for it."""
-        self._fill(orjson.dumps(self._holder | {"ended": True}))
+    def note(self, **facts: object) -> None:
+        """Tell others more about the holder: where it listens, that its run has ended though its screen is still open."""
+        self._holder |= facts
+        self._fill(orjson.dumps(self._holder))
 
     def release(self) -> None:
         """Let others write; safe to call twice."""
@@ -223,7 +252,10 @@ def is_live(run_dir: RunDir) -> bool:
 
 
 def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
-    """Who holds a run: pid, host, boot_id, start time, and `ended` where it is over; None when nobody says so."""
+    """Who holds a run: pid, host, boot_id, start time, `socket` where it takes commands, and `ended` where it is over.
+
+    None when nobody says so.
+    """
     try:
         holder = orjson.loads(run_dir.trainer.read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -246,12 +278,16 @@ def _taken(run_dir: RunDir) -> str:
         )
     return (
         f"{run_dir.path}: this run is live already, trained by {who}; "
-        f"watch it with: r18-tui show {run_dir.path}   or stop it with: kill -TERM {holder.get('pid', 'PID')}"
+        f"go to it with: {run_dir.attach_command()}   or stop it with: kill -TERM {holder.get('pid', 'PID')}"
     )
 
 
+def boot_id() -> str:
+    """What tells this start of this machine from others; empty where the system has no such thing (outside Linux)."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 def _identity() -> dict[str, Any]:
-    boot_id = ""
-    with contextlib.suppress(OSError):  # Linux only; elsewhere pid and host must do
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id, "started": round(time.time(), 3)}
+    return {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id(), "started": round(time.time(), 3)}

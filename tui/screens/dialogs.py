@@ -12,30 +12,42 @@ from textual.screen import ModalScreen
 from textual.validation import Number
 from textual.widgets import Input, Static
 
+from trainer.run.commands import HIGHEST_LR
 from tui import format as fmt
 from tui.actions import ACTIONS
 
 
 class QuitScreen(ModalScreen[str]):
-    """Asks what shall become of a run that is still training. Returns `stop` or `cancel`."""
+    """Asks what shall become of a run that is still training. Returns `stop`, `detach` or `cancel`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s,q,enter,ctrl+c,ctrl+q", "choose('stop')", "stop and save"),
+        Binding("s", "choose('stop')", "stop and save"),
+        Binding("d", "choose('detach')", "detach"),
+        Binding("q,enter,ctrl+c,ctrl+q", "choose('')", "the first choice"),
         Binding("escape,n", "choose('cancel')", "cancel"),
     ]
+
+    def __init__(self, *, attached: bool) -> None:
+        """Ask.
+
+        Args:
+            attached: Whether another process trains the run: then leaving is the first choice, here it is stopping.
+        """
+        super().__init__()
+        stop = ("stop", "s", "stop at the next step and save; resume later")
+        detach = ("detach", "d", "leave the screen; training goes on")
+        self._choices = [detach, stop] if attached else [stop, detach]
 
     def compose(self) -> ComposeResult:
         """The question."""
         with Vertical(classes="dialog"):
             yield Static("Leave this run?", classes="dialog-title")
-            yield Static(
-                Text.assemble(("s", "bold"), "  stop at the next step and save; resume later"), classes="choice"
-            )
-            yield Static(Text.assemble(("esc", "bold"), "  cancel, train on"), classes="choice")
+            for _, key, text in [*self._choices, ("cancel", "esc", "cancel")]:
+                yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
 
     def action_choose(self, choice: str) -> None:
-        """Close with an answer."""
-        self.dismiss(choice)
+        """Close with an answer; an empty one is the first choice."""
+        self.dismiss(choice or self._choices[0][0])
 
 
 class LearningRateScreen(ModalScreen[float | None]):
@@ -53,14 +65,14 @@ class LearningRateScreen(ModalScreen[float | None]):
             yield Static("Learning rate of the next step", classes="dialog-title")
             yield Static("the rest of the schedule is scaled by the same factor", classes="hint")
             yield Input(
-                f"{self._current:.4g}", type="number", validators=[Number(minimum=1e-9, maximum=1000)], id="rate"
+                f"{self._current:.4g}", type="number", validators=[Number(minimum=1e-9, maximum=HIGHEST_LR)], id="rate"
             )
             yield Static("enter sets it, esc cancels", classes="hint", id="answer")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take a valid rate; explain an invalid one."""
         if event.validation_result is not None and not event.validation_result.is_valid:
-            self.query_one("#answer", Static).update("a rate must be a number above 0 and at most 1000")
+            self.query_one("#answer", Static).update(f"a rate must be a number above 0 and at most {HIGHEST_LR:g}")
             return
         self.dismiss(float(event.value))
 

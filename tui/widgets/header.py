@@ -56,6 +56,9 @@ def progress_row(scene: Scene, width: int) -> Row:
     view = scene.view
     if view.failure:
         return [(" " + fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width - 2), "bad")]
+    if scene.state is RunState.LOST:
+        silence = f" last event {fmt.age(scene.now - view.last_time)} ago; go on with: {scene.resume_command}"
+        return [(fmt.fit(fmt.literal(silence), width), "bad")]
     if scene.state in (RunState.LOADING, RunState.PREPARING):
         return _preparing(scene, width)
     epochs = view.started.epochs if view.started else 0

@@ -33,20 +33,24 @@ class KeyBar(Pane, can_focus=False):
             return [[(" " + fmt.fit(fmt.literal(self.remark), width - 2), "warn")]]
         now = self.situation()
         row: Row = [(" ", "text")]
-        used = 1
-        last = _entry("q", "quit")
-        for action in ACTIONS[:-1]:
-            if not action.in_bar:
+        *actions, last = (action for action in ACTIONS if action.in_bar)
+        left = width - 1 - _size(last.key, last.label)
+        short = sum(_size(action.key, action.label) for action in actions) > left
+        for action in actions:
+            label = action.short if short and action.short else action.label
+            if action.name == "pause" and now.state is RunState.PAUSED:
+                label = "resume"
+            left -= _size(action.key, label)
+            if left < 0:
+                left += _size(action.key, label)
                 continue
-            label = "resume" if action.name == "pause" and now.state is RunState.PAUSED else action.label
-            entry = _entry(action.key, label)
-            size = sum(cell_len(text) for text, _ in entry)
-            if used + size + sum(cell_len(text) for text, _ in last) > width:
-                continue
-            row += [(text, "faint") for text, _ in entry] if action.why_not(now) else entry
-            used += size
-        return [row + last]
+            row += _entry(action.key, label, dimmed=bool(action.why_not(now)))
+        return [row + _entry(last.key, last.label)]
 
 
-def _entry(key: str, label: str) -> Row:
-    return [(key, "key"), (f" {label}  ", "dim")]
+def _entry(key: str, label: str, *, dimmed: bool = False) -> Row:
+    return [(key, "faint" if dimmed else "key"), (f" {label}  ", "faint" if dimmed else "dim")]
+
+
+def _size(key: str, label: str) -> int:
+    return cell_len(f"{key} {label}  ")

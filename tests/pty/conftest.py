@@ -1,0 +1,22 @@
+"""No test may leave a trainer behind: here they outlive their terminals on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trainer.run.store import is_live, list_runs, read_holder
+
+
+@pytest.fixture(autouse=True)
+def end_trainers(tmp_path: Path) -> Iterator[None]:
+    """Kill what still trains below the test's folder."""
+    yield
+    for run in list_runs(tmp_path / "runs"):
+        if is_live(run):
+            with contextlib.suppress(psutil.NoSuchProcess, KeyError):
+                psutil.Process(int((read_holder(run) or {})["pid"])).kill()

@@ -1,0 +1,60 @@
+"""The program as an interactive shell starts it in a pseudo-terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import psutil
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.conftest import TINY
+from trainer.run.store import RunDir, read_holder
+
+PROGRAM = [sys.executable, "-m", "tui.cli"]
+ROOT = str(Path(__file__).parents[2])
+MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
+
+
+def run_of(runs_dir: Path, name: str = "digits") -> RunDir:
+    return RunDir(runs_dir / name)
+
+
+def start(
+    runs_dir: Path, *arguments: str, config: str = "digits", prefix: str = "", columns: int = 120, rows: int = 40
+) -> PseudoTerminal:
+    """The program as an interactive shell starts it, so that job control and foreground groups are real."""
+    command = " ".join([prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments])
+    return PseudoTerminal(
+        ["bash", "--norc", "--noprofile", "-ic", f"{command}; echo EXIT=$?"], columns=columns, rows=rows,
+        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(runs_dir.parent),
+    )  # fmt: skip
+
+
+def attach(run: RunDir, *arguments: str, columns: int = 120, rows: int = 40) -> PseudoTerminal:
+    """Another terminal in which the run is attached to."""
+    command = " ".join([*PROGRAM, "attach", str(run.path), *arguments])
+    return PseudoTerminal(
+        ["bash", "--norc", "--noprofile", "-ic", f"{command}; echo EXIT=$?"], columns=columns, rows=rows,
+        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(run.path.parent),
+    )  # fmt: skip
+
+
+def trainer_of(run: RunDir) -> psutil.Process:
+    """The process that trains a run."""
+    return psutil.Process(int((read_holder(run) or {})["pid"]))
+
+
+def code_of(terminal: PseudoTerminal) -> int:
+    """What the shell saw as exit code, once everything has ended."""
+    terminal.wait_exit(60)
+    found = re.search(rb"EXIT=(\d+)", bytes(terminal.raw))
+    assert found, terminal.text
+    return int(found.group(1))
+
+
+def launcher_of(terminal: PseudoTerminal) -> psutil.Process:
+    """The process that the shell started."""
+    found = [p for p in psutil.Process(terminal.pid).children(recursive=True) if "tui.cli" in " ".join(p.cmdline())]
+    return found[0]

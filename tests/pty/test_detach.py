@@ -1,0 +1,260 @@
+"""Losing a terminal, and coming back: the run is the same process all along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.conftest import TINY, FolderMaker
+from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, launcher_of, run_of, start, trainer_of
+from tests.running import view_of, wait_for
+from trainer.run.status import RunState
+from trainer.run.store import RunDir, is_live
+
+pytestmark = pytest.mark.pty
+
+
+def steps_go_on(run: RunDir, more: int = 3) -> None:
+    """Assert that training moves."""
+    step = view_of(run).step
+    wait_for(run, lambda view: view.step >= step + more)
+
+
+def stop(run: RunDir) -> None:
+    """End a run in the background and assert that it has saved its last step."""
+    trainer = trainer_of(run)
+    trainer.terminate()
+    assert not psutil.wait_procs([trainer], timeout=60)[1]
+    view = view_of(run)
+    assert view.finish is not None
+    assert view.finish.reason == "SIGTERM"
+    assert view.checkpoints[-1].step == view.step
+    assert not is_live(run)
+
+
+def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        trainer = trainer_of(run)
+        terminal.send("d")
+        assert code_of(terminal) == 0
+        assert f"(process {trainer.pid}); come back with: r18-tui attach" in terminal.text.replace("\n", "")
+        assert b"\x1b[?1049l" in terminal.raw
+    steps_go_on(run)
+    assert trainer_of(run) == trainer
+    assert view_of(run).opened.resume is False  # type: ignore[union-attr]
+    stop(run)
+
+
+def test_two_terminals_attach_steer_and_see_the_same(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
+        assert code_of(terminal) == 0
+        assert "trains in the background" in terminal.text
+    with attach(run) as one, attach(run, columns=80, rows=24) as two:
+        for terminal in (one, two):
+            terminal.wait_for("attached", 30)
+            terminal.wait_for(r"● training", 90)
+        terminal.wait_for(r"step [1-9]", 60)
+        one.send("p")
+        for terminal in (one, two):
+            terminal.wait_for("● paused", 30)
+        two.send("c")
+        for terminal in (one, two):
+            terminal.wait_for("saved step-", 30)
+        two.send("p")
+        one.wait_for("● training", 30)
+        one.send("q")
+        one.wait_for("Leave this run")
+        one.send("q")  # the first choice of a watcher is to leave
+        assert code_of(one) == 0
+        assert "come back" in one.text
+        steps_go_on(run)
+        two.send("qs")
+        two.wait_for("● finished", 60)
+        two.send("q")
+        assert code_of(two) == 0
+    view = view_of(run)
+    assert view.finish is not None
+    assert (view.finish.reason, view.finish.exit_code) == ("stopped", 0)
+    assert view.checkpoints[-1].step == view.step
+
+
+def test_an_attached_screen_that_may_only_look_sends_nothing(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        with attach(run, "--read-only") as watcher:
+            watcher.wait_for("read-only", 30)
+            watcher.wait_for("● training", 30)
+            watcher.send("p")
+            watcher.wait_for("only looked at here", 10)
+            watcher.send("q")
+            assert code_of(watcher) == 0
+        steps_go_on(run)
+
+
+def test_a_killed_trainer_shows_as_lost_at_once_with_the_way_on(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
+        assert code_of(terminal) == 0
+    wait_for(run, lambda view: view.step > 3)
+    with attach(run) as watcher:
+        watcher.wait_for("● training", 30)
+        trainer_of(run).kill()
+        watcher.wait_for("● lost", 10)
+        watcher.wait_for(r"last event .* ago; go on with: r18-tui --resume", 10)
+        watcher.send("p")
+        watcher.wait_for("nobody trains this run", 10)
+        watcher.send("q")
+        assert code_of(watcher) == 0
+    with attach(run) as watcher:
+        watcher.wait_for("● lost", 10)
+
+
+def test_a_live_run_is_not_resumed_but_attached_to(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
+        assert code_of(terminal) == 0
+    wait_for(run, lambda view: view.step > 0)
+    with start(run.path.parent, "--resume", str(run.path), config="") as terminal:
+        assert code_of(terminal) == 2
+        assert "live already" in terminal.text
+        assert "r18-tui attach" in terminal.text.replace("\n", "")
+    stop(run)
+
+
+@pytest.mark.parametrize("prefix", ["", "setsid -w"], ids=["SIGHUP", "end of input alone"])
+def test_a_closed_terminal_leaves_the_run_training(tmp_path: Path, prefix: str) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS, prefix=prefix) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        trainer = trainer_of(run)
+        kept = {trainer, *trainer.children(recursive=True)}  # multiprocessing's resource tracker
+        in_front = set(psutil.Process(terminal.pid).children(recursive=True)) - kept
+        terminal.hang_up()
+        assert not psutil.wait_procs(list(in_front), timeout=30)[1], "only the trainer may stay"
+    steps_go_on(run)
+    assert trainer_of(run) == trainer
+    descriptors = {Path(f"/proc/{trainer.pid}/fd/{fd}").resolve() for fd in range(3)}
+    assert descriptors == {Path(os.devnull), run.log.resolve()}
+    stop(run)
+
+
+def test_a_closed_terminal_leaves_a_run_with_workers_training(tmp_path: Path, make_folder: FolderMaker) -> None:
+    run = run_of(tmp_path / "runs")
+    data = ["data.kind=imagefolder", f"data.root={make_folder()}", "data.cache=none", "data.workers=2"]
+    with start(run.path.parent, *MANY_EPOCHS, *data, "data.crop_pct=1.0") as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        terminal.hang_up()
+        time.sleep(3)
+    steps_go_on(run, 20)
+    assert view_of(run).state in (RunState.TRAINING, RunState.EVALUATING)
+    stop(run)
+
+
+def test_a_killed_launcher_leaves_the_run_training(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        launcher_of(terminal).kill()
+        assert code_of(terminal) == 137
+    steps_go_on(run)
+    stop(run)
+
+
+def test_a_hang_up_by_hand_says_how_to_come_back(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        launcher_of(terminal).send_signal(signal.SIGHUP)
+        assert code_of(terminal) == 0
+        assert "come back with" in terminal.text
+    steps_go_on(run)
+    stop(run)
+
+
+def test_a_terminal_that_nobody_reads_does_not_stop_training_and_recovers(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        step = view_of(run).step
+        time.sleep(8)  # nothing reads the pseudo-terminal, whose buffer fills after a few kilobytes
+        later = view_of(run).step
+        assert later > step
+        terminal.wait_for(rf"step ({'|'.join(f'{n:,}' for n in range(later, later + 400))})/", 30)
+        terminal.send("qs")
+        assert code_of(terminal) == 0
+
+
+def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
+    """The program with a header that fails once `condition` holds; it may name `view`."""
+    script = tmp_path / "breaking.py"
+    script.write_text(
+        "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
+        "def broken(port, ui, terminal, link):\n"
+        "    from tui.widgets.header import Header\n"
+        "    draw = Header.rows_for\n"
+        "    def rows_for(self, scene, w, h):\n"
+        "        view = scene.view\n"
+        f"        if {condition}: raise ValueError('a broken pane')\n"
+        "        return draw(self, scene, w, h)\n"
+        "    Header.rows_for = rows_for\n"
+        "    return original(port, ui, terminal, link)\n"
+        "r._run_app = broken\n"
+        "sys.exit(tui.cli.main(sys.argv[1:]))\n"
+    )
+    argv = [
+        sys.executable,
+        str(script),
+        "digits",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        *arguments,
+        "data.batch_size=64",
+    ]
+    return PseudoTerminal(argv, env={"PYTHONPATH": ROOT})
+
+
+def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start_breaking(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
+        terminal.wait_for("the dashboard failed", 120)
+        assert terminal.wait_exit(30) == 0
+        assert "trains on" in terminal.text
+        assert "come back with" in terminal.text
+        assert "Traceback" not in terminal.text
+        wait_for(run, lambda view: view.finish is not None)
+    assert "a broken pane" in run.log.read_text()
+    assert view_of(run).step == view_of(run).total_steps
+
+
+def test_a_crash_after_the_end_leaves_with_the_result(tmp_path: Path) -> None:
+    with start_breaking(tmp_path, "view.finish", *TINY, "train.epochs=1") as terminal:
+        assert terminal.wait_exit(120) == 0
+        assert "the dashboard failed" in terminal.text
+        assert "completed at step" in terminal.text
+        assert "come back" not in terminal.text
+    assert not is_live(run_of(tmp_path / "runs"))
+
+
+def test_a_crash_of_a_paused_dashboard_leaves_the_run_paused_for_whoever_comes_back(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start_breaking(tmp_path, "view.state.value == 'paused'", *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        terminal.send("p")
+        terminal.wait_for("is paused", 60)
+        assert terminal.wait_exit(30) == 0
+    with attach(run) as watcher:
+        watcher.wait_for("● paused", 30)
+        watcher.send("p")
+        watcher.wait_for("● training", 30)
+    stop(run)

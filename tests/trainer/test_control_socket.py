@@ -1,0 +1,263 @@
+"""Steering a trainer from other processes: what passes, what is refused, and that no client can harm it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from trainer.run import commands as cmd
+from trainer.run import control_socket
+from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
+from trainer.run.commands import Command, CommandQueue, UndeliverableError
+from trainer.run.control_socket import (
+    MOST_CLIENTS,
+    MOST_PER_SECOND,
+    MOST_WAITING,
+    ControlServer,
+    SocketControl,
+    socket_folder,
+)
+from trainer.run.store import RunDir, RunLock, create_run
+
+ID = b'"id": "0123456789ab"'
+
+
+@pytest.fixture
+def commands() -> CommandQueue:
+    return CommandQueue()
+
+
+@pytest.fixture
+def server(commands: CommandQueue) -> Iterator[ControlServer]:
+    server = ControlServer(commands)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, server: ControlServer) -> Iterator[RunDir]:
+    """A live run whose trainer listens."""
+    run_dir = create_run(tmp_path, "demo")
+    lock = RunLock.take(run_dir)
+    lock.note(socket=str(server.path))
+    yield run_dir
+    lock.release()
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, f"timed out: {what}"
+        time.sleep(0.01)
+
+
+def connected(server: ControlServer) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(10)
+    client.connect(str(server.path))
+    return client
+
+
+def answer_to(server: ControlServer, data: bytes) -> str:
+    """Why the server closed the connection over `data`."""
+    with connected(server) as client:
+        client.sendall(data)
+        answer = client.recv(4096)
+        assert client.recv(1) == b"", "the connection must be closed"
+    return str(orjson.loads(answer)["error"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.Stop()],
+    ids=lambda command: command.name,
+)
+def test_every_command_arrives_as_it_was_sent(run_dir: RunDir, commands: CommandQueue, command: Command) -> None:
+    control = SocketControl(run_dir)
+    assert control.can_control
+    control.send(command)
+    assert commands.take(timeout=10) == command
+    control.close()
+
+
+def test_a_signal_of_another_process_is_not_passed_on() -> None:
+    assert decode_command(encode_command(cmd.Stop(reason="SIGTERM", exit_code=143, command_id="0" * 12))) == cmd.Stop(
+        command_id="0" * 12
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"", "unexpected end|empty"),
+        (b"pause", "unexpected"),
+        (b"[1]", "JSON object"),
+        (b"{" + ID + b"}", "unknown command; known are: pause, unpause"),
+        (b'{"command": "__class__", ' + ID + b"}", "unknown command"),
+        (b'{"command": ["pause"], ' + ID + b"}", "unknown command"),
+        (b'{"command": "pause"}', "twelve hexadecimal"),
+        (b'{"command": "pause", "id": "../../../etc"}', "twelve hexadecimal"),
+        (b'{"command": "pause", "id": 1}', "twelve hexadecimal"),
+        (b'{"command": "stop", "exit_code": 0, ' + ID + b"}", "no arguments"),
+        (b'{"command": "set lr", ' + ID + b"}", "one number"),
+        (b'{"command": "set lr", "lr": true, ' + ID + b"}", "one number"),
+        (b'{"command": "set lr", "lr": "0.1", ' + ID + b"}", "one number"),
+        (b'{"command": "set lr", "lr": 0, ' + ID + b"}", "above 0"),
+        (b'{"command": "set lr", "lr": 1e300, ' + ID + b"}", "above 0"),
+        (b'{"command": "set lr", "lr": 1e400, ' + ID + b"}", "above 0|number|range"),
+        (b'{"command": "set lr", "lr": 0.1, "more": 1, ' + ID + b"}", "one number"),
+        (b"[" * LONGEST_LINE, "memory|recursion"),
+        (b" " * (LONGEST_LINE + 1), "at most"),
+    ],
+)
+def test_what_is_not_exactly_a_command_is_refused(line: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"(?i){reason}"):
+        decode_command(line)
+
+
+def test_a_refused_client_is_told_why_and_others_go_on(
+    run_dir: RunDir, server: ControlServer, commands: CommandQueue
+) -> None:
+    control = SocketControl(run_dir)
+    assert "unknown command" in answer_to(server, b'{"command": "rm"}\n')
+    assert "at most" in answer_to(server, b"x" * (LONGEST_LINE + 1))
+    flood = encode_command(cmd.Pause()) * (MOST_PER_SECOND + 1)
+    assert f"more than {MOST_PER_SECOND}" in answer_to(server, flood)
+    for _ in range(MOST_PER_SECOND):
+        commands.take()
+    control.send(cmd.Evaluate())
+    assert isinstance(commands.take(timeout=10), cmd.Evaluate)
+    control.close()
+
+
+def test_commands_do_not_pile_up_before_a_trainer_that_takes_none(
+    server: ControlServer, commands: CommandQueue
+) -> None:
+    for _ in range(MOST_WAITING):
+        commands.send(cmd.Evaluate())
+    assert "too many" in answer_to(server, encode_command(cmd.Pause()))
+    assert commands.waiting == MOST_WAITING
+
+
+def test_half_a_line_is_completed_by_what_comes_later(server: ControlServer, commands: CommandQueue) -> None:
+    pause, stop = cmd.Pause(), cmd.Stop()
+    data = encode_command(pause) + encode_command(stop)
+    with connected(server) as client:
+        for start in range(0, len(data), 7):
+            client.sendall(data[start : start + 7])
+            time.sleep(0.002)
+        assert [commands.take(timeout=10), commands.take(timeout=10)] == [pause, stop]
+
+
+def test_more_clients_than_there_is_room_for_are_told_so(server: ControlServer) -> None:
+    clients = [connected(server) for _ in range(MOST_CLIENTS)]
+    with connected(server) as one_more:
+        assert b"connected already" in one_more.recv(4096)
+    for client in clients:
+        client.close()
+    wait_for(lambda: not server._clients, "that all have left")
+    with connected(server) as client:
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)  # nothing is said to a client that is welcome
+
+
+def test_another_user_is_refused(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_socket, "_peer_uid", lambda _: 65_534)
+    with connected(server) as client:
+        assert b"only the user" in client.recv(4096)
+
+
+def test_the_kernel_names_the_user_at_the_other_end() -> None:
+    import os
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert control_socket._peer_uid(ours) == os.getuid()
+
+
+def test_the_folder_of_sockets_must_be_private(tmp_path: Path) -> None:
+    folder = socket_folder(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert socket_folder(tmp_path) == folder
+    folder.chmod(0o755)
+    with pytest.raises(PermissionError, match="only this user"):
+        socket_folder(tmp_path)
+    folder.rmdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+    with pytest.raises(PermissionError, match="only this user"):
+        socket_folder(tmp_path)
+
+
+def test_sockets_of_killed_trainers_are_removed_and_those_of_live_ones_kept(
+    server: ControlServer, commands: CommandQueue
+) -> None:
+    abandoned = socket_folder() / "0123456789abcdef.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(abandoned))
+    other = ControlServer(commands)
+    assert not abandoned.exists()
+    assert server.path.exists()
+    other.close()
+    assert not other.path.exists()
+
+
+def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir, commands: CommandQueue) -> None:
+    control = SocketControl(run_dir)
+    assert control.can_control
+    # The trainer is gone, and another one has resumed the run.
+    first = control._connection
+    assert first is not None
+    first.shutdown(socket.SHUT_RDWR)
+    control.refresh()
+    assert control.can_control
+    control.send(cmd.Pause())
+    assert isinstance(commands.take(timeout=10), cmd.Pause)
+    control.close()
+
+
+def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlServer) -> None:
+    run_dir = create_run(tmp_path, "demo")
+    lock = RunLock.take(run_dir)
+    lock.note(socket=str(server.path))
+    control = SocketControl(run_dir)
+    assert (control.can_control, control.trainer_gone) == (True, False)
+    server.close()
+    holder = run_dir.trainer.read_bytes()
+    lock.release()
+    run_dir.trainer.write_bytes(holder)  # a killed one does not empty it
+    control.refresh()
+    assert (control.can_control, control.trainer_gone) == (False, True)
+    assert "r18-tui --resume" in control.refusal
+    with pytest.raises(UndeliverableError, match="pause: nobody trains"):
+        control.send(cmd.Pause())
+
+
+@pytest.mark.parametrize(
+    ("holder", "reason"),
+    [
+        ({"host": "gpu-box-7"}, "trained on gpu-box-7"),
+        ({"boot_id": "another"}, "trained on"),
+        ({"socket": "/tmp/0123456789abcdef.sock"}, "another user"),
+        ({"socket": "/tmp/x/../etc/passwd"}, "does not listen"),
+        ({"socket": None}, "does not listen"),
+    ],
+)
+def test_a_trainer_that_cannot_be_reached_is_only_watched(
+    tmp_path: Path, server: ControlServer, holder: dict[str, object], reason: str
+) -> None:
+    run_dir = create_run(tmp_path, "demo")
+    lock = RunLock.take(run_dir)
+    lock.note(**({"socket": str(server.path)} | holder))
+    control = SocketControl(run_dir)
+    assert not control.can_control
+    assert not control.trainer_gone
+    assert reason in control.refusal
+    lock.release()

@@ -1,0 +1,53 @@
+"""Machines that would end a run in the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer.run.store import RunDir
+from tui.hazards import hazards
+
+RUN = RunDir(Path("runs/a run"))
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    """A machine with systemd, seen from a login session."""
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text("0::/user.slice/user-1000.slice/session-4.scope\n")
+    (tmp_path / "1" / "fd").mkdir(parents=True)
+    (tmp_path / "1" / "fd" / "0").symlink_to("/dev/null")
+    (tmp_path / "1" / "comm").write_text("systemd\n")
+    return tmp_path
+
+
+def test_a_machine_that_ends_processes_at_logout_is_named_with_the_remedy(proc: Path) -> None:
+    assert hazards(RUN, proc, lambda: False) == []
+    (warning,) = hazards(RUN, proc, lambda: True)
+    assert "KillUserProcesses" in warning
+    assert "systemd-run --user --scope r18-tui --resume 'runs/a run' --detach" in warning
+
+
+def test_outside_a_session_nobody_is_asked(proc: Path) -> None:
+    (proc / "self" / "cgroup").write_text("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u7.scope\n")
+
+    def kills() -> bool:
+        raise AssertionError("asked")
+
+    assert hazards(RUN, proc, kills) == []
+
+
+def test_a_container_that_ends_with_its_shell_is_named(proc: Path) -> None:
+    (proc / "self" / "cgroup").write_text("0::/\n")
+    (proc / "1" / "comm").write_text("bash\n")
+    assert hazards(RUN, proc) == [], "a shell that nobody types into runs a script"
+    (proc / "1" / "fd" / "0").unlink()
+    (proc / "1" / "fd" / "0").symlink_to("/dev/pts/0")
+    (warning,) = hazards(RUN, proc)
+    assert "docker exec" in warning
+
+
+def test_a_system_without_proc_has_no_known_hazards(tmp_path: Path) -> None:
+    assert hazards(RUN, tmp_path / "nothing", lambda: True) == []

@@ -1,0 +1,64 @@
+"""Commands as lines of JSON, for the control socket: only the known ones, with arguments that were looked at.
+
+A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; only `set lr` takes an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from trainer.run import commands as cmd
+from trainer.run.commands import Command
+
+LONGEST_LINE = 1024
+"""Bytes of a command's line at most."""
+
+_BY_NAME: dict[str, type[Command]] = {
+    kind.name: kind
+    for kind in (cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.SetLr, cmd.Stop)
+}
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+def encode_command(command: Command) -> bytes:
+    """A command's line. A signal's reason and exit code of a `Stop` stay behind: they belong to the process that got it."""
+    message: dict[str, Any] = {"command": command.name, "id": command.command_id}
+    if isinstance(command, cmd.SetLr):
+        message["lr"] = command.lr
+    return orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decode_command(line: bytes) -> Command:
+    """The command of a line that anybody may have written.
+
+    Raises:
+        ValueError: When it is not exactly a known command with valid arguments.
+    """
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"a command has at most {LONGEST_LINE} bytes")
+    message = orjson.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("a command is a JSON object")
+    name, command_id = message.pop("command", None), message.pop("id", None)
+    kind = _BY_NAME.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(f"unknown command; known are: {', '.join(_BY_NAME)}")
+    if not isinstance(command_id, str) or not _ID.fullmatch(command_id):
+        raise ValueError("id must be twelve hexadecimal digits")
+    if kind is cmd.SetLr:
+        return cmd.SetLr(command_id=command_id, lr=_rate(message))
+    if message:
+        raise ValueError(f"{name} takes no arguments")
+    return kind(command_id=command_id)
+
+
+def _rate(arguments: dict[str, Any]) -> float:
+    rate = arguments.get("lr")
+    if set(arguments) != {"lr"} or isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise ValueError("set lr takes one number: lr")
+    if not 0 < rate <= cmd.HIGHEST_LR:
+        raise ValueError(f"lr must be above 0 and at most {cmd.HIGHEST_LR:g}")
+    return float(rate)

@@ -1,0 +1,321 @@
+"""The control socket: other processes of the same user steer a trainer through it.
+
+It lives in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may exceed the
+107 bytes that a socket's name may have, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log; the
+socket itself only says why a line was refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import selectors
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
+from trainer.run.commands import Command, UndeliverableError
+from trainer.run.store import RunDir, boot_id, is_live, read_holder
+
+MOST_CLIENTS = 32
+"""Connections at a time."""
+
+MOST_PER_SECOND = 20
+"""Commands that one client may send in a second."""
+
+MOST_WAITING = 64
+"""Commands that may wait for the next step before more are refused."""
+
+_NAME = re.compile(r"[0-9a-f]{16}\.sock")
+
+
+def socket_folder(parent: Path = Path("/tmp")) -> Path:  # noqa: S108 - owner and mode are checked
+    """The user's private folder for sockets, made when missing.
+
+    Raises:
+        OSError: When it cannot be made, or is not a folder of this user's alone.
+    """
+    folder = parent / f"r18-tui-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} must be a folder that only this user may enter (mode 0700)")
+    return folder
+
+
+class CommandSink(Protocol):
+    """Where the server's commands go."""
+
+    @property
+    def waiting(self) -> int:
+        """Commands that were sent and not taken."""
+
+    def send(self, command: Command) -> None:
+        """Hand one over without waiting."""
+
+
+class ControlServer:
+    """Listens for commands on a thread of its own. No client can make it wait, or the trainer behind it.
+
+    Attributes:
+        path: The socket.
+    """
+
+    def __init__(self, commands: CommandSink) -> None:
+        """Start to listen.
+
+        Raises:
+            OSError: When there can be no socket.
+        """
+        self._commands = commands
+        self._clients: dict[socket.socket, _Client] = {}
+        folder = socket_folder()
+        _remove_abandoned(folder)
+        self.path = folder / f"{secrets.token_hex(8)}.sock"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
+        # Under its name only once it listens: until then another trainer would take it for an abandoned one.
+        unfinished = self.path.with_suffix(".new")
+        self._listener.bind(str(unfinished))
+        self._listener.listen(MOST_CLIENTS)
+        unfinished.rename(self.path)
+        self._wake, self._waker = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop to listen and remove the socket. Safe to call twice."""
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+        self._thread.join()
+        self.path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        with self._selector, self._listener, self._wake, self._waker:
+            while True:
+                for key, _ in self._selector.select():
+                    if key.fileobj is self._wake:
+                        for client in list(self._clients):
+                            self._drop(client)
+                        return
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    else:
+                        assert isinstance(key.fileobj, socket.socket)
+                        self._receive(key.fileobj)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            time.sleep(0.1)  # no descriptor left for it in this process; it goes on to ask
+            return
+        connection.setblocking(False)
+        if _peer_uid(connection) != os.getuid():
+            _refuse(connection, "only the user who trains this run may steer it")
+        elif len(self._clients) >= MOST_CLIENTS:
+            _refuse(connection, f"{MOST_CLIENTS} clients are connected already")
+        else:
+            self._clients[connection] = _Client()
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _receive(self, connection: socket.socket) -> None:
+        client = self._clients[connection]
+        try:
+            data = connection.recv(4 * LONGEST_LINE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        try:
+            for line in client.lines(data):
+                client.count(time.monotonic())
+                if self._commands.waiting >= MOST_WAITING:
+                    raise ValueError("too many commands wait for the next step")
+                self._commands.send(decode_command(line))
+        except ValueError as error:
+            self._drop(connection, str(error))
+
+    def _drop(self, connection: socket.socket, reason: str = "") -> None:
+        self._selector.unregister(connection)
+        del self._clients[connection]
+        if reason:
+            _refuse(connection, reason)
+        else:
+            connection.close()
+
+
+class _Client:
+    """What one client has sent so far."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._times: deque[float] = deque(maxlen=MOST_PER_SECOND)
+
+    def lines(self, data: bytes) -> list[bytes]:
+        """Whole lines, now that `data` has come."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            raise ValueError(f"a command has at most {LONGEST_LINE} bytes")
+        return [line for line in lines if line.strip()]
+
+    def count(self, now: float) -> None:
+        """Count a command."""
+        if len(self._times) == MOST_PER_SECOND and now - self._times[0] < 1.0:
+            raise ValueError(f"more than {MOST_PER_SECOND} commands in a second")
+        self._times.append(now)
+
+
+class SocketControl:
+    """The port of a run that another process trains. It finds the trainer again when a resume has replaced it."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self._connection: socket.socket | None = None
+        self.refusal = ""
+        self.trainer_gone = False
+        self.refresh()
+
+    @property
+    def hint(self) -> str:
+        """How the run is looked at."""
+        return "attached" if self.can_control else "read-only"
+
+    @property
+    def can_control(self) -> bool:
+        """Whether a trainer listens."""
+        return self._connection is not None
+
+    def send(self, command: Command) -> None:
+        """Send a command.
+
+        Raises:
+            UndeliverableError: When the trainer has gone, or does not read.
+        """
+        if self._connection is not None:
+            try:
+                self._connection.sendall(encode_command(command))
+            except OSError:
+                self._disconnect("the trainer has gone")
+            else:
+                return
+        raise UndeliverableError(f"{command.name}: {self.refusal}")
+
+    def refresh(self) -> None:
+        """Notice that the trainer has gone, or that there is one again."""
+        if self._connection is not None and self._still_connected():
+            return
+        live, holder = is_live(self._run_dir), read_holder(self._run_dir) or {}
+        # Elsewhere the lock may not reach this machine; then only a long silence says that the trainer has gone.
+        self.trainer_gone = not live and holder.get("host") == socket.gethostname()
+        if not live:
+            self.refusal = f"nobody trains this run; to go on: {self._run_dir.resume_command()}"
+            return
+        try:
+            self._connection = _connect(holder)
+        except OSError as error:
+            self.refusal = f"only looked at here: {error}"
+        else:
+            self.refusal = ""
+
+    def close(self) -> None:
+        """Leave."""
+        self._disconnect("left")
+
+    def _still_connected(self) -> bool:
+        assert self._connection is not None
+        try:
+            answer = self._connection.recv(4 * LONGEST_LINE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            answer = b""
+        self._disconnect(_reason_in(answer))
+        return False
+
+    def _disconnect(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self.refusal = reason
+
+
+def _connect(holder: dict[str, object]) -> socket.socket:
+    """Connect to a trainer's socket.
+
+    Args:
+        holder: As `read_holder` gives it; it comes from a folder that others may be able to write.
+
+    Raises:
+        OSError: When that cannot be; the text says why.
+    """
+    if holder.get("host") != socket.gethostname() or holder.get("boot_id") != boot_id():
+        raise ConnectionError(f"it is trained on {holder.get('host', 'another machine')}, steer it from there")
+    path = Path(str(holder.get("socket", "")))
+    if not _NAME.fullmatch(path.name):
+        raise ConnectionError("its trainer does not listen")
+    if path.parent != socket_folder():
+        raise ConnectionError("another user trains it")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise ConnectionError(f"its trainer does not listen ({error.strerror})") from error
+    return connection
+
+
+def _reason_in(answer: bytes) -> str:
+    try:
+        return f"refused: {orjson.loads(answer.splitlines()[0])['error']}"
+    except (ValueError, IndexError, KeyError, TypeError):
+        return "the trainer has gone"
+
+
+def _refuse(connection: socket.socket, reason: str) -> None:
+    with connection, contextlib.suppress(OSError):  # one that does not read its answer does without
+        connection.send(orjson.dumps({"error": reason}, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    """The user at the other end, as the kernel knows it; -1 where it does not say."""
+    try:
+        if sys.platform == "darwin":
+            # struct xucred of sys/ucred.h: version, uid, number of groups, 16 groups; LOCAL_PEERCRED of sys/un.h.
+            version, uid = struct.unpack_from("=Ii", connection.getsockopt(0, 1, 76))
+            return uid if version == 0 else -1
+        return int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+    except OSError:
+        return -1
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove sockets that nobody listens to any more: a killed trainer could not."""
+    for path in folder.iterdir():
+        if not _NAME.fullmatch(path.name):
+            continue
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.setblocking(False)
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""A run that goes on without a terminal: the same process, the same step, only the screen has gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+from trainer.headless import install_stop_handlers
+from trainer.launch import TrainingThread
+from trainer.open_run import OpenRun
+from trainer.run.store import RunDir
+from trainer.run.text import literal
+from tui.hazards import hazards
+from tui.launcher import LauncherLink
+from tui.terminal import PrivateTerminal
+
+
+def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
+    """Train a run that never had a screen.
+
+    Args:
+        run: Opened by this process.
+        remark: For the user.
+        link: To the launcher, which gives the terminal back to the shell.
+
+    Returns:
+        The exit code.
+    """
+    thread = TrainingThread(run, hold_open=False)
+    terminal = PrivateTerminal(run.run_dir.log)
+    install_stop_handlers(thread.stop)
+    thread.start()
+    lines = [remark] if remark else []
+    return go_on_without_terminal(thread, terminal, link, [*lines, *way_back(run.run_dir, "trains in the background")])
+
+
+def go_on_without_terminal(
+    thread: TrainingThread, terminal: PrivateTerminal, link: LauncherLink, farewell: Sequence[str]
+) -> int:
+    """Let the terminal go and train on.
+
+    Args:
+        thread: Of the run; started.
+        terminal: Held until now.
+        link: To the launcher.
+        farewell: Lines for the user, printed by the launcher where there still is a terminal.
+
+    Returns:
+        The exit code, which nobody may see any more.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal left whose end could concern us
+    thread.release()
+    terminal.let_go()
+    link.farewell("".join(f"{literal(line)}\n" for line in farewell))
+    thread.join()
+    return thread.exit_code
+
+
+def way_back(run_dir: RunDir, what: str) -> list[str]:
+    """One line that says what a run does now and how to see it again; more only where something threatens it."""
+    back = f"{run_dir.name} {what} (process {os.getpid()}); come back with: {run_dir.attach_command()}"
+    return [back, *(f"warning: {hazard}" for hazard in hazards(run_dir))]

@@ -1,0 +1,73 @@
+"""What would end a run in the background all the same, and the remedy.
+
+A machine may end its users' processes when they log out, and a container ends with its first process.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.run.store import RunDir
+
+_SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
+_ASK_LOGIND = (
+    "busctl", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
+    "KillUserProcesses",
+)  # fmt: skip
+_PATIENCE_S = 1.0
+
+
+def logind_kills_processes() -> bool:
+    """Whether systemd ends what a session leaves behind (`KillUserProcesses` of logind.conf)."""
+    try:
+        answer = subprocess.run(_ASK_LOGIND, capture_output=True, timeout=_PATIENCE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False  # no systemd, or none that answers
+    return answer.stdout.strip() == b"b true"
+
+
+def hazards(
+    run_dir: RunDir, proc: Path = Path("/proc"), kills: Callable[[], bool] = logind_kills_processes
+) -> list[str]:
+    """Warnings for the user who leaves this process alone; none where nothing threatens it.
+
+    Args:
+        run_dir: The run, for the remedy.
+        proc: Where the kernel tells of processes.
+        kills: Asked only where this process belongs to a login session.
+    """
+    warnings = []
+    if _in_login_session(proc) and kills():
+        warnings.append(
+            "this machine ends your processes when you log out (KillUserProcesses of logind.conf): stay logged in, or stop the "
+            f"run and go on outside the session: loginctl enable-linger && systemd-run --user --scope "
+            f"{run_dir.resume_command()} --detach"
+        )
+    if _shell_is_init(proc):
+        warnings.append(
+            "this container ends when its first shell exits: leave it without ending the shell (docker: ctrl+p ctrl+q), or start "
+            "it with a command that stays (docker run -d ... sleep infinity) and enter it with docker exec"
+        )
+    return warnings
+
+
+def _in_login_session(proc: Path) -> bool:
+    return ".scope" in (cgroup := _read(proc / "self" / "cgroup")) and "/session-" in cgroup
+
+
+def _shell_is_init(proc: Path) -> bool:
+    """Whether process 1 is a shell that somebody types into."""
+    try:
+        types_into = str((proc / "1" / "fd" / "0").readlink()).startswith(("/dev/pts/", "/dev/console"))
+    except OSError:
+        return False
+    return types_into and _read(proc / "1" / "comm").strip() in _SHELLS
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
