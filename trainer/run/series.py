@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 
 
 class Series:
@@ -37,8 +38,12 @@ class Series:
 
     def append(self, x: float, y: float) -> None:
         """Add a point to the right of all others."""
-        self.x.append(x)
-        self.y.append(y)
+        self.extend((x,), (y,))
+
+    def extend(self, x: Sequence[float], y: Sequence[float]) -> None:
+        """Add points to the right of all others, rising in x; as many values of y as of x."""
+        self.x.extend(x)
+        self.y.extend(y)
 
     def drop_after(self, x: float) -> None:
         """Remove every point to the right of `x`."""
@@ -67,12 +72,18 @@ class Smoothed(Series):
         self._mean = 0.0
         self._weight = 0.0
 
-    def append(self, x: float, y: float) -> None:
-        """Add a raw point; a non-finite one leaves the mean as it is."""
-        if math.isfinite(y):
-            self._mean = self.beta * self._mean + (1.0 - self.beta) * y
-            self._weight = self.beta * self._weight + (1.0 - self.beta)
-        super().append(x, self._mean / self._weight if self._weight else math.nan)
+    def extend(self, x: Sequence[float], y: Sequence[float]) -> None:
+        """Add raw points; a non-finite one leaves the mean as it is."""
+        # With local names: a history of a million steps comes through here when a run is attached to.
+        beta, gain, mean, weight = self.beta, 1.0 - self.beta, self._mean, self._weight
+        means = []
+        for value in y:
+            if math.isfinite(value):
+                mean = beta * mean + gain * value
+                weight = beta * weight + gain
+            means.append(mean / weight if weight else math.nan)
+        self._mean, self._weight = mean, weight
+        super().extend(x, means)
 
     def rebuild(self, raw: Series) -> None:
         """Start again from the raw points, after some of them were dropped."""
@@ -80,5 +91,4 @@ class Smoothed(Series):
         del self.y[:]
         self.generation += 1
         self._mean = self._weight = 0.0
-        for x, y in zip(raw.x, raw.y, strict=True):
-            self.append(x, y)
+        self.extend(raw.x, raw.y)

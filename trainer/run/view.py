@@ -209,24 +209,23 @@ class RunView:
         self.state_detail, self.state_fraction = "", None
 
     def _steps(self, event: ev.Steps, time: float) -> None:
-        for offset, (loss, accuracy, lr) in enumerate(zip(event.loss, event.accuracy, event.lr, strict=True)):
-            self._one_step(event.first_step + offset, number(loss), accuracy, lr)
-        self.step = event.first_step + len(event.loss) - 1
+        losses = [number(loss) for loss in event.loss]
+        accuracies, rates = list(map(float, event.accuracy)), list(map(float, event.lr))
+        if not len(losses) == len(accuracies) == len(rates):
+            raise ValueError("steps with unequal numbers of losses, accuracies and rates")
+        steps = range(event.first_step, event.first_step + len(losses))
+        for series in (self.train_loss, *self.smoothed_loss.values()):
+            series.extend(steps, losses)
+        for series in (self.train_accuracy, *self.smoothed_accuracy.values()):
+            series.extend(steps, accuracies)
+        self.lr.extend(steps, rates)
+        self.nonfinite_steps += sum(loss != loss for loss in losses)
+        self.step = steps.stop - 1
         self.last_step_time = time
         self.budget = event.budget or self.budget
         self._rate.append((len(event.loss), event.images, event.seconds))
         while len(self._rate) > 2 and sum(entry[2] for entry in self._rate) - self._rate[0][2] > _RATE_WINDOW_S:
             self._rate.popleft()
-
-    def _one_step(self, step: int, loss: float, accuracy: float, lr: float) -> None:
-        self.nonfinite_steps += loss != loss
-        self.train_loss.append(step, loss)
-        self.train_accuracy.append(step, accuracy)
-        self.lr.append(step, lr)
-        for smoothed in self.smoothed_loss.values():
-            smoothed.append(step, loss)
-        for smoothed in self.smoothed_accuracy.values():
-            smoothed.append(step, accuracy)
 
     def _epoch(self, event: ev.EpochEnded, time: float) -> None:
         self.epochs.append(event)

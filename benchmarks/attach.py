@@ -1,0 +1,81 @@
+"""Seconds from `r18-tui attach` to the dashboard with a run's whole history, for logs of several lengths.
+
+    python -m benchmarks.attach [--steps 10000 200000 1000000]
+
+The logs are made here: a hundred steps a line with losses that vary, and an evaluation every thousand steps. Prints the median of
+five starts, from the command to the screen that shows the last step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from trainer.run import events as ev
+from trainer.run.events import Event, Record, encode
+
+_STARTS = 5
+_LINE, _EPOCH = 100, 1000
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[10_000, 200_000, 1_000_000], help="lengths of the logs"
+    )
+    for steps in parser.parse_args().steps:
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "history" / "events.jsonl"
+            log.parent.mkdir()
+            now = time.time()
+            with log.open("wb") as file:
+                for seq, event in enumerate(history(steps)):
+                    file.write(encode(Record(seq=seq, time=now + seq, event=event)))
+            seconds = statistics.median(attach(Path(folder), steps) for _ in range(_STARTS))
+            print(f"{steps:9,} steps, {log.stat().st_size / 1e6:5.1f} MB: {seconds:.2f} s")
+    return 0
+
+
+def attach(runs_dir: Path, steps: int) -> float:
+    """Seconds until the last step stands on the screen."""
+    command = [sys.executable, "-m", "tui.cli", "attach", "history", "--runs-dir", str(runs_dir)]
+    with PseudoTerminal(command) as terminal:
+        return terminal.wait_for(f"step {steps:,}/{steps:,}", 60)
+
+
+def history(steps: int) -> Iterator[Event]:
+    """The events of a run of so many steps that has ended."""
+    yield ev.Opened(run="history", directory="history", pid=1, host="", resume=False, config={})
+    yield ev.Started(
+        classes=[str(label) for label in range(10)], splits={"train": 64_000, "test": 1000}, selection_split="test",
+        fingerprint="", model={"name": "ResNet-18", "stem": "cifar", "parameters": 11_173_962}, device={"name": "CPU"},
+        choices={"precision": "fp32"}, epochs=steps // _EPOCH, steps_per_epoch=_EPOCH, total_steps=steps,
+        planned_lr=[[0.0, float(steps)], [0.1, 0.0]], versions={},
+    )  # fmt: skip
+    draw = random.Random(0)  # noqa: S311 - no secret
+    for first in range(1, steps + 1, _LINE):
+        numbers = range(first, first + _LINE)
+        yield ev.Steps(
+            first_step=first, loss=[2 * math.exp(-n / steps) + draw.random() / 10 for n in numbers],
+            accuracy=[draw.random() for _ in numbers], lr=[0.1 * (1 - n / steps) for n in numbers], images=64 * _LINE,
+            seconds=0.5, budget={"compute": 1.0},
+        )  # fmt: skip
+        last = numbers[-1]
+        if last % _EPOCH == 0:
+            yield ev.Evaluated(
+                split="test", epoch=last / _EPOCH, step=last, loss=0.5, accuracy=0.5, correct=[50] * 10, counts=[100] * 10,
+            )  # fmt: skip
+    yield ev.Finished(reason="completed", step=steps, epoch=steps / _EPOCH, exit_code=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
