@@ -190,7 +190,7 @@ def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Con
         code, printed = run(*command)
         assert code == 2
         assert "live already, trained by process" in printed
-        assert f"r18-tui show {live.run_dir.path}" in printed
+        assert f"r18-tui attach {live.run_dir.path}" in printed
     assert live.run_dir.events.read_bytes() == before
     live.close()
 

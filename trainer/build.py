@@ -27,6 +27,7 @@ from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import apply_freeze, build_model, describe_model
 from trainer.optim import build_optimizer
+from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.events import Started
 from trainer.run.store import RunDir, write_env
 from trainer.step import TrainStep
@@ -66,8 +67,11 @@ def build_trainer(
     Raises:
         R18Error: When the device, the data or the weights are not as configured.
     """
+    set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     warnings: list[str] = []
+    if checkpoint is not None and config.run.deterministic:
+        warnings += take_over(checkpoint.meta.get("surroundings", {}), device)
     initial = _initial_weights(config, runs_dir, progress, checkpoint)
     data = _prepare_data(config, device, progress, initial, checkpoint)
     warnings += [f"cannot read {path}: {reason}" for path, reason in data.dataset.skipped]
@@ -163,6 +167,7 @@ def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
         "std": loop.data.std,
         "preprocess": loop.data.preprocess(loop.config.data.image_size),
         "choices": built.choices,
+        "surroundings": surroundings(loop.device),
         "steps_per_epoch": loop.state.schedule.steps_per_epoch,
         "versions": software_versions(),
     }

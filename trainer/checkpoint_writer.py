@@ -55,6 +55,11 @@ class CheckpointWriter:
             self._outcomes.pop(checkpoint.step, None)
             self._wake.notify_all()
 
+    def found(self, step: int) -> None:
+        """The checkpoint of a step lies on the disk already, whole: a resume went on from it."""
+        with self._wake:
+            self._outcomes[step] = ""
+
     def wait_for(self, step: int, timeout: float) -> str:
         """Wait until the checkpoint of a step is on disk.
 

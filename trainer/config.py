@@ -39,6 +39,9 @@ class RunConfig(Group):
     weight_gradient: Literal["auto", "convolution", "matmul"] = "auto"
     """How the 3x3 kernels of the last two stages get their gradient: by `convolution`, or by `matmul`, which is faster on some
     CPUs and differs in rounding only. `auto` times both on a CPU with channels_last."""
+    deterministic: bool = False
+    """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
+    as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""
 
     @field_validator("name")
     @classmethod

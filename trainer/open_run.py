@@ -93,10 +93,18 @@ def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> O
     """
     lock = RunLock.take(run_dir)
     try:
+        _remove_unfinished(run_dir)
         return _open(run_dir, runs_dir, settings, lock, resume=True)
     except OSError as error:
         lock.release()
         raise RunError(f"{run_dir.path}: cannot be written: {error}") from error
+
+
+def _remove_unfinished(run_dir: RunDir) -> None:
+    """Remove what a killed trainer left half written under temporary names; a checkpoint has the size of the model."""
+    for folder in (run_dir.path, run_dir.checkpoints):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def _open(run_dir: RunDir, runs_dir: Path, settings: PlainConfig, lock: RunLock, *, resume: bool) -> OpenRun:

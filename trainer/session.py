@@ -192,7 +192,9 @@ class TrainingSession:
             name = self._folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
             edits = [[float(step), factor] for step, factor in state.schedule.edits]
             self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
-            self._saved_step = state.step if checkpoint else -1
+            if checkpoint:
+                self._saved_step = state.step
+                self._writer.found(state.step)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
+from trainer.run.status import RunState
 from trainer.run.store import RunDir
 
 
@@ -81,6 +83,26 @@ def test_a_resume_that_cannot_begin_leaves_the_configuration_as_it_was(folder_co
     thread = train(folder_config, tmp_path / "runs", resume=run, overrides=("run.device=cuda:99",))
     assert thread.exit_code == 2
     assert run.config.read_text() == before
+
+
+def test_what_a_killed_trainer_left_half_written_is_removed(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    unfinished = [run.checkpoints / ".step-00000012.safetensors.tmp", run.path / ".results.csv.17.tmp"]
+    for path in (*unfinished, run.path / "notes.tmp"):
+        path.write_bytes(b"half")
+    resumed_run(run, tmp_path).close()
+    assert not any(path.exists() for path in unfinished)
+    assert (run.path / "notes.tmp").exists(), "only what has a temporary name of ours"
+
+
+def test_a_run_that_was_killed_after_its_last_save_ends_at_once(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    events = run.events.read_bytes().splitlines(keepends=True)
+    run.events.write_bytes(b"".join(line for line in events if b'"finished"' not in line))
+    began = time.monotonic()
+    assert train(folder_config, tmp_path, resume=run).exit_code == 0
+    assert time.monotonic() - began < 60, "it waited for a checkpoint that nobody writes"
+    assert view_of(run).state is RunState.FINISHED
 
 
 def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:

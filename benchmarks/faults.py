@@ -1,0 +1,199 @@
+"""Kills a training process at random moments, resumes it, and holds what it ends with against a run that nobody touched.
+
+    python -m benchmarks.faults [--kills 100] [--seed 0] [CONFIG group.key=value ...]
+
+Every kill is a SIGKILL to the whole process: at a random time after the start, or as soon as a checkpoint is half written. After
+each one the run's directory is looked at as a resume would, and the run is resumed, until it ends; then the next run begins.
+Prints a table by what the run was doing when it was killed, and every promise that was not kept. The exit code is 1 when there
+is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.errors import DamagedCheckpointError
+from trainer.run.event_log import LogFollower
+from trainer.run.events import CheckpointSaved, Resumed
+from trainer.run.store import RunDir
+from trainer.run.view import RunView
+
+DIGITS = (
+    "digits", "train.epochs=3", "run.deterministic=true", "run.precision=fp32", "run.channels_last=true",
+    "run.weight_gradient=matmul", "checkpoint.every_s=2",
+)  # fmt: skip
+"""A run of some seconds that saves all the time. What is chosen by timing is given, so that two runs have the same."""
+
+_LONGEST_LIFE_S = 9.0
+_END_S = 300.0
+_COMPARED = (
+    "step", "epoch", "epoch_step", "epoch_sums", "evaluation_due", "lr_edits", "best_accuracy", "best_step",
+    "last_evaluation", "classes", "fingerprint", "mean", "std",
+)  # fmt: skip
+"""Of a checkpoint's metadata, what the training decides."""
+
+
+@dataclass
+class Findings:
+    """What the kills have shown.
+
+    Attributes:
+        kills: Number by what the run was doing.
+        runs: That went on to their end.
+        lost_steps: After each kill, the steps between the last one in the log and the newest checkpoint.
+        broken: Promises that were not kept.
+    """
+
+    kills: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    lost_steps: list[int] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    """Kill, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("run", nargs="*", default=DIGITS, metavar="CONFIG group.key=value ...", help="what to train")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_and_resume(arguments.run, Path(folder), kills=arguments.kills, seed=arguments.seed)
+    for doing, count in found.kills.most_common():
+        print(f"{doing:28} {count:4} kills")
+    print(f"{'runs to their end':28} {found.runs:4}")
+    print(f"steps since the newest checkpoint at a kill: {max(found.lost_steps, default=0)} at most")
+    for promise in found.broken:
+        print(f"NOT KEPT: {promise}")
+    print("every promise was kept" if not found.broken else f"{len(found.broken)} promises were not kept")
+    return 1 if found.broken else 0
+
+
+def kill_and_resume(
+    run: Sequence[str], folder: Path, *, kills: int, seed: int, longest_life_s: float = _LONGEST_LIFE_S
+) -> Findings:
+    """Kill runs until there were so many kills, and let the last one end.
+
+    Args:
+        run: Configuration and overrides of the command `python -m trainer`.
+        folder: For the runs.
+        kills: How many.
+        seed: Of the moments.
+        longest_life_s: No process lives longer, unless it is the one that ends its run.
+    """
+    moments = random.Random(seed)  # noqa: S311 - no secret
+    reference = RunDir(folder / "reference")
+    _process([*run, "--name", reference.name, "--runs-dir", str(folder)]).wait(_END_S)
+    found = Findings()
+    while sum(found.kills.values()) < kills:
+        killed = RunDir(folder / f"killed-{found.runs}")
+        arguments = [*run, "--name", killed.name, "--runs-dir", str(folder)]
+        while sum(found.kills.values()) < kills:
+            if not _kill_once(arguments, killed, moments.uniform(0.2, longest_life_s), moments.random() < 0.3, found):
+                break
+            if killed.events.exists():
+                arguments = ["--resume", str(killed.path)]
+        if not _ended(killed):
+            _process(arguments).wait(_END_S)
+        _compare(reference, killed, found)
+        found.runs += 1
+    return found
+
+
+def _process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def _kill_once(arguments: Sequence[str], run: RunDir, life_s: float, half_written: bool, found: Findings) -> bool:
+    """Start, and kill after `life_s` or when a checkpoint is half written; whether there was a process left to kill."""
+    before = len(LogFollower(run.events).read())
+    process = _process(arguments)
+    until = time.monotonic() + life_s
+    while time.monotonic() < until and process.poll() is None:
+        if half_written and any(run.checkpoints.glob(".*.tmp")):
+            break
+        time.sleep(0.002)
+    if process.poll() is not None:
+        if process.returncode != 0:
+            found.broken.append(f"{run.name}: {' '.join(arguments)} ended with {process.returncode}")
+        return False
+    half = any(run.checkpoints.glob(".*.tmp"))
+    process.kill()
+    process.wait()
+    found.kills[_inspect(run, before, found) + (", checkpoint half written" if half else "")] += 1
+    return True
+
+
+def _inspect(run: RunDir, before: int, found: Findings) -> str:
+    """What a killed run was doing, after its directory was looked at."""
+    if not run.events.exists():
+        return "before its log began"
+    records = list(LogFollower(run.events).records())
+    view = RunView()
+    for record in records:
+        view.apply(record)
+    resumed = any(isinstance(record.event, Resumed) for record in records[before:])
+    folder = CheckpointFolder(run.checkpoints, keep=2)
+    for step in folder.steps():
+        try:
+            read_checkpoint(folder.at(step))
+        except DamagedCheckpointError as error:
+            found.broken.append(f"half written under its final name: {error}")
+    newest = max(folder.steps(), default=0)
+    saved = [record.event.step for record in records if isinstance(record.event, CheckpointSaved)]
+    if saved and newest < saved[-1]:
+        found.broken.append(f"{run.name}: step {saved[-1]} was reported as saved, the newest checkpoint is {newest}")
+    latest = folder.pointer("latest")
+    if saved and (latest is None or latest.name < file_name(saved[-1])):
+        found.broken.append(f"{run.name}: latest points to {latest}, step {saved[-1]} was reported as saved")
+    found.lost_steps.append(max(view.step - newest, 0))
+    return view.state.value + (" after a resume" if resumed else "")
+
+
+def _ended(run: RunDir) -> bool:
+    view = RunView()
+    for record in LogFollower(run.events).records():
+        view.apply(record)
+    return view.finish is not None and view.finish.reason == "completed"
+
+
+def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
+    """Hold a run that was killed against the one that was not: weights, momentum, statistics, and what was logged."""
+    views = []
+    for run in (reference, killed):
+        view = RunView()
+        for record in LogFollower(run.events).records():
+            view.apply(record)
+        views.append(view)
+    total = views[0].total_steps
+    whole, patched = (
+        read_checkpoint(CheckpointFolder(run.checkpoints, keep=2).at(total)) for run in (reference, killed)
+    )
+    different = [
+        name for name, tensor in whole.tensors.items() if not torch.equal(tensor, patched.tensors.get(name, tensor + 1))
+    ]
+    different += sorted(set(patched.tensors) - set(whole.tensors))
+    different += [f"metadata {key}" for key in _COMPARED if whole.meta[key] != patched.meta[key]]
+    for name in ("train_loss", "train_accuracy", "lr", "eval_loss", "eval_accuracy"):
+        if getattr(views[0], name) != getattr(views[1], name):
+            different.append(f"logged {name}")
+    if different:
+        found.broken.append(f"{killed.name} differs from the run that nobody touched: {', '.join(different[:8])}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

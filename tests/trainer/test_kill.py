@@ -1,0 +1,17 @@
+"""The short version of `benchmarks.faults`: trainers that are killed, and what their runs end with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.faults import kill_and_resume
+from tests.conftest import TINY, FolderMaker
+
+
+def test_killed_runs_end_bit_for_bit_as_those_that_nobody_touched(tmp_path: Path, make_folder: FolderMaker) -> None:
+    root = make_folder(per_class=40)
+    run = ["digits", *TINY, "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "train.epochs=8"]
+    found = kill_and_resume([*run, "checkpoint.every_s=0.5"], tmp_path / "runs", kills=3, seed=1, longest_life_s=7)
+    assert found.broken == []
+    assert sum(found.kills.values()) == 3
+    assert found.runs >= 1
