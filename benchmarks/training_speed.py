@@ -1,6 +1,6 @@
-"""What the ways of the CPU's training step are worth, each against the program without it, in alternating slices.
+"""What the ways of the CPU's training step are worth or cost, each against the program without it, in alternating slices.
 
-    python -m benchmarks.training_speed [--batch-size 64] [--pairs 4] [--blocks 3] [--seconds 3]
+    python -m benchmarks.training_speed [--batch-size 64] [--way NAME ...] [--pairs 4] [--blocks 3] [--seconds 3]
 
 Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
 """
@@ -28,6 +28,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--way", nargs="+", metavar="NAME", help="only these of the printed names")
     Plan.add_arguments(parser, pairs=4, blocks=3, seconds=3.0)
     arguments = parser.parse_args()
     batch = f"data.batch_size={arguments.batch_size}"
@@ -36,8 +37,10 @@ def main() -> None:
         "freed memory kept": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, matmul)),
         "weight gradient by matmul": ((_TRAIN, matmul), (_TRAIN, convolution)),
         "both": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, convolution)),
+        "run.deterministic": ((_TRAIN, [*matmul, "run.deterministic=true"]), (_TRAIN, matmul)),
     }
-    for name, (with_it, without) in ways.items():
+    for name in arguments.way or ways:
+        with_it, without = ways[name]
         found = compare(
             functools.partial(_training, *with_it),
             functools.partial(_training, *without),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.running import events_of, new_run, resumed_run, start, train, view_of
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run import events as ev
-from trainer.run.store import RunDir
+from trainer.run.view import RunView
 
 CPU = torch.device("cpu")
 
@@ -26,8 +27,8 @@ def leave_torch_as_it_was() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def stop_after(run: RunDir, thread_steps: int) -> None:
-    wait_for(run, lambda view: view.step >= thread_steps)
+def went_on(stopped: int, view: RunView) -> bool:
+    return view.step > stopped
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -36,14 +37,14 @@ def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
 ) -> None:
     config = make_config(
         "run.deterministic=true", f"run.precision={precision}", "run.weight_gradient=matmul", "model.dropout=0.2",
-        "data.flip=alternate", "data.cutout=3", "data.batch_size=48", "train.epochs=1",
+        "data.flip=alternate", "data.cutout=3", "data.batch_size=24", "train.epochs=1",
     )  # fmt: skip
     straight = train(config, tmp_path).run.run_dir
     assert torch.are_deterministic_algorithms_enabled()
     run = new_run(config, tmp_path)
-    for number in range(1, 4):
-        thread = start(run)
-        stop_after(run.run_dir, 4 * number)
+    for _ in range(3):
+        thread, stopped = start(run), view_of(run.run_dir).step
+        wait_for(run.run_dir, partial(went_on, stopped))
         thread.stop("SIGTERM", 143)
         assert thread.join(60)
         run = resumed_run(run.run_dir, tmp_path)
