@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from trainer.check_request import resumed_config
 from trainer.config import Config
-from trainer.config_loader import plain
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
+from trainer.plain_config import PlainConfig
 from trainer.run.event_log import LogFollower, read_records
 from trainer.run.events import Event
 from trainer.run.store import RunDir
@@ -22,12 +22,12 @@ E = TypeVar("E", bound=Event)
 
 def new_run(config: Config, runs_dir: Path) -> OpenRun:
     """Open a new run."""
-    return open_new_run(plain(config), runs_dir)
+    return open_new_run(PlainConfig.of(config), runs_dir)
 
 
 def resumed_run(run_dir: RunDir, runs_dir: Path, *overrides: str) -> OpenRun:
     """Open a run again."""
-    return open_for_resume(run_dir, plain(resumed_config(run_dir, list(overrides))), runs_dir)
+    return open_for_resume(run_dir, PlainConfig.of(resumed_config(run_dir, list(overrides))), runs_dir)
 
 
 def train(

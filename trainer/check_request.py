@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from trainer.config import Config, may_change_on_resume
-from trainer.config_loader import build_config, differences, load_config, parse_overrides, plain
+from trainer.config_loader import build_config, differences, load_config, parse_overrides
 from trainer.errors import ConfigError, RunError
+from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir, find_run
 from trainer.yaml_reader import read_mapping
@@ -33,13 +34,13 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
         # The lock comes later, in the process that trains. A resume elsewhere that took it, changed a setting and ended in these
         # tenths of a second would lose that setting, and no more.
         return _passable(
-            Request(settings=plain(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
+            Request(settings=PlainConfig.of(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
         )
     # The name is checked as the configuration's would be.
     named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
     resolved = load_config(arguments.config, named)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
-    return _passable(Request(settings=plain(resolved.config), runs_dir=runs_dir, remark=remark))
+    return _passable(Request(settings=PlainConfig.of(resolved.config), runs_dir=runs_dir, remark=remark))
 
 
 def _passable(request: Request) -> Request:

@@ -14,7 +14,6 @@ from pydantic_core import ErrorDetails
 
 from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.plain_config import PlainConfig
 from trainer.yaml_reader import Lines, read_mapping, read_scalar
 
 
@@ -134,11 +133,6 @@ def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
 def to_yaml(config: Config) -> str:
     """The whole configuration as YAML that this program reads back to an equal `Config`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
-
-
-def plain(config: Config) -> PlainConfig:
-    """A configuration as plain data."""
-    return PlainConfig(config.model_dump(mode="json"), to_yaml(config))
 
 
 def known_keys() -> dict[str, type[BaseModel]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlainConfig:
-    """What `Config` holds, in types that JSON knows. `trainer.config_loader.plain` makes it.
+    """What `Config` holds, in types that JSON knows. `of` makes it.
 
     Attributes:
         values: Keys of each group.
@@ -25,6 +25,13 @@ class PlainConfig:
 
     values: dict[str, dict[str, Any]]
     yaml: str
+
+    @classmethod
+    def of(cls, config: Config) -> PlainConfig:
+        """A configuration as plain data."""
+        from trainer.config_loader import to_yaml
+
+        return cls(config.model_dump(mode="json"), to_yaml(config))
 
     @cached_property
     def typed(self) -> Config:

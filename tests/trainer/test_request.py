@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conftest import ConfigMaker
-from trainer.config_loader import plain
+from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir
 from trainer.yaml_reader import read_mapping
@@ -16,7 +16,7 @@ def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: 
         "optim.lr=0.1", "schedule.name=step", "schedule.milestones=[1, 2]", "data.mean=[0.1, 0.2, 1.0]"
     )
     for resumed in (None, RunDir(tmp_path / "ö\n[red]")):
-        request = Request(settings=plain(config), runs_dir=tmp_path, resumed=resumed, remark="ä\nb")
+        request = Request(settings=PlainConfig.of(config), runs_dir=tmp_path, resumed=resumed, remark="ä\nb")
         line = request.to_json()
         assert b"\n" not in line
         assert Request.from_json(line) == request
@@ -24,5 +24,5 @@ def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: 
 
 
 def test_plain_values_and_yaml_say_the_same(make_config: ConfigMaker) -> None:
-    settings = plain(make_config("ui.redraw_hz=1", "train.max_grad_norm=1e-3"))
+    settings = PlainConfig.of(make_config("ui.redraw_hz=1", "train.max_grad_norm=1e-3"))
     assert read_mapping(settings.yaml, source="test")[0] == settings.values
