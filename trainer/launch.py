@@ -10,14 +10,17 @@ import importlib
 import os
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, exit_code_of
 from trainer.failures import explain, log_traceback
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, Stop
-from trainer.run.control_socket import ControlServer
 from trainer.run.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
+
+if TYPE_CHECKING:
+    from trainer.run.control_socket import ControlServer
 
 
 class TrainingThread:
@@ -132,6 +135,8 @@ class TrainingThread:
 
     def _listen(self) -> None:
         """Let other processes of the user steer the run, where that can be."""
+        from trainer.run.control_socket import ControlServer  # not before the first frame
+
         try:
             self._control = ControlServer(self.commands)
         except OSError as error:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
-from trainer.run.control_socket import SocketControl
 from trainer.run.event_log import EventLog, LogFollower
 from trainer.run.store import RunDir, is_live, read_holder
 
@@ -62,6 +61,8 @@ def live_port(thread: TrainingThread, source: LiveSource) -> Port:
 
 def attached_port(run_dir: RunDir) -> Port:
     """The port of a run that another process trains."""
+    from trainer.run.control_socket import SocketControl  # not before the first frame of a run of this process
+
     return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=SocketControl(run_dir))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import selectors
 import socket
 import stat
@@ -83,7 +82,7 @@ class ControlServer:
         self._clients: dict[socket.socket, _Client] = {}
         folder = socket_folder()
         _remove_abandoned(folder)
-        self.path = folder / f"{secrets.token_hex(8)}.sock"
+        self.path = folder / f"{os.urandom(8).hex()}.sock"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         # Under its name only once it listens: until then another trainer would take it for an abandoned one.
