@@ -8,7 +8,6 @@ import importlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,6 +27,9 @@ from tui.report import plain_report, summary
 from tui.settings import UiSettings
 from tui.source import LiveSource, Port, attached_port, live_port, recorded_port
 from tui.terminal import PrivateTerminal
+
+_SYNC_S = 5.0
+"""Longest wait for the log before it is read: with a full disk it never gets there."""
 
 
 def import_dashboard() -> None:
@@ -52,14 +54,16 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     ui = UiSettings(**run.settings.values["ui"])
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
-    hang_up = threading.Event()
-    install_stop_handlers(thread.stop, hang_up.set)
+    # No threading.Event: a hang-up may come twice, one handler interrupting the other, and its lock is not reentrant.
+    hang_ups: list[int] = []
+    install_stop_handlers(thread.stop, lambda: hang_ups.append(1))
     thread.announce()
-    crash, detached = _run_app(live_port(thread, source), ui, terminal, lambda: hang_up.is_set() or link.launcher_gone)
+    crash, detached = _run_app(live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone)
     gc.enable()  # where the dashboard ended before its first frame
     source.close()
     thread.start()  # likewise
     failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
+    run.log.sync(_SYNC_S)
     view = _folded(run.run_dir)
     if (crash or detached) and not (view.finish or view.failure):
         what = "is paused" if view.state is RunState.PAUSED else "trains on"

@@ -199,22 +199,16 @@ class RunLock:
             fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise RunError(f"{run_dir.path}: cannot be written: {error.strerror}") from error
-        for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    os.close(fd)
-                    raise RunError(
-                        f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}"
-                    ) from error
-                if attempts_left:
-                    time.sleep(_LOCK_PAUSE_S)
-                    continue
-                os.close(fd)
-                raise RunError(_taken(run_dir)) from None
-            break
-        return cls(fd)
+        try:
+            for _ in range(_LOCK_ATTEMPTS):
+                if _try_lock(fd):
+                    return cls(fd)
+                time.sleep(_LOCK_PAUSE_S)
+        except OSError as error:
+            os.close(fd)
+            raise RunError(f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}") from error
+        os.close(fd)
+        raise RunError(_taken(run_dir))
 
     def note(self, **facts: object) -> None:
         """Tell others more about the holder: where it listens, that its run has ended though its screen is still open."""
@@ -234,6 +228,17 @@ class RunLock:
         with contextlib.suppress(OSError):  # a full disk must not keep anybody from training or from leaving
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, content, 0)
+
+
+def _try_lock(fd: int) -> bool:
+    """Lock a file for ourselves alone; False when another process has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 def is_live(run_dir: RunDir) -> bool:
