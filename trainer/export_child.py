@@ -8,27 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-import trainer
+from trainer.own_process import own_command
 from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, decode
 from trainer.run.store import RunDir
-
-_INSTALLED_IN = str(Path(trainer.__file__).parent.parent)
-_MAIN = """
-import sys
-if sys.path[:1] == [""]:
-    del sys.path[0]
-place = sys.argv.pop(1)
-if place not in sys.path:
-    sys.path.append(place)
-from trainer.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-"""`python -m trainer` without the working directory on the import path, where a user may have a `trainer.py`."""
 
 
 class ExportChild:
@@ -83,9 +68,7 @@ class ExportChild:
             self._publish(ExportFailed(error=f"the export process could not be started: {error}"))
 
     def _run(self, step: int) -> None:
-        command = [
-            sys.executable, "-c", _MAIN, _INSTALLED_IN, "export", str(self._run_dir.path), "--which", str(step), "--events",
-        ]  # fmt: skip
+        command = own_command("trainer.cli", "export", str(self._run_dir.path), "--which", str(step), "--events")
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._run_dir.log.open("ab"))
             environment = os.environ | {"PYTHONUNBUFFERED": "1"}

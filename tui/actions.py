@@ -56,8 +56,13 @@ class Action:
     @property
     def key(self) -> str:
         """The key as it is shown."""
-        shown = self.keys.split(",")[0]
-        return {"question_mark": "?"}.get(shown, shown)
+        return shown_key(self.keys)
+
+
+def shown_key(keys: str) -> str:
+    """The first of some keys, as it is written on a keyboard."""
+    first = keys.split(",")[0]
+    return {"question_mark": "?", "delete": "del"}.get(first, first)
 
 
 def _command(name: str, states: frozenset[RunState]) -> Callable[[Situation], str]:
@@ -114,8 +119,35 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the pane before.", in_bar=False,
     ),
+    Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete."),
     Action(name="help", keys="question_mark", label="help", help="What the keys do."),
     Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or detach; leave a run that has ended."),
 )  # fmt: skip
 
 BY_NAME = {action.name: action for action in ACTIONS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListAction:
+    """Something that a key does in the list of runs: the method `action_<name>` of its screen."""
+
+    name: str
+    keys: str
+    label: str
+    help: str
+
+    @property
+    def key(self) -> str:
+        """The key as it is shown."""
+        return shown_key(self.keys)
+
+
+LIST_ACTIONS: tuple[ListAction, ...] = (
+    ListAction(
+        name="open", keys="enter", label="open", help="Open the run; one that another process trains can be steered."
+    ),
+    ListAction(name="mark", keys="space", label="compare", help="Draw its curves together with those of others."),
+    ListAction(name="resume", keys="r", label="resume", help="Go on with a run that nobody trains."),
+    ListAction(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after a question."),
+    ListAction(name="leave", keys="q,escape,ctrl+c,ctrl+q", label="back", help="Back to where you came from."),
+)  # fmt: skip

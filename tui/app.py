@@ -1,4 +1,4 @@
-"""The application: folds the run's events, draws the dashboard, sends commands. It never waits for the trainer."""
+"""The application: shows runs, one at a time or in a list, and sends what keys ask for. It never waits for a trainer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import gc
 import select
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -17,42 +17,37 @@ from textual.theme import Theme
 from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
-from trainer.run.commands import Command, UndeliverableError
-from trainer.run.events import decode
+from trainer.run.commands import Command
 from trainer.run.status import RunState
-from trainer.run.view import SMOOTHING, RunView
-from tui.actions import ACTIONS, BY_NAME, Situation
-from tui.glyphs import choose_glyphs
-from tui.scene import Scene
-from tui.screens.dashboard import DashboardScreen
+from trainer.run.store import RunDir, default_runs_dir
+from trainer.run.view import SMOOTHING
+from tui.actions import ACTIONS
+from tui.screens import LIST_OF_RUNS
 from tui.settings import UiSettings
-from tui.source import Port
+from tui.source import Port, attached_port, recorded_port
 from tui.terminal import terminal_size
 from tui.themes import THEMES, colours_beside, palette, theme_for
-from tui.widgets.key_bar import KeyBar
+from tui.watched import Watched
+
+if TYPE_CHECKING:
+    from trainer.run.overview import RunOverview
+    from tui.screens.runs import RunsScreen
 
 _LONGEST_PUMP_S = 0.2
 """Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
 some 0.4 ms."""
-_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
-_REMARK_S = 4.0
 _START_AFTER_S = 0.02
 _LOOK_AROUND_S = 1.0
 """Time between two looks at whether the terminal and the trainer are still there."""
 
 
-@dataclass(frozen=True)
-class _Pending:
-    command_id: str
-    word: str
-
-
 class DashboardApp(App[int]):
-    """The dashboard over one run.
+    """The dashboard over one run, and the list of runs over it.
 
     Attributes:
         crash: The exception that ended the application, if one did.
         detached: Whether the user left the screen, or lost the terminal, while the run was to go on.
+        resume: The run that the user wants to go on with, in a process of its own.
     """
 
     CSS_PATH = "dashboard.tcss"
@@ -64,14 +59,15 @@ class DashboardApp(App[int]):
     ]
 
     def __init__(
-        self, port: Port, ui: UiSettings, *, clock: Callable[[], float] = time.time,
+        self, port: Port | None, ui: UiSettings, *, runs_dir: Path | None = None, clock: Callable[[], float] = time.time,
         input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        """Show a run.
+        """Show a run, or the list of runs.
 
         Args:
-            port: The run.
+            port: The run; None for the list.
             ui: Theme and redraw rate.
+            runs_dir: The folder whose runs are listed; None for the one that the run lies in.
             clock: Unix seconds.
             input_fd: Of the terminal, watched for a hang-up.
             hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
@@ -82,25 +78,27 @@ class DashboardApp(App[int]):
             # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would
             # find 80x25 until then: all would be laid out twice.
             self.console.size = size
-        self.port = port
         self.crash: BaseException | None = None
         self.detached = False
-        self.view = RunView()
-        self.scene = Scene(view=self.view, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command())
-        self._follow_trainer()
+        self.resume: RunDir | None = None
+        self._home = None if port is None else Watched(port)
+        self._shown = self._home
+        self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
         self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
         self._clock = clock
-        self._pending: dict[str, _Pending] = {}
-        self._remark_until = 0.0
         self._input_fd = input_fd
         self._hung_up = hung_up
-        self._last_state = RunState.LOADING
-        self._dashboard = DashboardScreen(self.scene, self.situation)
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = theme_for(ui.theme)
         self.palette = palette(self.get_css_variables())
+
+    @property
+    def watched(self) -> Watched:
+        """The run on the screen, or under the list."""
+        assert self._shown is not None, "keys of a dashboard are not bound in the list of runs"
+        return self._shown
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Colours of the themes that are not our own."""
@@ -108,11 +106,12 @@ class DashboardApp(App[int]):
 
     def _theme_changed(self, _theme: Theme) -> None:
         self.palette = palette(self.get_css_variables())
-        self._dashboard.recolour()
+        for run in self._followed():
+            run.screen.recolour()
 
     def get_default_screen(self) -> Screen[None]:
         """The dashboard is the first screen, so that the first frame is the dashboard."""
-        return self._dashboard
+        return self._list_of_runs() if self._home is None else self._home.screen
 
     def on_mount(self) -> None:
         """Start following the run."""
@@ -125,61 +124,34 @@ class DashboardApp(App[int]):
 
     def _first_frame_is_drawn(self) -> None:
         gc.enable()  # off since the start of the program, where it would only look at modules
-        if self.port.thread is not None:
-            self.port.thread.start()
+        if self._home is not None and self._home.port.thread is not None:
+            self._home.port.thread.start()
 
-    # Following the run ------------------------------------------------------------------------------------------------
+    # Following the runs -----------------------------------------------------------------------------------------------
+
+    def _followed(self) -> list[Watched]:
+        """The run of this process, and the one on the screen."""
+        return list(dict.fromkeys(run for run in (self._home, self._shown) if run is not None))
 
     def _pump(self) -> None:
-        thread = self.port.thread
+        thread = self._home.port.thread if self._home is not None else None
         ended = thread is not None and not thread.alive
-        self._read()
-        self.scene.now = self._clock()
-        state = self.scene.state
-        if state is not self._last_state:
-            self._state_changed(state)
-        if self._remark_until and time.monotonic() > self._remark_until:
-            self._remark("")
-        # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-        self._dashboard.draw(
-            time.monotonic(), 1.0 / self._ui.redraw_hz - self._pump_s / 2, computing=state not in _AT_REST
-        )
+        for run in self._followed():
+            if run.read(self._clock()) and self._ui.bell:
+                self.bell()
+        if self._shown is not None and self.screen.id != LIST_OF_RUNS:
+            # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
+            self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
-
-    def _read(self) -> None:
-        for line in self.port.source.read():
-            record = decode(line)
-            if record is not None:
-                self.view.apply(record)
-                self.scene.version += 1
-        answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
-        for name in answered:
-            ack = self.view.acknowledged[self._pending.pop(name).command_id]
-            if not ack.ok:
-                self._remark(f"{ack.command}: {ack.message}")
-        if answered:
-            self._show_pending()
-
-    def _state_changed(self, state: RunState) -> None:
-        if state in (RunState.FINISHED, RunState.FAILED) and self._ui.bell and self._last_state is not RunState.LOADING:
-            self.bell()
-        self._last_state = state
-        if state in (RunState.FAILED, RunState.LOST):
-            # What was asked for and not answered by now never will be, except the end itself.
-            self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
-            self._show_pending()
-        self._dashboard.show_failure(self.view.failure is not None)
-        self._dashboard.draw_now("header", "compact", "keys", "failure", "too-small")
-        self._dashboard.draw_next()  # what led to the new state is not to wait for a rest
 
     def _look_around(self) -> None:
         if self._hung_up() or self._terminal_gone():
             self._detach()
             return
-        self.port.control.refresh()
-        self._follow_trainer()
+        for run in self._followed():
+            run.follow_trainer()
 
     def _terminal_gone(self) -> bool:
         """Textual's input thread spins at the end of input (textual#6690), so a lost terminal must end the application."""
@@ -189,30 +161,69 @@ class DashboardApp(App[int]):
         poll.register(self._input_fd, select.POLLHUP | select.POLLERR)
         return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def _follow_trainer(self) -> None:
-        """Take over what is known of a trainer in another process."""
-        control = self.port.control
-        if (control.hint, control.trainer_gone) != (self.scene.control_hint, self.scene.trainer_gone):
-            self.scene.control_hint, self.scene.trainer_gone = control.hint, control.trainer_gone
-            self.scene.version += 1
-
     def _detach(self) -> None:
         """Leave the screen; the run goes on."""
         self.detached = True
         self.exit(EXIT_OK)
 
-    # Keys -------------------------------------------------------------------------------------------------------------
+    # The list of runs -------------------------------------------------------------------------------------------------
 
-    def situation(self) -> Situation:
-        """What decides whether an action can act now."""
-        return Situation(
-            view=self.view,
-            state=self.scene.state,
-            can_control=self.port.control.can_control,
-            refusal=self.port.control.refusal,
-            session_open=self.port.control.can_control if self.port.thread is None else self.port.thread.alive,
-            pending=frozenset(self._pending),
-        )
+    def _list_of_runs(self) -> RunsScreen:
+        # Not before the first frame of a run.
+        from trainer.run.overview import RunsFolder
+        from tui.screens.runs import RunsScreen
+
+        folder = RunsFolder(self._runs_dir, clock=self._clock)
+        return RunsScreen(folder, clock=self._clock, here=None if self._home is None else self._home.port.run_dir)
+
+    def action_runs(self) -> None:
+        """Show all runs; from a run that was opened there, go back."""
+        if self._shown is self._home:
+            self.push_screen(self._list_of_runs())
+        else:
+            self._back_to_list()
+
+    def open_run(self, run: RunOverview) -> None:
+        """Show a run of the list, to be steered where another process trains it."""
+        home = self._home
+        if home is not None and run.run_dir.path.resolve() == home.port.run_dir.path.resolve():
+            self.pop_screen()
+            return
+        self._shown = Watched(attached_port(run.run_dir) if run.live else recorded_port(run.run_dir))
+        self.push_screen(self._shown.screen)
+
+    def resume_run(self, run: RunOverview) -> str:
+        """Go on with a run of the list.
+
+        Returns:
+            Why that cannot be; empty when it is under way.
+        """
+        if self._home is not None:
+            return f"one process trains one run; from a shell: {run.run_dir.resume_command()}"
+        self.resume = run.run_dir
+        self.exit(EXIT_OK)
+        return ""
+
+    def leave_list(self) -> None:
+        """Back to the dashboard under the list, or to the shell."""
+        if self._home is None:
+            self.exit(EXIT_OK)
+        else:
+            self.pop_screen()
+
+    def _back_to_list(self) -> None:
+        self.watched.port.control.close()
+        self._shown = self._home
+        self.pop_screen()
+
+    def _leave(self) -> None:
+        """Leave the run on the screen; other processes go on as they do."""
+        if self._shown is self._home:
+            self.exit(EXIT_OK)
+        else:
+            self._back_to_list()
+
+    # Keys -------------------------------------------------------------------------------------------------------------
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: every action of the registry, and the themes."""
@@ -226,7 +237,7 @@ class DashboardApp(App[int]):
 
     def action_pause(self) -> None:
         """Pause, or go on."""
-        if self.scene.state is RunState.PAUSED:
+        if self.watched.scene.state is RunState.PAUSED:
             self._send("pause", cmd.Unpause(), "resuming")
         else:
             self._send("pause", cmd.Pause(), "pausing")
@@ -245,11 +256,11 @@ class DashboardApp(App[int]):
 
     def action_learning_rate(self) -> None:
         """Ask for a rate and set it."""
-        if self._refused("learning_rate"):
+        if self.watched.refuses("learning_rate"):
             return
         from tui.screens.dialogs import LearningRateScreen  # not before the first frame
 
-        current = self.view.lr.last or 0.0
+        current = self.watched.view.lr.last or 0.0
         self.push_screen(LearningRateScreen(current), self._set_rate)
 
     def _set_rate(self, rate: float | None) -> None:
@@ -258,97 +269,81 @@ class DashboardApp(App[int]):
 
     def action_log_scale(self) -> None:
         """Switch the loss axis."""
-        self.scene.log_scale = not self.scene.log_scale
-        self._remark(f"loss axis {'logarithmic' if self.scene.log_scale else 'linear'}")
-        self._dashboard.draw_next("loss", "m-loss")
+        run = self.watched
+        run.scene.log_scale = not run.scene.log_scale
+        run.remark(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
+        run.screen.draw_next("loss", "m-loss")
 
     def action_smoothing(self) -> None:
         """Take the next smoothing."""
-        self.scene.smoothing = SMOOTHING[(SMOOTHING.index(self.scene.smoothing) + 1) % len(SMOOTHING)]
-        self._remark(f"smoothing {self.scene.smoothing:g}" if self.scene.smoothing else "no smoothing")
-        self._dashboard.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
+        run = self.watched
+        run.scene.smoothing = SMOOTHING[(SMOOTHING.index(run.scene.smoothing) + 1) % len(SMOOTHING)]
+        run.remark(f"smoothing {run.scene.smoothing:g}" if run.scene.smoothing else "no smoothing")
+        run.screen.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
 
     def action_zoom(self) -> None:
         """Show the focused pane alone, or all again."""
-        if self.screen is self._dashboard:
-            self._dashboard.toggle_zoom()
+        if self.screen is self.watched.screen:
+            self.watched.screen.toggle_zoom()
 
     def action_next_pane(self) -> None:
         """Move the focus on."""
-        self._dashboard.focus_next()
+        self.watched.screen.focus_next()
 
     def action_previous_pane(self) -> None:
         """Move the focus back."""
-        self._dashboard.focus_previous()
+        self.watched.screen.focus_previous()
 
     def action_help(self) -> None:
         """Explain the keys."""
         from tui.screens.dialogs import HelpScreen  # not before the first frame
 
-        now = self.situation()
+        now = self.watched.situation()
         self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
 
     def action_detach(self) -> None:
         """Leave the screen and let the run go on."""
-        if not self._refused("detach"):
+        if self.watched.refuses("detach"):
+            return
+        if self._shown is self._home:
             self._detach()
+        else:
+            self._back_to_list()
 
     def action_leave(self) -> None:
         """Leave a run that has ended; ask about one that trains."""
         from tui.screens.dialogs import QuitScreen  # not before the first frame
 
-        thread = self.port.thread
-        ended = self.scene.state in (RunState.FINISHED, RunState.FAILED)
-        if thread is None and (ended or not self.port.control.can_control):
-            self.exit(EXIT_OK)
+        run, thread = self.watched, self.watched.port.thread
+        ended = run.scene.state in (RunState.FINISHED, RunState.FAILED)
+        if thread is None and (ended or not run.port.control.can_control):
+            self._leave()
         elif thread is not None and ended:
             thread.stop()
-            self._remark("waiting for the export; q again stops it" if self.view.exporting else "leaving")
-        elif "leave" in self._pending:
-            self._remark("stopping already: the state is being saved")
+            run.remark("waiting for the export; q again stops it" if run.view.exporting else "leaving")
+        elif "leave" in run.situation().pending:
+            run.remark("stopping already: the state is being saved")
         else:
             self.push_screen(QuitScreen(attached=thread is None), self._left)
 
     def _left(self, choice: str | None) -> None:
         if choice == "stop":
-            self._deliver("leave", cmd.Stop(), "stopping")
+            self.watched.ask("leave", cmd.Stop(), "stopping")
         elif choice == "detach":
             self.action_detach()
 
     def _send(self, name: str, command: Command, word: str) -> None:
-        if not self._refused(name):
-            self._deliver(name, command, word)
-
-    def _deliver(self, name: str, command: Command, word: str) -> None:
-        try:
-            self.port.control.send(command)
-        except UndeliverableError as error:
-            self._remark(str(error))
-            return
-        self._pending[name] = _Pending(command.command_id, word)
-        self._show_pending()
-
-    def _refused(self, name: str) -> bool:
-        reason = BY_NAME[name].why_not(self.situation())
-        if reason:
-            self._remark(f"{BY_NAME[name].label}: {reason}")
-        return bool(reason)
-
-    def _show_pending(self) -> None:
-        self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
-        self._dashboard.draw_now("header", "compact", "keys")
-
-    def _remark(self, text: str) -> None:
-        self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
-        self._dashboard.query_one("#keys", KeyBar).remark = text
-        self._dashboard.draw_now("keys")
+        if not self.watched.refuses(name):
+            self.watched.ask(name, command, word)
 
     # Failure ----------------------------------------------------------------------------------------------------------
 
     def _handle_exception(self, error: Exception) -> None:
         """An error of the dashboard ends the dashboard, not the run; the traceback goes to log.txt, not over the screen."""
         self.crash = self.crash or error
-        log_traceback(self.port.run_dir, error)
+        followed = self._followed()
+        if followed:
+            log_traceback(followed[0].port.run_dir, error)
         super()._handle_exception(error)
 
     def _fatal_error(self) -> None:

@@ -73,7 +73,7 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless]\n"
-        "       r18-tui attach [RUN] | show RUN | export RUN",
+        "       r18-tui attach [RUN] | show RUN | runs | export RUN",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
@@ -104,6 +104,18 @@ def _attach_parser() -> argparse.ArgumentParser:
         "run", metavar="RUN", nargs="?", help="a run directory, a name, or latest (default: the newest that is trained)"
     )
     parser.add_argument("--read-only", action="store_true", help="watch, and steer nothing")
+    add_runs_dir(parser)
+    return parser
+
+
+def _runs_parser() -> argparse.ArgumentParser:
+    from trainer.arguments import add_runs_dir
+
+    parser = argparse.ArgumentParser(
+        prog="r18-tui runs",
+        description="All runs of a folder: how they stand; open, compare, resume and delete them.",
+    )
+    parser.add_argument("--plain", action="store_true", help="print the list instead")
     add_runs_dir(parser)
     return parser
 
@@ -168,6 +180,16 @@ def _attach(rest: list[str]) -> int:
     return attach(run_dir, read_only=arguments.read_only)
 
 
+def _runs(rest: list[str]) -> int:
+    from tui.run_app import print_runs, show_runs
+    from tui.terminal import is_terminal
+
+    arguments = _runs_parser().parse_args(rest)
+    if arguments.plain or not is_terminal():
+        return print_runs(arguments.runs_dir)
+    return show_runs(arguments.runs_dir)
+
+
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tui.launcher import run_in_own_session
     from tui.terminal import is_terminal
@@ -221,7 +243,9 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
     return train(run, request.remark, link)
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"attach": _attach, "show": _show, "export": _export}
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "attach": _attach, "show": _show, "runs": _runs, "export": _export,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

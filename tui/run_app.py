@@ -8,7 +8,9 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import EXIT_FAILED, EXIT_OK
@@ -16,7 +18,9 @@ from trainer.failures import log_traceback
 from trainer.headless import install_stop_handlers
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
+from trainer.own_process import own_command
 from trainer.run.event_log import LogFollower
+from trainer.run.overview import RunsFolder
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 from trainer.run.text import literal
@@ -24,12 +28,28 @@ from trainer.run.view import RunView
 from tui.background import go_on_without_terminal, way_back
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
+from tui.runs_table import plain_list
 from tui.settings import UiSettings
 from tui.source import LiveSource, Port, attached_port, live_port, recorded_port
 from tui.terminal import PrivateTerminal
 
 _SYNC_S = 5.0
 """Longest wait for the log before it is read: with a full disk it never gets there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """How an application ended.
+
+    Attributes:
+        crash: The exception that ended it, if one did.
+        detached: Whether the run was to go on without it.
+        resume: The run to go on with next, if the user chose one.
+    """
+
+    crash: BaseException | None = None
+    detached: bool = False
+    resume: RunDir | None = None
 
 
 def import_dashboard() -> None:
@@ -58,7 +78,10 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     hang_ups: list[int] = []
     install_stop_handlers(thread.stop, lambda: hang_ups.append(1))
     thread.announce()
-    crash, detached = _run_app(live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone)
+    ending = _run_app(
+        live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
+    )
+    crash, detached = ending.crash, ending.detached
     gc.enable()  # where the dashboard ended before its first frame
     source.close()
     thread.start()  # likewise
@@ -87,20 +110,52 @@ def show_recorded(run_dir: RunDir) -> int:
     return _look_at(run_dir, recorded_port(run_dir))
 
 
+def show_runs(runs_dir: Path) -> int:
+    """Show the list of runs; from there a run can be gone on with, in this terminal."""
+    ending, received = _in_terminal(None, runs_dir)
+    code = _exit_code(ending, received)
+    if ending.resume is not None and not code:
+        command = own_command("tui.cli", "--resume", str(ending.resume.path))
+        os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
+    return code
+
+
 def _look_at(run_dir: RunDir, port: Port) -> int:
     """Put a run of another process, or of nobody, on the screen."""
+    ending, received = _in_terminal(port, run_dir.path.parent)
+    code = _exit_code(ending, received)
+    if not code:
+        _print_summary(run_dir)
+    return code
+
+
+def _in_terminal(port: Port | None, runs_dir: Path) -> tuple[_Ending, list[int]]:
+    """Show what other processes train, and what nobody does.
+
+    Returns:
+        How that ended, and the signals that came.
+    """
     terminal = PrivateTerminal(Path(os.devnull))
     received: list[int] = []
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, lambda number, _: received.append(number))
-    crash, _ = _run_app(port, UiSettings(), terminal, lambda: bool(received))
+    ending = _run_app(port, UiSettings(), terminal, lambda: bool(received), runs_dir)
     terminal.give_back()
-    if crash is not None:
-        sys.stderr.write(f"the dashboard failed: {type(crash).__name__}: {crash}\n")
+    return ending, received
+
+
+def _exit_code(ending: _Ending, received: list[int]) -> int:
+    if ending.crash is not None:
+        sys.stderr.write(f"the dashboard failed: {type(ending.crash).__name__}: {ending.crash}\n")
         return EXIT_FAILED
-    if received:
-        return 128 + received[0]
-    _print_summary(run_dir)
+    return 128 + received[0] if received else EXIT_OK
+
+
+def print_runs(runs_dir: Path) -> int:
+    """Print how all runs of a folder stand."""
+    runs = RunsFolder(runs_dir).refresh()
+    empty = f"{literal(str(runs_dir))}: no runs here yet; start one with: r18-tui digits"
+    sys.stdout.write(f"{plain_list(runs, time.time()) if runs else empty}\n")
     return EXIT_OK
 
 
@@ -111,22 +166,19 @@ def print_report(run_dir: RunDir) -> int:
 
 
 def _run_app(
-    port: Port, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool]
-) -> tuple[BaseException | None, bool]:
-    """Run the application to its end.
-
-    Returns:
-        The exception that ended it, and whether the run was to go on without it.
-    """
+    port: Port | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path
+) -> _Ending:
+    """Run the application to its end."""
     try:
         from tui.app import DashboardApp
 
-        app = DashboardApp(port, ui, input_fd=terminal.input_fd, hung_up=hung_up)
+        app = DashboardApp(port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up)
         app.run(mouse=ui.mouse)
     except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run goes on
-        log_traceback(port.run_dir, error)
-        return error, False
-    return app.crash, app.detached
+        if port is not None:
+            log_traceback(port.run_dir, error)
+        return _Ending(crash=error)
+    return _Ending(crash=app.crash, detached=app.detached, resume=app.resume)
 
 
 def _prepare_for_workers() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
 from trainer.run.event_log import EventLog, LogFollower
-from trainer.run.store import RunDir, is_live, read_holder
+from trainer.run.store import RunDir, is_live, read_holder, trainer_gone
 
 
 class EventSource(Protocol):
@@ -76,6 +75,8 @@ def recorded_port(run_dir: RunDir) -> Port:
     else:
         elsewhere = f"to steer it: {run_dir.attach_command()}"
     refusal = f"only looked at here; {elsewhere}"
-    # Elsewhere the lock may not reach this machine; then only a long silence says that the trainer has gone.
-    gone = not live and holder.get("host") == socket.gethostname()
-    return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(refusal, trainer_gone=gone))
+    return Port(
+        run_dir=run_dir,
+        source=LogFollower(run_dir.events),
+        control=NoControl(refusal, trainer_gone=trainer_gone(run_dir)),
+    )

@@ -50,6 +50,9 @@ class Recorder:
     def refresh(self) -> None:
         """Nothing changes."""
 
+    def close(self) -> None:
+        """Nothing to close."""
+
 
 def opened() -> ev.Opened:
     """A run called `demo`."""

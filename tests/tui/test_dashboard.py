@@ -58,7 +58,7 @@ async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(
 async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int) -> None:
     async with dashboard(training_run()) as (app, _):
         for pane in app.query(CurvePane):
-            assert len(pane.rows_for(app.scene, 60, height)) <= max(height, 2)
+            assert len(pane.rows_for(app.watched.scene, 60, height)) <= max(height, 2)
 
 
 async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None:
@@ -207,7 +207,7 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
         exit_code = 0
 
     async with dashboard(training_run(), control) as (app, pilot):
-        object.__setattr__(app.port, "thread", Thread())
+        object.__setattr__(app.watched.port, "thread", Thread())
         for key in ("q", "ctrl+c", "ctrl+q"):
             await pilot.press(key)
             assert isinstance(app.screen, QuitScreen)
@@ -286,9 +286,9 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
 async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("y")
-        assert app.scene.log_scale
+        assert app.watched.scene.log_scale
         await pilot.press("s", "s")
-        assert app.scene.smoothing == 0.0
+        assert app.watched.scene.smoothing == 0.0
         await pilot.press("tab", "tab", "enter")
         await pilot.pause(0.3)
         assert "Loss" not in screen_text(app)

@@ -60,7 +60,7 @@ async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
 
         def drawn(at: float, *, computing: bool = True) -> list[str]:
             painted.clear()
-            app.scene.version += 1
+            app.watched.scene.version += 1
             screen.draw(at, 0.4, computing=computing)
             return list(painted)
 

@@ -122,6 +122,9 @@ class ControlPort(Protocol):
     def refresh(self) -> None:
         """Look again whether anyone takes commands. Cheap enough for once a second."""
 
+    def close(self) -> None:
+        """Keep no connection any longer."""
+
 
 class CommandQueue:
     """The port of a trainer in the same process. `send` may be called from any thread and from signal handlers."""
@@ -141,6 +144,9 @@ class CommandQueue:
 
     def refresh(self) -> None:
         """Nothing to do: the trainer lives in this process."""
+
+    def close(self) -> None:
+        """Nothing to do, likewise."""
 
     @property
     def waiting(self) -> int:
@@ -174,3 +180,6 @@ class NoControl:
 
     def refresh(self) -> None:
         """Nothing to do: this does not change."""
+
+    def close(self) -> None:
+        """Nothing to do: there is no connection."""

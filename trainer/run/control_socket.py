@@ -25,7 +25,7 @@ import orjson
 
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.commands import Command, UndeliverableError
-from trainer.run.store import RunDir, boot_id, is_live, read_holder
+from trainer.run.store import RunDir, boot_id, is_live, read_holder, trainer_gone
 
 MOST_CLIENTS = 32
 """Connections at a time."""
@@ -223,8 +223,7 @@ class SocketControl:
         if self._connection is not None and self._still_connected():
             return
         live, holder = is_live(self._run_dir), read_holder(self._run_dir) or {}
-        # Elsewhere the lock may not reach this machine; then only a long silence says that the trainer has gone.
-        self.trainer_gone = not live and holder.get("host") == socket.gethostname()
+        self.trainer_gone = trainer_gone(self._run_dir)
         if not live:
             self.refusal = f"nobody trains this run; to go on: {self._run_dir.resume_command()}"
             return

@@ -160,7 +160,8 @@ def list_runs(runs_dir: Path) -> list[RunDir]:
     """All runs of a folder that may be read, the one with the newest event first."""
     if not runs_dir.is_dir():
         return []
-    dated = [(time_, path) for path in runs_dir.iterdir() if (time_ := _log_time(RunDir(path))) is not None]
+    paths = (path for path in runs_dir.iterdir() if not path.name.startswith("."))
+    dated = [(time_, path) for path in paths if (time_ := _log_time(RunDir(path))) is not None]
     return [RunDir(path) for _, path in sorted(dated, reverse=True)]
 
 
@@ -266,6 +267,15 @@ def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
     except (OSError, orjson.JSONDecodeError):
         return None
     return holder if isinstance(holder, dict) else None
+
+
+def trainer_gone(run_dir: RunDir) -> bool:
+    """Whether it is certain that nobody holds a run.
+
+    Of a run that another machine trains the lock may not reach this one; then only a long silence says that its trainer has gone.
+    """
+    holder = read_holder(run_dir) or {}
+    return not is_live(run_dir) and holder.get("host") == socket.gethostname()
 
 
 def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:

@@ -50,6 +50,38 @@ class QuitScreen(ModalScreen[str]):
         self.dismiss(choice or self._choices[0][0])
 
 
+class DeleteScreen(ModalScreen[bool]):
+    """Asks whether a run shall be deleted. Returns the answer; enter alone is no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "choose(True)", "delete"),
+        Binding("n,q,escape,enter,ctrl+c,ctrl+q", "choose(False)", "cancel"),
+    ]
+
+    def __init__(self, path: str, size: str) -> None:
+        """Ask.
+
+        Args:
+            path: Of the run.
+            size: Of all that would be deleted.
+        """
+        super().__init__()
+        self._path = path
+        self._disk = size
+
+    def compose(self) -> ComposeResult:
+        """The question."""
+        with Vertical(classes="dialog"):
+            yield Static("Delete this run for good?", classes="dialog-title")
+            yield Static(Text(f"{fmt.literal(self._path)}\n{self._disk}, with checkpoints, exports and its log"))
+            yield Static(Text.assemble(("y  ", "bold"), "  delete"), classes="choice")
+            yield Static(Text.assemble(("esc", "bold"), "  cancel"), classes="choice")
+
+    def action_choose(self, choice: bool) -> None:
+        """Close with an answer."""
+        self.dismiss(choice)
+
+
 class LearningRateScreen(ModalScreen[float | None]):
     """Asks for the rate of the next step. Returns it, or None."""
 

@@ -1,0 +1,36 @@
+"""Deleting a run: never one that a process holds, and never anything outside its directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from trainer.errors import RunError
+from trainer.run.store import RunDir, RunLock
+
+
+def delete_run(run_dir: RunDir) -> None:
+    """Delete a run with its checkpoints, for good.
+
+    The directory is first renamed, so that no half-deleted run is ever taken for a whole one. Links in it are removed and
+    not followed.
+
+    Args:
+        run_dir: The run.
+
+    Raises:
+        RunError: When a process holds it, when it is only a link to a run, or when it cannot be deleted.
+    """
+    path = run_dir.path
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link to a run; delete the run where it lies: {path.resolve()}")
+    lock = RunLock.take(run_dir)
+    doomed = path.with_name(f".{path.name}.deleted-{os.getpid()}")
+    try:
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        rest = doomed if doomed.exists() else path
+        raise RunError(f"{rest}: cannot be deleted: {error.strerror or error}; delete it by hand") from error
+    finally:
+        lock.release()

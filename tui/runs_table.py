@@ -1,0 +1,90 @@
+"""A line of the list of runs, for the screen and for print. Pure."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from rich.text import Text
+
+from trainer.run.overview import RunOverview
+from trainer.run.status import RunState
+from tui import format as fmt
+
+HEADINGS = {
+    "mark": "", "name": "run", "status": "state", "epochs": "epoch", "best": "best %", "last": "last %", "age": "last event",
+    "size": "size",
+}  # fmt: skip
+"""Of each column."""
+
+WIDTHS = {
+    "wide": {"mark": 1, "name": 34, "status": 16, "epochs": 9, "best": 6, "last": 6, "age": 10, "size": 8},
+    "medium": {"mark": 1, "name": 14, "status": 11, "epochs": 7, "best": 6, "last": 6, "age": 10, "size": 7},
+    "small": {"mark": 1, "name": 14, "status": 10, "best": 6},
+    "tiny": {"name": 14, "status": 10},
+}
+"""The columns of each layout; a cell of padding stands on either side."""
+
+_STYLES = {RunState.FAILED: "bad", RunState.LOST: "bad", RunState.FINISHED: "dim"}
+
+
+def texts(run: RunOverview, now: float) -> dict[str, str]:
+    """The texts of a run, by column; all but the mark.
+
+    Args:
+        run: To describe.
+        now: Unix seconds.
+    """
+    return {
+        "name": fmt.literal(run.run_dir.name),
+        "status": run.status,
+        "epochs": f"{run.epoch}/{run.epochs}" if run.epochs else "",
+        "best": fmt.percent(run.best, 2) if run.best is not None else "",
+        "last": fmt.percent(run.last, 2) if run.last is not None else "",
+        "age": fmt.age(now - run.last_time) if run.last_time else "",
+        "size": size(run),
+    }
+
+
+def cells(
+    run: RunOverview, now: float, palette: dict[str, Style], *, mark: tuple[str, str], here: bool
+) -> dict[str, Text]:
+    """The cells of a run, by column.
+
+    Args:
+        run: To describe.
+        now: Unix seconds.
+        palette: Styles by the words that rows use.
+        mark: Its number in the comparison, or empty, and the colour of its curves.
+        here: Whether this process trains it.
+    """
+    state = _STYLES.get(run.state, "good" if run.trained else "text")
+    # The colours alone: the background of the row under the cursor is the table's.
+    styles = {"name": Style(bold=here), "status": Style(color=palette[state].color)}
+    found = {
+        column: Text(text, style=styles[column]) if column in styles else Text(text, justify="right")
+        for column, text in texts(run, now).items()
+    }
+    return found | {"mark": Text(mark[0], style=Style(color=palette[mark[1]].color, bold=True))}
+
+
+def heading(column: str) -> Text:
+    """The heading of a column, aligned as its cells."""
+    return Text(HEADINGS[column], justify="left" if column in ("mark", "name", "status") else "right")
+
+
+def plain_list(runs: list[RunOverview], now: float) -> str:
+    """The list as text with aligned columns."""
+    columns = [column for column in HEADINGS if column != "mark"]
+    lines = [HEADINGS, *(texts(run, now) for run in runs)]
+    rows = [[line[column] for column in columns] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def size(run: RunOverview) -> str:
+    """What a run takes on the disk: `358 MB`."""
+    size_bytes = run.size_bytes
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 9.95e6 else f"{size_bytes / 1e6:,.0f} MB"

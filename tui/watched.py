@@ -1,0 +1,151 @@
+"""A run on the screen: its events folded, what was asked for and not answered yet, and the dashboard that shows it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from trainer.run.commands import Command, UndeliverableError
+from trainer.run.events import decode
+from trainer.run.status import RunState
+from trainer.run.view import RunView
+from tui.actions import BY_NAME, Situation
+from tui.glyphs import choose_glyphs
+from tui.scene import Scene
+from tui.screens.dashboard import DashboardScreen
+from tui.source import Port
+from tui.widgets.key_bar import KeyBar
+
+_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
+_REMARK_S = 4.0
+
+
+@dataclass(frozen=True)
+class _Pending:
+    command_id: str
+    word: str
+
+
+class Watched:
+    """One run and its dashboard. Everything happens on the application's thread.
+
+    Attributes:
+        port: The run's process.
+        view: The fold of its events.
+        scene: What its panes are drawn from.
+        screen: Its dashboard.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.view = RunView()
+        self.scene = Scene(view=self.view, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command())
+        self.screen = DashboardScreen(self.scene, self.situation)
+        self._pending: dict[str, _Pending] = {}
+        self._last_state = RunState.LOADING
+        self._remark_until = 0.0
+        self.follow_trainer()
+
+    def situation(self) -> Situation:
+        """What decides whether an action can act now."""
+        control, thread = self.port.control, self.port.thread
+        return Situation(
+            view=self.view,
+            state=self.scene.state,
+            can_control=control.can_control,
+            refusal=control.refusal,
+            session_open=control.can_control if thread is None else thread.alive,
+            pending=frozenset(self._pending),
+        )
+
+    # Following --------------------------------------------------------------------------------------------------------
+
+    def read(self, now: float) -> bool:
+        """Fold in what is new, and show at once what a new state changes.
+
+        Args:
+            now: Unix seconds.
+
+        Returns:
+            Whether the run has just ended, well or not, while it was watched.
+        """
+        for line in self.port.source.read():
+            record = decode(line)
+            if record is not None:
+                self.view.apply(record)
+                self.scene.version += 1
+        self._take_answers()
+        self.scene.now = now
+        if self._remark_until and time.monotonic() > self._remark_until:
+            self.remark("")
+        before, state = self._last_state, self.scene.state
+        if state is not before:
+            self._enter(state)
+        ended = (RunState.FINISHED, RunState.FAILED)
+        return state in ended and before not in (*ended, RunState.LOADING)
+
+    def draw(self, interval_s: float) -> None:
+        """Draw the panes that are due."""
+        self.screen.draw(time.monotonic(), interval_s, computing=self.scene.state not in _AT_REST)
+
+    def follow_trainer(self) -> None:
+        """Take over what is known of a trainer in another process."""
+        control = self.port.control
+        control.refresh()
+        if (control.hint, control.trainer_gone) != (self.scene.control_hint, self.scene.trainer_gone):
+            self.scene.control_hint, self.scene.trainer_gone = control.hint, control.trainer_gone
+            self.scene.version += 1
+
+    def _enter(self, state: RunState) -> None:
+        self._last_state = state
+        if state in (RunState.FAILED, RunState.LOST):
+            # What was asked for and not answered by now never will be, except the end itself.
+            self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
+            self._show_pending()
+        self.screen.show_failure(self.view.failure is not None)
+        self.screen.draw_now("header", "compact", "keys", "failure", "too-small")
+        self.screen.draw_next()  # what led to the new state is not to wait for a rest
+
+    # Asking -----------------------------------------------------------------------------------------------------------
+
+    def refuses(self, name: str) -> bool:
+        """Whether an action cannot act now; the reason is then shown."""
+        reason = BY_NAME[name].why_not(self.situation())
+        if reason:
+            self.remark(f"{BY_NAME[name].label}: {reason}")
+        return bool(reason)
+
+    def ask(self, name: str, command: Command, word: str) -> None:
+        """Send a command.
+
+        Args:
+            name: Of the action.
+            command: To send.
+            word: Shown until the answer.
+        """
+        try:
+            self.port.control.send(command)
+        except UndeliverableError as error:
+            self.remark(str(error))
+            return
+        self._pending[name] = _Pending(command.command_id, word)
+        self._show_pending()
+
+    def remark(self, text: str) -> None:
+        """Say something in place of the keys, for a few seconds."""
+        self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
+        self.screen.query_one("#keys", KeyBar).remark = text
+        self.screen.draw_now("keys")
+
+    def _take_answers(self) -> None:
+        answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
+        for name in answered:
+            ack = self.view.acknowledged[self._pending.pop(name).command_id]
+            if not ack.ok:
+                self.remark(f"{ack.command}: {ack.message}")
+        if answered:
+            self._show_pending()
+
+    def _show_pending(self) -> None:
+        self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
+        self.screen.draw_now("header", "compact", "keys")

@@ -1,0 +1,117 @@
+"""Held-out curves of several runs in one plot."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer.run.overview import Point, RunOverview
+from trainer.run.series import Series
+from tui import format as fmt
+from tui.canvas import Canvas, Row
+from tui.scene import Scene
+from tui.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from tui.decimate import Pyramid
+    from tui.plot import Area, Frame
+
+COLOURS = ("train", "test", "good", "accent", "warn", "text")
+"""Of the runs that are compared: in this plot a colour stands for a run."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run in the plot.
+
+    Attributes:
+        label: One character, drawn at the end of its curve and in the list.
+        style: Its colour.
+    """
+
+    label: str
+    style: str
+    run: RunOverview
+
+
+class ComparisonPane(Pane, can_focus=False):
+    """Held-out accuracy or loss by epoch.
+
+    Attributes:
+        compared: What is drawn.
+    """
+
+    def __init__(self, measure: str, *, id: str) -> None:  # noqa: A002 - Textual's name
+        """An empty plot.
+
+        Args:
+            measure: `accuracy` or `loss`.
+            id: Of the widget.
+        """
+        super().__init__(id=id)
+        self.measure = measure
+        self.compared: tuple[Compared, ...] = ()
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The whole pane."""
+        title = f"Held-out {self.measure} by epoch"
+        drawn = [(one, points) for one in self.compared if (points := self._points(one.run))]
+        if not drawn:
+            body: list[Row] = [[], [("  no evaluation yet", "dim")]] if self.compared else []
+            return self.frame(scene.glyphs, title, [], body, width, height)
+        canvas = Canvas(max(width - 4, 1), max(height - 2, 1), braille=scene.glyphs.braille)
+        _draw(canvas, scene, drawn, percent=self.measure == "accuracy")
+        right = [run for one, points in drawn for run in self._figure(one, points)]
+        return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=self._legend())
+
+    def _points(self, run: RunOverview) -> tuple[Point, ...]:
+        points = run.accuracies if self.measure == "accuracy" else run.losses
+        return tuple((epoch, value) for epoch, value in points if math.isfinite(value))
+
+    def _figure(self, one: Compared, points: tuple[Point, ...]) -> Row:
+        value = fmt.percent(points[-1][1]) if self.measure == "accuracy" else fmt.number(points[-1][1])
+        return [(f"{one.label} ", "dim"), (f"{value} ", one.style)]
+
+    def _legend(self) -> str:
+        return "  ".join(f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in self.compared)
+
+
+def _draw(canvas: Canvas, scene: Scene, drawn: list[tuple[Compared, tuple[Point, ...]]], *, percent: bool) -> None:
+    from tui.plot import GUTTER, Area, draw_axes, draw_line, draw_point
+
+    area = Area(x=GUTTER, width=max(canvas.width - GUTTER, 1), height=max(canvas.height - 2, 1))
+    frame = _frame([points for _, points in drawn], max(one.run.epochs for one, _ in drawn), percent=percent)
+    draw_axes(canvas, area, frame, scene.glyphs, x_labels=_labels(frame, area), percent=percent)
+    for one, points in drawn:
+        draw_line(canvas, area, frame, _pyramid(points), one.style, thin=True)
+    for one, points in drawn:
+        draw_point(canvas, area, frame, *points[-1], one.label, one.style)
+
+
+def _frame(curves: list[tuple[Point, ...]], epochs: int, *, percent: bool) -> Frame:
+    from tui.plot import Frame, nice_range
+
+    values = [value for points in curves for _, value in points]
+    last = max(points[-1][0] for points in curves)
+    low, high = nice_range(min(values), max(values))
+    # A curve of one point has a place in the plot, too.
+    return Frame(
+        left=0.0, right=max(float(epochs), last, 1.0), low=max(low, 0.0), high=min(high, 1.0) if percent else high
+    )
+
+
+def _labels(frame: Frame, area: Area) -> list[tuple[float, str]]:
+    from tui.plot import nice_step
+
+    step = max(nice_step(frame.right / max(area.width // 8, 1)), 1.0)
+    return [(number * step, f"{number * step:g}") for number in range(int(frame.right / step) + 1)]
+
+
+def _pyramid(points: tuple[Point, ...]) -> Pyramid:
+    from tui.decimate import Pyramid
+
+    series, pyramid = Series(), Pyramid()
+    series.extend([epoch for epoch, _ in points], [value for _, value in points])
+    pyramid.follow(series)
+    return pyramid
