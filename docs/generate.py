@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from trainer.config import RESUME_OVERRIDES, Config
-from tui.actions import ACTIONS
+from tui.actions import ACTIONS, LIST_ACTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- keys: generated from tui/actions.py by docs/generate.py -->", "<!-- end of keys -->"
@@ -50,12 +50,17 @@ def configuration() -> str:
 
 
 def keys_table() -> str:
-    """The README's table of keys."""
+    """The README's tables of keys."""
     lines = ["| key | what it does |", "|---|---|"]
-    for action in ACTIONS:
-        keys = ", ".join(f"`{key}`" for key in action.keys.replace("question_mark", "?").split(","))
-        lines.append(f"| {keys} | {action.help} |")
+    lines += [_key_row(action.keys, action.help) for action in ACTIONS]
+    lines += ["", "In the list of runs:", "", "| key | what it does |", "|---|---|"]
+    lines += [_key_row(action.keys, action.help) for action in LIST_ACTIONS]
     return "\n".join(lines)
+
+
+def _key_row(keys: str, text: str) -> str:
+    shown = ", ".join(f"`{key}`" for key in keys.replace("question_mark", "?").split(","))
+    return f"| {shown} | {text} |"
 
 
 def readme() -> str:

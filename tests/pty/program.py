@@ -25,19 +25,24 @@ def start(
     runs_dir: Path, *arguments: str, config: str = "digits", prefix: str = "", columns: int = 120, rows: int = 40
 ) -> PseudoTerminal:
     """The program as an interactive shell starts it, so that job control and foreground groups are real."""
-    command = " ".join([prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments])
-    return PseudoTerminal(
-        ["bash", "--norc", "--noprofile", "-ic", f"{command}; echo EXIT=$?"], columns=columns, rows=rows,
-        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(runs_dir.parent),
-    )  # fmt: skip
+    typed = [prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments]
+    return _in_shell(typed, runs_dir.parent, columns, rows)
 
 
 def attach(run: RunDir, *arguments: str, columns: int = 120, rows: int = 40) -> PseudoTerminal:
     """Another terminal in which the run is attached to."""
-    command = " ".join([*PROGRAM, "attach", str(run.path), *arguments])
+    return _in_shell([*PROGRAM, "attach", str(run.path), *arguments], run.path.parent, columns, rows)
+
+
+def list_runs(runs_dir: Path, *, columns: int = 120, rows: int = 40) -> PseudoTerminal:
+    """A terminal with the list of runs."""
+    return _in_shell([*PROGRAM, "runs", "--runs-dir", str(runs_dir)], runs_dir.parent, columns, rows)
+
+
+def _in_shell(typed: list[str], folder: Path, columns: int, rows: int) -> PseudoTerminal:
     return PseudoTerminal(
-        ["bash", "--norc", "--noprofile", "-ic", f"{command}; echo EXIT=$?"], columns=columns, rows=rows,
-        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(run.path.parent),
+        ["bash", "--norc", "--noprofile", "-ic", f"{' '.join(typed)}; echo EXIT=$?"], columns=columns, rows=rows,
+        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(folder),
     )  # fmt: skip
 
 

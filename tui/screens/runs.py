@@ -83,7 +83,7 @@ class RunsScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Title, table, plots, keys."""
-        yield Static(Text(f" Runs in {fmt.literal(str(self._folder.path))}"), id="runs-title")
+        yield Static(self._titled("reading"), id="runs-title")
         yield DataTable(id="runs-table", cursor_type="row", zebra_stripes=False)
         with Horizontal(id="runs-plots"):
             yield ComparisonPane("loss", id="runs-loss")
@@ -130,7 +130,7 @@ class RunsScreen(ModalScreen[None]):
         self._runs = {str(run.run_dir.path): run for run in runs}
         self._marked = [key for key in self._marked if key in self._runs]
         trained = sum(run.trained for run in runs)
-        self._title(f"{len(runs)} runs, {trained} in training" if runs else "none yet; start one with: r18-tui digits")
+        self._title(f"{len(runs)}, {trained} in training" if runs else "none yet; start one with: r18-tui digits")
         now = self._clock()
         palette = self._owner.palette
         wanted = {
@@ -173,7 +173,11 @@ class RunsScreen(ModalScreen[None]):
             pane.paint(self._scene)
 
     def _title(self, text: str) -> None:
-        self.query_one("#runs-title", Static).update(Text(f" Runs in {fmt.literal(f'{self._folder.path}  ·  {text}')}"))
+        self.query_one("#runs-title", Static).update(self._titled(text))
+
+    def _titled(self, text: str) -> Text:
+        # The folder comes last, since it may be longer than the line.
+        return Text(f" Runs  ·  {fmt.literal(f'{text}  ·  {self._folder.path}')}", no_wrap=True)
 
     def _say(self, text: Text) -> None:
         self.query_one("#runs-keys", Static).update(text)

@@ -33,8 +33,9 @@ class KeyBar(Pane, can_focus=False):
             return [[(" " + fmt.fit(fmt.literal(self.remark), width - 2), "warn")]]
         now = self.situation()
         row: Row = [(" ", "text")]
-        *actions, last = (action for action in ACTIONS if action.in_bar)
-        left = width - 1 - _size(last.key, last.label)
+        *actions, asking, leaving = (action for action in ACTIONS if action.in_bar)
+        always = (asking, leaving)
+        left = width - 1 - sum(_size(action.key, action.label) for action in always)
         short = sum(_size(action.key, action.label) for action in actions) > left
         for action in actions:
             label = action.short if short and action.short else action.label
@@ -45,7 +46,7 @@ class KeyBar(Pane, can_focus=False):
                 left += _size(action.key, label)
                 continue
             row += _entry(action.key, label, dimmed=bool(action.why_not(now)))
-        return [row + _entry(last.key, last.label)]
+        return [row + [run for action in always for run in _entry(action.key, action.label)]]
 
 
 def _entry(key: str, label: str, *, dimmed: bool = False) -> Row:
