@@ -32,7 +32,10 @@ def main() -> int:
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[10_000, 200_000, 1_000_000], help="lengths of the logs"
     )
-    for steps in parser.parse_args().steps:
+    lengths = parser.parse_args().steps
+    if any(steps % 100 or steps <= 0 for steps in lengths):
+        parser.error("a log holds whole hundreds of steps")
+    for steps in lengths:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "history" / "events.jsonl"
             log.parent.mkdir()

@@ -11,7 +11,9 @@ is one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,8 +97,8 @@ def kill_and_resume(
     """
     moments = random.Random(seed)  # noqa: S311 - no secret
     reference = RunDir(folder / "reference")
-    _process([*run, "--name", reference.name, "--runs-dir", str(folder)]).wait(_END_S)
     found = Findings()
+    _to_the_end([*run, "--name", reference.name, "--runs-dir", str(folder)], found)
     while sum(found.kills.values()) < kills:
         killed = RunDir(folder / f"killed-{found.runs}")
         arguments = [*run, "--name", killed.name, "--runs-dir", str(folder)]
@@ -105,8 +107,10 @@ def kill_and_resume(
                 break
             if killed.events.exists():
                 arguments = ["--resume", str(killed.path)]
+            elif killed.path.exists():
+                shutil.rmtree(killed.path)  # no run yet; its name is to be free for the next attempt
         if not _ended(killed):
-            _process(arguments).wait(_END_S)
+            _to_the_end(arguments, found)
         _compare(reference, killed, found)
         found.runs += 1
     return found
@@ -118,22 +122,42 @@ def _process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     )
 
 
+def _to_the_end(arguments: Sequence[str], found: Findings) -> None:
+    process = _process(arguments)
+    try:
+        code = process.wait(_END_S)
+    finally:
+        process.kill()
+    if code:
+        found.broken.append(f"{' '.join(arguments)} ended with {code}")
+
+
+def _half_written(run: RunDir) -> set[tuple[int, int]]:
+    """The checkpoints that lie under a temporary name, by file and time: one that an earlier kill left is not written now."""
+    files = set()
+    for path in run.checkpoints.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            files.add((status.st_ino, status.st_mtime_ns))
+    return files
+
+
 def _kill_once(arguments: Sequence[str], run: RunDir, life_s: float, half_written: bool, found: Findings) -> bool:
     """Start, and kill after `life_s` or when a checkpoint is half written; whether there was a process left to kill."""
-    before = len(LogFollower(run.events).read())
+    before, left = len(LogFollower(run.events).read()), _half_written(run)
     process = _process(arguments)
     until = time.monotonic() + life_s
     while time.monotonic() < until and process.poll() is None:
-        if half_written and any(run.checkpoints.glob(".*.tmp")):
+        if half_written and _half_written(run) - left:
             break
         time.sleep(0.002)
     if process.poll() is not None:
         if process.returncode != 0:
             found.broken.append(f"{run.name}: {' '.join(arguments)} ended with {process.returncode}")
         return False
-    half = any(run.checkpoints.glob(".*.tmp"))
     process.kill()
     process.wait()
+    half = bool(_half_written(run) - left)
     found.kills[_inspect(run, before, found) + (", checkpoint half written" if half else "")] += 1
     return True
 
@@ -161,6 +185,8 @@ def _inspect(run: RunDir, before: int, found: Findings) -> str:
     if saved and (latest is None or latest.name < file_name(saved[-1])):
         found.broken.append(f"{run.name}: latest points to {latest}, step {saved[-1]} was reported as saved")
     found.lost_steps.append(max(view.step - newest, 0))
+    if len(records) <= before:
+        return "before it wrote anything"
     return view.state.value + (" after a resume" if resumed else "")
 
 

@@ -37,7 +37,9 @@ def main() -> int:
         _rate(terminal, follower, 10.0, read=True)
         ratios, comebacks = [], []
         for _ in range(arguments.blocks):
-            rates = [_rate(terminal, follower, arguments.seconds, read=read) for read in (True, False, False)]
+            rates = [_rate(terminal, follower, arguments.seconds, read=True)]
+            terminal.pump(1.0)  # draws what that slice read, which would be timed with the screen's return
+            rates += [_rate(terminal, follower, arguments.seconds, read=False) for _ in range(2)]
             comebacks.append(_seconds_to_come_back(terminal, log))
             rates.append(_rate(terminal, follower, arguments.seconds, read=True))
             ratios.append((rates[1] + rates[2]) / (rates[0] + rates[3]))

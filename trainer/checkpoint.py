@@ -209,10 +209,13 @@ class CheckpointFolder:
         return None, problems
 
     def set_aside(self, steps: Iterable[int]) -> None:
-        """Rename damaged checkpoints, so that rotation does not take them for the newest good ones."""
+        """Rename damaged checkpoints, so that rotation does not take them for the newest good ones, nor `latest` points there."""
         for step in steps:
             path = self.at(step)
             path.replace(path.with_suffix(".damaged"))
+        left = self.steps()
+        if left and self.pointer("latest") is None:
+            write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
 
     def _pinned(self) -> set[str]:
         try:

@@ -95,7 +95,8 @@ class CheckpointWriter:
         step, path = job.checkpoint.step, self._folder.at(job.checkpoint.step)
         try:
             self._check_space(job.checkpoint)
-            # The log must not end before a checkpoint that it will be continued from.
+            # The log should not end before a checkpoint that it will be continued from. One that cannot be written for so long
+            # says so itself, and must not keep the weights from being saved.
             self._log.sync(timeout=5.0)
             digest = write_checkpoint(path, job.checkpoint)
             self._folder.publish(step, best=job.best, pinned=job.pinned)

@@ -108,16 +108,15 @@ class TrainingThread:
             self._hold_failed()
         finally:
             self._ended.set()
-            if self._control is not None:
-                self._control.close()
-            self.run.close()
+            try:
+                if self._control is not None:
+                    self._control.close()
+            finally:
+                self.run.close()
 
     def _fail(self, error: BaseException) -> int:
         log_traceback(self.run.run_dir, error)
-        try:
-            checkpoint = (self.run.run_dir.checkpoints / "latest").read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            checkpoint = ""
+        checkpoint = self._last_checkpoint()
         code = exit_code_of(error)
         self.run.log.publish(
             Failed(
@@ -126,6 +125,15 @@ class TrainingThread:
             )
         )  # fmt: skip
         return code
+
+    def _last_checkpoint(self) -> str:
+        """The name of the file that `latest` points to; empty when there is none."""
+        folder = self.run.run_dir.checkpoints
+        try:
+            name = (folder / "latest").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return name if (folder / name).is_file() else ""
 
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.

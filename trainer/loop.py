@@ -105,7 +105,7 @@ class Trainer:
         while not self.state.finished:
             self._train_epoch()
             self._end_epoch()
-        if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits:
+        if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits and not self._tested:
             self.evaluate("test", trigger="end")
 
     def evaluate(self, split: str, *, trigger: str) -> bool:
@@ -156,6 +156,12 @@ class Trainer:
         if len(self.metrics):
             self.metrics.start_copy(self._close_window())
             self._collect(wait=True)
+
+    @property
+    def _tested(self) -> bool:
+        """Whether the newest evaluation is that of the test images at this step: the end was reached before a resume."""
+        last = self.state.last_evaluation
+        return last is not None and (last["split"], last["step"]) == ("test", self.state.step)
 
     def _train_epoch(self) -> None:
         self.train_step.prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,11 +101,16 @@ def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> O
         raise RunError(f"{run_dir.path}: cannot be written: {error}") from error
 
 
+_UNFINISHED = re.compile(r"\.(step-\d+\.safetensors|model\.onnx|.+\.\d+)\.tmp")
+"""Temporary names of checkpoints, exports and `write_atomically`."""
+
+
 def _remove_unfinished(run_dir: RunDir) -> None:
     """Remove what a killed trainer left half written under temporary names; a checkpoint has the size of the model."""
-    for folder in (run_dir.path, run_dir.checkpoints):
+    for folder in (run_dir.path, run_dir.checkpoints, run_dir.export, *run_dir.evaluation.glob("*")):
         for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            if _UNFINISHED.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _open(run_dir: RunDir, runs_dir: Path, settings: PlainConfig, lock: RunLock, *, resume: bool) -> OpenRun:

@@ -18,7 +18,9 @@ from trainer.versions import software_versions
 def set_deterministic(wanted: bool) -> None:
     """Let torch take deterministic operations only, or any; one that has no deterministic form then raises with its name.
 
-    Source: torch's notes on reproducibility. Must be called before the first operation on a GPU.
+    It holds for the rest of the process. Must be called before the first operation on a GPU.
+
+    Source: torch's notes on reproducibility.
     """
     if wanted:
         # Read when cuBLAS starts; without it its results depend on which stream found which workspace.
@@ -29,11 +31,8 @@ def set_deterministic(wanted: bool) -> None:
 
 def surroundings(device: torch.device) -> dict[str, Any]:
     """What the last bits of a result depend on, beside the program and its configuration."""
-    return {
-        "torch": software_versions()["torch"],
-        "device": describe_device(device)["name"],
-        "threads": torch.get_num_threads(),
-    }
+    facts = {"torch": software_versions()["torch"], "device": describe_device(device)["name"]}
+    return facts | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
 def take_over(recorded: dict[str, Any], device: torch.device) -> list[str]:
@@ -46,7 +45,7 @@ def take_over(recorded: dict[str, Any], device: torch.device) -> list[str]:
     Returns:
         Warnings for the user.
     """
-    if device.type == "cpu" and recorded:
+    if device.type == "cpu" and "threads" in recorded:
         torch.set_num_threads(int(recorded["threads"]))
     now = surroundings(device)
     changed = [

@@ -154,6 +154,7 @@ class TrainingSession:
     def measured(self, split: str, evaluation: Evaluation) -> None:
         """Keep the tables of the newest evaluation beside the run, on another thread."""
         self._evaluating = None
+        self._saved_step = -1  # a checkpoint of this step, if there is one, does not know of this evaluation
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
             classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split

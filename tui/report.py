@@ -30,14 +30,15 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         lines.append(f"  best {best.split} accuracy {best.accuracy:.2%} (step {best.step:,})")
     if last and last.split == "test" and best:
         lines.append("  best was chosen on the test images that it is measured on: there is no val split")
-    if view.checkpoints:
-        lines.append(f"  checkpoint   {run_dir.path / view.checkpoints[-1].path}")
+    saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)
+    if saved:
+        lines.append(f"  checkpoint   {saved}")
     if view.exported:
         lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
     lines.append(f"  run          {run_dir.path}")
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
-    elif view.failure is None and view.started and view.step < view.total_steps:
+    elif view.failure is None and view.started and _stands_at(view) < view.total_steps:
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:
         lines += [f"  {fmt.literal(line)}" for line in view.failure.error.splitlines()]
@@ -81,8 +82,13 @@ def _epoch_line(view: RunView, event: EpochEnded) -> str:
     return f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {event.train_accuracy:.2%}   {measured}"
 
 
+def _stands_at(view: RunView) -> int:
+    """Not always the newest step in the log: a resume that was stopped while it prepared stands at its checkpoint."""
+    return view.finish.step if view.finish else view.step
+
+
 def _ending(view: RunView) -> str:
-    at = f"step {view.step:,} of {view.total_steps:,}"
+    at = f"step {_stands_at(view):,} of {view.total_steps:,}"
     if view.failure:
         return f"failed at {at}"
     if view.finish:

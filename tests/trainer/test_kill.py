@@ -9,8 +9,11 @@ from tests.conftest import TINY, FolderMaker
 
 
 def test_killed_runs_end_bit_for_bit_as_those_that_nobody_touched(tmp_path: Path, make_folder: FolderMaker) -> None:
-    root = make_folder(per_class=40)
-    run = ["digits", *TINY, "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "train.epochs=8"]
+    root = make_folder(per_class=40, splits=("train", "val", "test"))
+    run = [
+        "digits", *TINY, "run.deterministic=true", "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0",
+        "train.epochs=8",
+    ]  # fmt: skip
     found = kill_and_resume([*run, "checkpoint.every_s=0.5"], tmp_path / "runs", kills=3, seed=1, longest_life_s=7)
     assert found.broken == []
     assert sum(found.kills.values()) == 3

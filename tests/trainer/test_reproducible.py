@@ -37,7 +37,7 @@ def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
 ) -> None:
     config = make_config(
         "run.deterministic=true", f"run.precision={precision}", "run.weight_gradient=matmul", "model.dropout=0.2",
-        "data.flip=alternate", "data.cutout=3", "data.batch_size=24", "train.epochs=1",
+        "data.flip=alternate", "data.cutout=3", "data.batch_size=16", "train.epochs=1",
     )  # fmt: skip
     straight = train(config, tmp_path).run.run_dir
     assert torch.are_deterministic_algorithms_enabled()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
@@ -16,6 +17,7 @@ from trainer.launch import TrainingThread
 from trainer.run import events as ev
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
+from tui.report import summary
 
 
 def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: Config, tmp_path: Path) -> None:
@@ -87,12 +89,16 @@ def test_a_resume_that_cannot_begin_leaves_the_configuration_as_it_was(folder_co
 
 def test_what_a_killed_trainer_left_half_written_is_removed(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
-    unfinished = [run.checkpoints / ".step-00000012.safetensors.tmp", run.path / ".results.csv.17.tmp"]
-    for path in (*unfinished, run.path / "notes.tmp"):
+    unfinished = [
+        run.checkpoints / ".step-00000012.safetensors.tmp", run.path / ".results.csv.17.tmp", run.export / ".model.onnx.tmp",
+    ]  # fmt: skip
+    others = [run.path / "notes.tmp", run.path / ".notes.tmp"]
+    for path in (*unfinished, *others):
         path.write_bytes(b"half")
+    (run.path / ".folder.1.tmp").mkdir()
     resumed_run(run, tmp_path).close()
     assert not any(path.exists() for path in unfinished)
-    assert (run.path / "notes.tmp").exists(), "only what has a temporary name of ours"
+    assert all(path.exists() for path in others), "only what has a temporary name of ours"
 
 
 def test_a_run_that_was_killed_after_its_last_save_ends_at_once(folder_config: Config, tmp_path: Path) -> None:
@@ -103,6 +109,59 @@ def test_a_run_that_was_killed_after_its_last_save_ends_at_once(folder_config: C
     assert train(folder_config, tmp_path, resume=run).exit_code == 0
     assert time.monotonic() - began < 60, "it waited for a checkpoint that nobody writes"
     assert view_of(run).state is RunState.FINISHED
+
+
+def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
+    folder_config: Config, tmp_path: Path
+) -> None:
+    straight = train(folder_config, tmp_path).run.run_dir
+    run = new_run(folder_config, tmp_path)
+    thread = TrainingThread(run, hold_open=False)
+    # The first command that the last evaluation finds, since only steps and evaluations take commands.
+    publish = run.log.publish
+
+    def stop_in_the_last_evaluation(event: ev.Event) -> object:
+        if isinstance(event, ev.StateChanged) and event.state == "evaluating" and view_of(run.run_dir).step == 8:
+            thread.stop("SIGTERM", 143)
+        return publish(event)
+
+    run.log.publish = stop_in_the_last_evaluation  # type: ignore[method-assign,assignment]
+    thread.start()
+    assert thread.join(60)
+    newest = CheckpointFolder(run.run_dir.checkpoints, keep=2).at(8)
+    assert read_checkpoint(newest).meta["evaluation_due"] is True, "stopped in the evaluation"
+    for _ in range(2):
+        assert train(folder_config, tmp_path, resume=run.run_dir).exit_code == 0
+    whole = read_checkpoint(CheckpointFolder(straight.checkpoints, keep=2).at(8))
+    ended = read_checkpoint(newest)
+    assert whole.meta | {"run": ""} == ended.meta | {"run": ""}
+    assert [e.step for e in events_of(run.run_dir, ev.Evaluated)] == [4, 8], "nothing was measured twice"
+
+
+def test_the_test_images_are_measured_once_at_the_end(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train", "val", "test"))
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0")
+    run = train(config, tmp_path).run.run_dir
+    train(config, tmp_path, resume=run)
+    assert [e.split for e in events_of(run, ev.Evaluated)] == ["val", "val", "test"]
+
+
+def test_a_damaged_checkpoint_leaves_latest_at_one_that_is_there(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    folder = CheckpointFolder(run.checkpoints, keep=2)
+    folder.at(8).write_bytes(folder.at(8).read_bytes()[:1000])
+    thread = TrainingThread(resumed_run(run, tmp_path), hold_open=False)
+    thread.stop()
+    thread.start()
+    assert thread.join(60)
+    latest = folder.pointer("latest")
+    assert latest == folder.at(4)
+    lines = summary(view_of(run), run)
+    assert lines[0].endswith("stopped at step 4 of 8")
+    assert f"  checkpoint   {latest}" in lines
+    assert f"  go on with   {run.resume_command()}" in lines
 
 
 def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
     assert [mark.kind for mark in interrupted.marks] == ["lr", "resume"]
 
 
+def test_an_evaluation_at_the_step_of_the_seam_stands_there_once() -> None:
+    seam = (opened(resume=True), started(), ev.Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]))
+    view = fold(opened(), started(), steps(1, [1.0, 0.9]), evaluated(2, 0.5), *seam, evaluated(2, 0.6))
+    assert [event.accuracy for event in view.evaluations] == [0.6]
+    assert list(view.eval_accuracy["test"].y) == [0.6]
+    assert list(view.eval_loss["test"].x) == [2.0]
+
+
 def test_an_edit_after_the_checkpoint_of_the_same_step_is_gone_after_a_resume() -> None:
     view = fold(
         opened(), started(), steps(1, [1.0, 0.9]), ev.LrEdited(step=2, factor=0.5, lr=0.05), opened(resume=True), started(),

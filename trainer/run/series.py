@@ -40,6 +40,14 @@ class Series:
         """Add a point to the right of all others."""
         self.extend((x,), (y,))
 
+    def put(self, x: float, y: float) -> None:
+        """Add a point to the right of all others, or in place of the last one when that stands at `x`."""
+        if self.x and self.x[-1] == x:
+            self.y[-1] = y
+            self.generation += 1
+        else:
+            self.append(x, y)
+
     def extend(self, x: Sequence[float], y: Sequence[float]) -> None:
         """Add points to the right of all others, rising in x; as many values of y as of x."""
         self.x.extend(x)

@@ -219,11 +219,12 @@ class RunView:
         for series in (self.train_accuracy, *self.smoothed_accuracy.values()):
             series.extend(steps, accuracies)
         self.lr.extend(steps, rates)
+        images, seconds = int(event.images), float(event.seconds)
         self.nonfinite_steps += sum(loss != loss for loss in losses)
         self.step = steps.stop - 1
         self.last_step_time = time
         self.budget = event.budget or self.budget
-        self._rate.append((len(event.loss), event.images, event.seconds))
+        self._rate.append((len(event.loss), images, seconds))
         while len(self._rate) > 2 and sum(entry[2] for entry in self._rate) - self._rate[0][2] > _RATE_WINDOW_S:
             self._rate.popleft()
 
@@ -234,9 +235,11 @@ class RunView:
         )
 
     def _evaluation(self, event: ev.Evaluated, time: float) -> None:
-        self.evaluations.append(event)
-        self.eval_loss.setdefault(event.split, Series()).append(event.step, number(event.loss))
-        self.eval_accuracy.setdefault(event.split, Series()).append(event.step, event.accuracy)
+        # A resume measures again what was measured behind the last save, at the very step of the seam.
+        again = (event.split, event.step, event.trigger == "key")
+        self.evaluations = [e for e in self.evaluations if (e.split, e.step, e.trigger == "key") != again] + [event]
+        self.eval_loss.setdefault(event.split, Series()).put(event.step, number(event.loss))
+        self.eval_accuracy.setdefault(event.split, Series()).put(event.step, event.accuracy)
         if event.best:
             self.best = event
         tta = f" (flip-TTA {event.accuracy_tta:.2%})" if event.accuracy_tta is not None else ""
