@@ -22,6 +22,27 @@ _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))
 _WITHOUT_KEPT_MEMORY = (
     "import trainer.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; " + _TRAIN
 )
+_UNGATED = (
+    """
+import torch
+from trainer import step
+
+class Ungated:
+    def __init__(self, model, optimizer):
+        self.optimizer = optimizer
+    def begin(self):
+        return None
+    def step(self, loss, norm):
+        self.optimizer.step()
+        return torch.zeros(())
+
+assert step.UpdateGate and step.nn.utils.get_total_norm
+step.UpdateGate = Ungated
+step.nn.utils.get_total_norm = lambda gradients: torch.zeros(())
+"""
+    + _TRAIN
+)
+"""The step without a look at whether it is finite."""
 
 
 def main() -> None:
@@ -37,6 +58,7 @@ def main() -> None:
         "freed memory kept": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, matmul)),
         "weight gradient by matmul": ((_TRAIN, matmul), (_TRAIN, convolution)),
         "both": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, convolution)),
+        "gate for what is not finite": ((_TRAIN, matmul), (_UNGATED, matmul)),
         "run.deterministic": ((_TRAIN, [*matmul, "run.deterministic=true"]), (_TRAIN, matmul)),
     }
     for name in arguments.way or ways:
@@ -46,7 +68,7 @@ def main() -> None:
             functools.partial(_training, *without),
             Plan.from_arguments(arguments),
         )
-        print(f"{name:26} {found}", flush=True)
+        print(f"{name:27} {found}", flush=True)
 
 
 @contextmanager

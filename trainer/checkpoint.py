@@ -208,11 +208,16 @@ class CheckpointFolder:
                 problems[step] = str(error)
         return None, problems
 
-    def set_aside(self, steps: Iterable[int]) -> None:
-        """Rename damaged checkpoints, so that rotation does not take them for the newest good ones, nor `latest` points there."""
+    def set_aside(self, steps: Iterable[int], *, suffix: str) -> None:
+        """Rename checkpoints, so that neither a resume nor rotation nor `latest` takes them for the newest good ones.
+
+        Args:
+            steps: Of the checkpoints.
+            suffix: In place of theirs: `.damaged`, `.given-up`.
+        """
         for step in steps:
             path = self.at(step)
-            path.replace(path.with_suffix(".damaged"))
+            path.replace(path.with_suffix(suffix))
         left = self.steps()
         if left and self.pointer("latest") is None:
             write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)

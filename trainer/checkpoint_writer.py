@@ -38,6 +38,7 @@ class CheckpointWriter:
         self._free_bytes = free_bytes or (lambda where: shutil.disk_usage(where.path).free)
         self._jobs: list[_Job] = []
         self._closed = False
+        self._writing = False
         self._outcomes: dict[int, str] = {}
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
@@ -71,6 +72,11 @@ class CheckpointWriter:
                 return f"the checkpoint of step {step} was not written within {timeout:.0f} s"
             return self._outcomes[step]
 
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait until everything that was submitted is written or has failed; whether it is."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._jobs and not self._writing, timeout)
+
     def close(self, timeout: float = 60.0) -> None:
         """Write what is waiting and end the thread."""
         with self._wake:
@@ -85,9 +91,11 @@ class CheckpointWriter:
                 if not self._jobs:
                     return
                 job = self._jobs.pop(0)
+                self._writing = True
             outcome = self._write(job)
             with self._wake:
                 self._outcomes[job.checkpoint.step] = outcome
+                self._writing = False
                 self._wake.notify_all()
 
     def _write(self, job: _Job) -> str:

@@ -139,7 +139,7 @@ class _Trial:
         self._batch = batch
         self._numerics = numerics
         self._poll = poll
-        self._metrics = torch.zeros(2, device=batch.labels_N.device)
+        self._metrics = torch.zeros(3, device=batch.labels_N.device)
         self._step.prepare()
 
     def time(self, *, give_up_s: float) -> _Timing:
@@ -156,7 +156,7 @@ class _Trial:
         """Seconds and loss of one step."""
         self._poll()
         begun = time.perf_counter()
-        self._step(batch, epoch=0, lr=0.0, metrics_2=self._metrics)
+        self._step(batch, epoch=0, lr=0.0, metrics_3=self._metrics)
         loss = float(self._metrics[0])  # waits for the device, so that the whole step is timed
         return time.perf_counter() - begun, loss
 

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import torch
 
+from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batches
 from trainer.data.build import PreparedData
@@ -38,8 +39,12 @@ _EPOCH_SAVE_AGE_S = 10.0
 """A save at an epoch's end is skipped when the last one is younger than this."""
 
 
+HOPELESS_IN_A_ROW = 10
+"""Steps in a row that were left out after which waiting for a better one makes no sense."""
+
+
 class DivergedError(R18Error):
-    """The loss or a weight is NaN or infinite; the weights are spoilt and not saved."""
+    """Step after step has a loss or a gradient that is NaN or infinite."""
 
 
 class Hooks(Protocol):
@@ -70,6 +75,17 @@ class Hooks(Protocol):
     def measured(self, split: str, evaluation: Evaluation) -> None:
         """An evaluation has ended."""
 
+    def diverged(self, step: int, first_skipped: int) -> None:
+        """Too many steps in a row were left out; returns when training may go on.
+
+        Args:
+            step: The last of them.
+            first_skipped: The first of them.
+
+        Raises:
+            DivergedError: When there is nobody to decide.
+        """
+
 
 @dataclass(kw_only=True)
 class Trainer:
@@ -77,6 +93,8 @@ class Trainer:
 
     Attributes:
         last_save: `time.monotonic()` of the last snapshot; the session sets it.
+        skipped_from: The first of the newest steps when the updates of all of them were left out, since loss or gradient were
+            not finite; None when the newest step changed the weights.
     """
 
     config: Config
@@ -91,6 +109,7 @@ class Trainer:
     device: torch.device
     last_save: float
 
+    skipped_from: int | None = None
     _window_began_s: float = 0.0
 
     def run(self) -> None:
@@ -98,13 +117,13 @@ class Trainer:
 
         Raises:
             StopRequested: From `Hooks.poll`.
-            DivergedError: When the loss is not a number.
+            DivergedError: From `Hooks.diverged`.
         """
         if self.state.evaluation_due:
             self._finish_epoch()
         while not self.state.finished:
-            self._train_epoch()
-            self._end_epoch()
+            if self._train_epoch():
+                self._end_epoch()
         if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits and not self._tested:
             self.evaluate("test", trigger="end")
 
@@ -147,11 +166,7 @@ class Trainer:
         return best
 
     def drain(self) -> None:
-        """Wait for the metrics of all steps done so far, and publish them.
-
-        Raises:
-            DivergedError: When one of the losses is not a number.
-        """
+        """Wait for the metrics of all steps done so far, and publish them."""
         self._collect(wait=True)
         if len(self.metrics):
             self.metrics.start_copy(self._close_window())
@@ -163,21 +178,47 @@ class Trainer:
         last = self.state.last_evaluation
         return last is not None and (last["split"], last["step"]) == ("test", self.state.step)
 
-    def _train_epoch(self) -> None:
+    def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
+        """Take up an earlier state of this run, at a scaled rate. Between two steps only.
+
+        Args:
+            checkpoint: Of this run.
+            factor: Of all rates from there on.
+        """
+        self.metrics.forget()
+        self.state.restore(checkpoint)
+        self.state.schedule.edit(self.state.step, factor)
+        self.skipped_from = None
+
+    def _train_epoch(self) -> bool:
+        """Train to the end of the epoch; False when a return to an earlier state has come between."""
         self.train_step.prepare()
         self.stopwatch.switch("data")
         self._window_began_s = self.stopwatch.of("data", "compute")
         stream = iter(self.batches.epoch(self.state.epoch, self.state.epoch_step))
         for _ in range(self.state.epoch_step, self.state.schedule.steps_per_epoch):
+            step = self.state.step
             self.hooks.poll()
+            self._give_up_when_hopeless()
+            if self.state.step != step:
+                return False
             self.stopwatch.switch("data")
             batch = next(stream)
             self.stopwatch.switch("compute")
             lr = self.state.schedule.at(self.state.step)
             slot = self.metrics.slot(self.state.step + 1, lr, len(batch))
-            self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_2=slot)
+            self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=slot)
             self.state.step += 1
             self._publish_when_due()
+        return True
+
+    def _give_up_when_hopeless(self) -> None:
+        if self.skipped_from is None or self.state.step - self.skipped_from + 1 < HOPELESS_IN_A_ROW:
+            return
+        self.drain()  # the newest steps may have gone well
+        if self.skipped_from is not None:
+            self.hooks.diverged(self.state.step, self.skipped_from)
+            self.skipped_from = None
 
     def _publish_when_due(self) -> None:
         self._collect(wait=False)
@@ -197,13 +238,8 @@ class Trainer:
             return
         self.state.sums.add(window)
         self.hooks.publish(_steps_event(window, self.stopwatch.budget()))
-        for offset, loss in enumerate(window.losses):
-            if not math.isfinite(loss):
-                step = window.first_step + offset
-                raise DivergedError(
-                    f"the loss became {loss} at step {step} (learning rate {window.lrs[offset]:g}); "
-                    f"try a lower optim.lr, a longer schedule.warmup, or train.max_grad_norm=1.0"
-                )
+        for step, skipped in enumerate(window.skipped, window.first_step):
+            self.skipped_from = None if not skipped else self.skipped_from or step
 
     def _end_epoch(self) -> None:
         self.drain()
@@ -221,7 +257,7 @@ class Trainer:
         best = self.state.evaluation_due and self.evaluate(self.data.dataset.selection_split, trigger="epoch")
         self.state.evaluation_due = False
         aged = time.monotonic() - self.last_save >= _EPOCH_SAVE_AGE_S
-        if best or (self.config.checkpoint.every_epoch and aged):
+        if best or (self.config.checkpoint.every_epoch and aged and self.skipped_from is None):
             self.hooks.save(best=best)
         self.hooks.training()
 
@@ -244,4 +280,5 @@ def _steps_event(window: Window, budget: dict[str, float]) -> Steps:
         images=sum(window.images),
         seconds=round(window.seconds, 4),
         budget=budget,
+        skipped=[step for step, skipped in enumerate(window.skipped, window.first_step) if skipped],
     )

@@ -24,23 +24,25 @@ class Window:
     Attributes:
         losses: Mean loss a step.
         accuracies: Top-1 a step.
+        skipped: Whether its update was left out, since loss or gradient were not finite.
     """
 
     first_step: int
     losses: list[float]
     accuracies: list[float]
+    skipped: list[bool]
     lrs: list[float]
     images: list[int]
     seconds: float
 
 
 class StepMetrics:
-    """Two windows of (loss, top-1) on the device: one is filled while the other is copied out."""
+    """Two windows of (loss, top-1, skipped) on the device: one is filled while the other is copied out."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._buffers = [torch.zeros(CAPACITY, 2, device=device) for _ in range(2)]
-        self._host = [torch.zeros(CAPACITY, 2, pin_memory=device.type == "cuda") for _ in range(2)]
+        self._buffers = [torch.zeros(CAPACITY, 3, device=device) for _ in range(2)]
+        self._host = [torch.zeros(CAPACITY, 3, pin_memory=device.type == "cuda") for _ in range(2)]
         self._current = 0
         self._first_step = 0
         self._lrs: list[float] = []
@@ -65,7 +67,7 @@ class StepMetrics:
             images: In its batch.
 
         Returns:
-            float32 (2,) on the device.
+            float32 (3,) on the device.
         """
         if not self._lrs:
             self._first_step = step
@@ -108,8 +110,13 @@ class StepMetrics:
                 return None
             event.synchronize()
         self._copying = None
-        losses, accuracies = self._host[index][: len(lrs)].t().tolist()
-        return Window(first_step, losses, accuracies, lrs, images, seconds)
+        losses, accuracies, skipped = self._host[index][: len(lrs)].t().tolist()
+        return Window(first_step, losses, accuracies, [value != 0 for value in skipped], lrs, images, seconds)
+
+    def forget(self) -> None:
+        """Drop all that is not published yet: steps that a return to an earlier one undoes."""
+        self.collect(wait=True)
+        self._lrs, self._images = [], []
 
 
 class Stopwatch:

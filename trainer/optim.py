@@ -23,13 +23,15 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
             (decayed if config.decay_bn_bias or parameter.ndim > 1 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     device = decayed[0].device
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
         fused=True if device.type in ("cpu", "cuda") else None,
     )
+    load_momentum_state(model, optimizer, {})
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -39,7 +41,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def momentum_state(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, torch.Tensor]:
-    """Momentum buffers by parameter name; those of parameters that have not been stepped are absent."""
+    """Momentum buffers by parameter name; parameters that are not trained have none."""
     buffers = {}
     for name, parameter in model.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
@@ -49,9 +51,14 @@ def momentum_state(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, to
 
 
 def load_momentum_state(model: nn.Module, optimizer: torch.optim.SGD, buffers: dict[str, torch.Tensor]) -> None:
-    """Put momentum buffers back, in the memory layout of their parameters."""
+    """Put momentum buffers back, in the memory layout of their parameters; those that are missing begin at zero.
+
+    A momentum of zero gives the same first step, to the bit, as none, and is defined when that step is left out.
+    """
     optimizer.state.clear()
     for name, parameter in model.named_parameters():
-        if name in buffers:
-            restored = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(buffers[name])
-            optimizer.state[parameter]["momentum_buffer"] = restored.detach()
+        if parameter.requires_grad and optimizer.defaults["momentum"]:
+            buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
+            if name in buffers:
+                buffer.copy_(buffers[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
-from trainer.checkpoint import CheckpointFolder
+from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError
 from trainer.evaluate import Evaluation, write_tables
@@ -21,7 +21,17 @@ from trainer.loop import DivergedError, Trainer
 from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue
-from trainer.run.events import Acknowledged, Event, Finished, LrEdited, Monitored, Resumed, StateChanged, Warned
+from trainer.run.events import (
+    Acknowledged,
+    Diverged,
+    Event,
+    Finished,
+    LrEdited,
+    Monitored,
+    Resumed,
+    StateChanged,
+    Warned,
+)
 from trainer.run.status import RunState
 from trainer.system_monitor import SystemMonitor
 
@@ -29,6 +39,8 @@ _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
 _SAVE_TIMEOUT_S = 120.0
+_CALMER = 0.5
+"""Factor of the learning rate after a return to before steps that were not finite."""
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -58,6 +70,7 @@ class TrainingSession:
         self._finished = False
         self._on_demand = False
         self._evaluating: float | None = None
+        self._first_skipped: int | None = None
         self._saved_step = -1
         self._began = (0, 0.0)
         self._split = ""
@@ -70,6 +83,7 @@ class TrainingSession:
             cmd.Evaluate: self._evaluate,
             cmd.Export: self._export,
             cmd.SetLr: self._set_lr,
+            cmd.GoBack: self._go_back,
         }
 
     def run(self) -> int:
@@ -121,8 +135,11 @@ class TrainingSession:
             self._handle(command)
         if self._paused and not self._on_demand:
             self._hold()
-        elif evaluating is None and time.monotonic() - self.trainer.last_save >= self._run.config.checkpoint.every_s:
+        elif evaluating is None and self.trainer.skipped_from is None and self._save_due():
             self.save()
+
+    def _save_due(self) -> bool:
+        return time.monotonic() - self.trainer.last_save >= self._run.config.checkpoint.every_s
 
     def save(self, *, best: bool = False, pinned: bool = False) -> None:
         """Snapshot the state on this thread and hand it to the writer."""
@@ -160,6 +177,32 @@ class TrainingSession:
             classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split
             self._tables.submit(write_tables, evaluation, classes, folder).add_done_callback(self._tables_written)
 
+    def diverged(self, step: int, first_skipped: int) -> None:
+        """Pause for whoever sits at the screen; without a screen end the run, before its last good checkpoint is given up.
+
+        Raises:
+            DivergedError: Without a screen.
+        """
+        in_a_row, rate = step - first_skipped + 1, self.trainer.state.schedule.at(max(step - 1, 0))
+        if not self._hold_open():
+            raise DivergedError(
+                f"{in_a_row} steps in a row up to step {step:,} had a loss or a gradient that is not finite (learning rate "
+                f"{rate:g}); none of them changed the weights. Start a new run with a lower optim.lr, a longer "
+                f"schedule.warmup, or train.max_grad_norm=1.0; or resume in the dashboard and lower the rate with key l"
+            )
+        self._first_skipped = first_skipped
+        target = next(iter(self._before_divergence()), None)
+        name = "" if target is None else self._folder.at(target).name
+        self.publish(Diverged(step=step, in_a_row=in_a_row, checkpoint=name))
+        self._paused = True
+        self._hold()
+        self._first_skipped = None
+
+    def _before_divergence(self) -> list[int]:
+        """Steps with a checkpoint before the first step that was left out, the newest first."""
+        first = self._first_skipped
+        return [] if first is None else [step for step in reversed(self._folder.steps()) if step < first]
+
     def _tables_written(self, written: Future[None]) -> None:
         error = written.exception()
         if error is not None:
@@ -176,7 +219,7 @@ class TrainingSession:
                     "every checkpoint of this run is damaged, so it cannot go on:\n" + "\n".join(problems.values())
                     + "\nStart a new run with the same configuration: r18-tui " + str(self._run.run_dir.config)
                 )  # fmt: skip
-            self._folder.set_aside(problems)
+            self._folder.set_aside(problems, suffix=".damaged")
             if checkpoint is not None:
                 self._began = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
             for problem in problems.values():
@@ -378,3 +421,28 @@ class TrainingSession:
         state.schedule.edit(state.step, factor)
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
         return ""
+
+    def _go_back(self, command: cmd.GoBack) -> str:
+        if not self._writer.wait_until_idle(_SAVE_TIMEOUT_S):
+            return "a checkpoint is still being written; try again"
+        for step in self._before_divergence():
+            try:
+                checkpoint = read_checkpoint(self._folder.at(step))
+            except CheckpointError as error:
+                self.publish(Warned(message=f"passed over {error}"))
+            else:
+                self._take_up(checkpoint)
+                return ""
+        return "only after steps that were not finite, and to a whole checkpoint before them"
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        """Go on from an earlier state of this run, more calmly; what came after it is given up."""
+        self.trainer.go_back(checkpoint, _CALMER)
+        state, name = self.trainer.state, self._folder.at(checkpoint.step).name
+        # A resume takes the newest checkpoint, which is not to be one of what was given up.
+        self._folder.set_aside([step for step in self._folder.steps() if step > state.step], suffix=".given-up")
+        self._saved_step = -1  # the one on the disk does not know of the new rate
+        edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
+        self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
+        self.publish(LrEdited(step=state.step, factor=_CALMER, lr=state.schedule.at(state.step)))
+        self._paused = False

@@ -14,6 +14,7 @@ from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.model import head_of, loss_of, set_train_mode
 from trainer.optim import set_lr
+from trainer.update_gate import UpdateGate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,42 +51,46 @@ class Numerics:
 
 
 class TrainStep:
-    """Forward, loss, backward, clip, update.
+    """Forward, loss, backward, clip, update; the update is left out when loss or gradient are not finite.
 
     With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics
+        self, model: nn.Module, optimizer: torch.optim.SGD, augment: Augment, config: Config, numerics: Numerics
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._augment = augment
         self._config = config
         self._numerics = numerics
+        self._gate = UpdateGate(model, optimizer)
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def prepare(self) -> None:
         """Switch the model to training; call it before the first step and after each evaluation."""
         set_train_mode(self._model, self._config.model.freeze)
 
-    def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_2: Tensor) -> None:
+    def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
         """Do one step.
 
         Args:
             batch: Of any size.
             epoch: From 0, for the draws.
             lr: Learning rate of this step.
-            metrics_2: float32 (2,) on the device; filled with mean loss and top-1 without a sync.
+            metrics_3: float32 (3,) on the device; filled without a sync with mean loss, top-1, and 1 where the update was left
+                out.
         """
         set_lr(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
-        metrics_2.zero_()
+        metrics_3.zero_()
+        self._gate.begin()
         for micro in batch.micro_batches(self._config.train.grad_accum_steps):
-            self._accumulate(micro, epoch, len(micro) / len(batch), metrics_2)
+            self._accumulate(micro, epoch, len(micro) / len(batch), metrics_3[:2])
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
         if self._config.train.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self._trained, self._config.train.max_grad_norm)
-        self._optimizer.step()
+            nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
+        metrics_3[2] = self._gate.step(metrics_3[0], norm)
 
     def _accumulate(self, micro: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
         images_NCHW = self._augment(micro.pixels_MHWC, micro.rows_N, micro.sample_ids_N, micro.positions_N, epoch)

@@ -29,10 +29,12 @@ class EpochSums:
 
     def add(self, window: Window) -> None:
         """Take the steps of a window in."""
-        for loss, accuracy, images in zip(window.losses, window.accuracies, window.images, strict=True):
-            self.loss += loss * images
-            self.correct += accuracy * images
-            self.images += images
+        steps = zip(window.losses, window.accuracies, window.skipped, window.images, strict=True)
+        for loss, accuracy, skipped, images in steps:
+            if not skipped:
+                self.loss += loss * images
+                self.correct += accuracy * images
+                self.images += images
         self.seconds += window.seconds
 
     @property

@@ -82,6 +82,12 @@ def _export(now: Situation) -> str:
     return _command("export", _WITH_SESSION)(now) or ("an export is under way" if now.view.exporting else "")
 
 
+def _back(now: Situation) -> str:
+    if now.view.diverged is None or not now.view.diverged.checkpoint:
+        return "only after steps that were not finite, with a checkpoint before them"
+    return _command("go_back", _STEERABLE)(now)
+
+
 def _detach(now: Situation) -> str:
     ended = now.state in (RunState.FINISHED, RunState.FAILED, RunState.LOST)
     return f"the run is {now.state.value}; q leaves it" if ended else ""
@@ -107,6 +113,10 @@ ACTIONS: tuple[Action, ...] = (
         name="learning_rate", keys="l", label="learning rate", short="rate",
         help="Set the rate of the next step; the rest of the schedule is scaled by the same factor.",
         why_not=_command("learning_rate", _STEERABLE),
+    ),
+    Action(
+        name="go_back", keys="b", label="go back", help="To the checkpoint before steps that were not finite, at half the rate.",
+        why_not=_back, in_bar=False,
     ),
     Action(
         name="detach", keys="d", label="detach", help="Leave the screen; training goes on.",

@@ -18,6 +18,7 @@ from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
 from trainer.run.commands import Command
+from trainer.run.events import Diverged
 from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.view import SMOOTHING
@@ -83,6 +84,7 @@ class DashboardApp(App[int]):
         self.resume: RunDir | None = None
         self._home = None if port is None else Watched(port)
         self._shown = self._home
+        self._asked: Diverged | None = None
         self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
         self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
@@ -142,9 +144,33 @@ class DashboardApp(App[int]):
         if self._shown is not None and self.screen.id != LIST_OF_RUNS:
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
             self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
+            self._ask_after_divergence()
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
+
+    def _ask_after_divergence(self) -> None:
+        """Offer a way out of steps that are not finite, once, where this screen may decide."""
+        run = self.watched
+        held = run.view.diverged
+        if (
+            held is None
+            or held is self._asked
+            or run.scene.state is not RunState.PAUSED
+            or self.screen is not run.screen
+        ):
+            return
+        self._asked = held
+        if run.port.control.can_control:
+            from tui.screens.dialogs import DivergedScreen  # not before the first frame
+
+            self.push_screen(DivergedScreen(held), self._decided)
+
+    def _decided(self, choice: str | None) -> None:
+        if choice == "back":
+            self.action_go_back()
+        elif choice == "rate":
+            self.action_learning_rate()
 
     def _look_around(self) -> None:
         if self._hung_up() or self._terminal_gone():
@@ -253,6 +279,10 @@ class DashboardApp(App[int]):
     def action_export(self) -> None:
         """Export this step."""
         self._send("export", cmd.Export(), "exporting")
+
+    def action_go_back(self) -> None:
+        """Return to before the run went wrong."""
+        self._send("go_back", cmd.GoBack(), "going back")
 
     def action_learning_rate(self) -> None:
         """Ask for a rate and set it."""

@@ -16,6 +16,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return "—"
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "inf"
+    if abs(value) >= 1e6:
+        return f"{value:.2e}"
     whole = len(str(int(abs(value))))
     return f"{value:,.{max(0, min(digits, 4 - whole))}f}"
 

@@ -206,8 +206,8 @@ def tick_label(value: float, *, percent: bool) -> str:
     if value == 0:
         return "0"
     text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
-    if len(text) > 4 and abs(value) < 0.01:
-        return f"{value:.0e}".replace("e-0", "e-")
+    if len(text) > 4 and (abs(value) < 0.01 or abs(value) >= 1e4):
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return text
 
 

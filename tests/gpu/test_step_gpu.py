@@ -39,6 +39,9 @@ class Quiet:
     def training(self) -> None:
         """Nobody watches."""
 
+    def diverged(self, step: int, first_skipped: int) -> None:
+        """Nobody decides."""
+
     def measured(self, split: str, evaluation: Evaluation) -> None:
         """Nobody watches."""
 
@@ -57,12 +60,12 @@ def test_no_step_waits_for_the_device(make_config: ConfigMaker) -> None:
     trainer.train_step.prepare()
     batches = iter(trainer.batches.epoch(0, 0))
     for step in range(1, 4):
-        trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_2=trainer.metrics.slot(step, 0.01, 8))
+        trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(4, 10):
-            trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_2=trainer.metrics.slot(step, 0.01, 8))
+            trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
         trainer.metrics.start_copy(1.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -76,7 +79,7 @@ def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> No
     trainer.train_step.prepare()
     batch = next(iter(trainer.batches.epoch(0, 0)))
     for step in range(1, 31):
-        trainer.train_step(batch, epoch=0, lr=0.01, metrics_2=trainer.metrics.slot(step, 0.01, 8))
+        trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
     trainer.metrics.start_copy(1.0)
     torch.cuda.synchronize()
     window = trainer.metrics.collect()

@@ -110,7 +110,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
     assert found.step == 2
     assert list(problems) == [3]
     assert "step-00000003" in problems[3]
-    folder.set_aside(problems)
+    folder.set_aside(problems, suffix=".damaged")
     assert folder.steps() == [1, 2]
 
 

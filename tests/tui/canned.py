@@ -83,6 +83,11 @@ def steps(first: int, count: int = 100) -> ev.Steps:
     )  # fmt: skip
 
 
+def diverged(checkpoint: str = "step-00000100.safetensors") -> ev.Diverged:
+    """A run that is held after ten bad steps."""
+    return ev.Diverged(step=310, in_a_row=10, checkpoint=checkpoint)
+
+
 def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> ev.Evaluated:
     """Evaluations that rise."""
     correct = [min(100, 10 * epoch + 5 * label) for label in range(classes)]

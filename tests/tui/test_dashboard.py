@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tui.canned import START, CannedSource, Recorder, evaluated, opened, started, steps, training_run
+from tests.tui.canned import START, CannedSource, Recorder, diverged, evaluated, opened, started, steps, training_run
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -362,3 +362,31 @@ async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monk
     monkeypatch.setenv("NO_COLOR", "1")
     text = await shown(dashboard, training_run())
     assert "Per-class" in text
+
+
+async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard) -> None:
+    source, control = training_run(), Recorder()
+    async with dashboard(source, control) as (app, pilot):
+        await pilot.press("b")
+        await settle(
+            pilot, lambda: shows(app, "go back: only after steps that were not finite"), "nothing to go back from"
+        )
+        source.add(diverged(), ev.StateChanged(state="paused"))
+        await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
+        await pilot.press("escape")
+        await settle(pilot, lambda: not shows(app, "10 steps in a row were not finite\n"), "no question")
+        await pilot.press("b")
+        assert [type(command) for command in control.sent] == [cmd.GoBack]
+        source.add(ev.StateChanged(state="training"), diverged(checkpoint=""), ev.StateChanged(state="paused"))
+        await settle(pilot, lambda: shows(app, "set a lower learning rate"), "the next question")
+        assert not shows(app, "back to")
+        await pilot.press("l")
+        await settle(pilot, lambda: isinstance(app.screen, LearningRateScreen), "the rate")
+
+
+async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: Dashboard) -> None:
+    source = training_run()
+    source.add(diverged(), ev.StateChanged(state="paused"))
+    async with dashboard(source, NoControl("only looked at here")) as (app, pilot):
+        await settle(pilot, lambda: shows(app, "10 steps in a row were not finite"), "the event")
+        assert app.screen is app.watched.screen

@@ -18,7 +18,7 @@ LONGEST_LINE = 1024
 
 _BY_NAME: dict[str, type[Command]] = {
     kind.name: kind
-    for kind in (cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.SetLr, cmd.Stop)
+    for kind in (cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.SetLr, cmd.Stop)
 }
 _ID = re.compile(r"[0-9a-f]{12}")
 

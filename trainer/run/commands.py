@@ -68,6 +68,13 @@ class Export(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoBack(Command):
+    """After steps that were not finite: take up the last checkpoint before them, at half the rate."""
+
+    name: ClassVar[str] = "go back"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetLr(Command):
     """Use this rate at the next step, and scale the rest of the schedule by the same factor.
 

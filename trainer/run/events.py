@@ -100,6 +100,7 @@ class Steps(Event):
         images: Images in these steps.
         seconds: Time these steps took, without pauses, evaluations and saves.
         budget: Seconds since the last start or resume by activity: data, compute, evaluate, save.
+        skipped: Numbers of the steps whose update was left out, since loss or gradient were not finite.
     """
 
     kind: ClassVar[str] = "steps"
@@ -111,6 +112,23 @@ class Steps(Event):
     images: int
     seconds: float
     budget: dict[str, float] = field(default_factory=dict)
+    skipped: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diverged(Event):
+    """So many steps in a row were left out that the run is held until somebody decides.
+
+    Attributes:
+        step: The last of them.
+        in_a_row: How many.
+        checkpoint: That a return would go to, empty when there is none.
+    """
+
+    kind: ClassVar[str] = "diverged"
+    step: int
+    in_a_row: int
+    checkpoint: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,9 +85,12 @@ class RunView:
     notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
     acknowledged: dict[str, ev.Acknowledged] = field(default_factory=dict)
     nonfinite_steps: int = 0
+    diverged: ev.Diverged | None = None
     bad_records: int = 0
     _rate: deque[tuple[int, int, float]] = field(default_factory=deque)
     _regular_save: Note | None = None
+    _skip_note: Note | None = None
+    _skipped_from: int = 0
 
     def apply(self, record: Record) -> None:
         """Fold one record in."""
@@ -204,6 +207,8 @@ class RunView:
         self.state_detail, self.state_fraction = event.detail, event.fraction
 
     def _set_state(self, state: RunState, time: float) -> None:
+        if state is RunState.TRAINING:
+            self.diverged = None
         if state is not self.state or not self.state_since:
             self.state, self.state_since = state, time
         self.state_detail, self.state_fraction = "", None
@@ -222,17 +227,33 @@ class RunView:
         images, seconds = int(event.images), float(event.seconds)
         self.nonfinite_steps += sum(loss != loss for loss in losses)
         self.step = steps.stop - 1
+        if event.skipped:
+            self._skipped(event.skipped, time)
         self.last_step_time = time
         self.budget = event.budget or self.budget
         self._rate.append((len(event.loss), images, seconds))
         while len(self._rate) > 2 and sum(entry[2] for entry in self._rate) - self._rate[0][2] > _RATE_WINDOW_S:
             self._rate.popleft()
 
+    def _skipped(self, steps: list[int], time: float) -> None:
+        first, last = int(steps[0]), int(steps[-1])
+        if self.notes and self.notes[-1] is self._skip_note and self._skipped_from:
+            first = self._skipped_from
+            self.notes.pop()
+        which = f"steps {first:,} to {last:,}" if last > first else f"step {first:,}"
+        self._note(time, "warning", f"{which}: loss or gradient not finite, weights left as they were")
+        self._skip_note, self._skipped_from = self.notes[-1], first
+
+    def _diverged(self, event: ev.Diverged, time: float) -> None:
+        self.diverged = event
+        back = f"b goes back to {event.checkpoint}; " if event.checkpoint else ""
+        self._note(
+            time, "error", f"{event.in_a_row} steps in a row were not finite: {back}l lowers the rate, p goes on"
+        )
+
     def _epoch(self, event: ev.EpochEnded, time: float) -> None:
         self.epochs.append(event)
-        self._note(
-            time, "info", f"epoch {event.epoch}  train {number(event.train_loss):.3f}/{event.train_accuracy:.1%}"
-        )
+        self._note(time, "info", f"epoch {event.epoch}  train {_loss(event.train_loss)}/{event.train_accuracy:.1%}")
 
     def _evaluation(self, event: ev.Evaluated, time: float) -> None:
         # A resume measures again what was measured behind the last save, at the very step of the seam.
@@ -243,7 +264,7 @@ class RunView:
         if event.best:
             self.best = event
         tta = f" (flip-TTA {event.accuracy_tta:.2%})" if event.accuracy_tta is not None else ""
-        text = f"{event.split} {number(event.loss):.3f}/{event.accuracy:.2%}{tta}{'  best' if event.best else ''}"
+        text = f"{event.split} {_loss(event.loss)}/{event.accuracy:.2%}{tta}{'  best' if event.best else ''}"
         self._note(time, "good" if event.best else "info", text)
 
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
@@ -339,11 +360,17 @@ class RunView:
         self._note(time, "good" if event.reason == "completed" else "info", f"{event.reason} at step {event.step:,}")
 
 
+def _loss(value: float | None) -> str:
+    loss = number(value)
+    return f"{loss:.3f}" if abs(loss) < 1e5 else f"{loss:.2e}"
+
+
 _HANDLERS: dict[type[ev.Event], Any] = {
     ev.Opened: RunView._opened,
     ev.Started: RunView._started,
     ev.StateChanged: RunView._state,
     ev.Steps: RunView._steps,
+    ev.Diverged: RunView._diverged,
     ev.EpochEnded: RunView._epoch,
     ev.Evaluated: RunView._evaluation,
     ev.CheckpointSaved: RunView._checkpoint,

@@ -13,6 +13,7 @@ from textual.validation import Number
 from textual.widgets import Input, Static
 
 from trainer.run.commands import HIGHEST_LR
+from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS
 
@@ -48,6 +49,41 @@ class QuitScreen(ModalScreen[str]):
     def action_choose(self, choice: str) -> None:
         """Close with an answer; an empty one is the first choice."""
         self.dismiss(choice or self._choices[0][0])
+
+
+class DivergedScreen(ModalScreen[str]):
+    """Asks what shall become of a run that is held after steps that were not finite. Returns `back`, `rate` or `later`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("b,enter", "choose('back')", "go back"),
+        Binding("l", "choose('rate')", "learning rate"),
+        Binding("escape,q,ctrl+c,ctrl+q", "choose('later')", "later"),
+    ]
+
+    def __init__(self, event: Diverged) -> None:
+        super().__init__()
+        self._event = event
+
+    def compose(self) -> ComposeResult:
+        """What happened, and what can be done."""
+        choices = [
+            ("l", "set a lower learning rate; then p goes on from here"),
+            ("esc", "decide later; the run is paused"),
+        ]
+        if self._event.checkpoint:
+            choices.insert(0, ("b", f"back to {fmt.literal(self._event.checkpoint)}, at half the rate"))
+        with Vertical(classes="dialog"):
+            yield Static(f"{self._event.in_a_row} steps in a row were not finite", classes="dialog-title")
+            yield Static(
+                "Their loss or gradient was NaN or infinite. They have not changed the weights.", classes="hint"
+            )
+            for key, text in choices:
+                yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
+
+    def action_choose(self, choice: str) -> None:
+        """Close with an answer."""
+        if choice != "back" or self._event.checkpoint:
+            self.dismiss(choice)
 
 
 class DeleteScreen(ModalScreen[bool]):
