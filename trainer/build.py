@@ -102,7 +102,8 @@ def build_trainer(
         _restore(state, checkpoint)
     loop = Trainer(
         config=config, data=data, batches=batches, state=state, numerics=numerics, hooks=hooks, device=device,
-        train_step=TrainStep(model, optimizer, augment, config, numerics), metrics=StepMetrics(device),
+        train_step=TrainStep(model, optimizer, augment, config, numerics, micro_batches=choices.get("micro_batches")),
+        metrics=StepMetrics(device),
         stopwatch=Stopwatch(), last_save=time.monotonic(),
     )  # fmt: skip
     return Built(trainer=loop, choices=choices, warnings=warnings)

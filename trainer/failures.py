@@ -16,8 +16,8 @@ def explain(error: BaseException) -> str:
     text = " ".join(str(error).split())[:300]
     if is_out_of_memory(error):
         return (
-            f"out of memory: {text}. In training, a new run with train.grad_accum_steps=2 halves what is in memory at once; "
-            f"in an evaluation, lower eval.batch_size (a resume may change that)"
+            f"out of memory: {text}. In training batches were cut as small as they can be; a smaller data.image_size or another "
+            f"device is left. In an evaluation, lower eval.batch_size (a resume may change that)"
         )
     return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
 

@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
-from trainer.data.batches import Batches
+from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
 from trainer.errors import R18Error
 from trainer.evaluate import Evaluation, evaluate
 from trainer.metrics import StepMetrics, Stopwatch, Window
-from trainer.run.events import EpochEnded, Evaluated, Event, Steps
+from trainer.run.events import EpochEnded, Evaluated, Event, Steps, Warned
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import EpochSums, TrainState
 
@@ -207,10 +208,20 @@ class Trainer:
             self.stopwatch.switch("compute")
             lr = self.state.schedule.at(self.state.step)
             slot = self.metrics.slot(self.state.step + 1, lr, len(batch))
-            self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=slot)
+            self._take_step(batch, lr, slot)
             self.state.step += 1
             self._publish_when_due()
         return True
+
+    def _take_step(self, batch: Batch, lr: float, metrics_3: Tensor) -> None:
+        before = self.train_step.micro_batches
+        self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=metrics_3)
+        parts = self.train_step.micro_batches
+        if parts != before:
+            text = f"out of memory at step {self.state.step + 1:,}: taken again, from now on in {parts} parts a batch"
+            self.hooks.publish(
+                Warned(message=f"{text} (batch-norm statistics are then of {len(batch) // parts} images)")
+            )
 
     def _give_up_when_hopeless(self) -> None:
         if self.skipped_from is None or self.state.step - self.skipped_from + 1 < HOPELESS_IN_A_ROW:

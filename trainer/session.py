@@ -145,6 +145,7 @@ class TrainingSession:
         """Snapshot the state on this thread and hand it to the writer."""
         self.trainer.drain()
         before = self.trainer.stopwatch.switch("save")
+        self._facts["choices"]["micro_batches"] = self.trainer.train_step.micro_batches
         self._writer.submit(self.trainer.state.snapshot(self._facts), best=best, pinned=pinned)
         self._saved_step = self.trainer.state.step
         self.trainer.last_save = time.monotonic()

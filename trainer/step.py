@@ -12,6 +12,7 @@ from trainer.config import Config
 from trainer.conv import Conv3x3
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
+from trainer.errors import is_out_of_memory
 from trainer.model import head_of, loss_of, set_train_mode
 from trainer.optim import set_lr
 from trainer.update_gate import UpdateGate
@@ -53,12 +54,28 @@ class Numerics:
 class TrainStep:
     """Forward, loss, backward, clip, update; the update is left out when loss or gradient are not finite.
 
-    With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches.
+    With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches. A step that
+    runs out of memory is taken again with twice as many.
+
+    Attributes:
+        micro_batches: In how many parts a batch goes through the model.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.SGD, augment: Augment, config: Config, numerics: Numerics
-    ) -> None:
+        self, model: nn.Module, optimizer: torch.optim.SGD, augment: Augment, config: Config, numerics: Numerics,
+        *, micro_batches: int | None = None,
+    ) -> None:  # fmt: skip
+        """Take the parts.
+
+        Args:
+            model: On its device and in its memory format.
+            optimizer: Over its trained parameters.
+            augment: Makes images of pixels.
+            config: Of the run.
+            numerics: As the run was begun with.
+            micro_batches: In how many parts a batch goes through the model; None as configured.
+        """
+        self.micro_batches = micro_batches or config.train.grad_accum_steps
         self._model = model
         self._optimizer = optimizer
         self._augment = augment
@@ -82,15 +99,29 @@ class TrainStep:
                 out.
         """
         set_lr(self._optimizer, lr)
-        self._optimizer.zero_grad(set_to_none=True)
-        metrics_3.zero_()
-        self._gate.begin()
-        for micro in batch.micro_batches(self._config.train.grad_accum_steps):
-            self._accumulate(micro, epoch, len(micro) / len(batch), metrics_3[:2])
+        while not self._gradients(batch, epoch, metrics_3[:2]):
+            self._gate.undo()
+            self.micro_batches = min(2 * self.micro_batches, _most_parts(batch))
+            if metrics_3.is_cuda:
+                torch.cuda.empty_cache()  # blocks of the larger size, of which none can be made into smaller ones
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
         if self._config.train.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
         metrics_3[2] = self._gate.step(metrics_3[0], norm)
+
+    def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
+        """Gradients of the whole batch; False when they took more memory than there is and smaller parts may take less."""
+        self._optimizer.zero_grad(set_to_none=True)
+        metrics_2.zero_()
+        self._gate.begin()
+        try:
+            for micro in batch.micro_batches(min(self.micro_batches, _most_parts(batch))):
+                self._accumulate(micro, epoch, len(micro) / len(batch), metrics_2)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
+                raise
+            return False
+        return True
 
     def _accumulate(self, micro: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
         images_NCHW = self._augment(micro.pixels_MHWC, micro.rows_N, micro.sample_ids_N, micro.positions_N, epoch)
@@ -102,3 +133,8 @@ class TrainStep:
         with torch.no_grad():
             top1 = (logits_NK.argmax(1) == micro.labels_N).float().mean()
             metrics_2 += torch.stack((loss.detach(), top1)) * share
+
+
+def _most_parts(batch: Batch) -> int:
+    """In as many parts a batch can be cut: batch norm needs two images to have a variance."""
+    return max(len(batch) // 2, 1)

@@ -30,6 +30,10 @@ class UpdateGate:
         """Remember what a forward pass changes."""
         self._before.copy_(self._statistics)
 
+    def undo(self) -> None:
+        """Take back what forward passes have changed since `begin`."""
+        self._statistics.copy_(self._before)
+
     def step(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
         """Update the weights, if these two and the new statistics are finite.
 

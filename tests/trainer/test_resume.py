@@ -118,11 +118,13 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
     run = new_run(folder_config, tmp_path)
     thread = TrainingThread(run, hold_open=False)
     # The first command that the last evaluation finds, since only steps and evaluations take commands.
-    publish = run.log.publish
+    publish, evaluations = run.log.publish, [0]
 
     def stop_in_the_last_evaluation(event: ev.Event) -> object:
-        if isinstance(event, ev.StateChanged) and event.state == "evaluating" and view_of(run.run_dir).step == 8:
-            thread.stop("SIGTERM", 143)
+        if isinstance(event, ev.StateChanged) and event.state == "evaluating" and event.fraction is None:
+            evaluations[0] += 1
+            if evaluations[0] == 2:
+                thread.stop("SIGTERM", 143)
         return publish(event)
 
     run.log.publish = stop_in_the_last_evaluation  # type: ignore[method-assign,assignment]

@@ -14,6 +14,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
+from trainer.model import loss_of
 from trainer.run import commands as cmd
 from trainer.run import control_socket
 from trainer.run import events as ev
@@ -194,10 +195,38 @@ def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     view = view_of(thread.run.run_dir)
     assert thread.exit_code == 1
     assert view.failure is not None
-    assert "train.grad_accum_steps=2" in view.failure.error
+    assert "lower eval.batch_size" in view.failure.error
     assert view.failure.checkpoint == "step-00000004.safetensors"
     assert view.failure.resume == f"r18-tui --resume {thread.run.run_dir.path}"
     assert "Tried to allocate" in thread.run.run_dir.log.read_text()
+
+
+def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are then those of a run with as many micro-batches from the start, and a resume begins with them."""
+    from trainer import step as step_module
+
+    halves = folder_config.train.model_copy(update={"grad_accum_steps": 2})
+    planned = train(folder_config.model_copy(update={"train": halves}), tmp_path).run.run_dir
+    refused: list[int] = []
+
+    def small_only(logits_NK: torch.Tensor, labels_N: torch.Tensor, *, label_smoothing: float) -> torch.Tensor:
+        if len(labels_N) > 4:
+            refused.append(len(labels_N))
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return loss_of(logits_NK, labels_N, label_smoothing=label_smoothing)
+
+    monkeypatch.setattr(step_module, "loss_of", small_only)
+    run = train(folder_config, tmp_path).run.run_dir
+    assert refused == [8], "once, and never again"
+    (warning,) = [event.message for event in events_of(run, ev.Warned) if "out of memory" in event.message]
+    assert "at step 1: taken again, from now on in 2 parts a batch" in warning
+    whole, cut = (read_checkpoint(CheckpointFolder(r.checkpoints, keep=2).at(8)) for r in (planned, run))
+    names = [name for name in whole.tensors if "num_batches" not in name]
+    assert all(torch.equal(whole.tensors[name], cut.tensors[name]) for name in names)
+    train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
+    assert refused == [8], "a resume begins with parts of that size"
 
 
 def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
