@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def test_a_class_that_train_does_not_have_is_refused(make_folder: FolderMaker) -
     (root / "test" / "pink").mkdir()
     with pytest.raises(DataError, match="class folder 'pink' is not in train/"):
         load(root)
+
+
+def test_an_image_bomb_is_named_and_left_out(make_folder: FolderMaker) -> None:
+    """A file of 100 bytes that would decode to ten gigabytes."""
+    root = make_folder()
+    bad = root / "train" / "blue" / "000.png"
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
+    bad.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    )
+    ((path, reason),) = load(root).skipped
+    assert path == str(bad)
+    assert "exceeds limit" in reason
 
 
 def test_an_unreadable_image_is_named_and_left_out(make_folder: FolderMaker) -> None:
