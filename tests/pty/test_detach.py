@@ -200,7 +200,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
     script = tmp_path / "breaking.py"
     script.write_text(
         "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
-        "def broken(port, ui, terminal, link):\n"
+        "def broken(*given):\n"
         "    from tui.widgets.header import Header\n"
         "    draw = Header.rows_for\n"
         "    def rows_for(self, scene, w, h):\n"
@@ -208,7 +208,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
         f"        if {condition}: raise ValueError('a broken pane')\n"
         "        return draw(self, scene, w, h)\n"
         "    Header.rows_for = rows_for\n"
-        "    return original(port, ui, terminal, link)\n"
+        "    return original(*given)\n"
         "r._run_app = broken\n"
         "sys.exit(tui.cli.main(sys.argv[1:]))\n"
     )
