@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from trainer.checkpoint import Checkpoint
 from trainer.choices import choose_numerics, recorded_numerics
 from trainer.config import Config
 from trainer.data.augment import Augment
-from trainer.data.batches import Batch, Plan, build_batches
+from trainer.data.batches import Batch, Batches, Plan, ResidentBatches
 from trainer.data.build import PreparedData, prepare_data, worker_count
-from trainer.data.dataset import Progress, Split
+from trainer.data.dataset import Progress, ResidentSplit, Split
+from trainer.data.image_folder import FolderSplit
+from trainer.data.lost_images import LostImages
+from trainer.data.stream import StreamedBatches
 from trainer.device import choose_device, describe_device
 from trainer.errors import CheckpointError, ConfigError
 from trainer.loop import Hooks, Trainer
@@ -28,7 +32,7 @@ from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import apply_freeze, build_model, describe_model
 from trainer.optim import build_optimizer
 from trainer.reproducible import set_deterministic, surroundings, take_over
-from trainer.run.events import Started
+from trainer.run.events import Started, Warned
 from trainer.run.store import RunDir, write_env
 from trainer.step import TrainStep
 from trainer.train_state import TrainState
@@ -50,6 +54,32 @@ class Built:
     trainer: Trainer
     choices: dict[str, Any]
     warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where batches come from."""
+
+    split: Split
+    plan: Plan
+    device: torch.device
+    epochs: int
+    warn: Callable[[str], None]
+    lost: LostImages
+
+    def batches(self, workers: int) -> Batches:
+        """The right kind for the split."""
+        if isinstance(self.split, FolderSplit):
+            return StreamedBatches(
+                self.split, self.plan, self.device,
+                workers=workers, epochs=self.epochs, warn=self.warn, lost=self.lost,
+            )  # fmt: skip
+        assert isinstance(self.split, ResidentSplit)
+        return ResidentBatches(self.split, self.plan, self.device)
+
+    def trial_batch(self) -> Batch:
+        """The first batch of the run, decoded here: worker processes are not started for a trial."""
+        return next(iter(self.batches(workers=0).epoch(0, 0)))
 
 
 def build_trainer(
@@ -78,8 +108,11 @@ def build_trainer(
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
     plan = plan_of(config, len(data.dataset.splits["train"]))
-    workers = worker_count(config.data)
-    batches = build_batches(data.dataset.splits["train"], plan, device, workers=workers, epochs=config.train.epochs)
+
+    def warn(message: str) -> None:
+        hooks.publish(Warned(message=message))
+
+    source = _Source(data.dataset.splits["train"], plan, device, config.train.epochs, warn, LostImages(warn))
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     if checkpoint is not None:
         recorded = checkpoint.meta["choices"]
@@ -90,7 +123,7 @@ def build_trainer(
             config,
             model,
             augment,
-            lambda: _trial_batch(data.dataset.splits["train"], plan, device),
+            source.trial_batch,
             progress,
             device=device,
         )
@@ -100,19 +133,15 @@ def build_trainer(
     state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch))
     if checkpoint is not None:
         _restore(state, checkpoint)
+    batches = source.batches(worker_count(config.data))
     loop = Trainer(
         config=config, data=data, batches=batches, state=state, numerics=numerics, hooks=hooks, device=device,
+        lost=source.lost,
         train_step=TrainStep(model, optimizer, augment, config, numerics, micro_batches=choices.get("micro_batches")),
         metrics=StepMetrics(device),
         stopwatch=Stopwatch(), last_save=time.monotonic(),
     )  # fmt: skip
     return Built(trainer=loop, choices=choices, warnings=warnings)
-
-
-def _trial_batch(split: Split, plan: Plan, device: torch.device) -> Batch:
-    """The first batch of the run, decoded here: worker processes are not started for a trial."""
-    batches = build_batches(split, plan, device, workers=0, epochs=1)
-    return next(iter(batches.epoch(0, 0)))
 
 
 def plan_of(config: Config, num_images: int) -> Plan:

@@ -38,6 +38,12 @@ class DataError(R18Error):
     exit_code = EXIT_USAGE
 
 
+class DataLostError(DataError):
+    """Images that could be read when the run began cannot be read any more; it can be resumed once that is mended."""
+
+    exit_code = EXIT_RESUMABLE
+
+
 class DeviceError(R18Error):
     """The requested device is not there, or torch cannot use it."""
 

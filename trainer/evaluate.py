@@ -15,6 +15,7 @@ from torch.nn import functional
 from trainer.data.augment import Normalize
 from trainer.data.batches import evaluation_batches
 from trainer.data.dataset import Split
+from trainer.data.lost_images import LostImages
 from trainer.run.atomic import write_atomically
 from trainer.step import Numerics
 
@@ -66,6 +67,7 @@ def evaluate(
     tta: bool,
     device: torch.device,
     poll: Callable[[float], None],
+    lost: LostImages,
 ) -> Evaluation:
     """Measure a model on every image of a split. The model is left in eval mode.
 
@@ -79,6 +81,10 @@ def evaluate(
         tta: Also measure with the mirror image.
         device: Of model and sums.
         poll: Called before each batch with the share done; may raise to stop.
+        lost: Told about images that cannot be read any more; they are not measured.
+
+    Raises:
+        DataLostError: When most of a batch cannot be read any more.
     """
     model.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
@@ -86,7 +92,7 @@ def evaluate(
     loss_sum = torch.zeros((), device=device)
     correct_tta = torch.zeros((), dtype=torch.int64, device=device)
     done = 0
-    for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device):
+    for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device, lost):
         poll(done / len(split))
         images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
         logits_NK = _logits(model, images_NCHW, numerics)

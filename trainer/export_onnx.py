@@ -30,6 +30,7 @@ from trainer.data.augment import Normalize
 from trainer.data.build import load_held_out
 from trainer.data.dataset import DataSet, Split
 from trainer.data.draws import epoch_order
+from trainer.data.lost_images import LostImages
 from trainer.errors import EXIT_OK, DataError, ExportError, R18Error
 from trainer.evaluate import evaluate
 from trainer.failures import explain, log_traceback
@@ -266,6 +267,7 @@ def _measure(subject: _Subject, publish: Publish) -> dict[str, Any]:
         tta=False,
         device=torch.device("cpu"),
         poll=poll,
+        lost=LostImages(lambda message: publish(Warned(message=message))),
     )
     images = sum(result.counts)
     return {"split": subject.split, "accuracy": result.accuracy, "correct": sum(result.correct), "split_images": images}

@@ -26,6 +26,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
+from trainer.data.lost_images import LostImages
 from trainer.errors import R18Error
 from trainer.evaluate import Evaluation, evaluate
 from trainer.metrics import StepMetrics, Stopwatch, Window
@@ -93,6 +94,7 @@ class Trainer:
     """Runs the loop over parts that were built elsewhere.
 
     Attributes:
+        lost: Told about images that cannot be read any more.
         last_save: `time.monotonic()` of the last snapshot; the session sets it.
         skipped_from: The first of the newest steps when the updates of all of them were left out, since loss or gradient were
             not finite; None when the newest step changed the weights.
@@ -108,6 +110,7 @@ class Trainer:
     stopwatch: Stopwatch
     hooks: Hooks
     device: torch.device
+    lost: LostImages
     last_save: float
 
     skipped_from: int | None = None
@@ -151,6 +154,7 @@ class Trainer:
             tta=self.config.eval.tta == "flip",
             device=self.device,
             poll=self.hooks.poll,
+            lost=self.lost,
         )
         best = self._note_result(split, result)
         self.hooks.publish(

@@ -13,7 +13,7 @@ from typing import Any
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.errors import CheckpointError, DiskError
+from trainer.errors import CheckpointError, DataLostError, DiskError
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
@@ -103,6 +103,11 @@ class TrainingSession:
                 reason, code = "completed", 0
             except StopRequested as stop:
                 reason, code = stop.reason, stop.exit_code
+            except DataLostError:
+                # The images are gone, the weights are not: a resume goes on from this very step.
+                if self._trainer is not None:
+                    self._save_for_good()
+                raise
             self._end(reason, code)
             return code
         finally:

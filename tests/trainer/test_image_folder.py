@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import torch
 from PIL import Image, ImageOps
 
 from tests.conftest import ConfigMaker, FolderMaker
-from trainer.data.batches import Plan, ResidentBatches, StreamedBatches
 from trainer.data.build import load_held_out, prepare_data
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
 from trainer.data.image_folder import Decoder, FolderSplit, Keep, UnreadableImageError, load_image_folder
@@ -202,42 +200,6 @@ def test_mean_and_std_are_those_of_all_pixels(make_folder: FolderMaker) -> None:
     mean, std = channel_statistics(split, quiet)
     assert mean == pytest.approx(pixels.mean(0).tolist(), abs=1e-6)
     assert std == pytest.approx(pixels.std(0, correction=0).tolist(), abs=1e-6)
-
-
-def test_streamed_batches_are_those_from_memory(make_folder: FolderMaker) -> None:
-    """Two spawned workers deliver the same pixels in the same order, also from the middle of an epoch."""
-    root = make_folder()
-    resident, streamed = load(root).splits["train"], load(root, Keep.STREAM).splits["train"]
-    assert isinstance(resident, ResidentSplit)
-    assert isinstance(streamed, FolderSplit)
-    plan = Plan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
-    assert plan.steps_per_epoch == 5
-    from_memory = ResidentBatches(resident, plan, CPU)
-    from_workers = StreamedBatches(streamed, plan, CPU, workers=2, epochs=3)
-    for epoch, first in ((0, 3), (1, 0), (2, 0)):
-        pairs = list(zip(from_memory.epoch(epoch, first), from_workers.epoch(epoch, first), strict=True))
-        assert len(pairs) == 5 - first
-        for memory, worker in pairs:
-            assert torch.equal(memory.pixels_MHWC[memory.rows_N], worker.pixels_MHWC[worker.rows_N])
-            for name in ("sample_ids_N", "positions_N", "labels_N"):
-                assert torch.equal(getattr(memory, name), getattr(worker, name)), name
-    from_workers.close()
-
-
-def test_a_file_that_vanishes_under_the_workers_is_named_in_one_line(make_folder: FolderMaker) -> None:
-    root = make_folder()
-    split = load(root, Keep.STREAM).splits["train"]
-    assert isinstance(split, FolderSplit)
-    gone = root / "train" / "red" / "003.png"
-    gone.unlink()
-    plan = Plan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
-    batches = StreamedBatches(split, plan, CPU, workers=1, epochs=1)
-    with pytest.raises(DataError) as caught:
-        next(iter(batches.epoch(0, 0)))
-    batches.close()
-    assert multiprocessing.active_children() == [], "a worker that stays would keep the program from ending"
-    assert str(caught.value).startswith(f"{gone}: was readable at the start and is not now: ")
-    assert "\n" not in str(caught.value)
 
 
 def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, make_config: ConfigMaker) -> None:

@@ -14,10 +14,13 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
+from trainer.errors import EXIT_RESUMABLE
+from trainer.launch import TrainingThread
 from trainer.model import loss_of
 from trainer.run import commands as cmd
 from trainer.run import control_socket
 from trainer.run import events as ev
+from trainer.run.events import Event
 from trainer.run.status import RunState
 from trainer.run.store import read_holder
 
@@ -199,6 +202,32 @@ def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     assert view.failure.checkpoint == "step-00000004.safetensors"
     assert view.failure.resume == f"r18-tui --resume {thread.run.run_dir.path}"
     assert "Tried to allocate" in thread.run.run_dir.log.read_text()
+
+
+def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config, tmp_path: Path) -> None:
+    """The folder vanishes at the first evaluation, and is back at the resume."""
+    data = folder_config.data.model_copy(update={"cache": "none", "workers": 0})
+    root, away = Path(data.root), Path(data.root).with_name("away")
+    run = new_run(folder_config.model_copy(update={"data": data}), tmp_path)
+    thread, publish = TrainingThread(run, hold_open=False), run.log.publish
+
+    def watch(event: Event) -> object:
+        if isinstance(event, ev.StateChanged) and event.state == "evaluating":
+            run.log.publish = publish  # type: ignore[method-assign]
+            root.rename(away)
+        return publish(event)
+
+    run.log.publish = watch  # type: ignore[method-assign, assignment]
+    thread.start()
+    assert thread.join(60)
+    view = view_of(run.run_dir)
+    assert thread.exit_code == EXIT_RESUMABLE
+    assert view.failure is not None
+    assert "bring the folder back, then resume" in view.failure.error
+    (step,) = CheckpointFolder(run.run_dir.checkpoints, keep=2).steps()
+    assert (view.step, step) == (4, 4)
+    away.rename(root)
+    assert train(folder_config, tmp_path, resume=run.run_dir).exit_code == 0
 
 
 def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(

@@ -7,11 +7,13 @@ is left out and named, never replaced.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +27,9 @@ from trainer.errors import DataError
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
 
 _CHUNK = 256
+
+_MOMENT_S = 0.5
+"""Pause before an image is read once more: a network share that did not answer may do so then."""
 
 
 _TURNS = {
@@ -87,6 +92,20 @@ class Decoder:
         return np.array(image, dtype=np.uint8)
 
 
+class Reading(NamedTuple):
+    """Images that were decoded, and what could not be.
+
+    Attributes:
+        pixels_NHWC: uint8, of the images that could be read.
+        kept: Which of those that were asked for these are, in order.
+        lost: Path and reason of the others.
+    """
+
+    pixels_NHWC: Tensor
+    kept: list[int]
+    lost: list[tuple[str, str]]
+
+
 @dataclass
 class FolderSplit:
     """Images that are decoded when they are asked for.
@@ -109,19 +128,44 @@ class FolderSplit:
         Raises:
             DataError: When a file cannot be decoded any more.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(self.decode, rows))))
+        reading = self.read(rows, threads=os.cpu_count())
+        for path, reason in reading.lost:
+            raise DataError(f"{path}: was readable at the start and is not now: {reason}")
+        return reading.pixels_NHWC
 
-    def decode(self, row: int) -> NDArray[np.uint8]:
-        """Decode one image.
+    def read(self, rows: Sequence[int], *, threads: int | None = 1, shared: bool = False) -> Reading:
+        """Decode some images and leave out those that cannot be read any more, also not a moment later.
 
-        Raises:
-            DataError: When the file cannot be decoded any more.
+        Args:
+            rows: Which ones.
+            threads: How many to decode at once; None for as many as there are cores.
+            shared: Put the pixels into memory that another process can map.
         """
-        try:
-            return self.decoder(self.paths[row])
-        except UnreadableImageError as error:
-            raise DataError(f"{self.paths[row]}: was readable at the start and is not now: {error}") from error
+        side = self.decoder.image_size
+        pixels = torch.empty(len(rows), side, side, 3, dtype=torch.uint8)
+        if shared:
+            pixels.share_memory_()
+        results = self._attempt(rows, threads)
+        again = [index for index, result in enumerate(results) if isinstance(result, str)]
+        if again:
+            time.sleep(_MOMENT_S)
+            for index, result in zip(again, self._attempt([rows[index] for index in again], threads), strict=True):
+                results[index] = result
+        kept: list[int] = []
+        lost: list[tuple[str, str]] = []
+        for index, result in enumerate(results):
+            if isinstance(result, str):
+                lost.append((self.paths[rows[index]], result))
+            else:
+                pixels[len(kept)] = torch.from_numpy(result)
+                kept.append(index)
+        return Reading(pixels[: len(kept)], kept, lost)
+
+    def _attempt(self, rows: Sequence[int], threads: int | None) -> list[NDArray[np.uint8] | str]:
+        if threads == 1:
+            return [_decoded_or_reason(self.decoder, self.paths[row]) for row in rows]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda row: _decoded_or_reason(self.decoder, self.paths[row]), rows))
 
     def subset(self, rows: Tensor) -> FolderSplit:
         """Some images as a split of their own."""
@@ -256,6 +300,13 @@ def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int, int]
     ]
 
 
+def _decoded_or_reason(decoder: Decoder, path: str | Path) -> NDArray[np.uint8] | str:
+    try:
+        return decoder(path)
+    except UnreadableImageError as error:
+        return str(error)
+
+
 def _load_split(
     files: list[tuple[Path, int, int]],
     decoder: Decoder,
@@ -271,16 +322,12 @@ def _load_split(
     kept: list[int] = []
     pixels = np.empty((len(files) if resident else 0, side, side, 3), dtype=np.uint8)
 
-    def attempt(path: Path) -> NDArray[np.uint8] | str:
-        try:
-            return decoder(path)
-        except UnreadableImageError as error:
-            return str(error)
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
-            results: Iterable[NDArray[np.uint8] | str] = pool.map(attempt, [path for path, _, _ in chunk])
+            results: Iterable[NDArray[np.uint8] | str] = pool.map(
+                lambda file: _decoded_or_reason(decoder, file[0]), chunk
+            )
             for row, result in enumerate(results, start):
                 if isinstance(result, str):
                     skipped.append((str(files[row][0]), result))

@@ -1,0 +1,242 @@
+"""Batches from worker processes: the same as from memory, whatever happens to the workers.
+
+All are taken on a thread, as the trainer does: on the main thread torch reports a dead worker from a signal handler.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.conftest import FolderMaker
+from trainer.data import image_folder, stream
+from trainer.data.batches import Batch, Plan, ResidentBatches, evaluation_batches
+from trainer.data.dataset import ResidentSplit
+from trainer.data.image_folder import Decoder, FolderSplit, Keep, load_image_folder
+from trainer.data.lost_images import LostImages
+from trainer.data.stream import StreamedBatches
+from trainer.errors import DataLostError
+
+CPU = torch.device("cpu")
+PLAN = Plan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
+WHOLE = Plan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlyDecoder(Decoder):
+    """Ends the process that decodes a certain file, the first time or every time."""
+
+    name: str
+    times: int
+    how: int
+    tally: Path
+
+    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
+        if str(path).endswith(self.name) and len(list(self.tally.iterdir())) < self.times:
+            (self.tally / str(os.getpid())).touch()
+            os.kill(os.getpid(), self.how)
+        return super().__call__(path)
+
+
+class Warnings(list[str]):
+    """What was warned of."""
+
+    def stream(self, split: FolderSplit, plan: Plan = PLAN, workers: int = 2, epochs: int = 3) -> StreamedBatches:
+        return StreamedBatches(
+            split, plan, CPU, workers=workers, epochs=epochs, warn=self.append, lost=LostImages(self.append)
+        )
+
+
+def train_split(root: Path, keep: Keep = Keep.STREAM) -> Any:
+    decoder = Decoder(image_size=8, crop_pct=1.0)
+    return load_image_folder(root, decoder=decoder, keep=lambda _: keep, progress=lambda *_: None).splits["train"]
+
+
+def deadly(root: Path, *, times: int, how: int = signal.SIGKILL) -> FolderSplit:
+    split = train_split(root)
+    assert isinstance(split, FolderSplit)
+    (root / "tally").mkdir()
+    split.decoder = DeadlyDecoder(
+        image_size=8, crop_pct=1.0, name="red/003.png", times=times, how=how, tally=root / "tally"
+    )
+    return split
+
+
+def epoch_of(streamed: StreamedBatches, epoch: int, first_step: int = 0) -> list[Batch]:
+    with ThreadPoolExecutor(1) as trainer:
+        return trainer.submit(lambda: list(streamed.epoch(epoch, first_step))).result()
+
+
+def assert_as_from_memory(root: Path, streamed: StreamedBatches, epochs: int = 3) -> None:
+    split = train_split(root, Keep.RESIDENT)
+    assert isinstance(split, ResidentSplit)
+    from_memory = ResidentBatches(split, PLAN, CPU)
+    for epoch in range(epochs):
+        for memory, worker in itertools.zip_longest(from_memory.epoch(epoch, 0), epoch_of(streamed, epoch)):
+            assert_same(memory, worker)
+
+
+def assert_same(memory: Batch, worker: Batch) -> None:
+    assert torch.equal(memory.pixels_MHWC[memory.rows_N], worker.pixels_MHWC[worker.rows_N])
+    for name in ("sample_ids_N", "positions_N", "labels_N"):
+        assert torch.equal(getattr(memory, name), getattr(worker, name)), name
+
+
+def test_streamed_batches_are_those_from_memory(make_folder: FolderMaker) -> None:
+    root, warnings = make_folder(), Warnings()
+    streamed = warnings.stream(train_split(root))
+    assert_as_from_memory(root, streamed)
+    streamed.close()
+    assert warnings == []
+
+
+def test_a_stream_starts_in_the_middle_of_an_epoch(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    memory = ResidentBatches(train_split(root, Keep.RESIDENT), PLAN, CPU)
+    streamed = Warnings().stream(train_split(root))
+    for batch, other in itertools.zip_longest(memory.epoch(1, 3), epoch_of(streamed, 1, 3)):
+        assert_same(batch, other)
+    streamed.close()
+
+
+def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(make_folder: FolderMaker) -> None:
+    root, warnings = make_folder(), Warnings()
+    streamed = warnings.stream(deadly(root, times=2))
+    assert_as_from_memory(root, streamed)
+    streamed.close()
+    died = "a worker that decodes images died: killed (by the system, if memory ran out); no batch is lost, it goes on with"
+    assert warnings == [f"{died} 2", f"{died} 1"]
+
+
+def test_an_image_that_kills_every_worker_ends_in_an_error_with_a_way_on(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_DEATHS", 1)
+    root, warnings = make_folder(), Warnings()
+    streamed = warnings.stream(deadly(root, times=99, how=signal.SIGSEGV), workers=1)
+    with pytest.raises(
+        DataLostError, match=r"died 2 times in a row, at batch \d of epoch 1.*Resume with data.workers=1"
+    ):
+        epoch_of(streamed, 0)
+    assert len(warnings) == 1
+    streamed.close()
+    assert multiprocessing.active_children() == [], "a worker that stays would keep the program from ending"
+
+
+def test_a_bus_error_is_answered_without_shared_memory(make_folder: FolderMaker) -> None:
+    root, warnings = make_folder(), Warnings()
+    streamed = warnings.stream(deadly(root, times=1, how=signal.SIGBUS))
+    assert_as_from_memory(root, streamed, epochs=1)
+    streamed.close()
+    (text,) = warnings
+    assert "no room in shared memory (bus error); no batch is lost, it goes on with 2, without shared memory" in text
+
+
+def test_too_little_shared_memory_is_seen_before_a_worker_dies_of_it(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, warnings = make_folder(), Warnings()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**16, 2**16 - 2**10, 2**10))
+    streamed = warnings.stream(train_split(root))
+    assert_as_from_memory(root, streamed, epochs=1)
+    streamed.close()
+    (text,) = warnings
+    assert "they send their batches through pipes" in text
+    assert "--shm-size" in text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_lost_image_is_left_out_and_named_once(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    root, warnings = make_folder(), Warnings()
+    split, gone = train_split(root), root / "train" / "red" / "003.png"
+    row = split.paths.index(str(gone))
+    gone.unlink()
+    streamed, memory = (
+        warnings.stream(split, WHOLE, workers),
+        ResidentBatches(train_split_before(split, row), WHOLE, CPU),
+    )
+    for epoch in (0, 1):
+        (batch,), (whole,) = epoch_of(streamed, epoch), list(memory.epoch(epoch, 0))
+        left = whole.sample_ids_N != row
+        assert len(batch) == 35
+        assert torch.equal(batch.positions_N, whole.positions_N[left]), (
+            "the others keep their place and with it their draws"
+        )
+        assert torch.equal(batch.sample_ids_N, whole.sample_ids_N[left])
+        assert torch.equal(batch.labels_N, whole.labels_N[left])
+        assert torch.equal(batch.pixels_MHWC, whole.pixels_MHWC[whole.rows_N[left]])
+    streamed.close()
+    (text,) = warnings
+    assert text.startswith(f"{gone}: was readable at the start and is not now, so it is left out: ")
+    assert "\n" not in text
+
+
+def train_split_before(split: FolderSplit, lost: int) -> ResidentSplit:
+    """The pixels as they were, the lost image black."""
+    pixels = torch.zeros(len(split), 8, 8, 3, dtype=torch.uint8)
+    for row in set(range(len(split))) - {lost}:
+        pixels[row] = split.pixels([row])[0]
+    return ResidentSplit(pixels, split.labels_N)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    root = make_folder()
+    split = train_split(root)
+    (root / "train").rename(root / "elsewhere")
+    streamed = Warnings().stream(split, WHOLE, workers)
+    with pytest.raises(
+        DataLostError, match=r"36 of 36 images of a batch\); bring the folder back, then resume"
+    ) as caught:
+        epoch_of(streamed, 0)
+    streamed.close()
+    assert multiprocessing.active_children() == []
+    assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_leaves_a_lost_image_out_and_names_it(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    root, warnings = make_folder(), Warnings()
+    split = train_split(root)
+    gone = Path(split.paths[20])
+    gone.write_bytes(b"no image")
+    batches = list(evaluation_batches(split, 16, CPU, LostImages(warnings.append)))
+    assert [len(labels) for _, labels in batches] == [16, 15, 4]
+    assert torch.equal(
+        torch.cat([labels for _, labels in batches]), torch.cat((split.labels_N[:20], split.labels_N[21:]))
+    )
+    assert len(warnings) == 1
+    assert str(gone) in warnings[0]
+
+
+def test_a_file_that_is_late_is_read_a_moment_later(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder()
+    split = train_split(root)
+    file = Path(split.paths[5])
+    content = file.read_bytes()
+    file.unlink()
+    monkeypatch.setattr(time, "sleep", lambda _: file.write_bytes(content))
+    reading = split.read(range(36))
+    assert reading.lost == []
+    assert reading.kept == list(range(36))
