@@ -130,6 +130,10 @@ ACTIONS: tuple[Action, ...] = (
         name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the pane before.", in_bar=False,
     ),
     Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete."),
+    Action(
+        name="messages", keys="m", label="messages", short="msgs",
+        help="All messages of the run, and what libraries printed (log.txt).",
+    ),
     Action(name="help", keys="question_mark", label="help", help="What the keys do."),
     Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or detach; leave a run that has ended."),
 )  # fmt: skip

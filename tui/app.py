@@ -23,7 +23,7 @@ from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.view import SMOOTHING
 from tui.actions import ACTIONS
-from tui.screens import LIST_OF_RUNS
+from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
 from tui.source import Port, attached_port, recorded_port
 from tui.terminal import terminal_size
@@ -141,7 +141,7 @@ class DashboardApp(App[int]):
         for run in self._followed():
             if run.read(self._clock()) and self._ui.bell:
                 self.bell()
-        if self._shown is not None and self.screen.id != LIST_OF_RUNS:
+        if self._shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
             self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
             self._ask_after_divergence()
@@ -238,7 +238,7 @@ class DashboardApp(App[int]):
             self.pop_screen()
 
     def _back_to_list(self) -> None:
-        self.watched.port.control.close()
+        self.watched.close()
         self._shown = self._home
         self.pop_screen()
 
@@ -323,6 +323,12 @@ class DashboardApp(App[int]):
     def action_previous_pane(self) -> None:
         """Move the focus back."""
         self.watched.screen.focus_previous()
+
+    def action_messages(self) -> None:
+        """Show everything that was said."""
+        from tui.screens.messages import MessagesScreen  # not before the first frame
+
+        self.push_screen(MessagesScreen(self.watched.scene))
 
     def action_help(self) -> None:
         """Explain the keys."""

@@ -26,6 +26,8 @@ class Scene:
         pending: Words for what was asked for and not yet answered, by action.
         control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
         trainer_gone: Whether it is certain that nobody trains the run, so that no silence must be waited for.
+        output: The last lines of what libraries printed.
+        unseen_output: How many lines were printed that nobody has looked at.
         resume_command: What to type to go on with the run.
     """
 
@@ -39,6 +41,8 @@ class Scene:
     control_hint: str = ""
     trainer_gone: bool = False
     resume_command: str = ""
+    output: tuple[str, ...] = ()
+    unseen_output: int = 0
     pyramids: dict[str, Pyramid] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ from trainer.run.status import RunState
 from trainer.run.view import RunView
 from tui.actions import BY_NAME, Situation
 from tui.glyphs import choose_glyphs
+from tui.log_reader import LogReader
 from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen
 from tui.source import Port
@@ -41,6 +42,8 @@ class Watched:
         self.view = RunView()
         self.scene = Scene(view=self.view, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command())
         self.screen = DashboardScreen(self.scene, self.situation)
+        self._log = LogReader(port.run_dir.log)
+        self._printed = 0
         self._pending: dict[str, _Pending] = {}
         self._last_state = RunState.LOADING
         self._remark_until = 0.0
@@ -74,6 +77,7 @@ class Watched:
             if record is not None:
                 self.view.apply(record)
                 self.scene.version += 1
+        self._take_output()
         self._take_answers()
         self.scene.now = now
         if self._remark_until and time.monotonic() > self._remark_until:
@@ -95,6 +99,20 @@ class Watched:
         if (control.hint, control.trainer_gone) != (self.scene.control_hint, self.scene.trainer_gone):
             self.scene.control_hint, self.scene.trainer_gone = control.hint, control.trainer_gone
             self.scene.version += 1
+
+    def close(self) -> None:
+        """Follow the run no more."""
+        self.port.control.close()
+        self._log.close()
+
+    def _take_output(self) -> None:
+        lines, added = self._log.lines, self._log.added
+        if lines is not self.scene.output:
+            self.scene.output = lines
+            self.scene.unseen_output += added - self._printed
+            self._printed = added
+            self.scene.version += 1
+            self.screen.draw_next("keys")
 
     def _enter(self, state: RunState) -> None:
         self._last_state = state

@@ -1,4 +1,5 @@
 """Screens: the dashboard, the list of runs, and the dialogs over them."""
 
 LIST_OF_RUNS = "list-of-runs"
-"""The id of the list's screen, for who must not import it before the first frame."""
+MESSAGES = "messages"
+"""Ids of the screens that cover a dashboard whole, for who must not import them before the first frame."""

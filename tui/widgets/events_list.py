@@ -8,7 +8,7 @@ from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
-_STYLES = {"info": "text", "good": "good", "warning": "warn", "error": "bad"}
+NOTE_STYLES = {"info": "text", "good": "good", "warning": "warn", "error": "bad"}
 
 
 class EventsPane(Pane, can_focus=False):
@@ -30,4 +30,4 @@ class EventsPane(Pane, can_focus=False):
 def note_row(note: Note, width: int) -> Row:
     """One event in `width` cells."""
     text = fmt.literal(" ".join(note.text.split()))
-    return [(f" {fmt.clock(note.time)}  ", "dim"), (fmt.fit(text, width - 12), _STYLES[note.level]), (" ", "text")]
+    return [(f" {fmt.clock(note.time)}  ", "dim"), (fmt.fit(text, width - 12), NOTE_STYLES[note.level]), (" ", "text")]

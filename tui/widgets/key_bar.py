@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rich.cells import cell_len
 
 from trainer.run.status import RunState
 from tui import format as fmt
-from tui.actions import ACTIONS, Situation
+from tui.actions import ACTIONS, BY_NAME, Action, Situation
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
@@ -32,26 +32,44 @@ class KeyBar(Pane, can_focus=False):
         if self.remark:
             return [[(" " + fmt.fit(fmt.literal(self.remark), width - 2), "warn")]]
         now = self.situation()
+        labels = {action.name: action.label for action in ACTIONS}
+        if now.state is RunState.PAUSED:
+            labels["pause"] = "resume"
+        if scene.unseen_output:
+            labels["messages"] += f" +{scene.unseen_output}"
+        shown = _fitting(labels, width - 1, also=["messages"] if scene.unseen_output else [])
         row: Row = [(" ", "text")]
-        *actions, asking, leaving = (action for action in ACTIONS if action.in_bar)
-        always = (asking, leaving)
-        left = width - 1 - sum(_size(action.key, action.label) for action in always)
-        short = sum(_size(action.key, action.label) for action in actions) > left
-        for action in actions:
-            label = action.short if short and action.short else action.label
-            if action.name == "pause" and now.state is RunState.PAUSED:
-                label = "resume"
-            left -= _size(action.key, label)
-            if left < 0:
-                left += _size(action.key, label)
-                continue
-            row += _entry(action.key, label, dimmed=bool(action.why_not(now)))
-        return [row + [run for action in always for run in _entry(action.key, action.label)]]
+        for action in shown:
+            style = "warn" if action.name == "messages" and scene.unseen_output else "dim"
+            row += _entry(action.key, labels[action.name], "faint" if action.why_not(now) else style)
+        return [row]
 
 
-def _entry(key: str, label: str, *, dimmed: bool = False) -> Row:
-    return [(key, "faint" if dimmed else "key"), (f" {label}  ", "faint" if dimmed else "dim")]
+def _fitting(labels: dict[str, str], room: int, *, also: list[str]) -> list[Action]:
+    """The actions that find room, in order; labels are shortened, from the left, as far as that takes.
+
+    Args:
+        labels: By name; changed.
+        room: Cells.
+        also: Names of actions that are shown in any case, beside the last two.
+    """
+    actions = [action for action in ACTIONS if action.in_bar]
+    always = [*also, *(action.name for action in actions[-2:])]
+
+    def size(names: Iterable[str]) -> int:
+        return sum(cell_len(f"{BY_NAME[name].key} {labels[name]}  ") for name in names)
+
+    for action in actions:
+        if size(action.name for action in actions) <= room:
+            break
+        if action.short:
+            labels[action.name] = labels[action.name].replace(action.label, action.short, 1)
+    shown = list(always)
+    for action in actions:
+        if action.name not in always and size([*shown, action.name]) <= room:
+            shown.append(action.name)
+    return [action for action in actions if action.name in shown]
 
 
-def _size(key: str, label: str) -> int:
-    return cell_len(f"{key} {label}  ")
+def _entry(key: str, label: str, style: str) -> Row:
+    return [(key, "faint" if style == "faint" else "key"), (f" {label}  ", style)]

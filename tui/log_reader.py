@@ -1,0 +1,71 @@
+"""Reads the end of a run's `log.txt`, where everything lands that libraries print, on a thread of its own."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from pathlib import Path
+
+_EVERY_S = 1.0
+_TAIL_BYTES = 256 * 1024
+"""How much of the file is read at most, at the beginning and between two looks."""
+
+LINES_KEPT = 2000
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+class LogReader:
+    """The last lines of a growing file. The attributes are replaced as a whole and may be read by any thread.
+
+    Attributes:
+        lines: Without their ends and colours; the oldest first.
+        added: Lines that came since the first look, those that are not kept any more included.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.lines: tuple[str, ...] = ()
+        self.added = 0
+        self._path = path
+        self._kept: deque[str] = deque(maxlen=LINES_KEPT)
+        self._offset: int | None = None
+        self._rest = b""
+        self._closed = threading.Event()
+        # A daemon: a network volume that does not answer must not keep the program from ending.
+        self._thread = threading.Thread(target=self._follow, name="log-reader", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._closed.set()
+
+    def look(self) -> None:
+        """Read what is new; the thread does it every second."""
+        try:
+            with self._path.open("rb") as file:
+                size = file.seek(0, 2)
+                first = self._offset is None
+                start = min(size if self._offset is None else self._offset, size)
+                start = max(size - _TAIL_BYTES, 0) if first else max(start, size - _TAIL_BYTES)
+                file.seek(start)
+                data = file.read(_TAIL_BYTES)
+        except OSError:
+            return  # there is none yet, or the run directory has gone, which the events tell
+        self._offset = start + len(data)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if whole:
+            self._kept += [_shown(line) for line in whole]
+            self.lines = tuple(self._kept)
+            self.added += 0 if first else len(whole)
+
+    def _follow(self) -> None:
+        while not self._closed.is_set():
+            self.look()
+            self._closed.wait(_EVERY_S)
+
+
+def _shown(line: bytes) -> str:
+    """A line as a terminal would leave it: of a progress bar that was drawn over and over, its last state."""
+    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+    return _COLOURS.sub("", text).expandtabs()

@@ -1,0 +1,109 @@
+"""Panes that hold more lines than they show: the run's messages, and what libraries printed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.cells import chop_cells
+from textual.binding import Binding, BindingType
+from textual.events import MouseScrollDown, MouseScrollUp
+
+from tui import format as fmt
+from tui.canvas import Row
+from tui.scene import Scene
+from tui.widgets.events_list import NOTE_STYLES
+from tui.widgets.pane import Pane
+
+_WHEEL_ROWS = 3
+
+
+class ScrolledPane(Pane):
+    """Shows the last lines and follows new ones, until it is scrolled up.
+
+    Attributes:
+        title: In the border.
+        empty: Said where there are no lines.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_rows(-1)"), Binding("down,j", "scroll_rows(1)"),
+        Binding("pageup", "scroll_pages(-1)"), Binding("pagedown,space", "scroll_pages(1)"),
+        Binding("home,g", "scroll_pages(-1000000)"), Binding("end,G", "scroll_pages(1000000)"),
+    ]  # fmt: skip
+
+    title: ClassVar[str]
+    empty: ClassVar[str]
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._from_end = 0
+        self._total = 0
+
+    def lines_for(self, scene: Scene, width: int) -> list[Row]:
+        """All lines, in rows of at most `width` cells, the oldest first."""
+        raise NotImplementedError
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The border and the lines in sight."""
+        lines = self.lines_for(scene, width - 4)
+        if self._from_end:
+            self._from_end += len(lines) - self._total  # what is looked at stays where it is
+        self._total = len(lines)
+        room = max(height - 2, 1)
+        self._from_end = max(0, min(self._from_end, len(lines) - room))
+        end = len(lines) - self._from_end
+        shown = lines[max(end - room, 0) : end] or [[(self.empty, "dim")]]
+        place: Row = [(f"{end:,} of {len(lines):,}", "dim")] if len(lines) > room else []
+        bottom = "new lines below: end" if self._from_end else ""
+        return self.frame(scene.glyphs, self.title, place, shown, width, height, bottom)
+
+    def action_scroll_rows(self, rows: int) -> None:
+        """Move by some rows, down when positive."""
+        self._from_end -= rows
+        if self._scene is not None:
+            self.paint(self._scene)
+
+    def action_scroll_pages(self, pages: int) -> None:
+        """Move by some pages, down when positive."""
+        self.action_scroll_rows(pages * max(self.size.height - 3, 1))
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """The wheel."""
+        event.stop()
+        self.action_scroll_rows(-_WHEEL_ROWS)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """The wheel."""
+        event.stop()
+        self.action_scroll_rows(_WHEEL_ROWS)
+
+
+class NotesPane(ScrolledPane):
+    """All events that were worth a line."""
+
+    title = "Messages"
+    empty = "none yet"
+
+    def lines_for(self, scene: Scene, width: int) -> list[Row]:
+        """Time and text; a long text goes on below itself."""
+        rows: list[Row] = []
+        for note in scene.view.notes:
+            for index, part in enumerate(_wrapped(" ".join(note.text.split()), width - 10)):
+                begin = fmt.clock(note.time) if index == 0 else ""
+                rows.append([(f"{begin:10}", "dim"), (part, NOTE_STYLES[note.level])])
+        return rows
+
+
+class OutputPane(ScrolledPane):
+    """The end of `log.txt`."""
+
+    title = "Printed by libraries (log.txt)"
+    empty = "nothing"
+
+    def lines_for(self, scene: Scene, width: int) -> list[Row]:
+        """Every line, cut where it is too long for one row."""
+        return [[(part, "text")] for line in scene.output for part in _wrapped(line, width)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return chop_cells(fmt.literal(text), max(width, 1)) or [""]
