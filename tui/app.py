@@ -27,7 +27,7 @@ from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
 from tui.source import Port, attached_port, recorded_port
 from tui.terminal import terminal_size
-from tui.themes import THEMES, colours_beside, palette, theme_for
+from tui.themes import THEMES, colours_beside, no_color, palette, theme_for
 from tui.watched import Watched
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class DashboardApp(App[int]):
             input_fd: Of the terminal, watched for a hang-up.
             hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
         """
-        super().__init__()
+        # Without colours also no greys, which Textual would send in their place.
+        super().__init__(ansi_color=True if no_color() else None)
         size = terminal_size(input_fd) if input_fd is not None else None
         if size is not None:
             # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would

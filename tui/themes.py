@@ -72,10 +72,21 @@ def palette(variables: dict[str, str]) -> dict[str, Style]:
         variables: The theme's colours by name.
     """
     background = Color.parse(variables["background"]).rich_color
+    faint = ("r18-dim", "r18-faint") if no_color() else ()
     return {
-        word: Style(color=Color.parse(variables[name]).rich_color, bgcolor=background, bold=bold or None)
+        word: Style(
+            color=Color.parse(variables[name]).rich_color,
+            bgcolor=background,
+            bold=bold or None,
+            dim=name in faint or None,
+        )
         for word, (name, bold) in STYLES.items()
     }
+
+
+def no_color() -> bool:
+    """Whether the user wants no colours at all. Source: https://no-color.org, as Textual reads it."""
+    return "NO_COLOR" in os.environ
 
 
 def theme_for(setting: str) -> str:
@@ -88,5 +99,5 @@ def theme_for(setting: str) -> str:
         few = os.environ.get("TERM", "") in ("linux", "xterm", "screen", "vt100", "ansi") and not os.environ.get(
             "COLORTERM"
         )
-        setting = "ansi" if few else "dark"
+        setting = "ansi" if few or no_color() else "dark"
     return {"dark": "r18-dark", "light": "r18-light", "ansi": "ansi-dark"}[setting]

@@ -114,7 +114,7 @@ class _FollowedRun:
             state = RunState.LOST
         measured = [event for event in view.evaluations if event.split == view.selection_split]
         return RunOverview(
-            run_dir=self._run_dir, live=live, state=state, status=_status(view, state), epoch=view.epoch,
+            run_dir=self._run_dir, live=live, state=state, status=view.word_for(state), epoch=view.epoch,
             epochs=view.started.epochs if view.started else 0, split=view.selection_split,
             best=max((event.accuracy for event in measured), default=None),
             last=measured[-1].accuracy if measured else None, begun=self._begun, last_time=view.last_time,
@@ -134,11 +134,6 @@ class _FollowedRun:
             if record is not None:
                 self._begun = self._begun or record.time
                 self._view.apply(record)
-
-
-def _status(view: RunView, state: RunState) -> str:
-    early = state is RunState.FINISHED and view.finish is not None and view.finish.reason != "completed"
-    return "stopped" if early else state.value
 
 
 def _points(events: list[Evaluated], value: Callable[[Evaluated], float]) -> tuple[Point, ...]:

@@ -116,6 +116,11 @@ class RunView:
         """
         return RunState.LOST if self.state in LIVE_STATES and now - self.last_time > LOST_AFTER_S else self.state
 
+    def word_for(self, state: RunState) -> str:
+        """A state as a word for people: `stopped` for a run that ended before its last epoch."""
+        early = state is RunState.FINISHED and self.finish is not None and self.finish.reason != "completed"
+        return "stopped" if early else state.value
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run; 0 until they are known."""

@@ -108,5 +108,5 @@ class TooSmallPane(Pane, can_focus=False):
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """A message in place; training goes on."""
         view = scene.view
-        lines = [f"{scene.state.value}", f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]
+        lines = [view.word_for(scene.state), f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]
         return [[(fmt.fit(line, width), "text")] for line in lines]

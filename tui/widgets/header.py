@@ -40,7 +40,7 @@ class Header(Pane, can_focus=False):
 def state_row(scene: Scene) -> Row:
     """The state as a word, with what was asked for and not yet answered, and what else is under way."""
     view = scene.view
-    word = next(iter(scene.pending.values()), "") or scene.state.value
+    word = next(iter(scene.pending.values()), "") or view.word_for(scene.state)
     if scene.state is RunState.PAUSED and not scene.pending:
         word = f"paused {fmt.clock(view.state_since)}"
     if scene.state is RunState.EVALUATING:
