@@ -171,7 +171,7 @@ def _inspect(run: RunDir, before: int, found: Findings) -> str:
     for record in records:
         view.apply(record)
     resumed = any(isinstance(record.event, Resumed) for record in records[before:])
-    folder = CheckpointFolder(run.checkpoints, keep=2)
+    folder = CheckpointFolder(run, keep=2)
     for step in folder.steps():
         try:
             read_checkpoint(folder.at(step))
@@ -206,9 +206,7 @@ def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
             view.apply(record)
         views.append(view)
     total = views[0].total_steps
-    whole, patched = (
-        read_checkpoint(CheckpointFolder(run.checkpoints, keep=2).at(total)) for run in (reference, killed)
-    )
+    whole, patched = (read_checkpoint(CheckpointFolder(run, keep=2).at(total)) for run in (reference, killed))
     different = [
         name for name, tensor in whole.tensors.items() if not torch.equal(tensor, patched.tensors.get(name, tensor + 1))
     ]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.run.atomic import sync_folder, write_atomically
+from trainer.run.store import RunDir
 
 FORMAT = "r18-checkpoint"
 FORMAT_VERSION = 1
@@ -141,9 +142,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 class CheckpointFolder:
     """The checkpoints of a run: what is there, `latest`, `best`, pins and rotation."""
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        self.path = path
+    def __init__(self, run_dir: RunDir, *, keep: int) -> None:
+        self._run_dir = run_dir
         self._keep = keep
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._run_dir.checkpoints
 
     def steps(self) -> list[int]:
         """Steps that have a file, rising."""

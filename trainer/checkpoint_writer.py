@@ -31,10 +31,24 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, folder: CheckpointFolder, log: EventLog, *, free_bytes: Callable[[CheckpointFolder], int] | None = None
+        self,
+        folder: CheckpointFolder,
+        log: EventLog,
+        *,
+        find_folder: Callable[[], None] = lambda: None,
+        free_bytes: Callable[[CheckpointFolder], int] | None = None,
     ) -> None:
+        """Start the thread.
+
+        Args:
+            folder: To write into.
+            log: Told what was written, and brought to the disk before.
+            find_folder: Called before each checkpoint; somebody may have moved or deleted the folder.
+            free_bytes: Probe of the disk.
+        """
         self._folder = folder
         self._log = log
+        self._find_folder = find_folder
         self._free_bytes = free_bytes or (lambda where: shutil.disk_usage(where.path).free)
         self._jobs: list[_Job] = []
         self._closed = False
@@ -100,8 +114,10 @@ class CheckpointWriter:
 
     def _write(self, job: _Job) -> str:
         begun = time.perf_counter()
-        step, path = job.checkpoint.step, self._folder.at(job.checkpoint.step)
+        step = job.checkpoint.step
         try:
+            self._find_folder()
+            path = self._folder.at(step)
             self._check_space(job.checkpoint)
             # The log should not end before a checkpoint that it will be continued from. One that cannot be written for so long
             # says so itself, and must not keep the weights from being saved.
@@ -128,5 +144,5 @@ class CheckpointWriter:
         free = self._free_bytes(self._folder)
         if free < needed:
             raise OSError(
-                f"{self._folder.path}: {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; make room"
+                f"only {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; make room at {self._folder.path}"
             )

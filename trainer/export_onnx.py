@@ -99,7 +99,7 @@ def export_run(run_dir: RunDir, *, which: str, data_root: Path | None, publish: 
     """
     _require_torch()
     publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
-    path = CheckpointFolder(run_dir.checkpoints, keep=2).choose(which)
+    path = CheckpointFolder(run_dir, keep=2).choose(which)
     checkpoint = read_checkpoint(path)
     config = _config_of(checkpoint, data_root)
     subject = _Subject.of(

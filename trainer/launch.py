@@ -12,10 +12,10 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from trainer.errors import EXIT_FAILED, EXIT_OK, exit_code_of
+from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.failures import explain, log_traceback
 from trainer.open_run import OpenRun
-from trainer.run.commands import CommandQueue, Stop
+from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop
 from trainer.run.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
 
@@ -44,6 +44,7 @@ class TrainingThread:
         self._ended = threading.Event()
         self._announced = False
         self._begun = False
+        self._complaint = ""
         # Not a daemon: the interpreter must not tear torch down under a running step.
         self._thread = threading.Thread(target=self._main, name="training")
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -155,3 +156,20 @@ class TrainingThread:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
             self.run.log.publish(Heartbeat())
+            self._look_after_directory()
+
+    def _look_after_directory(self) -> None:
+        try:
+            found = self.run.look_after_directory()
+        except (OSError, R18Error) as error:
+            self._complain(f"{self.run.run_dir.path} was deleted while it was trained and cannot be made anew: {error}")
+        else:
+            if found is not None:
+                self._complain(str(found))
+            if found is not None and found.deleted:
+                self.commands.send(SaveCheckpoint())
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._complaint:
+            self._complaint = problem
+            self.run.log.publish(Warned(message=problem))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from trainer.errors import DiskError, RunError
 from trainer.plain_config import PlainConfig
 from trainer.run.atomic import write_atomically
 from trainer.run.event_log import EventLog, read_records
+from trainer.run.held_dir import HeldRunDir, point_output_at
 from trainer.run.results_csv import ResultsCsv
 from trainer.run.store import RunDir, RunLock, create_run
 
@@ -23,17 +25,19 @@ class OpenRun:
     """A run that this process may write to.
 
     Attributes:
+        run_dir: Follows the directory when it is moved.
         runs_dir: Folder in which other runs are looked up by name.
         settings: The configuration.
         resume: Whether training goes on from the run's newest checkpoint.
     """
 
-    run_dir: RunDir
+    run_dir: HeldRunDir
     runs_dir: Path
     settings: PlainConfig
     lock: RunLock
     log: EventLog
     resume: bool
+    _looking: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def config(self) -> Config:
@@ -53,10 +57,58 @@ class OpenRun:
                 f"{self.run_dir.config}: cannot be written: {error}; make room, then resume again"
             ) from error
 
+    def look_after_directory(self) -> Displacement | None:
+        """Follow the run directory where somebody has moved it, and make it anew where somebody has deleted it.
+
+        What was printed and the checkpoints are then lost; the log, of which this process holds the file, is not.
+
+        Returns:
+            What was found and done; None when the directory is in its place.
+
+        Raises:
+            OSError: When it was deleted and cannot be made anew.
+            RunError: As OSError.
+        """
+        with self._looking:
+            before = self.run_dir.path
+            if self.run_dir.follow():
+                return None if self.run_dir.path == before else Displacement(before, self.run_dir.path, deleted=False)
+            return Displacement(before, self._make_anew(before), deleted=True)
+
+    def _make_anew(self, before: Path) -> Path:
+        anew = create_run(before.parent, before.name)
+        self.log.go_on_in(anew.events)
+        self.lock.renew(anew)
+        self.run_dir.take(anew.path)
+        write_atomically(anew.config, self.settings.yaml.encode())
+        point_output_at(anew.log)
+        return anew.path
+
     def close(self) -> None:
         """Write the log's rest and let others write."""
         self.log.close()
         self.lock.release()
+        self.run_dir.let_go()
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """A run directory that was moved or deleted under its trainer.
+
+    Attributes:
+        before: Where it was.
+        now: Where it is, or was made anew.
+        deleted: Whether it was deleted.
+    """
+
+    before: Path
+    now: Path
+    deleted: bool
+
+    def __str__(self) -> str:
+        if self.deleted:
+            return f"{self.before} was deleted while it was trained; {self.now} was made for what is still to come, log included"
+        return f"{self.before} was moved to {self.now}; the run goes on there"
 
 
 def open_new_run(settings: PlainConfig, runs_dir: Path) -> OpenRun:
@@ -114,8 +166,9 @@ def _remove_unfinished(run_dir: RunDir) -> None:
 
 
 def _open(run_dir: RunDir, runs_dir: Path, settings: PlainConfig, lock: RunLock, *, resume: bool) -> OpenRun:
-    results = ResultsCsv(run_dir.results)
+    held = HeldRunDir(run_dir.path)
+    results = ResultsCsv(held)
     if run_dir.events.exists():
         results.replay(read_records(run_dir.events))
     log = EventLog(run_dir.events, observers=(results,))
-    return OpenRun(run_dir=run_dir, runs_dir=runs_dir, settings=settings, lock=lock, log=log, resume=resume)
+    return OpenRun(run_dir=held, runs_dir=runs_dir, settings=settings, lock=lock, log=log, resume=resume)

@@ -13,7 +13,7 @@ from typing import Any
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.errors import CheckpointError, DataLostError, DiskError
+from trainer.errors import CheckpointError, DataLostError, DiskError, R18Error
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
@@ -39,6 +39,8 @@ _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
 _SAVE_TIMEOUT_S = 120.0
+_SAVE_ATTEMPTS = 2
+_TRY_AGAIN_S = 15.0
 _CALMER = 0.5
 """Factor of the learning rate after a return to before steps that were not finite."""
 
@@ -59,8 +61,8 @@ class TrainingSession:
         self._run = run
         self._commands = commands
         self._hold_open = hold_open
-        self._folder = CheckpointFolder(run.run_dir.checkpoints, keep=run.config.checkpoint.keep)
-        self._writer = CheckpointWriter(self._folder, run.log)
+        self._folder = CheckpointFolder(run.run_dir, keep=run.config.checkpoint.keep)
+        self._writer = CheckpointWriter(self._folder, run.log, find_folder=self._find_directory)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
         self._tables = ThreadPoolExecutor(1, thread_name_prefix="tables")
         self._monitor: SystemMonitor | None = None
@@ -69,6 +71,7 @@ class TrainingSession:
         self._paused = False
         self._finished = False
         self._on_demand = False
+        self._waits_for_room = False
         self._evaluating: float | None = None
         self._first_skipped: int | None = None
         self._saved_step = -1
@@ -284,7 +287,7 @@ class TrainingSession:
 
         Raises:
             DivergedError: When the last step has spoilt the weights.
-            DiskError: When it cannot be written, at a second attempt either.
+            DiskError: When it cannot be written, at a second attempt either, and nobody is there to make room for it.
         """
         step = self.trainer.state.step
         if not self.trainer.state.finite:
@@ -295,12 +298,41 @@ class TrainingSession:
         problem = "not saved yet"
         if self._saved_step == step:
             problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
-        for _ in range(2):
-            if not problem:
-                return
+        attempts = 0
+        while problem:
+            if attempts >= _SAVE_ATTEMPTS and not self._wait_for_room(problem):
+                raise DiskError(
+                    f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint"
+                )
             self.save()
             problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
-        raise DiskError(f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint")
+            attempts += 1
+
+    def _wait_for_room(self, problem: str) -> bool:
+        """Give whoever sits at the screen the time to make room; whether to try again."""
+        if not self._waits_for_room:
+            self._waits_for_room = True
+            text = f"not saved: {problem}. Tried again every {_TRY_AGAIN_S:.0f} s; to leave without it, stop once more"
+            self.publish(Warned(message=text))
+        self._state(RunState.SAVING, "no room to save")
+        end = time.monotonic() + _TRY_AGAIN_S
+        while self._hold_open() and time.monotonic() < end:
+            command = self._commands.take(timeout=_PAUSE_TICK_S)
+            if isinstance(command, cmd.Stop):
+                self._acknowledge(command)
+                return False
+            if command is not None:
+                self._ack(command, "the run has ended and waits for room to be saved")
+        return self._hold_open()
+
+    def _find_directory(self) -> None:
+        """Follow the run directory, or make it anew. On the writer's thread."""
+        try:
+            found = self._run.look_after_directory()
+        except (OSError, R18Error):
+            return  # the save that follows fails of the same, and says so
+        if found is not None:
+            self.publish(Warned(message=str(found)))
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""

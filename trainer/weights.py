@@ -22,6 +22,7 @@ from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.data.dataset import Progress
 from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
+from trainer.run.store import RunDir
 from trainer.versions import torch_release
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -96,7 +97,7 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
     path = Path(reference).expanduser()
     for run in (path, runs_dir / reference):
         if (run / "checkpoints").is_dir():
-            return _own(CheckpointFolder(run / "checkpoints", keep=2).choose("default"))
+            return _own(CheckpointFolder(RunDir(run), keep=2).choose("default"))
     if not path.is_file():
         raise CheckpointError(f"model.init_from: {reference}: no such file or run; give imagenet, a file or a run")
     if path.suffix != ".safetensors":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from pathlib import Path
+
+from trainer.run.store import RunDir
 
 _EVERY_S = 1.0
 _TAIL_BYTES = 256 * 1024
@@ -24,10 +25,10 @@ class LogReader:
         added: Lines that came since the first look, those that are not kept any more included.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, run_dir: RunDir) -> None:
         self.lines: tuple[str, ...] = ()
         self.added = 0
-        self._path = path
+        self._run_dir = run_dir
         self._kept: deque[str] = deque(maxlen=LINES_KEPT)
         self._offset: int | None = None
         self._rest = b""
@@ -43,7 +44,7 @@ class LogReader:
     def look(self) -> None:
         """Read what is new; the thread does it every second."""
         try:
-            with self._path.open("rb") as file:
+            with self._run_dir.log.open("rb") as file:
                 size = file.seek(0, 2)
                 first = self._offset is None
                 start = min(size if self._offset is None else self._offset, size)

@@ -42,7 +42,7 @@ class Watched:
         self.view = RunView()
         self.scene = Scene(view=self.view, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command())
         self.screen = DashboardScreen(self.scene, self.situation)
-        self._log = LogReader(port.run_dir.log)
+        self._log = LogReader(port.run_dir)
         self._printed = 0
         self._pending: dict[str, _Pending] = {}
         self._last_state = RunState.LOADING
@@ -94,8 +94,9 @@ class Watched:
 
     def follow_trainer(self) -> None:
         """Take over what is known of a trainer in another process."""
-        control = self.port.control
+        control, run_dir = self.port.control, self.port.run_dir
         control.refresh()
+        self.scene.resume_command = run_dir.resume_command()
         if (control.hint, control.trainer_gone) != (self.scene.control_hint, self.scene.trainer_gone):
             self.scene.control_hint, self.scene.trainer_gone = control.hint, control.trainer_gone
             self.scene.version += 1

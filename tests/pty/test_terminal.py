@@ -37,7 +37,7 @@ def test_the_first_frame_comes_before_pytorch_and_quitting_saves(tmp_path: Path)
         assert terminal.raw.rstrip().find(b"\x1b[?1049l") > 0, "the alternate screen was left"
     view = view_of(run_of(runs))
     assert view.state is RunState.FINISHED
-    assert CheckpointFolder(run_of(runs).checkpoints, keep=2).steps() == [view.step]
+    assert CheckpointFolder(run_of(runs), keep=2).steps() == [view.step]
 
 
 def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_path: Path) -> None:

@@ -13,6 +13,14 @@ from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.events import CheckpointFailed, CheckpointSaved
+from trainer.run.store import RunDir
+
+
+@pytest.fixture(name="tmp_path")
+def folder_of_checkpoints(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return folder
 
 
 def checkpoint(step: int = 1, value: float = 1.0) -> Checkpoint:
@@ -81,7 +89,7 @@ def test_names_sort_by_step_and_nothing_else_is_taken_for_a_checkpoint() -> None
 
 
 def test_rotation_keeps_the_newest_the_best_and_all_pins(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, keep=2)
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     for step in range(1, 8):
         write_checkpoint(folder.at(step), checkpoint(step))
         folder.publish(step, best=step == 3, pinned=step in (1, 2))
@@ -94,14 +102,14 @@ def test_a_pointer_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     write_checkpoint(outside / file_name(1), checkpoint())
-    inside = tmp_path / "checkpoints"
-    inside.mkdir()
+    inside = tmp_path / "run" / "checkpoints"
+    inside.mkdir(parents=True)
     (inside / "latest").write_text(f"../outside/{file_name(1)}\n")
-    assert CheckpointFolder(inside, keep=2).pointer("latest") is None
+    assert CheckpointFolder(RunDir(inside.parent), keep=2).pointer("latest") is None
 
 
 def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, keep=5)
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=5)
     for step in (1, 2, 3):
         write_checkpoint(folder.at(step), checkpoint(step))
     folder.at(3).write_bytes(folder.at(3).read_bytes()[:100])
@@ -115,7 +123,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_format_is_passed_over_and_an_unreadable_one_is_not(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, keep=5)
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=5)
     write_checkpoint(folder.at(1), checkpoint(1))
     save_file({"w": torch.zeros(2)}, folder.at(2))
     found, problems = folder.newest_valid()
@@ -128,7 +136,7 @@ def test_a_file_of_another_format_is_passed_over_and_an_unreadable_one_is_not(tm
 
 def test_the_writer_publishes_what_is_on_disk(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    folder = CheckpointFolder(tmp_path, keep=2)
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     writer = CheckpointWriter(folder, log)
     writer.submit(checkpoint(5), pinned=True)
     assert writer.wait_for(5, timeout=10) == ""
@@ -140,7 +148,7 @@ def test_the_writer_publishes_what_is_on_disk(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    folder = CheckpointFolder(tmp_path, keep=2)
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     writer = CheckpointWriter(folder, log, free_bytes=lambda _: shutil.disk_usage(tmp_path).free)
     writer.submit(checkpoint(1))
     assert writer.wait_for(1, timeout=10) == ""
@@ -157,7 +165,7 @@ def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) 
 
 def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    folder = CheckpointFolder(tmp_path, keep=9)
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=9)
     Held = namedtuple("Held", "free")
     gate = Held([0])
 

@@ -53,9 +53,7 @@ def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
     views = [view_of(r) for r in (straight, run.run_dir)]
     assert len(events_of(run.run_dir, ev.Resumed)) == 3
     assert [view.step for view in views] == [views[0].total_steps] * 2
-    whole, patched = (
-        read_checkpoint(CheckpointFolder(r.checkpoints, keep=2).at(views[0].step)) for r in (straight, run.run_dir)
-    )
+    whole, patched = (read_checkpoint(CheckpointFolder(r, keep=2).at(views[0].step)) for r in (straight, run.run_dir))
     assert whole.tensors.keys() == patched.tensors.keys()
     assert all(torch.equal(tensor, patched.tensors[name]) for name, tensor in whole.tensors.items())
     assert whole.meta | {"run": ""} == patched.meta | {"run": ""}

@@ -31,7 +31,7 @@ def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: C
     stopped = view_of(run.run_dir).step
     assert stopped < 8, "the run must have been stopped on its way"
     train(folder_config, tmp_path, resume=run.run_dir)
-    files = [CheckpointFolder(r.checkpoints, keep=2).at(8) for r in (straight, run.run_dir)]
+    files = [CheckpointFolder(r, keep=2).at(8) for r in (straight, run.run_dir)]
     first, second = (read_checkpoint(file) for file in files)
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert set(first.tensors) == set(second.tensors)
@@ -43,7 +43,7 @@ def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: C
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
-    folder = CheckpointFolder(run.checkpoints, keep=2)
+    folder = CheckpointFolder(run, keep=2)
     newest = folder.at(8)
     newest.write_bytes(newest.read_bytes()[:1000])
     train(folder_config, tmp_path, resume=run)
@@ -130,11 +130,11 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
     run.log.publish = stop_in_the_last_evaluation  # type: ignore[method-assign,assignment]
     thread.start()
     assert thread.join(60)
-    newest = CheckpointFolder(run.run_dir.checkpoints, keep=2).at(8)
+    newest = CheckpointFolder(run.run_dir, keep=2).at(8)
     assert read_checkpoint(newest).meta["evaluation_due"] is True, "stopped in the evaluation"
     for _ in range(2):
         assert train(folder_config, tmp_path, resume=run.run_dir).exit_code == 0
-    whole = read_checkpoint(CheckpointFolder(straight.checkpoints, keep=2).at(8))
+    whole = read_checkpoint(CheckpointFolder(straight, keep=2).at(8))
     ended = read_checkpoint(newest)
     assert whole.meta | {"run": ""} == ended.meta | {"run": ""}
     assert [e.step for e in events_of(run.run_dir, ev.Evaluated)] == [4, 8], "nothing was measured twice"
@@ -152,7 +152,7 @@ def test_the_test_images_are_measured_once_at_the_end(
 
 def test_a_damaged_checkpoint_leaves_latest_at_one_that_is_there(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
-    folder = CheckpointFolder(run.checkpoints, keep=2)
+    folder = CheckpointFolder(run, keep=2)
     folder.at(8).write_bytes(folder.at(8).read_bytes()[:1000])
     thread = TrainingThread(resumed_run(run, tmp_path), hold_open=False)
     thread.stop()

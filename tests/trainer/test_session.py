@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, new_run, start, train, view_of, wait_for
+from trainer import session
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.errors import EXIT_RESUMABLE
@@ -42,7 +43,7 @@ def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_pa
     assert (run.evaluation / "test" / "per_class.csv").read_text().count("\n") == 4
     assert (run.evaluation / "test" / "confusion.csv").exists()
     assert read_holder(run) is None, "the run is free again"
-    folder = CheckpointFolder(run.checkpoints, keep=2)
+    folder = CheckpointFolder(run, keep=2)
     latest = folder.pointer("latest")
     assert latest == folder.at(8)
     assert folder.pointer("best") is not None
@@ -175,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_confi
     assert view.failure is not None
     assert "not finite (learning rate" in view.failure.error
     assert "lower optim.lr" in view.failure.error
-    folder = CheckpointFolder(thread.run.run_dir.checkpoints, keep=2)
+    folder = CheckpointFolder(thread.run.run_dir, keep=2)
     for step in folder.steps():
         assert all(bool(torch.isfinite(t).all()) for t in read_checkpoint(folder.at(step)).tensors.values())
 
@@ -224,7 +225,7 @@ def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config,
     assert thread.exit_code == EXIT_RESUMABLE
     assert view.failure is not None
     assert "bring the folder back, then resume" in view.failure.error
-    (step,) = CheckpointFolder(run.run_dir.checkpoints, keep=2).steps()
+    (step,) = CheckpointFolder(run.run_dir, keep=2).steps()
     assert (view.step, step) == (4, 4)
     away.rename(root)
     assert train(folder_config, tmp_path, resume=run.run_dir).exit_code == 0
@@ -251,7 +252,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
     assert refused == [8], "once, and never again"
     (warning,) = [event.message for event in events_of(run, ev.Warned) if "out of memory" in event.message]
     assert "at step 1: taken again, from now on in 2 parts a batch" in warning
-    whole, cut = (read_checkpoint(CheckpointFolder(r.checkpoints, keep=2).at(8)) for r in (planned, run))
+    whole, cut = (read_checkpoint(CheckpointFolder(r, keep=2).at(8)) for r in (planned, run))
     names = [name for name in whole.tensors if "num_batches" not in name]
     assert all(torch.equal(whole.tensors[name], cut.tensors[name]) for name in names)
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
@@ -325,6 +326,35 @@ def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
     assert "could not be saved: No space left on device" in view.failure.error
 
 
+@pytest.mark.parametrize("patient", [True, False])
+def test_with_a_dashboard_a_full_disk_is_waited_for(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """Until there is room, or whoever sits there has no more patience."""
+    from trainer.checkpoint_writer import CheckpointWriter
+
+    def full(self: CheckpointWriter, checkpoint: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(session, "_TRY_AGAIN_S", 0.3)
+    with monkeypatch.context() as disk:
+        disk.setattr(CheckpointWriter, "_check_space", full)
+        run = new_run(folder_config, tmp_path)
+        thread = start(run, hold_open=True)
+        wait_for(run.run_dir, lambda view: any("Tried again every" in note.text for note in view.notes))
+        if not patient:
+            thread.stop()
+            view = wait_for(run.run_dir, lambda view: view.state is RunState.FAILED)
+            assert view.failure is not None
+            assert view.failure.exit_code == 75
+    if patient:
+        wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
+        assert CheckpointFolder(run.run_dir, keep=2).steps() == [8]
+    thread.release()
+    assert thread.join(30)
+    assert thread.exit_code == (0 if patient else 75)
+
+
 def test_evaluating_once_more_after_the_end_works_with_val_and_test(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
@@ -345,8 +375,8 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
         update={"model": folder_config.model.model_copy(update={"init_from": str(source.path), "freeze": "backbone"})}
     )
     tuned = train(frozen, tmp_path).run.run_dir
-    before = read_checkpoint(CheckpointFolder(source.checkpoints, keep=2).at(8)).group("model")
-    after = read_checkpoint(CheckpointFolder(tuned.checkpoints, keep=2).at(8)).group("model")
+    before = read_checkpoint(CheckpointFolder(source, keep=2).at(8)).group("model")
+    after = read_checkpoint(CheckpointFolder(tuned, keep=2).at(8)).group("model")
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) == (not name.startswith("fc.")), name
     started = view_of(tuned).started
@@ -357,7 +387,7 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
 
 def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
-    state = read_checkpoint(CheckpointFolder(source.checkpoints, keep=2).at(8)).group("model")
+    state = read_checkpoint(CheckpointFolder(source, keep=2).at(8)).group("model")
     old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     save_file(old, tmp_path / "old.safetensors")
     changes = {"init_from": str(tmp_path / "old.safetensors"), "freeze": "backbone"}

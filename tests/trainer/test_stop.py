@@ -72,7 +72,7 @@ def test_a_stop_saves_the_last_step_within_seconds_and_the_run_goes_on(
     assert ended.finish is not None
     assert (ended.finish.reason, ended.finish.step) == ("SIGTERM", ended.step)
     assert ended.exporting is None
-    whole = read_checkpoint(CheckpointFolder(run.run_dir.checkpoints, keep=2).choose("latest"))
+    whole = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
     assert whole.step == ended.step
     again = start(resumed_run(run.run_dir, tmp_path, f"train.epochs={ended.step // 4 + 1}"))
     assert again.join(60)

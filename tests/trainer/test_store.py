@@ -83,7 +83,7 @@ def test_runs_are_found_by_path_name_and_latest(tmp_path: Path) -> None:
 
 
 def test_results_keep_all_columns_and_drop_an_abandoned_future(tmp_path: Path) -> None:
-    table = ResultsCsv(tmp_path / "results.csv")
+    table = ResultsCsv(RunDir(tmp_path))
 
     def ended(epoch: int) -> EpochEnded:
         return EpochEnded(epoch=epoch, step=epoch * 10, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=1.0)

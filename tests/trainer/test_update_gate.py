@@ -128,7 +128,7 @@ def test_a_single_bad_step_is_left_out_and_said(
     assert [step for event in events_of(run, ev.Steps) for step in event.skipped] == [3]
     assert any("step 3: loss or gradient not finite, weights left as they were" in note.text for note in view.notes)
     assert all(epoch.train_loss is not None and epoch.train_loss > 0 for epoch in view.epochs)
-    whole = read_checkpoint(CheckpointFolder(run.checkpoints, keep=2).at(8))
+    whole = read_checkpoint(CheckpointFolder(run, keep=2).at(8))
     assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.tensors.values() if tensor.is_floating_point())
 
 
@@ -168,7 +168,7 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     assert (seam.step, seam.checkpoint) == (4, "step-00000004.safetensors")
     assert all(loss == loss for loss in view_of(run.run_dir).train_loss.y[6:]), "the bad steps are gone from the curves"
     assert [path.suffix for path in run.run_dir.checkpoints.glob("*.given-up")] == [".given-up"]
-    newest = read_checkpoint(CheckpointFolder(run.run_dir.checkpoints, keep=2).choose("latest"))
+    newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
     assert newest.meta["lr_edits"] == [[4, 0.5]]
     assert newest.step == view_of(run.run_dir).step
 

@@ -10,6 +10,7 @@ import pytest
 from tests.tui.canned import training_run
 from tests.tui.screen import Dashboard, screen_text, settle, shows
 from trainer.run import events as ev
+from trainer.run.store import RunDir
 from tui import log_reader
 from tui.log_reader import LINES_KEPT, LogReader
 
@@ -23,7 +24,7 @@ def log(tmp_path: Path) -> Path:
 def reader(log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogReader]:
     """Looks when it is asked to, and not by itself."""
     monkeypatch.setattr(LogReader, "_follow", lambda _: None)
-    reader = LogReader(log)
+    reader = LogReader(RunDir(log.parent))
     yield reader
     reader.close()
 

@@ -22,6 +22,8 @@ QUEUE_LIMIT_BYTES = 64 * 2**20
 
 _RETRY_S = 1.0
 
+_CHUNK_BYTES = 2**20
+
 
 class Observer(Protocol):
     """Called on the writer's thread for every event after it was appended."""
@@ -72,8 +74,9 @@ class EventLog:
         self._closed = False
         self._failure = ""
         self._wake = threading.Condition()
+        self._file = threading.Lock()
         self._seq = _last_seq(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = _open(path)
         self._rest = b"" if _ends_with_newline(path) else b"\n"
         self._thread = threading.Thread(target=self._write, name="event-log", daemon=True)
         self._thread.start()
@@ -123,6 +126,29 @@ class EventLog:
             os.fsync(self._fd)
         return True
 
+    def go_on_in(self, path: Path) -> None:
+        """Take the log, which may have been deleted, to another file and go on there.
+
+        Raises:
+            OSError: When the file cannot be written; the log then stays where it is.
+        """
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with self._file:
+            fd = _open(temporary)
+            try:
+                offset = 0
+                while chunk := os.pread(self._fd, _CHUNK_BYTES, offset):
+                    offset += len(chunk)
+                    while chunk:
+                        chunk = chunk[os.write(fd, chunk) :]
+                os.replace(temporary, path)
+            except OSError:
+                os.close(fd)
+                temporary.unlink(missing_ok=True)
+                raise
+            os.close(self._fd)
+            self._fd = fd
+
     def close(self, timeout: float = 10.0) -> None:
         """Write what is left and close; gives up on a disk that fails for `timeout` seconds."""
         self.sync(timeout)
@@ -169,8 +195,9 @@ class EventLog:
 
     def _append(self, batch: list[tuple[Record, bytes]]) -> bool:
         try:
-            while self._rest:
-                self._rest = self._rest[os.write(self._fd, self._rest) :]
+            with self._file:
+                while self._rest:
+                    self._rest = self._rest[os.write(self._fd, self._rest) :]
         except OSError as error:
             self._report(str(error))
             return False
@@ -233,6 +260,11 @@ class LogFollower:
 def read_records(path: Path) -> list[Record]:
     """Every readable record of a log that nobody writes."""
     return list(LogFollower(path).records())
+
+
+def _open(path: Path) -> int:
+    # For reading, too: `go_on_in` copies a file that may have lost its name.
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _ends_with_newline(path: Path) -> bool:

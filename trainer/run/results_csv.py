@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 
 from trainer.run.atomic import write_atomically
 from trainer.run.events import EpochEnded, Evaluated, Record, Resumed, number
+from trainer.run.store import RunDir
 
 COLUMNS = (
     "epoch", "time", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr",
@@ -18,8 +18,8 @@ COLUMNS = (
 class ResultsCsv:
     """An observer of the log that keeps the table up to date. Lives on the log writer's thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
         self._begun: float | None = None
         self._rows: dict[int, dict[str, object]] = {}
         self._steps: dict[int, int] = {}
@@ -66,7 +66,7 @@ class ResultsCsv:
         table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(self._rows[epoch] for epoch in sorted(self._rows))
-        write_atomically(self._path, text.getvalue().encode())
+        write_atomically(self._run_dir.results, text.getvalue().encode())
 
 
 def _cell(value: float | None) -> str:

@@ -25,7 +25,7 @@ def default_runs_dir() -> Path:
     return Path("runs")
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunDir:
     """A run's directory. Attributes are places; none of them need exist.
 
@@ -210,6 +210,18 @@ class RunLock:
             raise RunError(f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}") from error
         os.close(fd)
         raise RunError(_taken(run_dir))
+
+    def renew(self, run_dir: RunDir) -> None:
+        """Hold the lock of a directory that was made anew.
+
+        Raises:
+            RunError: When another process has it, or the file cannot be made.
+        """
+        facts, old = self._holder, self._fd
+        fresh = RunLock.take(run_dir)
+        self._fd = fresh._fd
+        os.close(old)
+        self.note(**facts)
 
     def note(self, **facts: object) -> None:
         """Tell others more about the holder: where it listens, that its run has ended though its screen is still open."""

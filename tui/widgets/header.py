@@ -46,6 +46,8 @@ def state_row(scene: Scene) -> Row:
     if scene.state is RunState.EVALUATING:
         share = f" {view.state_fraction:.0%}" if view.state_fraction is not None else ""
         word += f" {view.state_detail}{share}" if not scene.pending else share
+    if scene.state is RunState.SAVING and not scene.pending:
+        word = view.state_detail or word
     style = "accent" if scene.pending else STATE_STYLES.get(scene.state, "accent")
     extra = f"  exporting {view.exporting.fraction:.0%}" if view.exporting else ""
     return [(f"{scene.glyphs.dot} ", style), (word + extra, style), (" ", "text")]

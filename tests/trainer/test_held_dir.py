@@ -1,0 +1,181 @@
+"""A run directory that is moved or deleted while it is trained."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.running import events_of, new_run, start, train, view_of
+from trainer import launch
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.config import Config
+from trainer.launch import TrainingThread
+from trainer.run import events as ev
+from trainer.run.events import Event
+from trainer.run.held_dir import HeldRunDir
+from trainer.run.store import RunDir, is_live, read_holder
+
+
+@pytest.fixture(autouse=True)
+def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "HEARTBEAT_S", 0.05)
+
+
+@pytest.fixture
+def hundred_epochs(folder_config: Config) -> Config:
+    return folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 100})})
+
+
+@pytest.fixture
+def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[Path], None]], TrainingThread]:
+    """Trains, does something to the directory after the first steps, and stops once the answer to it is on the disk."""
+
+    def run(act: Callable[[Path], None]) -> TrainingThread:
+        opened = new_run(hundred_epochs, tmp_path / "runs")
+        thread, publish = TrainingThread(opened, hold_open=False), opened.log.publish
+
+        def watch(event: Event) -> object:
+            result = publish(event)
+            if isinstance(event, ev.Steps) and event.first_step == 1:
+                act(opened.run_dir.path)
+            if isinstance(event, ev.Warned) and (" was moved to " in event.message or " was deleted " in event.message):
+                holders.append(read_holder(opened.run_dir))
+                thread.stop()
+            return result
+
+        holders: list[object] = []
+        opened.log.publish = watch  # type: ignore[method-assign, assignment]
+        thread.start()
+        assert thread.join(60)
+        assert thread.exit_code == 0
+        assert holders
+        assert holders[0] is not None, "the lock goes with the run"
+        return thread
+
+    return run
+
+
+def assert_whole_and_resumable(run: RunDir, config: Config, runs: Path) -> None:
+    view = view_of(run)
+    step = view.step
+    assert events_of(run, ev.Opened), "the log begins with the first event"
+    assert read_checkpoint(CheckpointFolder(run, keep=2).choose("latest")).step == step
+    assert not is_live(run)
+    end = step // 4 + 1
+    thread = train(config, runs, resume=run, overrides=(f"train.epochs={end}",))
+    assert thread.exit_code == 0
+    assert view_of(run).step == 4 * end
+
+
+def test_a_run_whose_directory_is_moved_goes_on_there(
+    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+) -> None:
+    new = tmp_path / "elsewhere" / "a better name"
+    new.parent.mkdir()
+    thread = trained(lambda path: path.rename(new))
+    assert thread.run.run_dir.path == new
+    assert not (tmp_path / "runs" / "run").exists()
+    (warning,) = [event for event in events_of(RunDir(new), ev.Warned) if "moved" in event.message]
+    assert warning.message.endswith(f"was moved to {new}; the run goes on there")
+    assert_whole_and_resumable(RunDir(new), hundred_epochs, tmp_path / "runs")
+
+
+def test_a_run_whose_directory_is_deleted_is_made_anew_with_its_log(
+    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "runs" / "run")
+    thread = trained(shutil.rmtree)
+    assert thread.run.run_dir.path == run.path
+    assert run.path.stat().st_mode & 0o077 == 0, "private again"
+    assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
+
+
+def test_another_run_of_its_name_is_left_alone(
+    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+) -> None:
+    def replace(path: Path) -> None:
+        shutil.rmtree(path)
+        path.mkdir()
+        (path / "events.jsonl").write_text("not ours\n")
+
+    thread = trained(replace)
+    assert (tmp_path / "runs" / "run" / "events.jsonl").read_text() == "not ours\n"
+    assert thread.run.run_dir.name == "run-2"
+    assert_whole_and_resumable(RunDir(tmp_path / "runs" / "run-2"), hundred_epochs, tmp_path / "runs")
+
+
+def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
+    hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import open_run
+
+    def refuse(*_: object) -> RunDir:
+        raise PermissionError("no room for it")
+
+    opened = new_run(hundred_epochs, tmp_path / "runs")
+    monkeypatch.setattr(open_run, "create_run", refuse)
+    thread, tee, seen = start(opened), opened.log.tee(), b""
+    while b'"Steps"' not in seen and b'"steps"' not in seen:
+        seen += b"".join(tee.read())
+    shutil.rmtree(opened.run_dir.path)
+    while b"cannot be made anew: no room for it" not in seen:
+        seen += b"".join(tee.read())
+    monkeypatch.undo()
+    while b" was deleted while it was trained; " not in seen:
+        seen += b"".join(tee.read())
+    assert seen.count(b"cannot be made anew") == 1
+    thread.stop()
+    assert thread.join(30)
+    assert thread.exit_code == 0
+
+
+def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end does not wait for a heartbeat to notice."""
+    monkeypatch.setattr(launch, "HEARTBEAT_S", 3600.0)
+    opened = new_run(folder_config, tmp_path / "runs")
+    thread, publish = TrainingThread(opened, hold_open=False), opened.log.publish
+
+    def watch(event: Event) -> object:
+        if isinstance(event, ev.EpochEnded) and event.epoch == 2:
+            shutil.rmtree(opened.run_dir.path)
+        return publish(event)
+
+    opened.log.publish = watch  # type: ignore[method-assign, assignment]
+    thread.start()
+    assert thread.join(60)
+    assert thread.exit_code == 0
+    assert CheckpointFolder(opened.run_dir, keep=2).steps() == [8]
+    assert view_of(opened.run_dir).step == 8
+
+
+def test_output_of_libraries_goes_to_the_new_log(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    script = (
+        "import os, sys; from pathlib import Path; from trainer.run.held_dir import point_output_at\n"
+        f"os.unlink({str(old)!r}); point_output_at(Path({str(new)!r}))\n"
+        "os.write(1, b'one '); os.write(2, b'two')"
+    )
+    with old.open("wb") as log:
+        subprocess.run([sys.executable, "-c", script], stdout=log, stderr=log, check=True, env=os.environ)
+    assert new.read_text() == "one two"
+
+
+def test_a_directory_is_followed_through_its_parents(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    path.mkdir(parents=True)
+    held = HeldRunDir(path)
+    assert held.follow()
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert held.follow()
+    assert held.path == tmp_path / "c" / "b"
+    shutil.rmtree(held.path)
+    assert not held.follow()
+    held.let_go()

@@ -1,0 +1,84 @@
+"""A run directory that its writer keeps hold of: where it is now, also after somebody moved or deleted it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import sys
+from pathlib import Path
+
+from trainer.run.store import RunDir
+
+_F_GETPATH = 50
+"""Of macOS's fcntl.h: the path of an open descriptor."""
+
+
+class HeldRunDir(RunDir):
+    """The directory behind an open descriptor. `path` follows it when it is moved, at the next `follow`."""
+
+    def __init__(self, path: Path) -> None:
+        """Take hold.
+
+        Raises:
+            OSError: When it is not there.
+        """
+        super().__init__(path)
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def follow(self) -> bool:
+        """Take over a new place.
+
+        Returns:
+            Whether the directory is still somewhere; False once it was deleted.
+        """
+        if self._is_at(self.path):
+            return True
+        moved = self._where()
+        if moved is None or not self._is_at(moved):
+            return False
+        self.path = moved
+        return True
+
+    def take(self, path: Path) -> None:
+        """Hold another directory in place of one that was deleted.
+
+        Raises:
+            OSError: When it is not there.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.close(self._fd)
+        self._fd, self.path = fd, path
+
+    def let_go(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+    def _is_at(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), path.stat())
+        except OSError:
+            return False
+
+    def _where(self) -> Path | None:
+        """The path that the system knows for the descriptor; None where it knows none, or the directory was deleted."""
+        with contextlib.suppress(OSError):
+            if sys.platform == "darwin":
+                name = fcntl.fcntl(self._fd, _F_GETPATH, b"\0" * 1024)
+                return Path(os.fsdecode(name.rstrip(b"\0")))
+            return Path(os.readlink(f"/proc/self/fd/{self._fd}"))
+        return None
+
+
+def point_output_at(log: Path) -> None:
+    """Send what is printed to a new log, where it went to one that was deleted."""
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        for output in (1, 2):
+            with contextlib.suppress(OSError):  # closed: nothing is printed
+                found = os.fstat(output)
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                    os.dup2(fd, output)
+    finally:
+        os.close(fd)
