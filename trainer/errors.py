@@ -13,6 +13,7 @@ EXIT_RESUMABLE = 75
 """Stopped, but a resume can go on once the disk has room again: EX_TEMPFAIL of sysexits.h."""
 EXIT_SIGHUP = 129
 EXIT_SIGINT = 130
+EXIT_SIGPIPE = 141
 EXIT_SIGTERM = 143
 
 

@@ -38,9 +38,8 @@ class TrainingThread:
         self.commands = CommandQueue()
         self.exit_code = EXIT_FAILED
         self._control: ControlServer | None = None
-        self._held = threading.Event()
-        if hold_open:
-            self._held.set()
+        # No threading.Event: `stop` may interrupt itself in a signal handler, and a lock is not reentrant.
+        self._held = hold_open
         self._ended = threading.Event()
         self._announced = False
         self._begun = False
@@ -87,7 +86,7 @@ class TrainingThread:
 
     def release(self) -> None:
         """Nobody looks any more: end the thread when the run ends, instead of holding it open for more commands."""
-        self._held.clear()
+        self._held = False
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the thread.
@@ -102,7 +101,7 @@ class TrainingThread:
         try:
             # Here, and by name, so that nothing before this line needs PyTorch.
             session_module = importlib.import_module("trainer.session")
-            session = session_module.TrainingSession(self.run, self.commands, hold_open=self._held.is_set)
+            session = session_module.TrainingSession(self.run, self.commands, hold_open=lambda: self._held)
             self.exit_code = session.run()
         except BaseException as error:  # noqa: BLE001 - the thread's last line of defence: a state, not a dead screen
             self.exit_code = self._fail(error)
@@ -139,7 +138,7 @@ class TrainingThread:
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
         self.run.lock.note(ended=True)
-        while self._held.is_set() and not isinstance(self.commands.take(timeout=0.5), Stop):
+        while self._held and not isinstance(self.commands.take(timeout=0.5), Stop):
             continue
 
     def _listen(self) -> None:

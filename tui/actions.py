@@ -119,7 +119,7 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_back, in_bar=False,
     ),
     Action(
-        name="detach", keys="d", label="detach", help="Leave the screen; training goes on.",
+        name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training goes on.",
         why_not=_detach,
     ),
     Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off."),

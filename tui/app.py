@@ -21,7 +21,7 @@ from trainer.run.commands import Command
 from trainer.run.events import Diverged
 from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
-from trainer.run.view import SMOOTHING
+from trainer.run.view import SMOOTHING, RunView
 from tui.actions import ACTIONS
 from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
@@ -96,6 +96,11 @@ class DashboardApp(App[int]):
             self.register_theme(theme)
         self.theme = theme_for(ui.theme)
         self.palette = palette(self.get_css_variables())
+
+    @property
+    def first_view(self) -> RunView:
+        """What is known of the run that the application was started with; of none, nothing."""
+        return RunView() if self._home is None else self._home.view
 
     @property
     def watched(self) -> Watched:

@@ -6,11 +6,11 @@ import os
 import signal
 from collections.abc import Sequence
 
-from trainer.headless import install_stop_handlers
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.run.store import RunDir
 from trainer.run.text import literal
+from trainer.stop_signals import install_stop_handlers
 from tui.hazards import hazards
 from tui.launcher import LauncherLink
 from tui.terminal import PrivateTerminal

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from trainer.standard_streams import open_standard_streams, write_out
 from tui.foreign import foreign_packages
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save, else 1.
     """
     argv = sys.argv[1:] if argv is None else argv
+    open_standard_streams()
     # Until the first frame: a tenth of that time would go into looking at modules that stay anyhow.
     gc.disable()
     foreign = foreign_packages()
@@ -34,16 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("\n".join(foreign) + "\n")
         return 2
     from trainer.arguments import split_overrides
-    from trainer.cli import complain
-    from trainer.errors import EXIT_SIGINT, R18Error
+    from trainer.cli import exit_code_after
 
-    tokens = split_overrides(argv)
     try:
-        return _dispatch(tokens)
-    except R18Error as error:
-        return complain(error)
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
+        return exit_code_after(lambda: _dispatch(split_overrides(argv)))
     finally:
         gc.enable()
 
@@ -138,7 +134,7 @@ def _welcome(arguments: argparse.Namespace) -> int:
         lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
         lines.append(f"look at one with: r18-tui show {runs[0].path}   come back to a live one with: r18-tui attach")
     lines += ["", "r18-tui --help has the rest"]
-    sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
+    write_out("\n".join(literal(line) for line in lines) + "\n")
     return 0
 
 
@@ -160,10 +156,11 @@ def _show(rest: list[str]) -> int:
 
     arguments = _show_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir)
-    from tui.terminal import is_terminal
+    from tui.terminal import is_terminal, wait_for_foreground
 
     if arguments.plain or not is_terminal():
         return print_report(run_dir)
+    wait_for_foreground()
     return show_recorded(run_dir)
 
 
@@ -171,28 +168,30 @@ def _attach(rest: list[str]) -> int:
     from trainer.errors import ConfigError
     from trainer.run.store import find_run, newest_live
     from tui.run_app import attach
-    from tui.terminal import is_terminal
+    from tui.terminal import is_terminal, wait_for_foreground
 
     arguments = _attach_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir) if arguments.run else newest_live(arguments.runs_dir)
     if not is_terminal():
         raise ConfigError(f"attach needs a terminal; for a report: r18-tui show {run_dir.path} --plain")
+    wait_for_foreground()
     return attach(run_dir, read_only=arguments.read_only)
 
 
 def _runs(rest: list[str]) -> int:
     from tui.run_app import print_runs, show_runs
-    from tui.terminal import is_terminal
+    from tui.terminal import is_terminal, wait_for_foreground
 
     arguments = _runs_parser().parse_args(rest)
     if arguments.plain or not is_terminal():
         return print_runs(arguments.runs_dir)
+    wait_for_foreground()
     return show_runs(arguments.runs_dir)
 
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tui.launcher import run_in_own_session
-    from tui.terminal import is_terminal
+    from tui.terminal import is_terminal, wait_for_foreground
 
     if arguments.detach:
         return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _in_background)
@@ -201,6 +200,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
         gc.enable()
         return train_headless(_check(arguments, overrides))
+    wait_for_foreground()
     return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _dashboard)
 
 

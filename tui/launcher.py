@@ -3,7 +3,8 @@
 The child calls `setsid` before anything else, so that a hang-up of the terminal reaches neither it nor the data workers
 that it starts. The launcher finds out what is asked for while the child imports the dashboard, each on a core of its own;
 then it forwards signals, hands the exit code over, and restores the terminal if the child dies. A child that goes on without
-the terminal says so, and the launcher leaves. The fork comes before any heavy import, which it would copy.
+the terminal says so, and the launcher leaves, except in a container that would end with it. The fork comes before any heavy
+import, which it would copy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from collections.abc import Callable
 from types import FrameType
 
 from trainer.errors import EXIT_OK, EXIT_SIGINT
+from trainer.stop_signals import ignored_from_the_start
 from tui.terminal import terminal_guard
+
+_STAYS = (
+    b"this is the container's first process and stays until the run has ended; leave it with ctrl+p ctrl+q, and come back from "
+    b"outside with: docker exec -it CONTAINER r18-tui attach\n"
+)
 
 FORWARDED = (signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCONT)
 
@@ -82,16 +89,34 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
             os.waitpid(pid, 0)
             raise
         farewell = _receive_all(ours)
-        if farewell:
-            with contextlib.suppress(OSError):  # the terminal may have gone, which is why the child says farewell
-                os.write(1, farewell)
+    if farewell:
+        _print(farewell)
+        if not is_first_process():
             return EXIT_OK
-        _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
+        _print(_STAYS)
+    code = _wait_for(pid)
     if code < 0:
         restore_terminal()
         return 128 - code
     return code
+
+
+def is_first_process() -> bool:
+    """Whether everything else ends with this process: it is the command of a container."""
+    return os.getpid() == 1
+
+
+def _print(text: bytes) -> None:
+    with contextlib.suppress(OSError):  # the terminal may have gone, which is why the child says farewell
+        os.write(1, text)
+
+
+def _wait_for(pid: int) -> int:
+    """Wait for the child; whatever else has become a child of a container's first process is only buried."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return os.waitstatus_to_exitcode(status)
 
 
 def _send(connection: socket.socket, data: bytes) -> None:
@@ -137,4 +162,8 @@ def _forward_to(pid: int) -> None:
             return  # it has just ended; waitpid says how
 
     for number in FORWARDED:
-        signal.signal(number, forward)
+        if not ignored_from_the_start(number):
+            signal.signal(number, forward)
+    # The child is in a session of its own, where ctrl+z does not stop it: a shell that took the terminal back would share it
+    # with a dashboard. There is detaching instead.
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)

@@ -10,31 +10,32 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
-from trainer.errors import EXIT_FAILED, EXIT_OK
+from trainer.errors import EXIT_FAILED, EXIT_OK, DiskError
 from trainer.failures import log_traceback
-from trainer.headless import install_stop_handlers
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.own_process import own_command
 from trainer.run.event_log import LogFollower
+from trainer.run.events import decode
+from trainer.run.live_source import LiveSource
 from trainer.run.overview import RunsFolder
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 from trainer.run.text import literal
 from trainer.run.view import RunView
+from trainer.standard_streams import write_out
+from trainer.stop_signals import install_stop_handlers
 from tui.background import go_on_without_terminal, way_back
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
 from tui.runs_table import plain_list
 from tui.settings import UiSettings
-from tui.source import LiveSource, Port, attached_port, live_port, recorded_port
+from tui.source import EventSource, Port, attached_port, live_port, recorded_port
 from tui.terminal import PrivateTerminal
-
-_SYNC_S = 5.0
-"""Longest wait for the log before it is read: with a full disk it never gets there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,13 @@ class _Ending:
         crash: The exception that ended it, if one did.
         detached: Whether the run was to go on without it.
         resume: The run to go on with next, if the user chose one.
+        view: What it had folded of its run.
     """
 
     crash: BaseException | None = None
     detached: bool = False
     resume: RunDir | None = None
+    view: RunView = field(default_factory=RunView)
 
 
 def import_dashboard() -> None:
@@ -70,7 +73,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
         The exit code.
     """
     thread = TrainingThread(run, hold_open=True)
-    source = LiveSource(run.run_dir.events, run.log)
+    source = LiveSource(run.run_dir, run.log)
     ui = UiSettings(**run.settings.values["ui"])
     terminal = PrivateTerminal(run.run_dir.log)
     _prepare_for_workers()
@@ -81,22 +84,39 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     ending = _run_app(
         live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
     )
-    crash, detached = ending.crash, ending.detached
     gc.enable()  # where the dashboard ended before its first frame
-    source.close()
     thread.start()  # likewise
+    try:
+        return _after_screen(ending, thread, source, terminal, link, remark)
+    except Exception as error:  # noqa: BLE001 - the run goes on, whatever fails between the screen and the shell
+        log_traceback(run.run_dir, error)
+        thread.release()
+        thread.join()
+        return thread.exit_code
+
+
+def _after_screen(
+    ending: _Ending,
+    thread: TrainingThread,
+    source: LiveSource,
+    terminal: PrivateTerminal,
+    link: LauncherLink,
+    remark: str,
+) -> int:
+    """Go on without a screen, or end with the result."""
+    run_dir, crash = thread.run.run_dir, ending.crash
     failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
-    run.log.sync(_SYNC_S)
-    view = _folded(run.run_dir)
-    if (crash or detached) and not (view.finish or view.failure):
-        what = "is paused" if view.state is RunState.PAUSED else "trains on"
-        return go_on_without_terminal(thread, terminal, link, [*failed, *way_back(run.run_dir, what)])
-    if crash or detached:
+    view = _caught_up(ending.view, source)
+    if crash or ending.detached:
+        if not (view.finish or view.failure):
+            source.close()
+            what = "is paused" if view.state is RunState.PAUSED else "trains on"
+            return go_on_without_terminal(thread, terminal, link, [*failed, *way_back(run_dir, what)])
         thread.stop()  # a run that has ended and that nobody can leave any more
     terminal.give_back()
     thread.join()
-    with contextlib.suppress(OSError):  # the terminal may have gone
-        _print_summary(run.run_dir, [*([remark] if remark else []), *failed])
+    with contextlib.suppress(OSError, DiskError):  # the terminal may have gone
+        _print_summary(_caught_up(view, source), run_dir, [*([remark] if remark else []), *failed])
     return thread.exit_code
 
 
@@ -125,7 +145,10 @@ def _look_at(run_dir: RunDir, port: Port) -> int:
     ending, received = _in_terminal(port, run_dir.path.parent)
     code = _exit_code(ending, received)
     if not code:
-        _print_summary(run_dir)
+        with contextlib.suppress(
+            OSError, DiskError
+        ):  # the terminal may have gone without a signal, and the run's directory, too
+            _print_summary(_caught_up(ending.view, port.source), run_dir)
     return code
 
 
@@ -137,8 +160,14 @@ def _in_terminal(port: Port | None, runs_dir: Path) -> tuple[_Ending, list[int]]
     """
     terminal = PrivateTerminal(Path(os.devnull))
     received: list[int] = []
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
+
     for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, lambda number, _: received.append(number))
+        signal.signal(number, receive)
     ending = _run_app(port, UiSettings(), terminal, lambda: bool(received), runs_dir)
     terminal.give_back()
     return ending, received
@@ -155,13 +184,14 @@ def print_runs(runs_dir: Path) -> int:
     """Print how all runs of a folder stand."""
     runs = RunsFolder(runs_dir).refresh()
     empty = f"{literal(str(runs_dir))}: no runs here yet; start one with: r18-tui digits"
-    sys.stdout.write(f"{plain_list(runs, time.time()) if runs else empty}\n")
+    write_out(f"{plain_list(runs, time.time()) if runs else empty}\n")
     return EXIT_OK
 
 
 def print_report(run_dir: RunDir) -> int:
     """Print how a run stands, with its loss drawn in text."""
-    sys.stdout.write(literal(plain_report(_folded(run_dir), run_dir), keep="\n"))
+    view = _caught_up(RunView(), LogFollower(run_dir.events))
+    write_out(literal(plain_report(view, run_dir), keep="\n"))
     return 0
 
 
@@ -178,7 +208,7 @@ def _run_app(
         if port is not None:
             log_traceback(port.run_dir, error)
         return _Ending(crash=error)
-    return _Ending(crash=app.crash, detached=app.detached, resume=app.resume)
+    return _Ending(crash=app.crash, detached=app.detached, resume=app.resume, view=app.first_view)
 
 
 def _prepare_for_workers() -> None:
@@ -191,14 +221,15 @@ def _prepare_for_workers() -> None:
     resource_tracker.ensure_running()
 
 
-def _print_summary(run_dir: RunDir, remarks: Sequence[str] = ()) -> None:
-    lines = [*remarks, *summary(_folded(run_dir), run_dir)]
-    sys.stdout.write("\n".join(literal(line) for line in lines) + "\n")
-    sys.stdout.flush()
+def _print_summary(view: RunView, run_dir: RunDir, remarks: Sequence[str] = ()) -> None:
+    lines = [*remarks, *summary(view, run_dir)]
+    write_out("\n".join(literal(line) for line in lines) + "\n")
 
 
-def _folded(run_dir: RunDir) -> RunView:
-    view = RunView()
-    for record in LogFollower(run_dir.events).records():
-        view.apply(record)
+def _caught_up(view: RunView, source: EventSource) -> RunView:
+    """The view, with what is new folded in."""
+    for line in source.read():
+        record = decode(line)
+        if record is not None:
+            view.apply(record)
     return view

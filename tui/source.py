@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
-from trainer.run.event_log import EventLog, LogFollower
+from trainer.run.event_log import LogFollower
+from trainer.run.live_source import LiveSource
 from trainer.run.store import RunDir, is_live, read_holder, trainer_gone
 
 
@@ -17,26 +17,6 @@ class EventSource(Protocol):
 
     def read(self) -> list[bytes]:
         """Whole lines that are new since the last call."""
-
-
-class LiveSource:
-    """The log of a run in this process: what stood in the file when it was opened, then the writer's memory tee."""
-
-    def __init__(self, path: Path, log: EventLog) -> None:
-        self._history = LogFollower(path)
-        self._log = log
-        self._tee = log.tee()
-        self._begun = False
-
-    def read(self) -> list[bytes]:
-        """New lines. History and tee may overlap; the fold ignores what it has seen."""
-        history = [] if self._begun else self._history.read()
-        self._begun = True
-        return history + self._tee.read()
-
-    def close(self) -> None:
-        """Keep no more lines for this reader."""
-        self._log.drop(self._tee)
 
 
 @dataclass(frozen=True, kw_only=True)

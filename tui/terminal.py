@@ -7,21 +7,53 @@ terminal is moved to new descriptors, and 1 and 2 are pointed at the log, before
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import ConfigError
+
 RESET = (
-    "\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l\x1b[<u\x1b[0m"
+    "\x1b[?2026l\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l"
+    "\x1b[?2048l\x1b[<u\x1b[0m"
 )
-"""Leave the alternate screen, show the cursor, stop mouse, paste and focus reports, plain colours."""
+"""End a frame that was begun, leave the alternate screen, show the cursor, stop reports of mouse, paste, focus and size, plain
+colours."""
+
+_STOPPED_S = 0.05
+"""A signal that stops us has not when it returns sooner than this: nobody can have continued us by then."""
 
 
 def is_terminal() -> bool:
     """Whether a person sits at both ends: standard input and output are terminals."""
     return os.isatty(0) and os.isatty(1)
+
+
+def wait_for_foreground() -> None:
+    """Stop until the shell gives us the terminal, as it does at `fg`; for a program that was started with `&`.
+
+    Raises:
+        ConfigError: Where no shell is there to do so.
+    """
+    while _in_background():
+        begun = time.monotonic()
+        os.kill(0, signal.SIGTTIN)  # the shell reports the whole job as stopped, for input from the terminal
+        if _in_background() and time.monotonic() - begun < _STOPPED_S:
+            raise ConfigError(
+                "the dashboard needs the terminal, which another program has: start it in the foreground; or train with "
+                "--detach, and come back with: r18-tui attach"
+            )
+
+
+def _in_background() -> bool:
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:
+        return False  # not the terminal of our session: nobody shares it out
 
 
 def terminal_size(fd: int) -> tuple[int, int] | None:

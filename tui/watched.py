@@ -72,7 +72,7 @@ class Watched:
         Returns:
             Whether the run has just ended, well or not, while it was watched.
         """
-        for line in self.port.source.read():
+        for line in self._new_lines():
             record = decode(line)
             if record is not None:
                 self.view.apply(record)
@@ -87,6 +87,16 @@ class Watched:
             self._enter(state)
         ended = (RunState.FINISHED, RunState.FAILED)
         return state in ended and before not in (*ended, RunState.LOADING)
+
+    def _new_lines(self) -> list[bytes]:
+        """What the source has; of one that cannot be read any more, and may be again, the reason is shown."""
+        try:
+            return self.port.source.read()
+        except FileNotFoundError:
+            self.remark("the run directory was moved or deleted; q leaves, and r18-tui runs finds runs")
+        except OSError as error:
+            self.remark(f"the log cannot be read ({error.strerror}); it is tried again")
+        return []
 
     def draw(self, interval_s: float) -> None:
         """Draw the panes that are due."""

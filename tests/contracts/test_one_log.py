@@ -9,11 +9,12 @@ from trainer.run import events as ev
 from trainer.run.commands import NoControl
 from trainer.run.event_log import EventLog, LogFollower
 from trainer.run.events import Event, decode
+from trainer.run.live_source import LiveSource
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui.app import DashboardApp
 from tui.settings import UiSettings
-from tui.source import EventSource, LiveSource, Port
+from tui.source import EventSource, Port
 
 EVENTS: list[Event] = [
     opened(), ev.StateChanged(state="preparing", detail="decoding", fraction=0.5), started(), ev.StateChanged(state="training"),
@@ -41,12 +42,12 @@ def sources(folder: Path) -> dict[str, EventSource]:
     """A tee from the beginning, a tee that was attached in the middle of a file, and the file."""
     ticks = iter(range(1_700_000_000, 1_800_000_000))
     log = EventLog(folder / "events.jsonl", clock=lambda: float(next(ticks)))
-    live = LiveSource(folder / "events.jsonl", log)
+    live = LiveSource(RunDir(folder), log)
     live.read()
     for event in EVENTS[:9]:
         log.publish(event)
     log.sync()
-    late = LiveSource(folder / "events.jsonl", log)
+    late = LiveSource(RunDir(folder), log)
     for event in EVENTS[9:]:
         log.publish(event)
     log.close()

@@ -22,10 +22,16 @@ def run_of(runs_dir: Path, name: str = "digits") -> RunDir:
 
 
 def start(
-    runs_dir: Path, *arguments: str, config: str = "digits", prefix: str = "", columns: int = 120, rows: int = 40
+    runs_dir: Path,
+    *arguments: str,
+    config: str = "digits",
+    prefix: str = "",
+    suffix: str = "",
+    columns: int = 120,
+    rows: int = 40,
 ) -> PseudoTerminal:
     """The program as an interactive shell starts it, so that job control and foreground groups are real."""
-    typed = [prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments]
+    typed = [prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments, suffix]
     return _in_shell(typed, runs_dir.parent, columns, rows)
 
 

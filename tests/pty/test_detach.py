@@ -79,7 +79,7 @@ def test_two_terminals_attach_steer_and_see_the_same(tmp_path: Path) -> None:
         assert "come back" in one.text
         steps_go_on(run)
         two.send("qs")
-        two.wait_for("● finished", 60)
+        two.wait_for("● stopped", 60)
         two.send("q")
         assert code_of(two) == 0
     view = view_of(run)
@@ -161,12 +161,29 @@ def test_a_closed_terminal_leaves_a_run_with_workers_training(tmp_path: Path, ma
     stop(run)
 
 
+def test_a_job_of_the_shell_waits_for_the_foreground_and_ctrl_z_detaches(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    job = "& wait %1; jobs; fg >/dev/null"
+    with start(run.path.parent, *MANY_EPOCHS, suffix=job) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        assert terminal.raw.find(b"Stopped") in range(terminal.raw.find(b"\x1b[?1049h"))
+        terminal.send("\x1a")
+        assert code_of(terminal) == 0
+        assert "come back with" in terminal.text
+    steps_go_on(run)
+    stop(run)
+
+
 def test_a_killed_launcher_leaves_the_run_training(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
         launcher_of(terminal).kill()
         assert code_of(terminal) == 137
+        end = time.monotonic() + 10
+        while b"\x1b[?1049l" not in terminal.raw:
+            assert time.monotonic() < end, "the screen was not left"
+            terminal.pump(0.1)
     steps_go_on(run)
     stop(run)
 

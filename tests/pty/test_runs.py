@@ -48,7 +48,7 @@ def test_a_live_run_is_opened_from_the_list_and_steered(tmp_path: Path) -> None:
         terminal.send("p")
         wait_for(run, lambda view: view.state.value == "paused")
         trainer_of(run).terminate()
-        terminal.wait_for("● finished", 30)
+        terminal.wait_for("● stopped", 30)
         terminal.send("q")
         terminal.wait_for("0 in training", 30)
         terminal.send("q")

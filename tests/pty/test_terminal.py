@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -15,9 +16,10 @@ from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, launcher_of, run_of, start
 from tests.running import view_of
 from trainer.checkpoint import CheckpointFolder
-from trainer.headless import DOUBLED_S
 from trainer.run.status import RunState
 from trainer.run.store import read_holder
+from trainer.stop_signals import DOUBLED_S
+from tui.terminal import RESET
 
 pytestmark = pytest.mark.pty
 
@@ -86,8 +88,10 @@ def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
         trainer = launcher_of(terminal).children()[0]
         trainer.kill()
         assert code_of(terminal) == 137
-        assert b"\x1b[?1049l" in terminal.raw
-        assert b"\x1b[?25h" in terminal.raw
+        switched_on = set(re.findall(rb"\x1b\[\?(\d+)h", bytes(terminal.raw))) - {b"25"}
+        switched_off = set(re.findall(r"\x1b\[\?(\d+)l", RESET))
+        assert {mode.decode() for mode in switched_on} <= switched_off
+        assert bytes(terminal.raw).find(RESET.encode()) > 0
 
 
 def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -209,6 +210,33 @@ def test_sockets_of_killed_trainers_are_removed_and_those_of_live_ones_kept(
     assert not other.path.exists()
 
 
+def test_a_socket_that_its_trainer_never_finished_is_removed_after_a_while(commands: CommandQueue) -> None:
+    young, old = (socket_folder() / f"{os.urandom(8).hex()}.new" for _ in range(2))
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (time.time() - 3600,) * 2)
+    try:
+        ControlServer(commands).close()
+        assert (young.exists(), old.exists()) == (True, False)
+    finally:
+        young.unlink()
+
+
+def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = socket_folder() / f"{bytes(8).hex()}.new"
+    taken.touch()
+    monkeypatch.setattr("trainer.run.control_socket.os.urandom", bytes)
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="in use"):
+        ControlServer(commands)
+    assert len(os.listdir("/dev/fd")) == before
+    assert not taken.exists()
+
+
+def test_blank_lines_count_as_any_others(server: ControlServer) -> None:
+    assert "commands in a second" in answer_to(server, b"\n" * (MOST_PER_SECOND + 1))
+
+
 def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir, commands: CommandQueue) -> None:
     control = SocketControl(run_dir)
     assert control.can_control
@@ -243,7 +271,7 @@ def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlSer
 @pytest.mark.parametrize(
     ("holder", "reason"),
     [
-        ({"host": "gpu-box-7"}, "trained on gpu-box-7"),
+        ({"host": "gpu-box-7", "boot_id": "another"}, "trained on gpu-box-7"),
         ({"boot_id": "another"}, "trained on"),
         ({"socket": "/tmp/0123456789abcdef.sock"}, "another user"),
         ({"socket": "/tmp/x/../etc/passwd"}, "does not listen"),
@@ -260,4 +288,14 @@ def test_a_trainer_that_cannot_be_reached_is_only_watched(
     assert not control.can_control
     assert not control.trainer_gone
     assert reason in control.refusal
+    lock.release()
+
+
+def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(tmp_path: Path, server: ControlServer) -> None:
+    run_dir = create_run(tmp_path, "demo")
+    lock = RunLock.take(run_dir)
+    lock.note(socket=str(server.path), host="its-old-name")
+    control = SocketControl(run_dir)
+    assert control.can_control
+    control.close()
     lock.release()

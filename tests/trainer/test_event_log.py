@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from trainer.run.event_log import EventLog, LogFollower, read_records
 from trainer.run.events import Gap, Heartbeat, LogFailed, Record, Steps, Warned, decode, encode, event_kinds
+from trainer.run.live_source import LiveSource
+from trainer.run.store import RunDir
+from trainer.run.view import RunView
 
 
 def steps(first: int, count: int = 1) -> Steps:
@@ -149,3 +152,44 @@ def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch:
     assert 0 < len(kept) < 500
     assert sum(gaps) == 500 - len(kept)
     assert kept[-1].first_step == 499, "the newest steps are the ones to keep"
+
+
+def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.run.memory_tee.LIMIT_BYTES", 10_000)
+    log = EventLog(tmp_path / "events.jsonl")
+    log.publish(Warned(message="before"))
+    log.sync()
+    source, late = LiveSource(RunDir(tmp_path), log), LiveSource(RunDir(tmp_path), log, history=False)
+    view = RunView()
+
+    def fold() -> None:
+        for line in source.read():
+            record = decode(line)
+            assert record is not None
+            view.apply(record)
+
+    log.publish(steps(1))
+    fold()
+    for number in range(2, 500):
+        log.publish(steps(number))
+    log.sync()
+    assert not source._tee.read(), "nothing is kept for a reader that does not read"
+    fold()
+    assert view.seq == 499
+    log.publish(Warned(message="after"))
+    log.close()
+    fold()
+    assert [note.text for note in view.notes] == ["before", "after"]
+    assert len(late.read()) == 501
+
+
+def test_a_log_that_has_gone_is_an_error_and_one_that_is_not_there_yet_is_none(tmp_path: Path) -> None:
+    follower = LogFollower(tmp_path / "events.jsonl")
+    assert follower.read() == []
+    log = EventLog(tmp_path / "events.jsonl")
+    log.publish(Warned(message="hello"))
+    log.close()
+    assert len(follower.read()) == 1
+    (tmp_path / "events.jsonl").unlink()
+    with pytest.raises(FileNotFoundError):
+        follower.read()

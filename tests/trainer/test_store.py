@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -52,6 +53,24 @@ def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) 
         RunLock.take(run)
     lock.release()
     assert read_holder(run) is None
+
+
+def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run(tmp_path, "a")
+    lock = RunLock.take(run)
+    lock.note(socket="/tmp/one.sock")
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.run.store.os.pwrite", full)
+    lock.note(socket="/tmp/another.sock", ended=True)
+    assert (read_holder(run) or {})["socket"] == "/tmp/one.sock"
+    monkeypatch.undo()
+    lock.note(socket="")
+    assert (read_holder(run) or {})["socket"] == ""
+    lock.release()
+    assert run.trainer.read_bytes() == b""
 
 
 def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:

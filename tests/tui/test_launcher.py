@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,13 @@ def start(code: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("size", [0, 1, 300_000])
 def test_the_child_receives_the_order_and_its_code_is_handed_over(size: int) -> None:
     process = start(f"sys.exit(run_in_own_session(lambda: b'x' * {size}, main))")
@@ -72,10 +80,7 @@ sys.exit(run_in_own_session(lambda: b"", leave))
     assert process.stdout.readline() == "back with: attach\n"
     assert not mark.exists()
     Path(f"{mark} may").touch()
-    end = time.monotonic() + 30
-    while not mark.exists():
-        assert time.monotonic() < end, "the child did not go on"
-        time.sleep(0.01)
+    wait_until(mark.exists)
     process.communicate(timeout=30)
 
 
@@ -134,6 +139,37 @@ except KeyboardInterrupt:
     out, err = process.communicate(timeout=30)
     assert (out, err, process.returncode) == ("", "", 130)
     assert not any(child.is_running() for child in children)
+
+
+def test_ctrl_z_stops_nothing_while_the_child_may_draw(tmp_path: Path) -> None:
+    mark = tmp_path / "begun"
+    process = start(f"""
+import pathlib
+def main(link):
+    link.receive()
+    pathlib.Path({str(mark)!r}).touch()
+    time.sleep(1)
+    return 5
+sys.exit(run_in_own_session(lambda: b"", main))""")
+    wait_until(mark.exists)
+    os.kill(process.pid, signal.SIGTSTP)
+    assert process.wait(30) == 5
+
+
+def test_the_first_process_of_a_container_stays_for_a_child_that_goes_on_alone() -> None:
+    process = start("""
+import tui.launcher, subprocess
+tui.launcher.is_first_process = lambda: True
+def leave(link):
+    link.receive()
+    link.farewell("back with: attach\\n")
+    time.sleep(0.5)
+    return 3
+sys.exit(run_in_own_session(lambda: b"", leave))""")
+    out, err = process.communicate(timeout=30)
+    assert out.startswith("back with: attach\n")
+    assert "docker exec -it CONTAINER r18-tui attach" in out
+    assert (err, process.returncode) == ("", 3), "the container ends with the run, and with its exit code"
 
 
 def test_the_dashboard_s_settings_are_the_configuration_s() -> None:

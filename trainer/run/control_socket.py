@@ -25,7 +25,7 @@ import orjson
 
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.commands import Command, UndeliverableError
-from trainer.run.store import RunDir, boot_id, is_live, read_holder, trainer_gone
+from trainer.run.store import RunDir, is_live, on_this_machine, read_holder, trainer_gone
 
 MOST_CLIENTS = 32
 """Connections at a time."""
@@ -37,6 +37,9 @@ MOST_WAITING = 64
 """Commands that may wait for the next step before more are refused."""
 
 _NAME = re.compile(r"[0-9a-f]{16}\.sock")
+_UNFINISHED = re.compile(r"[0-9a-f]{16}\.new")
+_UNFINISHED_S = 60.0
+"""Age above which a socket under its first name belongs to a trainer that died before it listened."""
 
 
 def socket_folder(parent: Path = Path("/tmp")) -> Path:  # noqa: S108 - owner and mode are checked
@@ -83,13 +86,7 @@ class ControlServer:
         folder = socket_folder()
         _remove_abandoned(folder)
         self.path = folder / f"{os.urandom(8).hex()}.sock"
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.setblocking(False)
-        # Under its name only once it listens: until then another trainer would take it for an abandoned one.
-        unfinished = self.path.with_suffix(".new")
-        self._listener.bind(str(unfinished))
-        self._listener.listen(MOST_CLIENTS)
-        unfinished.rename(self.path)
+        self._listener = _listen(self.path)
         self._wake, self._waker = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -147,6 +144,8 @@ class ControlServer:
         try:
             for line in client.lines(data):
                 client.count(time.monotonic())
+                if not line.strip():
+                    continue
                 if self._commands.waiting >= MOST_WAITING:
                     raise ValueError("too many commands wait for the next step")
                 self._commands.send(decode_command(line))
@@ -174,10 +173,10 @@ class _Client:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             raise ValueError(f"a command has at most {LONGEST_LINE} bytes")
-        return [line for line in lines if line.strip()]
+        return lines
 
     def count(self, now: float) -> None:
-        """Count a command."""
+        """Count a line."""
         if len(self._times) == MOST_PER_SECOND and now - self._times[0] < 1.0:
             raise ValueError(f"more than {MOST_PER_SECOND} commands in a second")
         self._times.append(now)
@@ -256,6 +255,22 @@ class SocketControl:
         self.refusal = reason
 
 
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Under its name only once it listens: until then another trainer would take it for an abandoned one.
+    unfinished = path.with_suffix(".new")
+    try:
+        listener.setblocking(False)
+        listener.bind(str(unfinished))
+        listener.listen(MOST_CLIENTS)
+        unfinished.rename(path)
+    except OSError:
+        listener.close()
+        unfinished.unlink(missing_ok=True)
+        raise
+    return listener
+
+
 def _connect(holder: dict[str, object]) -> socket.socket:
     """Connect to a trainer's socket.
 
@@ -265,7 +280,9 @@ def _connect(holder: dict[str, object]) -> socket.socket:
     Raises:
         OSError: When that cannot be; the text says why.
     """
-    if holder.get("host") != socket.gethostname() or holder.get("boot_id") != boot_id():
+    if not holder:
+        raise ConnectionError("its trainer.json does not say who trains it")
+    if not on_this_machine(holder):
         raise ConnectionError(f"it is trained on {holder.get('host', 'another machine')}, steer it from there")
     path = Path(str(holder.get("socket", "")))
     if not _NAME.fullmatch(path.name):
@@ -309,6 +326,10 @@ def _peer_uid(connection: socket.socket) -> int:
 def _remove_abandoned(folder: Path) -> None:
     """Remove sockets that nobody listens to any more: a killed trainer could not."""
     for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):  # it has its name by now
+                if time.time() - path.lstat().st_mtime > _UNFINISHED_S:
+                    path.unlink()
         if not _NAME.fullmatch(path.name):
             continue
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.run.events import Event, Gap, LogFailed, Record, decode, encode
+from trainer.run.memory_tee import MemoryTee
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
 """Undelivered bytes above which the oldest step arrays are dropped."""
@@ -30,21 +31,6 @@ class Observer(Protocol):
 
     def observe(self, record: Record) -> None:
         """Take one record. What it raises is reported in memory and stops nothing."""
-
-
-class MemoryTee:
-    """The lines of a log as they are published. Filled by any thread, read by one."""
-
-    def __init__(self) -> None:
-        self._lines: deque[bytes] = deque()
-
-    def add(self, line: bytes) -> None:
-        """Add a line; deque.append is atomic, so this takes no lock on the trainer's path."""
-        self._lines.append(line)
-
-    def read(self) -> list[bytes]:
-        """All lines since the last call."""
-        return [self._lines.popleft() for _ in range(len(self._lines))]
 
 
 class EventLog:
@@ -236,12 +222,18 @@ class LogFollower:
         self.bad_lines = 0
 
     def read(self) -> list[bytes]:
-        """All whole lines since the last call; none while the file is missing."""
+        """All whole lines since the last call; none while there is no file yet.
+
+        Raises:
+            OSError: When it cannot be read, or has gone.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
+            if self._offset:
+                raise
             return []
         end = data.rfind(b"\n") + 1
         self._offset += end

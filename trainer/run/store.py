@@ -239,8 +239,10 @@ class RunLock:
     def _fill(self, content: bytes) -> None:
         # In place: a new file under this name would carry no lock.
         with contextlib.suppress(OSError):  # a full disk must not keep anybody from training or from leaving
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, content, 0)
+            # Written before it is cut: a disk that takes nothing leaves the file as it was, and whoever reads meanwhile finds
+            # the new content with blanks behind it.
+            os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)
+            os.ftruncate(self._fd, len(content))
 
 
 def _try_lock(fd: int) -> bool:
@@ -287,7 +289,13 @@ def trainer_gone(run_dir: RunDir) -> bool:
     Of a run that another machine trains the lock may not reach this one; then only a long silence says that its trainer has gone.
     """
     holder = read_holder(run_dir) or {}
-    return not is_live(run_dir) and holder.get("host") == socket.gethostname()
+    return not is_live(run_dir) and (holder.get("host") == socket.gethostname() or on_this_machine(holder))
+
+
+def on_this_machine(holder: dict[str, Any]) -> bool:
+    """Whether a holder, as `read_holder` gives it, was made since this machine was started; a name may change meanwhile."""
+    ours = boot_id()
+    return holder.get("boot_id") == ours if ours else holder.get("host") == socket.gethostname()
 
 
 def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:

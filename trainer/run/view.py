@@ -92,9 +92,13 @@ class RunView:
     _skip_note: Note | None = None
     _skipped_from: int = 0
 
+    def has_seen(self, record: Record) -> bool:
+        """Whether a record was folded in before; `LogFailed` has no number of its own."""
+        return record.seq <= self.seq and not isinstance(record.event, ev.LogFailed)
+
     def apply(self, record: Record) -> None:
         """Fold one record in."""
-        if record.seq <= self.seq and not isinstance(record.event, ev.LogFailed):
+        if self.has_seen(record):
             return
         self.seq = max(self.seq, record.seq)
         self.last_time = record.time

@@ -1,0 +1,40 @@
+"""Everything that a run of this process publishes, for a screen or for plain lines."""
+
+from __future__ import annotations
+
+from trainer.run.event_log import EventLog, LogFollower
+from trainer.run.store import RunDir
+
+
+class LiveSource:
+    """What stood in the log when it was opened, then the writer's memory tee, byte for byte what it writes.
+
+    A reader that falls too far behind goes on with the file.
+    """
+
+    def __init__(self, run_dir: RunDir, log: EventLog, *, history: bool = True) -> None:
+        """Begin to collect.
+
+        Args:
+            run_dir: The run; it may move.
+            log: Its writer.
+            history: Whether what was in the file before is read, too.
+        """
+        self._run_dir = run_dir
+        self._log = log
+        self._tee = log.tee()
+        self._history = LogFollower(run_dir.events) if history else None
+        self._file: LogFollower | None = None
+
+    def read(self) -> list[bytes]:
+        """New lines, some of them perhaps for a second time; the fold ignores what it has seen."""
+        history, self._history = self._history, None
+        lines = (history.read() if history is not None else []) + self._tee.read()
+        if self._tee.overflowed:
+            self._file = self._file or LogFollower(self._run_dir.events)
+            lines += self._file.read()
+        return lines
+
+    def close(self) -> None:
+        """Keep no more lines for this reader."""
+        self._log.drop(self._tee)

@@ -1,0 +1,42 @@
+"""The lines of a log as they are published, handed to a reader in the same process."""
+
+from __future__ import annotations
+
+from collections import deque
+
+LIMIT_BYTES = 64 * 2**20
+"""Unread bytes that are kept at most: a reader that a stalled terminal holds up for days must not fill the memory."""
+
+
+class MemoryTee:
+    """Filled by any thread, read by one.
+
+    Attributes:
+        overflowed: Whether the reader fell so far behind that the lines it has not read are only in the file, and those to come.
+    """
+
+    def __init__(self) -> None:
+        self.overflowed = False
+        self._lines: deque[bytes] = deque()
+        self._added, self._taken = 0, 0
+
+    def add(self, line: bytes) -> None:
+        """Add a line. The log calls it under its lock; the reader takes none."""
+        self._added += len(line)
+        if self._added - self._taken > LIMIT_BYTES:
+            self.overflowed = True
+        if self.overflowed:
+            self._lines.clear()
+        else:
+            self._lines.append(line)
+
+    def read(self) -> list[bytes]:
+        """All lines since the last call."""
+        lines = []
+        while self._lines:
+            try:
+                lines.append(self._lines.popleft())
+            except IndexError:
+                break  # it has just overflowed
+        self._taken += sum(map(len, lines))
+        return lines
