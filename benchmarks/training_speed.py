@@ -1,6 +1,6 @@
 """What the ways of the CPU's training step are worth or cost, each against the program without it, in alternating slices.
 
-    python -m benchmarks.training_speed [--batch-size 64] [--way NAME ...] [--pairs 4] [--blocks 3] [--seconds 3]
+    python -m benchmarks.training_speed [--batch-size 64] [--way NAME ...] [--beside] [--pairs 4] [--blocks 3] [--seconds 3]
 
 Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
@@ -21,6 +22,9 @@ from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _WITHOUT_KEPT_MEMORY = (
     "import trainer.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; " + _TRAIN
+)
+_SPINNING = (
+    "import trainer.request as r; assert r.let_waiting_threads_sleep; r.let_waiting_threads_sleep = bool; " + _TRAIN
 )
 _UNGATED = (
     """
@@ -49,6 +53,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--beside", action="store_true", help="beside a process that keeps one core busy")
     parser.add_argument("--way", nargs="+", metavar="NAME", help="only these of the printed names")
     Plan.add_arguments(parser, pairs=4, blocks=3, seconds=3.0)
     arguments = parser.parse_args()
@@ -59,16 +64,28 @@ def main() -> None:
         "weight gradient by matmul": ((_TRAIN, matmul), (_TRAIN, convolution)),
         "both": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, convolution)),
         "gate for what is not finite": ((_TRAIN, matmul), (_UNGATED, matmul)),
+        "waiting threads sleep": ((_TRAIN, matmul), (_SPINNING, matmul)),
         "run.deterministic": ((_TRAIN, [*matmul, "run.deterministic=true"]), (_TRAIN, matmul)),
     }
     for name in arguments.way or ways:
         with_it, without = ways[name]
-        found = compare(
-            functools.partial(_training, *with_it),
-            functools.partial(_training, *without),
-            Plan.from_arguments(arguments),
-        )
+        with _busy_process() if arguments.beside else nullcontext():
+            found = compare(
+                functools.partial(_training, *with_it),
+                functools.partial(_training, *without),
+                Plan.from_arguments(arguments),
+            )
         print(f"{name:27} {found}", flush=True)
+
+
+@contextmanager
+def _busy_process() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

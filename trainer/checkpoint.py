@@ -140,9 +140,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of a run: what is there, `latest`, `best`, pins and rotation."""
+    """The checkpoints of a run: what is there, `latest`, `best`, pins and rotation.
+
+    Attributes:
+        way_back: A step whose file rotation leaves alone: the last one before steps that are not finite.
+    """
 
     def __init__(self, run_dir: RunDir, *, keep: int) -> None:
+        self.way_back: int | None = None
         self._run_dir = run_dir
         self._keep = keep
 
@@ -228,6 +233,13 @@ class CheckpointFolder:
         if left and self.pointer("latest") is None:
             write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
 
+    def point_best(self, step: int) -> bool:
+        """Point `best` to the file of a step; whether there is one."""
+        there = self.at(step).is_file()
+        if there:
+            write_atomically(self.path / "best", f"{file_name(step)}\n".encode(), durable=True)
+        return there
+
     def _pinned(self) -> set[str]:
         try:
             return set((self.path / "pinned").read_text().split())
@@ -237,6 +249,8 @@ class CheckpointFolder:
     def _rotate(self) -> None:
         best = self.pointer("best")
         protected = self._pinned() | ({best.name} if best else set())
+        if self.way_back is not None:
+            protected.add(file_name(self.way_back))
         for step in self.steps()[: -self._keep]:
             if file_name(step) not in protected:
                 self.at(step).unlink(missing_ok=True)

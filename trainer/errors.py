@@ -81,10 +81,18 @@ class ExportError(R18Error):
     """The exported model was not proven equal to the trained one, or could not be written."""
 
 
+_MEMORY_RAN_OUT = (
+    "out of memory",
+    "can't allocate memory",  # of the host: c10/core/impl/alloc_cpu.cpp
+    "alloc_failed",  # of cuBLAS and cuDNN, for their workspaces
+    "unable to find an engine",  # of a convolution on CUDA, none of whose workspaces could be had
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether host or device memory ran out; torch raises a type of its own on CUDA only, so the words decide."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in _MEMORY_RAN_OUT)
 
 
 def exit_code_of(error: BaseException) -> int:

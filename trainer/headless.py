@@ -101,8 +101,8 @@ class Reporter:
         rate = self._view.images_per_s or 0.0
         epochs = self._view.started.epochs if self._view.started else "?"
         self.say(
-            f"epoch {event.epoch}/{epochs}  train loss {number(event.train_loss):.4f}  accuracy {event.train_accuracy:.2%}  "
-            f"lr {event.lr:.4g}  {rate:,.0f} img/s"
+            f"epoch {event.epoch}/{epochs}  train loss {number(event.train_loss):.4f}  "
+            f"accuracy {number(event.train_accuracy):.2%}  lr {event.lr:.4g}  {rate:,.0f} img/s"
         )
 
     def _evaluation(self, event: ev.Evaluated) -> None:

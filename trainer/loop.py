@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
 from trainer.data.lost_images import LostImages
-from trainer.errors import R18Error
+from trainer.errors import R18Error, is_out_of_memory
 from trainer.evaluate import Evaluation, evaluate
 from trainer.metrics import StepMetrics, Stopwatch, Window
 from trainer.run.events import EpochEnded, Evaluated, Event, Steps, Warned
@@ -97,7 +96,7 @@ class Trainer:
         lost: Told about images that cannot be read any more.
         last_save: `time.monotonic()` of the last snapshot; the session sets it.
         skipped_from: The first of the newest steps when the updates of all of them were left out, since loss or gradient were
-            not finite; None when the newest step changed the weights.
+            not finite; None when the newest step changed the weights. It is known once their metrics are (`drain`).
     """
 
     config: Config
@@ -114,6 +113,8 @@ class Trainer:
     last_save: float
 
     skipped_from: int | None = None
+    _decided_at: int = 0
+    _evaluation_batch: int | None = None
     _window_began_s: float = 0.0
 
     def run(self) -> None:
@@ -123,10 +124,10 @@ class Trainer:
             StopRequested: From `Hooks.poll`.
             DivergedError: From `Hooks.diverged`.
         """
-        if self.state.evaluation_due:
-            self._finish_epoch()
-        while not self.state.finished:
-            if self._train_epoch():
+        while self.state.evaluation_due or not self.state.finished:
+            if self.state.evaluation_due:
+                self._finish_epoch()
+            elif self._train_epoch():
                 self._end_epoch()
         if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits and not self._tested:
             self.evaluate("test", trigger="end")
@@ -144,18 +145,8 @@ class Trainer:
         before = self.stopwatch.switch("evaluate")
         self.hooks.evaluating(split)
         begun_s = self.stopwatch.of("evaluate")
-        result = evaluate(
-            self.state.model,
-            self.data.dataset.splits[split],
-            normalize=self.data.normalize,
-            numerics=self.numerics,
-            num_classes=len(self.data.dataset.classes),
-            batch_size=self.config.eval.batch_size,
-            tta=self.config.eval.tta == "flip",
-            device=self.device,
-            poll=self.hooks.poll,
-            lost=self.lost,
-        )
+        while (result := self._measure(split)) is None:
+            continue  # with smaller batches
         best = self._note_result(split, result)
         self.hooks.publish(
             Evaluated(
@@ -169,6 +160,32 @@ class Trainer:
         self.train_step.prepare()
         self.stopwatch.switch(before)
         return best
+
+    def _measure(self, split: str) -> Evaluation | None:
+        """Measure a split; None when that took more memory than there is and smaller batches may take less."""
+        batch_size = self._evaluation_batch or self.config.eval.batch_size
+        try:
+            return evaluate(
+                self.state.model,
+                self.data.dataset.splits[split],
+                normalize=self.data.normalize,
+                numerics=self.numerics,
+                num_classes=len(self.data.dataset.classes),
+                batch_size=batch_size,
+                tta=self.config.eval.tta == "flip",
+                device=self.device,
+                poll=self.hooks.poll,
+                lost=self.lost,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+        self._evaluation_batch = batch_size // 2
+        text = f"out of memory in the evaluation of {split}: again, from now on with {batch_size // 2} images at a time"
+        self.hooks.publish(Warned(message=text))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them."""
@@ -188,11 +205,14 @@ class Trainer:
 
         Args:
             checkpoint: Of this run.
-            factor: Of all rates from there on.
+            factor: Of all rates from there on, edits that the checkpoint does not know of included: else a second return to it
+                would go on at the rate of the first.
         """
+        edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
         self.state.restore(checkpoint)
-        self.state.schedule.edit(self.state.step, factor)
+        schedule = self.state.schedule
+        schedule.edit(self.state.step, factor * edited / schedule.edited(self.state.step))
         self.skipped_from = None
 
     def _train_epoch(self) -> bool:
@@ -211,15 +231,21 @@ class Trainer:
             batch = next(stream)
             self.stopwatch.switch("compute")
             lr = self.state.schedule.at(self.state.step)
-            slot = self.metrics.slot(self.state.step + 1, lr, len(batch))
-            self._take_step(batch, lr, slot)
+            self._take_step(batch, lr)
             self.state.step += 1
             self._publish_when_due()
         return True
 
-    def _take_step(self, batch: Batch, lr: float, metrics_3: Tensor) -> None:
+    def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches
-        self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=metrics_3)
+        slot = self.metrics.slot(self.state.step + 1, lr, len(batch))
+        try:
+            self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=slot)
+        except BaseException:
+            # The state is that of the step before again, which can be saved.
+            self.metrics.take_back()
+            self.train_step.undo()
+            raise
         parts = self.train_step.micro_batches
         if parts != before:
             text = f"out of memory at step {self.state.step + 1:,}: taken again, from now on in {parts} parts a batch"
@@ -228,12 +254,15 @@ class Trainer:
             )
 
     def _give_up_when_hopeless(self) -> None:
-        if self.skipped_from is None or self.state.step - self.skipped_from + 1 < HOPELESS_IN_A_ROW:
+        first = self.skipped_from
+        if first is None or self.state.step - max(first - 1, self._decided_at) < HOPELESS_IN_A_ROW:
             return
         self.drain()  # the newest steps may have gone well
         if self.skipped_from is not None:
             self.hooks.diverged(self.state.step, self.skipped_from)
-            self.skipped_from = None
+            # Whoever decided to go on as it is, or at another rate, is asked again after as many steps; the first of them stays
+            # known, since no state after it is one to go back to.
+            self._decided_at = self.state.step
 
     def _publish_when_due(self) -> None:
         self._collect(wait=False)
@@ -258,6 +287,10 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         self.drain()
+        step = self.state.step
+        self._give_up_when_hopeless()
+        if self.state.step != step:
+            return  # to an earlier state
         sums, self.state.sums = self.state.sums, EpochSums()
         self.hooks.publish(
             EpochEnded(

@@ -53,6 +53,10 @@ class LrSchedule:
             return self.lr * factor_at(self.config, step // self.steps_per_epoch, self.epochs, per_epoch=1)
         return self.lr * factor_at(self.config, step, self.total_steps, per_epoch=self.steps_per_epoch)
 
+    def edited(self, step: int) -> float:
+        """The factor of all edits together at a step."""
+        return math.prod(factor for start, factor in self.edits if start <= step)
+
     def edit(self, step: int, factor: float) -> None:
         """Scale the rate by `factor` from `step` on."""
         self.edits.append((step, factor))

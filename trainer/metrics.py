@@ -75,6 +75,10 @@ class StepMetrics:
         self._images.append(images)
         return self._buffers[self._current][len(self._lrs) - 1]
 
+    def take_back(self) -> None:
+        """Give up the room of the newest step, which was not done after all."""
+        del self._lrs[-1], self._images[-1]
+
     def start_copy(self, seconds: float) -> None:
         """Send the current window on its way and begin the other. The previous one must have been collected.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from trainer.host_memory import keep_freed_memory
+from trainer.host_threads import let_waiting_threads_sleep
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.plain_config import PlainConfig
 from trainer.run.store import RunDir
@@ -36,6 +37,7 @@ class Request:
             R18Error: When the run cannot be made or taken.
         """
         keep_freed_memory()  # before the log's thread, the first of this process
+        let_waiting_threads_sleep()
         if self.resumed is not None:
             return open_for_resume(self.resumed, self.settings, self.runs_dir)
         return open_new_run(self.settings, self.runs_dir)

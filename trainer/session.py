@@ -11,9 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
-from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.checkpoint_writer import CheckpointWriter
-from trainer.errors import CheckpointError, DataLostError, DiskError, R18Error
+from trainer.checkpoint import Checkpoint, read_checkpoint
+from trainer.errors import CheckpointError, DataLostError, is_out_of_memory
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
@@ -33,13 +32,12 @@ from trainer.run.events import (
     Warned,
 )
 from trainer.run.status import RunState
+from trainer.saver import Saver
 from trainer.system_monitor import SystemMonitor
 
 _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
-_SAVE_TIMEOUT_S = 120.0
-_SAVE_ATTEMPTS = 2
 _TRY_AGAIN_S = 15.0
 _CALMER = 0.5
 """Factor of the learning rate after a return to before steps that were not finite."""
@@ -61,20 +59,16 @@ class TrainingSession:
         self._run = run
         self._commands = commands
         self._hold_open = hold_open
-        self._folder = CheckpointFolder(run.run_dir, keep=run.config.checkpoint.keep)
-        self._writer = CheckpointWriter(self._folder, run.log, find_folder=self._find_directory)
+        self._saver = Saver(run)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
         self._tables = ThreadPoolExecutor(1, thread_name_prefix="tables")
         self._monitor: SystemMonitor | None = None
         self._trainer: Trainer | None = None
-        self._facts: dict[str, Any] = {}
         self._paused = False
         self._finished = False
         self._on_demand = False
         self._waits_for_room = False
         self._evaluating: float | None = None
-        self._first_skipped: int | None = None
-        self._saved_step = -1
         self._began = (0, 0.0)
         self._split = ""
         self._shown_evaluation_s = 0.0
@@ -106,10 +100,10 @@ class TrainingSession:
                 reason, code = "completed", 0
             except StopRequested as stop:
                 reason, code = stop.reason, stop.exit_code
-            except DataLostError:
-                # The images are gone, the weights are not: a resume goes on from this very step.
-                if self._trainer is not None:
-                    self._save_for_good()
+            except Exception as error:
+                # The images or the memory are gone, the weights are not: a resume goes on from this very step.
+                if self._trainer is not None and (isinstance(error, DataLostError) or is_out_of_memory(error)):
+                    self._saver.save_for_good(self.trainer, self._wait_for_room)
                 raise
             self._end(reason, code)
             return code
@@ -143,21 +137,12 @@ class TrainingSession:
             self._handle(command)
         if self._paused and not self._on_demand:
             self._hold()
-        elif evaluating is None and self.trainer.skipped_from is None and self._save_due():
+        elif evaluating is None and self._saver.due(self.trainer):
             self.save()
-
-    def _save_due(self) -> bool:
-        return time.monotonic() - self.trainer.last_save >= self._run.config.checkpoint.every_s
 
     def save(self, *, best: bool = False, pinned: bool = False) -> None:
         """Snapshot the state on this thread and hand it to the writer."""
-        self.trainer.drain()
-        before = self.trainer.stopwatch.switch("save")
-        self._facts["choices"]["micro_batches"] = self.trainer.train_step.micro_batches
-        self._writer.submit(self.trainer.state.snapshot(self._facts), best=best, pinned=pinned)
-        self._saved_step = self.trainer.state.step
-        self.trainer.last_save = time.monotonic()
-        self.trainer.stopwatch.switch(before)
+        self._saver.save(self.trainer, best=best, pinned=pinned)
 
     def evaluating(self, split: str) -> None:
         """An evaluation begins."""
@@ -180,7 +165,7 @@ class TrainingSession:
     def measured(self, split: str, evaluation: Evaluation) -> None:
         """Keep the tables of the newest evaluation beside the run, on another thread."""
         self._evaluating = None
-        self._saved_step = -1  # a checkpoint of this step, if there is one, does not know of this evaluation
+        self._saver.outdate()
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
             classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split
@@ -199,18 +184,11 @@ class TrainingSession:
                 f"{rate:g}); none of them changed the weights. Start a new run with a lower optim.lr, a longer "
                 f"schedule.warmup, or train.max_grad_norm=1.0; or resume in the dashboard and lower the rate with key l"
             )
-        self._first_skipped = first_skipped
-        target = next(iter(self._before_divergence()), None)
-        name = "" if target is None else self._folder.at(target).name
+        target = next(iter(self._saver.steps_before(first_skipped)), None)
+        name = "" if target is None else self._saver.folder.at(target).name
         self.publish(Diverged(step=step, in_a_row=in_a_row, checkpoint=name))
         self._paused = True
         self._hold()
-        self._first_skipped = None
-
-    def _before_divergence(self) -> list[int]:
-        """Steps with a checkpoint before the first step that was left out, the newest first."""
-        first = self._first_skipped
-        return [] if first is None else [step for step in reversed(self._folder.steps()) if step < first]
 
     def _tables_written(self, written: Future[None]) -> None:
         error = written.exception()
@@ -222,32 +200,31 @@ class TrainingSession:
     def _prepare(self) -> None:
         checkpoint = None
         if self._run.resume:
-            checkpoint, problems = self._folder.newest_valid()
+            checkpoint, problems = self._saver.folder.newest_valid()
             if problems and checkpoint is None:
                 raise CheckpointError(
                     "every checkpoint of this run is damaged, so it cannot go on:\n" + "\n".join(problems.values())
                     + "\nStart a new run with the same configuration: r18-tui " + str(self._run.run_dir.config)
                 )  # fmt: skip
-            self._folder.set_aside(problems, suffix=".damaged")
+            self._saver.folder.set_aside(problems, suffix=".damaged")
             if checkpoint is not None:
                 self._began = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
             for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
         built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
         self._trainer = built.trainer
-        self._facts = checkpoint_facts(built, self._run.run_dir.name)
+        self._saver.facts = checkpoint_facts(built, self._run.run_dir.name)
         for warning in built.warnings:
             self.publish(Warned(message=warning))
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
             self._run.keep_config()
             state = self.trainer.state
-            name = self._folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
+            name = self._saver.folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
             edits = [[float(step), factor] for step, factor in state.schedule.edits]
             self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
             if checkpoint:
-                self._saved_step = state.step
-                self._writer.found(state.step)
+                self._saver.resumed_from(state.step)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
 
@@ -265,7 +242,7 @@ class TrainingSession:
     def _end(self, reason: str, code: int) -> None:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
-            self._save_for_good()
+            self._saver.save_for_good(self.trainer, self._wait_for_room)
         if reason != "completed":
             self._exporter.cancel()  # before the end, so that nothing is logged behind it
         step, epoch = self._position()
@@ -281,32 +258,6 @@ class TrainingSession:
                     return  # _close cancels it
                 if command is not None:
                     self._ack(command, "the run is being left as soon as the export has ended")
-
-    def _save_for_good(self) -> None:
-        """Leave no run without its last state on the disk.
-
-        Raises:
-            DivergedError: When the last step has spoilt the weights.
-            DiskError: When it cannot be written, at a second attempt either, and nobody is there to make room for it.
-        """
-        step = self.trainer.state.step
-        if not self.trainer.state.finite:
-            raise DivergedError(
-                f"the weights are not finite after step {step:,}, so they are not saved; resume and lower the rate with key l, "
-                f"or start a new run with a lower optim.lr or train.max_grad_norm=1.0"
-            )
-        problem = "not saved yet"
-        if self._saved_step == step:
-            problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
-        attempts = 0
-        while problem:
-            if attempts >= _SAVE_ATTEMPTS and not self._wait_for_room(problem):
-                raise DiskError(
-                    f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint"
-                )
-            self.save()
-            problem = self._writer.wait_for(step, _SAVE_TIMEOUT_S)
-            attempts += 1
 
     def _wait_for_room(self, problem: str) -> bool:
         """Give whoever sits at the screen the time to make room; whether to try again."""
@@ -324,15 +275,6 @@ class TrainingSession:
             if command is not None:
                 self._ack(command, "the run has ended and waits for room to be saved")
         return self._hold_open()
-
-    def _find_directory(self) -> None:
-        """Follow the run directory, or make it anew. On the writer's thread."""
-        try:
-            found = self._run.look_after_directory()
-        except (OSError, R18Error):
-            return  # the save that follows fails of the same, and says so
-        if found is not None:
-            self.publish(Warned(message=str(found)))
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
@@ -357,7 +299,7 @@ class TrainingSession:
         if self._trainer is not None:
             self._trainer.batches.close()
         self._tables.shutdown()
-        self._writer.close()
+        self._saver.close()
 
     def _position(self) -> tuple[int, float]:
         if self._trainer is None:
@@ -445,7 +387,7 @@ class TrainingSession:
             return "an export is under way"
         step = self.trainer.state.step
         self.save(pinned=True)
-        self._exporter.start(step, lambda: self._writer.wait_for(step, _SAVE_TIMEOUT_S))
+        self._exporter.start(step, lambda: self._saver.wait_for(step))
         return ""
 
     def _set_lr(self, command: cmd.SetLr) -> str:
@@ -457,15 +399,18 @@ class TrainingSession:
             return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
         factor = command.lr / current
         state.schedule.edit(state.step, factor)
+        self._saver.outdate()
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
         return ""
 
     def _go_back(self, command: cmd.GoBack) -> str:
-        if not self._writer.wait_until_idle(_SAVE_TIMEOUT_S):
+        if self._evaluating is not None or self._on_demand:
+            return "an evaluation is under way"
+        if not self._saver.wait_until_idle():
             return "a checkpoint is still being written; try again"
-        for step in self._before_divergence():
+        for step in self._saver.steps_before(self.trainer.skipped_from):
             try:
-                checkpoint = read_checkpoint(self._folder.at(step))
+                checkpoint = read_checkpoint(self._saver.folder.at(step))
             except CheckpointError as error:
                 self.publish(Warned(message=f"passed over {error}"))
             else:
@@ -476,11 +421,15 @@ class TrainingSession:
     def _take_up(self, checkpoint: Checkpoint) -> None:
         """Go on from an earlier state of this run, more calmly; what came after it is given up."""
         self.trainer.go_back(checkpoint, _CALMER)
-        state, name = self.trainer.state, self._folder.at(checkpoint.step).name
+        state, folder = self.trainer.state, self._saver.folder
         # A resume takes the newest checkpoint, which is not to be one of what was given up.
-        self._folder.set_aside([step for step in self._folder.steps() if step > state.step], suffix=".given-up")
-        self._saved_step = -1  # the one on the disk does not know of the new rate
+        folder.set_aside([step for step in folder.steps() if step > state.step], suffix=".given-up")
+        if folder.pointer("best") is None and not folder.point_best(state.best_step):
+            state.best_accuracy, state.best_step = None, -1
         edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
+        name = folder.at(checkpoint.step).name
         self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
-        self.publish(LrEdited(step=state.step, factor=_CALMER, lr=state.schedule.at(state.step)))
+        step, factor = state.schedule.edits[-1]
+        self.publish(LrEdited(step=step, factor=factor, lr=state.schedule.at(step)))
+        self.save()  # so that a resume goes on at the new rate, too
         self._paused = False

@@ -82,6 +82,7 @@ class TrainStep:
         self._config = config
         self._numerics = numerics
         self._gate = UpdateGate(model, optimizer)
+        self._statistics = StatisticsMomentum(model)
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def prepare(self) -> None:
@@ -97,10 +98,13 @@ class TrainStep:
             lr: Learning rate of this step.
             metrics_3: float32 (3,) on the device; filled without a sync with mean loss, top-1, and 1 where the update was left
                 out.
+
+        Raises:
+            RuntimeError: When even the smallest parts take more memory than there is; `undo` then leaves the state of before.
         """
         set_lr(self._optimizer, lr)
         while not self._gradients(batch, epoch, metrics_3[:2]):
-            self._gate.undo()
+            self.undo()
             self.micro_batches = min(2 * self.micro_batches, _most_parts(batch))
             if metrics_3.is_cuda:
                 torch.cuda.empty_cache()  # blocks of the larger size, of which none can be made into smaller ones
@@ -109,13 +113,19 @@ class TrainStep:
             nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
         metrics_3[2] = self._gate.step(metrics_3[0], norm)
 
+    def undo(self) -> None:
+        """Take back what a step that has failed before its update has changed."""
+        self._gate.undo()
+
     def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
         """Gradients of the whole batch; False when they took more memory than there is and smaller parts may take less."""
         self._optimizer.zero_grad(set_to_none=True)
         metrics_2.zero_()
+        parts = min(self.micro_batches, _most_parts(batch))
+        self._statistics.share_among(parts)
         self._gate.begin()
         try:
-            for micro in batch.micro_batches(min(self.micro_batches, _most_parts(batch))):
+            for micro in batch.micro_batches(parts):
                 self._accumulate(micro, epoch, len(micro) / len(batch), metrics_2)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
@@ -133,6 +143,24 @@ class TrainStep:
         with torch.no_grad():
             top1 = (logits_NK.argmax(1) == micro.labels_N).float().mean()
             metrics_2 += torch.stack((loss.detach(), top1)) * share
+
+
+class StatisticsMomentum:
+    """Lets the running statistics of all batch norms move as far in a step of many parts as in a step of one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take over what the model has as a step's share."""
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._momenta = [(norm, norm.momentum) for norm in norms if norm.momentum is not None]
+        self._parts = 1
+
+    def share_among(self, parts: int) -> None:
+        """Set what each of `parts` forward passes adds."""
+        if parts == self._parts:
+            return
+        self._parts = parts
+        for norm, momentum in self._momenta:
+            norm.momentum = momentum if parts == 1 else 1.0 - (1.0 - momentum) ** (1.0 / parts)
 
 
 def _most_parts(batch: Batch) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,13 +40,13 @@ class EpochSums:
 
     @property
     def mean_loss(self) -> float:
-        """Mean loss of the epoch so far."""
-        return self.loss / max(self.images, 1)
+        """Mean loss of the epoch so far; NaN where no step has changed the weights."""
+        return self.loss / self.images if self.images else math.nan
 
     @property
     def accuracy(self) -> float:
-        """Training top-1 of the epoch so far, 0 to 1."""
-        return self.correct / max(self.images, 1)
+        """Training top-1 of the epoch so far, 0 to 1; NaN likewise."""
+        return self.correct / self.images if self.images else math.nan
 
 
 @dataclass

@@ -79,7 +79,7 @@ def loss_plot(view: RunView) -> str:
 def _epoch_line(view: RunView, event: EpochEnded) -> str:
     held_out = [e for e in view.evaluations if e.step == event.step and e.trigger != "key"]
     measured = "   ".join(f"{e.split} {number(e.loss):.4f} / {e.accuracy:.2%}" for e in held_out)
-    return f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {event.train_accuracy:.2%}   {measured}"
+    return f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {number(event.train_accuracy):.2%}   {measured}"
 
 
 def _stands_at(view: RunView) -> int:

@@ -98,6 +98,20 @@ def test_rotation_keeps_the_newest_the_best_and_all_pins(tmp_path: Path) -> None
     assert folder.pointer("best") == folder.at(3)
 
 
+def test_rotation_leaves_the_way_back_and_the_best_can_be_pointed_to(tmp_path: Path) -> None:
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
+    folder.way_back = 1
+    for step in range(1, 6):
+        write_checkpoint(folder.at(step), checkpoint(step))
+        folder.publish(step, best=step == 5, pinned=False)
+    assert folder.steps() == [1, 4, 5]
+    folder.set_aside([4, 5], suffix=".given-up")
+    assert folder.pointer("best") is None
+    assert not folder.point_best(3)
+    assert folder.point_best(1)
+    assert folder.pointer("best") == folder.at(1)
+
+
 def test_a_pointer_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

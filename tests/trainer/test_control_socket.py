@@ -291,7 +291,9 @@ def test_a_trainer_that_cannot_be_reached_is_only_watched(
     lock.release()
 
 
-def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(tmp_path: Path, server: ControlServer) -> None:
+def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(
+    tmp_path: Path, server: ControlServer
+) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
     lock.note(socket=str(server.path), host="its-old-name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from safetensors.torch import save_file
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer import session
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config
 from trainer.errors import EXIT_RESUMABLE
+from trainer.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread
 from trainer.model import loss_of
 from trainer.run import commands as cmd
@@ -181,8 +183,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_confi
         assert all(bool(torch.isfinite(t).all()) for t in read_checkpoint(folder.at(step)).tensors.values())
 
 
+@pytest.mark.parametrize(
+    ("error", "advice", "saved"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "lower eval.batch_size", 6),  # the state is that of step 6
+        ("CUDA error: device-side assert triggered", "device-side assert", 4),  # nobody knows
+    ],
+)
 def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
-    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, advice: str, saved: int
 ) -> None:
     from trainer.step import TrainStep
 
@@ -191,7 +200,7 @@ def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     def failing(self: TrainStep, *args: object, **kwargs: object) -> None:
         calls[0] += 1
         if calls[0] == 7:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise RuntimeError(error)
         original(self, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TrainStep, "__call__", failing)
@@ -199,10 +208,29 @@ def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     view = view_of(thread.run.run_dir)
     assert thread.exit_code == 1
     assert view.failure is not None
-    assert "lower eval.batch_size" in view.failure.error
-    assert view.failure.checkpoint == "step-00000004.safetensors"
+    assert advice in view.failure.error
+    assert view.failure.checkpoint == file_name(saved)
+    assert view.step <= 6, "the step that failed has left no metrics"
     assert view.failure.resume == f"r18-tui --resume {thread.run.run_dir.path}"
-    assert "Tried to allocate" in thread.run.run_dir.log.read_text()
+    assert error in thread.run.run_dir.log.read_text()
+
+
+def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_batches(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def small_memory(*given: Any, batch_size: int, **named: Any) -> Evaluation:
+        sizes.append(batch_size)
+        if batch_size > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return evaluate(*given, batch_size=batch_size, **named)
+
+    monkeypatch.setattr("trainer.loop.evaluate", small_memory)
+    thread = train(folder_config, tmp_path)
+    assert thread.exit_code == 0
+    assert sizes == [64, 32, 16, 16], "found once, for all evaluations of the run"
+    assert any("16 images at a time" in note.text for note in view_of(thread.run.run_dir).notes)
 
 
 def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config, tmp_path: Path) -> None:

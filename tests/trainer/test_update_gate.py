@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer import step as step_module
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config, OptimConfig
+from trainer.errors import is_out_of_memory
 from trainer.loop import HOPELESS_IN_A_ROW
 from trainer.model import loss_of
 from trainer.optim import build_optimizer
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.status import RunState
+from trainer.run.store import RunDir
+from trainer.step import StatisticsMomentum
 from trainer.update_gate import UpdateGate, join_statistics
 
 OPTIM = OptimConfig(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -171,6 +175,130 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
     assert newest.meta["lr_edits"] == [[4, 0.5]]
     assert newest.step == view_of(run.run_dir).step
+
+
+def answered(run: RunDir, command: cmd.Command) -> ev.Acknowledged:
+    """What became of a command."""
+    view = wait_for(run, lambda view: command.command_id in view.acknowledged)
+    return view.acknowledged[command.command_id]
+
+
+def held(run: RunDir, times: int) -> ev.Diverged:
+    """Wait until a run has been held so many times; why it is held now."""
+    wait_for(run, lambda _: len(events_of(run, ev.Diverged)) == times)
+    wait_for(run, lambda view: view.state is RunState.PAUSED and view.diverged is not None)
+    return events_of(run, ev.Diverged)[-1]
+
+
+def test_every_return_goes_on_more_calmly_and_is_saved(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_steps(monkeypatch, range(7, 10_000))
+    run = new_run(longer(folder_config, 400), tmp_path)
+    thread = start(run, hold_open=True)
+    for times in (1, 2, 3):
+        assert held(run.run_dir, times).checkpoint == "step-00000004.safetensors"
+        thread.commands.send(back := cmd.GoBack())
+        assert answered(run.run_dir, back).ok
+        held(run.run_dir, times + 1)
+        edits = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).at(4)).meta["lr_edits"]
+        assert math.prod(factor for _, factor in edits) == 0.5**times
+    thread.stop()
+    thread.release()
+    assert thread.join(60)
+
+
+def test_going_on_as_it_is_keeps_the_way_back(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_steps(monkeypatch, range(7, 10_000))
+    checkpoint = folder_config.checkpoint.model_copy(update={"every_s": 0.01})
+    run = new_run(longer(folder_config, 400).model_copy(update={"checkpoint": checkpoint}), tmp_path)
+    thread = start(run, hold_open=True)
+    first = held(run.run_dir, 1)
+    assert first.checkpoint == "step-00000006.safetensors"
+    for command in (cmd.SetLr(lr=1e-5), cmd.SaveCheckpoint(), evaluate := cmd.Evaluate(), back := cmd.GoBack()):
+        thread.commands.send(command)
+    assert not answered(run.run_dir, back).ok, "taken in the middle of the evaluation"
+    assert answered(run.run_dir, evaluate).ok
+    thread.commands.send(cmd.Unpause())
+    second = held(run.run_dir, 2)
+    assert second.step >= first.step + HOPELESS_IN_A_ROW
+    assert second.checkpoint == first.checkpoint, "nothing between can be gone on from"
+    monkeypatch.setattr(step_module, "loss_of", loss_of)
+    thread.commands.send(cmd.GoBack())
+    wait_for(run.run_dir, lambda _: events_of(run.run_dir, ev.Resumed) != [])
+    view = wait_for(run.run_dir, lambda view: len(view.lr_edits) == 1 and view.lr_edits[0][0] == 6 and view.step > 8)
+    thread.stop()
+    thread.release()
+    assert thread.join(60)
+    assert view.lr.last is not None
+    assert view.lr.last < 1e-5, "half of the rate that was set meanwhile"
+    newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
+    assert newest.meta["best_step"] in CheckpointFolder(run.run_dir, keep=2).steps()
+
+
+def test_a_run_that_ends_in_steps_that_are_not_finite_has_not_completed(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a step's metrics, so the last ones are known only when all is done."""
+    monkeypatch.setattr("trainer.loop._PUBLISH_EVERY_S", 30.0)
+    spoil_steps(monkeypatch, range(1, 10_000))
+    small = folder_config.data.model_copy(update={"batch_size": 3})
+    thread = train(longer(folder_config, 1).model_copy(update={"data": small}), tmp_path)
+    view = view_of(thread.run.run_dir)
+    assert view.total_steps == view.step == 12
+    assert thread.exit_code == 1
+    assert view.failure is not None
+    assert "12 steps in a row" in view.failure.error
+
+
+def test_an_epoch_without_a_good_step_has_no_loss(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_steps(monkeypatch, range(5, 9))
+    run = train(folder_config, tmp_path).run.run_dir
+    first, second = events_of(run, ev.EpochEnded)
+    assert first.train_loss is not None
+    assert (second.train_loss, second.train_accuracy) == (None, None)
+    assert run.results.read_text().count("\n") == 3
+
+
+def test_a_rate_that_is_set_at_a_saved_step_survives_a_stop(folder_config: Config, tmp_path: Path) -> None:
+    run = new_run(longer(folder_config, 5000), tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.step > 2)
+    for command in (cmd.Pause(), cmd.SaveCheckpoint(), rate := cmd.SetLr(lr=1e-5)):
+        thread.commands.send(command)
+    assert answered(run.run_dir, rate).ok
+    thread.stop()
+    thread.release()
+    assert thread.join(60)
+    newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
+    assert len(newest.meta["lr_edits"]) == 1
+
+
+@pytest.mark.parametrize("parts", [1, 2, 8])
+def test_statistics_move_as_far_in_many_parts_as_in_one(parts: int) -> None:
+    norm = nn.BatchNorm2d(1)
+    momentum = StatisticsMomentum(norm)
+    for _ in range(2):
+        momentum.share_among(parts)
+        for _ in range(parts):
+            norm(torch.full((2, 1, 2, 2), 5.0))
+    assert norm.running_mean is not None
+    assert float(norm.running_mean) == pytest.approx(5.0 * (1 - 0.9**2), rel=1e-5)
+    momentum.share_among(1)
+    assert norm.momentum == 0.1, "to the bit"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA out of memory.", "CUBLAS_STATUS_ALLOC_FAILED when calling", "GET was unable to find an engine to execute"],
+)
+def test_memory_that_ran_out_is_known_by_its_words(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(f"x {words} y"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_going_back_is_refused_where_nothing_went_wrong(folder_config: Config, tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ class EpochEnded(Event):
 
     Attributes:
         epoch: Number, from 1.
+        train_loss: Mean over the steps that changed the weights; null where none did.
+        train_accuracy: Top-1 over them, likewise.
         seconds: Time of its steps.
     """
 
@@ -144,7 +146,7 @@ class EpochEnded(Event):
     epoch: int
     step: int
     train_loss: float | None
-    train_accuracy: float
+    train_accuracy: float | None
     lr: float
     seconds: float
 

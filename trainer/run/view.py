@@ -262,7 +262,9 @@ class RunView:
 
     def _epoch(self, event: ev.EpochEnded, time: float) -> None:
         self.epochs.append(event)
-        self._note(time, "info", f"epoch {event.epoch}  train {_loss(event.train_loss)}/{event.train_accuracy:.1%}")
+        self._note(
+            time, "info", f"epoch {event.epoch}  train {_loss(event.train_loss)}/{ev.number(event.train_accuracy):.1%}"
+        )
 
     def _evaluation(self, event: ev.Evaluated, time: float) -> None:
         # A resume measures again what was measured behind the last save, at the very step of the seam.

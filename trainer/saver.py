@@ -1,0 +1,117 @@
+"""What a session saves, and when: snapshots on the training thread, written on another, the last one waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trainer.checkpoint import CheckpointFolder
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.errors import DiskError, R18Error
+from trainer.loop import DivergedError, Trainer
+from trainer.open_run import OpenRun
+from trainer.run.events import Warned
+
+_TIMEOUT_S = 120.0
+_ATTEMPTS = 2
+
+
+class Saver:
+    """The checkpoints of one session. Everything happens on the training thread, unless noted.
+
+    Attributes:
+        folder: The run's checkpoints.
+        facts: What else belongs into a checkpoint's metadata; known once the parts are built.
+    """
+
+    def __init__(self, run: OpenRun) -> None:
+        """Start the writer's thread."""
+        self.folder = CheckpointFolder(run.run_dir, keep=run.config.checkpoint.keep)
+        self.facts: dict[str, Any] = {}
+        self._run = run
+        self._writer = CheckpointWriter(self.folder, run.log, find_folder=self._find_directory)
+        self._saved_step = -1
+
+    def due(self, trainer: Trainer) -> bool:
+        """Whether the last save is as old as the configuration allows, and the state a good one."""
+        if (
+            time.monotonic() - trainer.last_save < self._run.config.checkpoint.every_s
+            or trainer.skipped_from is not None
+        ):
+            return False
+        trainer.drain()  # the newest steps may have gone wrong
+        return trainer.skipped_from is None
+
+    def save(self, trainer: Trainer, *, best: bool = False, pinned: bool = False) -> None:
+        """Snapshot the state and hand it to the writer."""
+        trainer.drain()
+        before = trainer.stopwatch.switch("save")
+        self.folder.way_back = next(iter(self.steps_before(trainer.skipped_from)), None)
+        self.facts["choices"]["micro_batches"] = trainer.train_step.micro_batches
+        self._writer.submit(trainer.state.snapshot(self.facts), best=best, pinned=pinned)
+        self._saved_step = trainer.state.step
+        trainer.last_save = time.monotonic()
+        trainer.stopwatch.switch(before)
+
+    def steps_before(self, step: int | None) -> list[int]:
+        """Steps with a checkpoint before a step, the newest first; none before None."""
+        return [] if step is None else [saved for saved in reversed(self.folder.steps()) if saved < step]
+
+    def resumed_from(self, step: int) -> None:
+        """The state of a step lies on the disk already."""
+        self._saved_step = step
+        self._writer.found(step)
+
+    def outdate(self) -> None:
+        """A checkpoint of the newest step, if there is one, does not know of what has just changed."""
+        self._saved_step = -1
+
+    def wait_for(self, step: int) -> str:
+        """Wait until the checkpoint of a step is on the disk; empty when it is, else why it is not. From any thread."""
+        return self._writer.wait_for(step, _TIMEOUT_S)
+
+    def wait_until_idle(self) -> bool:
+        """Wait until everything is written or has failed; whether it is."""
+        return self._writer.wait_until_idle(_TIMEOUT_S)
+
+    def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool]) -> None:
+        """Leave no run without its last state on the disk.
+
+        Args:
+            trainer: Between two steps.
+            try_again: Told why it could not be saved; waits, and says whether to try again.
+
+        Raises:
+            DivergedError: When the last step has spoilt the weights.
+            DiskError: When it cannot be written, at a second attempt either, and nobody is there to make room for it.
+        """
+        step = trainer.state.step
+        if not trainer.state.finite:
+            raise DivergedError(
+                f"the weights are not finite after step {step:,}, so they are not saved; resume and lower the rate with key l, "
+                f"or start a new run with a lower optim.lr or train.max_grad_norm=1.0"
+            )
+        problem = self.wait_for(step) if self._saved_step == step else "not saved yet"
+        attempts = 0
+        while problem:
+            if attempts >= _ATTEMPTS and not try_again(problem):
+                raise DiskError(
+                    f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint"
+                )
+            self.save(trainer)
+            problem = self.wait_for(step)
+            attempts += 1
+
+    def close(self) -> None:
+        """Write what is waiting and end the thread."""
+        self._writer.close()
+
+    def _find_directory(self) -> None:
+        """Follow the run directory, or make it anew. On the writer's thread."""
+        try:
+            found = self._run.look_after_directory()
+        except (OSError, R18Error):
+            return  # the save that follows fails of the same, and says so
+        if found is not None:
+            self._run.log.publish(Warned(message=str(found)))
