@@ -79,7 +79,7 @@ class _Source:
 
     def trial_batch(self) -> Batch:
         """The first batch of the run, decoded here: worker processes are not started for a trial."""
-        return next(iter(self.batches(workers=0).epoch(0, 0)))
+        return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
 def build_trainer(

@@ -26,8 +26,9 @@ class _Job:
 class CheckpointWriter:
     """A queue in which a newer snapshot replaces an older one that has not been begun.
 
-    A pinned snapshot is never replaced; a new best replaces a waiting best. `submit` is called by the training thread,
-    `wait_for` and `close` by any.
+    A pinned snapshot is never replaced; a new best replaces a waiting best. A best that could not be written is tried again
+    with the next snapshot, for as long as there is no better one. `submit` and `forget_unsaved` are called by the training
+    thread, `wait_for` and `close` by any.
     """
 
     def __init__(
@@ -54,21 +55,34 @@ class CheckpointWriter:
         self._closed = False
         self._writing = False
         self._outcomes: dict[int, str] = {}
+        self._unsaved_best: _Job | None = None
+        self._unsaved_pins: set[int] = set()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
     def submit(self, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
         """Hand over a snapshot whose tensors nobody changes any more."""
-        job = _Job(checkpoint=checkpoint, pinned=pinned, best=best)
         with self._wake:
-            waiting = [replace(old, best=old.best and not best) for old in self._jobs]
+            pinned = pinned or checkpoint.step in self._unsaved_pins
+            job = _Job(checkpoint=checkpoint, pinned=pinned, best=best)
+            waiting = [replace(old, best=old.best and not best) for old in self._with_unsaved_best()]
             kept = [old for old in waiting if old.pinned or old.best]
             same = [old for old in kept if old.checkpoint.step == checkpoint.step]
             job = replace(job, pinned=pinned or any(o.pinned for o in same), best=best or any(o.best for o in same))
             self._jobs = [old for old in kept if old not in same] + [job]
             self._outcomes.pop(checkpoint.step, None)
             self._wake.notify_all()
+
+    def forget_unsaved(self) -> None:
+        """Do not try again what could not be written: the run has given it up."""
+        with self._wake:
+            self._unsaved_best = None
+            self._unsaved_pins.clear()
+
+    def _with_unsaved_best(self) -> list[_Job]:
+        unsaved, self._unsaved_best = self._unsaved_best, None
+        return self._jobs if unsaved is None or any(job.best for job in self._jobs) else [unsaved, *self._jobs]
 
     def found(self, step: int) -> None:
         """The checkpoint of a step lies on the disk already, whole: a resume went on from it."""
@@ -109,8 +123,18 @@ class CheckpointWriter:
             outcome = self._write(job)
             with self._wake:
                 self._outcomes[job.checkpoint.step] = outcome
+                self._remember(job, saved=not outcome)
                 self._writing = False
                 self._wake.notify_all()
+
+    def _remember(self, job: _Job, *, saved: bool) -> None:
+        if saved:
+            self._unsaved_pins.discard(job.checkpoint.step)
+            return
+        if job.pinned:
+            self._unsaved_pins.add(job.checkpoint.step)
+        if job.best:
+            self._unsaved_best = job
 
     def _write(self, job: _Job) -> str:
         begun = time.perf_counter()

@@ -16,6 +16,7 @@ from trainer.data.augment import Normalize
 from trainer.data.batches import evaluation_batches
 from trainer.data.dataset import Split
 from trainer.data.lost_images import LostImages
+from trainer.errors import DataLostError
 from trainer.run.atomic import write_atomically
 from trainer.step import Numerics
 
@@ -84,7 +85,7 @@ def evaluate(
         lost: Told about images that cannot be read any more; they are not measured.
 
     Raises:
-        DataLostError: When most of a batch cannot be read any more.
+        DataLostError: When most of a batch, or every image, cannot be read any more.
     """
     model.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
@@ -94,6 +95,8 @@ def evaluate(
     done = 0
     for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device, lost):
         poll(done / len(split))
+        if not len(labels_N):
+            continue
         images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
         logits_NK = _logits(model, images_NCHW, numerics)
         loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
@@ -102,6 +105,10 @@ def evaluate(
             mirrored_NK = _logits(model, numerics.lay_out(images_NCHW.flip(3)), numerics)
             correct_tta += ((logits_NK + mirrored_NK).argmax(1) == labels_N).sum()
         done += len(labels_N)
+    if not done:
+        raise DataLostError(
+            f"none of the {len(split)} images to measure can be read any more; bring them back, then resume"
+        )
     confusion_KK = confusion.view(num_classes, num_classes).cpu()
     return Evaluation(
         loss=float(loss_sum) / done,

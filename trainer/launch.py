@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from trainer.run.control_socket import ControlServer
 
 
+_HEART_S = 5.0
+"""Longest wait for a heartbeat under way; a share that does not answer can hold it up for ever."""
+
+
 class TrainingThread:
     """Trains an opened run on a thread of its own.
 
@@ -108,6 +112,7 @@ class TrainingThread:
             self._hold_failed()
         finally:
             self._ended.set()
+            self._heart.join(_HEART_S)
             try:
                 if self._control is not None:
                     self._control.close()
@@ -165,7 +170,7 @@ class TrainingThread:
         else:
             if found is not None:
                 self._complain(str(found))
-            if found is not None and found.deleted:
+            if found is not None and found.checkpoints_lost:
                 self.commands.send(SaveCheckpoint())
 
     def _complain(self, problem: str) -> None:

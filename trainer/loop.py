@@ -228,7 +228,11 @@ class Trainer:
             if self.state.step != step:
                 return False
             self.stopwatch.switch("data")
-            batch = next(stream)
+            while (batch := next(stream)) is None:
+                self.hooks.poll()
+                if self.state.step != step:
+                    return False
+                self.stopwatch.switch("data")
             self.stopwatch.switch("compute")
             lr = self.state.schedule.at(self.state.step)
             self._take_step(batch, lr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from trainer.run.store import RunDir, RunLock, create_run
 
 if TYPE_CHECKING:
     from trainer.config import Config
+
+
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class OpenRun:
     log: EventLog
     resume: bool
     _looking: threading.Lock = field(default_factory=threading.Lock)
+    _closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def config(self) -> Config:
@@ -60,52 +65,90 @@ class OpenRun:
     def look_after_directory(self) -> Displacement | None:
         """Follow the run directory where somebody has moved it, and make it anew where somebody has deleted it.
 
-        What was printed and the checkpoints are then lost; the log, of which this process holds the file, is not.
+        What was printed and the checkpoints are then lost; the log, of which this process holds the file, is not. Parts of it
+        that were deleted are made anew, too.
 
         Returns:
-            What was found and done; None when the directory is in its place.
+            What was found and done; None when the directory is in its place and whole.
 
         Raises:
             OSError: When it was deleted and cannot be made anew.
             RunError: As OSError.
         """
         with self._looking:
+            if self._closed.is_set():
+                return None
             before = self.run_dir.path
-            if self.run_dir.follow():
-                return None if self.run_dir.path == before else Displacement(before, self.run_dir.path, deleted=False)
-            return Displacement(before, self._make_anew(before), deleted=True)
+            if not self.run_dir.follow():
+                return Displacement(before, self._make_anew(before), deleted=("",))
+            if self.run_dir.path != before:
+                return Displacement(before, self.run_dir.path)
+            parts = self._restore_parts(self.run_dir)
+            return Displacement(before, before, deleted=parts) if parts else None
 
     def _make_anew(self, before: Path) -> Path:
         anew = create_run(before.parent, before.name)
-        self.log.go_on_in(anew.events)
-        self.lock.renew(anew)
-        self.run_dir.take(anew.path)
-        write_atomically(anew.config, self.settings.yaml.encode())
+        try:
+            self._restore_parts(anew)
+            self.run_dir.take(anew.path)
+        except (OSError, RunError):
+            shutil.rmtree(anew.path, ignore_errors=True)  # else the next attempt makes one more
+            raise
         point_output_at(anew.log)
         return anew.path
 
+    def _restore_parts(self, run_dir: RunDir) -> tuple[str, ...]:
+        """Put what a run directory lacks of this run into it; the names of that."""
+        missing = [folder for folder in run_dir.folders if not folder.is_dir()]
+        for folder in missing:
+            folder.mkdir()
+        if not run_dir.config.exists():
+            missing.append(run_dir.config)
+            write_atomically(run_dir.config, self.settings.yaml.encode())
+        if not self.lock.is_on(run_dir):
+            missing.append(run_dir.trainer)
+            self.lock.renew(run_dir)
+        if not self.log.is_in(run_dir.events):
+            missing.append(run_dir.events)
+            self.log.go_on_in(run_dir.events)
+        return tuple(path.name for path in missing)
+
     def close(self) -> None:
         """Write the log's rest and let others write."""
-        self.log.close()
-        self.lock.release()
-        self.run_dir.let_go()
+        # A directory on a share that does not answer is not waited for.
+        looking = self._looking.acquire(timeout=_PATIENCE_S)
+        try:
+            self._closed.set()
+            self.log.close()
+        finally:
+            self.lock.release()
+            self.run_dir.let_go()
+            if looking:
+                self._looking.release()
 
 
 @dataclass(frozen=True)
 class Displacement:
-    """A run directory that was moved or deleted under its trainer.
+    """A run directory that was moved, or deleted as a whole or in part, under its trainer.
 
     Attributes:
         before: Where it was.
         now: Where it is, or was made anew.
-        deleted: Whether it was deleted.
+        deleted: Names of the parts that were deleted; one empty name for the whole.
     """
 
     before: Path
     now: Path
-    deleted: bool
+    deleted: tuple[str, ...] = ()
+
+    @property
+    def checkpoints_lost(self) -> bool:
+        """Whether the checkpoints have gone, too."""
+        return self.deleted == ("",) or "checkpoints" in self.deleted
 
     def __str__(self) -> str:
+        if self.deleted and self.deleted != ("",):
+            return f"of {self.now} {', '.join(self.deleted)} was deleted while it was trained; it is made anew"
         if self.deleted:
             return f"{self.before} was deleted while it was trained; {self.now} was made for what is still to come, log included"
         return f"{self.before} was moved to {self.now}; the run goes on there"

@@ -67,6 +67,11 @@ class Saver:
         """A checkpoint of the newest step, if there is one, does not know of what has just changed."""
         self._saved_step = -1
 
+    def give_up_after(self, step: int) -> None:
+        """Put later checkpoints aside: a resume takes the newest, which is not to be one of what was given up."""
+        self._writer.forget_unsaved()
+        self.folder.set_aside([saved for saved in self.folder.steps() if saved > step], suffix=".given-up")
+
     def wait_for(self, step: int) -> str:
         """Wait until the checkpoint of a step is on the disk; empty when it is, else why it is not. From any thread."""
         return self._writer.wait_for(step, _TIMEOUT_S)

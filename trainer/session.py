@@ -422,8 +422,7 @@ class TrainingSession:
         """Go on from an earlier state of this run, more calmly; what came after it is given up."""
         self.trainer.go_back(checkpoint, _CALMER)
         state, folder = self.trainer.state, self._saver.folder
-        # A resume takes the newest checkpoint, which is not to be one of what was given up.
-        folder.set_aside([step for step in folder.steps() if step > state.step], suffix=".given-up")
+        self._saver.give_up_after(state.step)
         if folder.pointer("best") is None and not folder.point_best(state.best_step):
             state.best_accuracy, state.best_step = None, -1
         edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]

@@ -177,6 +177,33 @@ def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) 
     assert folder.pointer("latest") == folder.at(1)
 
 
+def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    folder = CheckpointFolder(RunDir(tmp_path.parent), keep=1)
+    room = [0]
+    writer = CheckpointWriter(folder, log, free_bytes=lambda _: room[0])
+    writer.submit(checkpoint(1), best=True)
+    assert writer.wait_for(1, timeout=10) != ""
+    writer.submit(checkpoint(2), pinned=True)
+    assert writer.wait_for(2, timeout=10) != ""
+    room[0] = 1 << 40
+    writer.submit(checkpoint(2))
+    assert writer.wait_for(2, timeout=10) == ""
+    assert folder.pointer("best") == folder.at(1)
+    writer.submit(checkpoint(3))
+    assert writer.wait_for(3, timeout=10) == ""
+    assert folder.steps() == [1, 2, 3], "the best, the pin, the newest"
+    room[0] = 0
+    writer.submit(checkpoint(4), best=True)
+    assert writer.wait_for(4, timeout=10) != ""
+    room[0] = 1 << 40
+    writer.forget_unsaved()
+    writer.submit(checkpoint(5))
+    writer.close()
+    log.close()
+    assert folder.steps() == [1, 2, 5]
+
+
 def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=9)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.run.event_log import EventLog, LogFollower, read_records
-from trainer.run.events import Gap, Heartbeat, LogFailed, Record, Steps, Warned, decode, encode, event_kinds
+from trainer.run.events import Gap, Heartbeat, LogFailed, Opened, Record, Steps, Warned, decode, encode, event_kinds
 from trainer.run.live_source import LiveSource
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
@@ -36,6 +36,17 @@ def test_a_number_that_is_not_finite_survives_as_null() -> None:
     assert record is not None
     assert isinstance(record.event, Steps)
     assert record.event.loss == [None, None, 1.0]
+
+
+def test_a_file_name_of_any_bytes_is_written_out(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    record = decode(encode(Record(seq=0, time=0.0, event=Warned(message=f"{name}: left out"))))
+    assert record is not None
+    assert record.event == Warned(message="caf\\udce9.png: left out")
+    readings = decode(encode(Record(seq=0, time=0.0, event=Opened(
+        run=name, directory=name, pid=1, host="h", resume=False, config={"data": {"classes": [name, "b"], name: 1.5}}
+    ))))  # fmt: skip
+    assert isinstance(readings and readings.event, Opened)
 
 
 def test_the_tee_carries_the_very_bytes_of_the_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -96,6 +97,23 @@ def test_a_run_whose_directory_is_deleted_is_made_anew_with_its_log(
     assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
 
 
+def test_parts_that_are_deleted_are_made_anew(
+    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+) -> None:
+    """As `rm -rf` does that meets a file which was just being written, or somebody who makes room."""
+    run = RunDir(tmp_path / "runs" / "run")
+
+    def delete(path: Path) -> None:
+        shutil.rmtree(path / "checkpoints")
+        for name in ("events.jsonl", "config.yaml", "trainer.json"):
+            (path / name).unlink()
+
+    trained(delete)
+    (warning,) = [event.message for event in events_of(run, ev.Warned) if "deleted" in event.message]
+    assert "checkpoints, config.yaml, trainer.json, events.jsonl was deleted" in warning
+    assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
+
+
 def test_another_run_of_its_name_is_left_alone(
     trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
 ) -> None:
@@ -133,6 +151,35 @@ def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
     thread.stop()
     assert thread.join(30)
     assert thread.exit_code == 0
+
+
+def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
+    hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = new_run(hundred_epochs, tmp_path / "runs")
+    opened.log.publish(ev.Warned(message="before"))
+    shutil.rmtree(opened.run_dir.path)
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(opened.log, "go_on_in", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            opened.look_after_directory()
+    assert list((tmp_path / "runs").iterdir()) == []
+    monkeypatch.undo()
+    found = opened.look_after_directory()
+    assert found is not None
+    assert found.checkpoints_lost
+    assert opened.look_after_directory() is None
+    assert is_live(opened.run_dir)
+    assert sorted(path.name for path in opened.run_dir.path.iterdir()) == [
+        "checkpoints", "config.yaml", "eval", "events.jsonl", "export", "log.txt", "trainer.json",
+    ]  # fmt: skip
+    opened.close()
+    assert opened.look_after_directory() is None, "whoever looks late finds nothing to do"
+    assert [event.message for event in events_of(opened.run_dir, ev.Warned)] == ["before"]
 
 
 def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(

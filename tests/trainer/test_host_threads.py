@@ -14,7 +14,7 @@ _PROGRAM = "from trainer.host_threads import let_waiting_threads_sleep; let_wait
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")
 @pytest.mark.parametrize(
     ("chosen", "policy"),
-    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "77"}, "77")],
+    [({}, "2000"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "77"}, "77")],
 )
 def test_openmp_is_told_before_pytorch_loads_it(chosen: dict[str, str], policy: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.running import events_of, new_run, start, train, view_of, wait_for
 from trainer import session
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config
+from trainer.data.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread
@@ -215,6 +218,30 @@ def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     assert error in thread.run.run_dir.log.read_text()
 
 
+def test_a_trainer_that_waits_for_images_still_takes_commands(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = ResidentBatches.epoch
+
+    def stuck(self: ResidentBatches, number: int, first_step: int) -> Iterator[Batch | None]:
+        yield next(epoch(self, number, first_step))
+        while True:
+            time.sleep(0.01)
+            yield None
+
+    monkeypatch.setattr(ResidentBatches, "epoch", stuck)
+    thread = start(new_run(folder_config, tmp_path))
+    wait_for(thread.run.run_dir, lambda view: view.state is RunState.TRAINING)
+    time.sleep(0.5)
+    thread.commands.send(save := cmd.SaveCheckpoint())
+    view = wait_for(thread.run.run_dir, lambda view: save.command_id in view.acknowledged)
+    assert view.step == 1
+    thread.stop("SIGTERM", 143)
+    assert thread.join(10)
+    assert thread.exit_code == 143
+    assert CheckpointFolder(thread.run.run_dir, keep=2).steps() == [1]
+
+
 def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_batches(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,7 +404,7 @@ def test_with_a_dashboard_a_full_disk_is_waited_for(
             assert view.failure.exit_code == 75
     if patient:
         wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
-        assert CheckpointFolder(run.run_dir, keep=2).steps() == [8]
+        assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8
     thread.release()
     assert thread.join(30)
     assert thread.exit_code == (0 if patient else 75)

@@ -5,6 +5,7 @@ All are taken on a thread, as the trainer does: on the main thread torch reports
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -60,6 +61,18 @@ class Warnings(list[str]):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldDecoder(Decoder):
+    """Decodes nothing while a file is there, as a share that does not answer."""
+
+    while_there: Path
+
+    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
+        while self.while_there.exists():
+            time.sleep(0.01)
+        return super().__call__(path)
+
+
 def train_split(root: Path, keep: Keep = Keep.STREAM) -> Any:
     decoder = Decoder(image_size=8, crop_pct=1.0)
     return load_image_folder(root, decoder=decoder, keep=lambda _: keep, progress=lambda *_: None).splits["train"]
@@ -77,7 +90,7 @@ def deadly(root: Path, *, times: int, how: int = signal.SIGKILL) -> FolderSplit:
 
 def epoch_of(streamed: StreamedBatches, epoch: int, first_step: int = 0) -> list[Batch]:
     with ThreadPoolExecutor(1) as trainer:
-        return trainer.submit(lambda: list(streamed.epoch(epoch, first_step))).result()
+        return trainer.submit(lambda: [b for b in streamed.epoch(epoch, first_step) if b is not None]).result()
 
 
 def assert_as_from_memory(root: Path, streamed: StreamedBatches, epochs: int = 3) -> None:
@@ -158,6 +171,87 @@ def test_too_little_shared_memory_is_seen_before_a_worker_dies_of_it(
     assert "--shm-size" in text
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared memory", "pipes"])
+def test_workers_that_are_killed_while_they_send_do_not_hold_up_the_trainer(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    if not shared:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**16, 2**16 - 2**10, 2**10))
+    root, warnings = make_folder(), Warnings()
+    decoder = Decoder(
+        image_size=128, crop_pct=1.0
+    )  # a batch is more than a pipe holds, so that its worker waits in the middle
+    split = load_image_folder(root, decoder=decoder, keep=lambda _: Keep.STREAM, progress=lambda *_: None).splits[
+        "train"
+    ]
+    assert isinstance(split, FolderSplit)
+    streamed = warnings.stream(split)
+
+    def take() -> int:
+        taken = 0
+        for batch in streamed.epoch(0, 0):
+            taken += batch is not None
+            if taken == 1 and len(warnings) == (not shared):
+                time.sleep(1.0)
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+        return taken
+
+    with ThreadPoolExecutor(1) as trainer:
+        assert trainer.submit(take).result(60) == PLAN.steps_per_epoch
+    streamed.close()
+    assert "killed (by the system, if memory ran out); no batch is lost" in warnings[-1]
+
+
+def test_a_worker_that_stands_still_is_waited_for_in_parts(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_LONG_WAIT_S", 0.5)
+    root, warnings = make_folder(), Warnings()
+    split = train_split(root)
+    assert isinstance(split, FolderSplit)
+    held = root / "held"
+    held.touch()
+    split.decoder = HeldDecoder(image_size=8, crop_pct=1.0, while_there=held)
+    streamed = warnings.stream(split)
+    waits: list[int] = []
+
+    def take() -> int:
+        taken = 0
+        for batch in streamed.epoch(0, 0):
+            taken += batch is not None
+            if batch is None:
+                waits.append(taken)
+                if len(warnings) == 1:
+                    held.unlink(missing_ok=True)
+        return taken
+
+    with ThreadPoolExecutor(1) as trainer:
+        assert trainer.submit(take).result(60) == PLAN.steps_per_epoch
+    streamed.close()
+    assert set(waits) == {0}
+    assert [text.partition(":")[0] for text in warnings] == ["no images for 0 s"]
+
+
+def test_workers_that_cannot_be_started_are_tried_again_with_fewer(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, warnings = make_folder(), Warnings()
+    streamed = warnings.stream(train_split(root))
+    begin, failures = streamed._start, [0]
+
+    def failing(epoch: int, first_step: int) -> Any:
+        failures[0] += 1
+        if failures[0] < 3:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return begin(epoch, first_step)
+
+    monkeypatch.setattr(streamed, "_start", failing)
+    assert_as_from_memory(root, streamed, epochs=1)
+    streamed.close()
+    assert [text.partition("goes on with ")[2] for text in warnings] == ["2", "1"]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_lost_image_is_left_out_and_named_once(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
@@ -228,6 +322,20 @@ def test_an_evaluation_leaves_a_lost_image_out_and_names_it(
     )
     assert len(warnings) == 1
     assert str(gone) in warnings[0]
+
+
+def test_a_last_batch_may_lose_all_of_its_few_images(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    root, warnings = make_folder(), Warnings()
+    split = train_split(root)
+    Path(split.paths[35]).unlink()
+    lost = LostImages(warnings.append)
+    assert [len(labels) for _, labels in evaluation_batches(split, 35, CPU, lost)] == [35, 0]
+    lost.note([("x", "gone")], 3, least=2)
+    with pytest.raises(DataLostError, match="bring the folder back"):
+        lost.note([("x", "gone")], 2, least=2)
+    with pytest.raises(DataLostError, match="5 of 8"):
+        lost.note([("x", "gone")] * 5, 8)
 
 
 def test_a_file_that_is_late_is_read_a_moment_later(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,11 @@ class Plan:
 class Batches(Protocol):
     """A source of training batches."""
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The batches of an epoch, from a step on (both counted from 0)."""
+    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
+        """The batches of an epoch, from a step on (both counted from 0).
+
+        None comes where the next one takes long: whoever waits has time for something else.
+        """
 
     def close(self) -> None:
         """End helpers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from trainer.data.batches import Batch, Plan
 from trainer.data.draws import epoch_order
 from trainer.data.image_folder import FolderSplit
-from trainer.data.lost_images import LostImages
+from trainer.data.lost_images import TRAINING_NEEDS, LostImages
+from trainer.data.worker_watch import WorkerWatch
 from trainer.errors import DataLostError
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
@@ -35,6 +37,11 @@ _DEATHS = 3
 """Deaths of workers, with fewer than `_WELL_AGAIN` batches between, that are taken for accidents."""
 
 _WELL_AGAIN = 100
+
+_PATIENCE_S = 1
+"""A batch that takes longer is waited for in parts, between which the trainer takes commands."""
+
+_LONG_WAIT_S = 30.0
 
 
 class StreamedBatches:
@@ -71,9 +78,12 @@ class StreamedBatches:
         self._deaths = self._since_death = 0
         self._next: tuple[int, int] | None = None
         self._stream: Iterator[_Delivery] | None = None
+        self._watch: WorkerWatch | None = None
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
         """The batches of an epoch, from a step on; restarts the workers only when it is not the one that comes next.
+
+        None stands for a second in which none came.
 
         Raises:
             DataLostError: When most of a batch cannot be read, or when worker after worker dies.
@@ -81,15 +91,24 @@ class StreamedBatches:
         if self._next != (epoch, first_step) or self._stream is None:
             self.close()
             self._shared = self._room_to_share()
-            self._stream = self._start(epoch, first_step)
         for step in range(first_step, self._plan.steps_per_epoch):
-            delivery = self._take(epoch, step)
+            asked_s, complained = time.monotonic(), False
+            while (delivery := self._take(epoch, step)) is None:
+                if not complained and time.monotonic() - asked_s > _LONG_WAIT_S:
+                    complained = True
+                    self._warn(
+                        f"no images for {_LONG_WAIT_S:.0f} s: the workers wait for {self._split.paths[0]} and its like"
+                    )
+                yield None
             self._next = (epoch, step + 1) if step + 1 < self._plan.steps_per_epoch else (epoch + 1, 0)
             yield self._to_device(delivery, step)
 
     def close(self) -> None:
         """End the workers."""
         stream, self._stream, self._next = self._stream, None, None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
         # Not left to the garbage collector: an exception on its way up still holds the iterator, and workers that ignore
         # TERM would keep the interpreter from ending. torch has no public name for this.
         shut_down = getattr(stream, "_shutdown_workers", None)
@@ -99,22 +118,26 @@ class StreamedBatches:
             if worker.is_alive():
                 worker.kill()  # it ignores the TERM that torch has sent
 
-    def _take(self, epoch: int, step: int) -> _Delivery:
-        while True:
-            assert self._stream is not None
-            try:
-                delivery = next(self._stream)
-            # Of a batch whose worker died after it was sent the pixels cannot be mapped any more: an error of the connection.
-            except (RuntimeError, OSError, EOFError) as error:
-                if not _is_of_a_dead_worker(error):
-                    raise
-                self._start_again(epoch, step, error)
-            else:
-                self._since_death += 1
-                return delivery
+    def _take(self, epoch: int, step: int) -> _Delivery | None:
+        """The batch of a step; None when it is not there yet, or when the workers had to be started anew for it."""
+        try:
+            if self._stream is None:
+                self._stream = self._start(epoch, step)
+                self._watch = WorkerWatch(self._stream) if self._workers else None
+            delivery = next(self._stream)
+        # Of a batch whose worker died after it was sent the pixels cannot be mapped any more: an error of the connection.
+        except (RuntimeError, OSError, EOFError, MemoryError) as error:
+            if _is_late(error):
+                return None
+            if self._stream is not None and not _is_of_a_dead_worker(error):
+                raise
+            self._give_up_workers(epoch, step, error)
+            return None
+        self._since_death += 1
+        return delivery
 
     def _to_device(self, delivery: _Delivery, step: int) -> Batch:
-        self._lost.note(delivery.lost, len(delivery.rows))
+        self._lost.note(delivery.lost, len(delivery.rows), least=TRAINING_NEEDS)
         pixels = torch.as_tensor(delivery.pixels_NHWC)
         kept = torch.tensor(delivery.kept)
         ids = torch.tensor(delivery.rows)[kept]
@@ -141,16 +164,17 @@ class StreamedBatches:
             # An own generator: without one the loader draws its base seed from torch's global state.
             generator=torch.Generator().manual_seed(self._plan.seed),
             pin_memory=self._device.type == "cuda",
+            timeout=_PATIENCE_S if self._workers else 0,
         )
         return iter(loader)
 
-    def _start_again(self, epoch: int, step: int, error: Exception) -> None:
-        """Start the workers anew at a batch; more carefully each time.
+    def _give_up_workers(self, epoch: int, step: int, error: Exception) -> None:
+        """End the workers, so that others are started at this batch; more carefully each time.
 
         Raises:
             DataLostError: When they have died too often.
         """
-        cause = _cause(self._stream, error)
+        cause = _cause(self._watch, error)
         self.close()
         self._deaths = 1 if self._since_death >= _WELL_AGAIN else self._deaths + 1
         self._since_death = 0
@@ -168,7 +192,6 @@ class StreamedBatches:
         self._warn(
             f"a worker that decodes images died: {cause}; no batch is lost, it goes on with {self._workers}{how}"
         )
-        self._stream = self._start(epoch, step)
 
     def _room_to_share(self) -> bool:
         """Whether the batches under way fit in shared memory, which containers often have little of."""
@@ -186,10 +209,16 @@ class StreamedBatches:
 
 
 def _is_of_a_dead_worker(error: Exception) -> bool:
-    # torch raises no type of its own. "Caught ... in DataLoader worker" is a worker's own error, passed on alive.
+    # torch raises no type of its own. "Caught ... in DataLoader worker" is a worker's own error, passed on alive; only that it
+    # has too little memory is as good as its death.
     text = str(error)
-    gone = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
-    return gone or ("DataLoader worker" in text and "Caught" not in text) or _lacks_shared_memory(text)
+    gone = isinstance(error, (ConnectionError, EOFError, FileNotFoundError, MemoryError))
+    died = ("DataLoader worker" in text and "Caught" not in text) or "Pin memory thread exited" in text
+    return gone or died or _lacks_shared_memory(text)
+
+
+def _is_late(error: Exception) -> bool:
+    return "DataLoader timed out" in str(error)
 
 
 def _lacks_shared_memory(text: str) -> bool:
@@ -207,15 +236,15 @@ class _Cause:
         return self.text
 
 
-def _cause(stream: object, error: Exception) -> _Cause:
+def _cause(watch: WorkerWatch | None, error: Exception) -> _Cause:
     # Outside the main thread torch says no more than "exited unexpectedly"; the exit codes say how.
-    codes = {worker.exitcode for worker in getattr(stream, "_workers", [])} - {None, 0}
+    codes = set() if watch is None else watch.exit_codes
     if -signal.SIGBUS in codes:
         return _Cause("no room in shared memory (bus error)", True)
     if -signal.SIGKILL in codes:
         return _Cause("killed (by the system, if memory ran out)", False)
     # The last line: above it stands the worker's traceback, if it had the time for one.
-    reason = str(error).strip().rpartition("\n")[2][:200]
+    reason = str(error).strip().rpartition("\n")[2][:200] or type(error).__name__
     return _Cause(reason, _lacks_shared_memory(str(error)))
 
 

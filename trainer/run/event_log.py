@@ -108,9 +108,19 @@ class EventLog:
             done = self._wake.wait_for(lambda: not self._pending and not self._rest and not self._appending, timeout)
             if not done or self._closed:
                 return done
-        with contextlib.suppress(OSError):  # some network file systems cannot; the data were handed over all the same
+        with (
+            self._file,
+            contextlib.suppress(OSError),
+        ):  # some network file systems cannot; the data were handed over anyhow
             os.fsync(self._fd)
         return True
+
+    def is_in(self, path: Path) -> bool:
+        """Whether the log is written to the file of this name, which may have been deleted."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), path.stat())
+        except OSError:
+            return False
 
     def go_on_in(self, path: Path) -> None:
         """Take the log, which may have been deleted, to another file and go on there.
@@ -127,6 +137,7 @@ class EventLog:
                     offset += len(chunk)
                     while chunk:
                         chunk = chunk[os.write(fd, chunk) :]
+                os.fsync(fd)
                 os.replace(temporary, path)
             except OSError:
                 os.close(fd)
@@ -144,7 +155,10 @@ class EventLog:
             self._closed = True
             self._wake.notify_all()
         self._thread.join(timeout)
-        os.close(self._fd)
+        if self._file.acquire(timeout=timeout):  # else a write to a disk that does not answer is still under way
+            os.close(self._fd)
+            self._fd = -1
+            self._file.release()
 
     def _drop_steps(self) -> None:
         kept: deque[tuple[Record, bytes]] = deque()

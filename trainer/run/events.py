@@ -388,11 +388,24 @@ def _field_names(kind: str) -> tuple[str, ...]:
 
 
 def encode(record: Record) -> bytes:
-    """One line of the log, with its newline."""
+    """One line of the log, with its newline. Of names that are not UTF-8 the odd bytes are written out."""
     event = record.event
     head = {"seq": record.seq, "time": round(record.time, 3), "kind": event.kind}
     body = {name: getattr(event, name) for name in _field_names(event.kind)}
-    return orjson.dumps(head | body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    try:
+        return orjson.dumps(head | body, option=options)
+    except TypeError:
+        return orjson.dumps(_in_utf8(head | body), option=options)
+
+
+def _in_utf8(value: Any) -> Any:
+    """The value with every string fit for UTF-8: file names may hold any bytes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_in_utf8(key): _in_utf8(item) for key, item in value.items()}
+    return [_in_utf8(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def decode(line: bytes) -> Record | None:

@@ -54,6 +54,7 @@ class HeldRunDir(RunDir):
     def let_go(self) -> None:
         """Close the descriptor."""
         os.close(self._fd)
+        self._fd = -1
 
     def _is_at(self, path: Path) -> bool:
         try:

@@ -85,6 +85,11 @@ class RunDir:
         """Tracebacks, and what libraries printed under the dashboard."""
         return self.path / "log.txt"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Everything that is a folder in a run directory."""
+        return self.checkpoints, self.export, self.evaluation
+
     def resume_command(self) -> str:
         """What to type to go on with this run."""
         return f"r18-tui --resume {shlex.quote(str(self.path))}"
@@ -110,9 +115,9 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o700)
-                for folder in ("checkpoints", "export", "eval"):
-                    (path / folder).mkdir()
                 run = RunDir(path)
+                for folder in run.folders:
+                    folder.mkdir()
                 run.log.touch(mode=0o600)
                 return run
     except OSError as error:
@@ -211,8 +216,15 @@ class RunLock:
         os.close(fd)
         raise RunError(_taken(run_dir))
 
+    def is_on(self, run_dir: RunDir) -> bool:
+        """Whether the file that is held is that of a directory."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), run_dir.trainer.stat())
+        except OSError:
+            return False
+
     def renew(self, run_dir: RunDir) -> None:
-        """Hold the lock of a directory that was made anew.
+        """Hold the lock of a directory whose file was made anew, or is still to be made.
 
         Raises:
             RunError: When another process has it, or the file cannot be made.
