@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from multiprocessing import connection
 from typing import Any
+
+_EXIT_CODE_S = 1.0
+"""The sentinel comes a moment before the exit code, which another thread may just be asking the system for."""
 
 
 class WorkerWatch:
@@ -25,7 +29,7 @@ class WorkerWatch:
         Args:
             stream: The iterator; torch has no public names for its processes and their pipe.
         """
-        self.exit_codes: set[int] = set()
+        self.exit_codes: set[int | None] = set()
         self._processes = list(stream._workers)
         self._sentinels = [process.sentinel for process in self._processes]
         self._pipe = stream._worker_result_queue._writer
@@ -55,7 +59,9 @@ class WorkerWatch:
 
     def _note(self, ended: list[Any]) -> None:
         """Keep how those ended whose sentinels say so; nobody has ended them here."""
+        end = time.monotonic() + _EXIT_CODE_S
         for process in self._processes:
             if process.sentinel in ended:
-                process.join()  # the sentinel comes a moment before the exit code
+                while process.exitcode is None and time.monotonic() < end:
+                    time.sleep(0.001)
                 self.exit_codes.add(process.exitcode)
