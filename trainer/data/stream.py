@@ -174,8 +174,9 @@ class StreamedBatches:
         Raises:
             DataLostError: When they have died too often.
         """
-        cause = _cause(self._watch, error)
+        watch = self._watch
         self.close()
+        cause = _cause(watch, error)
         self._deaths = 1 if self._since_death >= _WELL_AGAIN else self._deaths + 1
         self._since_death = 0
         if self._deaths > _DEATHS:
