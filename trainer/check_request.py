@@ -84,6 +84,19 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
         )  # fmt: skip
 
 
+def changed_settings(run_dir: RunDir, new: Config) -> list[str]:
+    """What a resume changes, as `key: old -> new`.
+
+    Raises:
+        RunError: When the run's own configuration is missing.
+    """
+    return _shown(differences(read_run_config(run_dir), new))
+
+
+def _shown(changed: dict[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items()]
+
+
 def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
     """A run's own configuration with what a resume changes.
 
@@ -102,7 +115,7 @@ def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
     changed = differences(old, new)
     refused = [key for key in refused if key in changed]
     if refused:
-        shown = "\n".join(f"  {key}: {changed[key][0]!r} -> {changed[key][1]!r}" for key in refused)
+        shown = "\n".join(f"  {line}" for line in _shown({key: changed[key] for key in refused}))
         raise ConfigError(
             f"{run_dir.path}: a resume cannot change\n{shown}\n"
             f"Start a new run from these weights instead: model.init_from={run_dir.path}"

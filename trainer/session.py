@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
+from trainer.check_request import changed_settings
 from trainer.checkpoint import Checkpoint, read_checkpoint
 from trainer.errors import CheckpointError, DataLostError, is_out_of_memory
 from trainer.evaluate import Evaluation, write_tables
@@ -218,11 +219,12 @@ class TrainingSession:
             self.publish(Warned(message=warning))
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
+            changes = changed_settings(self._run.run_dir, self._run.config)
             self._run.keep_config()
             state = self.trainer.state
             name = self._saver.folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
             edits = [[float(step), factor] for step, factor in state.schedule.edits]
-            self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
+            self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits, changes=changes))
             if checkpoint:
                 self._saver.resumed_from(state.step)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))

@@ -172,6 +172,16 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
     assert view_of(run).step == 12
 
 
+def test_what_a_resume_changes_is_said(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3", "checkpoint.keep=5"))
+    train(folder_config, tmp_path, resume=run)
+    changed, same = events_of(run, ev.Resumed)
+    assert changed.changes == ["train.epochs: 2 -> 3", "checkpoint.keep: 2 -> 5"]
+    assert same.changes == []
+    assert any(note.text.endswith("with train.epochs: 2 -> 3, checkpoint.keep: 2 -> 5") for note in view_of(run).notes)
+
+
 def test_a_resume_refuses_what_would_make_another_run(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     with pytest.raises(ConfigError, match=r"optim.lr: 0.05 -> 0.9") as caught:

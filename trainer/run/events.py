@@ -281,6 +281,7 @@ class Resumed(Event):
 
     Attributes:
         lr_edits: (step, factor) of every edit that the checkpoint knows; None in logs of before this was told.
+        changes: Settings that are other than before, as `key: old -> new`.
     """
 
     kind: ClassVar[str] = "resumed"
@@ -288,6 +289,7 @@ class Resumed(Event):
     epoch: int
     checkpoint: str
     lr_edits: list[list[float]] | None = None
+    changes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -344,7 +344,8 @@ class RunView:
         self.step = event.step
         self.nonfinite_steps = sum(value != value for value in self.train_loss.y)
         self._rate.clear()
-        self._note(time, "info", f"resumed from {event.checkpoint} at step {event.step:,}")
+        changed = f", with {', '.join(event.changes)}" if event.changes else ""
+        self._note(time, "info", f"resumed from {event.checkpoint} at step {event.step:,}{changed}")
 
     def _monitor(self, event: ev.Monitored, time: float) -> None:
         self.readings = event.readings
