@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trainer.run.series import Series
+    from trainer.run.series import Series, Smoothed
 
 _FANOUT = 16
 _POINTS_A_COLUMN = 4
@@ -20,7 +20,7 @@ _POINTS_A_COLUMN = 4
 
 
 class Pyramid:
-    """Minimum and maximum of a growing series on several levels. Follows one `Series`; used by the drawing thread."""
+    """Minimum and maximum of a growing series on several levels. Follows one series; used by the drawing thread."""
 
     def __init__(self) -> None:
         self._generation = -1
@@ -33,7 +33,7 @@ class Pyramid:
     def __len__(self) -> int:
         return self._count
 
-    def follow(self, series: Series) -> None:
+    def follow(self, series: Series | Smoothed) -> None:
         """Take in the points that are new; start again when some were dropped."""
         if series.generation != self._generation:
             self.__init__()  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trainer.run.series import Series
+from trainer.run.series import Series, Smoothed
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
@@ -72,7 +72,7 @@ class Scene:
             series.append(step, rate)
         return self._followed(key, series)
 
-    def _followed(self, key: str, series: Series) -> Pyramid:
+    def _followed(self, key: str, series: Series | Smoothed) -> Pyramid:
         # Here: numpy is not loaded before there is something to draw, so that the first frame does not wait for it.
         from tui.decimate import Pyramid
 

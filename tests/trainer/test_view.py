@@ -71,7 +71,7 @@ def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
     )  # fmt: skip
     for name in ("train_loss", "train_accuracy", "lr", "eval_accuracy", "evaluations", "best", "lr_edits", "step"):
         assert getattr(interrupted, name) == getattr(straight, name), name
-    assert interrupted.smoothed_loss[0.9] == straight.smoothed_loss[0.9]
+    assert interrupted.smoothed_loss[0.9].y == straight.smoothed_loss[0.9].y
     assert [mark.kind for mark in interrupted.marks] == ["lr", "resume"]
 
 

@@ -66,37 +66,68 @@ class Series:
         return self.y[-1] if self.y else None
 
 
-class Smoothed(Series):
+class Smoothed:
     """The exponential moving average of a series over all its points, debiased so that it starts at the first value.
+
+    It is computed when it is looked at: of several strengths one is on the screen.
 
     Source: the bias correction of Adam (Kingma and Ba, arXiv:1412.6980, section 3).
     """
 
-    __slots__ = ("_mean", "_weight", "beta")
+    __slots__ = ("_generation", "_mean", "_raw", "_weight", "_y", "beta")
 
-    def __init__(self, beta: float) -> None:
-        super().__init__()
+    def __init__(self, raw: Series, beta: float) -> None:
+        """Follow a series.
+
+        Args:
+            raw: May go on to change.
+            beta: Share of the mean that a new point leaves, 0 to 1.
+        """
         self.beta = beta
-        self._mean = 0.0
-        self._weight = 0.0
+        self._raw = raw
+        self._start_again()
 
-    def extend(self, x: Sequence[float], y: Sequence[float]) -> None:
-        """Add raw points; a non-finite one leaves the mean as it is."""
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @property
+    def x(self) -> array[float]:
+        """Positions: those of the raw points."""
+        return self._raw.x
+
+    @property
+    def y(self) -> array[float]:
+        """The mean at each of them."""
+        if self._generation != self._raw.generation:
+            self._start_again()
+        if len(self._y) < len(self._raw):
+            self._add(self._raw.y[len(self._y) :])
+        return self._y
+
+    @property
+    def generation(self) -> int:
+        """Rises when points were removed."""
+        return self._raw.generation
+
+    @property
+    def last(self) -> float | None:
+        """The newest mean; None when there is none."""
+        return self.y[-1] if len(self) else None
+
+    def _start_again(self) -> None:
+        self._generation = self._raw.generation
+        self._y = array("d")
+        self._mean = self._weight = 0.0
+
+    def _add(self, values: Sequence[float]) -> None:
+        """Add raw values; one that is not finite leaves the mean as it is."""
         # With local names: a history of a million steps comes through here when a run is attached to.
         beta, gain, mean, weight = self.beta, 1.0 - self.beta, self._mean, self._weight
         means = []
-        for value in y:
+        for value in values:
             if math.isfinite(value):
                 mean = beta * mean + gain * value
                 weight = beta * weight + gain
             means.append(mean / weight if weight else math.nan)
         self._mean, self._weight = mean, weight
-        super().extend(x, means)
-
-    def rebuild(self, raw: Series) -> None:
-        """Start again from the raw points, after some of them were dropped."""
-        del self.x[:]
-        del self.y[:]
-        self.generation += 1
-        self._mean = self._weight = 0.0
-        self.extend(raw.x, raw.y)
+        self._y.extend(means)

@@ -7,7 +7,10 @@ attached and a finished run show the same screen. A record that was applied alre
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +69,8 @@ class RunView:
     train_loss: Series = field(default_factory=Series)
     train_accuracy: Series = field(default_factory=Series)
     lr: Series = field(default_factory=Series)
-    smoothed_loss: dict[float, Smoothed] = field(default_factory=lambda: {b: Smoothed(b) for b in SMOOTHING if b})
-    smoothed_accuracy: dict[float, Smoothed] = field(default_factory=lambda: {b: Smoothed(b) for b in SMOOTHING if b})
+    smoothed_loss: dict[float, Smoothed] = field(init=False, compare=False)
+    smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
     eval_loss: dict[str, Series] = field(default_factory=dict)
     eval_accuracy: dict[str, Series] = field(default_factory=dict)
     evaluations: list[ev.Evaluated] = field(default_factory=list)
@@ -91,6 +94,10 @@ class RunView:
     _regular_save: Note | None = None
     _skip_note: Note | None = None
     _skipped_from: int = 0
+
+    def __post_init__(self) -> None:
+        self.smoothed_loss = {beta: Smoothed(self.train_loss, beta) for beta in SMOOTHING if beta}
+        self.smoothed_accuracy = {beta: Smoothed(self.train_accuracy, beta) for beta in SMOOTHING if beta}
 
     def has_seen(self, record: Record) -> bool:
         """Whether a record was folded in before; `LogFailed` has no number of its own."""
@@ -223,18 +230,15 @@ class RunView:
         self.state_detail, self.state_fraction = "", None
 
     def _steps(self, event: ev.Steps, time: float) -> None:
-        losses = [number(loss) for loss in event.loss]
-        accuracies, rates = list(map(float, event.accuracy)), list(map(float, event.lr))
+        losses, accuracies, rates = _numbers(event.loss), _numbers(event.accuracy), _numbers(event.lr)
         if not len(losses) == len(accuracies) == len(rates):
             raise ValueError("steps with unequal numbers of losses, accuracies and rates")
         steps = range(event.first_step, event.first_step + len(losses))
-        for series in (self.train_loss, *self.smoothed_loss.values()):
-            series.extend(steps, losses)
-        for series in (self.train_accuracy, *self.smoothed_accuracy.values()):
-            series.extend(steps, accuracies)
+        self.train_loss.extend(steps, losses)
+        self.train_accuracy.extend(steps, accuracies)
         self.lr.extend(steps, rates)
         images, seconds = int(event.images), float(event.seconds)
-        self.nonfinite_steps += sum(loss != loss for loss in losses)
+        self.nonfinite_steps += event.loss.count(None)
         self.step = steps.stop - 1
         if event.skipped:
             self._skipped(event.skipped, time)
@@ -269,7 +273,10 @@ class RunView:
     def _evaluation(self, event: ev.Evaluated, time: float) -> None:
         # A resume measures again what was measured behind the last save, at the very step of the seam.
         again = (event.split, event.step, event.trigger == "key")
-        self.evaluations = [e for e in self.evaluations if (e.split, e.step, e.trigger == "key") != again] + [event]
+        first = bisect_left(self.evaluations, event.step, key=lambda e: e.step)
+        self.evaluations[first:] = [
+            e for e in self.evaluations[first:] if (e.split, e.step, e.trigger == "key") != again
+        ] + [event]
         self.eval_loss.setdefault(event.split, Series()).put(event.step, number(event.loss))
         self.eval_accuracy.setdefault(event.split, Series()).put(event.step, event.accuracy)
         if event.best:
@@ -327,10 +334,6 @@ class RunView:
             *self.eval_accuracy.values(),
         ):
             series.drop_after(event.step)
-        for smoothed in self.smoothed_loss.values():
-            smoothed.rebuild(self.train_loss)
-        for smoothed in self.smoothed_accuracy.values():
-            smoothed.rebuild(self.train_accuracy)
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
@@ -370,6 +373,11 @@ class RunView:
         self.finish = event
         self._set_state(RunState.FINISHED, time)
         self._note(time, "good" if event.reason == "completed" else "info", f"{event.reason} at step {event.step:,}")
+
+
+def _numbers(values: Sequence[float | None]) -> array[float]:
+    """Numbers of the log; a null becomes NaN. A history of a million steps comes through here when a run is attached to."""
+    return array("d", map(number, values) if None in values else values)  # type: ignore[arg-type]
 
 
 def _loss(value: float | None) -> str:
