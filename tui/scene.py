@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainer.run.series import Series, Smoothed
-from trainer.run.status import LIVE_STATES, RunState
+from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
 
@@ -26,6 +28,7 @@ class Scene:
         pending: Words for what was asked for and not yet answered, by action.
         control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
         trainer_gone: Whether it is certain that nobody trains the run, so that no silence must be waited for.
+        heard_s: When the run was last heard of while it was watched, on the monotonic clock, which never jumps.
         output: The last lines of what libraries printed.
         unseen_output: How many lines were printed that nobody has looked at.
         resume_command: What to type to go on with the run.
@@ -40,6 +43,7 @@ class Scene:
     pending: dict[str, str] = field(default_factory=dict)
     control_hint: str = ""
     trainer_gone: bool = False
+    heard_s: float = -math.inf
     resume_command: str = ""
     output: tuple[str, ...] = ()
     unseen_output: int = 0
@@ -48,8 +52,10 @@ class Scene:
     @property
     def state(self) -> RunState:
         """The run's state at `now`."""
-        state = self.view.state_at(self.now)
-        return RunState.LOST if self.trainer_gone and state in LIVE_STATES else state
+        if self.trainer_gone and self.view.state in LIVE_STATES:
+            return RunState.LOST
+        heard = time.monotonic() - self.heard_s <= LOST_AFTER_S
+        return self.view.state if heard else self.view.state_at(self.now)
 
     def pyramid(self, name: str) -> Pyramid:
         """The decimated series of a name, up to date.

@@ -72,7 +72,10 @@ class Watched:
         Returns:
             Whether the run has just ended, well or not, while it was watched.
         """
-        for line in self._new_lines():
+        lines = self._new_lines()
+        if lines and self.scene.version:  # the first lines are history
+            self.scene.heard_s = time.monotonic()
+        for line in lines:
             record = decode(line)
             if record is not None:
                 self.view.apply(record)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
 import errno
 import os
 import stat
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import RunError
-from trainer.run.events import EpochEnded, Evaluated, Record, Resumed
+from trainer.run.events import EpochEnded, Evaluated, Event, Heartbeat, Opened, Record, Resumed
 from trainer.run.results_csv import COLUMNS, ResultsCsv
 from trainer.run.store import RunDir, RunLock, create_run, find_run, is_live, list_runs, read_holder
 
@@ -135,3 +137,22 @@ def test_results_keep_all_columns_and_drop_an_abandoned_future(tmp_path: Path) -
     assert lines[1] == "1,0.0,1.000000,0.500000,,,0.500000,0.750000,0.1"
     assert lines[2] == "2,6.0,1.000000,0.500000,,,,,0.1"
     assert len(lines) == 3
+
+
+def test_the_time_of_results_is_that_of_training_whatever_the_clock_does(tmp_path: Path) -> None:
+    table = ResultsCsv(RunDir(tmp_path))
+    opened = Opened(run="a", directory="a", pid=1, host="h", resume=False, config={})
+    ended = EpochEnded(epoch=1, step=10, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=1.0)
+    day = 86_400.0
+    moments: list[tuple[float, Event]] = [
+        (100.0, opened),
+        (110.0, Heartbeat()),
+        (110.0 + day, Heartbeat()),
+        (120.0 + day, Heartbeat()),
+        (5.0, ended),
+    ]
+    moments += [(9 * day, opened), (9 * day + 7.0, dataclasses.replace(ended, epoch=2, step=20))]
+    for seq, (at, event) in enumerate(moments):
+        table.observe(Record(seq=seq, time=at, event=event))
+    with (tmp_path / "results.csv").open() as file:
+        assert [row["time"] for row in csv.DictReader(file)] == ["20.0", "27.0"]

@@ -315,6 +315,14 @@ async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboar
         assert part in text, f"{part!r} is missing in\n{text}"
 
 
+async def test_a_clock_that_jumps_loses_no_run_that_is_heard_of(dashboard: Dashboard) -> None:
+    source = CannedSource(opened(), started(), ev.StateChanged(state="training"), steps(1))
+    async with dashboard(source, now=START + 86_400.0) as (app, pilot):
+        await settle(pilot, partial(shows, app, "● lost"), "history says nothing of now")
+        source.add(ev.Heartbeat())
+        await settle(pilot, partial(shows, app, "● training"), "a sign of life")
+
+
 async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run(), now=START + 10_000)
     assert "● lost" in text

@@ -6,7 +6,8 @@ import csv
 import io
 
 from trainer.run.atomic import write_atomically
-from trainer.run.events import EpochEnded, Evaluated, Record, Resumed, number
+from trainer.run.events import EpochEnded, Evaluated, Opened, Record, Resumed, number
+from trainer.run.status import LOST_AFTER_S
 from trainer.run.store import RunDir
 
 COLUMNS = (
@@ -20,7 +21,8 @@ class ResultsCsv:
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
-        self._begun: float | None = None
+        self._elapsed_s = 0.0
+        self._newest: float | None = None
         self._rows: dict[int, dict[str, object]] = {}
         self._steps: dict[int, int] = {}
         self._replaying = False
@@ -39,9 +41,16 @@ class ResultsCsv:
         Raises:
             OSError: When the table cannot be written.
         """
-        self._begun = record.time if self._begun is None else self._begun
-        if self._fold(record, record.time - self._begun) and not self._replaying:
+        self._count(record)
+        if self._fold(record, self._elapsed_s) and not self._replaying:
             self._write()
+
+    def _count(self, record: Record) -> None:
+        """Add the time since the last record, unless nobody trained meanwhile or the machine's clock has jumped."""
+        since = 0.0 if self._newest is None else record.time - self._newest
+        self._newest = record.time
+        if 0.0 <= since <= LOST_AFTER_S and not isinstance(record.event, Opened):
+            self._elapsed_s += since
 
     def _fold(self, record: Record, elapsed_s: float) -> bool:
         event = record.event
