@@ -190,6 +190,11 @@ def held(run: RunDir, times: int) -> ev.Diverged:
     return events_of(run, ev.Diverged)[-1]
 
 
+def wait_for_saves(run: RunDir, step: int, count: int) -> None:
+    """Wait until a step was saved so many times."""
+    wait_for(run, lambda _: sum(event.step == step for event in events_of(run, ev.CheckpointSaved)) == count)
+
+
 def test_every_return_goes_on_more_calmly_and_is_saved(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +206,7 @@ def test_every_return_goes_on_more_calmly_and_is_saved(
         thread.commands.send(back := cmd.GoBack())
         assert answered(run.run_dir, back).ok
         held(run.run_dir, times + 1)
+        wait_for_saves(run.run_dir, 4, times + 1)  # the first one, and one for each return
         edits = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).at(4)).meta["lr_edits"]
         assert math.prod(factor for _, factor in edits) == 0.5**times
     thread.stop()

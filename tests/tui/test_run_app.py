@@ -46,7 +46,7 @@ def test_a_failure_after_the_screen_leaves_the_run_training_to_its_end(
     def fail(*_: object) -> list[str]:
         raise OSError("a broken disk")
 
-    run = new_run(make_config("train.epochs=1"), tmp_path)
+    run = new_run(make_config("train.epochs=1", "data.batch_size=64"), tmp_path)
     monkeypatch.setattr(run_app, "TrainingThread", started)
     monkeypatch.setattr(run_app, "PrivateTerminal", NoTerminal)
     monkeypatch.setattr(run_app, "_run_app", lambda *_: run_app._Ending(detached=True))
