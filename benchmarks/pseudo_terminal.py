@@ -60,6 +60,11 @@ class PseudoTerminal:
         self.started = time.monotonic()
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
+            for number in (
+                signal.SIGHUP,
+                signal.SIGINT,
+            ):  # as a terminal's shell finds them, also where we run under nohup
+                signal.signal(number, signal.SIG_DFL)
             if cwd:
                 os.chdir(cwd)
             os.execvpe(argv[0], list(argv), environment)  # noqa: S606 - the command under test

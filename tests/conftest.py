@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,12 @@ TINY = (
     "eval.batch_size=64",
 )
 """Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""
+
+for number in (signal.SIGHUP, signal.SIGINT):
+    # Under nohup or behind a script's `&` these are ignored, and so they would be by every program that a test starts. A
+    # handler of our own is not inherited.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export needs torch 2.9")
 
