@@ -60,10 +60,8 @@ class PseudoTerminal:
         self.started = time.monotonic()
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            for number in (
-                signal.SIGHUP,
-                signal.SIGINT,
-            ):  # as a terminal's shell finds them, also where we run under nohup
+            # As a terminal's shell finds them, also where we run under nohup.
+            for number in (signal.SIGHUP, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             if cwd:
                 os.chdir(cwd)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 
 _PATIENCE_S = 10.0
+"""Longest wait, at the end, for a look at the directory that is under way."""
+
+_ALL = ("",)
+"""In `Displacement.deleted`: the directory itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class OpenRun:
                 return None
             before = self.run_dir.path
             if not self.run_dir.follow():
-                return Displacement(before, self._make_anew(before), deleted=("",))
+                return Displacement(before, self._make_anew(before), deleted=_ALL)
             if self.run_dir.path != before:
                 return Displacement(before, self.run_dir.path)
             parts = self._restore_parts(self.run_dir)
@@ -134,7 +138,7 @@ class Displacement:
     Attributes:
         before: Where it was.
         now: Where it is, or was made anew.
-        deleted: Names of the parts that were deleted; one empty name for the whole.
+        deleted: Names of the parts that were deleted; `_ALL` for the directory itself.
     """
 
     before: Path
@@ -144,10 +148,10 @@ class Displacement:
     @property
     def checkpoints_lost(self) -> bool:
         """Whether the checkpoints have gone, too."""
-        return self.deleted == ("",) or "checkpoints" in self.deleted
+        return self.deleted == _ALL or "checkpoints" in self.deleted
 
     def __str__(self) -> str:
-        if self.deleted and self.deleted != ("",):
+        if self.deleted and self.deleted != _ALL:
             return f"of {self.now} {', '.join(self.deleted)} was deleted while it was trained; it is made anew"
         if self.deleted:
             return f"{self.before} was deleted while it was trained; {self.now} was made for what is still to come, log included"

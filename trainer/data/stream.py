@@ -42,6 +42,7 @@ _PATIENCE_S = 1
 """A batch that takes longer is waited for in parts, between which the trainer takes commands."""
 
 _LONG_WAIT_S = 30.0
+"""A wait of this length is said: the folder's share may not answer."""
 
 
 class StreamedBatches:
