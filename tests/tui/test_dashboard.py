@@ -61,7 +61,7 @@ async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int) -> 
             assert len(pane.rows_for(app.watched.scene, 60, height)) <= max(height, 2)
 
 
-async def test_names_from_disk_are_textliterally(dashboard: Dashboard) -> None:
+async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run())
     assert "[red]cat[/]" in text
     assert "ev?[2Jil" in text
@@ -253,7 +253,7 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashbo
     assert len(control.sent) == 1
 
 
-async def test_a_trainer_that_has_gone_is_textas_lost_and_takes_nothing(dashboard: Dashboard) -> None:
+async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashboard: Dashboard) -> None:
     class Gone(Recorder):
         def send(self, command: cmd.Command) -> None:
             self.can_control, self.trainer_gone, self.refusal = False, True, "nobody trains this run"
@@ -350,7 +350,7 @@ async def test_a_clock_that_jumps_loses_no_run_that_is_heard_of(dashboard: Dashb
         await settle(pilot, partial(shows, app, "● training"), "a sign of life")
 
 
-async def test_a_silent_run_is_textas_lost(dashboard: Dashboard) -> None:
+async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run(), now=START + 10_000)
     assert "● lost" in text
 

@@ -30,7 +30,7 @@ from tui.plot import (
     tick_values,
 )
 from tui.sparkline import sparkline
-from tui.widgets.pane import _changed_cells, _exact
+from tui.widgets.pane import _changed_cells, _exact, wrapped
 
 
 def series_of(values: list[float]) -> Series:
@@ -67,6 +67,20 @@ def test_text_from_disk_cannot_move_the_cursor() -> None:
 @given(st.text(max_size=40), st.integers(0, 30))
 def test_fit_is_exact_for_any_text(text: str, width: int) -> None:
     assert cell_len(fmt.fit(fmt.literal(text), width)) == width
+
+
+@given(
+    words=st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=12)),
+    width=st.integers(24, 80),
+)
+def test_long_texts_are_broken_between_words(words: list[str], width: int) -> None:
+    lines = wrapped(" ".join(words), width)
+    assert all(cell_len(line) <= width for line in lines)
+    assert " ".join(lines).split() == [fmt.literal(word) for word in words]
+
+
+def test_a_word_that_is_longer_than_a_line_goes_on_in_the_next() -> None:
+    assert wrapped("see " + "long" * 5, 8) == ("see", "longlong", "longlong", "long")
 
 
 @settings(deadline=None)

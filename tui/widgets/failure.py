@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene
-from tui.widgets.pane import Pane
+from tui.widgets.pane import Pane, wrapped
 
 
 class FailurePane(Pane, can_focus=False):
@@ -18,9 +16,7 @@ class FailurePane(Pane, can_focus=False):
         failure = scene.view.failure
         if failure is None:
             return []
-        lines = []
-        for paragraph in failure.error.splitlines():
-            lines += textwrap.wrap(fmt.literal(paragraph), max(width - 4, 10), drop_whitespace=False) or [""]
+        lines = [line for paragraph in failure.error.splitlines() for line in wrapped(paragraph, width - 4)]
         body: list[Row] = [[(line, "bad" if index == 0 else "text")] for index, line in enumerate(lines)]
         if failure.checkpoint:
             body.append([("last good checkpoint ", "dim"), (failure.checkpoint, "text")])

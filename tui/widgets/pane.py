@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import repeat
 from typing import ClassVar, Protocol, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Region
 from textual.strip import Strip
@@ -150,6 +152,12 @@ class Pane(Widget, can_focus=True):
         palette = self._palette()
         # Whatever a row holds may be from disk, and Textual passes control characters on.
         return Strip([Segment(literal(text), palette[name]) for text, name in row if text])
+
+
+@lru_cache(4096)
+def wrapped(text: str, width: int) -> tuple[str, ...]:
+    """A text in lines of at most `width` cells, broken between words; a word that is longer than a line is cut."""
+    return tuple(line.plain for line in Content(literal(text)).wrap(max(width, 1))) or ("",)
 
 
 def _cut(row: Row, width: int) -> Row:

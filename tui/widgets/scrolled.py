@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rich.cells import chop_cells
 from textual.binding import Binding, BindingType
 from textual.events import MouseScrollDown, MouseScrollUp
 
@@ -12,7 +11,7 @@ from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.events_list import NOTE_STYLES
-from tui.widgets.pane import Pane
+from tui.widgets.pane import Pane, wrapped
 
 _WHEEL_ROWS = 3
 
@@ -88,7 +87,7 @@ class NotesPane(ScrolledPane):
         """Time and text; a long text goes on below itself."""
         rows: list[Row] = []
         for note in scene.view.notes:
-            for index, part in enumerate(_wrapped(" ".join(note.text.split()), width - 10)):
+            for index, part in enumerate(wrapped(" ".join(note.text.split()), width - 10)):
                 begin = fmt.clock(note.time) if index == 0 else ""
                 rows.append([(f"{begin:10}", "dim"), (part, NOTE_STYLES[note.level])])
         return rows
@@ -101,9 +100,5 @@ class OutputPane(ScrolledPane):
     empty = "nothing"
 
     def lines_for(self, scene: Scene, width: int) -> list[Row]:
-        """Every line, cut where it is too long for one row."""
-        return [[(part, "text")] for line in scene.output for part in _wrapped(line, width)]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return chop_cells(fmt.literal(text), max(width, 1)) or [""]
+        """Every line, going on below itself where it is too long for one row."""
+        return [[(part, "text")] for line in scene.output for part in wrapped(line, width)]
