@@ -1,0 +1,53 @@
+"""A run that is stopped in the middle of an epoch, again and again, held against one that nobody touched."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.config import Config
+from trainer.run import events as ev
+from trainer.run.store import RunDir
+from trainer.run.view import RunView
+
+
+def check_that_stops_change_no_bit(config: Config, runs_dir: Path, *, stops: int = 3) -> None:
+    """Train twice to the end, once with stops; everything in the last checkpoints and in the logs must be equal.
+
+    Raises:
+        AssertionError: Where it is not.
+    """
+    straight = train(config, runs_dir).run.run_dir
+    assert torch.are_deterministic_algorithms_enabled()
+    patched = _train_with_stops(config, runs_dir, stops)
+    views = [view_of(run_dir) for run_dir in (straight, patched)]
+    assert [view.step for view in views] == [views[0].total_steps] * 2
+    whole, pieced = (read_checkpoint(CheckpointFolder(r, keep=2).at(views[0].step)) for r in (straight, patched))
+    assert whole.tensors.keys() == pieced.tensors.keys()
+    assert all(torch.equal(tensor, pieced.tensors[name]) for name, tensor in whole.tensors.items())
+    assert whole.meta | {"run": ""} == pieced.meta | {"run": ""}
+    for name in ("train_loss", "train_accuracy", "lr", "eval_loss", "eval_accuracy"):
+        assert getattr(views[0], name) == getattr(views[1], name), name
+    assert events_of(patched, ev.Warned) == []
+
+
+def _train_with_stops(config: Config, runs_dir: Path, stops: int) -> RunDir:
+    run = new_run(config, runs_dir)
+    for _ in range(stops):
+        thread, stopped = start(run), view_of(run.run_dir).step
+        wait_for(run.run_dir, partial(_went_on, stopped))
+        thread.stop("SIGTERM", 143)
+        assert thread.join(60)
+        run = resumed_run(run.run_dir, runs_dir)
+    thread = start(run)
+    assert thread.join(120)
+    assert len(events_of(run.run_dir, ev.Resumed)) == stops
+    return run.run_dir
+
+
+def _went_on(stopped: int, view: RunView) -> bool:
+    return view.step > stopped

@@ -1,0 +1,36 @@
+"""Bit for bit on a CUDA device: runs that are stopped, and processes that are killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.faults import kill_and_resume
+from tests.conftest import TINY, ConfigMaker
+from tests.exact_resume import check_that_stops_change_no_bit
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+DETERMINISTIC = ("run.device=cuda", "run.deterministic=true")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_on_the_gpu_that_was_stopped_three_times_ends_bit_for_bit(
+    tmp_path: Path, make_config: ConfigMaker, precision: str
+) -> None:
+    config = make_config(
+        *DETERMINISTIC, f"run.precision={precision}", "model.dropout=0.2", "data.flip=alternate", "data.cutout=3",
+        "data.batch_size=16", "train.epochs=4",
+    )  # fmt: skip
+    check_that_stops_change_no_bit(config, tmp_path)
+
+
+def test_killed_runs_on_the_gpu_end_bit_for_bit_as_those_that_nobody_touched(tmp_path: Path) -> None:
+    run = ["digits", *TINY, *DETERMINISTIC, "run.precision=fp32", "train.epochs=60", "checkpoint.every_s=0.5"]
+    found = kill_and_resume(run, tmp_path, kills=3, seed=1, longest_life_s=20)
+    assert found.broken == []
