@@ -7,6 +7,8 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 
+_CHUNK = 4096
+
 
 class Series:
     """Points with rising x.
@@ -100,8 +102,8 @@ class Smoothed:
         """The mean at each of them."""
         if self._generation != self._raw.generation:
             self._start_again()
-        if len(self._y) < len(self._raw):
-            self._add(self._raw.y[len(self._y) :])
+        while len(self._y) < len(self._raw):
+            self._add(self._raw.y[len(self._y) : len(self._y) + _CHUNK])
         return self._y
 
     @property
@@ -123,11 +125,15 @@ class Smoothed:
         """Add raw values; one that is not finite leaves the mean as it is."""
         # With local names: a history of a million steps comes through here when a run is attached to.
         beta, gain, mean, weight = self.beta, 1.0 - self.beta, self._mean, self._weight
-        means = []
-        for value in values:
-            if math.isfinite(value):
-                mean = beta * mean + gain * value
-                weight = beta * weight + gain
-            means.append(mean / weight if weight else math.nan)
+        if beta * weight + gain == weight and math.isfinite(sum(values)):
+            # Most of a long history: the weight has reached its limit, and nothing has to be looked for.
+            means = [(mean := beta * mean + gain * value) / weight for value in values]
+        else:
+            means = []
+            for value in values:
+                if math.isfinite(value):
+                    mean = beta * mean + gain * value
+                    weight = beta * weight + gain
+                means.append(mean / weight if weight else math.nan)
         self._mean, self._weight = mean, weight
-        self._y.extend(means)
+        self._y.extend(array("d", means))

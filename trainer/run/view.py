@@ -18,12 +18,12 @@ from trainer.run import events as ev
 from trainer.run.events import Record, number
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
+from trainer.run.step_window import StepWindow
 
 SMOOTHING = (0.0, 0.9, 0.98)
 """Betas of the smoothed curves that `s` walks through; 0 shows the raw points alone."""
 
 _NOTES_KEPT = 500
-_RATE_WINDOW_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RunView:
     nonfinite_steps: int = 0
     diverged: ev.Diverged | None = None
     bad_records: int = 0
-    _rate: deque[tuple[int, int, float]] = field(default_factory=deque)
+    _window: StepWindow = field(default_factory=StepWindow)
     _regular_save: Note | None = None
     _skip_note: Note | None = None
     _skipped_from: int = 0
@@ -163,21 +163,19 @@ class RunView:
     @property
     def images_per_s(self) -> float | None:
         """Training images a second over the last half minute of training; pauses and evaluations do not count."""
-        seconds = sum(entry[2] for entry in self._rate)
-        return sum(entry[1] for entry in self._rate) / seconds if seconds > 0 else None
+        return self._window.images_per_s
 
     @property
     def eta_s(self) -> float | None:
         """Seconds of training and evaluation still to come; None until steps have been timed."""
-        if not self.started or not self._rate:
+        step_s = self._window.step_s
+        if not self.started or step_s is None:
             return None
-        seconds = sum(entry[2] for entry in self._rate)
-        steps = sum(entry[0] for entry in self._rate)
         left = max(self.total_steps - self.step, 0)
         last = self.last_evaluation
         every = int(self.opened.config.get("eval", {}).get("every_epochs", 1)) if self.opened else 1
         evaluations_left = left / max(self.started.steps_per_epoch * every, 1)
-        return left * seconds / max(steps, 1) + evaluations_left * (last.seconds if last else 0.0)
+        return left * step_s + evaluations_left * (last.seconds if last else 0.0)
 
     def lr_factor_at(self, step: float) -> float:
         """Product of the user's factors in force at a step, counted from 1."""
@@ -233,20 +231,19 @@ class RunView:
         losses, accuracies, rates = _numbers(event.loss), _numbers(event.accuracy), _numbers(event.lr)
         if not len(losses) == len(accuracies) == len(rates):
             raise ValueError("steps with unequal numbers of losses, accuracies and rates")
-        steps = range(event.first_step, event.first_step + len(losses))
+        last_step = event.first_step + len(losses) - 1
+        steps = array("d", list(range(event.first_step, last_step + 1)))
         self.train_loss.extend(steps, losses)
         self.train_accuracy.extend(steps, accuracies)
         self.lr.extend(steps, rates)
         images, seconds = int(event.images), float(event.seconds)
         self.nonfinite_steps += event.loss.count(None)
-        self.step = steps.stop - 1
+        self.step = last_step
         if event.skipped:
             self._skipped(event.skipped, time)
         self.last_step_time = time
         self.budget = event.budget or self.budget
-        self._rate.append((len(event.loss), images, seconds))
-        while len(self._rate) > 2 and sum(entry[2] for entry in self._rate) - self._rate[0][2] > _RATE_WINDOW_S:
-            self._rate.popleft()
+        self._window.add(len(losses), images, seconds)
 
     def _skipped(self, steps: list[int], time: float) -> None:
         first, last = int(steps[0]), int(steps[-1])
@@ -346,7 +343,7 @@ class RunView:
         self.marks.append(Mark(event.step, "resume", "resumed"))
         self.step = event.step
         self.nonfinite_steps = sum(value != value for value in self.train_loss.y)
-        self._rate.clear()
+        self._window = StepWindow()
         changed = f", with {', '.join(event.changes)}" if event.changes else ""
         self._note(time, "info", f"resumed from {event.checkpoint} at step {event.step:,}{changed}")
 
