@@ -230,8 +230,8 @@ class DashboardApp(App[int]):
         Returns:
             Why that cannot be; empty when it is under way.
         """
-        if self._home is not None:
-            return f"one process trains one run; from a shell: {run.run_dir.resume_command()}"
+        if self._home is not None and self._home.port.thread is not None:
+            return f"one process trains one run; from another shell: {run.run_dir.resume_command()}"
         self.resume = run.run_dir
         self.exit(EXIT_OK)
         return ""

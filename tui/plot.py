@@ -202,7 +202,7 @@ def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float
 def tick_label(value: float, *, percent: bool) -> str:
     """An axis label of at most four characters."""
     if percent:
-        return f"{100 * value:.0f}"
+        return f"{100 * value:.3g}"
     if value == 0:
         return "0"
     text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"

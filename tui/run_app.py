@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, DiskError
 from trainer.failures import log_traceback
@@ -135,15 +136,22 @@ def show_runs(runs_dir: Path) -> int:
     ending, received = _in_terminal(None, runs_dir)
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:
-        command = own_command("tui.cli", "--resume", str(ending.resume.path))
-        os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
+        _go_on_with(ending.resume)
     return code
 
 
+def _go_on_with(run_dir: RunDir) -> NoReturn:
+    """Become the process that trains a run."""
+    command = own_command("tui.cli", "--resume", str(run_dir.path))
+    os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
+
+
 def _look_at(run_dir: RunDir, port: Port) -> int:
-    """Put a run of another process, or of nobody, on the screen."""
+    """Put a run of another process, or of nobody, on the screen; from its list of runs one can be gone on with."""
     ending, received = _in_terminal(port, run_dir.path.parent)
     code = _exit_code(ending, received)
+    if ending.resume is not None and not code:
+        _go_on_with(ending.resume)
     if not code:
         with contextlib.suppress(
             OSError, DiskError

@@ -116,8 +116,24 @@ def test_a_killed_trainer_shows_as_lost_at_once_with_the_way_on(tmp_path: Path) 
         watcher.wait_for("nobody trains this run", 10)
         watcher.send("q")
         assert code_of(watcher) == 0
+
+
+def test_a_lost_run_is_gone_on_with_from_the_screen_that_shows_it(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
+        assert code_of(terminal) == 0
+    wait_for(run, lambda view: view.step > 3)
+    trainer_of(run).kill()
     with attach(run) as watcher:
         watcher.wait_for("● lost", 10)
+        watcher.send("r")
+        watcher.wait_for(r"digits +lost", 10)
+        watcher.send("r")
+        watcher.wait_for("● training", 60)
+        wait_for(run, lambda view: any(mark.kind == "resume" for mark in view.marks) and view.step > 0)
+        watcher.send("d")
+        assert code_of(watcher) == 0
+    stop(run)
 
 
 def test_a_live_run_is_not_resumed_but_attached_to(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.tui.canned import START, Recorder
 from tests.tui.screen import App, Dashboard
+from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
@@ -27,8 +28,9 @@ def dashboard(tmp_path: Path) -> Dashboard:
         control: ControlPort | None = None,
         size: tuple[int, int] = (120, 40),
         now: float = START + 30,
+        thread: TrainingThread | None = None,
     ) -> AsyncIterator[App]:
-        port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder())
+        port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder(), thread=thread)
         app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
         async with app.run_test(size=size) as pilot:
             await pilot.pause(1.2)

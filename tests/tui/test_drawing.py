@@ -196,6 +196,7 @@ def test_ticks_are_round() -> None:
     assert tick_values(Frame(left=0, right=1, low=0.01, high=10.0, log=True), 5) == pytest.approx(
         [0.01, 0.1, 1.0, 10.0]
     )
+    assert [tick_label(v, percent=True) for v in (0.0, 0.05, 0.625, 0.9975, 1.0)] == ["0", "5", "62.5", "99.8", "100"]
     assert [tick_label(v, percent=False) for v in (0.0, 0.025, 1.0, 2.5, 0.0001)] == ["0", "0.025", "1", "2.5", "1e-4"]
 
 

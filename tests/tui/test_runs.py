@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import START, evaluated, opened, started, steps, training_run
 from tests.tui.screen import App, Dashboard, screen_text, settle, shows
+from trainer.launch import TrainingThread
 from trainer.run import events as ev
 from trainer.run.store import RunDir, RunLock
 from tui.app import DashboardApp
@@ -133,8 +136,6 @@ async def test_a_dashboard_shows_the_list_over_itself_and_other_runs_from_there(
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
         await pilot.press("p")  # not a key of the list
-        await pilot.press("r")
-        await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
         await pilot.press("enter")
         await settle(pilot, lambda: shows(app, "stopped at step 300"), "the other run")
         await pilot.press("p")
@@ -144,6 +145,30 @@ async def test_a_dashboard_shows_the_list_over_itself_and_other_runs_from_there(
         assert app.watched.port.control.sent == []  # type: ignore[attr-defined]
         await pilot.press("p")
         assert len(app.watched.port.control.sent) == 1  # type: ignore[attr-defined]
+
+
+async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
+    dashboard: Dashboard, tmp_path: Path
+) -> None:
+    write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("r")
+        await settle(pilot, lambda: shows(app, "other"), "the list")
+        await pilot.press("r")
+        await settle(pilot, lambda: not app.is_running, "the end")
+    assert app.resume is not None
+    assert app.resume.path == tmp_path.parent / "other"
+
+
+async def test_a_process_that_trains_resumes_no_second_run(dashboard: Dashboard, tmp_path: Path) -> None:
+    write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
+    trainer = cast(TrainingThread, SimpleNamespace(start=lambda: None, alive=True, exit_code=0))
+    async with dashboard(training_run(), thread=trainer) as (app, pilot):
+        await pilot.press("r")
+        await settle(pilot, lambda: shows(app, "other"), "the list")
+        await pilot.press("r")
+        await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
+    assert app.resume is None
 
 
 async def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
