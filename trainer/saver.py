@@ -14,6 +14,7 @@ from trainer.open_run import OpenRun
 from trainer.run.events import Warned
 
 _TIMEOUT_S = 120.0
+_IDLE_S = 4.0  # a signal that comes meanwhile is to be answered within 5 s
 _ATTEMPTS = 2
 
 
@@ -77,8 +78,8 @@ class Saver:
         return self._writer.wait_for(step, _TIMEOUT_S)
 
     def wait_until_idle(self) -> bool:
-        """Wait until everything is written or has failed; whether it is."""
-        return self._writer.wait_until_idle(_TIMEOUT_S)
+        """Wait some seconds until everything is written or has failed; whether it is."""
+        return self._writer.wait_until_idle(_IDLE_S)
 
     def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool]) -> None:
         """Leave no run without its last state on the disk.

@@ -12,18 +12,16 @@ from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.check_request import changed_settings
-from trainer.checkpoint import Checkpoint, read_checkpoint
 from trainer.errors import CheckpointError, DataLostError, is_out_of_memory
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
-from trainer.loop import DivergedError, Trainer
+from trainer.loop import Trainer
 from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue
 from trainer.run.events import (
     Acknowledged,
-    Diverged,
     Event,
     Finished,
     LrEdited,
@@ -35,13 +33,12 @@ from trainer.run.events import (
 from trainer.run.status import RunState
 from trainer.saver import Saver
 from trainer.system_monitor import SystemMonitor
+from trainer.way_back import WayBack, no_way_back
 
 _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
 _TRY_AGAIN_S = 15.0
-_CALMER = 0.5
-"""Factor of the learning rate after a return to before steps that were not finite."""
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -61,6 +58,7 @@ class TrainingSession:
         self._commands = commands
         self._hold_open = hold_open
         self._saver = Saver(run)
+        self._way_back = WayBack(self._saver, run.log.publish)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
         self._tables = ThreadPoolExecutor(1, thread_name_prefix="tables")
         self._monitor: SystemMonitor | None = None
@@ -173,21 +171,14 @@ class TrainingSession:
             self._tables.submit(write_tables, evaluation, classes, folder).add_done_callback(self._tables_written)
 
     def diverged(self, step: int, first_skipped: int) -> None:
-        """Pause for whoever sits at the screen; without a screen end the run, before its last good checkpoint is given up.
+        """Pause for whoever sits at the screen; without a screen end the run.
 
         Raises:
             DivergedError: Without a screen.
         """
-        in_a_row, rate = step - first_skipped + 1, self.trainer.state.schedule.at(max(step - 1, 0))
         if not self._hold_open():
-            raise DivergedError(
-                f"{in_a_row} steps in a row up to step {step:,} had a loss or a gradient that is not finite (learning rate "
-                f"{rate:g}); none of them changed the weights. Start a new run with a lower optim.lr, a longer "
-                f"schedule.warmup, or train.max_grad_norm=1.0; or resume in the dashboard and lower the rate with key l"
-            )
-        target = next(iter(self._saver.steps_before(first_skipped)), None)
-        name = "" if target is None else self._saver.folder.at(target).name
-        self.publish(Diverged(step=step, in_a_row=in_a_row, checkpoint=name))
+            raise no_way_back(self.trainer, step, first_skipped)
+        self._way_back.offer(step, first_skipped)
         self._paused = True
         self._hold()
 
@@ -408,29 +399,7 @@ class TrainingSession:
     def _go_back(self, command: cmd.GoBack) -> str:
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
-        if not self._saver.wait_until_idle():
-            return "a checkpoint is still being written; try again"
-        for step in self._saver.steps_before(self.trainer.skipped_from):
-            try:
-                checkpoint = read_checkpoint(self._saver.folder.at(step))
-            except CheckpointError as error:
-                self.publish(Warned(message=f"passed over {error}"))
-            else:
-                self._take_up(checkpoint)
-                return ""
-        return "only after steps that were not finite, and to a whole checkpoint before them"
-
-    def _take_up(self, checkpoint: Checkpoint) -> None:
-        """Go on from an earlier state of this run, more calmly; what came after it is given up."""
-        self.trainer.go_back(checkpoint, _CALMER)
-        state, folder = self.trainer.state, self._saver.folder
-        self._saver.give_up_after(state.step)
-        if folder.pointer("best") is None and not folder.point_best(state.best_step):
-            state.best_accuracy, state.best_step = None, -1
-        edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
-        name = folder.at(checkpoint.step).name
-        self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
-        step, factor = state.schedule.edits[-1]
-        self.publish(LrEdited(step=step, factor=factor, lr=state.schedule.at(step)))
-        self.save()  # so that a resume goes on at the new rate, too
-        self._paused = False
+        refusal = self._way_back.take(self.trainer)
+        if not refusal:
+            self._paused = False
+        return refusal

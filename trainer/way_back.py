@@ -1,0 +1,82 @@
+"""The way out of steps that were not finite: back to the last good checkpoint, and on at a lower rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainer.checkpoint import Checkpoint, read_checkpoint
+from trainer.errors import CheckpointError
+from trainer.loop import DivergedError, Trainer
+from trainer.run.events import Diverged, Event, LrEdited, Resumed, Warned
+from trainer.saver import Saver
+
+_CALMER = 0.5
+"""Factor of the learning rate after a return."""
+
+
+class WayBack:
+    """Offers the return, and takes it. Everything happens on the training thread."""
+
+    def __init__(self, saver: Saver, publish: Callable[[Event], object]) -> None:
+        self._saver = saver
+        self._publish = publish
+
+    def offer(self, step: int, first_skipped: int) -> None:
+        """Say that a run is held, and which checkpoint a return would go to.
+
+        Args:
+            step: The last step, which was not finite.
+            first_skipped: The first of the row that it ends.
+        """
+        self._saver.wait_until_idle()  # the newest good state may be on its way to the disk
+        target = next(iter(self._saver.steps_before(first_skipped)), None)
+        name = "" if target is None else self._saver.folder.at(target).name
+        self._publish(Diverged(step=step, in_a_row=step - first_skipped + 1, checkpoint=name))
+
+    def take(self, trainer: Trainer) -> str:
+        """Return to the newest whole checkpoint before the steps that were not finite.
+
+        Returns:
+            Why that cannot be; empty when it is done.
+        """
+        if not self._saver.wait_until_idle():
+            return "a checkpoint is still being written; try again"
+        for step in self._saver.steps_before(trainer.skipped_from):
+            try:
+                checkpoint = read_checkpoint(self._saver.folder.at(step))
+            except CheckpointError as error:
+                self._publish(Warned(message=f"passed over {error}"))
+            else:
+                self._take_up(trainer, checkpoint)
+                return ""
+        return "only after steps that were not finite, and to a whole checkpoint before them"
+
+    def _take_up(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """Go on from an earlier state of this run, more calmly; what came after it is given up."""
+        trainer.go_back(checkpoint, _CALMER)
+        state, folder = trainer.state, self._saver.folder
+        self._saver.give_up_after(state.step)
+        if folder.pointer("best") is None and not folder.point_best(state.best_step):
+            state.best_accuracy, state.best_step = None, -1
+        edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
+        name = folder.at(checkpoint.step).name
+        self._publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
+        step, factor = state.schedule.edits[-1]
+        self._publish(LrEdited(step=step, factor=factor, lr=state.schedule.at(step)))
+        self._saver.save(trainer)  # so that a resume goes on at the new rate, too
+
+
+def no_way_back(trainer: Trainer, step: int, first_skipped: int) -> DivergedError:
+    """The end of a run that is not finite any more and that nobody watches, before its last good checkpoint is given up.
+
+    Args:
+        trainer: Between two steps.
+        step: The last step.
+        first_skipped: The first of the row that it ends.
+    """
+    rate = trainer.state.schedule.at(max(step - 1, 0))
+    return DivergedError(
+        f"{step - first_skipped + 1} steps in a row up to step {step:,} had a loss or a gradient that is not finite (learning "
+        f"rate {rate:g}); none of them changed the weights. Start a new run with a lower optim.lr, a longer "
+        f"schedule.warmup, or train.max_grad_norm=1.0; or resume in the dashboard and lower the rate with key l"
+    )
