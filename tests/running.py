@@ -20,6 +20,11 @@ from trainer.run.view import RunView
 E = TypeVar("E", bound=Event)
 
 
+def longer(config: Config, epochs: int) -> Config:
+    """The same run with so many epochs."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
+
+
 def new_run(config: Config, runs_dir: Path) -> OpenRun:
     """Open a new run."""
     return open_new_run(PlainConfig.of(config), runs_dir)

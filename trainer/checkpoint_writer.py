@@ -89,16 +89,15 @@ class CheckpointWriter:
         with self._wake:
             self._outcomes[step] = ""
 
-    def wait_for(self, step: int, timeout: float) -> str:
+    def wait_for(self, step: int, timeout: float) -> str | None:
         """Wait until the checkpoint of a step is on disk.
 
         Returns:
-            Empty when it is; else why it is not.
+            Empty when it is; why it is not, once that is known; None while it is under way.
         """
         with self._wake:
-            if not self._wake.wait_for(lambda: step in self._outcomes, timeout):
-                return f"the checkpoint of step {step} was not written within {timeout:.0f} s"
-            return self._outcomes[step]
+            self._wake.wait_for(lambda: step in self._outcomes, timeout)
+            return self._outcomes.get(step)
 
     def wait_until_idle(self, timeout: float) -> bool:
         """Wait until everything that was submitted is written or has failed; whether it is."""
@@ -106,11 +105,18 @@ class CheckpointWriter:
             return self._wake.wait_for(lambda: not self._jobs and not self._writing, timeout)
 
     def close(self, timeout: float = 60.0) -> None:
-        """Write what is waiting and end the thread."""
+        """Write what is waiting and end the thread; what is not written by then is given up, and that is said."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
         self._thread.join(timeout)
+        if self._thread.is_alive():
+            with self._wake:
+                given_up, self._jobs = self._jobs, []
+            for job in given_up:
+                self._log.publish(
+                    CheckpointFailed(step=job.checkpoint.step, error="given up: the disk does not answer")
+                )
 
     def _run(self) -> None:
         while True:
@@ -122,19 +128,33 @@ class CheckpointWriter:
                 self._writing = True
             outcome = self._write(job)
             with self._wake:
-                self._outcomes[job.checkpoint.step] = outcome
+                if (
+                    self._waiting_at(job.checkpoint.step) is None
+                ):  # else a newer state of the same step is still to come
+                    self._outcomes[job.checkpoint.step] = outcome
                 self._remember(job, saved=not outcome)
                 self._writing = False
                 self._wake.notify_all()
 
+    def _waiting_at(self, step: int) -> int | None:
+        """Which of the waiting jobs is of a step."""
+        return next((index for index, job in enumerate(self._jobs) if job.checkpoint.step == step), None)
+
     def _remember(self, job: _Job, *, saved: bool) -> None:
+        """Keep in mind what was asked for and could not be written."""
+        step = job.checkpoint.step
+        newer = self._waiting_at(step)
         if saved:
-            self._unsaved_pins.discard(job.checkpoint.step)
-            return
-        if job.pinned:
-            self._unsaved_pins.add(job.checkpoint.step)
-        if job.best:
-            self._unsaved_best = job
+            self._unsaved_pins.discard(step)
+            self._unsaved_best = None if job.best else self._unsaved_best
+        elif newer is not None:
+            waiting = self._jobs[newer]
+            self._jobs[newer] = replace(waiting, pinned=waiting.pinned or job.pinned, best=waiting.best or job.best)
+        else:
+            if job.pinned:
+                self._unsaved_pins.add(step)
+            if job.best and not any(waiting.best for waiting in self._jobs):
+                self._unsaved_best = job
 
     def _write(self, job: _Job) -> str:
         begun = time.perf_counter()

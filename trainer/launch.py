@@ -66,13 +66,18 @@ class TrainingThread:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Begin to train. A second call does nothing."""
+        """Begin to train; where that cannot be, the run has failed. A second call does nothing."""
         self.announce()
-        if not self._begun:
-            self._begun = True
+        if self._begun:
+            return
+        self._begun = True
+        try:
             self._listen()
             self._heart.start()
             self._thread.start()
+        except Exception as error:  # noqa: BLE001 - no room for another thread, for example
+            self.exit_code = self._fail(error)
+            self._close()
 
     @property
     def alive(self) -> bool:
@@ -98,7 +103,8 @@ class TrainingThread:
         Returns:
             Whether it has ended.
         """
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _main(self) -> None:
@@ -111,13 +117,17 @@ class TrainingThread:
             self.exit_code = self._fail(error)
             self._hold_failed()
         finally:
-            self._ended.set()
-            self._heart.join(_HEART_S)
-            try:
-                if self._control is not None:
-                    self._control.close()
-            finally:
-                self.run.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._ended.set()
+        try:
+            if self._heart.ident is not None:
+                self._heart.join(_HEART_S)
+            if self._control is not None:
+                self._control.close()
+        finally:
+            self.run.close()
 
     def _fail(self, error: BaseException) -> int:
         log_traceback(self.run.run_dir, error)
@@ -132,13 +142,8 @@ class TrainingThread:
         return code
 
     def _last_checkpoint(self) -> str:
-        """The name of the file that `latest` points to; empty when there is none."""
-        folder = self.run.run_dir.checkpoints
-        try:
-            name = (folder / "latest").read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
-        return name if (folder / name).is_file() else ""
+        """The name of the newest checkpoint, whatever `latest` points to; empty when there is none."""
+        return max((path.name for path in self.run.run_dir.checkpoints.glob("step-*.safetensors")), default="")
 
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.

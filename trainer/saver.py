@@ -14,6 +14,8 @@ from trainer.open_run import OpenRun
 from trainer.run.events import Warned
 
 _TIMEOUT_S = 120.0
+_LOOK_S = 0.2
+_CLOSE_S = 60.0
 _IDLE_S = 4.0  # a signal that comes meanwhile is to be answered within 5 s
 _ATTEMPTS = 2
 
@@ -33,6 +35,7 @@ class Saver:
         self._run = run
         self._writer = CheckpointWriter(self.folder, run.log, find_folder=self._find_directory)
         self._saved_step = -1
+        self._given_up = False
 
     def due(self, trainer: Trainer) -> bool:
         """Whether the last save is as old as the configuration allows, and the state a good one."""
@@ -75,18 +78,20 @@ class Saver:
 
     def wait_for(self, step: int) -> str:
         """Wait until the checkpoint of a step is on the disk; empty when it is, else why it is not. From any thread."""
-        return self._writer.wait_for(step, _TIMEOUT_S)
+        problem = self._writer.wait_for(step, _TIMEOUT_S)
+        return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def wait_until_idle(self) -> bool:
         """Wait some seconds until everything is written or has failed; whether it is."""
         return self._writer.wait_until_idle(_IDLE_S)
 
-    def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool]) -> None:
+    def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool], given_up: Callable[[], bool]) -> None:
         """Leave no run without its last state on the disk.
 
         Args:
             trainer: Between two steps.
             try_again: Told why it could not be saved; waits, and says whether to try again.
+            given_up: Asked while a write is waited for: whether somebody wants the end without it.
 
         Raises:
             DivergedError: When the last step has spoilt the weights.
@@ -98,20 +103,30 @@ class Saver:
                 f"the weights are not finite after step {step:,}, so they are not saved; resume and lower the rate with key l, "
                 f"or start a new run with a lower optim.lr or train.max_grad_norm=1.0"
             )
-        problem = self.wait_for(step) if self._saved_step == step else "not saved yet"
+        problem = self._wait(step, given_up) if self._saved_step == step else "not saved yet"
         attempts = 0
         while problem:
-            if attempts >= _ATTEMPTS and not try_again(problem):
+            if self._given_up or (attempts >= _ATTEMPTS and not try_again(problem)):
+                self._given_up = True
                 raise DiskError(
                     f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint"
                 )
             self.save(trainer)
-            problem = self.wait_for(step)
+            problem = self._wait(step, given_up)
             attempts += 1
 
+    def _wait(self, step: int, given_up: Callable[[], bool]) -> str:
+        """Wait for a write, and look now and then whether to go on waiting; why it is not on the disk."""
+        end = time.monotonic() + _TIMEOUT_S
+        while (problem := self._writer.wait_for(step, _LOOK_S)) is None and time.monotonic() < end:
+            if given_up():
+                self._given_up = True
+                return "the disk has not answered yet"
+        return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
+
     def close(self) -> None:
-        """Write what is waiting and end the thread."""
-        self._writer.close()
+        """Write what is waiting and end the thread; what nobody waits for any more is given up."""
+        self._writer.close(0.0 if self._given_up else _CLOSE_S)
 
     def _find_directory(self) -> None:
         """Follow the run directory, or make it anew. On the writer's thread."""

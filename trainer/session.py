@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
@@ -65,6 +66,8 @@ class TrainingSession:
         self._trainer: Trainer | None = None
         self._paused = False
         self._finished = False
+        self._stops = 0
+        self._stopped_by: cmd.Stop | None = None
         self._on_demand = False
         self._waits_for_room = False
         self._evaluating: float | None = None
@@ -102,7 +105,7 @@ class TrainingSession:
             except Exception as error:
                 # The images or the memory are gone, the weights are not: a resume goes on from this very step.
                 if self._trainer is not None and (isinstance(error, DataLostError) or is_out_of_memory(error)):
-                    self._saver.save_for_good(self.trainer, self._wait_for_room)
+                    self._saver.save_for_good(self.trainer, self._wait_for_room, self._gives_up_the_save)
                 raise
             self._end(reason, code)
             return code
@@ -235,7 +238,7 @@ class TrainingSession:
     def _end(self, reason: str, code: int) -> None:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
-            self._saver.save_for_good(self.trainer, self._wait_for_room)
+            self._saver.save_for_good(self.trainer, self._wait_for_room, self._gives_up_the_save)
         if reason != "completed":
             self._exporter.cancel()  # before the end, so that nothing is logged behind it
         step, epoch = self._position()
@@ -258,20 +261,31 @@ class TrainingSession:
             self._waits_for_room = True
             text = f"not saved: {problem}. Tried again every {_TRY_AGAIN_S:.0f} s; to leave without it, stop once more"
             self.publish(Warned(message=text))
-        self._state(RunState.SAVING, "no room to save")
+        self._state(RunState.SAVING, "not saved yet")
         end = time.monotonic() + _TRY_AGAIN_S
         while self._hold_open() and time.monotonic() < end:
-            command = self._commands.take(timeout=_PAUSE_TICK_S)
-            if isinstance(command, cmd.Stop):
-                self._acknowledge(command)
+            if self._stop_asked_for(_PAUSE_TICK_S):
                 return False
-            if command is not None:
-                self._ack(command, "the run has ended and waits for room to be saved")
         return self._hold_open()
+
+    def _gives_up_the_save(self) -> bool:
+        return self._stop_asked_for() and self._stops > 1
+
+    def _stop_asked_for(self, timeout_s: float = 0.0) -> bool:
+        """Take a command while the last state is being saved; whether it asks for the end."""
+        command = self._commands.take(timeout=timeout_s)
+        if isinstance(command, cmd.Stop):
+            self._acknowledge(command)
+            self._stops += 1
+            self._stopped_by = command
+            return True
+        if command is not None:
+            self._ack(command, "the run has ended and waits for its last save")
+        return False
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
-        while self._hold_open():
+        while self._hold_open() and not self._stops:
             command = self._commands.take(timeout=0.5)
             if command is None:
                 continue
@@ -286,13 +300,16 @@ class TrainingSession:
                 log_traceback(self._run.run_dir, error)
 
     def _close(self) -> None:
-        if self._monitor is not None:
-            self._monitor.stop()
-        self._exporter.cancel()
-        if self._trainer is not None:
-            self._trainer.batches.close()
-        self._tables.shutdown()
-        self._saver.close()
+        if self._stopped_by is not None:
+            self._commands.send(self._stopped_by)  # whoever holds a failed run open is to find it
+        with ExitStack() as last_first:  # whatever one of them raises, the saves that wait are written
+            last_first.callback(self._saver.close)
+            last_first.callback(self._tables.shutdown)
+            if self._trainer is not None:
+                last_first.callback(self._trainer.batches.close)
+            last_first.callback(self._exporter.cancel)
+            if self._monitor is not None:
+                last_first.callback(self._monitor.stop)
 
     def _position(self) -> tuple[int, float]:
         if self._trainer is None:
@@ -308,6 +325,7 @@ class TrainingSession:
     def _handle(self, command: Command) -> None:
         if isinstance(command, cmd.Stop):
             self._acknowledge(command)
+            self._stops += 1
             raise StopRequested(command.reason, command.exit_code)
         try:
             refusal = self._handlers[type(command)](command)
@@ -397,6 +415,8 @@ class TrainingSession:
         return ""
 
     def _go_back(self, command: cmd.GoBack) -> str:
+        if self._finished:
+            return "the run has ended"
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
         refusal = self._way_back.take(self.trainer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -24,6 +25,9 @@ def open_standard_streams() -> None:
             stream = open(fd, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - for good
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error is: a name that this terminal's encoding does not have must not end a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def write_out(text: str) -> None:

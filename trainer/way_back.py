@@ -55,9 +55,12 @@ class WayBack:
         """Go on from an earlier state of this run, more calmly; what came after it is given up."""
         trainer.go_back(checkpoint, _CALMER)
         state, folder = trainer.state, self._saver.folder
-        self._saver.give_up_after(state.step)
-        if folder.pointer("best") is None and not folder.point_best(state.best_step):
-            state.best_accuracy, state.best_step = None, -1
+        try:
+            self._saver.give_up_after(state.step)
+            if folder.pointer("best") is None and not folder.point_best(state.best_step):
+                state.best_accuracy, state.best_step = None, -1
+        except OSError as error:  # a resume finds the newest checkpoint by its name, and the next save points to it
+            self._publish(Warned(message=f"what came after step {state.step:,} could not all be put aside: {error}"))
         edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
         name = folder.at(checkpoint.step).name
         self._publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import select
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -80,6 +81,7 @@ class DashboardApp(App[int]):
             # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would
             # find 80x25 until then: all would be laid out twice.
             self.console.size = size
+        self._printed_to = sys.stdout, sys.stderr
         self.crash: BaseException | None = None
         self.detached = False
         self.resume: RunDir | None = None
@@ -123,6 +125,8 @@ class DashboardApp(App[int]):
 
     def on_mount(self) -> None:
         """Start following the run."""
+        # Textual takes what is printed for itself, and drops it. It belongs in the log, with what workers and native code print.
+        sys.stdout, sys.stderr = self._printed_to
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.set_interval(self._pump_s, self._pump)
         self.set_interval(_LOOK_AROUND_S, self._look_around)

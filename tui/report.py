@@ -72,7 +72,7 @@ def loss_plot(view: RunView) -> str:
     held_out = view.eval_loss.get(view.selection_split)
     if held_out and len(held_out):
         figure.draw(figure.signal(list(held_out.x), list(held_out.y), marker="o"))
-    text: str = figure.build().string(False)
+    text: str = figure.build().string(colorless=True)
     return text
 
 

@@ -77,7 +77,6 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     source = LiveSource(run.run_dir, run.log)
     ui = UiSettings(**run.settings.values["ui"])
     terminal = PrivateTerminal(run.run_dir.log)
-    _prepare_for_workers()
     # No threading.Event: a hang-up may come twice, one handler interrupting the other, and its lock is not reentrant.
     hang_ups: list[int] = []
     install_stop_handlers(thread.stop, lambda: hang_ups.append(1))
@@ -86,8 +85,8 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
         live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
     )
     gc.enable()  # where the dashboard ended before its first frame
-    thread.start()  # likewise
     try:
+        thread.start()  # likewise
         return _after_screen(ending, thread, source, terminal, link, remark)
     except Exception as error:  # noqa: BLE001 - the run goes on, whatever fails between the screen and the shell
         log_traceback(run.run_dir, error)
@@ -207,15 +206,18 @@ def _run_app(
     port: Port | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path
 ) -> _Ending:
     """Run the application to its end."""
+    app = None
     try:
         from tui.app import DashboardApp
 
+        if port is not None and port.thread is not None:
+            _prepare_for_workers()
         app = DashboardApp(port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up)
         app.run(mouse=ui.mouse)
     except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run goes on
         if port is not None:
             log_traceback(port.run_dir, error)
-        return _Ending(crash=error)
+        return _Ending(crash=error, view=RunView() if app is None else app.first_view)
     return _Ending(crash=app.crash, detached=app.detached, resume=app.resume, view=app.first_view)
 
 

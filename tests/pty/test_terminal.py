@@ -103,7 +103,15 @@ def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
     arguments = [*TINY, "train.epochs=3", *data]
     noisy = tmp_path / "sitecustomize.py"
     noisy.write_text(
-        "import os, sys\n"
+        "import logging, os, sys, threading, time, warnings\n"
+        "def talk():\n"
+        "    while 'trainer.session' not in sys.modules:\n"
+        "        time.sleep(0.05)\n"
+        "    print('NOISE PRINTED')\n"
+        "    warnings.warn('NOISE WARNED')\n"
+        "    logging.getLogger().warning('NOISE LOGGED')\n"
+        "    os.write(1, b'NOISE OF NATIVE CODE\\n')\n"
+        "os.register_at_fork(after_in_child=lambda: threading.Thread(target=talk, daemon=True).start())\n"
         "if 'spawn_main' in ' '.join(sys.orig_argv):\n"
         "    print('NOISE ON ONE', flush=True)\n"
         "    os.write(2, b'NOISE ON TWO\\n')\n"
@@ -115,8 +123,8 @@ def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
         terminal.send("q")
         assert terminal.wait_exit(60) == 0
     log = run_of(runs).log.read_text()
-    assert "NOISE ON ONE" in log
-    assert "NOISE ON TWO" in log
+    for kind in ("ON ONE", "ON TWO", "PRINTED", "WARNED", "LOGGED", "OF NATIVE CODE"):
+        assert f"NOISE {kind}" in log
     assert view_of(run_of(runs)).step == 12
 
 

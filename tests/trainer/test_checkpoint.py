@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import queue
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) 
     writer.close()
     full = CheckpointWriter(folder, log, free_bytes=lambda _: 1000)
     full.submit(checkpoint(2))
-    assert "make room" in full.wait_for(2, timeout=10)
+    assert "make room" in str(full.wait_for(2, timeout=10))
     full.close()
     log.close()
     failed = [r.event for r in read_records(tmp_path / "events.jsonl") if isinstance(r.event, CheckpointFailed)]
@@ -183,9 +184,9 @@ def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tm
     room = [0]
     writer = CheckpointWriter(folder, log, free_bytes=lambda _: room[0])
     writer.submit(checkpoint(1), best=True)
-    assert writer.wait_for(1, timeout=10) != ""
+    assert "make room" in str(writer.wait_for(1, timeout=10))
     writer.submit(checkpoint(2), pinned=True)
-    assert writer.wait_for(2, timeout=10) != ""
+    assert "make room" in str(writer.wait_for(2, timeout=10))
     room[0] = 1 << 40
     writer.submit(checkpoint(2))
     assert writer.wait_for(2, timeout=10) == ""
@@ -195,13 +196,62 @@ def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tm
     assert folder.steps() == [1, 2, 3], "the best, the pin, the newest"
     room[0] = 0
     writer.submit(checkpoint(4), best=True)
-    assert writer.wait_for(4, timeout=10) != ""
+    assert "make room" in str(writer.wait_for(4, timeout=10))
     room[0] = 1 << 40
     writer.forget_unsaved()
     writer.submit(checkpoint(5))
     writer.close()
     log.close()
     assert folder.steps() == [1, 2, 5]
+
+
+ROOM, NONE = 1 << 40, 0
+
+
+def stepwise_writer(tmp_path: Path) -> tuple[CheckpointWriter, CheckpointFolder, queue.Queue[int]]:
+    """A writer that waits, before each checkpoint, to be told how much room there is."""
+    folder, rooms = CheckpointFolder(RunDir(tmp_path.parent), keep=9), queue.Queue[int]()
+    log = EventLog(tmp_path / "events.jsonl")
+    return CheckpointWriter(folder, log, free_bytes=lambda _: rooms.get(timeout=10)), folder, rooms
+
+
+def test_an_older_best_that_could_not_be_written_gives_way_to_a_newer_one(tmp_path: Path) -> None:
+    writer, folder, rooms = stepwise_writer(tmp_path)
+    writer.submit(checkpoint(10), best=True)
+    while writer._jobs:
+        pass
+    writer.submit(checkpoint(20), best=True)
+    rooms.put(NONE)
+    rooms.put(ROOM)
+    assert writer.wait_for(20, timeout=10) == ""
+    assert "make room" in str(writer.wait_for(10, timeout=10))
+    writer.submit(checkpoint(30))
+    rooms.put(ROOM)
+    writer.close()
+    assert folder.pointer("best") == folder.at(20)
+    assert folder.steps() == [20, 30]
+
+
+def test_a_newer_state_of_a_step_is_not_called_saved_before_it_is(tmp_path: Path) -> None:
+    writer, folder, rooms = stepwise_writer(tmp_path)
+    writer.submit(checkpoint(5))
+    while writer._jobs:
+        pass
+    writer.submit(checkpoint(5))
+    rooms.put(ROOM)
+    assert writer.wait_for(5, timeout=0.5) is None, "only the older state is written"
+    rooms.put(NONE)
+    assert "make room" in str(writer.wait_for(5, timeout=10))
+    writer.submit(checkpoint(6), best=True, pinned=True)
+    while writer._jobs:
+        pass
+    writer.submit(checkpoint(6))
+    rooms.put(NONE)
+    rooms.put(ROOM)
+    assert writer.wait_for(6, timeout=10) == ""
+    writer.close()
+    assert folder.pointer("best") == folder.at(6), "what was asked for holds for the newer state"
+    assert folder._pinned() == {file_name(6)}
 
 
 def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from safetensors.torch import save_file
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, new_run, start, train, view_of, wait_for
-from trainer import session
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batch, ResidentBatches
@@ -28,7 +28,7 @@ from trainer.run import control_socket
 from trainer.run import events as ev
 from trainer.run.events import Event
 from trainer.run.status import RunState
-from trainer.run.store import read_holder
+from trainer.run.store import is_live, read_holder
 
 
 def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_path: Path) -> None:
@@ -364,50 +364,39 @@ def test_an_evaluation_that_fails_is_answered(
     assert "Tried to allocate" in run.run_dir.log.read_text()
 
 
-def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
+def test_a_run_that_has_ended_does_not_go_back(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.checkpoint_writer import CheckpointWriter
-
-    def full(self: CheckpointWriter, checkpoint: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(CheckpointWriter, "_check_space", full)
-    thread = train(folder_config, tmp_path)
-    view = view_of(thread.run.run_dir)
-    assert thread.exit_code == 75
-    assert view.finish is None
-    assert view.failure is not None
-    assert "could not be saved: No space left on device" in view.failure.error
-
-
-@pytest.mark.parametrize("patient", [True, False])
-def test_with_a_dashboard_a_full_disk_is_waited_for(
-    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
-) -> None:
-    """Until there is room, or whoever sits there has no more patience."""
-    from trainer.checkpoint_writer import CheckpointWriter
-
-    def full(self: CheckpointWriter, checkpoint: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(session, "_TRY_AGAIN_S", 0.3)
-    with monkeypatch.context() as disk:
-        disk.setattr(CheckpointWriter, "_check_space", full)
-        run = new_run(folder_config, tmp_path)
-        thread = start(run, hold_open=True)
-        wait_for(run.run_dir, lambda view: any("Tried again every" in note.text for note in view.notes))
-        if not patient:
-            thread.stop()
-            view = wait_for(run.run_dir, lambda view: view.state is RunState.FAILED)
-            assert view.failure is not None
-            assert view.failure.exit_code == 75
-    if patient:
-        wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
-        assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8
-    thread.release()
+    run = new_run(folder_config, tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
+    thread.commands.send(back := cmd.GoBack())
+    view = wait_for(run.run_dir, lambda view: back.command_id in view.acknowledged)
+    assert view.acknowledged[back.command_id].message == "the run has ended"
+    thread.stop()
     assert thread.join(30)
-    assert thread.exit_code == (0 if patient else 75)
+
+
+@pytest.mark.parametrize("which", ["heartbeat", "training"])
+def test_a_run_that_no_thread_can_be_started_for_has_failed_and_says_so(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    begin = threading.Thread.start
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if thread.name == which:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    thread = start(new_run(folder_config, tmp_path), hold_open=True)
+    assert thread.join(10)
+    assert not thread.alive
+    assert thread.exit_code == 1
+    view = view_of(thread.run.run_dir)
+    assert view.failure is not None
+    assert "can't start new thread" in view.failure.error
+    assert not is_live(thread.run.run_dir)
 
 
 def test_evaluating_once_more_after_the_end_works_with_val_and_test(

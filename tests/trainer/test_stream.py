@@ -14,6 +14,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import Decoder, FolderSplit, Keep, load_image_folder
 from trainer.data.lost_images import LostImages
 from trainer.data.stream import StreamedBatches
+from trainer.data.worker_watch import WorkerWatch
 from trainer.errors import DataLostError
 
 CPU = torch.device("cpu")
@@ -131,7 +133,7 @@ def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(
     assert_as_from_memory(root, streamed)
     streamed.close()
     died = "a worker that decodes images died: killed (by the system, if memory ran out); no batch is lost, it goes on with"
-    assert warnings == [f"{died} 2", f"{died} 1"]
+    assert warnings == [f"{died} 2 workers", f"{died} 1 worker"]
 
 
 def test_an_image_that_kills_every_worker_ends_in_an_error_with_a_way_on(
@@ -155,7 +157,10 @@ def test_a_bus_error_is_answered_without_shared_memory(make_folder: FolderMaker)
     assert_as_from_memory(root, streamed, epochs=1)
     streamed.close()
     (text,) = warnings
-    assert "no room in shared memory (bus error); no batch is lost, it goes on with 2, without shared memory" in text
+    assert (
+        "no room in shared memory (bus error); no batch is lost, it goes on with 2 workers, without shared memory"
+        in text
+    )
 
 
 def test_too_little_shared_memory_is_seen_before_a_worker_dies_of_it(
@@ -249,7 +254,88 @@ def test_workers_that_cannot_be_started_are_tried_again_with_fewer(
     monkeypatch.setattr(streamed, "_start", failing)
     assert_as_from_memory(root, streamed, epochs=1)
     streamed.close()
-    assert [text.partition("goes on with ")[2] for text in warnings] == ["2", "1"]
+    assert [text.partition("goes on with ")[2] for text in warnings] == ["2 workers", "1 worker"]
+    assert warnings[0].startswith("workers that decode images could not be started: [Errno 11]")
+
+
+def test_workers_that_are_killed_while_they_start_are_replaced_however_many_images_there_are(
+    make_folder: FolderMaker,
+) -> None:
+    """What a worker is started with must fit into a pipe: the trainer would wait for ever for a dead one to read it."""
+    root, warnings = make_folder(), Warnings()
+    split = train_split(root)
+    many = FolderSplit(split.paths * 200, split.labels_N.repeat(200), split.decoder)
+    assert sum(map(len, many.paths)) > 2**18, "more than a pipe holds"
+    streamed = warnings.stream(many, Plan(num_images=len(many), batch_size=8, drop_last=False, smallest=2, seed=3))
+
+    def take() -> Batch:
+        return next(batch for batch in streamed.epoch(0, 0) if batch is not None)
+
+    with ThreadPoolExecutor(1) as trainer:
+        taken = trainer.submit(take)
+        while not multiprocessing.active_children():
+            time.sleep(0.001)
+        multiprocessing.active_children()[0].kill()
+        assert len(taken.result(60)) == 8
+    streamed.close()
+    assert "killed (by the system, if memory ran out); no batch is lost" in warnings[0]
+
+
+# torch's iterator, which it had half built, does not expect to be deleted.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("what", ["a worker", "their watch"])
+def test_when_one_cannot_be_started_none_stays_behind(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    root, warnings, starts = make_folder(), Warnings(), [0]
+    start = SpawnProcess.start if what == "a worker" else WorkerWatch.__init__
+
+    def start_or_fail(*arguments: Any) -> None:
+        starts[0] += 1
+        if starts[0] == (2 if what == "a worker" else 1):
+            raise RuntimeError("can't start new thread")
+        start(*arguments)
+
+    if what == "a worker":
+        monkeypatch.setattr(SpawnProcess, "start", start_or_fail)
+    else:
+        monkeypatch.setattr(WorkerWatch, "__init__", start_or_fail)
+    streamed = warnings.stream(train_split(root))
+    assert_as_from_memory(root, streamed, epochs=1)
+    assert len(multiprocessing.active_children()) == 2
+    streamed.close()
+    assert multiprocessing.active_children() == []
+    (text,) = warnings
+    assert text.startswith("workers that decode images could not be started: can't start new thread; no batch is lost")
+
+
+def test_workers_that_stand_still_are_ended_all_the_same(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    split, held = train_split(root), root / "held"
+    held.touch()
+    split.decoder = HeldDecoder(image_size=8, crop_pct=1.0, while_there=held)
+    streamed = Warnings().stream(split)
+    with ThreadPoolExecutor(1) as trainer:
+        assert trainer.submit(lambda: next(iter(streamed.epoch(0, 0)))).result(60) is None
+    begun = time.monotonic()
+    streamed.close()
+    assert multiprocessing.active_children() == []
+    assert time.monotonic() - begun < 10, "torch alone waits for 10 s, one after the other"
+
+
+def test_without_workers_the_trainer_is_not_taken_for_one(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    warnings = Warnings()
+    streamed = warnings.stream(train_split(make_folder()), workers=0)
+    monkeypatch.setattr("trainer.data.decoding.read_images", fail)
+    with pytest.raises(MemoryError):
+        epoch_of(streamed, 0)
+    streamed.close()
+    assert warnings == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -345,6 +431,6 @@ def test_a_file_that_is_late_is_read_a_moment_later(make_folder: FolderMaker, mo
     content = file.read_bytes()
     file.unlink()
     monkeypatch.setattr(time, "sleep", lambda _: file.write_bytes(content))
-    reading = split.read(range(36))
+    reading = split.read(range(36), threads=1)
     assert reading.lost == []
     assert reading.kept == list(range(36))

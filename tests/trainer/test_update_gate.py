@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.running import events_of, new_run, start, train, view_of, wait_for
+from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
 from trainer import step as step_module
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config, OptimConfig
@@ -116,10 +116,6 @@ def spoil_steps(monkeypatch: pytest.MonkeyPatch, wanted: range) -> None:
         return loss * torch.nan if taken[0] in wanted else loss
 
     monkeypatch.setattr(step_module, "loss_of", spoilt)
-
-
-def longer(config: Config, epochs: int) -> Config:
-    return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
 
 
 def test_a_single_bad_step_is_left_out_and_said(

@@ -133,43 +133,43 @@ class FolderSplit:
             raise DataError(f"{path}: was readable at the start and is not now: {reason}")
         return reading.pixels_NHWC
 
-    def read(self, rows: Sequence[int], *, threads: int | None = 1, shared: bool = False) -> Reading:
-        """Decode some images and leave out those that cannot be read any more, also not a moment later.
-
-        Args:
-            rows: Which ones.
-            threads: How many to decode at once; None for as many as there are cores.
-            shared: Put the pixels into memory that another process can map.
-        """
-        side = self.decoder.image_size
-        pixels = torch.empty(len(rows), side, side, 3, dtype=torch.uint8)
-        if shared:
-            pixels.share_memory_()
-        results = self._attempt(rows, threads)
-        again = [index for index, result in enumerate(results) if isinstance(result, str)]
-        if again:
-            time.sleep(_MOMENT_S)
-            for index, result in zip(again, self._attempt([rows[index] for index in again], threads), strict=True):
-                results[index] = result
-        kept: list[int] = []
-        lost: list[tuple[str, str]] = []
-        for index, result in enumerate(results):
-            if isinstance(result, str):
-                lost.append((self.paths[rows[index]], result))
-            else:
-                pixels[len(kept)] = torch.from_numpy(result)
-                kept.append(index)
-        return Reading(pixels[: len(kept)], kept, lost)
-
-    def _attempt(self, rows: Sequence[int], threads: int | None) -> list[NDArray[np.uint8] | str]:
-        if threads == 1:
-            return [_decoded_or_reason(self.decoder, self.paths[row]) for row in rows]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda row: _decoded_or_reason(self.decoder, self.paths[row]), rows))
+    def read(self, rows: Sequence[int], *, threads: int | None) -> Reading:
+        """Decode some images and leave out those that cannot be read any more: see `read_images`."""
+        return read_images(self.decoder, [self.paths[row] for row in rows], threads=threads)
 
     def subset(self, rows: Tensor) -> FolderSplit:
         """Some images as a split of their own."""
         return FolderSplit([self.paths[row] for row in rows.tolist()], self.labels_N[rows], self.decoder)
+
+
+def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None = 1, shared: bool = False) -> Reading:
+    """Decode files and leave out those that cannot be read, also not a moment later.
+
+    Args:
+        decoder: How they become pixels.
+        paths: Which ones.
+        threads: How many to decode at once; None for as many as there are cores.
+        shared: Put the pixels into memory that another process can map.
+    """
+    side = decoder.image_size
+    pixels = torch.empty(len(paths), side, side, 3, dtype=torch.uint8)
+    if shared:
+        pixels.share_memory_()
+    results = _attempt(decoder, paths, threads)
+    again = [index for index, result in enumerate(results) if isinstance(result, str)]
+    if again:
+        time.sleep(_MOMENT_S)
+        for index, result in zip(again, _attempt(decoder, [paths[index] for index in again], threads), strict=True):
+            results[index] = result
+    kept: list[int] = []
+    lost: list[tuple[str, str]] = []
+    for index, result in enumerate(results):
+        if isinstance(result, str):
+            lost.append((paths[index], result))
+        else:
+            pixels[len(kept)] = torch.from_numpy(result)
+            kept.append(index)
+    return Reading(pixels[: len(kept)], kept, lost)
 
 
 class Keep(Enum):
@@ -298,6 +298,13 @@ def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int, int]
         for path in sorted((folder / name).rglob("*"))
         if path.suffix.lower() in EXTENSIONS and path.is_file()
     ]
+
+
+def _attempt(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
+    if threads == 1:
+        return [_decoded_or_reason(decoder, path) for path in paths]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda path: _decoded_or_reason(decoder, path), paths))
 
 
 def _decoded_or_reason(decoder: Decoder, path: str | Path) -> NDArray[np.uint8] | str:

@@ -53,7 +53,7 @@ class WorkerWatch:
         for process in self._processes:
             process.kill()
         for process in self._processes:
-            process.join()
+            process.join(_EXIT_CODE_S)
         with contextlib.suppress(OSError):  # closed already
             self._pipe.close()
 

@@ -1,0 +1,97 @@
+"""The last save of a run: on a disk that is full, and on one that does not answer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.running import longer, new_run, start, train, view_of, wait_for
+from trainer import session
+from trainer.checkpoint import CheckpointFolder
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.config import Config
+from trainer.run import commands as cmd
+from trainer.run.status import RunState
+
+
+def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: CheckpointWriter, checkpoint: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(CheckpointWriter, "_check_space", full)
+    thread = train(folder_config, tmp_path)
+    view = view_of(thread.run.run_dir)
+    assert thread.exit_code == 75
+    assert view.finish is None
+    assert view.failure is not None
+    assert "could not be saved: No space left on device" in view.failure.error
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_with_a_dashboard_a_full_disk_is_waited_for(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """Until there is room, or whoever sits there has no more patience."""
+
+    def full(self: CheckpointWriter, checkpoint: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(session, "_TRY_AGAIN_S", 0.3)
+    with monkeypatch.context() as disk:
+        disk.setattr(CheckpointWriter, "_check_space", full)
+        run = new_run(folder_config, tmp_path)
+        thread = start(run, hold_open=True)
+        wait_for(run.run_dir, lambda view: any("Tried again every" in note.text for note in view.notes))
+        if not patient:
+            thread.stop()
+            view = wait_for(run.run_dir, lambda view: view.state is RunState.FAILED)
+            assert view.failure is not None
+            assert view.failure.exit_code == 75
+    if patient:
+        wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
+        assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8
+    thread.release()
+    assert thread.join(30)
+    assert thread.exit_code == (0 if patient else 75)
+
+
+def test_a_second_stop_leaves_a_disk_that_does_not_answer(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(CheckpointWriter, "_check_space", lambda *_: answers.wait(60))
+    run = new_run(longer(folder_config, 1000), tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.step > 1)
+    thread.stop()
+    wait_for(run.run_dir, lambda view: view.state is RunState.STOPPING)
+    thread.commands.send(evaluate := cmd.Evaluate())
+    view = wait_for(run.run_dir, lambda view: evaluate.command_id in view.acknowledged)
+    assert "waits for its last save" in view.acknowledged[evaluate.command_id].message
+    thread.stop()
+    view = wait_for(run.run_dir, lambda view: view.failure is not None)
+    assert view.failure is not None
+    assert view.failure.exit_code == 75
+    assert "could not be saved: the disk has not answered yet" in view.failure.error
+    assert thread.join(10), "nothing waits for the disk any more, and nobody has to be asked again"
+    answers.set()
+
+
+def test_one_stop_at_the_end_of_a_run_does_not_give_up_its_last_save(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(CheckpointWriter, "_check_space", lambda *_: answers.wait(60))
+    run = new_run(folder_config, tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.state is RunState.SAVING)
+    thread.commands.send(stop := cmd.Stop(reason="stopped", exit_code=0))
+    wait_for(run.run_dir, lambda view: stop.command_id in view.acknowledged)
+    answers.set()
+    assert thread.join(30), "and it is not waited for another stop"
+    assert thread.exit_code == 0
+    assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8

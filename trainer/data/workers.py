@@ -1,0 +1,80 @@
+"""The worker processes of a DataLoader's iterator: started together, watched, and ended whatever they are doing."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+from collections.abc import Iterable
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import DataLoader
+
+from trainer.data.worker_watch import WorkerWatch
+
+T = TypeVar("T")
+
+_LEAVING_S = 2.0
+"""Workers end by themselves after the batch that they decode; one that waits for a share may never do so."""
+
+
+class Workers(Generic[T]):
+    """One pass of a DataLoader by processes, from their start to their end."""
+
+    def __init__(self, loader: DataLoader[T]) -> None:
+        """Start the processes, all or none.
+
+        Raises:
+            OSError, RuntimeError: When one of them, or the thread that watches them, cannot be started.
+        """
+        before = set(multiprocessing.active_children())
+        self._stream: Any = None
+        try:
+            self._stream = iter(loader)
+            self._watch = WorkerWatch(self._stream)
+        except BaseException:
+            # Those that were started already have nobody who ends them, and would keep the interpreter from ending.
+            _kill(set(multiprocessing.active_children()) - before)
+            self._shut_down()
+            raise
+
+    def take(self) -> T:
+        """The next batch.
+
+        Raises:
+            RuntimeError, OSError, EOFError, MemoryError: `trainer.data.worker_failures` tells them apart.
+        """
+        batch: T = next(self._stream)
+        return batch
+
+    @property
+    def exit_codes(self) -> set[int | None]:
+        """Of workers that ended by themselves; complete after `close`."""
+        return self._watch.exit_codes
+
+    def close(self) -> None:
+        """End the processes."""
+        self._watch.close()
+        impatience = threading.Timer(_LEAVING_S, self._end_those_that_stay)
+        impatience.start()
+        self._shut_down()
+        impatience.cancel()
+
+    def _shut_down(self) -> None:
+        # Not left to the garbage collector: an exception on its way up still holds the iterator. torch has no public name for
+        # this; it waits for each process, and sends those that stay a TERM that ours ignore.
+        if self._stream is not None:
+            self._stream._shutdown_workers()
+
+    def _end_those_that_stay(self) -> None:
+        _kill(self._stream._workers)
+        with contextlib.suppress(OSError):  # closed already
+            self._stream._worker_result_queue._writer.close()  # whoever waits for the rest of a message finds its end
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(_LEAVING_S)
