@@ -38,7 +38,8 @@ from trainer.model import build_model
 from trainer.run.atomic import sync_folder, write_atomically
 from trainer.run.event_log import EventLog
 from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
-from trainer.run.store import RunDir, RunLock, find_run
+from trainer.run.holder import RunLock
+from trainer.run.store import RunDir, find_run
 from trainer.step import Numerics
 from trainer.versions import torch_release
 

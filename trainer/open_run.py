@@ -14,8 +14,9 @@ from trainer.plain_config import PlainConfig
 from trainer.run.atomic import write_atomically
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.held_dir import HeldRunDir, point_output_at
+from trainer.run.holder import RunLock
 from trainer.run.results_csv import ResultsCsv
-from trainer.run.store import RunDir, RunLock, create_run
+from trainer.run.store import RunDir, create_run
 
 if TYPE_CHECKING:
     from trainer.config import Config

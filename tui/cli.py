@@ -119,7 +119,8 @@ def _runs_parser() -> argparse.ArgumentParser:
 def _welcome(arguments: argparse.Namespace) -> int:
     """Without a configuration: what there is to start with."""
     from trainer.config_loader import shipped_names
-    from trainer.run.store import is_live, list_runs
+    from trainer.run.holder import is_live
+    from trainer.run.store import list_runs
     from trainer.run.text import literal
 
     lines = [
@@ -166,7 +167,8 @@ def _show(rest: list[str]) -> int:
 
 def _attach(rest: list[str]) -> int:
     from trainer.errors import ConfigError
-    from trainer.run.store import find_run, newest_live
+    from trainer.run.holder import newest_live
+    from trainer.run.store import find_run
     from tui.run_app import attach
     from tui.terminal import is_terminal, wait_for_foreground
 

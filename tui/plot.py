@@ -200,13 +200,15 @@ def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float
 
 
 def tick_label(value: float, *, percent: bool) -> str:
-    """An axis label of at most four characters."""
+    """An axis label of at most five characters."""
     if percent:
         return f"{100 * value:.3g}"
     if value == 0:
         return "0"
-    text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
-    if len(text) > 4 and (abs(value) < 0.01 or abs(value) >= 1e4):
+    text = f"{value:.3g}"
+    if len(text) > 5 and 0.001 <= value < 1:
+        return text.removeprefix("0")
+    if len(text) > 5 or "e" in text:
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return text
 

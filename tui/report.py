@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from trainer.run.events import EpochEnded, number
-from trainer.run.store import RunDir, is_live
+from trainer.run.holder import is_live
+from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui import format as fmt
 

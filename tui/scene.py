@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainer.run.series import Series, Smoothed
-from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
+from trainer.run.status import Presence, RunState
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
 
@@ -27,7 +27,7 @@ class Scene:
         log_scale: Logarithmic loss axis.
         pending: Words for what was asked for and not yet answered, by action.
         control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
-        trainer_gone: Whether it is certain that nobody trains the run, so that no silence must be waited for.
+        presence: Whether the run has a trainer.
         heard_s: When the run was last heard of while it was watched, on the monotonic clock, which never jumps.
         output: The last lines of what libraries printed.
         unseen_output: How many lines were printed that nobody has looked at.
@@ -42,7 +42,7 @@ class Scene:
     log_scale: bool = False
     pending: dict[str, str] = field(default_factory=dict)
     control_hint: str = ""
-    trainer_gone: bool = False
+    presence: Presence = Presence.UNKNOWN
     heard_s: float = -math.inf
     resume_command: str = ""
     output: tuple[str, ...] = ()
@@ -52,10 +52,12 @@ class Scene:
     @property
     def state(self) -> RunState:
         """The run's state at `now`."""
-        if self.trainer_gone and self.view.state in LIVE_STATES:
-            return RunState.LOST
-        heard = time.monotonic() - self.heard_s <= LOST_AFTER_S
-        return self.view.state if heard else self.view.state_at(self.now)
+        return self.view.state_seen(self.presence, self.silence_s)
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the run was last heard of."""
+        return min(time.monotonic() - self.heard_s, self.now - self.view.last_time)
 
     def pyramid(self, name: str) -> Pyramid:
         """The decimated series of a name, up to date.

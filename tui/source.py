@@ -8,8 +8,10 @@ from typing import Protocol
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort, NoControl
 from trainer.run.event_log import LogFollower
+from trainer.run.holder import is_live, presence, read_holder
 from trainer.run.live_source import LiveSource
-from trainer.run.store import RunDir, is_live, read_holder, trainer_gone
+from trainer.run.status import Presence
+from trainer.run.store import RunDir
 
 
 class EventSource(Protocol):
@@ -47,16 +49,18 @@ def attached_port(run_dir: RunDir) -> Port:
 
 def recorded_port(run_dir: RunDir) -> Port:
     """The port of a run that is only looked at."""
-    live, holder = is_live(run_dir), read_holder(run_dir) or {}
-    if not live:
+    return Port(
+        run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(lambda: _only_looked_at(run_dir))
+    )
+
+
+def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
+    """Where a run can be steered instead, and whether it has a trainer."""
+    holder = read_holder(run_dir) or {}
+    if not is_live(run_dir):
         elsewhere = f"to train on: {run_dir.resume_command()}"
     elif holder.get("ended"):
         elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')}"
     else:
         elsewhere = f"to steer it: {run_dir.attach_command()}"
-    refusal = f"only looked at here; {elsewhere}"
-    return Port(
-        run_dir=run_dir,
-        source=LogFollower(run_dir.events),
-        control=NoControl(refusal, trainer_gone=trainer_gone(run_dir)),
-    )
+    return f"only looked at here; {elsewhere}", presence(run_dir)

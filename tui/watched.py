@@ -47,6 +47,7 @@ class Watched:
         self._pending: dict[str, _Pending] = {}
         self._last_state = RunState.LOADING
         self._remark_until = 0.0
+        self._has_read = False
         self.follow_trainer()
 
     def situation(self) -> Situation:
@@ -73,8 +74,9 @@ class Watched:
             Whether the run has just ended, well or not, while it was watched.
         """
         lines = self._new_lines()
-        if lines and self.scene.version:  # the first lines are history
+        if lines and self._has_read:  # the first lines are history
             self.scene.heard_s = time.monotonic()
+        self._has_read = self._has_read or bool(lines)
         for line in lines:
             record = decode(line)
             if record is not None:
@@ -110,8 +112,8 @@ class Watched:
         control, run_dir = self.port.control, self.port.run_dir
         control.refresh()
         self.scene.resume_command = run_dir.resume_command()
-        if (control.hint, control.trainer_gone) != (self.scene.control_hint, self.scene.trainer_gone):
-            self.scene.control_hint, self.scene.trainer_gone = control.hint, control.trainer_gone
+        if (control.hint, control.presence) != (self.scene.control_hint, self.scene.presence):
+            self.scene.control_hint, self.scene.presence = control.hint, control.presence
             self.scene.version += 1
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from trainer.run.commands import NoControl
 from trainer.run.event_log import EventLog, LogFollower
 from trainer.run.events import Event, decode
 from trainer.run.live_source import LiveSource
+from trainer.run.status import Presence
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui.app import DashboardApp
@@ -63,9 +64,10 @@ def test_every_port_folds_to_the_same_view(tmp_path: Path) -> None:
 
 async def test_every_port_gives_the_same_screen(tmp_path: Path) -> None:
     screens = {}
+    watched_only = NoControl(lambda: ("looked at", Presence.UNKNOWN))
     for name, source in sources(tmp_path).items():
         app = DashboardApp(
-            Port(run_dir=RunDir(tmp_path), source=source, control=NoControl("looked at")), UiSettings(redraw_hz=10.0),
+            Port(run_dir=RunDir(tmp_path), source=source, control=watched_only), UiSettings(redraw_hz=10.0),
             clock=lambda: 1_700_000_100.0,
         )  # fmt: skip
         async with app.run_test(size=(120, 40)) as pilot:

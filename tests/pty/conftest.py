@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer.run.store import is_live, list_runs, read_holder
+from trainer.run.holder import is_live, read_holder
+from trainer.run.store import list_runs
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY
-from trainer.run.store import RunDir, read_holder
+from trainer.run.holder import read_holder
+from trainer.run.store import RunDir
 
 PROGRAM = [sys.executable, "-m", "tui.cli"]
 ROOT = str(Path(__file__).parents[2])

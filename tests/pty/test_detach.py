@@ -15,8 +15,9 @@ from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, launcher_of, run_of, start, trainer_of
 from tests.running import view_of, wait_for
+from trainer.run.holder import is_live
 from trainer.run.status import RunState
-from trainer.run.store import RunDir, is_live
+from trainer.run.store import RunDir
 
 pytestmark = pytest.mark.pty
 

@@ -16,8 +16,8 @@ from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, launcher_of, run_of, start
 from tests.running import view_of
 from trainer.checkpoint import CheckpointFolder
+from trainer.run.holder import read_holder
 from trainer.run.status import RunState
-from trainer.run.store import read_holder
 from trainer.stop_signals import DOUBLED_S
 from tui.terminal import RESET
 

@@ -23,7 +23,9 @@ from trainer.run.control_socket import (
     SocketControl,
     socket_folder,
 )
-from trainer.run.store import RunDir, RunLock, create_run
+from trainer.run.holder import RunLock
+from trainer.run.status import Presence
+from trainer.run.store import RunDir, create_run
 
 ID = b'"id": "0123456789ab"'
 
@@ -256,13 +258,13 @@ def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlSer
     lock = RunLock.take(run_dir)
     lock.note(socket=str(server.path))
     control = SocketControl(run_dir)
-    assert (control.can_control, control.trainer_gone) == (True, False)
+    assert (control.can_control, control.presence) == (True, Presence.THERE)
     server.close()
     holder = run_dir.trainer.read_bytes()
     lock.release()
     run_dir.trainer.write_bytes(holder)  # a killed one does not empty it
     control.refresh()
-    assert (control.can_control, control.trainer_gone) == (False, True)
+    assert (control.can_control, control.presence) == (False, Presence.GONE)
     assert "r18-tui --resume" in control.refusal
     with pytest.raises(UndeliverableError, match="pause: nobody trains"):
         control.send(cmd.Pause())
@@ -286,7 +288,7 @@ def test_a_trainer_that_cannot_be_reached_is_only_watched(
     lock.note(**({"socket": str(server.path)} | holder))
     control = SocketControl(run_dir)
     assert not control.can_control
-    assert not control.trainer_gone
+    assert control.presence is Presence.THERE
     assert reason in control.refusal
     lock.release()
 

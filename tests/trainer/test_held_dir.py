@@ -20,7 +20,8 @@ from trainer.launch import TrainingThread
 from trainer.run import events as ev
 from trainer.run.events import Event
 from trainer.run.held_dir import HeldRunDir
-from trainer.run.store import RunDir, is_live, read_holder
+from trainer.run.holder import is_live, read_holder
+from trainer.run.store import RunDir
 
 
 @pytest.fixture(autouse=True)

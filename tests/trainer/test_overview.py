@@ -12,9 +12,10 @@ from trainer.errors import RunError
 from trainer.run import events as ev
 from trainer.run.deletion import delete_run
 from trainer.run.event_log import read_records
+from trainer.run.holder import RunLock
 from trainer.run.overview import RunsFolder
 from trainer.run.status import RunState
-from trainer.run.store import RunDir, RunLock, create_run, list_runs
+from trainer.run.store import RunDir, create_run, list_runs
 from trainer.run.view import RunView
 
 HISTORY = (opened(), started(), steps(1), evaluated(1), steps(101), evaluated(2), steps(201), steps(301, 50))

@@ -27,8 +27,8 @@ from trainer.run import commands as cmd
 from trainer.run import control_socket
 from trainer.run import events as ev
 from trainer.run.events import Event
+from trainer.run.holder import is_live, read_holder
 from trainer.run.status import RunState
-from trainer.run.store import is_live, read_holder
 
 
 def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from trainer.run import events as ev
-from trainer.run.status import LOST_AFTER_S, RunState
+from trainer.run.status import LOST_AFTER_S, Presence, RunState
 from trainer.run.view import RunView
 
 
@@ -126,10 +126,16 @@ def test_an_epoch_lasts_until_its_evaluation_is_over() -> None:
 
 def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
     view = fold(opened(), started(), ev.StateChanged(state="training"), steps(1, [1.0]))
-    assert view.state_at(view.last_time + LOST_AFTER_S - 1) is RunState.TRAINING
-    assert view.state_at(view.last_time + LOST_AFTER_S + 1) is RunState.LOST
+    assert view.state_seen(Presence.UNKNOWN, LOST_AFTER_S - 1) is RunState.TRAINING
+    assert view.state_seen(Presence.UNKNOWN, LOST_AFTER_S + 1) is RunState.LOST
     view.apply(ev.Record(seq=9, time=200.0, event=ev.Finished(reason="completed", step=1, epoch=1.0, exit_code=0)))
-    assert view.state_at(10_000.0) is RunState.FINISHED
+    assert view.state_seen(Presence.GONE, 10_000.0) is RunState.FINISHED
+
+
+def test_where_the_trainer_can_be_seen_its_silence_says_nothing() -> None:
+    view = fold(opened(), started(), ev.StateChanged(state="training"), steps(1, [1.0]))
+    assert view.state_seen(Presence.THERE, 10_000.0) is RunState.TRAINING
+    assert view.state_seen(Presence.GONE, 0.0) is RunState.LOST
 
 
 def test_an_edit_shows_in_what_is_to_come() -> None:

@@ -7,6 +7,7 @@ import math
 from trainer.run import events as ev
 from trainer.run.commands import Command
 from trainer.run.events import Event, Record, encode
+from trainer.run.status import Presence
 
 START = 1_700_000_000.0
 CLASSES = ["airplane", "[red]cat[/]", "ev\x1b[2Jil", "dog", "漢字"]
@@ -37,7 +38,7 @@ class Recorder:
 
     hint = ""
     can_control = True
-    trainer_gone = False
+    presence = Presence.UNKNOWN
     refusal = ""
 
     def __init__(self) -> None:

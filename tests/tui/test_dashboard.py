@@ -14,6 +14,7 @@ from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.commands import NoControl, UndeliverableError
+from trainer.run.status import Presence
 from trainer.run.store import RunDir
 from tui.actions import ACTIONS
 from tui.app import DashboardApp
@@ -191,7 +192,7 @@ async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashbo
 
 
 async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
-    control = NoControl("only looked at here")
+    control = NoControl(lambda: ("only looked at here", Presence.UNKNOWN))
     async with dashboard(training_run(), control) as (app, pilot):
         for key in "pcexl":
             await pilot.press(key)
@@ -256,7 +257,7 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashbo
 async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashboard: Dashboard) -> None:
     class Gone(Recorder):
         def send(self, command: cmd.Command) -> None:
-            self.can_control, self.trainer_gone, self.refusal = False, True, "nobody trains this run"
+            self.can_control, self.presence, self.refusal = False, Presence.GONE, "nobody trains this run"
             raise UndeliverableError(f"{command.name}: the trainer has gone")
 
     async with dashboard(training_run(), Gone()) as (app, pilot):
@@ -273,7 +274,7 @@ async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashbo
 
 
 async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> None:
-    async with dashboard(training_run(), NoControl("only looked at here")) as (app, pilot):
+    async with dashboard(training_run(), NoControl(lambda: ("only looked at here", Presence.UNKNOWN))) as (app, pilot):
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
         text = screen_text(app)
@@ -355,6 +356,17 @@ async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
     assert "● lost" in text
 
 
+async def test_a_silent_run_whose_process_is_there_is_not_lost_and_the_silence_is_said(dashboard: Dashboard) -> None:
+    control = Recorder()
+    control.presence = Presence.THERE
+    async with dashboard(training_run(), control, now=START + 10_000) as (app, pilot):
+        text = screen_text(app)
+        assert "● training" in text
+        assert re.search(r"no news for 2:4\d:\d\d, though its process is there: its disk may be full", text)
+        await pilot.press("p")
+    assert [type(command) for command in control.sent] == [cmd.Pause]
+
+
 async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
     dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +434,6 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard) -> No
 async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(diverged(), ev.StateChanged(state="paused"))
-    async with dashboard(source, NoControl("only looked at here")) as (app, pilot):
+    async with dashboard(source, NoControl(lambda: ("only looked at here", Presence.UNKNOWN))) as (app, pilot):
         await settle(pilot, lambda: shows(app, "10 steps in a row were not finite"), "the event")
         assert app.screen is app.watched.screen

@@ -197,7 +197,9 @@ def test_ticks_are_round() -> None:
         [0.01, 0.1, 1.0, 10.0]
     )
     assert [tick_label(v, percent=True) for v in (0.0, 0.05, 0.625, 0.9975, 1.0)] == ["0", "5", "62.5", "99.8", "100"]
-    assert [tick_label(v, percent=False) for v in (0.0, 0.025, 1.0, 2.5, 0.0001)] == ["0", "0.025", "1", "2.5", "1e-4"]
+    values = (0.0, 0.025, 0.205, 0.0125, 1.0, 2.5, 0.0001, 20_000.0)
+    labels = ["0", "0.025", "0.205", ".0125", "1", "2.5", "1e-4", "2e4"]
+    assert [tick_label(v, percent=False) for v in values] == labels
 
 
 def test_axes_fit_a_canvas_of_any_size() -> None:

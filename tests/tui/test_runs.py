@@ -15,7 +15,8 @@ from tests.tui.canned import START, evaluated, opened, started, steps, training_
 from tests.tui.screen import App, Dashboard, screen_text, settle, shows
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
-from trainer.run.store import RunDir, RunLock
+from trainer.run.holder import RunLock
+from trainer.run.store import RunDir
 from tui.app import DashboardApp
 from tui.run_app import print_runs
 from tui.settings import UiSettings

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import queue
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
+
+from trainer.run.status import Presence
 
 HIGHEST_LR = 1000.0
 """No learning rate above it is taken for meant."""
@@ -116,8 +119,8 @@ class ControlPort(Protocol):
         """Why nobody does; empty when `can_control`."""
 
     @property
-    def trainer_gone(self) -> bool:
-        """Whether it is certain that no process trains the run."""
+    def presence(self) -> Presence:
+        """Whether the run has a trainer."""
 
     def send(self, command: Command) -> None:
         """Hand a command over without waiting for it.
@@ -139,7 +142,7 @@ class CommandQueue:
     hint = ""
     can_control = True
     refusal = ""
-    trainer_gone = False
+    presence = Presence.THERE
 
     def __init__(self) -> None:
         # SimpleQueue.put is reentrant, so that a signal handler may interrupt another put.
@@ -172,21 +175,30 @@ class CommandQueue:
             return None
 
 
-@dataclass(frozen=True)
+@dataclass
 class NoControl:
-    """The port of a run that nobody trains."""
+    """The port of a run that is only looked at.
 
-    refusal: str
+    Attributes:
+        look: Finds out why nobody takes commands here, and whether there is a trainer.
+    """
+
+    look: Callable[[], tuple[str, Presence]]
     hint: str = "read-only"
     can_control: bool = False
-    trainer_gone: bool = False
+    refusal: str = field(init=False)
+    presence: Presence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refresh()
 
     def send(self, command: Command) -> None:
         """Refuse: a caller looks at `can_control` first."""
         raise UndeliverableError(f"{command.name}: {self.refusal}")
 
     def refresh(self) -> None:
-        """Nothing to do: this does not change."""
+        """Look again."""
+        self.refusal, self.presence = self.look()
 
     def close(self) -> None:
         """Nothing to do: there is no connection."""

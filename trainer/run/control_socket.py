@@ -25,7 +25,9 @@ import orjson
 
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.commands import Command, UndeliverableError
-from trainer.run.store import RunDir, is_live, on_this_machine, read_holder, trainer_gone
+from trainer.run.holder import is_live, on_this_machine, presence, read_holder
+from trainer.run.status import Presence
+from trainer.run.store import RunDir
 
 MOST_CLIENTS = 32
 """Connections at a time."""
@@ -189,7 +191,7 @@ class SocketControl:
         self._run_dir = run_dir
         self._connection: socket.socket | None = None
         self.refusal = ""
-        self.trainer_gone = False
+        self.presence = Presence.UNKNOWN
         self.refresh()
 
     @property
@@ -222,7 +224,7 @@ class SocketControl:
         if self._connection is not None and self._still_connected():
             return
         live, holder = is_live(self._run_dir), read_holder(self._run_dir) or {}
-        self.trainer_gone = trainer_gone(self._run_dir)
+        self.presence = presence(self._run_dir)
         if not live:
             self.refusal = f"nobody trains this run; to go on: {self._run_dir.resume_command()}"
             return

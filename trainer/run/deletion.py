@@ -6,7 +6,8 @@ import os
 import shutil
 
 from trainer.errors import RunError
-from trainer.run.store import RunDir, RunLock
+from trainer.run.holder import RunLock
+from trainer.run.store import RunDir
 
 
 def delete_run(run_dir: RunDir) -> None:

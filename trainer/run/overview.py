@@ -10,8 +10,9 @@ from pathlib import Path
 
 from trainer.run.event_log import LogFollower
 from trainer.run.events import Evaluated, decode, number
+from trainer.run.holder import is_live, presence
 from trainer.run.status import LIVE_STATES, RunState
-from trainer.run.store import RunDir, is_live, list_runs, trainer_gone
+from trainer.run.store import RunDir, list_runs
 from trainer.run.view import RunView
 
 _STEPS = b'"kind":"steps"'
@@ -109,9 +110,7 @@ class _FollowedRun:
         view, live = self._view, is_live(self._run_dir)
         if self._measured_at != view.last_time:
             self._size_bytes, self._measured_at = _size_of(self._run_dir.path), view.last_time
-        state = view.state_at(now)
-        if state in LIVE_STATES and trainer_gone(self._run_dir):
-            state = RunState.LOST
+        state = view.state_seen(presence(self._run_dir), now - view.last_time)
         measured = [event for event in view.evaluations if event.split == view.selection_split]
         return RunOverview(
             run_dir=self._run_dir, live=live, state=state, status=view.word_for(state), epoch=view.epoch,

@@ -20,6 +20,14 @@ class RunState(str, Enum):
     LOST = "lost"
 
 
+class Presence(Enum):
+    """Whether a run has a trainer, as far as one can know here."""
+
+    THERE = "a process holds the run"
+    GONE = "no process does"
+    UNKNOWN = "its trainer is on another machine, whose lock does not reach this one; only its log tells"
+
+
 LIVE_STATES = frozenset(
     {
         RunState.LOADING,

@@ -17,7 +17,7 @@ from typing import Any
 from trainer.run import events as ev
 from trainer.run.events import Record, number
 from trainer.run.series import Series, Smoothed
-from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
+from trainer.run.status import LIVE_STATES, LOST_AFTER_S, Presence, RunState
 from trainer.run.step_window import StepWindow
 
 SMOOTHING = (0.0, 0.9, 0.98)
@@ -119,13 +119,16 @@ class RunView:
 
     # What the screen asks for -----------------------------------------------------------------------------------------
 
-    def state_at(self, now: float) -> RunState:
-        """The state, or `lost` when a live run has been silent for too long.
+    def state_seen(self, presence: Presence, silence_s: float) -> RunState:
+        """The state, or `lost` when nobody can be training a run whose log says so.
 
         Args:
-            now: Unix seconds.
+            presence: Whether it has a trainer.
+            silence_s: Seconds since it was last heard of; they count only where its trainer cannot be seen.
         """
-        return RunState.LOST if self.state in LIVE_STATES and now - self.last_time > LOST_AFTER_S else self.state
+        silent = presence is Presence.UNKNOWN and silence_s > LOST_AFTER_S
+        lost = self.state in LIVE_STATES and (presence is Presence.GONE or silent)
+        return RunState.LOST if lost else self.state
 
     def word_for(self, state: RunState) -> str:
         """A state as a word for people: `stopped` for a run that ended before its last epoch."""

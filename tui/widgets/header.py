@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from trainer.run.status import LIVE_STATES, RunState
+from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
 from tui import format as fmt
 from tui.canvas import Row
 from tui.glyphs import Glyphs
@@ -61,6 +61,9 @@ def progress_row(scene: Scene, width: int) -> Row:
     if scene.state is RunState.LOST:
         silence = f" last event {fmt.age(scene.now - view.last_time)} ago; go on with: {scene.resume_command}"
         return [(fmt.fit(fmt.literal(silence), width), "bad")]
+    if scene.state in LIVE_STATES and scene.silence_s > LOST_AFTER_S:
+        silence = f" no news for {fmt.age(scene.silence_s)}, though its process is there: its disk may be full"
+        return [(fmt.fit(silence, width), "warn")]
     if scene.state in (RunState.LOADING, RunState.PREPARING):
         return _preparing(scene, width)
     epochs = view.started.epochs if view.started else 0

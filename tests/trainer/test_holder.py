@@ -1,0 +1,75 @@
+"""Who trains a run, where the lock tells and where it does not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.trainer.written_runs import write_log
+from tests.tui.canned import opened, started, steps
+from trainer.errors import RunError
+from trainer.run import events as ev
+from trainer.run.control_socket import SocketControl
+from trainer.run.deletion import delete_run
+from trainer.run.holder import RunLock, boot_id, is_live, presence
+from trainer.run.overview import RunsFolder
+from trainer.run.status import LOST_AFTER_S, Presence, RunState
+from trainer.run.store import RunDir
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run in training, by its log."""
+    training = ev.StateChanged(state=RunState.TRAINING.value)
+    return write_log(tmp_path, "demo", opened(), started(), training, steps(1), begun=time.time() - 5)
+
+
+def held_by(run: RunDir, **holder: Any) -> RunDir:
+    run.trainer.write_bytes(orjson.dumps({"pid": 1, "host": "gpu-box-7", "boot_id": "another"} | holder))
+    return run
+
+
+def age(run: RunDir, seconds: float) -> None:
+    os.utime(run.events, (time.time() - seconds,) * 2)
+
+
+def test_a_run_that_another_machine_trains_has_one_writer_although_its_lock_does_not_reach(run: RunDir) -> None:
+    held_by(run)
+    assert presence(run) is Presence.UNKNOWN
+    assert is_live(run)
+    for take in (RunLock.take, delete_run):
+        with pytest.raises(RunError, match=r"trained by process 1 on gpu-box-7.* s ago; go on with it there, or wait"):
+            take(run)
+    control = SocketControl(run)
+    assert "trained on gpu-box-7, steer it from there" in control.refusal
+    (overview,) = RunsFolder(run.path.parent).refresh()
+    assert (overview.status, overview.live) == ("training", True)
+
+
+def test_it_is_taken_over_once_it_has_been_silent(run: RunDir) -> None:
+    held_by(run)
+    age(run, LOST_AFTER_S + 1)
+    assert not is_live(run)
+    RunLock.take(run).release()
+
+
+@pytest.mark.parametrize("holder", [{"boot_id": boot_id()}, {"host": os.uname().nodename}])
+def test_of_a_run_of_this_machine_the_lock_tells(run: RunDir, holder: dict[str, str]) -> None:
+    held_by(run, **holder)
+    assert presence(run) is Presence.GONE
+    RunLock.take(run).release()
+    assert presence(run) is Presence.GONE, "an emptied file: nobody holds it"
+
+
+def test_a_run_whose_log_is_silent_is_not_lost_while_its_process_is_there(run: RunDir) -> None:
+    """The disk may be full: then what happens cannot be logged."""
+    lock = RunLock.take(run)
+    folder = RunsFolder(run.path.parent, clock=lambda: time.time() + 10 * LOST_AFTER_S)
+    assert folder.refresh()[0].status == "training"
+    lock.release()
+    assert folder.refresh()[0].status == "lost"
