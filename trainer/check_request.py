@@ -84,13 +84,29 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
         )  # fmt: skip
 
 
-def changed_settings(run_dir: RunDir, new: Config) -> list[str]:
+def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Config) -> list[str]:
     """What a resume changes, as `key: old -> new`.
+
+    Args:
+        run_dir: The run.
+        recorded: The configuration in the checkpoint that is gone on from; None where there is no checkpoint yet.
+        new: The run's own configuration, with what the command line changes.
 
     Raises:
         RunError: When the run's own configuration is missing.
+        ConfigError: When somebody has edited it so that it is another run's.
     """
-    return _shown(differences(read_run_config(run_dir), new))
+    if recorded is None:
+        return _shown(differences(read_run_config(run_dir), new))
+    changed = differences(build_config(recorded, {}, f"checkpoint of {run_dir.path}"), new)
+    refused = [line for key, line in zip(changed, _shown(changed), strict=True) if not may_change_on_resume(key)]
+    if refused:
+        raise ConfigError(
+            f"{run_dir.config}: changed since the run's last checkpoint, which was trained otherwise:\n"
+            + "\n".join(f"  {line}" for line in refused)
+            + f"\nPut these back; or start a new run from these weights: model.init_from={run_dir.path}"
+        )
+    return _shown(changed)
 
 
 def _shown(changed: dict[str, tuple[Any, Any]]) -> list[str]:

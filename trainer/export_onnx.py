@@ -39,7 +39,7 @@ from trainer.run.atomic import sync_folder, write_atomically
 from trainer.run.event_log import EventLog
 from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
 from trainer.run.holder import RunLock
-from trainer.run.store import RunDir, find_run
+from trainer.run.store import RunDir, find_run, refuse_links
 from trainer.step import Numerics
 from trainer.versions import torch_release
 
@@ -68,6 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
         # The child of a live trainer: the parent logs what is printed here.
         _publishing(run_dir, arguments, _print_event)
         return EXIT_OK
+    refuse_links(run_dir)
     lock = RunLock.take(run_dir)
     log = EventLog(run_dir.events)
     try:

@@ -29,12 +29,16 @@ from trainer.data.lost_images import LostImages
 from trainer.errors import R18Error, is_out_of_memory
 from trainer.evaluate import Evaluation, evaluate
 from trainer.metrics import StepMetrics, Stopwatch, Window
+from trainer.model import MACS_PER_PIXEL
 from trainer.run.events import EpochEnded, Evaluated, Event, Steps, Warned
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import EpochSums, TrainState
 
 _PUBLISH_EVERY_S = 0.4
 """Seconds between two groups of steps in the log: a little faster than the screen is drawn."""
+
+_CPU_BATCH_MACS = 50_000_000_000
+"""A forward pass of about a second on two cores."""
 
 _EPOCH_SAVE_AGE_S = 10.0
 """A save at an epoch's end is skipped when the last one is younger than this."""
@@ -163,7 +167,7 @@ class Trainer:
 
     def _measure(self, split: str) -> Evaluation | None:
         """Measure a split; None when that took more memory than there is and smaller batches may take less."""
-        batch_size = self._evaluation_batch or self.config.eval.batch_size
+        batch_size = self._evaluation_batch or self._first_evaluation_batch()
         try:
             return evaluate(
                 self.state.model,
@@ -186,6 +190,13 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+    def _first_evaluation_batch(self) -> int:
+        """As configured; on a CPU no larger than what takes about a second, since a stop is noticed between batches only."""
+        configured, side = self.config.eval.batch_size, self.config.data.image_size
+        if self.device.type != "cpu":
+            return configured
+        return min(configured, max(_CPU_BATCH_MACS // (MACS_PER_PIXEL[self.config.model.stem] * side * side), 1))
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them."""

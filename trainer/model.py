@@ -21,6 +21,10 @@ _DROPOUT_GRAIN = 1 << 20
 """Dropout draws whole numbers below this, so its rate is exact to one millionth."""
 
 
+MACS_PER_PIXEL = {"imagenet": 36_100, "cifar": 542_000, "cifar-maxpool": 137_000}
+"""Multiply-adds of a forward pass by stem, for each pixel of a square image: 1.82e9 at 224, 0.556e9 and 0.140e9 at 32."""
+
+
 class Head(nn.Linear):
     """The classifier, with dropout before it that draws by hash.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from trainer.run.event_log import EventLog, read_records
 from trainer.run.held_dir import HeldRunDir, point_output_at
 from trainer.run.holder import RunLock
 from trainer.run.results_csv import ResultsCsv
-from trainer.run.store import RunDir, create_run
+from trainer.run.store import RunDir, create_run, refuse_links
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -92,7 +93,14 @@ class OpenRun:
             return Displacement(before, before, deleted=parts) if parts else None
 
     def _make_anew(self, before: Path) -> Path:
-        anew = create_run(before.parent, before.name)
+        """Make the directory again, where it was or, if that cannot be, in the folder for temporary files."""
+        try:
+            return self._make_in(before.parent, before.name)
+        except (OSError, RunError):
+            return self._make_in(Path(tempfile.gettempdir()), before.name)
+
+    def _make_in(self, folder: Path, name: str) -> Path:
+        anew = create_run(folder, name)
         try:
             self._restore_parts(anew)
             self.run_dir.take(anew.path)
@@ -192,6 +200,7 @@ def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> O
     Raises:
         RunError: When the run is live or cannot be written.
     """
+    refuse_links(run_dir)
     lock = RunLock.take(run_dir)
     try:
         _remove_unfinished(run_dir)

@@ -13,7 +13,8 @@ from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.check_request import changed_settings
-from trainer.errors import CheckpointError, DataLostError, is_out_of_memory
+from trainer.checkpoint import Checkpoint
+from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
@@ -206,6 +207,7 @@ class TrainingSession:
                 self._began = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
             for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
+        changes = self._changes(checkpoint) if self._run.resume else []
         built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
         self._trainer = built.trainer
         self._saver.facts = checkpoint_facts(built, self._run.run_dir.name)
@@ -213,7 +215,6 @@ class TrainingSession:
             self.publish(Warned(message=warning))
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
-            changes = changed_settings(self._run.run_dir, self._run.config)
             self._run.keep_config()
             state = self.trainer.state
             name = self._saver.folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
@@ -223,6 +224,19 @@ class TrainingSession:
                 self._saver.resumed_from(state.step)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
+
+    def _changes(self, checkpoint: Checkpoint | None) -> list[str]:
+        """What this resume changes.
+
+        Raises:
+            ConfigError: When it would be another run, or has fewer epochs than are done.
+        """
+        config = self._run.config
+        changes = changed_settings(self._run.run_dir, checkpoint.meta["config"] if checkpoint else None, config)
+        done = checkpoint.meta["epoch"] if checkpoint else 0
+        if config.train.epochs < done:
+            raise ConfigError(f"train.epochs={config.train.epochs}: {done} epochs of this run are done already")
+        return changes
 
     def _progress(self, detail: str, fraction: float | None) -> None:
         while (command := self._commands.take()) is not None:

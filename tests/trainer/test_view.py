@@ -165,6 +165,21 @@ def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
         assert part in text
 
 
+def test_what_could_not_be_written_is_a_state_until_it_can_be() -> None:
+    path = "checkpoints/step-00000005.safetensors"
+    saved = ev.CheckpointSaved(step=5, path=path, size_bytes=1, sha256="", pinned=False, best=False, seconds=1.0)
+    view, since = fold(opened(), started()), []
+    for seq, event in enumerate(
+        (
+            ev.CheckpointFailed(step=3, error="disk full"), ev.LogFailed(error="disk full"),
+            ev.CheckpointFailed(step=4, error="disk full"), ev.LogRecovered(seconds=45.0), saved,
+        ), 10,
+    ):  # fmt: skip
+        view.apply(ev.Record(seq=seq, time=float(seq), event=event))
+        since.append((view.unsaved_since, view.unlogged_since))
+    assert since == [(10.0, None), (10.0, 11.0), (10.0, 11.0), (10.0, None), (None, None)]
+
+
 def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> None:
     def saved(step: int, *, pinned: bool = False, best: bool = False) -> ev.CheckpointSaved:
         return ev.CheckpointSaved(

@@ -47,6 +47,12 @@ def failed() -> CannedSource:
     ))  # fmt: skip
 
 
+def full() -> CannedSource:
+    source = training_run()
+    source.add(ev.CheckpointFailed(step=300, error="only 12 MB free, a checkpoint needs 90 MB; make room at runs/demo"))
+    return source
+
+
 def paused() -> CannedSource:
     source = training_run()
     source.add(ev.LrEdited(step=250, factor=0.5, lr=0.07), ev.StateChanged(state="paused"))
@@ -62,6 +68,8 @@ CASES: dict[str, tuple[Callable[[], CannedSource], tuple[int, int], list[str]]] 
     "paused, logarithmic": (paused, (120, 40), ["y"]),
     "one pane": (training_run, (80, 24), ["tab", "tab", "enter"]),
     "failed": (failed, (120, 40), []),
+    "disk full, 80x24": (full, (80, 24), []),
+    "disk full, 40x12": (full, (40, 12), []),
     "help": (training_run, (80, 24), ["question_mark"]),
     "learning rate asked for": (training_run, (80, 24), ["l"]),
 }

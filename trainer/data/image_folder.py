@@ -73,22 +73,24 @@ class Decoder:
         try:
             with Image.open(path) as file:
                 return self.convert(file)
-        except MemoryError:
-            raise
+        except MemoryError as error:
+            raise MemoryError(f"{path}: too little memory to decode it") from error
         except Exception as error:
             # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
             raise UnreadableImageError(str(error) or type(error).__name__) from error
 
     def convert(self, image: Image.Image) -> NDArray[np.uint8]:
         """The same for an opened image."""
-        image = _rgb(_upright(image))
-        if image.size != (self.image_size, self.image_size) or self.resize != self.image_size:
+        image, side = _rgb(_upright(image)), self.image_size
+        if image.size != (side, side) or self.resize != side:
             scale = self.resize / min(image.size)
-            size = (max(self.resize, round(image.width * scale)), max(self.resize, round(image.height * scale)))
-            # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing).
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (image.width - self.image_size) // 2, (image.height - self.image_size) // 2
-        image = image.crop((left, top, left + self.image_size, top + self.image_size))
+            width, height = (max(self.resize, round(length * scale)) for length in image.size)
+            # The crop in the picture's own pixels: resized as a whole, a picture of 1x400,000 would take all memory.
+            across, down = image.width / width, image.height / height
+            left, top = (width - side) // 2, (height - side) // 2
+            box = (left * across, top * down, (left + side) * across, (top + side) * down)
+            # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing), those around the box included.
+            image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
         return np.array(image, dtype=np.uint8)
 
 
@@ -274,6 +276,14 @@ def _found_tree(root: Path) -> str:
 
 def _class_names(train: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{train}: the class folder {name!r} is not named in UTF-8; rename it: its name goes into checkpoints and "
+                f"exported models"
+            ) from None
     if len(names) < 2:
         raise DataError(
             f"{train}: found {len(names)} class folder{'' if len(names) == 1 else 's'}; a classifier needs at least two\n"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from trainer.run.events import Event, Gap, LogFailed, Record, decode, encode
+from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, decode, encode
 from trainer.run.memory_tee import MemoryTee
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
@@ -59,6 +59,7 @@ class EventLog:
         self._appending = False
         self._closed = False
         self._failure = ""
+        self._failing_since: float | None = None
         self._wake = threading.Condition()
         self._file = threading.Lock()
         self._seq = _last_seq(path)
@@ -199,9 +200,14 @@ class EventLog:
                 while self._rest:
                     self._rest = self._rest[os.write(self._fd, self._rest) :]
         except OSError as error:
+            if self._failing_since is None:
+                self._failing_since = time.monotonic()
             self._report(str(error))
             return False
         self._failure = ""
+        if self._failing_since is not None:
+            seconds, self._failing_since = time.monotonic() - self._failing_since, None
+            self.publish(LogRecovered(seconds=round(seconds, 1)))
         self._observe(batch)
         dropped, self._dropped = self._dropped, 0
         if dropped:

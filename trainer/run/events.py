@@ -334,6 +334,18 @@ class LogFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogRecovered(Event):
+    """The log can be appended to again; nothing that was published meanwhile is lost, unless a `Gap` says so.
+
+    Attributes:
+        seconds: That it could not.
+    """
+
+    kind: ClassVar[str] = "log_recovered"
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed(Event):
     """The run ended by an error.
 

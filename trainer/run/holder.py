@@ -41,7 +41,7 @@ class RunLock:
             RunError: When another process is, or the file cannot be made.
         """
         try:
-            fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise RunError(f"{run_dir.path}: cannot be written: {error.strerror}") from error
         try:
@@ -134,7 +134,7 @@ def _holder_elsewhere(run_dir: RunDir) -> dict[str, Any] | None:
 
 def _is_locked(run_dir: RunDir) -> bool:
     try:
-        fd = os.open(run_dir.trainer, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(run_dir.trainer, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

@@ -122,6 +122,28 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
     raise RunError(f"{runs_dir}/{name}: too many runs of this name; choose another with --name NAME")
 
 
+def refuse_links(run_dir: RunDir) -> None:
+    """Refuse to write to a run directory with links in it: one that somebody made may lead anywhere.
+
+    Raises:
+        RunError: With the first one.
+    """
+    pending = [run_dir.path]
+    while pending:
+        try:
+            entries = sorted(pending.pop().iterdir())
+        except OSError:
+            continue  # what needs it says so
+        for path in entries:
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: is a link to {path.readlink()}, and nothing is written outside a run's directory; put the file or "
+                    f"folder itself in its place, or remove the link"
+                )
+            if path.is_dir():
+                pending.append(path)
+
+
 def find_run(reference: str, runs_dir: Path) -> RunDir:
     """The run that a user means.
 

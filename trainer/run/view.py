@@ -87,6 +87,8 @@ class RunView:
     finish: ev.Finished | None = None
     notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
     acknowledged: dict[str, ev.Acknowledged] = field(default_factory=dict)
+    unsaved_since: float | None = None
+    unlogged_since: float | None = None
     nonfinite_steps: int = 0
     diverged: ev.Diverged | None = None
     bad_records: int = 0
@@ -202,6 +204,7 @@ class RunView:
     def _opened(self, event: ev.Opened, time: float) -> None:
         self.opened = event
         self.failure = self.finish = self.exporting = None
+        self.unsaved_since = self.unlogged_since = None
         self._set_state(RunState.LOADING, time)
         self._note(time, "info", f"{'resuming' if event.resume else 'new run'} {event.directory}")
 
@@ -287,6 +290,7 @@ class RunView:
 
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
+        self.unsaved_since = None
         asked_for = event.pinned or event.best
         if asked_for:
             self.marks.append(Mark(event.step, "checkpoint", event.path))
@@ -298,6 +302,7 @@ class RunView:
         self._regular_save = None if asked_for else self.notes[-1]
 
     def _checkpoint_failed(self, event: ev.CheckpointFailed, time: float) -> None:
+        self.unsaved_since = self.unsaved_since or time
         self._note(time, "error", f"checkpoint at step {event.step} not saved: {event.error}")
 
     def _lr_edited(self, event: ev.LrEdited, time: float) -> None:
@@ -362,7 +367,12 @@ class RunView:
         )
 
     def _log_failed(self, event: ev.LogFailed, time: float) -> None:
+        self.unlogged_since = self.unlogged_since or time
         self._note(time, "error", f"the log or a table made from it cannot be written: {event.error}")
+
+    def _log_recovered(self, event: ev.LogRecovered, time: float) -> None:
+        self.unlogged_since = None
+        self._note(time, "info", f"the log is written again, after {event.seconds:,.0f} s in which it could not be")
 
     def _failed(self, event: ev.Failed, time: float) -> None:
         self.failure = event
@@ -405,6 +415,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.Warned: RunView._warning,
     ev.Gap: RunView._gap,
     ev.LogFailed: RunView._log_failed,
+    ev.LogRecovered: RunView._log_recovered,
     ev.Failed: RunView._failed,
     ev.Finished: RunView._finished,
 }

@@ -8,7 +8,7 @@ from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.class_accuracy import class_rows, class_scores, waiting_text
-from tui.widgets.header import progress_bar, state_row
+from tui.widgets.header import problem_row, progress_bar, state_row
 from tui.widgets.lr_schedule import lr_figures
 from tui.widgets.memory import facts, memory_figures
 from tui.widgets.pane import Pane
@@ -72,6 +72,8 @@ class CompactPane(Pane, can_focus=False):
         ]
         if view.failure:
             rows.append([(fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width), "bad")])
+        if problem := problem_row(scene):
+            rows.append(problem)
         rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
         last = view.last_evaluation
         if last:

@@ -30,7 +30,7 @@ class Header(Pane, can_focus=False):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """Identity and state, then progress."""
-        state = state_row(scene)
+        state = [*problem_row(scene), *state_row(scene)]
         state_width = sum(cell_len(text) for text, _ in state)
         identity = _identity(scene, width - state_width - 3)
         gap = max(width - sum(cell_len(text) for text, _ in identity) - state_width - 2, 1)
@@ -51,6 +51,18 @@ def state_row(scene: Scene) -> Row:
     style = "accent" if scene.pending else STATE_STYLES.get(scene.state, "accent")
     extra = f"  exporting {view.exporting.fraction:.0%}" if view.exporting else ""
     return [(f"{scene.glyphs.dot} ", style), (word + extra, style), (" ", "text")]
+
+
+def problem_row(scene: Scene) -> Row:
+    """What is wrong with the run's files for as long as it is, while training goes on; empty where all is well."""
+    view = scene.view
+    if scene.state not in LIVE_STATES or (view.unsaved_since is None and view.unlogged_since is None):
+        return []
+    if view.unsaved_since is not None:
+        text = f"not saved since {fmt.clock(view.unsaved_since)}"
+    else:
+        text = f"log not written since {fmt.clock(view.unlogged_since or 0.0)}"
+    return [(text, "bad"), ("  ", "text")]
 
 
 def progress_row(scene: Scene, width: int) -> Row:
