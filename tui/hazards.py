@@ -5,27 +5,30 @@ A machine may end its users' processes when they log out, and a container ends w
 
 from __future__ import annotations
 
+import getpass
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from trainer.run.store import RunDir
+from tui.container import main_process, read
 
 _SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
 _ASK_LOGIND = (
     "busctl", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
-    "KillUserProcesses",
+    "KillUserProcesses", "KillExcludeUsers",
 )  # fmt: skip
 _PATIENCE_S = 1.0
 
 
 def logind_kills_processes() -> bool:
-    """Whether systemd ends what a session leaves behind (`KillUserProcesses` of logind.conf)."""
+    """Whether systemd ends what a session of this user leaves behind (`KillUserProcesses` of logind.conf)."""
     try:
         answer = subprocess.run(_ASK_LOGIND, capture_output=True, timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False  # no systemd, or none that answers
-    return answer.stdout.strip() == b"b true"
+    kills, _, spared = answer.stdout.decode(errors="replace").partition("\n")
+    return kills.strip() == "b true" and f'"{_user()}"' not in spared
 
 
 def hazards(
@@ -45,7 +48,7 @@ def hazards(
             f"run and go on outside the session: loginctl enable-linger && systemd-run --user --scope "
             f"{run_dir.resume_command()} --detach"
         )
-    if _shell_is_init(proc):
+    if _shell_is_main(proc):
         warnings.append(
             "this container ends when its first shell exits: leave it without ending the shell (docker: ctrl+p ctrl+q), or start "
             "it with a command that stays (docker run -d ... sleep infinity) and enter it with docker exec"
@@ -54,20 +57,21 @@ def hazards(
 
 
 def _in_login_session(proc: Path) -> bool:
-    return ".scope" in (cgroup := _read(proc / "self" / "cgroup")) and "/session-" in cgroup
+    return ".scope" in (cgroup := read(proc / "self" / "cgroup")) and "/session-" in cgroup
 
 
-def _shell_is_init(proc: Path) -> bool:
-    """Whether process 1 is a shell that somebody types into."""
+def _shell_is_main(proc: Path) -> bool:
+    """Whether the main process is a shell that somebody types into."""
+    main = proc / str(main_process(proc))
     try:
-        types_into = str((proc / "1" / "fd" / "0").readlink()).startswith(("/dev/pts/", "/dev/console"))
+        types_into = str((main / "fd" / "0").readlink()).startswith(("/dev/pts/", "/dev/console"))
     except OSError:
         return False
-    return types_into and _read(proc / "1" / "comm").strip() in _SHELLS
+    return types_into and read(main / "comm").strip() in _SHELLS
 
 
-def _read(path: Path) -> str:
+def _user() -> str:
     try:
-        return path.read_text()
-    except OSError:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number without a name, in a container
         return ""

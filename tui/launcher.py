@@ -20,10 +20,11 @@ from types import FrameType
 
 from trainer.errors import EXIT_OK, EXIT_SIGINT
 from trainer.stop_signals import ignored_from_the_start
+from tui.container import is_main_process
 from tui.terminal import terminal_guard
 
 _STAYS = (
-    b"this is the container's first process and stays until the run has ended; leave it with ctrl+p ctrl+q, and come back from "
+    b"this is the container's main process and stays until the run has ended; leave it with ctrl+p ctrl+q, and come back from "
     b"outside with: docker exec -it CONTAINER r18-tui attach\n"
 )
 
@@ -91,7 +92,7 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
         farewell = _receive_all(ours)
     if farewell:
         _print(farewell)
-        if not is_first_process():
+        if not is_main_process():
             return EXIT_OK
         _print(_STAYS)
     code = _wait_for(pid)
@@ -99,11 +100,6 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
         restore_terminal()
         return 128 - code
     return code
-
-
-def is_first_process() -> bool:
-    """Whether everything else ends with this process: it is the command of a container."""
-    return os.getpid() == 1
 
 
 def _print(text: bytes) -> None:

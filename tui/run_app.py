@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.own_process import own_command
 from trainer.run.event_log import LogFollower
-from trainer.run.events import decode
+from trainer.run.events import Warned, decode
 from trainer.run.live_source import LiveSource
 from trainer.run.overview import RunsFolder
 from trainer.run.status import RunState
@@ -31,6 +32,7 @@ from trainer.run.view import RunView
 from trainer.standard_streams import write_out
 from trainer.stop_signals import install_stop_handlers
 from tui.background import go_on_without_terminal, way_back
+from tui.hazards import hazards
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
 from tui.runs_table import plain_list
@@ -81,6 +83,8 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     hang_ups: list[int] = []
     install_stop_handlers(thread.stop, lambda: hang_ups.append(1))
     thread.announce()
+    # Whoever loses the link to this machine will not be there to be told.
+    threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()
     ending = _run_app(
         live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
     )
@@ -93,6 +97,12 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
         thread.release()
         thread.join()
         return thread.exit_code
+
+
+def _warn_of_hazards(run: OpenRun) -> None:
+    """Say what would end a run whose terminal is lost. It asks other processes, which takes a moment."""
+    for hazard in hazards(run.run_dir):
+        run.log.publish(Warned(message=f"without its terminal this run would end: {hazard}"))
 
 
 def _after_screen(

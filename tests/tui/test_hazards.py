@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from trainer.run.store import RunDir
-from tui.hazards import hazards
+from tui.container import main_process
+from tui.hazards import hazards, logind_kills_processes
 
 RUN = RunDir(Path("runs/a run"))
 
@@ -47,6 +49,34 @@ def test_a_container_that_ends_with_its_shell_is_named(proc: Path) -> None:
     (proc / "1" / "fd" / "0").symlink_to("/dev/pts/0")
     (warning,) = hazards(RUN, proc)
     assert "docker exec" in warning
+
+
+def test_a_shell_under_a_small_init_is_the_container_too(proc: Path) -> None:
+    (proc / "self" / "cgroup").write_text("0::/\n")
+    (proc / "1" / "comm").write_text("docker-init\n")
+    (proc / "1" / "task" / "1").mkdir(parents=True)
+    (proc / "1" / "task" / "1" / "children").write_text("7 ")
+    (proc / "7" / "fd").mkdir(parents=True)
+    (proc / "7" / "comm").write_text("zsh\n")
+    (proc / "7" / "fd" / "0").symlink_to("/dev/pts/0")
+    assert main_process(proc) == 7
+    (warning,) = hazards(RUN, proc)
+    assert "docker exec" in warning
+    (proc / "7" / "comm").write_text("sleep\n")
+    assert hazards(RUN, proc) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "kills"),
+    [
+        ('b true\nas 1 "root"\n', True), ('b true\nas 2 "root" "me"\n', False), ("b false\nas 0\n", False),
+        ("b true\n", True), ("", False),
+    ],
+)  # fmt: skip
+def test_logind_may_spare_a_user(monkeypatch: pytest.MonkeyPatch, answer: str, kills: bool) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout=answer.encode()))
+    assert logind_kills_processes() is kills
 
 
 def test_a_system_without_proc_has_no_known_hazards(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ sys.exit(run_in_own_session(lambda: b"", main))""")
 def test_the_first_process_of_a_container_stays_for_a_child_that_goes_on_alone() -> None:
     process = start("""
 import tui.launcher, subprocess
-tui.launcher.is_first_process = lambda: True
+tui.launcher.is_main_process = lambda: True
 def leave(link):
     link.receive()
     link.farewell("back with: attach\\n")

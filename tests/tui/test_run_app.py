@@ -51,6 +51,7 @@ def test_a_failure_after_the_screen_leaves_the_run_training_to_its_end(
     monkeypatch.setattr(run_app, "PrivateTerminal", NoTerminal)
     monkeypatch.setattr(run_app, "_run_app", lambda *_: run_app._Ending(detached=True))
     monkeypatch.setattr(run_app, "way_back", fail)
+    monkeypatch.setattr(run_app, "hazards", lambda _: ["this machine ends processes at logout"])
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert run_app.train_in_dashboard(run, "", LauncherLink(theirs)) == 0
@@ -58,3 +59,5 @@ def test_a_failure_after_the_screen_leaves_the_run_training_to_its_end(
     assert view.finish is not None
     assert view.finish.reason == "completed"
     assert "a broken disk" in run.run_dir.log.read_text()
+    warned = [note.text for note in view.notes if note.level == "warning"]
+    assert "without its terminal this run would end: this machine ends processes at logout" in warned

@@ -1,0 +1,34 @@
+"""Which process a container ends with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_INITS = frozenset({"catatonit", "docker-init", "dumb-init", "tini"})
+"""Small init programs that start one child, and end when it does."""
+
+
+def main_process(proc: Path = Path("/proc")) -> int:
+    """The process with whose end the container ends, or the machine.
+
+    Args:
+        proc: Where the kernel tells of processes.
+    """
+    if read(proc / "1" / "comm").strip() not in _INITS:
+        return 1
+    children = read(proc / "1" / "task" / "1" / "children").split()
+    return int(children[0]) if children else 1
+
+
+def is_main_process() -> bool:
+    """Whether this one is: it is the command of a container."""
+    return os.getpid() == 1 or (os.getppid() == 1 and main_process() == os.getpid())
+
+
+def read(path: Path) -> str:
+    """A file of the kernel's; empty where there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
