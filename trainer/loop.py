@@ -52,6 +52,17 @@ class DivergedError(R18Error):
     """Step after step has a loss or a gradient that is NaN or infinite."""
 
 
+def evaluation_batch(config: Config, device: torch.device) -> int:
+    """Images of a forward pass of an evaluation.
+
+    As configured; on a CPU no more than take about a second, since a stop is noticed between two of them.
+    """
+    if device.type != "cpu":
+        return config.eval.batch_size
+    macs = MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2
+    return min(config.eval.batch_size, max(_CPU_BATCH_MACS // macs, 1))
+
+
 class Hooks(Protocol):
     """What the loop asks of its session."""
 
@@ -167,7 +178,7 @@ class Trainer:
 
     def _measure(self, split: str) -> Evaluation | None:
         """Measure a split; None when that took more memory than there is and smaller batches may take less."""
-        batch_size = self._evaluation_batch or self._first_evaluation_batch()
+        batch_size = self._evaluation_batch or evaluation_batch(self.config, self.device)
         try:
             return evaluate(
                 self.state.model,
@@ -190,13 +201,6 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
-
-    def _first_evaluation_batch(self) -> int:
-        """As configured; on a CPU no larger than what takes about a second, since a stop is noticed between batches only."""
-        configured, side = self.config.eval.batch_size, self.config.data.image_size
-        if self.device.type != "cpu":
-            return configured
-        return min(configured, max(_CPU_BATCH_MACS // (MACS_PER_PIXEL[self.config.model.stem] * side * side), 1))
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them."""

@@ -24,6 +24,16 @@ from trainer.run.holder import is_live, read_holder
 from trainer.run.store import RunDir
 
 
+def delete(path: Path) -> None:
+    """Delete a directory although a trainer makes parts of it anew meanwhile."""
+    while True:
+        try:
+            shutil.rmtree(path)
+        except OSError:
+            continue
+        return
+
+
 @pytest.fixture(autouse=True)
 def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "HEARTBEAT_S", 0.05)
@@ -92,7 +102,7 @@ def test_a_run_whose_directory_is_deleted_is_made_anew_with_its_log(
     trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path / "runs" / "run")
-    thread = trained(shutil.rmtree)
+    thread = trained(delete)
     assert thread.run.run_dir.path == run.path
     assert run.path.stat().st_mode & 0o077 == 0, "private again"
     assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
@@ -152,6 +162,20 @@ def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
     thread.stop()
     assert thread.join(30)
     assert thread.exit_code == 0
+
+
+def test_where_it_cannot_be_made_anew_it_is_made_among_temporary_files(
+    hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    opened = new_run(hundred_epochs, tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs")
+    (tmp_path / "runs").touch()
+    found = opened.look_after_directory()
+    assert found is not None
+    assert found.now == opened.run_dir.path == tmp_path / "tmp" / opened.run_dir.name
+    opened.close()
 
 
 def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -57,6 +58,35 @@ def test_an_image_bomb_is_named_and_left_out(make_folder: FolderMaker) -> None:
     ((path, reason),) = load(root).skipped
     assert path == str(bad)
     assert "exceeds limit" in reason
+
+
+def test_a_picture_of_extreme_proportions_takes_no_more_memory_than_another(tmp_path: Path) -> None:
+    """Resized as a whole before the crop, this file of a kilobyte would be sixty gigabytes."""
+    path = tmp_path / "long.png"
+    Image.new("RGB", (1, 400_000), (10, 200, 30)).save(path)
+    pixels = Decoder(image_size=224, crop_pct=1.0)(path)
+    assert pixels.shape == (224, 224, 3)
+    assert (pixels == (10, 200, 30)).all()
+
+
+@pytest.mark.parametrize("size", [(10, 10), (333, 517), (640, 480), (20, 300)])
+@pytest.mark.parametrize(("side", "crop_pct"), [(8, 1.0), (224, 0.875), (32, 0.9)])
+def test_a_crop_is_that_of_the_resized_picture(size: tuple[int, int], side: int, crop_pct: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image, decoder = Image.fromarray(noise), Decoder(image_size=side, crop_pct=crop_pct)
+    scale = decoder.resize / min(image.size)
+    whole = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (whole.width - side) // 2, (whole.height - side) // 2
+    wanted = np.array(whole.crop((left, top, left + side, top + side)), dtype=np.int64)
+    assert np.abs(decoder.convert(image) - wanted).max() <= 2, "the rounding of weights"
+
+
+def test_a_class_that_is_not_named_in_utf_8_is_refused(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    for split in ("train", "test"):
+        os.rename(root / split / "red", os.fsencode(root / split) + b"/caf\xe9")
+    with pytest.raises(DataError, match=r"the class folder 'caf\\udce9' is not named in UTF-8; rename it"):
+        load(root)
 
 
 def test_an_unreadable_image_is_named_and_left_out(make_folder: FolderMaker) -> None:

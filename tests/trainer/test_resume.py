@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import ConfigMaker, FolderMaker
-from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
+from tests.running import events_of, longer, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
@@ -170,6 +170,77 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
     assert view_of(run).step == 12
+    straight = view_of(train(longer(folder_config, 3), tmp_path).run.run_dir)
+    two_epochs, resumed = view_of(train(folder_config, tmp_path).run.run_dir), view_of(run)
+    assert resumed.lr.y[:8] == two_epochs.lr.y, "what is done stays"
+    assert resumed.lr.y[8:] == straight.lr.y[8:], "what comes is the schedule of the new length"
+
+
+def test_fewer_epochs_than_are_done_are_refused(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    thread = train(folder_config, tmp_path, resume=run, overrides=("train.epochs=1",))
+    failure = view_of(run).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert failure.error == "train.epochs=1: 2 epochs of this run are done already"
+
+
+@pytest.mark.parametrize(
+    ("edited", "refused"),
+    [
+        (("stem: cifar-maxpool", "stem: cifar"), "model.stem: 'cifar-maxpool' -> 'cifar'"),
+        (("lr: 0.05", "lr: 0.9"), "optim.lr: 0.05 -> 0.9"), (("epochs: 2", "epochs: 3"), ""),
+    ],
+)  # fmt: skip
+def test_a_run_s_configuration_that_was_edited_is_held_against_its_checkpoint(
+    folder_config: Config, tmp_path: Path, edited: tuple[str, str], refused: str
+) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    text = run.config.read_text()
+    assert edited[0] in text
+    run.config.write_text(text.replace(*edited))
+    thread = train(folder_config, tmp_path, resume=run)
+    failure = view_of(run).failure
+    assert thread.exit_code == (2 if refused else 0)
+    assert refused in ("" if failure is None else failure.error)
+    if not refused:
+        assert events_of(run, ev.Resumed)[0].changes == ["train.epochs: 2 -> 3"]
+
+
+def test_results_are_written_anew_from_the_log(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path).run.run_dir
+    before = run.results.read_text()
+    run.results.write_text("epoch\n7\n")
+    train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
+    after = run.results.read_text()
+    assert after.startswith(before)
+    assert [line.split(",")[0] for line in after.splitlines()] == ["epoch", "1", "2", "3"]
+
+
+def test_other_classes_are_refused_by_name(folder_config: Config, tmp_path: Path) -> None:
+    run = train(folder_config, tmp_path / "runs").run.run_dir
+    for folder in Path(folder_config.data.root).glob("*/red"):
+        folder.rename(folder.with_name("rouge"))
+    thread = train(folder_config, tmp_path / "runs", resume=run)
+    failure = view_of(run).failure
+    assert thread.exit_code == 2
+    assert failure is not None
+    assert "red" in failure.error
+    assert "rouge" in failure.error
+
+
+@pytest.mark.parametrize("part", ["trainer.json", "events.jsonl", "log.txt", "checkpoints", "checkpoints/latest"])
+def test_a_run_directory_that_leads_elsewhere_is_not_written_to(
+    folder_config: Config, tmp_path: Path, part: str
+) -> None:
+    run = train(folder_config, tmp_path / "runs").run.run_dir
+    inside, outside = run.path / part, tmp_path / "outside"
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    before = sorted(outside.iterdir()) if outside.is_dir() else outside.read_bytes()
+    with pytest.raises(RunError, match=f"{part}: is a link to {outside}"):
+        resumed_run(run, tmp_path)
+    assert (sorted(outside.iterdir()) if outside.is_dir() else outside.read_bytes()) == before
 
 
 def test_what_a_resume_changes_is_said(folder_config: Config, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.conftest import needs_exporter
+from tests.conftest import ConfigMaker, needs_exporter
 from tests.running import new_run, resumed_run, start, train, view_of
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.launch import TrainingThread
+from trainer.loop import evaluation_batch
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.events import Event
@@ -77,6 +79,23 @@ def test_a_stop_saves_the_last_step_within_seconds_and_the_run_goes_on(
     again = start(resumed_run(run.run_dir, tmp_path, f"train.epochs={ended.step // 4 + 1}"))
     assert again.join(60)
     assert again.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides", "images"),
+    [
+        ("cpu", ["data.image_size=8", "model.stem=cifar-maxpool"], 1000),
+        ("cpu", ["data.image_size=32", "model.stem=cifar"], 90),
+        ("cpu", ["data.image_size=224", "model.stem=imagenet"], 27),
+        ("cpu", ["data.image_size=512", "model.stem=cifar"], 1),
+        ("cuda", ["data.image_size=224", "model.stem=imagenet"], 1000),
+    ],
+)
+def test_an_evaluation_looks_for_a_stop_about_every_second(
+    make_config: ConfigMaker, device: str, overrides: list[str], images: int
+) -> None:
+    config = make_config(*overrides, "eval.batch_size=1000")
+    assert evaluation_batch(config, torch.device(device)) == images
 
 
 def test_a_stop_in_the_preparation_leaves_a_run_that_can_be_begun_again(folder_config: Config, tmp_path: Path) -> None:
