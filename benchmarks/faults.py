@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import random
 import shutil
 import subprocess
@@ -25,10 +26,11 @@ from pathlib import Path
 
 import torch
 
+from trainer.check_request import read_run_config
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
-from trainer.errors import DamagedCheckpointError
+from trainer.errors import DamagedCheckpointError, R18Error
 from trainer.run.event_log import LogFollower
-from trainer.run.events import CheckpointSaved, Resumed
+from trainer.run.events import CheckpointSaved, Resumed, Steps
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 
@@ -84,8 +86,9 @@ def main() -> int:
 
 
 def kill_and_resume(
-    run: Sequence[str], folder: Path, *, kills: int, seed: int, longest_life_s: float = _LONGEST_LIFE_S
-) -> Findings:
+    run: Sequence[str], folder: Path, *, kills: int, seed: int, longest_life_s: float = _LONGEST_LIFE_S,
+    from_first_step: bool = False,
+) -> Findings:  # fmt: skip
     """Kill runs until there were so many kills, and let the last one end.
 
     Args:
@@ -94,6 +97,7 @@ def kill_and_resume(
         kills: How many.
         seed: Of the moments.
         longest_life_s: No process lives longer, unless it is the one that ends its run.
+        from_first_step: A life begins with the first step of the process, and not with its start.
     """
     moments = random.Random(seed)  # noqa: S311 - no secret
     reference = RunDir(folder / "reference")
@@ -103,7 +107,8 @@ def kill_and_resume(
         killed = RunDir(folder / f"killed-{found.runs}")
         arguments = [*run, "--name", killed.name, "--runs-dir", str(folder)]
         while sum(found.kills.values()) < kills:
-            if not _kill_once(arguments, killed, moments.uniform(0.2, longest_life_s), moments.random() < 0.3, found):
+            moment = _Moment(moments.uniform(0.2, longest_life_s), moments.random() < 0.3, from_first_step)
+            if not _kill_once(arguments, killed, moment, found):
                 break
             if killed.events.exists():
                 arguments = ["--resume", str(killed.path)]
@@ -142,13 +147,33 @@ def _half_written(run: RunDir) -> set[tuple[int, int]]:
     return files
 
 
-def _kill_once(arguments: Sequence[str], run: RunDir, life_s: float, half_written: bool, found: Findings) -> bool:
-    """Start, and kill after `life_s` or when a checkpoint is half written; whether there was a process left to kill."""
-    before, left = len(LogFollower(run.events).read()), _half_written(run)
+@dataclass(frozen=True)
+class _Moment:
+    """When a process is killed.
+
+    Attributes:
+        life_s: At the latest so long after its start.
+        half_written: As soon as a checkpoint is half written.
+        from_first_step: The life begins with the first step.
+    """
+
+    life_s: float
+    half_written: bool
+    from_first_step: bool
+
+
+def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Findings) -> bool:
+    """Start a process and kill it; whether there was one left to kill."""
+    log, left = LogFollower(run.events), _half_written(run)
+    before = len(log.read())
     process = _process(arguments)
-    until = time.monotonic() + life_s
+    while moment.from_first_step and process.poll() is None:
+        if any(isinstance(record.event, Steps) for record in log.records()):
+            break
+        time.sleep(0.002)
+    until = time.monotonic() + moment.life_s
     while time.monotonic() < until and process.poll() is None:
-        if half_written and _half_written(run) - left:
+        if moment.half_written and _half_written(run) - left:
             break
         time.sleep(0.002)
     if process.poll() is not None:
@@ -184,10 +209,25 @@ def _inspect(run: RunDir, before: int, found: Findings) -> str:
     latest = folder.pointer("latest")
     if saved and (latest is None or latest.name < file_name(saved[-1])):
         found.broken.append(f"{run.name}: latest points to {latest}, step {saved[-1]} was reported as saved")
+    _check_tables(run, found)
     found.lost_steps.append(max(view.step - newest, 0))
     if len(records) <= before:
         return "before it wrote anything"
     return view.state.value + (" after a resume" if resumed else "")
+
+
+def _check_tables(run: RunDir, found: Findings) -> None:
+    """Look for anything else that is half written under its final name."""
+    try:
+        read_run_config(run)
+        if run.results.exists():
+            rows = list(csv.reader(run.results.read_text().splitlines(), strict=True))
+            if len({len(row) for row in rows}) != 1:
+                found.broken.append(f"{run.results}: its rows have different lengths")
+        for table in run.evaluation.glob("*/*.csv"):
+            list(csv.reader(table.read_text().splitlines(), strict=True))
+    except (R18Error, csv.Error, UnicodeDecodeError) as error:
+        found.broken.append(f"half written under its final name: {error}")
 
 
 def _ended(run: RunDir) -> bool:

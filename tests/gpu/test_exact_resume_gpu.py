@@ -32,5 +32,5 @@ def test_a_run_on_the_gpu_that_was_stopped_three_times_ends_bit_for_bit(
 
 def test_killed_runs_on_the_gpu_end_bit_for_bit_as_those_that_nobody_touched(tmp_path: Path) -> None:
     run = ["digits", *TINY, *DETERMINISTIC, "run.precision=fp32", "train.epochs=60", "checkpoint.every_s=0.5"]
-    found = kill_and_resume(run, tmp_path, kills=3, seed=1, longest_life_s=20)
+    found = kill_and_resume(run, tmp_path, kills=3, seed=1, longest_life_s=2, from_first_step=True)
     assert found.broken == []

@@ -77,9 +77,12 @@ def answer_to(server: ControlServer, data: bytes) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    [cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.Stop()],
+    [
+        cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.GoBack(),
+        cmd.Stop(),
+    ],
     ids=lambda command: command.name,
-)
+)  # fmt: skip
 def test_every_command_arrives_as_it_was_sent(run_dir: RunDir, commands: CommandQueue, command: Command) -> None:
     control = SocketControl(run_dir)
     assert control.can_control

@@ -14,7 +14,11 @@ def test_killed_runs_end_bit_for_bit_as_those_that_nobody_touched(tmp_path: Path
         "digits", *TINY, "run.deterministic=true", "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0",
         "train.epochs=8",
     ]  # fmt: skip
-    found = kill_and_resume([*run, "checkpoint.every_s=0.5"], tmp_path / "runs", kills=3, seed=1, longest_life_s=7)
+    arguments = [*run, "checkpoint.every_s=0.5"]
+    found = kill_and_resume(arguments, tmp_path / "runs", kills=3, seed=1, longest_life_s=2, from_first_step=True)
     assert found.broken == []
     assert sum(found.kills.values()) == 3
     assert found.runs >= 1
+    assert any("half written" in doing for doing in found.kills), found.kills
+    assert any("after a resume" in doing for doing in found.kills), found.kills
+    assert not any(word in doing for doing in found.kills for word in ("loading", "preparing", "before")), found.kills
