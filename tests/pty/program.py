@@ -13,7 +13,9 @@ from tests.conftest import TINY
 from trainer.run.holder import read_holder
 from trainer.run.store import RunDir
 
-PROGRAM = [sys.executable, "-m", "tui.cli"]
+_INSTALLED = Path(sys.executable).with_name("r18-tui")
+PROGRAM = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "tui.cli"]
+"""The installed command; where it is not installed, what it calls."""
 ROOT = str(Path(__file__).parents[2])
 MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
 
@@ -68,5 +70,7 @@ def code_of(terminal: PseudoTerminal) -> int:
 
 def launcher_of(terminal: PseudoTerminal) -> psutil.Process:
     """The process that the shell started."""
-    found = [p for p in psutil.Process(terminal.pid).children(recursive=True) if "tui.cli" in " ".join(p.cmdline())]
-    return found[0]
+    for process in psutil.Process(terminal.pid).children(recursive=True):
+        if PROGRAM[-1] in process.cmdline():
+            return process
+    raise AssertionError(terminal.text)
