@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import TINY
 from tests.running import longer, new_run, start, train, view_of, wait_for
 from trainer import session
 from trainer.checkpoint import CheckpointFolder
@@ -14,6 +18,7 @@ from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import Config
 from trainer.run import commands as cmd
 from trainer.run.status import RunState
+from trainer.run.store import RunDir
 
 
 def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
@@ -29,6 +34,22 @@ def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
     assert view.finish is None
     assert view.failure is not None
     assert "could not be saved: No space left on device" in view.failure.error
+
+
+def test_a_limit_that_a_checkpoint_meets_while_it_is_written_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """The limit on file sizes stands in for a quota: the system refuses in the middle of the file."""
+    command = [sys.executable, "-m", "trainer", "digits", *TINY, "train.epochs=1", "data.batch_size=256"]
+    limited = subprocess.run(
+        [*command, "--runs-dir", str(tmp_path)], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**24, 2**24)),
+    )  # fmt: skip
+    run = RunDir(tmp_path / "digits")
+    assert limited.returncode == 75, limited.stderr
+    assert "File too large" in limited.stdout
+    assert list(run.checkpoints.iterdir()) == []
+    resume = [sys.executable, "-m", "trainer", "--resume", str(run.path)]
+    assert subprocess.run(resume, capture_output=True, check=False).returncode == 0
+    assert len(CheckpointFolder(run, keep=2).steps()) == 1
 
 
 @pytest.mark.parametrize("patient", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import urllib.error
@@ -229,6 +230,23 @@ def test_what_is_no_state_dict_is_refused_and_nothing_in_it_runs(tmp_path: Path)
         )
     with pytest.raises(CheckpointError, match="no such file or run"):
         find_initial_weights("nowhere", tmp_path, quiet)
+
+
+class Code:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_foreign_file_does_not_run(tmp_path: Path) -> None:
+    torch.save(state_dict() | {"fc.bias": Code(tmp_path / "it ran")}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError):
+        find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet)
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_foreign_pickles_are_refused_below_torch_2_10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from trainer.stop_signals import SIGNAL_CODES, install_stop_handlers
+from trainer.stop_signals import DOUBLED_S, SIGNAL_CODES, install_stop_handlers
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +32,24 @@ def test_a_signal_stops_once_however_many_ways_it_takes(number: signal.Signals) 
     os.kill(os.getpid(), number)
     os.kill(os.getpid(), number)
     assert stops == [(number.name, SIGNAL_CODES[number])]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_request_ends_a_process_whose_save_hangs(number: signal.Signals) -> None:
+    code = (
+        "import time; from trainer.stop_signals import install_stop_handlers\n"
+        "install_stop_handlers(lambda *_: print('asked', flush=True)); print('ready', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(number)
+        time.sleep(DOUBLED_S + 0.1)
+        assert process.poll() is None, "the same request on another way"
+        process.send_signal(number)
+        assert process.wait(10) == -number
 
 
 def test_a_hang_up_is_left_to_whoever_can_go_on_without_a_terminal() -> None:
