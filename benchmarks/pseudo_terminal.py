@@ -86,6 +86,10 @@ class PseudoTerminal:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._screen.resize(rows, columns)
 
+    def modes(self) -> int:
+        """Whether the terminal echoes, waits for whole lines and makes signals of keys."""
+        return int(termios.tcgetattr(self._fd)[3]) & (termios.ECHO | termios.ICANON | termios.ISIG)
+
     def send(self, keys: str) -> None:
         """Type."""
         os.write(self._fd, keys.encode())

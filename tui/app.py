@@ -24,6 +24,7 @@ from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.view import SMOOTHING, RunView
 from tui.actions import ACTIONS
+from tui.driver import TerminalDriver
 from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
 from tui.source import Port, attached_port, recorded_port
@@ -75,7 +76,7 @@ class DashboardApp(App[int]):
             hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
         """
         # Without colours also no greys, which Textual would send in their place.
-        super().__init__(ansi_color=True if no_color() else None)
+        super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
         size = terminal_size(input_fd) if input_fd is not None else None
         if size is not None:
             # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would

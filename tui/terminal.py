@@ -6,6 +6,8 @@ terminal is moved to new descriptors, and 1 and 2 are pointed at the log, before
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -89,7 +91,7 @@ class PrivateTerminal:
         # COLUMNS and LINES would freeze the size that they had in the shell.
         os.environ.pop("COLUMNS", None)
         os.environ.pop("LINES", None)
-        screen: Any = open(self._output_fd, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        screen: Any = _Screen(open(self._output_fd, "wb", closefd=False), encoding="utf-8", errors="replace")  # noqa: SIM115
         keys: Any = open(self.input_fd, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
         self._replace_originals(keys, screen, screen)
 
@@ -114,6 +116,22 @@ class PrivateTerminal:
         """Textual has no other way to be told its terminal: its driver reads these three names of `sys`."""
         for name, stream in (("__stdin__", stdin), ("__stdout__", stdout), ("__stderr__", stderr)):
             setattr(sys, name, stream)
+
+
+class _Screen(io.TextIOWrapper):
+    """What is drawn on a terminal that has gone is dropped.
+
+    Textual's thread that writes would die of the error, and whoever waits for room in its queue would wait for ever.
+    """
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def terminal_guard(fd: int = 0) -> Callable[[], None]:

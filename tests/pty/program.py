@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import termios
 from pathlib import Path
 
 import psutil
@@ -50,7 +51,7 @@ def list_runs(runs_dir: Path, *, columns: int = 120, rows: int = 40) -> PseudoTe
 
 def _in_shell(typed: list[str], folder: Path, columns: int, rows: int) -> PseudoTerminal:
     return PseudoTerminal(
-        ["bash", "--norc", "--noprofile", "-ic", f"{' '.join(typed)}; echo EXIT=$?"], columns=columns, rows=rows,
+        ["bash", "--norc", "--noprofile", "-ic", f"{' '.join(typed)}; echo EXIT=$?; sleep 0.5"], columns=columns, rows=rows,
         env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(folder),
     )  # fmt: skip
 
@@ -61,7 +62,9 @@ def trainer_of(run: RunDir) -> psutil.Process:
 
 
 def code_of(terminal: PseudoTerminal) -> int:
-    """What the shell saw as exit code, once everything has ended."""
+    """What the shell saw as exit code, once everything has ended; the terminal must be as it was."""
+    terminal.wait_for(r"EXIT=\d+", 60)
+    assert terminal.modes() == termios.ECHO | termios.ICANON | termios.ISIG, "the terminal is not as it was"
     terminal.wait_exit(60)
     found = re.search(rb"EXIT=(\d+)", bytes(terminal.raw))
     assert found, terminal.text

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, launcher_of, run_of, start, trainer_of
-from tests.running import view_of, wait_for
+from tests.running import events_of, view_of, wait_for
+from trainer.run import events as ev
 from trainer.run.holder import is_live
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
@@ -227,6 +228,33 @@ def test_a_terminal_that_nobody_reads_does_not_stop_training_and_recovers(tmp_pa
         terminal.wait_for(rf"step ({'|'.join(f'{n:,}' for n in range(later, later + 400))})/", 30)
         terminal.send("qs")
         assert code_of(terminal) == 0
+
+
+def test_a_terminal_that_nobody_reads_and_that_closes_then_leaves_the_run_training(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        time.sleep(8)  # whoever draws waits for a reader by now
+        terminal.hang_up()
+    steps_go_on(run)
+    stop(run)
+
+
+def test_a_process_that_is_continued_has_its_keys_once_and_gives_the_terminal_back(tmp_path: Path) -> None:
+    """A hang-up comes with SIGCONT, and so does `fg`; nothing was stopped."""
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 120)
+        for _ in range(3):
+            launcher_of(terminal).send_signal(signal.SIGCONT)
+            time.sleep(0.5)
+            terminal.wait_for("● training", 10)
+        for word in ("paused", "training", "paused"):
+            terminal.send("p")
+            terminal.wait_for(f"● {word}", 10)
+        terminal.send("qs")
+        assert code_of(terminal) == 0
+    assert [event.command for event in events_of(run, ev.Acknowledged)][:3] == ["pause", "unpause", "pause"]
 
 
 def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
