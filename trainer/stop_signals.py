@@ -20,7 +20,7 @@ SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal
 def install_stop_handlers(stop: Callable[[str, int], None], hang_up: Callable[[], None] | None = None) -> None:
     """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one leaves at once.
 
-    What whoever started us wants ignored stays ignored.
+    A hang-up and a Ctrl-C that whoever started us wants ignored stay ignored.
 
     Args:
         stop: Called with the signal's name and the exit code; must be safe in a signal handler.

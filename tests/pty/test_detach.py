@@ -52,7 +52,9 @@ def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -
         assert b"\x1b[?1049l" in terminal.raw
     steps_go_on(run)
     assert trainer_of(run) == trainer
-    assert view_of(run).opened.resume is False  # type: ignore[union-attr]
+    view = view_of(run)
+    assert view.opened.resume is False  # type: ignore[union-attr]
+    assert list(view.train_loss.x) == list(range(1, view.step + 1)), "no step is missing"
     stop(run)
 
 

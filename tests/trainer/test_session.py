@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import ConfigMaker, FolderMaker
-from tests.running import events_of, new_run, start, train, view_of, wait_for
+from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batch, ResidentBatches
@@ -79,6 +81,21 @@ def test_a_run_without_a_socket_trains_and_says_so(
     assert view_of(run).state is RunState.FINISHED
     warnings = [event.message for event in events_of(run, ev.Warned)]
     assert any("not steer it" in warning and "mode 0700" in warning for warning in warnings), warnings
+
+
+def test_clients_that_send_rubbish_do_not_stop_a_trainer(folder_config: Config, tmp_path: Path) -> None:
+    run = new_run(longer(folder_config, 5000), tmp_path / "runs")
+    thread = start(run)
+    before = wait_for(run.run_dir, lambda view: view.step > 0).step
+    path = (read_holder(run.run_dir) or {})["socket"]
+    for number in range(300):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, contextlib.suppress(OSError):
+            client.connect(path)
+            client.sendall(b"{" * (number % 50) + b"\xff" * 2000 + b"\n")
+    wait_for(run.run_dir, lambda view: view.step > before + 10)
+    control_socket.SocketControl(run.run_dir).send(cmd.Stop())
+    assert thread.join(30)
+    assert thread.exit_code == 0
 
 
 def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_config: Config, tmp_path: Path) -> None:
