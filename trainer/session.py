@@ -18,6 +18,7 @@ from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_o
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
+from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
@@ -40,7 +41,6 @@ from trainer.way_back import WayBack, no_way_back
 _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
-_TRY_AGAIN_S = 15.0
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -60,6 +60,7 @@ class TrainingSession:
         self._commands = commands
         self._hold_open = hold_open
         self._saver = Saver(run)
+        self._last_save = LastSave(self._saver, commands, run.log.publish, hold_open)
         self._way_back = WayBack(self._saver, run.log.publish)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
         self._tables = ThreadPoolExecutor(1, thread_name_prefix="tables")
@@ -67,10 +68,7 @@ class TrainingSession:
         self._trainer: Trainer | None = None
         self._paused = False
         self._finished = False
-        self._stops = 0
-        self._stopped_by: cmd.Stop | None = None
         self._on_demand = False
-        self._waits_for_room = False
         self._evaluating: float | None = None
         self._began = (0, 0.0)
         self._split = ""
@@ -106,7 +104,7 @@ class TrainingSession:
             except Exception as error:
                 # The images or the memory are gone, the weights are not: a resume goes on from this very step.
                 if self._trainer is not None and (isinstance(error, DataLostError) or is_out_of_memory(error)):
-                    self._saver.save_for_good(self.trainer, self._wait_for_room, self._gives_up_the_save)
+                    self._last_save.save(self.trainer)
                 raise
             self._end(reason, code)
             return code
@@ -252,7 +250,7 @@ class TrainingSession:
     def _end(self, reason: str, code: int) -> None:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
-            self._saver.save_for_good(self.trainer, self._wait_for_room, self._gives_up_the_save)
+            self._last_save.save(self.trainer)
         if reason != "completed":
             self._exporter.cancel()  # before the end, so that nothing is logged behind it
         step, epoch = self._position()
@@ -269,37 +267,9 @@ class TrainingSession:
                 if command is not None:
                     self._ack(command, "the run is being left as soon as the export has ended")
 
-    def _wait_for_room(self, problem: str) -> bool:
-        """Give whoever sits at the screen the time to make room; whether to try again."""
-        if not self._waits_for_room:
-            self._waits_for_room = True
-            text = f"not saved: {problem}. Tried again every {_TRY_AGAIN_S:.0f} s; to leave without it, stop once more"
-            self.publish(Warned(message=text))
-        self._state(RunState.SAVING, "not saved yet")
-        end = time.monotonic() + _TRY_AGAIN_S
-        while self._hold_open() and time.monotonic() < end:
-            if self._stop_asked_for(_PAUSE_TICK_S):
-                return False
-        return self._hold_open()
-
-    def _gives_up_the_save(self) -> bool:
-        return self._stop_asked_for() and self._stops > 1
-
-    def _stop_asked_for(self, timeout_s: float = 0.0) -> bool:
-        """Take a command while the last state is being saved; whether it asks for the end."""
-        command = self._commands.take(timeout=timeout_s)
-        if isinstance(command, cmd.Stop):
-            self._acknowledge(command)
-            self._stops += 1
-            self._stopped_by = command
-            return True
-        if command is not None:
-            self._ack(command, "the run has ended and waits for its last save")
-        return False
-
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
-        while self._hold_open() and not self._stops:
+        while self._hold_open() and self._last_save.stopped_by is None:
             command = self._commands.take(timeout=0.5)
             if command is None:
                 continue
@@ -314,8 +284,8 @@ class TrainingSession:
                 log_traceback(self._run.run_dir, error)
 
     def _close(self) -> None:
-        if self._stopped_by is not None:
-            self._commands.send(self._stopped_by)  # whoever holds a failed run open is to find it
+        if self._last_save.stopped_by is not None:
+            self._commands.send(self._last_save.stopped_by)  # whoever holds a failed run open is to find it
         with ExitStack() as last_first:  # whatever one of them raises, the saves that wait are written
             last_first.callback(self._saver.close)
             last_first.callback(self._tables.shutdown)
@@ -338,8 +308,8 @@ class TrainingSession:
 
     def _handle(self, command: Command) -> None:
         if isinstance(command, cmd.Stop):
-            self._acknowledge(command)
-            self._stops += 1
+            self._ack(command, "")
+            self._last_save.count_request()
             raise StopRequested(command.reason, command.exit_code)
         try:
             refusal = self._handlers[type(command)](command)
@@ -353,9 +323,6 @@ class TrainingSession:
 
     def _ack(self, command: Command, refusal: str) -> None:
         self.publish(Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal))
-
-    def _acknowledge(self, command: Command) -> None:
-        self._ack(command, "")
 
     def _hold(self) -> None:
         before = self.trainer.stopwatch.switch("pause")

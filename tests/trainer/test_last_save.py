@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import TINY
 from tests.running import longer, new_run, start, train, view_of, wait_for
-from trainer import session
+from trainer import last_save
 from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import Config
@@ -61,7 +61,7 @@ def test_with_a_dashboard_a_full_disk_is_waited_for(
     def full(self: CheckpointWriter, checkpoint: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(session, "_TRY_AGAIN_S", 0.3)
+    monkeypatch.setattr(last_save, "_TRY_AGAIN_S", 0.3)
     with monkeypatch.context() as disk:
         disk.setattr(CheckpointWriter, "_check_space", full)
         run = new_run(folder_config, tmp_path)

@@ -1,0 +1,87 @@
+"""The end of a run: its last state is brought to the disk, unless whoever asked for the end asks once more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trainer.loop import Trainer
+from trainer.run.commands import Command, CommandQueue, Stop
+from trainer.run.events import Acknowledged, Event, StateChanged, Warned
+from trainer.run.status import RunState
+from trainer.saver import Saver
+
+_TRY_AGAIN_S = 15.0
+_TICK_S = 0.1
+
+
+class LastSave:
+    """Waits for the last save and takes commands meanwhile. Everything happens on the training thread.
+
+    Attributes:
+        stopped_by: The request that came while the state was being saved; None where none did.
+    """
+
+    def __init__(
+        self, saver: Saver, commands: CommandQueue, publish: Callable[[Event], object], hold_open: Callable[[], bool]
+    ) -> None:
+        """Nothing is saved yet.
+
+        Args:
+            saver: Of the session.
+            commands: Taken only while the last state is being saved.
+            publish: To the log.
+            hold_open: Whether somebody sits at the screen, who can make room.
+        """
+        self.stopped_by: Stop | None = None
+        self._saver = saver
+        self._commands = commands
+        self._publish = publish
+        self._hold_open = hold_open
+        self._requests = 0
+        self._said = False
+
+    def count_request(self) -> None:
+        """The end was asked for, and the run is on its way there; the next request is for leaving without the save."""
+        self._requests += 1
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the state between two steps.
+
+        Raises:
+            DivergedError: When the last step has spoilt the weights.
+            DiskError: When it could not be saved, or somebody would not wait for it.
+        """
+        self._saver.save_for_good(trainer, self._wait_for_room, self._given_up)
+
+    def _wait_for_room(self, problem: str) -> bool:
+        """Give whoever sits at the screen the time to make room; whether to try again."""
+        if not self._said:
+            self._said = True
+            text = f"not saved: {problem}. Tried again every {_TRY_AGAIN_S:.0f} s; to leave without it, stop once more"
+            self._publish(Warned(message=text))
+        self._publish(StateChanged(state=RunState.SAVING.value, detail="not saved yet"))
+        end = time.monotonic() + _TRY_AGAIN_S
+        while self._hold_open() and time.monotonic() < end:
+            if self._asked_for_the_end(_TICK_S):
+                return False
+        return self._hold_open()
+
+    def _given_up(self) -> bool:
+        return self._asked_for_the_end() and self._requests > 1
+
+    def _asked_for_the_end(self, timeout_s: float = 0.0) -> bool:
+        command = self._commands.take(timeout=timeout_s)
+        if isinstance(command, Stop):
+            self._answer(command, "")
+            self._requests += 1
+            self.stopped_by = command
+            return True
+        if command is not None:
+            self._answer(command, "the run has ended and waits for its last save")
+        return False
+
+    def _answer(self, command: Command, refusal: str) -> None:
+        self._publish(
+            Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal)
+        )
