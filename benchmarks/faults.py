@@ -1,6 +1,6 @@
 """Kills a training process at random moments, resumes it, and holds what it ends with against a run that nobody touched.
 
-    python -m benchmarks.faults [--kills 100] [--seed 0] [CONFIG group.key=value ...]
+    python -m benchmarks.faults [--kills 100] [--seed 0] [--from-first-step] [CONFIG group.key=value ...]
 
 Every kill is a SIGKILL to the whole process: at a random time after the start, or as soon as a checkpoint is half written. After
 each one the run's directory is looked at as a resume would, and the run is resumed, until it ends; then the next run begins.
@@ -71,10 +71,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--from-first-step", action="store_true", help="no kill before the first step of its process")
     parser.add_argument("run", nargs="*", default=DIGITS, metavar="CONFIG group.key=value ...", help="what to train")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = kill_and_resume(arguments.run, Path(folder), kills=arguments.kills, seed=arguments.seed)
+        found = kill_and_resume(
+            arguments.run,
+            Path(folder),
+            kills=arguments.kills,
+            seed=arguments.seed,
+            from_first_step=arguments.from_first_step,
+        )
     for doing, count in found.kills.most_common():
         print(f"{doing:28} {count:4} kills")
     print(f"{'runs to their end':28} {found.runs:4}")
