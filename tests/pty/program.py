@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import termios
+import time
 from pathlib import Path
 
 import psutil
@@ -63,11 +64,12 @@ def trainer_of(run: RunDir) -> psutil.Process:
 
 def code_of(terminal: PseudoTerminal) -> int:
     """What the shell saw as exit code, once everything has ended; the terminal must be as it was."""
-    terminal.wait_for(r"EXIT=\d+", 60)
+    end = time.monotonic() + 60
+    while not (found := re.search(rb"EXIT=(\d+)", bytes(terminal.raw))):
+        assert time.monotonic() < end, terminal.text
+        terminal.pump(0.05)
     assert terminal.modes() == termios.ECHO | termios.ICANON | termios.ISIG, "the terminal is not as it was"
     terminal.wait_exit(60)
-    found = re.search(rb"EXIT=(\d+)", bytes(terminal.raw))
-    assert found, terminal.text
     return int(found.group(1))
 
 

@@ -44,7 +44,7 @@ def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_pa
     assert view.train_loss.y[0] > view.train_loss.y[-1]
     assert view.last_evaluation is not None
     assert view.last_evaluation.split == "test"
-    assert view.last_evaluation.accuracy > 0.7
+    assert view.last_evaluation.accuracy > 0.5
     with run.results.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]

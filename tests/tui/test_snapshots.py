@@ -1,6 +1,6 @@
 """Whole screens as text that a reviewer can read: the characters, and below them a letter for the colour of each.
 
-After a wanted change: `pytest tests/tui/test_snapshots.py --snapshot-update`, then read the diff.
+After a wanted change: `pytest -n 0 tests/tui/test_snapshots.py --snapshot-update`, then read the diff.
 """
 
 from __future__ import annotations
