@@ -210,7 +210,7 @@ class EvalConfig(Group):
     every_epochs: int = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     batch_size: int = Field(1000, ge=1, le=65536)
-    """Images per forward pass."""
+    """Images per forward pass; on a CPU no more than take about a second, since a stop is noticed between two of them."""
     tta: Literal["none", "flip"] = "none"
     """`flip` also reports the accuracy of the mean logits of an image and its mirror image, as `accuracy_tta`."""
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import threading
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 from trainer.errors import R18Error, is_out_of_memory
 from trainer.run.store import RunDir
+
+T = TypeVar("T")
 
 
 def explain(error: BaseException) -> str:
@@ -20,6 +25,24 @@ def explain(error: BaseException) -> str:
             f"device is left. In an evaluation, lower eval.batch_size (a resume may change that)"
         )
     return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
+
+
+def within(seconds: float, function: Callable[[], T], otherwise: T) -> T:
+    """What a function gives that may never return, such as one that asks a disk that does not answer.
+
+    Args:
+        seconds: That it has.
+        function: Called on another thread, which is left behind when it takes longer. What it raises is lost.
+        otherwise: Returned in place of an answer.
+    """
+    answers: list[T] = []
+    thread = threading.Thread(target=lambda: answers.append(function()), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no room for one more
+        return function()
+    thread.join(seconds)
+    return answers[0] if answers else otherwise
 
 
 def log_traceback(run_dir: RunDir, error: BaseException) -> None:

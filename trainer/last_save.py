@@ -14,6 +14,9 @@ from trainer.saver import Saver
 _TRY_AGAIN_S = 15.0
 _TICK_S = 0.1
 
+_LONG_S = 5.0
+"""A save that takes longer is said, with the way out."""
+
 
 class LastSave:
     """Waits for the last save and takes commands meanwhile. Everything happens on the training thread.
@@ -38,12 +41,9 @@ class LastSave:
         self._commands = commands
         self._publish = publish
         self._hold_open = hold_open
-        self._requests = 0
+        self._begun_s = 0.0
+        self._takes_long = False
         self._said = False
-
-    def count_request(self) -> None:
-        """The end was asked for, and the run is on its way there; the next request is for leaving without the save."""
-        self._requests += 1
 
     def save(self, trainer: Trainer) -> None:
         """Save the state between two steps.
@@ -52,6 +52,7 @@ class LastSave:
             DivergedError: When the last step has spoilt the weights.
             DiskError: When it could not be saved, or somebody would not wait for it.
         """
+        self._begun_s = time.monotonic()
         self._saver.save_for_good(trainer, self._wait_for_room, self._given_up)
 
     def _wait_for_room(self, problem: str) -> bool:
@@ -68,13 +69,21 @@ class LastSave:
         return self._hold_open()
 
     def _given_up(self) -> bool:
-        return self._asked_for_the_end() and self._requests > 1
+        """Whether somebody asks for the end although the save goes on; only once it was said what that means."""
+        asked = self._asked_for_the_end()
+        if asked and self._takes_long:
+            return True
+        if not self._takes_long and time.monotonic() - self._begun_s > _LONG_S:
+            self._takes_long = True
+            text = f"the last save takes more than {_LONG_S:.0f} s; to leave without it, stop once more"
+            self._publish(Warned(message=text))
+            self._publish(StateChanged(state=RunState.SAVING.value, detail="still saving"))
+        return False
 
     def _asked_for_the_end(self, timeout_s: float = 0.0) -> bool:
         command = self._commands.take(timeout=timeout_s)
         if isinstance(command, Stop):
             self._answer(command, "")
-            self._requests += 1
             self.stopped_by = command
             return True
         if command is not None:

@@ -13,15 +13,17 @@ import threading
 from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
-from trainer.failures import explain, log_traceback
+from trainer.failures import explain, log_traceback, within
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop
-from trainer.run.events import Failed, Heartbeat, Opened, Warned
+from trainer.run.events import Acknowledged, Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
 
 if TYPE_CHECKING:
     from trainer.run.control_socket import ControlServer
 
+
+_DISK_S = 5.0
 
 _HEART_S = 5.0
 """Longest wait for a heartbeat under way; a share that does not answer can hold it up for ever."""
@@ -130,8 +132,8 @@ class TrainingThread:
             self.run.close()
 
     def _fail(self, error: BaseException) -> int:
-        log_traceback(self.run.run_dir, error)
-        checkpoint = self._last_checkpoint()
+        # The disk may be what has failed, and a call that it does not answer never returns.
+        checkpoint = within(_DISK_S, self._last_checkpoint, "")
         code = exit_code_of(error)
         self.run.log.publish(
             Failed(
@@ -139,6 +141,7 @@ class TrainingThread:
                 resume=self.run.run_dir.resume_command() if checkpoint else "",
             )
         )  # fmt: skip
+        within(_DISK_S, lambda: log_traceback(self.run.run_dir, error), None)
         return code
 
     def _last_checkpoint(self) -> str:
@@ -148,8 +151,13 @@ class TrainingThread:
     def _hold_failed(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
         self.run.lock.note(ended=True)
-        while self._held and not isinstance(self.commands.take(timeout=0.5), Stop):
-            continue
+        while self._held and not isinstance(command := self.commands.take(timeout=0.5), Stop):
+            if command is not None:
+                self.run.log.publish(
+                    Acknowledged(
+                        command_id=command.command_id, command=command.name, ok=False, message="the run has failed"
+                    )
+                )
 
     def _listen(self) -> None:
         """Let other processes of the user steer the run, where that can be."""

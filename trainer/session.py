@@ -5,10 +5,11 @@ Lives on the training thread from beginning to end. The loop calls it back throu
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from trainer.build import build_trainer, checkpoint_facts, started_event
@@ -41,6 +42,7 @@ from trainer.way_back import WayBack, no_way_back
 _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
+_TABLES_S = 10.0
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -63,7 +65,7 @@ class TrainingSession:
         self._last_save = LastSave(self._saver, commands, run.log.publish, hold_open)
         self._way_back = WayBack(self._saver, run.log.publish)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
-        self._tables = ThreadPoolExecutor(1, thread_name_prefix="tables")
+        self._tables = threading.Thread()
         self._monitor: SystemMonitor | None = None
         self._trainer: Trainer | None = None
         self._paused = False
@@ -170,7 +172,9 @@ class TrainingSession:
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.state.finished:
             classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split
-            self._tables.submit(write_tables, evaluation, classes, folder).add_done_callback(self._tables_written)
+            arguments = (self._tables, evaluation, classes, folder)
+            self._tables = threading.Thread(target=self._write_tables, args=arguments, name="tables", daemon=True)
+            self._tables.start()
 
     def diverged(self, step: int, first_skipped: int) -> None:
         """Pause for whoever sits at the screen; without a screen end the run.
@@ -184,10 +188,19 @@ class TrainingSession:
         self._paused = True
         self._hold()
 
-    def _tables_written(self, written: Future[None]) -> None:
-        error = written.exception()
-        if error is not None:
-            self.publish(Warned(message=f"{self._run.run_dir.evaluation}: tables not written: {error}"))
+    def _write_tables(
+        self, before: threading.Thread, evaluation: Evaluation, classes: tuple[str, ...], folder: Path
+    ) -> None:
+        if before.ident is not None:
+            before.join()  # so that the newest ones are those that stay
+        try:
+            write_tables(evaluation, classes, folder)
+        except Exception as error:  # noqa: BLE001 - they are made from what the log has, too
+            self.publish(Warned(message=f"{folder}: tables not written: {error}"))
+
+    def _await_tables(self) -> None:
+        if self._tables.ident is not None:
+            self._tables.join(_TABLES_S)
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -288,7 +301,7 @@ class TrainingSession:
             self._commands.send(self._last_save.stopped_by)  # whoever holds a failed run open is to find it
         with ExitStack() as last_first:  # whatever one of them raises, the saves that wait are written
             last_first.callback(self._saver.close)
-            last_first.callback(self._tables.shutdown)
+            last_first.callback(self._await_tables)
             if self._trainer is not None:
                 last_first.callback(self._trainer.batches.close)
             last_first.callback(self._exporter.cancel)
@@ -309,7 +322,6 @@ class TrainingSession:
     def _handle(self, command: Command) -> None:
         if isinstance(command, cmd.Stop):
             self._ack(command, "")
-            self._last_save.count_request()
             raise StopRequested(command.reason, command.exit_code)
         try:
             refusal = self._handlers[type(command)](command)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from textual.drivers.linux_driver import LinuxDriver
 
 
@@ -12,8 +14,27 @@ class TerminalDriver(LinuxDriver):
     then starts a second time: two threads share the keys, and the raw mode that it finds is what it restores at the end.
     """
 
-    def _sigcont_application(self, *signal_and_frame: object) -> None:
-        if not self._must_signal_resume:
+    _active = False
+
+    def start_application_mode(self) -> None:
+        """Take the terminal."""
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        self._active = True
+
+    def stop_application_mode(self) -> None:
+        """Give it back."""
+        self._active = False
+        super().stop_application_mode()
+
+    def _sigcont_application(self, *_signal_and_frame: object) -> None:
+        # Only asked for here: a signal may come while the queue of the thread that writes is locked.
+        with contextlib.suppress(RuntimeError):  # the loop has just ended, and the dashboard with it
+            self._loop.call_soon_threadsafe(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        if self._active:
             self.suspend_application_mode()
-            self._must_signal_resume = True
-        super()._sigcont_application(*signal_and_frame)
+        elif not self._must_signal_resume:
+            return  # the application is ending
+        self._must_signal_resume = True
+        self.resume_application_mode()

@@ -200,17 +200,17 @@ def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float
 
 
 def tick_label(value: float, *, percent: bool) -> str:
-    """An axis label of at most five characters."""
-    if percent:
-        return f"{100 * value:.3g}"
-    if value == 0:
-        return "0"
-    text = f"{value:.3g}"
-    if len(text) > 5 and 0.001 <= value < 1:
+    """An axis label of at most five characters, for a value of at most three digits that mean something."""
+    text = f"{100 * value if percent else value:.3g}"
+    if percent or (len(text) <= 5 and "e" not in text):
+        return text
+    if value == int(value) and abs(value) < 1e5:
+        return str(int(value))
+    if 0.001 <= value < 1 and len(text) == 6:
         return text.removeprefix("0")
-    if len(text) > 5 or "e" in text:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
-    return text
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    short = f"{digits.removesuffix('.0')}e{int(exponent)}"
+    return short if len(short) <= 5 else f"{digits.replace('.', '')}e{int(exponent) - 1}"
 
 
 def _draw_position_axis(

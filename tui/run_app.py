@@ -220,25 +220,16 @@ def _run_app(
     try:
         from tui.app import DashboardApp
 
-        if port is not None and port.thread is not None:
-            _prepare_for_workers()
         app = DashboardApp(port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up)
         app.run(mouse=ui.mouse)
     except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run goes on
         if port is not None:
             log_traceback(port.run_dir, error)
         return _Ending(crash=error, view=RunView() if app is None else app.first_view)
+    finally:
+        for number in (signal.SIGCONT, signal.SIGTSTP):  # Textual's driver would go on acting on them
+            signal.signal(number, signal.SIG_DFL)
     return _Ending(crash=app.crash, detached=app.detached, resume=app.resume, view=app.first_view)
-
-
-def _prepare_for_workers() -> None:
-    """Start multiprocessing's resource tracker while standard error still has a descriptor.
-
-    Textual replaces `sys.stderr` by a stream without one, and spawning data workers then fails in the tracker.
-    """
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()
 
 
 def _print_summary(view: RunView, run_dir: RunDir, remarks: Sequence[str] = ()) -> None:

@@ -106,10 +106,16 @@ class PrivateTerminal:
         self._replace_originals(*self._streams[3:])
 
     def let_go(self) -> None:
-        """Close the terminal; 0, 1 and 2 stay where they are. For a run that goes on without it."""
+        """Leave the terminal; 0, 1 and 2 stay where they are. For a run that goes on without it.
+
+        The descriptors lead to nothing from now on and stay open: what is left in the screen's buffer will be written to them
+        some time, and must not meet a file that was given the same number.
+        """
         self._replace_originals(*self._streams[3:])
-        os.close(self.input_fd)
-        os.close(self._output_fd)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self.input_fd)
+        os.dup2(null, self._output_fd)
+        os.close(null)
 
     @staticmethod
     def _replace_originals(stdin: Any, stdout: Any, stderr: Any) -> None:

@@ -90,6 +90,10 @@ def test_a_second_stop_leaves_a_disk_that_does_not_answer(
     wait_for(run.run_dir, lambda view: view.step > 1)
     thread.stop()
     wait_for(run.run_dir, lambda view: view.state is RunState.STOPPING)
+    thread.commands.send(again := cmd.Stop())
+    wait_for(run.run_dir, lambda view: again.command_id in view.acknowledged)
+    monkeypatch.setattr(last_save, "_LONG_S", 0.1)
+    wait_for(run.run_dir, lambda view: any("takes more than" in note.text for note in view.notes))
     thread.commands.send(evaluate := cmd.Evaluate())
     view = wait_for(run.run_dir, lambda view: evaluate.command_id in view.acknowledged)
     assert "waits for its last save" in view.acknowledged[evaluate.command_id].message

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input
 
 from tests.tui.canned import START, CannedSource, Recorder, diverged, evaluated, opened, started, steps, training_run
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
@@ -189,6 +190,20 @@ async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashbo
         assert [command.lr for command in control.sent if isinstance(command, cmd.SetLr)] == [0.02]
         await pilot.press("l", "escape")
         assert len(control.sent) == 1
+
+
+async def test_enter_twice_sets_a_rate_once(dashboard: Dashboard) -> None:
+    """The second one is on its way before the dialog has gone."""
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("l")
+        await settle(pilot, partial(shows, app, "Learning rate of the next step"), "the dialog")
+        field = app.screen.query_one(Input)
+        for _ in range(2):
+            field.post_message(Input.Submitted(field, "0.01"))
+        await settle(pilot, lambda: not shows(app, "Learning rate of the next step"), "the dashboard")
+        assert app.crash is None
+    assert [type(command) for command in control.sent] == [cmd.SetLr]
 
 
 async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
@@ -379,7 +394,7 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
             apps.append(app)
             monkeypatch.setattr(LossPane, "rows_for", broken)
             source.add(steps(301))
-            await pilot.pause(0.5)
+            await settle(pilot, lambda: app.crash is not None, "the end")
 
     apps: list[DashboardApp] = []
     with pytest.raises(RuntimeError, match="the pane is broken"):

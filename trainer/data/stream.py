@@ -69,7 +69,8 @@ class StreamedBatches:
             lost: Told about images that cannot be read any more.
         """
         self._split = split
-        self._folder = os.path.commonpath([min(split.paths), max(split.paths)])
+        # Not `commonpath`, which would make one slash of the two in `//share`: it is cut off each path by its length.
+        self._folder = os.path.commonprefix([min(split.paths), max(split.paths)])  # noqa: RUF071
         self._plan = plan
         self._device = device
         self._number = workers

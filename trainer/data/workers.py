@@ -57,7 +57,10 @@ class Workers(Generic[T]):
         """End the processes."""
         self._watch.close()
         impatience = threading.Timer(_LEAVING_S, self._end_those_that_stay)
-        impatience.start()
+        try:
+            impatience.start()
+        except RuntimeError:  # no room for a thread
+            self._end_those_that_stay()
         self._shut_down()
         impatience.cancel()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, decode, encode
+from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, Warned, decode, encode
 from trainer.run.memory_tee import MemoryTee
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
@@ -58,7 +58,7 @@ class EventLog:
         self._dropped = 0
         self._appending = False
         self._closed = False
-        self._failure = ""
+        self._failure = self._warned_of = ""
         self._failing_since: float | None = None
         self._wake = threading.Condition()
         self._file = threading.Lock()
@@ -221,7 +221,12 @@ class EventLog:
                 try:
                     observer.observe(record)
                 except Exception as error:  # noqa: BLE001 - as above
-                    self._report(f"{type(observer).__name__}: {error}")
+                    self._warn(f"{type(observer).__name__}: {error}; tried again with its next event")
+
+    def _warn(self, problem: str) -> None:
+        if problem != self._warned_of:
+            self._warned_of = problem
+            self.publish(Warned(message=problem))
 
     def _report(self, error: str) -> None:
         if error == self._failure:

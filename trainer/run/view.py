@@ -368,7 +368,7 @@ class RunView:
 
     def _log_failed(self, event: ev.LogFailed, time: float) -> None:
         self.unlogged_since = self.unlogged_since or time
-        self._note(time, "error", f"the log or a table made from it cannot be written: {event.error}")
+        self._note(time, "error", f"the log cannot be written: {event.error}")
 
     def _log_recovered(self, event: ev.LogRecovered, time: float) -> None:
         self.unlogged_since = None

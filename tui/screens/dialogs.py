@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, ScreenResultType
 from textual.validation import Number
 from textual.widgets import Input, Static
 
@@ -18,7 +18,16 @@ from tui import format as fmt
 from tui.actions import ACTIONS
 
 
-class QuitScreen(ModalScreen[str]):
+class Dialog(ModalScreen[ScreenResultType]):
+    """The base of all dialogs."""
+
+    def answer(self, result: ScreenResultType) -> None:
+        """Close with an answer; a second key that was on its way meanwhile says nothing."""
+        if self.is_active:
+            self.dismiss(result)
+
+
+class QuitScreen(Dialog[str]):
     """Asks what shall become of a run that is still training. Returns `stop`, `detach` or `cancel`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -48,10 +57,10 @@ class QuitScreen(ModalScreen[str]):
 
     def action_choose(self, choice: str) -> None:
         """Close with an answer; an empty one is the first choice."""
-        self.dismiss(choice or self._choices[0][0])
+        self.answer(choice or self._choices[0][0])
 
 
-class DivergedScreen(ModalScreen[str]):
+class DivergedScreen(Dialog[str]):
     """Asks what shall become of a run that is held after steps that were not finite. Returns `back`, `rate` or `later`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -83,10 +92,10 @@ class DivergedScreen(ModalScreen[str]):
     def action_choose(self, choice: str) -> None:
         """Close with an answer."""
         if choice != "back" or self._event.checkpoint:
-            self.dismiss(choice)
+            self.answer(choice)
 
 
-class DeleteScreen(ModalScreen[bool]):
+class DeleteScreen(Dialog[bool]):
     """Asks whether a run shall be deleted. Returns the answer; enter alone is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -115,10 +124,10 @@ class DeleteScreen(ModalScreen[bool]):
 
     def action_choose(self, choice: bool) -> None:
         """Close with an answer."""
-        self.dismiss(choice)
+        self.answer(choice)
 
 
-class LearningRateScreen(ModalScreen[float | None]):
+class LearningRateScreen(Dialog[float | None]):
     """Asks for the rate of the next step. Returns it, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
@@ -142,14 +151,14 @@ class LearningRateScreen(ModalScreen[float | None]):
         if event.validation_result is not None and not event.validation_result.is_valid:
             self.query_one("#answer", Static).update(f"a rate must be a number above 0 and at most {HIGHEST_LR:g}")
             return
-        self.dismiss(float(event.value))
+        self.answer(float(event.value))
 
     def action_cancel(self) -> None:
         """Leave the rate as it is."""
-        self.dismiss(None)
+        self.answer(None)
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """What every key does, from the registry."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "close", "close")]
@@ -176,4 +185,4 @@ class HelpScreen(ModalScreen[None]):
 
     def action_close(self) -> None:
         """Back to the dashboard."""
-        self.dismiss(None)
+        self.answer(None)

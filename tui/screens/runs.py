@@ -217,7 +217,7 @@ class RunsScreen(ModalScreen[None]):
     def action_open(self) -> None:
         """Open the run."""
         run = self._selected()
-        if run is not None:
+        if run is not None and self.is_active:  # a second enter may have been on its way
             self._owner.open_run(run)
 
     def action_mark(self) -> None:
