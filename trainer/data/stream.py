@@ -79,6 +79,7 @@ class StreamedBatches:
         self._lost = lost
         self._shared = True
         self._deaths = self._since_death = 0
+        self._asked_s = 0.0
         self._next: tuple[int, int] | None = None
         self._decoding: Workers[Delivery] | InThisProcess | None = None
 
@@ -94,9 +95,9 @@ class StreamedBatches:
             self.close()
             self._shared = self._room_to_share()
         for step in range(first_step, self._plan.steps_per_epoch):
-            asked_s, complained = time.monotonic(), False
+            self._asked_s, complained = time.monotonic(), False
             while (delivery := self._take(epoch, step)) is None:
-                if not complained and time.monotonic() - asked_s > _LONG_WAIT_S:
+                if not complained and time.monotonic() - self._asked_s > _LONG_WAIT_S:
                     complained = True
                     self._warn(
                         f"no images for {_LONG_WAIT_S:.0f} s: the workers wait for {self._first_path(epoch, step)} or its like"
@@ -175,6 +176,7 @@ class StreamedBatches:
         """
         decoding = self._decoding
         self.close()
+        self._asked_s = time.monotonic()  # those that come next need their time to start
         cause = cause_of_death(() if decoding is None else decoding.exit_codes, error)
         self._deaths = 1 if self._since_death >= _WELL_AGAIN else self._deaths + 1
         self._since_death = 0
