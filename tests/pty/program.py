@@ -37,23 +37,34 @@ def start(
 ) -> PseudoTerminal:
     """The program as an interactive shell starts it, so that job control and foreground groups are real."""
     typed = [prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments, suffix]
-    return _in_shell(typed, runs_dir.parent, columns, rows)
+    return in_shell(typed, runs_dir.parent, columns, rows)
 
 
 def attach(run: RunDir, *arguments: str, columns: int = 120, rows: int = 40) -> PseudoTerminal:
     """Another terminal in which the run is attached to."""
-    return _in_shell([*PROGRAM, "attach", str(run.path), *arguments], run.path.parent, columns, rows)
+    return in_shell([*PROGRAM, "attach", str(run.path), *arguments], run.path.parent, columns, rows)
 
 
 def list_runs(runs_dir: Path, *, columns: int = 120, rows: int = 40) -> PseudoTerminal:
     """A terminal with the list of runs."""
-    return _in_shell([*PROGRAM, "runs", "--runs-dir", str(runs_dir)], runs_dir.parent, columns, rows)
+    return in_shell([*PROGRAM, "runs", "--runs-dir", str(runs_dir)], runs_dir.parent, columns, rows)
 
 
-def _in_shell(typed: list[str], folder: Path, columns: int, rows: int) -> PseudoTerminal:
+def in_shell(
+    typed: list[str], folder: Path, columns: int = 120, rows: int = 40, *, modules: str = ROOT
+) -> PseudoTerminal:
+    """A command that is typed into an interactive shell.
+
+    Args:
+        typed: The command's words.
+        folder: In which.
+        columns: Of the terminal.
+        rows: Of the terminal.
+        modules: Where Python finds the program.
+    """
     return PseudoTerminal(
         ["bash", "--norc", "--noprofile", "-ic", f"{' '.join(typed)}; echo EXIT=$?; sleep 0.5"], columns=columns, rows=rows,
-        env={"PYTHONPATH": ROOT, "PS1": "$ "}, cwd=str(folder),
+        env={"PYTHONPATH": modules, "PS1": "$ "}, cwd=str(folder),
     )  # fmt: skip
 
 
@@ -62,9 +73,9 @@ def trainer_of(run: RunDir) -> psutil.Process:
     return psutil.Process(int((read_holder(run) or {})["pid"]))
 
 
-def code_of(terminal: PseudoTerminal) -> int:
+def code_of(terminal: PseudoTerminal, within_s: float = 60.0) -> int:
     """What the shell saw as exit code, once everything has ended; the terminal must be as it was."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + within_s
     while not (found := re.search(rb"EXIT=(\d+)", bytes(terminal.raw))):
         assert time.monotonic() < end, terminal.text
         terminal.pump(0.05)

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
-from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, launcher_of, run_of, start, trainer_of
+from tests.pty.program import MANY_EPOCHS, attach, code_of, in_shell, launcher_of, run_of, start, trainer_of
 from tests.running import events_of, view_of, wait_for
 from trainer.run import events as ev
 from trainer.run.holder import is_live
@@ -276,7 +276,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
         "r._run_app = broken\n"
         "sys.exit(tui.cli.main(sys.argv[1:]))\n"
     )
-    argv = [
+    typed = [
         sys.executable,
         str(script),
         "digits",
@@ -285,14 +285,14 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
         *arguments,
         "data.batch_size=64",
     ]
-    return PseudoTerminal(argv, env={"PYTHONPATH": ROOT})
+    return in_shell(typed, tmp_path)
 
 
 def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start_breaking(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
         terminal.wait_for("the dashboard failed", 120)
-        assert terminal.wait_exit(30) == 0
+        assert code_of(terminal) == 0
         assert "trains on" in terminal.text
         assert "come back with" in terminal.text
         assert "Traceback" not in terminal.text
@@ -303,7 +303,7 @@ def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> Non
 
 def test_a_crash_after_the_end_leaves_with_the_result(tmp_path: Path) -> None:
     with start_breaking(tmp_path, "view.finish", *TINY, "train.epochs=1") as terminal:
-        assert terminal.wait_exit(120) == 0
+        assert code_of(terminal, 120) == 0
         assert "the dashboard failed" in terminal.text
         assert "completed at step" in terminal.text
         assert "come back" not in terminal.text
@@ -316,7 +316,7 @@ def test_a_crash_of_a_paused_dashboard_leaves_the_run_paused_for_whoever_comes_b
         terminal.wait_for(r"step [1-9]", 120)
         terminal.send("p")
         terminal.wait_for("is paused", 60)
-        assert terminal.wait_exit(30) == 0
+        assert code_of(terminal) == 0
     with attach(run) as watcher:
         watcher.wait_for("● paused", 30)
         watcher.send("p")

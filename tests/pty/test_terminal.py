@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
-from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, launcher_of, run_of, start
+from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, in_shell, launcher_of, run_of, start
 from tests.running import view_of
 from trainer.checkpoint import CheckpointFolder
 from trainer.run.holder import read_holder
@@ -117,11 +117,11 @@ def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
         "    os.write(2, b'NOISE ON TWO\\n')\n"
     )
     command = [*PROGRAM, "digits", "--runs-dir", str(runs), *arguments]
-    with PseudoTerminal(command, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as terminal:
+    with in_shell(command, tmp_path, modules=f"{tmp_path}:{ROOT}") as terminal:
         terminal.wait_for("● finished", 150)
         assert b"NOISE" not in terminal.raw
         terminal.send("q")
-        assert terminal.wait_exit(60) == 0
+        assert code_of(terminal) == 0
     log = run_of(runs).log.read_text()
     for kind in ("ON ONE", "ON TWO", "PRINTED", "WARNED", "LOGGED", "OF NATIVE CODE"):
         assert f"NOISE {kind}" in log
