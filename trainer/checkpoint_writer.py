@@ -128,9 +128,8 @@ class CheckpointWriter:
                 self._writing = True
             outcome = self._write(job)
             with self._wake:
-                if (
-                    self._waiting_at(job.checkpoint.step) is None
-                ):  # else a newer state of the same step is still to come
+                # Else a newer state of the same step is still to come.
+                if self._waiting_at(job.checkpoint.step) is None:
                     self._outcomes[job.checkpoint.step] = outcome
                 self._remember(job, saved=not outcome)
                 self._writing = False

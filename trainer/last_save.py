@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from trainer.loop import Trainer
-from trainer.run.commands import Command, CommandQueue, Stop
-from trainer.run.events import Acknowledged, Event, StateChanged, Warned
+from trainer.run.commands import CommandQueue, Stop, answer_to
+from trainer.run.events import Event, StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.saver import Saver
 
@@ -83,14 +83,9 @@ class LastSave:
     def _asked_for_the_end(self, timeout_s: float = 0.0) -> bool:
         command = self._commands.take(timeout=timeout_s)
         if isinstance(command, Stop):
-            self._answer(command, "")
+            self._publish(answer_to(command))
             self.stopped_by = command
             return True
         if command is not None:
-            self._answer(command, "the run has ended and waits for its last save")
+            self._publish(answer_to(command, "the run has ended and waits for its last save"))
         return False
-
-    def _answer(self, command: Command, refusal: str) -> None:
-        self._publish(
-            Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal)
-        )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.failures import explain, log_traceback, within
 from trainer.open_run import OpenRun
-from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop
-from trainer.run.events import Acknowledged, Failed, Heartbeat, Opened, Warned
+from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
+from trainer.run.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _DISK_S = 5.0
+"""Longest wait for a disk that may be what has failed."""
 
 _HEART_S = 5.0
 """Longest wait for a heartbeat under way; a share that does not answer can hold it up for ever."""
@@ -153,11 +154,7 @@ class TrainingThread:
         self.run.lock.note(ended=True)
         while self._held and not isinstance(command := self.commands.take(timeout=0.5), Stop):
             if command is not None:
-                self.run.log.publish(
-                    Acknowledged(
-                        command_id=command.command_id, command=command.name, ok=False, message="the run has failed"
-                    )
-                )
+                self.run.log.publish(answer_to(command, "the run has failed"))
 
     def _listen(self) -> None:
         """Let other processes of the user steer the run, where that can be."""

@@ -23,9 +23,8 @@ from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
-from trainer.run.commands import Command, CommandQueue
+from trainer.run.commands import Command, CommandQueue, answer_to
 from trainer.run.events import (
-    Acknowledged,
     Event,
     Finished,
     LrEdited,
@@ -334,7 +333,7 @@ class TrainingSession:
         self._ack(command, refusal)
 
     def _ack(self, command: Command, refusal: str) -> None:
-        self.publish(Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal))
+        self.publish(answer_to(command, refusal))
 
     def _hold(self) -> None:
         before = self.trainer.stopwatch.switch("pause")

@@ -45,10 +45,18 @@ class AskedFor(NamedTuple):
 
 @dataclass(frozen=True)
 class Orders:
-    """What is asked for, batch by batch, in the epochs that are left."""
+    """What is asked for, batch by batch, in the epochs that are left.
+
+    Attributes:
+        split: Images.
+        prefix: What all their paths begin with; it is not sent with each of them.
+        plan: How they are cut into batches.
+        epochs: That are left.
+        first_step: Of the first of these.
+    """
 
     split: FolderSplit
-    folder: str
+    prefix: str
     plan: Plan
     epochs: range
     first_step: int
@@ -59,7 +67,7 @@ class Orders:
             order = epoch_order(self.plan.num_images, seed=self.plan.seed, epoch=epoch)
             for step in range(first, self.plan.steps_per_epoch):
                 rows = self.plan.rows_of(order, step)[1].tolist()
-                yield AskedFor(rows, [self.split.paths[row][len(self.folder) :] for row in rows])
+                yield AskedFor(rows, [self.split.paths[row][len(self.prefix) :] for row in rows])
             first = 0
 
 
@@ -70,14 +78,22 @@ class DecodedBatches(Dataset[Delivery]):
     seconds later, and if the worker dies before that, whoever writes more than the pipe holds would wait for ever.
     """
 
-    def __init__(self, decoder: Decoder, folder: str, *, shared: bool, as_array: bool) -> None:
+    def __init__(self, decoder: Decoder, prefix: str, *, shared: bool, as_array: bool) -> None:
+        """Decode, wherever this is.
+
+        Args:
+            decoder: How a file becomes pixels.
+            prefix: As of `Orders`.
+            shared: Put the pixels into memory that another process can map.
+            as_array: Deliver an array and not a tensor, which torch would move to shared memory.
+        """
         self._decoder = decoder
-        self._folder = folder
+        self._prefix = prefix
         self._shared = shared
         self._as_array = as_array
 
     def __getitem__(self, asked_for: AskedFor) -> Delivery:
-        paths = [self._folder + rest for rest in asked_for.rests]
+        paths = [self._prefix + rest for rest in asked_for.rests]
         reading = read_images(self._decoder, paths, shared=self._shared)
         pixels = reading.pixels_NHWC.numpy() if self._as_array else reading.pixels_NHWC
         return Delivery(pixels, asked_for.rows, reading.kept, reading.lost)

@@ -70,7 +70,7 @@ class StreamedBatches:
         """
         self._split = split
         # Not `commonpath`, which would make one slash of the two in `//share`: it is cut off each path by its length.
-        self._folder = os.path.commonprefix([min(split.paths), max(split.paths)])  # noqa: RUF071
+        self._prefix = os.path.commonprefix([min(split.paths), max(split.paths)])  # noqa: RUF071
         self._plan = plan
         self._device = device
         self._number = workers
@@ -147,9 +147,9 @@ class StreamedBatches:
 
     def _start(self, epoch: int, first_step: int) -> Workers[Delivery] | InThisProcess:
         # Made while it is read: written out, the rows of a long run would fill the memory.
-        orders = Orders(self._split, self._folder, self._plan, range(epoch, self._epochs), first_step)
+        orders = Orders(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
         shared = self._shared and self._number > 0
-        decoded = DecodedBatches(self._split.decoder, self._folder, shared=shared, as_array=not self._shared)
+        decoded = DecodedBatches(self._split.decoder, self._prefix, shared=shared, as_array=not self._shared)
         if not self._number:
             return InThisProcess(decoded, orders)
         loader: DataLoader[Delivery] = DataLoader(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from trainer.run.events import Acknowledged
 from trainer.run.status import Presence
 
 HIGHEST_LR = 1000.0
@@ -101,6 +102,16 @@ class Stop(Command):
     name: ClassVar[str] = "stop"
     reason: str = "stopped"
     exit_code: int = 0
+
+
+def answer_to(command: Command, refusal: str = "") -> Acknowledged:
+    """The event that answers a command.
+
+    Args:
+        command: That was taken.
+        refusal: Why it is not carried out; empty when it is.
+    """
+    return Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal)
 
 
 class ControlPort(Protocol):

@@ -45,4 +45,7 @@ HEARTBEAT_S = 10.0
 """Seconds between heartbeats."""
 
 LOST_AFTER_S = 45.0
-"""Seconds without any event after which a live state is shown as lost: four heartbeats and slack for a slow disk."""
+"""Seconds without any event after which a run whose trainer cannot be seen from here is shown as lost.
+
+Four heartbeats, and slack for a slow disk.
+"""
