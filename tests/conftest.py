@@ -41,6 +41,12 @@ ConfigMaker = Callable[..., Config]
 
 
 @pytest.fixture(autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found about images is kept in the user's caches, which tests leave alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches"))
+
+
+@pytest.fixture(autouse=True)
 def end_training() -> Iterator[None]:
     """A failed test must not leave a training thread behind: the interpreter would wait for it for ever."""
     yield

@@ -20,7 +20,7 @@ from trainer.config import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch, Batches, Plan, ResidentBatches
 from trainer.data.build import PreparedData, prepare_data, worker_count
-from trainer.data.dataset import Progress, ResidentSplit, Split
+from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.image_folder import FolderSplit
 from trainer.data.lost_images import LostImages
 from trainer.data.stream import StreamedBatches
@@ -31,6 +31,7 @@ from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import apply_freeze, build_model, describe_model
 from trainer.optim import build_optimizer
+from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.events import Started, Warned
 from trainer.run.store import RunDir, write_env
@@ -105,6 +106,7 @@ def build_trainer(
     initial = _initial_weights(config, runs_dir, progress, checkpoint)
     data = _prepare_data(config, device, progress, initial, checkpoint)
     warnings += [f"cannot read {path}: {reason}" for path, reason in data.dataset.skipped]
+    warnings += data.dataset.remarks
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
     plan = plan_of(config, len(data.dataset.splits["train"]))

@@ -21,9 +21,9 @@ from torch import nn
 from trainer.config import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
-from trainer.data.dataset import Progress
 from trainer.errors import is_out_of_memory
 from trainer.optim import build_optimizer
+from trainer.progress import Progress
 from trainer.step import Numerics, TrainStep
 
 _TIMED_STEPS = 2

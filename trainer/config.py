@@ -64,11 +64,14 @@ class DataConfig(Group):
     kind: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
     """`digits` is embedded; `cifar10` and `cifar100` are downloaded once; `imagefolder` reads your own images."""
     root: str = "data"
-    """Folder of downloads, or for `imagefolder` the folder that holds `train/` and `test/` and/or `val/`."""
+    """Folder of downloads, or for `imagefolder` the folder that holds `train/` and `test/` and/or `val/`, or class folders."""
     image_size: int = Field(32, ge=8, le=1024)
     """Height and width in pixels that the network sees."""
     val_fraction: float = Field(0.0, ge=0.0, le=0.5)
-    """Share of the training images set aside for validation (stratified, by seed) where there is no `val/`."""
+    """Share of the training images set aside for validation (stratified, by seed) where there is no `val/`. Copies of a file
+    stay together."""
+    test_fraction: float = Field(0.0, ge=0.0, le=0.5)
+    """Share of the training images set aside for the test, likewise, where there is no `test/`."""
     batch_size: int = Field(128, ge=2, le=65536)
     """Images per optimizer step, over all micro-batches (global)."""
     drop_last: bool = True
@@ -113,6 +116,19 @@ class DataConfig(Group):
         if value != "auto" and not 0 <= value <= 128:
             raise ValueError("expected auto or 0 to 128")
         return value
+
+    @property
+    def held_out_shares(self) -> dict[str, float]:
+        """Shares of the training images by the split that they are for, where there is no such split."""
+        return {"val": self.val_fraction, "test": self.test_fraction}
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> DataConfig:
+        if self.val_fraction + self.test_fraction >= 0.9:
+            raise ValueError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave too few to train on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reflection_fits(self) -> DataConfig:

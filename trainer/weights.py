@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.data.dataset import Progress
 from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
+from trainer.progress import Progress
 from trainer.run.store import RunDir
 from trainer.versions import torch_release
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from trainer.data.dataset import channel_statistics
-from trainer.data.image_folder import Decoder, Keep, load_image_folder
+from trainer.data.decoder import Decoder
+from trainer.data.image_folder import Keep, load_image_folder
 
 pytestmark = [
     pytest.mark.cifar,

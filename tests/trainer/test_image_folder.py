@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from tests.conftest import ConfigMaker, FolderMaker
 from trainer.data.build import load_held_out, prepare_data
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
-from trainer.data.image_folder import Decoder, FolderSplit, Keep, UnreadableImageError, load_image_folder
+from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.errors import DataError
 
 CPU = torch.device("cpu")
@@ -121,9 +122,9 @@ def make_flat(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "messages"),
     [
-        (make_empty, ["no images in its class folders"]),
+        (make_empty, ["train/blue: holds no images"]),
         (make_one_class, ["found 1 class folder;", "expected:"]),
-        (make_flat, ["train/ is missing", "found:\n  pictures/", "expected:\n  images/\n    train/<class>/*.jpg"]),
+        (make_flat, ["train/ is missing", "      blue/ (12 images)", "expected:\n  images/\n    train/<class>/*.jpg"]),
     ],
 )
 def test_a_wrong_layout_is_drawn_beside_the_right_one(

@@ -27,7 +27,8 @@ from tests.conftest import FolderMaker
 from trainer.data import image_folder, stream
 from trainer.data.batches import Batch, Plan, ResidentBatches, evaluation_batches
 from trainer.data.dataset import ResidentSplit
-from trainer.data.image_folder import Decoder, FolderSplit, Keep, load_image_folder
+from trainer.data.decoder import Decoder
+from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.data.lost_images import LostImages
 from trainer.data.stream import StreamedBatches
 from trainer.data.worker_watch import WorkerWatch

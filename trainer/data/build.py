@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import torch
 from trainer.config import Config, DataConfig
 from trainer.data.augment import Normalize
 from trainer.data.cifar import load_cifar
-from trainer.data.dataset import DataSet, Progress, ResidentSplit, channel_statistics, with_validation
+from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics, with_held_out
+from trainer.data.decoder import Decoder
 from trainer.data.digits import load_digits
-from trainer.data.image_folder import Decoder, Keep, count_images, load_image_folder
+from trainer.data.image_folder import Keep, load_image_folder
+from trainer.data.layout import count_images
+from trainer.progress import Progress
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -70,9 +74,7 @@ def prepare_data(
     Raises:
         DataError: When the data cannot be had or cannot be trained.
     """
-    dataset, cache = load_dataset(config.data, device, progress)
-    splits = with_validation(dataset.splits, fraction=config.data.val_fraction, seed=config.run.seed)
-    dataset = dataclasses.replace(dataset, splits=splits)
+    dataset, cache = load_dataset(config, device, progress)
     dataset.check(config.data.batch_size)
     mean, std = _statistics(config, dataset, source_statistics, progress)
     if cache == "device":
@@ -82,18 +84,21 @@ def prepare_data(
     return PreparedData(dataset=dataset, mean=mean, std=std, cache=cache, device=device)
 
 
-def load_dataset(config: DataConfig, device: torch.device, progress: Progress) -> tuple[DataSet, str]:
-    """The configured source, and where its pixels belong."""
-    root = Path(config.root).expanduser()
-    if config.kind == "digits":
-        return load_digits(config.image_size), _place(config, 1797, device)
-    if config.kind in ("cifar10", "cifar100"):
-        return load_cifar(config.kind, root, config.image_size, progress), _place(config, 60_000, device)
-    progress("counting images", None)
-    cache = _place(config, count_images(root), device)
-    decoder = Decoder(image_size=config.image_size, crop_pct=config.crop_pct)
-    kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
-    return load_image_folder(root, decoder=decoder, keep=lambda _: kept, progress=progress), cache
+def load_dataset(config: Config, device: torch.device, progress: Progress) -> tuple[DataSet, str]:
+    """The configured source with its splits, and where its pixels belong."""
+    data = config.data
+    root = Path(data.root).expanduser()
+    if data.kind == "imagefolder":
+        progress("counting images", None)
+        cache = _place(data, count_images(root), device)
+        kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
+        return _load_folder(config, lambda _: kept, progress), cache
+    if data.kind == "digits":
+        dataset, cache = load_digits(data.image_size), _place(data, 1797, device)
+    else:
+        dataset, cache = load_cifar(data.kind, root, data.image_size, progress), _place(data, 60_000, device)
+    splits = with_held_out(dataset.splits, data.held_out_shares, seed=config.run.seed)
+    return dataclasses.replace(dataset, splits=splits), cache
 
 
 def load_held_out(config: Config, progress: Progress) -> DataSet:
@@ -104,21 +109,23 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
         progress: Told what is being done.
     """
     data = config.data
-    if data.kind == "imagefolder":
-        decoder = Decoder(image_size=data.image_size, crop_pct=data.crop_pct)
-        root = Path(data.root).expanduser()
-        # A validation split that was cut from the training images lies among them: which ones depends on the unreadable
-        # files that were left out, so these must be found again.
-        train = Keep.STREAM if data.val_fraction else Keep.LAZY
-        fits = _place(data, count_images(root), torch.device("cpu")) != "none"
-        held_out = Keep.RESIDENT if fits else Keep.STREAM
-        dataset = load_image_folder(
-            root, decoder=decoder, keep=lambda name: train if name == "train" else held_out, progress=progress
-        )
-    else:
-        dataset, _ = load_dataset(data, torch.device("cpu"), progress)
-    splits = with_validation(dataset.splits, fraction=data.val_fraction, seed=config.run.seed)
-    return dataclasses.replace(dataset, splits=splits)
+    if data.kind != "imagefolder":
+        return load_dataset(config, torch.device("cpu"), progress)[0]
+    fits = _place(data, count_images(Path(data.root).expanduser()), torch.device("cpu")) != "none"
+    held_out = Keep.RESIDENT if fits else Keep.STREAM
+    return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress)
+
+
+def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress) -> DataSet:
+    data = config.data
+    return load_image_folder(
+        Path(data.root).expanduser(),
+        decoder=Decoder(image_size=data.image_size, crop_pct=data.crop_pct),
+        keep=keep,
+        progress=progress,
+        shares=data.held_out_shares,
+        seed=config.run.seed,
+    )
 
 
 def worker_count(config: DataConfig) -> int:

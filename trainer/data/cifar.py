@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from trainer.data.dataset import DataSet, Progress, ResidentSplit, fingerprint_of, hash_tensors
+from trainer.data.dataset import DataSet, ResidentSplit, fingerprint_of, hash_tensors
 from trainer.data.download import download
 from trainer.errors import DataError
+from trainer.progress import Progress
 
 
 def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:

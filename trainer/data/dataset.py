@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from trainer.data.draws import Stream, draw
+from trainer.data.held_out import hold_out
 from trainer.errors import DataError
-
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and how much of it, 0 to 1; may raise to cancel."""
+from trainer.progress import Progress
 
 
 class Split(Protocol):
@@ -72,6 +71,7 @@ class DataSet:
         identity: Facts behind the fingerprint, to explain a difference.
         preprocess: How a file becomes the network's input, apart from mean and std.
         skipped: Paths that could not be read, each with the reason.
+        remarks: What makes the figures of a run doubtful, for people.
     """
 
     name: str
@@ -81,6 +81,7 @@ class DataSet:
     identity: dict[str, str]
     preprocess: dict[str, object]
     skipped: tuple[tuple[str, str], ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
 
     @property
     def selection_split(self) -> str:
@@ -106,27 +107,24 @@ class DataSet:
             raise DataError(f"{self.name}: the {self.selection_split} split holds no images")
 
 
-def with_validation(splits: dict[str, Split], *, fraction: float, seed: int) -> dict[str, Split]:
-    """Set a stratified share of the training images aside as `val`, chosen by the seed.
+def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed: int) -> dict[str, Split]:
+    """Set stratified shares of the training images aside, chosen by the seed.
 
     Args:
-        splits: With `train`; returned as they are when `fraction` is 0 or `val` exists.
-        fraction: Share of each class.
+        splits: With `train`.
+        shares: Share of each class by the name of a split; one that exists already is left alone.
         seed: Of the run.
+
+    Raises:
+        DataError: When a share leaves its split without images.
     """
-    if not fraction or "val" in splits:
+    wanted = {name: share for name, share in shares.items() if share and name not in splits}
+    if not wanted:
         return splits
     train = splits["train"]
     keys = draw(torch.arange(len(train)), seed=seed, epoch=0, stream=Stream.VALIDATION)
-    chosen = torch.zeros(len(train), dtype=torch.bool)
-    for label in train.labels_N.unique().tolist():
-        rows = torch.nonzero(train.labels_N == label).flatten()
-        rows = rows[torch.argsort(keys[rows], stable=True)]
-        chosen[rows[: round(len(rows) * fraction)]] = True
-    if not chosen.any():
-        raise DataError(f"data.val_fraction {fraction} of {len(train)} images leaves none for validation; raise it")
-    kept, held = (torch.nonzero(mask).flatten() for mask in (~chosen, chosen))
-    return {"train": train.subset(kept), "val": train.subset(held), **{k: v for k, v in splits.items() if k != "train"}}
+    rows = hold_out(keys.tolist(), train.labels_N.tolist(), wanted)
+    return splits | {name: train.subset(torch.tensor(of_split)) for name, of_split in rows.items()}
 
 
 def fingerprint_of(identity: dict[str, str]) -> str:

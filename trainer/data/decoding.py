@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trainer.data.batches import Plan
+from trainer.data.decoder import Decoder
 from trainer.data.draws import epoch_order
-from trainer.data.image_folder import Decoder, FolderSplit, read_images
+from trainer.data.image_folder import FolderSplit, read_images
 
 
 class Delivery(NamedTuple):

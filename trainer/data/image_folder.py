@@ -1,14 +1,15 @@
-"""The user's own images: `root/train/<class>/*` with `root/val` and/or `root/test`.
+"""The user's own images, decoded: into memory, or whenever they are asked for.
 
-The class list of `train` is the law for every split, files are taken in sorted order, and a file that cannot be decoded
-is left out and named, never replaced.
+`trainer.data.layout` says what lies where. Files are taken in sorted order, and one that cannot be decoded is left out and
+named, never replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -18,80 +19,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from trainer.data.dataset import DataSet, Progress, ResidentSplit, Split, fingerprint_of
+from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of
+from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.held_out import hold_out
+from trainer.data.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
+from trainer.data.scan import Finding
+from trainer.data.survey import Survey, take_survey
 from trainer.errors import DataError
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
+from trainer.progress import Progress
 
 _CHUNK = 256
 
 _MOMENT_S = 0.5
 """Pause before an image is read once more: a network share that did not answer may do so then."""
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-"""How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
-
-
-class UnreadableImageError(Exception):
-    """A file that cannot be decoded; the message says why, without the path."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoder:
-    """How a file becomes pixels: EXIF-transposed, RGB with alpha over white, short side resized, centre-cropped.
-
-    Attributes:
-        image_size: Side of the square that comes out, in pixels.
-        crop_pct: image_size over the short side after resizing.
-    """
-
-    image_size: int
-    crop_pct: float
-
-    @property
-    def resize(self) -> int:
-        """The short side after resizing, in pixels."""
-        return max(self.image_size, round(self.image_size / self.crop_pct))
-
-    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
-        """Read and decode one file.
-
-        Returns:
-            uint8 (image_size, image_size, 3).
-
-        Raises:
-            UnreadableImageError: When it is missing, truncated or no image.
-        """
-        try:
-            with Image.open(path) as file:
-                return self.convert(file)
-        except MemoryError as error:
-            raise MemoryError(f"{path}: too little memory to decode it") from error
-        except Exception as error:
-            # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
-            raise UnreadableImageError(str(error) or type(error).__name__) from error
-
-    def convert(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The same for an opened image."""
-        image, side = _rgb(_upright(image)), self.image_size
-        if image.size != (side, side) or self.resize != side:
-            scale = self.resize / min(image.size)
-            width, height = (max(self.resize, round(length * scale)) for length in image.size)
-            # The crop in the picture's own pixels: resized as a whole, a picture of 1x400,000 would take all memory.
-            across, down = image.width / width, image.height / height
-            left, top = (width - side) // 2, (height - side) // 2
-            box = (left * across, top * down, (left + side) * across, (top + side) * down)
-            # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing), those around the box included.
-            image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-        return np.array(image, dtype=np.uint8)
 
 
 class Reading(NamedTuple):
@@ -178,136 +120,92 @@ class Keep(Enum):
     """What becomes of a split's images when a folder is loaded."""
 
     RESIDENT = "decoded now and kept in memory"
-    STREAM = "decoded once now, to find the unreadable ones, and again whenever they are needed"
-    LAZY = "decoded only when they are needed"
+    STREAM = "decoded whenever they are needed; those that cannot be read are found now"
+    LAZY = "not looked at before they are needed"
 
 
-def load_image_folder(root: Path, *, decoder: Decoder, keep: Callable[[str], Keep], progress: Progress) -> DataSet:
+def load_image_folder(
+    root: Path,
+    *,
+    decoder: Decoder,
+    keep: Callable[[str], Keep],
+    progress: Progress,
+    shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> DataSet:
     """Find all images of a folder, check them and keep what is asked for.
 
     Args:
-        root: Holds `train/` and `test/` and/or `val/`.
+        root: The folder.
         decoder: Brings files to the network's size.
         keep: What becomes of the split of a name.
         progress: Told about the decoding.
+        shares: Shares of each class's training images that become `val` and `test`, where the folder has no such split.
+        seed: Of the run; it chooses these.
 
     Raises:
         DataError: When the layout is not as expected; the message draws both trees.
     """
-    folders = _split_folders(root)
-    classes = _class_names(folders["train"])
-    splits: dict[str, Split] = {}
-    identity: dict[str, str] = {"classes": "\n".join(classes)}
-    skipped: list[tuple[str, str]] = []
-    for name, folder in folders.items():
-        files = _files(folder, classes)
-        names = fingerprint_of({str(path.relative_to(root)): str(size) for path, _, size in files})
-        identity[name] = f"{names} ({len(files):,} images, {sum(size for _, _, size in files):,} bytes)"
-        if not files:
-            raise DataError(f"{folder}: no images in its class folders; known endings: {' '.join(sorted(EXTENSIONS))}")
-        splits[name] = _load_split(files, decoder, keep(name), name, progress, skipped)
+    layout = find_layout(root)
+    shares = {name: share for name, share in (shares or {}).items() if share and name not in layout.folders}
+    if len(layout.folders) == 1 and not shares:
+        raise DataError(
+            f"{root}: there is nothing to measure on: no test/ or val/, and data.val_fraction and data.test_fraction are 0\n"
+            f"{found_tree(root)}\n{expected_trees(root)}"
+        )
+    looked_at = [name for name in layout.files if keep(name) is not Keep.LAZY or (name == "train" and shares)]
+    survey = take_survey(layout, looked_at, progress)
+    files = _divided(survey, shares, seed)
+    lost: list[tuple[str, str]] = [(str(path), reason) for path, reason in survey.unreadable]
+    splits = {
+        name: _load_split(of_split, decoder, keep(name), name, progress, lost) for name, of_split in files.items()
+    }
+    identity = _identity(layout, shares, seed)
     return DataSet(
         name=root.name or str(root),
-        classes=classes,
+        classes=layout.classes,
         splits=splits,
         fingerprint=fingerprint_of(identity),
         identity=identity,
         preprocess={
             "resize": decoder.resize, "crop_pct": decoder.crop_pct, "interpolation": "bilinear", "antialias": True,
         },
-        skipped=tuple(skipped),
+        skipped=tuple(lost),
+        remarks=tuple(survey.remarks() if "train" in looked_at else ()),
     )  # fmt: skip
 
 
-def count_images(root: Path) -> int:
-    """Files with an image ending in all splits of a folder, to see whether they fit in memory."""
-    return sum(
-        path.suffix.lower() in EXTENSIONS for folder in _split_folders(root).values() for path in folder.rglob("*")
-    )
+def split_key(finding: Finding, seed: int) -> str:
+    """By which a picture is assigned to a split: its content and the seed, so that copies stay together."""
+    return hashlib.blake2b(f"{seed}:{finding.digest}".encode(), digest_size=16).hexdigest()
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it writes the tags anew as well, and fails on pictures whose other tags are odd.
-    turn = _TURNS.get(image.getexif().get(0x0112, 1))
-    return image if turn is None else image.transpose(turn)
+def _identity(layout: Layout, shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    identity = {"classes": "\n".join(layout.classes)}
+    for name, files in layout.files.items():
+        names = fingerprint_of({str(file.path.relative_to(layout.root)): str(file.size) for file in files})
+        identity[name] = f"{names} ({len(files):,} images, {sum(file.size for file in files):,} bytes)"
+    if shares:
+        parts = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+        identity["held out"] = f"{parts} of each class, by content and seed {seed}"
+    return identity
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey at 255 and show white.
-        grey = np.asarray(image, dtype=np.int64)
-        image = Image.fromarray(
-            (grey.clip(0, 65535) // 257).astype(np.uint8) if grey.max() > 255 else grey.astype(np.uint8)
-        )
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _split_folders(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder; data.root must hold train/ and test/ (or val/)\n{_expected_tree(root)}"
-        )
-    found = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
-    if "train" not in found or len(found) < 2:
-        missing = "train/" if "train" not in found else "test/ or val/"
-        raise DataError(f"{root}: {missing} is missing\n{_found_tree(root)}\n{_expected_tree(root)}")
-    return found
-
-
-def _expected_tree(root: Path) -> str:
-    return (
-        f"expected:\n  {root.name}/\n    train/<class>/*.jpg\n    test/<class>/*.jpg   (and/or val/<class>/*.jpg)"
-        "\nWithout a held-out folder, move some images of each class from train/ into test/."
-    )
-
-
-def _found_tree(root: Path) -> str:
-    entries = sorted(root.iterdir())[:12]
-    return "found:\n" + "\n".join(
-        f"  {entry.name}{'/' if entry.is_dir() else ''}" for entry in entries or [Path("(nothing)")]
-    )
-
-
-def _class_names(train: Path) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
+def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str, list[ImageFile]]:
+    """Files of each split without those that cannot be read, and with some of the training images held out."""
+    files = survey.layout.files | {name: [file for file, _ in usable] for name, usable in survey.usable.items()}
+    for name, usable in files.items():
+        if not usable:
+            path, reason = survey.unreadable[-1]
             raise DataError(
-                f"{train}: the class folder {name!r} is not named in UTF-8; rename it: its name goes into checkpoints and "
-                f"exported models"
-            ) from None
-    if len(names) < 2:
-        raise DataError(
-            f"{train}: found {len(names)} class folder{'' if len(names) == 1 else 's'}; a classifier needs at least two\n"
-            f"{_found_tree(train)}\n{_expected_tree(train.parent)}"
-        )
-    return names
-
-
-def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int, int]]:
-    """Sorted (path, label, size in bytes)."""
-    strangers = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(
-        classes
-    )
-    if strangers:
-        raise DataError(
-            f"{folder}: class folder {sorted(strangers)[0]!r} is not in train/; the classes of train/ hold for every split. "
-            f"Rename it, remove it, or add it to train/"
-        )
-    return [
-        (path, label, path.stat().st_size)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    ]
+                f"{survey.layout.folders[name]}: none of its {len(survey.layout.files[name])} images can be read; such as "
+                f"{path}: {reason}"
+            )
+    if not shares:
+        return files
+    keys = [split_key(finding, seed) for _, finding in survey.usable["train"]]
+    rows = hold_out(keys, [file.label for file in files["train"]], shares)
+    return files | {name: [files["train"][row] for row in of_split] for name, of_split in rows.items()}
 
 
 def _attempt(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
@@ -325,39 +223,33 @@ def _decoded_or_reason(decoder: Decoder, path: str | Path) -> NDArray[np.uint8] 
 
 
 def _load_split(
-    files: list[tuple[Path, int, int]],
+    files: list[ImageFile],
     decoder: Decoder,
     keep: Keep,
     split: str,
     progress: Progress,
-    skipped: list[tuple[str, str]],
+    lost: list[tuple[str, str]],
 ) -> Split:
-    if keep is Keep.LAZY:
-        labels = torch.tensor([label for _, label, _ in files], dtype=torch.long)
-        return FolderSplit([str(path) for path, _, _ in files], labels, decoder)
-    side, resident = decoder.image_size, keep is Keep.RESIDENT
+    if keep is not Keep.RESIDENT:
+        labels = torch.tensor([file.label for file in files], dtype=torch.long)
+        return FolderSplit([str(file.path) for file in files], labels, decoder)
+    side = decoder.image_size
     kept: list[int] = []
-    pixels = np.empty((len(files) if resident else 0, side, side, 3), dtype=np.uint8)
-
+    pixels = np.empty((len(files), side, side, 3), dtype=np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
-            results: Iterable[NDArray[np.uint8] | str] = pool.map(
-                lambda file: _decoded_or_reason(decoder, file[0]), chunk
-            )
+            results = pool.map(lambda file: _decoded_or_reason(decoder, file.path), chunk)
             for row, result in enumerate(results, start):
                 if isinstance(result, str):
-                    skipped.append((str(files[row][0]), result))
+                    lost.append((str(files[row].path), result))
                     continue
-                if resident:
-                    pixels[len(kept)] = result
+                pixels[len(kept)] = result
                 kept.append(row)
             progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
     if not kept:
         raise DataError(
-            f"{files[0][0].parent.parent}: none of its {len(files)} images could be read; first: {skipped[-1][1]}"
+            f"none of the {len(files)} {split} images could be decoded; such as {lost[-1][0]}: {lost[-1][1]}"
         )
-    labels = torch.tensor([files[row][1] for row in kept], dtype=torch.long)
-    if resident:
-        return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels)
-    return FolderSplit([str(files[row][0]) for row in kept], labels, decoder)
+    labels = torch.tensor([files[row].label for row in kept], dtype=torch.long)
+    return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels)

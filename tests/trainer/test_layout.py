@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FolderMaker
+from trainer.data.layout import count_images, find_layout
+from trainer.errors import DataError
+
+
+def flat(make_folder: FolderMaker) -> Path:
+    """`root/<class>/*` without splits."""
+    return make_folder(splits=("train",)) / "train"
+
+
+def test_class_folders_alone_are_all_for_training(make_folder: FolderMaker) -> None:
+    root = flat(make_folder)
+    (root / "runs" / "old").mkdir(parents=True)
+    (root / "notes.txt").write_text("beside the classes")
+    layout = find_layout(root)
+    assert layout.flat
+    assert layout.classes == ("blue", "green", "red"), "a folder without images is no class"
+    assert [len(files) for files in layout.files.values()] == [36]
+
+
+@pytest.mark.parametrize(("name", "split"), [("valid", "val"), ("validation", "val"), ("testing", "test")])
+def test_other_names_of_a_split_are_known(make_folder: FolderMaker, name: str, split: str) -> None:
+    root = make_folder(splits=("train", name))
+    assert set(find_layout(root).files) == {"train", split}
+
+
+def test_two_folders_for_one_split_are_refused(make_folder: FolderMaker) -> None:
+    with pytest.raises(DataError, match="val/ and valid/ both mean the val images"):
+        find_layout(make_folder(splits=("train", "val", "valid")))
+
+
+def test_a_file_in_place_of_the_folder_is_explained(make_folder: FolderMaker) -> None:
+    with pytest.raises(DataError, match="is a file; expected the folder that holds the images"):
+        find_layout(make_folder() / "train" / "red" / "000.png")
+
+
+def test_the_folder_inside_is_suggested(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    (root.parent / "outer").mkdir()
+    root.rename(root.parent / "outer" / "photos")
+    with pytest.raises(DataError, match=r"Did you mean .*outer/photos\?"):
+        find_layout(root.parent / "outer")
+
+
+def test_images_without_a_class_folder_are_explained(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    with pytest.raises(DataError, match="Images lie in it directly: put those of each class into a folder"):
+        find_layout(root / "train" / "red")
+
+
+def test_a_class_without_training_images_is_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    shutil.rmtree(root / "train" / "red")
+    (root / "train" / "red").mkdir()
+    with pytest.raises(DataError, match="train/red: holds no images, so nothing can be learned"):
+        find_layout(root)
+
+
+def test_what_lies_deeper_counts_and_what_is_hidden_does_not(make_folder: FolderMaker) -> None:
+    """macOS leaves `._name.jpg` beside every file that it copies to a share; these are no images."""
+    root = make_folder()
+    deeper = root / "train" / "red" / "more" / "still"
+    deeper.mkdir(parents=True)
+    shutil.copy(root / "train" / "red" / "000.png", deeper / "deep.PNG")
+    (root / "train" / "red" / "._000.png").write_bytes(b"\0\5\26\7")
+    layout = find_layout(root)
+    assert len(layout.files["train"]) == 37
+    assert count_images(root) == 73
+    assert [file.label for file in layout.files["train"]] == sorted(file.label for file in layout.files["train"])

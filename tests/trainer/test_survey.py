@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.conftest import ConfigMaker, FolderMaker
+from tests.running import events_of, train
+from trainer.data.build import load_held_out
+from trainer.data.decoder import Decoder
+from trainer.data.held_out import hold_out
+from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
+from trainer.data.layout import find_layout
+from trainer.data.scan import findings_path
+from trainer.data.survey import Survey, survey_folder
+from trainer.errors import DataError
+from trainer.run.events import Started, Warned
+
+
+def quiet(_detail: str, _fraction: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+def opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Survey, int]:
+    """A survey, and how many files it opened."""
+    read_bytes, reads = Path.read_bytes, []
+
+    def counting(path: Path) -> bytes:
+        reads.append(path)
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", counting)
+        survey = survey_folder(root, quiet)
+    return survey, sum(path.suffix == ".png" for path in reads)
+
+
+def test_files_are_opened_once_and_again_when_they_change(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    first, opened_first = opened(root, monkeypatch)
+    again, opened_again = opened(root, monkeypatch)
+    assert (opened_first, opened_again) == (72, 0)
+    assert again.findings == first.findings
+    changed = root / "train" / "red" / "004.png"
+    changed.write_bytes(changed.read_bytes()[:50])
+    survey, number = opened(root, monkeypatch)
+    assert number == 1
+    assert [path for path, _ in survey.unreadable] == [changed]
+
+
+def test_a_file_that_may_not_be_read_is_asked_again(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights change without the file: what was found about it must not be kept."""
+    root = make_folder()
+    shut = root / "train" / "red" / "004.png"
+    read_bytes = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path == shut:
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refusing)
+        assert survey_folder(root, quiet).unreadable == [(shut, "Permission denied")]
+    assert survey_folder(root, quiet).unreadable == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 1, "findings": {"a": 3}}', b'{"format": 99, "findings": {}}']
+)
+def test_kept_findings_that_are_damaged_are_found_anew(make_folder: FolderMaker, content: bytes) -> None:
+    root = make_folder()
+    wanted = survey_folder(root, quiet).findings
+    findings_path(root).write_bytes(content)
+    assert survey_folder(root, quiet).findings == wanted
+
+
+def test_findings_are_private_and_cost_nothing_where_they_cannot_be_kept(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = make_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    survey_folder(root, quiet)
+    assert findings_path(root).stat().st_mode & 0o777 == 0o600
+    assert findings_path(root).parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert len(survey_folder(root, quiet).usable["train"]) == 36
+
+
+def test_a_truncated_jpeg_is_found_although_its_head_is_whole(make_folder: FolderMaker) -> None:
+    """`Image.verify` does not see it; only decoding does."""
+    root = make_folder()
+    path = root / "train" / "red" / "big.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-4000])
+    ((found, reason),) = survey_folder(root, quiet).unreadable
+    assert found == path
+    assert "truncated" in reason
+
+
+def test_sizes_are_those_of_the_upright_picture(make_folder: FolderMaker) -> None:
+    root = make_folder(per_class=1)
+    picture = Image.new("L", (30, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(root / "train" / "blue" / "000.png", exif=exif)
+    finding = survey_folder(root, quiet).findings["train"][0]
+    assert (finding.width, finding.height, finding.mode) == (20, 30, "L")
+
+
+def test_copies_leaks_and_contradictions_are_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    train = root / "train"
+    shutil.copy(train / "red" / "000.png", train / "red" / "again.png")
+    shutil.copy(train / "red" / "001.png", train / "blue" / "odd.png")
+    shutil.copy(train / "green" / "002.png", root / "test" / "green" / "known.png")
+    survey = survey_folder(root, quiet)
+    assert survey.copies == 1
+    assert survey.contradictions == [(train / "red" / "001.png", train / "blue" / "odd.png")]
+    assert (root / "test" / "green" / "known.png", train / "green" / "002.png") in survey.leaks
+    assert any("test/green/known.png = train/green/002.png" in remark for remark in survey.remarks())
+    assert any("is in two classes" in remark for remark in survey.remarks())
+
+
+def test_a_run_says_that_it_is_measured_on_what_it_learns(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder()
+    shutil.copy(root / "train" / "green" / "002.png", root / "test" / "green" / "known.png")
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    said = [event.message for event in events_of(run, Warned)]
+    assert any("also trained on, which flatters the accuracy" in message for message in said)
+
+
+def test_a_flat_folder_is_divided_by_content(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    """Copies stay on one side, and names do not matter."""
+    root = make_folder(splits=("train",)) / "train"
+    for index in range(5):
+        shutil.copy(root / "red" / f"{index:03d}.png", root / "red" / f"copy-{index}.png")
+    (root / "green" / "003.png").write_text("no image")
+    settings = (
+        "data.kind=imagefolder",
+        f"data.root={root}",
+        "data.val_fraction=0.25",
+        "data.test_fraction=0.25",
+        "train.epochs=1",
+    )
+    run = train(make_config(*settings), tmp_path / "runs").run.run_dir
+    (started,) = events_of(run, Started)
+    assert started.selection_split == "val"
+    assert sum(started.splits.values()) == 40
+    assert started.splits["val"] == 3 + 3 + 4
+    shares = {"val": 0.25, "test": 0.25}
+    data = load_image_folder(
+        root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet, shares=shares
+    )
+    side_of: dict[bytes, str] = {}
+    for name, split in data.splits.items():
+        assert isinstance(split, FolderSplit)
+        for path in split.paths:
+            assert side_of.setdefault(Path(path).read_bytes(), name) == name
+    (root / "red" / "copy-0.png").rename(root / "red" / "zzz.png")
+    renamed = load_held_out(make_config(*settings), quiet)
+    assert len(renamed.splits["val"]) == started.splits["val"]
+
+
+def test_a_flat_folder_without_shares_has_nothing_to_measure_on(make_folder: FolderMaker) -> None:
+    root = make_folder(splits=("train",)) / "train"
+    with pytest.raises(DataError, match=r"nothing to measure on: .* data.val_fraction and data.test_fraction are 0"):
+        load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    for path in (root / "test").rglob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(DataError, match=r"test: none of its 36 images can be read; such as .*011.png"):
+        load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
+
+
+def test_a_class_folder_of_any_name_is_a_class(make_folder: FolderMaker) -> None:
+    names = ("[red]&bold", "a b", "été", "日本")
+    assert find_layout(make_folder(classes=names)).classes == tuple(sorted(names))
+    assert len(survey_folder(make_folder("more", classes=names), quiet).usable["test"]) == 48
+
+
+@given(
+    keys=st.lists(st.integers(0, 30), min_size=4, max_size=60),
+    shares=st.fixed_dictionaries({"val": st.sampled_from([0.0, 0.2, 0.4]), "test": st.sampled_from([0.0, 0.3])}),
+    classes=st.integers(1, 3),
+)
+def test_holding_out_divides_and_never_parts_copies(keys: list[int], shares: dict[str, float], classes: int) -> None:
+    labels = [key % classes for key in keys]
+    try:
+        rows = hold_out(keys, labels, shares)
+    except DataError:
+        return
+    assert sorted(row for of_split in rows.values() for row in of_split) == list(range(len(keys)))
+    places = {(keys[row], name) for name, of_split in rows.items() for row in of_split}
+    assert len(places) == len(set(keys))
+    assert {labels[row] for row in rows["train"]} == set(labels), "every class keeps something to learn from"
+    counts = Counter(labels)
+    for name, share in shares.items():
+        for label in counts:
+            assert sum(labels[row] == label for row in rows.get(name, [])) <= round(counts[label] * share)

@@ -1,0 +1,102 @@
+"""From an image file to the pixels that the network sees. Torch-free: prediction from an ONNX file needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
+
+
+class UnreadableImageError(Exception):
+    """A file that cannot be decoded; the message says why, without the path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """How a file becomes pixels: EXIF-transposed, RGB with alpha over white, short side resized, centre-cropped.
+
+    Attributes:
+        image_size: Side of the square that comes out, in pixels.
+        crop_pct: image_size over the short side after resizing.
+    """
+
+    image_size: int
+    crop_pct: float
+
+    @property
+    def resize(self) -> int:
+        """The short side after resizing, in pixels."""
+        return max(self.image_size, round(self.image_size / self.crop_pct))
+
+    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
+        """Read and decode one file.
+
+        Returns:
+            uint8 (image_size, image_size, 3).
+
+        Raises:
+            UnreadableImageError: When it is missing, truncated or no image.
+        """
+        try:
+            with Image.open(path) as file:
+                return self.convert(file)
+        except MemoryError as error:
+            raise MemoryError(f"{path}: too little memory to decode it") from error
+        except Exception as error:
+            # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
+            raise UnreadableImageError(str(error) or type(error).__name__) from error
+
+    def convert(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The same for an opened image."""
+        image, side = upright_rgb(image), self.image_size
+        if image.size != (side, side) or self.resize != side:
+            scale = self.resize / min(image.size)
+            width, height = (max(self.resize, round(length * scale)) for length in image.size)
+            # The crop in the picture's own pixels: resized as a whole, a picture of 1x400,000 would take all memory.
+            across, down = image.width / width, image.height / height
+            left, top = (width - side) // 2, (height - side) // 2
+            box = (left * across, top * down, (left + side) * across, (top + side) * down)
+            # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing), those around the box included.
+            image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        return np.array(image, dtype=np.uint8)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture as its camera was held, in 8-bit RGB, with what is transparent over white.
+
+    Raises:
+        ValueError: When its pixels have no known scale.
+    """
+    return _rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the tags anew as well, and fails on pictures whose other tags are odd.
+    turn = _TURNS.get(image.getexif().get(0x0112, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode.startswith("I"):
+        # Pillow would clip 16-bit grey at 255 and show white.
+        grey = np.asarray(image, dtype=np.int64)
+        image = Image.fromarray(
+            (grey.clip(0, 65535) // 257).astype(np.uint8) if grey.max() > 255 else grey.astype(np.uint8)
+        )
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,59 @@
+"""Which training images are held out for validation and test, where a data source has no such split. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from trainer.errors import DataError
+
+
+def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, float]) -> dict[str, list[int]]:
+    """Divide images among splits, each class by itself.
+
+    The images of a class are taken in the order of their keys. Those of one key, copies of a picture, stay together.
+
+    Args:
+        keys: Of each image, in random order among images: comparable and hashable.
+        labels: Of each image.
+        shares: Of each split that is cut off, such as `{"val": 0.15}`; 0 cuts off none.
+
+    Returns:
+        Rows of each split in rising order: of `train` and of those of `shares` that are not 0.
+
+    Raises:
+        DataError: When a share leaves its split without images.
+    """
+    chosen: dict[str, list[int]] = {name: [] for name, share in shares.items() if share}
+    by_label: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        by_label.setdefault(label, []).append(row)
+    taken: set[int] = set()
+    for rows in by_label.values():
+        groups = _groups(keys, rows)
+        for name in chosen:
+            # At least one stays to learn from.
+            wanted = min(round(len(rows) * shares[name]), len(rows) - 1)
+            for group in list(groups):
+                if len(group) <= wanted and len(groups) > 1:
+                    wanted -= len(group)
+                    chosen[name] += group
+                    groups.remove(group)
+        taken.update(row for name in chosen for row in chosen[name])
+    for name, rows in chosen.items():
+        if not rows:
+            raise DataError(
+                f"data.{name}_fraction {shares[name]} of {len(labels)} images leaves none for {name}; raise it, or give "
+                f"more images"
+            )
+    return {"train": [row for row in range(len(labels)) if row not in taken]} | {
+        name: sorted(rows) for name, rows in chosen.items()
+    }
+
+
+def _groups(keys: Sequence[Any], rows: list[int]) -> list[list[int]]:
+    """Rows of equal keys together, in the order of the keys."""
+    groups: dict[Hashable, list[int]] = {}
+    for row in sorted(rows, key=lambda row: keys[row]):
+        groups.setdefault(keys[row], []).append(row)
+    return list(groups.values())

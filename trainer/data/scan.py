@@ -1,0 +1,144 @@
+"""Opens every image once, to know which can be read and which are the same. Torch-free.
+
+What was found is kept by path, size and time of writing, so that the next start does not open 50,000 files again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from PIL import Image
+
+from trainer.data.decoder import upright_rgb
+from trainer.data.layout import ImageFile
+from trainer.progress import Progress
+from trainer.run.atomic import write_atomically
+
+_FORMAT = 1
+"""Of the kept findings; other ones are not read."""
+
+_KEPT_VALUES = 7
+
+_CHUNK = 256
+_DRAFT_SIDE = 256
+"""JPEG files are decoded no finer than this needs: all their bytes are read all the same."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one file turned out to be.
+
+    Attributes:
+        digest: Of its bytes; equal for copies. Empty where the file could not be opened.
+        width: In pixels, upright; 0 where it is no image.
+        height: Likewise.
+        mode: Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`.
+        problem: Why it cannot be used; empty when it can.
+    """
+
+    digest: str
+    width: int
+    height: int
+    mode: str
+    problem: str
+
+
+def scan(files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Progress) -> list[Finding]:
+    """Find out about files, in their order.
+
+    Args:
+        files: All below one folder.
+        kept_at: Where findings are kept (see `findings_path`); a file that cannot be read or written costs time and no more.
+        what: What the images are called in the progress.
+        progress: Told how far it is.
+    """
+    known = _read(kept_at)
+    found: dict[Path, Finding] = {}
+    for file in files:
+        kept = known.get(_key(file))
+        if kept is not None and kept[:2] == [file.size, file.mtime_ns]:
+            found[file.path] = Finding(*kept[2:])
+    missing = [file for file in files if file.path not in found]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            for file, finding in zip(chunk, pool.map(_examine, chunk), strict=True):
+                found[file.path] = finding
+            progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
+    if missing:
+        new = {
+            _key(file): [file.size, file.mtime_ns, *_plain(found[file.path])]
+            for file in missing
+            if found[file.path].digest
+        }
+        _keep(kept_at, known | new)
+    return [found[file.path] for file in files]
+
+
+def findings_path(root: Path) -> Path:
+    """Where the findings about a folder are kept: in the user's folder of caches, by the folder's place."""
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
+    return base / "r18-tui" / f"{root.absolute().name[:40] or 'root'}-{name}.json"
+
+
+def _key(file: ImageFile) -> str:
+    return os.fsencode(file.path.absolute()).decode(errors="backslashreplace")
+
+
+def _plain(finding: Finding) -> tuple[str, int, int, str, str]:
+    problem = finding.problem.encode("utf-8", "backslashreplace").decode()
+    return finding.digest, finding.width, finding.height, finding.mode, problem
+
+
+def _examine(file: ImageFile) -> Finding:
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        # Nothing about the file itself: it may be readable tomorrow, so this is not kept.
+        return Finding("", 0, 0, "", error.strerror or str(error))
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height, mode = image.width, image.height, image.mode
+            if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
+                width, height = height, width
+            image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
+            image.load()
+            upright_rgb(image)
+    except MemoryError:
+        return Finding("", 0, 0, "", "too little memory to decode it")
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders fail in as many ways as files are broken
+        return Finding(digest, 0, 0, "", str(error) or type(error).__name__)
+    return Finding(digest, width, height, mode, "")
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    """What is known; nothing when the file is missing, is not ours, or was damaged."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return {}
+        content: Any = orjson.loads(path.read_bytes())
+        if content["format"] != _FORMAT:
+            return {}
+        return {key: kept for key, kept in content["findings"].items() if len(kept) == _KEPT_VALUES}
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _keep(path: Path, findings: dict[str, list[Any]]) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, orjson.dumps({"format": _FORMAT, "findings": findings}))
+    except OSError:
+        return  # a home that cannot be written: the images are opened again next time

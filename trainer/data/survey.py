@@ -1,0 +1,139 @@
+"""What a folder of images holds, and what is wrong with it: unreadable files, copies, leaks between splits. Torch-free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from trainer.data.layout import ImageFile, Layout, find_layout
+from trainer.data.scan import Finding, findings_path, scan
+from trainer.progress import Progress
+
+_NAMED = 3
+"""Examples that a remark gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A folder of images whose files were opened.
+
+    Attributes:
+        layout: What lies where.
+        findings: Of the files of each split that was looked at, in the layout's order.
+    """
+
+    layout: Layout
+    findings: dict[str, list[Finding]]
+
+    @cached_property
+    def usable(self) -> dict[str, list[tuple[ImageFile, Finding]]]:
+        """Images of each split that can be read, in the layout's order."""
+        return {
+            split: [(file, finding) for file, finding in self._pairs(split) if not finding.problem]
+            for split in self.findings
+        }
+
+    @cached_property
+    def unreadable(self) -> list[tuple[Path, str]]:
+        """Files that cannot be used, each with the reason."""
+        return [
+            (file.path, finding.problem)
+            for split in self.findings
+            for file, finding in self._pairs(split)
+            if finding.problem
+        ]
+
+    def counts(self, split: str) -> list[int]:
+        """Usable images of each class."""
+        found = Counter(file.label for file, _ in self.usable.get(split, []))
+        return [found[label] for label in range(len(self.layout.classes))]
+
+    @cached_property
+    def copies(self) -> int:
+        """Training images that are the same, to the byte, as an earlier one of their class."""
+        seen = Counter((file.label, finding.digest) for file, finding in self.usable["train"])
+        return sum(count - 1 for count in seen.values())
+
+    @cached_property
+    def leaks(self) -> list[tuple[Path, Path]]:
+        """Held-out images that are training images too: the held-out one, and the first such training image."""
+        first = {finding.digest: file.path for file, finding in reversed(self.usable["train"])}
+        return [
+            (file.path, first[finding.digest])
+            for split in self.usable
+            if split != "train"
+            for file, finding in self.usable[split]
+            if finding.digest in first
+        ]
+
+    @cached_property
+    def contradictions(self) -> list[tuple[Path, Path]]:
+        """Training images that lie in two classes: one of them, and the first with another label."""
+        first: dict[str, ImageFile] = {}
+        found = []
+        for file, finding in self.usable["train"]:
+            earlier = first.setdefault(finding.digest, file)
+            if earlier.label != file.label:
+                found.append((file.path, earlier.path))
+        return found
+
+    def remarks(self) -> list[str]:
+        """What makes the figures of a run doubtful, for people."""
+        remarks = []
+        if self.leaks:
+            remarks.append(
+                f"{_images(len(self.leaks))} held out to measure on {_are(len(self.leaks))} also trained on, which flatters the "
+                f"accuracy: {self._examples(self.leaks)}"
+            )
+        if self.contradictions:
+            remarks.append(
+                f"{_images(len(self.contradictions))} {_are(len(self.contradictions))} in two classes: "
+                f"{self._examples(self.contradictions)}"
+            )
+        return remarks
+
+    def _pairs(self, split: str) -> Iterable[tuple[ImageFile, Finding]]:
+        return zip(self.layout.files[split], self.findings[split], strict=True)
+
+    def _examples(self, pairs: list[tuple[Path, Path]]) -> str:
+        shown = [f"{self._short(one)} = {self._short(other)}" for one, other in pairs[:_NAMED]]
+        return ", ".join(shown) + (", ..." if len(pairs) > _NAMED else "")
+
+    def _short(self, path: Path) -> str:
+        return str(path.relative_to(self.layout.root))
+
+
+def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Survey:
+    """Open the files of some splits.
+
+    Args:
+        layout: Of the folder.
+        splits: Names of those that are opened.
+        progress: Told how far it is.
+    """
+    kept_at = findings_path(layout.root)
+    findings = {
+        split: scan(layout.files[split], kept_at=kept_at, what=f"{split} images", progress=progress) for split in splits
+    }
+    return Survey(layout=layout, findings=findings)
+
+
+def survey_folder(root: Path, progress: Progress) -> Survey:
+    """Look at a folder and open all its images.
+
+    Raises:
+        DataError: When it is not laid out in a way that is known.
+    """
+    layout = find_layout(root)
+    return take_survey(layout, layout.files, progress)
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
