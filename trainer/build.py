@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.choices import choose_numerics, recorded_numerics
@@ -25,11 +25,14 @@ from trainer.data.image_folder import FolderSplit
 from trainer.data.lost_images import LostImages
 from trainer.data.stream import StreamedBatches
 from trainer.device import choose_device, describe_device
+from trainer.ema import ModelEma
 from trainer.errors import CheckpointError, ConfigError
+from trainer.features import FeatureBatches
+from trainer.freezing import frozen_stages, stage_of
 from trainer.loop import Hooks, Trainer
 from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
-from trainer.model import apply_freeze, build_model, describe_model
+from trainer.model import build_model, describe_model, set_train_mode
 from trainer.optim import build_optimizer
 from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
@@ -109,7 +112,8 @@ def build_trainer(
     warnings += data.dataset.remarks
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
-    plan = plan_of(config, len(data.dataset.splits["train"]))
+    train_labels_N = data.dataset.splits["train"].labels_N
+    plan = plan_of(config, train_labels_N)
 
     def warn(message: str) -> None:
         hooks.publish(Warned(message=message))
@@ -132,29 +136,48 @@ def build_trainer(
         choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim)
-    state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch))
+    decay = config.train.ema_decay
+    ema = None if decay is None else ModelEma(model, decay)
+    state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema)
     if checkpoint is not None:
         _restore(state, checkpoint)
     batches = source.batches(worker_count(config.data))
+    weights_K = class_weights(train_labels_N).to(device) if config.data.balance == "loss" else None
     loop = Trainer(
-        config=config, data=data, batches=batches, state=state, numerics=numerics, hooks=hooks, device=device,
+        config=config, data=data, batches=batches, feature_batches=FeatureBatches(plan, train_labels_N, device),
+        state=state, numerics=numerics, hooks=hooks, device=device,
         lost=source.lost,
-        train_step=TrainStep(model, optimizer, augment, config, numerics, micro_batches=choices.get("micro_batches")),
+        train_step=TrainStep(
+            model, optimizer, augment, config, numerics,
+            class_weights_K=weights_K, micro_batches=choices.get("micro_batches"),
+        ),
         metrics=StepMetrics(device),
         stopwatch=Stopwatch(), last_save=time.monotonic(),
     )  # fmt: skip
     return Built(trainer=loop, choices=choices, warnings=warnings)
 
 
-def plan_of(config: Config, num_images: int) -> Plan:
-    """How an epoch is cut into steps."""
+def plan_of(config: Config, labels_N: Tensor) -> Plan:
+    """How an epoch is cut into steps.
+
+    Args:
+        config: Of the run.
+        labels_N: Of the training images, int64 on the CPU.
+    """
     return Plan(
-        num_images=num_images,
+        num_images=len(labels_N),
         batch_size=config.data.batch_size,
         drop_last=config.data.drop_last,
         smallest=2 * config.train.grad_accum_steps,
         seed=config.run.seed,
+        balanced=labels_N if config.data.balance == "sampler" else None,
     )
+
+
+def class_weights(labels_N: Tensor) -> Tensor:
+    """Weight of each class's images in the loss, by how rare they are, 1 on average over all images: float32 (K,)."""
+    counts_K = torch.bincount(labels_N).float()
+    return len(labels_N) / (len(counts_K) * counts_K)
 
 
 def started_event(built: Built, run_dir: RunDir) -> Started:
@@ -254,15 +277,15 @@ def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
 def _build_model(config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]) -> nn.Module:
     model = build_model(config.model, len(data.dataset.classes), config.run.seed)
     if initial is not None:
-        report = load_initial_weights(model, initial)
-        if config.model.freeze == "backbone" and report.random_backbone:
+        report = load_initial_weights(model, initial, data.dataset.classes)
+        random = [name for name in report.random_backbone if stage_of(name) < frozen_stages(config.model, 0)]
+        if random:
             raise ConfigError(
-                f"model.freeze: backbone would freeze random weights: {initial.origin} has no "
-                f"{', '.join(report.random_backbone[:3])} for stem {config.model.stem}; set model.stem as it was there, or "
-                f"model.freeze=none"
+                f"model.freeze: {config.model.freeze} would freeze random weights: {initial.origin} has no "
+                f"{', '.join(random[:3])} for stem {config.model.stem}; set model.stem as it was there, or model.freeze=none"
             )
         warnings.append(f"{initial.origin}: {report}")
-    apply_freeze(model, config.model.freeze)
+    set_train_mode(model, frozen_stages(config.model, 0))
     return model
 
 

@@ -47,6 +47,16 @@ class Checkpoint:
         return {name[len(prefix) + 1 :]: value for name, value in self.tensors.items() if name.startswith(prefix + ".")}
 
     @property
+    def measured_weights(self) -> dict[str, Tensor]:
+        """What was evaluated and is exported: the average of the weights where one was kept, else the weights."""
+        return self.group("ema") or self.group("model")
+
+    @property
+    def weights_kind(self) -> str:
+        """Which these are: `ema` or `raw`."""
+        return "ema" if self.group("ema") else "raw"
+
+    @property
     def step(self) -> int:
         """Optimizer steps done."""
         return int(self.meta["step"])

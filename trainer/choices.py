@@ -22,6 +22,7 @@ from trainer.config import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.errors import is_out_of_memory
+from trainer.freezing import frozen_stages
 from trainer.optim import build_optimizer
 from trainer.progress import Progress
 from trainer.step import Numerics, TrainStep
@@ -140,7 +141,8 @@ class _Trial:
         self._numerics = numerics
         self._poll = poll
         self._metrics = torch.zeros(3, device=batch.labels_N.device)
-        self._step.prepare()
+        # As it is in the last epoch, when the most is trained.
+        self._step.prepare(frozen_stages(config.model, config.train.epochs - 1))
 
     def time(self, *, give_up_s: float) -> _Timing:
         """Time the candidate; its `step_s` is infinite when even a small batch takes longer than `give_up_s`."""

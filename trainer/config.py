@@ -93,8 +93,26 @@ class DataConfig(Group):
     """What the padding holds."""
     crop_pct: float = Field(0.875, gt=0.0, le=1.0)
     """`imagefolder` only: image_size over the short side after resizing; 1.0 keeps the whole short side."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """`imagefolder` only: `crop` cuts the ends of the long side off; `letterbox` keeps the whole picture, with grey bars beside
+    it, for pictures that are much longer than wide."""
+    resized_crop: float | None = Field(None, gt=0.0, le=1.0)
+    """Smallest share of a training picture that is cut out, at random, and resized to image_size; None never. Not together with
+    crop_pad."""
+    trivial_augment: bool = False
+    """One random operation an image of 14: rotation, shear, shift, brightness, contrast and the like, of random strength."""
     cutout: int = Field(0, ge=0, le=512)
     """Side in pixels of the square that is set to the mean in each training image; 0 turns it off."""
+    random_erase: Fraction = 0.0
+    """Probability that a random rectangle of a training image, 2 to 33 % of it, is set to the mean."""
+    mixup: float = Field(0.0, ge=0.0, le=10.0)
+    """Training images are mixed with another of their batch, by a share drawn from Beta(a, a) of this a; 0 turns it off."""
+    cutmix: float = Field(0.0, ge=0.0, le=10.0)
+    """A rectangle of a training image comes from another of its batch, of a size likewise; with `mixup` each image gets one of
+    the two."""
+    balance: Literal["none", "loss", "sampler"] = "none"
+    """Where classes have different numbers of images: `loss` weighs each image by how rare its class is, `sampler` shows all
+    classes equally often."""
 
     @field_validator("mean", "std")
     @classmethod
@@ -131,6 +149,14 @@ class DataConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _one_kind_of_crop(self) -> DataConfig:
+        if self.resized_crop is not None and self.crop_pad:
+            raise ValueError(
+                f"resized_crop and crop_pad {self.crop_pad} are two ways to crop; set one of them to none and 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reflection_fits(self) -> DataConfig:
         if self.pad == "reflect" and self.crop_pad >= self.image_size:
             raise ValueError(
@@ -151,8 +177,16 @@ class ModelConfig(Group):
     """Share of features dropped before the classifier."""
     init_from: str | None = None
     """`imagenet`, the path of a checkpoint or state dict, or a run; None starts from random weights."""
-    freeze: Literal["none", "backbone"] = "none"
-    """`backbone` trains the classifier alone and also freezes batch-norm statistics."""
+    freeze: Literal["none", "layer1", "layer2", "layer3", "backbone"] = "none"
+    """What is not trained, batch-norm statistics included: `layer2` is the stem to layer2; `backbone` trains the classifier
+    alone."""
+    unfreeze_after: int | None = Field(None, ge=1)
+    """Epochs after which frozen stages begin to be trained; None never (but by key)."""
+    unfreeze_every: int = Field(0, ge=0)
+    """Epochs from one stage to the next, from the classifier backwards; 0 trains all of them at once."""
+    cache_features: bool = False
+    """While the whole backbone is frozen: what it makes of each training image is computed once, without augmentation, and the
+    classifier is trained on that, which takes seconds even on a CPU."""
 
 
 class TrainConfig(Group):
@@ -166,6 +200,10 @@ class TrainConfig(Group):
     """Share of the target spread over all classes."""
     max_grad_norm: float | None = Field(None, gt=0.0)
     """Gradients are scaled down to this L2 norm; None never."""
+    ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
+    """Decay a step of a moving average of the weights, which is then what is measured and exported; None for no average."""
+    early_stop_epochs: int | None = Field(None, ge=1)
+    """Epochs without a better accuracy on the split that chooses the best, after which the run ends; None never."""
 
 
 class OptimConfig(Group):
@@ -183,6 +221,9 @@ class OptimConfig(Group):
     """L2 penalty added to the gradient."""
     decay_bn_bias: bool = True
     """Whether batch-norm parameters and biases decay too."""
+    layer_decay: float = Field(1.0, gt=0.0, le=1.0)
+    """Factor of the rate from one stage to the one before, from the classifier (1) backwards: with 0.3 layer4 is trained at 0.3
+    of the rate, layer3 at 0.09."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> OptimConfig:
@@ -291,17 +332,25 @@ class Config(Group):
             raise ValueError(f"data.batch_size {batch} must be divisible by train.grad_accum_steps {accum}")
         if batch // accum < 2:
             raise ValueError(f"micro-batches of {batch // accum} image are too small for batch norm; use at least 2")
-        if self.model.freeze != "none" and self.model.init_from is None:
-            raise ValueError("model.freeze: backbone needs model.init_from; frozen random weights cannot learn")
-        if self.model.init_from == "imagenet" and self.model.stem != "imagenet":
-            raise ValueError(
-                "model.init_from: imagenet needs model.stem: imagenet, the stem those weights were made with"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _freezing_makes_sense(self) -> Config:
+        model = self.model
+        if model.freeze != "none" and model.init_from is None:
+            raise ValueError(f"model.freeze: {model.freeze} needs model.init_from; frozen random weights cannot learn")
+        if model.unfreeze_after is not None and model.freeze == "none":
+            raise ValueError("model.unfreeze_after needs model.freeze: there is nothing to unfreeze")
+        if model.unfreeze_every and model.unfreeze_after is None:
+            raise ValueError("model.unfreeze_every needs model.unfreeze_after, the epochs before the first stage")
+        if model.cache_features and model.freeze != "backbone":
+            raise ValueError("model.cache_features needs model.freeze: backbone; features of trained layers change")
         return self
 
 
 RESUME_OVERRIDES = (
-    "run.device", "data.root", "data.workers", "data.cache", "train.epochs", "eval.", "checkpoint.", "export.", "ui.",
+    "run.device", "data.root", "data.workers", "data.cache", "train.epochs", "train.early_stop_epochs", "eval.", "checkpoint.",
+    "export.", "ui.",
 )  # fmt: skip
 """Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
 

@@ -163,7 +163,7 @@ class _Subject:
     def of(cls, checkpoint: Checkpoint, config: Config, progress: Callable[[str, float | None], None]) -> _Subject:
         meta = checkpoint.meta
         model = build_model(config.model, len(meta["classes"]), config.run.seed)
-        model.load_state_dict(checkpoint.group("model"))
+        model.load_state_dict(checkpoint.measured_weights)
         try:
             dataset = load_held_out(config, progress)
         except DataError as error:
@@ -337,7 +337,7 @@ def _metadata(subject: _Subject, measured: dict[str, Any], checkpoint: Checkpoin
         "accuracy_correct": str(measured["correct"]),
         "accuracy_images": str(measured["split_images"]),
         "step": str(checkpoint.step),
-        "weights": "raw",
+        "weights": checkpoint.weights_kind,
         "checkpoint_sha256": checkpoint.digest(),
         "versions": json.dumps(
             {

@@ -6,31 +6,35 @@
             poll                  commands, pauses, signals; the periodic save
             step                  nothing in it waits for the device
             publish what arrived  loss, accuracy and rate of the steps before
-        publish the epoch, evaluate (a new best is always saved), save
-    where val chose the best: test, once
+            publish the epoch, evaluate (a new best is always saved), save
+    where val chose the best: test the best, once
 
 Everything that can interrupt it comes through `Hooks.poll`, which is also called between the batches of an evaluation.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
 from trainer.data.lost_images import LostImages
-from trainer.errors import R18Error, is_out_of_memory
+from trainer.errors import CheckpointError, R18Error, is_out_of_memory
 from trainer.evaluate import Evaluation, evaluate
+from trainer.features import compute_features
+from trainer.freezing import BACKBONE, STAGES, frozen_stages, unfreezing_ends
 from trainer.metrics import StepMetrics, Stopwatch, Window
 from trainer.model import MACS_PER_PIXEL
-from trainer.run.events import EpochEnded, Evaluated, Event, Steps, Warned
+from trainer.run.events import EpochEnded, Evaluated, Event, StagesFrozen, Steps, Warned
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import EpochSums, TrainState
 
@@ -82,6 +86,13 @@ class Hooks(Protocol):
     def save(self, *, best: bool = False) -> None:
         """Snapshot the state and hand it to the writer."""
 
+    def saved_best(self) -> Checkpoint:
+        """The best state of the run, from the disk.
+
+        Raises:
+            CheckpointError: When it is not there.
+        """
+
     def evaluating(self, split: str) -> None:
         """An evaluation begins."""
 
@@ -108,6 +119,7 @@ class Trainer:
     """Runs the loop over parts that were built elsewhere.
 
     Attributes:
+        feature_batches: What comes in place of `batches` while the classifier is trained on features that were computed once.
         lost: Told about images that cannot be read any more.
         last_save: `time.monotonic()` of the last snapshot; the session sets it.
         skipped_from: The first of the newest steps when the updates of all of them were left out, since loss or gradient were
@@ -117,6 +129,7 @@ class Trainer:
     config: Config
     data: PreparedData
     batches: Batches
+    feature_batches: Batches
     state: TrainState
     train_step: TrainStep
     numerics: Numerics
@@ -129,30 +142,52 @@ class Trainer:
 
     skipped_from: int | None = None
     _decided_at: int = 0
+    _announced_frozen: int = 0
     _evaluation_batch: int | None = None
     _window_began_s: float = 0.0
 
-    def run(self) -> None:
-        """Train to the end of the configured epochs.
+    def run(self) -> str:
+        """Train to the end of the configured epochs, or until there is nothing more to gain.
+
+        Returns:
+            `completed` or `stopped early`.
 
         Raises:
             StopRequested: From `Hooks.poll`.
             DivergedError: From `Hooks.diverged`.
         """
-        while self.state.evaluation_due or not self.state.finished:
+        while self.state.evaluation_due or not (self.state.finished or self.stalled):
             if self.state.evaluation_due:
                 self._finish_epoch()
             elif self._train_epoch():
                 self._end_epoch()
         if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits and not self._tested:
-            self.evaluate("test", trigger="end")
+            self._test_the_best()
+        return "completed" if self.state.finished else "stopped early"
 
-    def evaluate(self, split: str, *, trigger: str) -> bool:
+    @property
+    def stalled(self) -> bool:
+        """Whether the accuracy has not risen for as long as `train.early_stop_epochs` allows, with everything unfrozen."""
+        patience, per_epoch = self.config.train.early_stop_epochs, self.state.schedule.steps_per_epoch
+        if patience is None or self.state.best_step < 0:
+            return False
+        since = max(self.state.best_step, unfreezing_ends(self.config.model) * per_epoch)
+        return self.state.step - since >= patience * per_epoch
+
+    def unfreeze_next(self) -> str:
+        """Begin to train one more stage, from the next step on; why not, where that is so."""
+        if not self._frozen_now:
+            return "nothing is frozen"
+        self.state.unfrozen_by_key += 1
+        return ""
+
+    def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
         """Measure a split and publish the result.
 
         Args:
-            split: `val`, `test` or `train`.
+            split: `val` or `test`.
             trigger: `epoch`, `key` or `end`.
+            checkpoint: What is measured; None for the state as it is.
 
         Returns:
             Whether it is the best so far on the selection split.
@@ -160,28 +195,35 @@ class Trainer:
         before = self.stopwatch.switch("evaluate")
         self.hooks.evaluating(split)
         begun_s = self.stopwatch.of("evaluate")
-        while (result := self._measure(split)) is None:
+        model = self.state.measured_model
+        if checkpoint is not None:
+            model = copy.deepcopy(model)
+            model.load_state_dict(checkpoint.measured_weights)
+        while (result := self._measure(split, model)) is None:
             continue  # with smaller batches
-        best = self._note_result(split, result)
+        step = self.state.step if checkpoint is None else checkpoint.step
+        best = self._note_result(split, step, result)
         self.hooks.publish(
             Evaluated(
-                split=split, epoch=round(self.state.step / self.state.schedule.steps_per_epoch, 4), step=self.state.step,
+                split=split, epoch=round(step / self.state.schedule.steps_per_epoch, 4), step=step,
                 loss=result.loss, accuracy=result.accuracy, accuracy_tta=result.accuracy_tta, correct=result.correct,
                 counts=result.counts, confused_with=result.confused_with, best=best, trigger=trigger,
+                weights="raw" if self.state.ema is None else "ema",
                 seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
             )
         )  # fmt: skip
         self.hooks.measured(split, result)
-        self.train_step.prepare()
+        # A stage that was let go meanwhile is unfrozen by the loop, which then feeds the step otherwise.
+        self.train_step.prepare(self.train_step.frozen)
         self.stopwatch.switch(before)
         return best
 
-    def _measure(self, split: str) -> Evaluation | None:
+    def _measure(self, split: str, model: nn.Module) -> Evaluation | None:
         """Measure a split; None when that took more memory than there is and smaller batches may take less."""
         batch_size = self._evaluation_batch or evaluation_batch(self.config, self.device)
         try:
             return evaluate(
-                self.state.model,
+                model,
                 self.data.dataset.splits[split],
                 normalize=self.data.normalize,
                 numerics=self.numerics,
@@ -211,9 +253,23 @@ class Trainer:
 
     @property
     def _tested(self) -> bool:
-        """Whether the newest evaluation is that of the test images at this step: the end was reached before a resume."""
+        """Whether the newest evaluation is that of the test images: the end was reached before a resume."""
         last = self.state.last_evaluation
-        return last is not None and (last["split"], last["step"]) == ("test", self.state.step)
+        return last is not None and (last["split"], last["step"]) == ("test", self.state.best_step)
+
+    @property
+    def _frozen_now(self) -> int:
+        return frozen_stages(self.config.model, self.state.epoch, unfrozen_by_key=self.state.unfrozen_by_key)
+
+    def _test_the_best(self) -> None:
+        """Read the test images, with the weights that val has chosen."""
+        checkpoint = None
+        if self.state.best_step != self.state.step:
+            try:
+                checkpoint = self.hooks.saved_best()
+            except CheckpointError as error:
+                self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
+        self.evaluate("test", trigger="end", checkpoint=checkpoint)
 
     def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
         """Take up an earlier state of this run, at a scaled rate. Between two steps only.
@@ -231,29 +287,74 @@ class Trainer:
         self.skipped_from = None
 
     def _train_epoch(self) -> bool:
-        """Train to the end of the epoch; False when a return to an earlier state has come between."""
-        self.train_step.prepare()
+        """Train to the end of the epoch; False when a key has come between, after which it is gone on with otherwise."""
+        batches = self._freeze_and_feed()
         self.stopwatch.switch("data")
         self._window_began_s = self.stopwatch.of("data", "compute")
-        stream = iter(self.batches.epoch(self.state.epoch, self.state.epoch_step))
+        stream = iter(batches.epoch(self.state.epoch, self.state.epoch_step))
         for _ in range(self.state.epoch_step, self.state.schedule.steps_per_epoch):
             step = self.state.step
             self.hooks.poll()
             self._give_up_when_hopeless()
-            if self.state.step != step:
+            if self._changed_since(step):
                 return False
             self.stopwatch.switch("data")
             while (batch := next(stream)) is None:
                 self.hooks.poll()
-                if self.state.step != step:
+                if self._changed_since(step):
                     return False
                 self.stopwatch.switch("data")
             self.stopwatch.switch("compute")
             lr = self.state.schedule.at(self.state.step)
             self._take_step(batch, lr)
             self.state.step += 1
+            if self.state.ema is not None:
+                self.state.ema.update(self.state.step)
             self._publish_when_due()
         return True
+
+    def _changed_since(self, step: int) -> bool:
+        """Whether a command has gone back to an earlier state, or has unfrozen a stage."""
+        return self.state.step != step or self._frozen_now != self.train_step.frozen
+
+    def _freeze_and_feed(self) -> Batches:
+        """Freeze what is to be frozen now; where batches for that come from."""
+        frozen = self._frozen_now
+        self.train_step.prepare(frozen)
+        if frozen != self._announced_frozen:
+            self._announced_frozen = frozen
+            stages = list(STAGES[:frozen])
+            self.hooks.publish(StagesFrozen(step=self.state.step, stages=stages, trainable=self._trainable))
+        if not (self.config.model.cache_features and frozen == BACKBONE):
+            self.train_step.features_MF = None
+            return self.batches
+        if self.train_step.features_MF is None:
+            self.train_step.features_MF = self._features()
+            self.train_step.prepare(frozen)
+        return self.feature_batches
+
+    @property
+    def _trainable(self) -> int:
+        return sum(parameter.numel() for parameter in self.state.model.parameters() if parameter.requires_grad)
+
+    def _features(self) -> Tensor:
+        """What the backbone makes of all training images."""
+        before = self.stopwatch.switch("data")
+        self.hooks.evaluating("features")
+        features_MF = compute_features(
+            self.state.model,
+            self.data.dataset.splits["train"],
+            normalize=self.data.normalize,
+            numerics=self.numerics,
+            image_size=self.config.data.image_size,
+            batch_size=evaluation_batch(self.config, self.device),
+            device=self.device,
+            poll=self.hooks.poll,
+            lost=self.lost,
+        )
+        self.hooks.training()
+        self.stopwatch.switch(before)
+        return features_MF
 
     def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches
@@ -328,8 +429,8 @@ class Trainer:
             self.hooks.save(best=best)
         self.hooks.training()
 
-    def _note_result(self, split: str, result: Evaluation) -> bool:
-        self.state.last_evaluation = {"split": split, "step": self.state.step, "accuracy": result.accuracy}
+    def _note_result(self, split: str, step: int, result: Evaluation) -> bool:
+        self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
         if split != self.data.dataset.selection_split or not math.isfinite(result.loss):
             return False
         if self.state.best_accuracy is not None and result.accuracy <= self.state.best_accuracy:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from trainer.config import ModelConfig
 from trainer.conv import Conv3x3
 from trainer.data.draws import Stream, draw_below
+from trainer.freezing import stage_of
 
 _DROPOUT_GRAIN = 1 << 20
 """Dropout draws whole numbers below this, so its rate is exact to one millionth."""
@@ -91,23 +92,32 @@ def head_of(model: nn.Module) -> Head:
     return cast(Head, model.fc)
 
 
-def apply_freeze(model: nn.Module, freeze: str) -> None:
-    """Stop gradients to everything but the classifier when `freeze` is `backbone`."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(freeze == "none" or name.startswith("fc."))
-
-
-def set_train_mode(model: nn.Module, freeze: str) -> None:
-    """Switch to training; a frozen backbone keeps its batch-norm statistics.
+def set_train_mode(model: nn.Module, frozen: int) -> None:
+    """Switch to training; frozen stages get no gradients and keep their batch-norm statistics.
 
     `requires_grad=False` alone would not: the running mean and variance are buffers that every training forward pass
     moves (pytorch/pytorch#86590).
+
+    Args:
+        model: With torchvision's names.
+        frozen: Stages, from the image (`trainer.freezing`).
     """
     model.train()
-    if freeze == "backbone":
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(stage_of(name) >= frozen)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and stage_of(name) < frozen:
+            module.eval()
+
+
+def features_of(model: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """What the backbone makes of images: (N, 512), the classifier's input."""
+    head = head_of(model)
+    model.fc = nn.Identity()
+    try:
+        return cast(Tensor, model(images_NCHW))
+    finally:
+        model.fc = head
 
 
 def describe_model(model: nn.Module, stem: str) -> dict[str, object]:
@@ -121,6 +131,6 @@ def describe_model(model: nn.Module, stem: str) -> dict[str, object]:
     }
 
 
-def loss_of(logits_NK: Tensor, labels_N: Tensor, *, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy in fp32, whatever the precision of the logits."""
-    return functional.cross_entropy(logits_NK.float(), labels_N, label_smoothing=label_smoothing)
+def losses_of(logits_NK: Tensor, labels_N: Tensor, *, label_smoothing: float) -> Tensor:
+    """Cross-entropy of each image in fp32, whatever the precision of the logits: (N,)."""
+    return functional.cross_entropy(logits_NK.float(), labels_N, label_smoothing=label_smoothing, reduction="none")

@@ -6,25 +6,28 @@ import torch
 from torch import nn
 
 from trainer.config import OptimConfig
+from trainer.freezing import BACKBONE, stage_of
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
-    """SGD over the parameters that are trained; the rate is set before every step.
+    """SGD over all parameters, those included that are frozen for now; the rate is set before every step.
 
     Args:
-        model: On its device, with frozen parameters marked.
-        config: Momentum, Nesterov and weight decay.
+        model: On its device.
+        config: Momentum, Nesterov, weight decay and the factor of the rate between stages.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            # Batch-norm weights and all biases are the vectors among the parameters.
-            (decayed if config.decay_bn_bias or parameter.ndim > 1 else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    device = decayed[0].device
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        # Batch-norm weights and all biases are the vectors among the parameters.
+        decay = config.weight_decay if config.decay_bn_bias or parameter.ndim > 1 else 0.0
+        scale = config.layer_decay ** (BACKBONE - stage_of(name))
+        groups.setdefault((scale, decay), []).append(parameter)
+    device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        [
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+            for (scale, decay), parameters in groups.items()
+        ],
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
@@ -35,17 +38,17 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The rate of the next step, for all groups."""
+    """The rate of the next step: the classifier's; stages before it have their share."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
 
 
 def momentum_state(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, torch.Tensor]:
-    """Momentum buffers by parameter name; parameters that are not trained have none."""
+    """Momentum buffers by parameter name; parameters that are frozen have none worth keeping."""
     buffers = {}
     for name, parameter in model.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
+        if buffer is not None and parameter.requires_grad:
             buffers[name] = buffer
     return buffers
 
@@ -57,7 +60,7 @@ def load_momentum_state(model: nn.Module, optimizer: torch.optim.SGD, buffers: d
     """
     optimizer.state.clear()
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and optimizer.defaults["momentum"]:
+        if optimizer.defaults["momentum"]:
             buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
             if name in buffers:
                 buffer.copy_(buffers[name])

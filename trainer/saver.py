@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer.checkpoint import CheckpointFolder
+from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.errors import DiskError, R18Error
+from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.loop import DivergedError, Trainer
 from trainer.open_run import OpenRun
 from trainer.run.events import Warned
@@ -35,6 +35,7 @@ class Saver:
         self._run = run
         self._writer = CheckpointWriter(self.folder, run.log, find_folder=self._find_directory)
         self._saved_step = -1
+        self._best_step = -1  # handed to the writer in this session
         self._given_up = False
 
     def due(self, trainer: Trainer) -> bool:
@@ -55,6 +56,7 @@ class Saver:
         self.facts["choices"]["micro_batches"] = trainer.train_step.micro_batches
         self._writer.submit(trainer.state.snapshot(self.facts), best=best, pinned=pinned)
         self._saved_step = trainer.state.step
+        self._best_step = trainer.state.step if best else self._best_step
         trainer.last_save = time.monotonic()
         trainer.stopwatch.switch(before)
 
@@ -80,6 +82,20 @@ class Saver:
         """Wait until the checkpoint of a step is on the disk; empty when it is, else why it is not. From any thread."""
         problem = self._writer.wait_for(step, _TIMEOUT_S)
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
+
+    def saved_best(self, step: int) -> Checkpoint:
+        """The best state, from the disk.
+
+        Args:
+            step: Of which it is.
+
+        Raises:
+            CheckpointError: When it could not be written, or is damaged.
+        """
+        problem = self.wait_for(step) if step == self._best_step else ""
+        if problem:
+            raise CheckpointError(f"{self.folder.at(step)}: {problem}")
+        return read_checkpoint(self.folder.at(step))
 
     def wait_until_idle(self) -> bool:
         """Wait some seconds until everything is written or has failed; whether it is."""

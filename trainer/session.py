@@ -25,6 +25,7 @@ from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue, answer_to
 from trainer.run.events import (
+    BY_ITSELF,
     Event,
     Finished,
     LrEdited,
@@ -83,6 +84,7 @@ class TrainingSession:
             cmd.Export: self._export,
             cmd.SetLr: self._set_lr,
             cmd.GoBack: self._go_back,
+            cmd.Unfreeze: self._unfreeze,
         }
 
     def run(self) -> int:
@@ -98,8 +100,7 @@ class TrainingSession:
             try:
                 self._prepare()
                 self._state(RunState.TRAINING)
-                self.trainer.run()
-                reason, code = "completed", 0
+                reason, code = self.trainer.run(), 0
             except StopRequested as stop:
                 reason, code = stop.reason, stop.exit_code
             except Exception as error:
@@ -145,6 +146,10 @@ class TrainingSession:
     def save(self, *, best: bool = False, pinned: bool = False) -> None:
         """Snapshot the state on this thread and hand it to the writer."""
         self._saver.save(self.trainer, best=best, pinned=pinned)
+
+    def saved_best(self) -> Checkpoint:
+        """The best state of the run, from the disk."""
+        return self._saver.saved_best(self.trainer.state.best_step)
 
     def evaluating(self, split: str) -> None:
         """An evaluation begins."""
@@ -263,12 +268,12 @@ class TrainingSession:
         if self._trainer is not None:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
             self._last_save.save(self.trainer)
-        if reason != "completed":
+        if reason not in BY_ITSELF:
             self._exporter.cancel()  # before the end, so that nothing is logged behind it
         step, epoch = self._position()
         self._finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
-        if reason == "completed":
+        if reason in BY_ITSELF:
             self._run.lock.note(ended=True)
             self._stay_open()
             # An export that was asked for is waited for; a second stop ends that too.
@@ -374,7 +379,8 @@ class TrainingSession:
             splits = self.trainer.data.dataset.splits
             for split in [
                 self.trainer.data.dataset.selection_split,
-                *(["test"] if "val" in splits and "test" in splits else []),
+                # Where val chooses, the test images are not looked at before the end, however curious somebody is.
+                *(["test"] if self._finished and "val" in splits and "test" in splits else []),
             ]:
                 if self.trainer.evaluate(split, trigger="key"):
                     self.save(best=True)
@@ -405,6 +411,14 @@ class TrainingSession:
         self._saver.outdate()
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
         return ""
+
+    def _unfreeze(self, command: cmd.Unfreeze) -> str:
+        if self._finished:
+            return "the run has ended"
+        refusal = self.trainer.unfreeze_next()
+        if not refusal:
+            self._saver.outdate()
+        return refusal
 
     def _go_back(self, command: cmd.GoBack) -> str:
         if self._finished:

@@ -12,8 +12,9 @@ from trainer.config import Config
 from trainer.conv import Conv3x3
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
+from trainer.data.mixing import Mix, Mixer
 from trainer.errors import is_out_of_memory
-from trainer.model import head_of, loss_of, set_train_mode
+from trainer.model import head_of, losses_of, set_train_mode
 from trainer.optim import set_lr
 from trainer.update_gate import UpdateGate
 
@@ -59,11 +60,13 @@ class TrainStep:
 
     Attributes:
         micro_batches: In how many parts a batch goes through the model.
+        frozen: Stages that are not trained, from the image (`trainer.freezing`).
+        features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.SGD, augment: Augment, config: Config, numerics: Numerics,
-        *, micro_batches: int | None = None,
+        *, class_weights_K: Tensor | None = None, micro_batches: int | None = None,
     ) -> None:  # fmt: skip
         """Take the parts.
 
@@ -73,6 +76,7 @@ class TrainStep:
             augment: Makes images of pixels.
             config: Of the run.
             numerics: As the run was begun with.
+            class_weights_K: Of each class's images in the loss; None for all the same.
             micro_batches: In how many parts a batch goes through the model; None as configured.
         """
         self.micro_batches = micro_batches or config.train.grad_accum_steps
@@ -83,11 +87,17 @@ class TrainStep:
         self._numerics = numerics
         self._gate = UpdateGate(model, optimizer)
         self._statistics = StatisticsMomentum(model)
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._class_weights_K = class_weights_K
+        self._mixer = Mixer.of(config.data, config.run.seed, next(model.parameters()).device)
+        self._trained: list[nn.Parameter] = []
+        self.frozen = 0
+        self.features_MF: Tensor | None = None
 
-    def prepare(self) -> None:
-        """Switch the model to training; call it before the first step and after each evaluation."""
-        set_train_mode(self._model, self._config.model.freeze)
+    def prepare(self, frozen: int) -> None:
+        """Switch the model to training; call it before the first step, after each evaluation and when a stage is unfrozen."""
+        self.frozen = frozen
+        set_train_mode(self._model, frozen)
+        self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
         """Do one step.
@@ -125,24 +135,46 @@ class TrainStep:
         self._statistics.share_among(parts)
         self._gate.begin()
         try:
-            for micro in batch.micro_batches(parts):
-                self._accumulate(micro, epoch, len(micro) / len(batch), metrics_2)
+            for micro, partners in zip(batch.micro_batches(parts), batch.rolled().micro_batches(parts), strict=True):
+                self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
                 raise
             return False
         return True
 
-    def _accumulate(self, micro: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
-        images_NCHW = self._augment(micro.pixels_MHWC, micro.rows_N, micro.sample_ids_N, micro.positions_N, epoch)
+    def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
         head_of(self._model).aim(micro.positions_N, epoch)
-        with self._numerics.autocast(images_NCHW.device):
-            logits_NK = self._model(self._numerics.lay_out(images_NCHW))
-        loss = loss_of(logits_NK, micro.labels_N, label_smoothing=self._config.train.label_smoothing)
+        if self.features_MF is not None:
+            logits_NK, mix = head_of(self._model)(self.features_MF[micro.sample_ids_N]), None
+        else:
+            images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
+            with self._numerics.autocast(images_NCHW.device):
+                logits_NK = self._model(self._numerics.lay_out(images_NCHW))
+        losses_N = self._losses(logits_NK, micro.labels_N)
+        if mix is not None:
+            losses_N = mix.loss(losses_N, self._losses(logits_NK, partners.labels_N))
+        loss = losses_N.mean()
         (loss * share).backward()
         with torch.no_grad():
             top1 = (logits_NK.argmax(1) == micro.labels_N).float().mean()
             metrics_2 += torch.stack((loss.detach(), top1)) * share
+
+    def _images(self, micro: Batch, partners: Batch, epoch: int, *, whole: bool) -> tuple[Tensor, Mix | None]:
+        """Augmented images, mixed where that is configured."""
+        images_NCHW = self._augmented(micro, epoch)
+        if self._mixer is None:
+            return images_NCHW, None
+        mix = self._mixer(micro.positions_N, epoch, images_NCHW.shape[-1])
+        partners_NCHW = images_NCHW.roll(1, 0) if whole else self._augmented(partners, epoch)
+        return mix(images_NCHW, partners_NCHW), mix
+
+    def _augmented(self, batch: Batch, epoch: int) -> Tensor:
+        return self._augment(batch.pixels_MHWC, batch.rows_N, batch.sample_ids_N, batch.positions_N, epoch)
+
+    def _losses(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+        losses_N = losses_of(logits_NK, labels_N, label_smoothing=self._config.train.label_smoothing)
+        return losses_N if self._class_weights_K is None else losses_N * self._class_weights_K[labels_N]
 
 
 class StatisticsMomentum:

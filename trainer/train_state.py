@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
+from trainer.ema import ModelEma
 from trainer.lr_schedule import LrSchedule
 from trainer.metrics import Window
 from trainer.optim import load_momentum_state, momentum_state
@@ -59,11 +60,15 @@ class TrainState:
         evaluation_due: The last epoch has ended and its evaluation has not.
         best_accuracy: On the selection split; None before the first evaluation.
         last_evaluation: Split, step and accuracy of the newest evaluation.
+        ema: The average of the weights, where one is kept.
+        unfrozen_by_key: Stages that the user has let go.
     """
 
     model: nn.Module
     optimizer: torch.optim.SGD
     schedule: LrSchedule
+    ema: ModelEma | None = None
+    unfrozen_by_key: int = 0
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
     evaluation_due: bool = False
@@ -76,6 +81,11 @@ class TrainState:
         """Whether every weight and statistic is a number; waits for the device."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         return all(bool(torch.isfinite(value).all()) for value in values)
+
+    @property
+    def measured_model(self) -> nn.Module:
+        """What is evaluated and exported: the average of the weights where one is kept, else the weights."""
+        return self.model if self.ema is None else self.ema.model
 
     @property
     def epoch(self) -> int:
@@ -101,6 +111,8 @@ class TrainState:
         tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
         momentum = momentum_state(self.model, self.optimizer)
         tensors |= {f"momentum.{name}": _copied(tensor) for name, tensor in momentum.items()}
+        if self.ema is not None:
+            tensors |= {f"ema.{name}": _copied(tensor) for name, tensor in self.ema.model.state_dict().items()}
         meta = facts | {
             "step": self.step,
             "epoch": self.epoch,
@@ -108,6 +120,7 @@ class TrainState:
             "epoch_sums": asdict(self.sums),
             "evaluation_due": self.evaluation_due,
             "lr_edits": [list(edit) for edit in self.schedule.edits],
+            "unfrozen_by_key": self.unfrozen_by_key,
             "best_accuracy": self.best_accuracy,
             "best_step": self.best_step,
             "last_evaluation": self.last_evaluation,
@@ -118,7 +131,10 @@ class TrainState:
         """Go back to a snapshot; devices and memory layouts stay as they are."""
         self.model.load_state_dict(checkpoint.group("model"))
         load_momentum_state(self.model, self.optimizer, checkpoint.group("momentum"))
+        if self.ema is not None:
+            self.ema.model.load_state_dict(checkpoint.group("ema"))
         meta = checkpoint.meta
+        self.unfrozen_by_key = int(meta.get("unfrozen_by_key", 0))
         self.step = int(meta["step"])
         self.sums = EpochSums(**meta["epoch_sums"])
         self.evaluation_due = bool(meta["evaluation_due"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.data.download import download
@@ -41,11 +43,13 @@ class InitialWeights:
         state: Tensors by torchvision's names.
         origin: Where they are from, for messages.
         statistics: Mean and std that they were trained with, when the source says so.
+        classes: That its classifier tells apart, in order, when the source says so.
     """
 
     state: dict[str, Tensor]
     origin: str
     statistics: tuple[list[float], list[float]] | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -54,12 +58,16 @@ class LoadReport:
 
     Attributes:
         loaded: Names that were taken over.
+        adapted: Names of the stem's weights, whose kernel was made larger or smaller.
         reshaped: Names whose shape differs; they start from random weights.
+        other_classes: Names of the classifier's weights, which tell other classes apart; they start from random weights.
         missing: Names that the source does not have.
         unused: Names that the model does not have.
     """
 
     loaded: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    other_classes: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -75,7 +83,13 @@ class LoadReport:
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors taken over"]
-        for label, names in (("new for their shape", self.reshaped), ("new", self.missing), ("not used", self.unused)):
+        for label, names in (
+            ("kernel cut or padded to fit", self.adapted),
+            ("new for other classes", self.other_classes),
+            ("new for their shape", self.reshaped),
+            ("new", self.missing),
+            ("not used", self.unused),
+        ):
             if names:
                 parts.append(f"{label}: {', '.join(names)}")
         return "; ".join(parts)
@@ -112,21 +126,35 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
-def load_initial_weights(model: nn.Module, weights: InitialWeights) -> LoadReport:
+def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[str]) -> LoadReport:
     """Copy every tensor whose name and shape fit.
+
+    The stem's 7x7 or 3x3 kernel is cut or padded where the other is needed; a classifier of other classes is left out.
+
+    Args:
+        model: Changed in place.
+        weights: From elsewhere.
+        classes: That the model is to tell apart, in order.
 
     Raises:
         CheckpointError: When nothing of the backbone fits.
     """
     report, own = LoadReport(), model.state_dict()
+    other_classes = weights.classes is not None and weights.classes != tuple(classes)
     for name, tensor in own.items():
-        if name not in weights.state:
+        found = weights.state.get(name)
+        if found is None:
             report.missing.append(name)
-        elif weights.state[name].shape != tensor.shape:
-            report.reshaped.append(name)
-        else:
-            tensor.copy_(weights.state[name])
+        elif name.startswith("fc.") and (other_classes or found.shape != tensor.shape):
+            report.other_classes.append(name)
+        elif found.shape == tensor.shape:
+            tensor.copy_(found)
             report.loaded.append(name)
+        elif name == "conv1.weight" and found.shape[:2] == tensor.shape[:2]:
+            tensor.copy_(_resized_kernel(found, tensor.shape[-1]))
+            report.adapted.append(name)
+        else:
+            report.reshaped.append(name)
     report.unused = sorted(set(weights.state) - set(own))
     if not any(name.startswith("layer") for name in report.loaded):
         raise CheckpointError(
@@ -136,9 +164,22 @@ def load_initial_weights(model: nn.Module, weights: InitialWeights) -> LoadRepor
     return report
 
 
+def _resized_kernel(kernel_OIHW: Tensor, side: int) -> Tensor:
+    """The middle of a square kernel, or the kernel amid zeros."""
+    missing = side - kernel_OIHW.shape[-1]
+    # A negative padding cuts.
+    return functional.pad(kernel_OIHW, [missing // 2] * 4)
+
+
 def _own(path: Path) -> InitialWeights:
     checkpoint = read_checkpoint(path)
-    return InitialWeights(checkpoint.group("model"), str(path), (checkpoint.meta["mean"], checkpoint.meta["std"]))
+    meta = checkpoint.meta
+    return InitialWeights(
+        checkpoint.measured_weights,
+        str(path),
+        (meta["mean"], meta["std"]),
+        tuple(str(name) for name in meta["classes"]),
+    )
 
 
 def _imagenet(progress: Progress) -> dict[str, Tensor]:

@@ -88,6 +88,12 @@ def _back(now: Situation) -> str:
     return _command("go_back", _STEERABLE)(now)
 
 
+def _unfreeze(now: Situation) -> str:
+    if now.view.frozen is None or not now.view.frozen.stages:
+        return "nothing is frozen"
+    return _command("unfreeze", _STEERABLE)(now)
+
+
 def _detach(now: Situation) -> str:
     ended = now.state in (RunState.FINISHED, RunState.FAILED, RunState.LOST)
     return f"the run is {now.state.value}; q leaves it" if ended else ""
@@ -117,6 +123,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         name="go_back", keys="b", label="go back", help="To the checkpoint before steps that were not finite, at half the rate.",
         why_not=_back, in_bar=False,
+    ),
+    Action(
+        name="unfreeze", keys="u", label="unfreeze", help="Train one more frozen stage, the one nearest to the classifier.",
+        why_not=_unfreeze, in_bar=False,
     ),
     Action(
         name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training goes on.",

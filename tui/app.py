@@ -291,6 +291,10 @@ class DashboardApp(App[int]):
         """Export this step."""
         self._send("export", cmd.Export(), "exporting")
 
+    def action_unfreeze(self) -> None:
+        """Train one more frozen stage."""
+        self._send("unfreeze", cmd.Unfreeze(), "unfreezing")
+
     def action_go_back(self) -> None:
         """Return to before the run went wrong."""
         self._send("go_back", cmd.GoBack(), "going back")

@@ -39,7 +39,7 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
     lines.append(f"  run          {run_dir.path}")
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
-    elif view.failure is None and view.started and _stands_at(view) < view.total_steps:
+    elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:
         lines += [f"  {fmt.literal(line)}" for line in view.failure.error.splitlines()]
@@ -86,6 +86,10 @@ def _epoch_line(view: RunView, event: EpochEnded) -> str:
 def _stands_at(view: RunView) -> int:
     """Not always the newest step in the log: a resume that was stopped while it prepared stands at its checkpoint."""
     return view.finish.step if view.finish else view.step
+
+
+def _ended_early(view: RunView) -> bool:
+    return view.finish is not None and view.finish.reason == "stopped early"
 
 
 def _ending(view: RunView) -> str:

@@ -11,6 +11,8 @@ import torch
 from tests.conftest import ConfigMaker
 from tests.running import train, view_of
 from trainer.build import build_trainer
+from trainer.checkpoint import Checkpoint
+from trainer.errors import CheckpointError
 from trainer.evaluate import Evaluation
 from trainer.loop import Trainer
 from trainer.run.events import Event
@@ -32,6 +34,10 @@ class Quiet:
 
     def save(self, *, best: bool = False) -> None:
         """Nothing is kept."""
+
+    def saved_best(self) -> Checkpoint:
+        """Nothing is kept."""
+        raise CheckpointError("nothing is kept")
 
     def evaluating(self, split: str) -> None:
         """Nobody watches."""
@@ -57,7 +63,7 @@ def built(make_config: ConfigMaker, *overrides: str) -> Trainer:
 
 def test_no_step_waits_for_the_device(make_config: ConfigMaker) -> None:
     trainer = built(make_config)
-    trainer.train_step.prepare()
+    trainer.train_step.prepare(0)
     batches = (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     for step in range(1, 4):
         trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
@@ -76,7 +82,7 @@ def test_no_step_waits_for_the_device(make_config: ConfigMaker) -> None:
 
 def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> None:
     trainer = built(make_config)
-    trainer.train_step.prepare()
+    trainer.train_step.prepare(0)
     batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     for step in range(1, 31):
         trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))

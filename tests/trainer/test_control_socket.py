@@ -79,6 +79,7 @@ def answer_to(server: ControlServer, data: bytes) -> str:
     "command",
     [
         cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.GoBack(),
+        cmd.Unfreeze(),
         cmd.Stop(),
     ],
     ids=lambda command: command.name,

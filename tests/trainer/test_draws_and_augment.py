@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
 from trainer.config import DataConfig
 from trainer.data.augment import Augment, Normalize
-from trainer.data.draws import Stream, draw, draw_below, epoch_order
+from trainer.data.draws import Stream, balanced_order, draw, draw_below, epoch_order
+from trainer.data.geometry import sample
+from trainer.data.mixing import Mix, Mixer, beta_quantiles
+from trainer.data.trivial_augment import OPERATIONS, Operations
 
 IDENTITY = Normalize.of([0.0] * 3, [1 / 255] * 3, torch.device("cpu"))
 
@@ -104,6 +111,177 @@ def test_a_batch_does_not_depend_on_how_it_is_cut(pixels: Tensor) -> None:
     assert torch.equal(whole, torch.cat(parts))
     streamed = make(pixels[ids], torch.arange(40), ids, positions, 1)
     assert torch.equal(whole, streamed)
+
+
+def test_resized_crops_are_boxes_of_the_picture(pixels: Tensor) -> None:
+    """A picture whose colours are its coordinates shows which box came out."""
+    ramp = torch.arange(64, dtype=torch.uint8) * 4
+    picture = torch.stack((ramp[:, None].expand(64, 64), ramp[None].expand(64, 64), ramp.new_zeros(64, 64)), dim=2)
+    made = augment(picture[None].expand(400, -1, -1, -1), resized_crop=0.25, flip="random")
+    height = (made[:, -1, 32, 0] - made[:, 0, 32, 0]) / (63 * 4)
+    width = (made[:, 32, -1, 1] - made[:, 32, 0, 1]) / (63 * 4)
+    area = height * width.abs()
+    assert 0.22 < float(area.min()) < 0.30
+    assert float(area.max()) > 0.9
+    assert float((width < 0).float().mean()) == pytest.approx(0.5, abs=0.1), "mirrored ones run backwards"
+    aspect = width.abs() / height
+    assert 0.72 < float(aspect.min()) < 0.8
+    assert 1.25 < float(aspect.max()) < 1.37
+    assert float(made[..., :2].amax()) <= 255
+
+
+def one_operation(name: str, strength: float, pixels: Tensor, sign: float = 1.0) -> Tensor:
+    number = len(pixels)
+    operations = Operations(
+        operation_N=torch.full((number,), OPERATIONS.index(name)),
+        strength_N=torch.full((number,), strength),
+        sign_N=torch.full((number,), sign),
+    )
+    return operations.recolored(sample(pixels, operations.views(), side=pixels.shape[1], pad="zero"))
+
+
+PILLOW: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "identity": lambda image: image,
+    "brightness": lambda image: ImageEnhance.Brightness(image).enhance(1.495),
+    "color": lambda image: ImageEnhance.Color(image).enhance(1.495),
+    "contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.495),
+    "sharpness": lambda image: ImageEnhance.Sharpness(image).enhance(1.495),
+    "posterize": lambda image: ImageOps.posterize(image, 5),
+    "solarize": lambda image: ImageOps.solarize(image, 128),
+    "autocontrast": ImageOps.autocontrast,
+    "equalize": ImageOps.equalize,
+}
+
+
+@pytest.mark.parametrize("name", PILLOW)
+def test_operations_are_those_of_pillow(name: str) -> None:
+    noise = torch.randint(20, 200, (3, 24, 24, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    made = one_operation(name, 0.5, noise)
+    for image, source in zip(made, noise, strict=True):
+        wanted = torch.from_numpy(np.array(PILLOW[name](Image.fromarray(source.numpy())))).float()
+        assert float((image - wanted).abs().max()) <= 2.0, "rounding"
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "wanted"),
+    [
+        ("rotate", 90 / 135, lambda image: image.rotate(90)),
+        (
+            "translate_x",
+            0.5 * 224 / 32,
+            lambda image: image.transform(image.size, Image.Transform.AFFINE, (1, 0, 12, 0, 1, 0)),
+        ),
+        (
+            "translate_y",
+            0.5 * 224 / 32,
+            lambda image: image.transform(image.size, Image.Transform.AFFINE, (1, 0, 0, 0, 1, 12)),
+        ),
+    ],
+)
+def test_movements_are_those_of_pillow(
+    name: str, strength: float, wanted: Callable[[Image.Image], Image.Image]
+) -> None:
+    noise = torch.randint(0, 256, (1, 24, 24, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    made = one_operation(name, strength, noise)[0]
+    expected = torch.from_numpy(np.array(wanted(Image.fromarray(noise[0].numpy())))).float()
+    assert float((made - expected).abs().max()) <= 0.02
+
+
+def test_shears_move_opposite_edges_apart() -> None:
+    bar = torch.zeros(1, 33, 33, 3, dtype=torch.uint8)
+    bar[:, :, 15:18] = 255
+    sheared = one_operation("shear_x", 0.3, bar)[0, :, :, 0]
+    columns = sheared.argmax(1)
+    assert int(columns[0]) - int(columns[-1]) == pytest.approx(0.297 * 32, abs=1.5)
+    assert int(columns[16]) in (15, 16, 17)
+
+
+def test_every_operation_is_drawn_about_equally_often() -> None:
+    drawn = Operations.drawn(torch.arange(14_000), seed=0, epoch=0)
+    counts = torch.bincount(drawn.operation_N, minlength=14)
+    assert int(counts.min()) > 900
+    assert {round(30 * value) for value in drawn.strength_N.unique().tolist()} == set(range(31))
+
+
+def test_erased_rectangles_lie_inside_and_have_the_wanted_size(pixels: Tensor) -> None:
+    big = torch.full((600, 32, 32, 3), 9, dtype=torch.uint8)
+    holes = (augment(big, random_erase=0.5) == 0).all(3)
+    erased = holes.flatten(1).any(1)
+    assert float(erased.float().mean()) == pytest.approx(0.5, abs=0.07)
+    for hole in holes[erased]:
+        rows, columns = int(hole.any(1).sum()), int(hole.any(0).sum())
+        assert int(hole.sum()) == rows * columns
+        assert 0.01 < rows * columns / 1024 < 0.37
+
+
+def test_sampled_batches_do_not_depend_on_how_they_are_cut(pixels: Tensor) -> None:
+    settings = {"image_size": 8, "resized_crop": 0.3, "flip": "random", "trivial_augment": True, "random_erase": 0.5}
+    make = Augment(config=DataConfig.model_validate(settings), normalize=IDENTITY, seed=5)
+    ids, positions = epoch_order(40, seed=5, epoch=1), torch.arange(40)
+    whole = make(pixels, ids, ids, positions, 1)
+    parts = [make(pixels, ids[s], ids[s], positions[s], 1) for s in (slice(0, 13), slice(13, 40))]
+    assert torch.allclose(whole, torch.cat(parts), atol=1e-3)
+
+
+@pytest.mark.parametrize("a", [0.1, 0.2, 1.0, 4.0])
+def test_shares_of_a_mix_are_beta_distributed(a: float) -> None:
+    quantiles = beta_quantiles(a).double()
+    reference = torch.from_numpy(np.random.default_rng(0).beta(a, a, 200_000)).sort().values
+    at = (torch.linspace(0.01, 0.99, 50) * (len(reference) - 1)).long()
+    assert torch.allclose(quantiles[(torch.linspace(0.01, 0.99, 50) * 4095).long()], reference[at], atol=0.012)
+
+
+def mixed(pixels: Tensor, positions: Tensor, **settings: float) -> tuple[Tensor, Mix]:
+    config = DataConfig.model_validate({"image_size": pixels.shape[1], **settings})
+    mixer = Mixer.of(config, 3, torch.device("cpu"))
+    assert mixer is not None
+    images = pixels.float().permute(0, 3, 1, 2)
+    mix = mixer(positions, 2, pixels.shape[1])
+    return mix(images, images.roll(1, 0)), mix
+
+
+def test_mixup_blends_images_and_labels_alike(pixels: Tensor) -> None:
+    made, mix = mixed(pixels, torch.arange(40), mixup=1.0)
+    images = pixels.float().permute(0, 3, 1, 2)
+    share = mix.share_N[:, None, None, None]
+    assert torch.allclose(made, images * share + images.roll(1, 0) * (1 - share))
+    assert not mix.cut_N.any()
+    assert 0.35 < float(mix.share_N.mean()) < 0.65
+    losses = mix.loss(torch.ones(40), torch.zeros(40))
+    assert torch.equal(losses, mix.share_N)
+
+
+def test_cutmix_takes_a_rectangle_and_its_share_of_the_label() -> None:
+    ones = torch.ones(60, 20, 20, 3, dtype=torch.uint8)
+    ones[::2] = 2
+    made, mix = mixed(ones, torch.arange(60), cutmix=1.0)
+    own = (made == ones.float().permute(0, 3, 1, 2)).all(1)
+    assert mix.cut_N.all()
+    assert torch.allclose(own.float().mean((1, 2)), mix.share_N, atol=1e-5)
+    for hole in ~own:
+        assert int(hole.sum()) == int(hole.any(1).sum()) * int(hole.any(0).sum())
+
+
+def test_both_mixes_share_the_images(pixels: Tensor) -> None:
+    _, mix = mixed(pixels.repeat(20, 1, 1, 1), torch.arange(800), mixup=0.3, cutmix=1.0)
+    assert float(mix.cut_N.float().mean()) == pytest.approx(0.5, abs=0.06)
+    first, again = (mixed(pixels[:3], torch.arange(5, 8), mixup=0.3)[1].share_N for _ in range(2))
+    whole = mixed(pixels, torch.arange(40), mixup=0.3)[1].share_N
+    assert torch.equal(first, again)
+    assert torch.equal(whole[5:8], first), "a mix hangs on the position alone"
+
+
+def test_a_balanced_epoch_shows_all_classes_equally_often() -> None:
+    labels = torch.tensor([0] * 70 + [1] * 20 + [2] * 10)
+    order = balanced_order(labels, seed=1, epoch=0)
+    assert torch.bincount(labels[order]).tolist() in ([34, 33, 33], [33, 34, 33], [33, 33, 34])
+    times = torch.bincount(order, minlength=100)
+    assert int(times[:70].max()) == 1
+    assert sorted(times[70:90].unique().tolist()) in ([1, 2], [1])
+    assert sorted(times[90:].unique().tolist()) in ([3], [3, 4])
+    assert not torch.equal(order, balanced_order(labels, seed=1, epoch=1))
+    assert torch.equal(order, balanced_order(labels, seed=1, epoch=0))
+    assert not torch.equal(labels[order].sort().values, labels[order]), "classes are not shown one after the other"
 
 
 def test_batches_come_in_channels_last_memory(pixels: Tensor) -> None:

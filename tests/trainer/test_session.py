@@ -24,7 +24,7 @@ from trainer.data.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread
-from trainer.model import loss_of
+from trainer.model import losses_of
 from trainer.run import commands as cmd
 from trainer.run import control_socket
 from trainer.run import events as ev
@@ -161,9 +161,10 @@ def test_val_chooses_the_best_and_test_is_read_once(
     assert measured == [("val", "epoch"), ("val", "epoch"), ("test", "end")]
     assert all(e.split == "val" for e in events_of(run, ev.Evaluated) if e.best)
     with run.results.open() as file:
-        last = list(csv.DictReader(file))[-1]
-    assert last["val/accuracy"]
-    assert last["test/accuracy"]
+        rows = list(csv.DictReader(file))
+    assert all(row["val/accuracy"] for row in rows)
+    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    assert [row for row in rows if row["test/accuracy"]] == [best], "the weights that val has chosen are tested, once"
 
 
 def test_val_fraction_is_stratified_and_leaves_test_alone(make_config: ConfigMaker, tmp_path: Path) -> None:
@@ -319,9 +320,9 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
         if len(labels_N) > 4:
             refused.append(len(labels_N))
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return loss_of(logits_NK, labels_N, label_smoothing=label_smoothing)
+        return losses_of(logits_NK, labels_N, label_smoothing=label_smoothing)
 
-    monkeypatch.setattr(step_module, "loss_of", small_only)
+    monkeypatch.setattr(step_module, "losses_of", small_only)
     run = train(folder_config, tmp_path).run.run_dir
     assert refused == [8], "once, and never again"
     (warning,) = [event.message for event in events_of(run, ev.Warned) if "out of memory" in event.message]
@@ -460,14 +461,16 @@ def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: C
 
 def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
-    changes = {"init_from": str(source.path), "freeze": "backbone", "stem": "imagenet"}
+    state = read_checkpoint(CheckpointFolder(source, keep=2).at(8)).group("model")
+    save_file({name: t for name, t in state.items() if name != "layer2.0.conv1.weight"}, tmp_path / "part.safetensors")
+    changes = {"init_from": str(tmp_path / "part.safetensors"), "freeze": "backbone"}
     other = folder_config.model_copy(update={"model": folder_config.model.model_copy(update=changes)})
     thread = train(other, tmp_path)
     failure = view_of(thread.run.run_dir).failure
     assert thread.exit_code == 2
     assert failure is not None
     assert "backbone would freeze random weights" in failure.error
-    assert "conv1.weight" in failure.error
+    assert "layer2.0.conv1.weight" in failure.error
 
 
 def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from trainer.data.digits import load_digits
 from trainer.errors import CheckpointError, DataError, DeviceError
 from trainer.model import build_model, describe_model
 from trainer.versions import torch_release
-from trainer.weights import find_initial_weights, load_initial_weights
+from trainer.weights import InitialWeights, find_initial_weights, load_initial_weights
+
+DIGITS = tuple("0123456789")
 
 
 def quiet(_detail: str, _fraction: float | None) -> None:
@@ -198,18 +200,43 @@ def state_dict(stem: str = "cifar", classes: int = 10) -> dict[str, torch.Tensor
 def test_a_plain_state_dict_is_read(tmp_path: Path, wrap: Any) -> None:
     torch.save(wrap(state_dict()), tmp_path / "w.pt")
     model = build_model(ModelConfig(), 10, 0)
-    report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet))
+    report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet), DIGITS)
     assert len(report.loaded) == 122
     assert str(report) == "122 tensors taken over"
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state_dict().values(), strict=True))
 
 
-def test_another_head_and_stem_start_anew_and_are_listed(tmp_path: Path) -> None:
-    save_file(state_dict("imagenet", 1000), tmp_path / "w.safetensors")
+def test_another_head_starts_anew_another_stem_is_fitted_and_both_are_listed(tmp_path: Path) -> None:
+    save_file(source := state_dict("imagenet", 1000), tmp_path / "w.safetensors")
     model = build_model(ModelConfig(), 10, 0)
-    report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet))
-    assert report.reshaped == ["conv1.weight", "fc.weight", "fc.bias"]
-    assert "new for their shape: conv1.weight, fc.weight, fc.bias" in str(report)
+    report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet), DIGITS)
+    assert report.adapted == ["conv1.weight"]
+    assert report.other_classes == ["fc.weight", "fc.bias"]
+    assert str(report) == (
+        "119 tensors taken over; kernel cut or padded to fit: conv1.weight; new for other classes: fc.weight, fc.bias"
+    )
+    assert torch.equal(model.state_dict()["conv1.weight"], source["conv1.weight"][:, :, 2:5, 2:5])
+
+
+def test_a_small_stem_is_padded_for_a_large_one(tmp_path: Path) -> None:
+    save_file(source := state_dict(), tmp_path / "w.safetensors")
+    model = build_model(ModelConfig(stem="imagenet"), 10, 0)
+    load_initial_weights(model, find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet), DIGITS)
+    kernel = model.state_dict()["conv1.weight"]
+    assert torch.equal(kernel[:, :, 2:5, 2:5], source["conv1.weight"])
+    assert int((kernel != 0).sum()) == source["conv1.weight"].numel()
+
+
+def test_a_head_for_as_many_other_classes_is_not_taken_over() -> None:
+    """Ten digits are not ten animals, though the shapes agree."""
+    model = build_model(ModelConfig(), 10, 0)
+    before = model.state_dict()["fc.weight"].clone()
+    source = InitialWeights(state_dict(), "a run", None, tuple(f"animal {n}" for n in range(10)))
+    report = load_initial_weights(model, source, DIGITS)
+    assert report.other_classes == ["fc.weight", "fc.bias"]
+    assert torch.equal(model.state_dict()["fc.weight"], before)
+    same = load_initial_weights(model, InitialWeights(state_dict(), "a run", None, DIGITS), DIGITS)
+    assert len(same.loaded) == 122
 
 
 class Evil:
@@ -227,6 +254,7 @@ def test_what_is_no_state_dict_is_refused_and_nothing_in_it_runs(tmp_path: Path)
         load_initial_weights(
             build_model(ModelConfig(), 10, 0),
             find_initial_weights(str(tmp_path / "other.safetensors"), tmp_path, quiet),
+            DIGITS,
         )
     with pytest.raises(CheckpointError, match="no such file or run"):
         find_initial_weights("nowhere", tmp_path, quiet)

@@ -15,7 +15,7 @@ from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config, OptimConfig
 from trainer.errors import is_out_of_memory
 from trainer.loop import HOPELESS_IN_A_ROW
-from trainer.model import loss_of
+from trainer.model import losses_of
 from trainer.optim import build_optimizer
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -112,10 +112,10 @@ def spoil_steps(monkeypatch: pytest.MonkeyPatch, wanted: range) -> None:
 
     def spoilt(logits_NK: Tensor, labels_N: Tensor, *, label_smoothing: float) -> Tensor:
         taken[0] += 1
-        loss = loss_of(logits_NK, labels_N, label_smoothing=label_smoothing)
+        loss = losses_of(logits_NK, labels_N, label_smoothing=label_smoothing)
         return loss * torch.nan if taken[0] in wanted else loss
 
-    monkeypatch.setattr(step_module, "loss_of", spoilt)
+    monkeypatch.setattr(step_module, "losses_of", spoilt)
 
 
 def test_a_single_bad_step_is_left_out_and_said(
@@ -156,7 +156,7 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     assert held.diverged is not None
     assert held.diverged.checkpoint == "step-00000004.safetensors"
     assert held.diverged.in_a_row >= HOPELESS_IN_A_ROW
-    monkeypatch.setattr(step_module, "loss_of", loss_of)
+    monkeypatch.setattr(step_module, "losses_of", losses_of)
     thread.commands.send(cmd.SaveCheckpoint())  # of what will be given up
     thread.commands.send(cmd.GoBack())
     went_on = wait_for(run.run_dir, lambda view: view.step > 20 and view.diverged is None)
@@ -227,7 +227,7 @@ def test_going_on_as_it_is_keeps_the_way_back(
     second = held(run.run_dir, 2)
     assert second.step >= first.step + HOPELESS_IN_A_ROW
     assert second.checkpoint == first.checkpoint, "nothing between can be gone on from"
-    monkeypatch.setattr(step_module, "loss_of", loss_of)
+    monkeypatch.setattr(step_module, "losses_of", losses_of)
     thread.commands.send(cmd.GoBack())
     wait_for(run.run_dir, lambda _: events_of(run.run_dir, ev.Resumed) != [])
     view = wait_for(run.run_dir, lambda view: len(view.lr_edits) == 1 and view.lr_edits[0][0] == good and view.step > 8)

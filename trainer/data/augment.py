@@ -1,18 +1,26 @@
-"""From uint8 pixels to a normalised training batch, batched, on the device, in one gather.
+"""From uint8 pixels to a normalised training batch, batched, on the device.
 
-Crop, padding and flip only change which pixel is read, so they are index arithmetic: the batch is gathered straight from
-the whole data set, which stays uint8. Shapes: N images, H height, W width, C channels.
+A crop from a padded picture and a flip only change which pixel is read, so they are index arithmetic: the batch is gathered
+straight from the whole data set, which stays uint8. Crops that are resized and TrivialAugment's movements read between pixels
+(`trainer.data.geometry`). Shapes: N images, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.config import DataConfig
-from trainer.data.draws import Stream, draw, draw_below
+from trainer.data.draws import Stream, draw, draw_below, draw_uniform
+from trainer.data.geometry import composed, crop_views, mirrored, needs_sampling, sample
+from trainer.data.trivial_augment import Operations
+
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_ASPECT = (0.3, 3.3)
+"""Share of the image, and height over width, of an erased rectangle. Source: Zhong et al., arXiv:1708.04896, section 4.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +46,8 @@ class Augment:
     """Makes training batches.
 
     Attributes:
-        config: Flip, crop, padding and cutout.
-        normalize: Applied after the crop, before the cutout (so that the hole holds the mean).
+        config: Flip, crop, padding, operations and holes.
+        normalize: Applied after the crop, before holes are cut (so that they hold the mean).
         seed: Of the run.
     """
 
@@ -62,10 +70,35 @@ class Augment:
         Returns:
             float32 (N, C, H, W) in channels_last memory.
         """
+        flip_N = self._flips(sample_ids_N, positions_N, epoch)
+        if needs_sampling(self.config):
+            batch_NHWC = self._sampled(pixels_MHWC, rows_N, positions_N, flip_N, epoch)
+        else:
+            batch_NHWC = self._gathered(pixels_MHWC, rows_N, positions_N, flip_N, epoch)
+        images_NHWC = self.normalize(batch_NHWC)
+        _, height, width, _ = images_NHWC.shape
+        if self.config.cutout:
+            images_NHWC = images_NHWC * self._holes(height, width, positions_N, epoch)[..., None]
+        if self.config.random_erase:
+            images_NHWC = images_NHWC * self._erased(height, width, positions_N, epoch)[..., None]
+        return images_NHWC.permute(0, 3, 1, 2)
+
+    def _sampled(self, pixels_MHWC: Tensor, rows_N: Tensor, positions_N: Tensor, flip_N: Tensor, epoch: int) -> Tensor:
+        """Crops of any size and movements: float32 (N, image_size, image_size, C), 0 to 255."""
+        config = self.config
+        views = mirrored(crop_views(config, positions_N, seed=self.seed, epoch=epoch), flip_N)
+        operations = None
+        if config.trivial_augment:
+            operations = Operations.drawn(positions_N, seed=self.seed, epoch=epoch)
+            views = composed(views, operations.views())
+        batch_NHWC = sample(pixels_MHWC.index_select(0, rows_N), views, side=config.image_size, pad=config.pad)
+        return batch_NHWC if operations is None else operations.recolored(batch_NHWC)
+
+    def _gathered(self, pixels_MHWC: Tensor, rows_N: Tensor, positions_N: Tensor, flip_N: Tensor, epoch: int) -> Tensor:
+        """Whole pixels of the padded picture: uint8 (N, H, W, C)."""
         _, height, width, channels = pixels_MHWC.shape
         ys_NH, xs_NW = self._windows(height, width, positions_N, epoch)
-        flip_N1 = self._flips(sample_ids_N, positions_N, epoch)[:, None]
-        xs_NW = torch.where(flip_N1, xs_NW.flip(1), xs_NW)
+        xs_NW = torch.where(flip_N[:, None], xs_NW.flip(1), xs_NW)
         inside_NHW = None
         if self.config.crop_pad and self.config.pad == "zero":
             inside_NHW = _inside(ys_NH, height)[:, :, None] & _inside(xs_NW, width)[:, None, :]
@@ -75,12 +108,7 @@ class Augment:
         flat_NHW = (rows_N[:, None, None] * height + ys_NH[:, :, None]) * width + xs_NW[:, None, :]
         picked = pixels_MHWC.reshape(-1, channels).index_select(0, flat_NHW.reshape(-1))
         batch_NHWC = picked.view(*flat_NHW.shape, channels)
-        if inside_NHW is not None:
-            batch_NHWC = batch_NHWC * inside_NHW[..., None]
-        images_NHWC = self.normalize(batch_NHWC)
-        if self.config.cutout:
-            images_NHWC = images_NHWC * self._holes(height, width, positions_N, epoch)[..., None]
-        return images_NHWC.permute(0, 3, 1, 2)
+        return batch_NHWC if inside_NHW is None else batch_NHWC * inside_NHW[..., None]
 
     def _windows(self, height: int, width: int, positions_N: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         rows_H = torch.arange(height, device=positions_N.device)
@@ -107,12 +135,35 @@ class Augment:
         Source: DeVries and Taylor, arXiv:1708.04552.
         """
         side = self.config.cutout
-        masks = []
-        for size, stream in ((height, Stream.CUTOUT_Y), (width, Stream.CUTOUT_X)):
-            centres_N = draw_below(size, positions_N, seed=self.seed, epoch=epoch, stream=stream)
-            offsets = torch.arange(size, device=positions_N.device) - (centres_N - side // 2)[:, None]
-            masks.append((offsets >= 0) & (offsets < side))
-        return (~(masks[0][:, :, None] & masks[1][:, None, :])).float()
+        key = {"seed": self.seed, "epoch": epoch}
+        tops_N = draw_below(height, positions_N, stream=Stream.CUTOUT_Y, **key) - side // 2
+        lefts_N = draw_below(width, positions_N, stream=Stream.CUTOUT_X, **key) - side // 2
+        return _mask_beside((height, width), tops_N, tops_N + side, lefts_N, lefts_N + side)
+
+    def _erased(self, height: int, width: int, positions_N: Tensor, epoch: int) -> Tensor:
+        """Float mask (N, H, W), 0 in the erased rectangle, which lies inside the image, of those images that have one."""
+
+        def uniform(stream: Stream) -> Tensor:
+            return draw_uniform(positions_N, seed=self.seed, epoch=epoch, stream=stream)
+
+        low, high = _ERASED_AREA
+        area_N = low + (high - low) * uniform(Stream.ERASE_AREA)
+        narrow, tall = (math.log(aspect) for aspect in _ERASED_ASPECT)
+        aspect_N = torch.exp(narrow + (tall - narrow) * uniform(Stream.ERASE_ASPECT))
+        chosen_N = uniform(Stream.ERASE) < self.config.random_erase
+        rows_N = (torch.sqrt(area_N * aspect_N) * height).round().clamp(1, height) * chosen_N
+        columns_N = (torch.sqrt(area_N / aspect_N) * width).round().clamp(1, width)
+        tops_N = (uniform(Stream.ERASE_Y) * (height - rows_N + 1)).floor()
+        lefts_N = (uniform(Stream.ERASE_X) * (width - columns_N + 1)).floor()
+        return _mask_beside((height, width), tops_N, tops_N + rows_N, lefts_N, lefts_N + columns_N)
+
+
+def _mask_beside(size: tuple[int, int], tops_N: Tensor, ends_N: Tensor, lefts_N: Tensor, rights_N: Tensor) -> Tensor:
+    """Float mask (N, H, W), 0 in a rectangle that may reach over the edges."""
+    rows_H, columns_W = (torch.arange(length, device=tops_N.device) for length in size)
+    inside_NH = (rows_H >= tops_N[:, None]) & (rows_H < ends_N[:, None])
+    inside_NW = (columns_W >= lefts_N[:, None]) & (columns_W < rights_N[:, None])
+    return (~(inside_NH[:, :, None] & inside_NW[:, None, :])).float()
 
 
 def _inside(index: Tensor, size: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.dataset import ResidentSplit, Split
-from trainer.data.draws import epoch_order
+from trainer.data.draws import balanced_order, epoch_order
 from trainer.data.image_folder import FolderSplit
 from trainer.data.lost_images import LostImages
 
@@ -50,6 +50,11 @@ class Batch:
         )  # fmt: skip
         return [Batch(self.pixels_MHWC, *part) for part in parts]
 
+    def rolled(self) -> Batch:
+        """The same images, each in the place of the one after it."""
+        parts = (self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N)
+        return Batch(self.pixels_MHWC, *(part.roll(1) for part in parts))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -61,6 +66,7 @@ class Plan:
         drop_last: Leave out a smaller last batch. One too small for batch norm is left out in any case.
         smallest: Fewest images that a step can use.
         seed: Of the run.
+        balanced: Labels of all images, int64 on the CPU, when each class is to be shown equally often; None for every image once.
     """
 
     num_images: int
@@ -68,12 +74,19 @@ class Plan:
     drop_last: bool
     smallest: int
     seed: int
+    balanced: Tensor | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch."""
         whole, rest = divmod(self.num_images, self.batch_size)
         return whole + int(not self.drop_last and rest >= self.smallest)
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of an epoch, in the order in which they are shown: int64 (num_images,) on the CPU."""
+        if self.balanced is not None:
+            return balanced_order(self.balanced, seed=self.seed, epoch=epoch)
+        return epoch_order(self.num_images, seed=self.seed, epoch=epoch)
 
     def rows_of(self, order: Tensor, step: int) -> tuple[int, Tensor]:
         """First position and sample numbers of an epoch's step, counted from 0."""
@@ -105,7 +118,7 @@ class ResidentBatches:
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The batches of an epoch, from a step on."""
-        order = epoch_order(self._plan.num_images, seed=self._plan.seed, epoch=epoch).to(self._pixels.device)
+        order = self._plan.order(epoch).to(self._pixels.device)
         for step in range(first_step, self._plan.steps_per_epoch):
             start, ids = self._plan.rows_of(order, step)
             positions = torch.arange(start, start + len(ids), device=self._device)

@@ -90,9 +90,9 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
     root = Path(data.root).expanduser()
     if data.kind == "imagefolder":
         progress("counting images", None)
-        cache = _place(data, count_images(root), device)
+        cache = _place(data, count_images(root), device)  # counted before any is opened
         kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
-        return _load_folder(config, lambda _: kept, progress), cache
+        return _load_folder(config, lambda _: kept, progress, crops=True), cache
     if data.kind == "digits":
         dataset, cache = load_digits(data.image_size), _place(data, 1797, device)
     else:
@@ -113,14 +113,22 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
         return load_dataset(config, torch.device("cpu"), progress)[0]
     fits = _place(data, count_images(Path(data.root).expanduser()), torch.device("cpu")) != "none"
     held_out = Keep.RESIDENT if fits else Keep.STREAM
-    return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress)
+    return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress, crops=False)
 
 
-def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress) -> DataSet:
-    data = config.data
+def decoder_of(config: DataConfig) -> Decoder:
+    """How a file of a folder becomes what the network sees."""
+    return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit)
+
+
+def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress, *, crops: bool) -> DataSet:
+    data, decoder = config.data, decoder_of(config.data)
+    # Random crops are cut out of all that the centre crop is cut out of.
+    larger = Decoder(image_size=decoder.resize, crop_pct=1.0, fit=data.fit) if data.resized_crop and crops else None
     return load_image_folder(
         Path(data.root).expanduser(),
-        decoder=Decoder(image_size=data.image_size, crop_pct=data.crop_pct),
+        decoder=decoder,
+        train_decoder=larger,
         keep=keep,
         progress=progress,
         shares=data.held_out_shares,
@@ -137,7 +145,8 @@ def _place(config: DataConfig, num_images: int, device: torch.device) -> str:
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory in any case.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
-    needed = num_images * config.image_size**2 * 3
+    side = config.image_size if config.resized_crop is None else decoder_of(config).resize
+    needed = num_images * side**2 * 3
     in_ram = needed <= psutil.virtual_memory().available * _SHARE_OF_RAM
     if device.type == "cuda":
         fits = needed <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE

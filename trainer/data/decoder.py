@@ -17,25 +17,31 @@ _TURNS = {
 """How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
 
 
+LETTERBOX_GREY = (128, 128, 128)
+"""What lies beside a letterboxed picture."""
+
+
 class UnreadableImageError(Exception):
     """A file that cannot be decoded; the message says why, without the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """How a file becomes pixels: EXIF-transposed, RGB with alpha over white, short side resized, centre-cropped.
+    """How a file becomes pixels: upright, RGB with alpha over white, then brought to a square.
 
     Attributes:
         image_size: Side of the square that comes out, in pixels.
-        crop_pct: image_size over the short side after resizing.
+        crop_pct: image_size over the short side after resizing, where the middle is cut out.
+        fit: `crop` cuts out the middle; `letterbox` brings the long side to image_size and puts grey beside the picture.
     """
 
     image_size: int
     crop_pct: float
+    fit: str = "crop"
 
     @property
     def resize(self) -> int:
-        """The short side after resizing, in pixels."""
+        """The short side after resizing, in pixels, where the middle is cut out."""
         return max(self.image_size, round(self.image_size / self.crop_pct))
 
     def __call__(self, path: str | Path) -> NDArray[np.uint8]:
@@ -59,6 +65,8 @@ class Decoder:
     def convert(self, image: Image.Image) -> NDArray[np.uint8]:
         """The same for an opened image."""
         image, side = upright_rgb(image), self.image_size
+        if self.fit == "letterbox":
+            return self._letterboxed(image)
         if image.size != (side, side) or self.resize != side:
             scale = self.resize / min(image.size)
             width, height = (max(self.resize, round(length * scale)) for length in image.size)
@@ -69,6 +77,25 @@ class Decoder:
             # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing), those around the box included.
             image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
         return np.array(image, dtype=np.uint8)
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What it does, as exported models carry it."""
+        if self.fit == "letterbox":
+            how: dict[str, object] = {"fit": "letterbox", "fill": list(LETTERBOX_GREY)}
+        else:
+            how = {"fit": "crop", "resize": self.resize, "crop_pct": self.crop_pct}
+        return how | {"interpolation": "bilinear", "antialias": True}
+
+    def _letterboxed(self, image: Image.Image) -> NDArray[np.uint8]:
+        side = self.image_size
+        scale = side / max(image.size)
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        canvas = Image.new("RGB", (side, side), LETTERBOX_GREY)
+        canvas.paste(
+            image.resize((width, height), Image.Resampling.BILINEAR), ((side - width) // 2, (side - height) // 2)
+        )
+        return np.array(canvas, dtype=np.uint8)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from trainer.data.batches import Plan
 from trainer.data.decoder import Decoder
-from trainer.data.draws import epoch_order
 from trainer.data.image_folder import FolderSplit, read_images
 
 
@@ -65,7 +64,7 @@ class Orders:
     def __iter__(self) -> Iterator[AskedFor]:
         first = self.first_step
         for epoch in self.epochs:
-            order = epoch_order(self.plan.num_images, seed=self.plan.seed, epoch=epoch)
+            order = self.plan.order(epoch)
             for step in range(first, self.plan.steps_per_epoch):
                 rows = self.plan.rows_of(order, step)[1].tolist()
                 yield AskedFor(rows, [self.split.paths[row][len(self.prefix) :] for row in rows])

@@ -31,6 +31,21 @@ class Stream(IntEnum):
     CUTOUT_X = 6
     DROPOUT = 7
     VALIDATION = 8
+    CROP_AREA = 9
+    CROP_ASPECT = 10
+    ERASE = 11
+    ERASE_AREA = 12
+    ERASE_ASPECT = 13
+    ERASE_Y = 14
+    ERASE_X = 15
+    TRIVIAL_OPERATION = 16
+    TRIVIAL_STRENGTH = 17
+    TRIVIAL_SIGN = 18
+    MIX_KIND = 19
+    MIX_SHARE = 20
+    MIX_Y = 21
+    MIX_X = 22
+    BALANCE = 23
 
 
 def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
@@ -56,10 +71,42 @@ def draw_below(limit: int, positions_N: Tensor, *, seed: int, epoch: int, stream
     return draw(positions_N, seed=seed, epoch=epoch, stream=stream) % limit
 
 
+def draw_uniform(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
+    """Uniform float32 in [0, 1), multiples of 2**-24, as `draw`."""
+    return (draw(positions_N, seed=seed, epoch=epoch, stream=stream) >> 29).float() / (1 << 24)
+
+
 def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
     """A permutation of all images for an epoch: int64 (num_images,) on the CPU."""
     keys = draw(torch.arange(num_images), seed=seed, epoch=epoch, stream=Stream.ORDER)
     return torch.argsort(keys, stable=True)
+
+
+def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """As many images as there are, all classes equally often: int64 (N,) on the CPU.
+
+    Each class is gone through again and again, in an order of its own each time; how often differs by one at most between its
+    images. Which classes get one image more, where the number cannot be divided, changes from epoch to epoch.
+
+    Args:
+        labels_N: int64 on the CPU.
+        seed: Of the run.
+        epoch: From 0.
+    """
+    classes = labels_N.unique()
+    share, rest = divmod(len(labels_N), len(classes))
+    extra = set(epoch_order(len(classes), seed=seed, epoch=epoch)[:rest].tolist())
+    rows = []
+    for index, label in enumerate(classes.tolist()):
+        of_class = torch.nonzero(labels_N == label).flatten()
+        wanted = share + (index in extra)
+        passes = -(-wanted // len(of_class))
+        # A number of its own for each image in each pass: the same image must not come at the same place each time.
+        cells = of_class + len(labels_N) * torch.arange(passes)[:, None]
+        keys = draw(cells, seed=seed, epoch=epoch, stream=Stream.BALANCE)
+        rows.append(of_class[torch.argsort(keys, dim=1, stable=True)].flatten()[:wanted])
+    chosen = torch.cat(rows)
+    return chosen[epoch_order(len(chosen), seed=seed, epoch=epoch)]
 
 
 def _mix(z: Tensor) -> Tensor:

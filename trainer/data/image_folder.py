@@ -130,6 +130,7 @@ def load_image_folder(
     decoder: Decoder,
     keep: Callable[[str], Keep],
     progress: Progress,
+    train_decoder: Decoder | None = None,
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> DataSet:
@@ -140,6 +141,7 @@ def load_image_folder(
         decoder: Brings files to the network's size.
         keep: What becomes of the split of a name.
         progress: Told about the decoding.
+        train_decoder: For training images, when they are kept larger than that, for random crops.
         shares: Shares of each class's training images that become `val` and `test`, where the folder has no such split.
         seed: Of the run; it chooses these.
 
@@ -167,12 +169,10 @@ def load_image_folder(
         splits=splits,
         fingerprint=fingerprint_of(identity),
         identity=identity,
-        preprocess={
-            "resize": decoder.resize, "crop_pct": decoder.crop_pct, "interpolation": "bilinear", "antialias": True,
-        },
+        preprocess=decoder.description,
         skipped=tuple(lost),
         remarks=tuple(survey.remarks() if "train" in looked_at else ()),
-    )  # fmt: skip
+    )
 
 
 def split_key(finding: Finding, seed: int) -> str:

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 
 from trainer.data.batches import Batch, Plan
 from trainer.data.decoding import DecodedBatches, Delivery, InThisProcess, Orders
-from trainer.data.draws import epoch_order
 from trainer.data.image_folder import FolderSplit
 from trainer.data.lost_images import TRAINING_NEEDS, LostImages
 from trainer.data.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
@@ -202,7 +201,7 @@ class StreamedBatches:
 
     def _first_path(self, epoch: int, step: int) -> str:
         """The first image of a batch."""
-        order = epoch_order(self._plan.num_images, seed=self._plan.seed, epoch=epoch)
+        order = self._plan.order(epoch)
         return self._split.paths[int(self._plan.rows_of(order, step)[1][0])]
 
     def _room_to_share(self) -> bool:

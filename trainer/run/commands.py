@@ -79,6 +79,13 @@ class GoBack(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unfreeze(Command):
+    """Train one more stage of the network, the frozen one that is nearest to the classifier."""
+
+    name: ClassVar[str] = "unfreeze"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetLr(Command):
     """Use this rate at the next step, and scale the rest of the schedule by the same factor.
 

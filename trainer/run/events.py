@@ -132,6 +132,22 @@ class Diverged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StagesFrozen(Event):
+    """Other stages of the network are frozen from the next step on.
+
+    Attributes:
+        step: Steps done so far.
+        stages: That are frozen, from the image; empty when everything is trained.
+        trainable: Parameters that are trained.
+    """
+
+    kind: ClassVar[str] = "frozen"
+    step: int
+    stages: list[str]
+    trainable: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochEnded(Event):
     """An epoch's last step has ended.
 
@@ -366,7 +382,7 @@ class Finished(Event):
     """The run ended as planned or was stopped and saved.
 
     Attributes:
-        reason: `completed`, `stopped`, or the name of a signal.
+        reason: `completed`, `stopped early` (`train.early_stop_epochs`), `stopped`, or the name of a signal.
     """
 
     kind: ClassVar[str] = "finished"
@@ -374,6 +390,10 @@ class Finished(Event):
     step: int
     epoch: float
     exit_code: int
+
+
+BY_ITSELF = ("completed", "stopped early")
+"""Reasons for which a run ends without being asked to."""
 
 
 @dataclass(frozen=True, kw_only=True)

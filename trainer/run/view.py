@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,6 +91,7 @@ class RunView:
     unlogged_since: float | None = None
     nonfinite_steps: int = 0
     diverged: ev.Diverged | None = None
+    frozen: ev.StagesFrozen | None = None
     bad_records: int = 0
     _window: StepWindow = field(default_factory=StepWindow)
     _regular_save: Note | None = None
@@ -267,6 +268,11 @@ class RunView:
             time, "error", f"{event.in_a_row} steps in a row were not finite: {back}l lowers the rate, p goes on"
         )
 
+    def _frozen(self, event: ev.StagesFrozen, time: float) -> None:
+        self.frozen = event
+        which = " to ".join(dict.fromkeys((event.stages[0], event.stages[-1]))) if event.stages else "nothing"
+        self._note(time, "info", f"frozen: {which}; {event.trainable:,} parameters are trained")
+
     def _epoch(self, event: ev.EpochEnded, time: float) -> None:
         self.epochs.append(event)
         self._note(
@@ -277,9 +283,10 @@ class RunView:
         # A resume measures again what was measured behind the last save, at the very step of the seam.
         again = (event.split, event.step, event.trigger == "key")
         first = bisect_left(self.evaluations, event.step, key=lambda e: e.step)
-        self.evaluations[first:] = [
-            e for e in self.evaluations[first:] if (e.split, e.step, e.trigger == "key") != again
-        ] + [event]
+        later = [e for e in self.evaluations[first:] if (e.split, e.step, e.trigger == "key") != again]
+        # The test of the best weights comes after the evaluations of later ones.
+        later.insert(bisect_right(later, event.step, key=lambda e: e.step), event)
+        self.evaluations[first:] = later
         self.eval_loss.setdefault(event.split, Series()).put(event.step, number(event.loss))
         self.eval_accuracy.setdefault(event.split, Series()).put(event.step, event.accuracy)
         if event.best:
@@ -382,7 +389,7 @@ class RunView:
     def _finished(self, event: ev.Finished, time: float) -> None:
         self.finish = event
         self._set_state(RunState.FINISHED, time)
-        self._note(time, "good" if event.reason == "completed" else "info", f"{event.reason} at step {event.step:,}")
+        self._note(time, "good" if event.reason in ev.BY_ITSELF else "info", f"{event.reason} at step {event.step:,}")
 
 
 def _numbers(values: Sequence[float | None]) -> array[float]:
@@ -401,6 +408,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.StateChanged: RunView._state,
     ev.Steps: RunView._steps,
     ev.Diverged: RunView._diverged,
+    ev.StagesFrozen: RunView._frozen,
     ev.EpochEnded: RunView._epoch,
     ev.Evaluated: RunView._evaluation,
     ev.CheckpointSaved: RunView._checkpoint,

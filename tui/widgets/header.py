@@ -108,10 +108,12 @@ def _identity(scene: Scene, width: int) -> Row:
     if view.started:
         model, choices = view.started.model, view.started.choices
         details["model"] = f"ResNet-18, {_STEMS.get(str(model['stem']), '')}, {fmt.count(float(model['parameters']))}"
+        if view.frozen and view.frozen.stages:
+            details["frozen"] = f"frozen to {view.frozen.stages[-1]}"
         details["device"] = fmt.literal(str(view.started.device.get("name", "")))
         layout = ", channels_last" if choices.get("channels_last") else ""
         details["precision"] = f"{choices.get('precision', '')}{layout}"
-    for dispensable in ("device", "precision", "model", "hint"):
+    for dispensable in ("device", "precision", "model", "frozen", "hint"):
         shown = "".join(f" · {detail}" for detail in details.values() if detail)
         if cell_len(f"r18-tui  {name}{shown}") <= width:
             break

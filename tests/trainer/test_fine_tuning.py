@@ -1,0 +1,319 @@
+"""Frozen stages, their unfreezing, cached features, rates by stage, averages of the weights, and ends before the last epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
+from tests.exact_resume import check_that_stops_change_no_bit
+from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
+from trainer.build import class_weights
+from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from trainer.config import Config, OptimConfig
+from trainer.data import image_folder
+from trainer.ema import ModelEma
+from trainer.errors import ConfigError
+from trainer.export_onnx import export_run
+from trainer.freezing import frozen_stages, stage_of, unfreezing_ends
+from trainer.model import build_model, features_of
+from trainer.optim import build_optimizer, set_lr
+from trainer.run import commands as cmd
+from trainer.run import events as ev
+from trainer.run.store import RunDir
+
+TunedMaker = Callable[..., Config]
+
+
+@pytest.fixture
+def tuned(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> TunedMaker:
+    """Makes configurations that go on from a short run on the same folder: 4 steps an epoch."""
+    root = make_folder()
+    common = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram")
+    source = train(make_config(*common, "train.epochs=1"), tmp_path / "source").run.run_dir
+
+    def make(*overrides: str) -> Config:
+        return make_config(*common, f"model.init_from={source.path}", *overrides)
+
+    return make
+
+
+def saved(run_dir: RunDir, step: int) -> Checkpoint:
+    return read_checkpoint(CheckpointFolder(run_dir, keep=2).at(step))
+
+
+def changed_stages(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[int]:
+    """Stages of which a weight or a statistic has changed."""
+    return {stage_of(name) for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_stages_are_unfrozen_on_a_schedule(make_config: ConfigMaker) -> None:
+    def frozen(*overrides: str) -> list[int]:
+        model = make_config("model.init_from=x", *overrides).model
+        return [frozen_stages(model, epoch) for epoch in range(9)]
+
+    assert frozen() == [0] * 9
+    assert frozen("model.freeze=layer2") == [3] * 9
+    assert frozen("model.freeze=backbone", "model.unfreeze_after=2") == [5, 5, 0, 0, 0, 0, 0, 0, 0]
+    gradual = ("model.freeze=backbone", "model.unfreeze_after=1", "model.unfreeze_every=2")
+    assert frozen(*gradual) == [5, 4, 4, 3, 3, 2, 2, 1, 1]
+    assert unfreezing_ends(make_config("model.init_from=x", *gradual).model) == 9
+    model = make_config("model.init_from=x", "model.freeze=layer3").model
+    assert [frozen_stages(model, 0, unfrozen_by_key=keys) for keys in range(6)] == [4, 3, 2, 1, 0, 0]
+
+
+def test_a_frozen_stage_keeps_weights_and_statistics_until_its_epoch(tuned: TunedMaker, tmp_path: Path) -> None:
+    config = tuned(
+        "model.freeze=layer3",
+        "model.unfreeze_after=1",
+        "model.unfreeze_every=1",
+        "train.epochs=3",
+        "checkpoint.every_s=0.001",
+    )
+    run = new_run(config, tmp_path / "runs")
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 2)
+    thread.commands.send(cmd.SaveCheckpoint())
+    assert thread.join(60)
+    assert thread.exit_code == 0
+    source = read_checkpoint(next((tmp_path / "source").glob("*/checkpoints/step-00000004.safetensors"))).group("model")
+    states = {step: saved(run.run_dir, step) for step in CheckpointFolder(run.run_dir, keep=2).steps()}
+    first = min(step for step in states if step > 0)
+    if first <= 4:
+        assert changed_stages(source, states[first].group("model")) == {4, 5}
+    assert changed_stages(source, states[12].group("model")) == {2, 3, 4, 5}, "stem and layer1 are frozen to the end"
+    assert {stage_of(name) for name in states[12].group("momentum")} == {2, 3, 4, 5}
+    told = [(event.step, event.stages) for event in events_of(run.run_dir, ev.StagesFrozen)]
+    assert told == [
+        (0, ["stem", "layer1", "layer2", "layer3"]),
+        (4, ["stem", "layer1", "layer2"]),
+        (8, ["stem", "layer1"]),
+    ]
+
+
+def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Path) -> None:
+    run = new_run(tuned("model.freeze=backbone", "train.epochs=60"), tmp_path / "runs")
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 2)
+    for _ in range(2):
+        thread.commands.send(key := cmd.Unfreeze())
+        view = wait_for(run.run_dir, lambda view, key=key: key.command_id in view.acknowledged)  # type: ignore[misc]
+        assert view.acknowledged[key.command_id].ok
+    wait_for(run.run_dir, lambda view: view.frozen is not None and view.frozen.stages[-1] == "layer2")
+    thread.stop("SIGTERM", 143)
+    assert thread.join(60)
+    again = start(resumed_run(run.run_dir, tmp_path / "runs"))
+    view = wait_for(run.run_dir, lambda view: len(events_of(run.run_dir, ev.Resumed)) > 0 and view.opened is not None)
+    again.stop()
+    assert again.join(60)
+    frozen = events_of(run.run_dir, ev.StagesFrozen)
+    assert [event.stages[-1] for event in frozen][:3] == ["layer4", "layer3", "layer2"]
+    assert frozen[-1].stages[-1] == "layer2", "a resume knows of it"
+    assert view_of(run.run_dir).frozen == frozen[-1]
+
+
+def test_there_is_nothing_to_unfreeze_twice(tuned: TunedMaker, tmp_path: Path) -> None:
+    run = new_run(tuned("train.epochs=40"), tmp_path / "runs")
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 1)
+    thread.commands.send(key := cmd.Unfreeze())
+    view = wait_for(run.run_dir, lambda view: key.command_id in view.acknowledged)
+    thread.stop()
+    assert thread.join(60)
+    assert view.acknowledged[key.command_id].message == "nothing is frozen"
+
+
+def test_cached_features_give_what_training_without_augmentation_gives(tuned: TunedMaker, tmp_path: Path) -> None:
+    frozen = ("model.freeze=backbone", "train.epochs=3", "model.dropout=0.3")
+    plain = train(tuned(*frozen), tmp_path / "runs").run.run_dir
+    cached = train(tuned(*frozen, "model.cache_features=true"), tmp_path / "runs").run.run_dir
+    first, second = (view_of(run) for run in (plain, cached))
+    assert list(second.train_loss.y) == pytest.approx(list(first.train_loss.y), abs=2e-5)
+    weights = [saved(run, 12).group("model") for run in (plain, cached)]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+def test_cached_features_see_the_middle_and_no_augmentation(
+    tuned: TunedMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With streaming, each image is decoded once however many epochs there are."""
+    decoded: list[str] = []
+    read = image_folder.read_images
+
+    def counting(decoder: Any, paths: Any, **options: Any) -> Any:
+        decoded.extend(path for path in paths if "train" in Path(path).parts)
+        return read(decoder, paths, **options)
+
+    monkeypatch.setattr(image_folder, "read_images", counting)
+    streaming = ("data.cache=none", "data.workers=0", "data.resized_crop=0.5", "data.crop_pct=0.8", "data.mixup=0.5")
+    config = tuned("model.freeze=backbone", "model.cache_features=true", "train.epochs=4", *streaming)
+    run = train(config, tmp_path / "runs")
+    assert run.exit_code == 0
+    assert len(decoded) <= 3 * 36, "for the statistics, for the trial, and once for the features"
+
+
+def test_the_classifier_is_trained_first_and_then_everything(tuned: TunedMaker, tmp_path: Path) -> None:
+    config = tuned(
+        "model.freeze=backbone", "model.unfreeze_after=2", "model.cache_features=true", "train.epochs=4", "data.flip=random",
+        "data.resized_crop=0.6", "data.trivial_augment=true", "data.random_erase=0.3", "data.mixup=0.2", "data.cutmix=1.0",
+        "train.ema_decay=0.9", "optim.layer_decay=0.3", "data.balance=sampler", "train.label_smoothing=0.1",
+        "run.deterministic=true",
+    )  # fmt: skip
+    check_that_stops_change_no_bit(config, tmp_path / "runs")
+
+
+def test_each_stage_has_its_rate() -> None:
+    model = build_model(build_config_model(), 3, 0)
+    optimizer = build_optimizer(model, OptimConfig(lr=0.1, weight_decay=0.01, decay_bn_bias=False, layer_decay=0.5))
+    set_lr(optimizer, 0.2)
+    rates, decays = {}, {}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[names[id(parameter)]] = group["lr"]
+            decays[names[id(parameter)]] = group["weight_decay"]
+    assert rates["fc.weight"] == rates["fc.bias"] == 0.2
+    assert rates["layer4.0.conv1.weight"] == pytest.approx(0.1)
+    assert rates["layer1.1.bn2.weight"] == pytest.approx(0.2 / 16)
+    assert rates["conv1.weight"] == rates["bn1.bias"] == pytest.approx(0.2 / 32)
+    assert decays["conv1.weight"] == decays["fc.weight"] == 0.01
+    assert decays["bn1.weight"] == decays["fc.bias"] == 0.0
+    assert len(rates) == 62
+
+
+def build_config_model() -> Any:
+    from trainer.config import ModelConfig
+
+    return ModelConfig(stem="cifar-maxpool")
+
+
+def test_features_are_what_the_classifier_gets() -> None:
+    model = build_model(build_config_model(), 3, 0).eval()
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.fc(features_of(model, images)), model(images))  # type: ignore[operator]
+
+
+def test_an_average_holds_weights_and_statistics() -> None:
+    model = build_model(build_config_model(), 3, 0)
+    ema = ModelEma(model, 0.5)
+    weight = model.fc.weight  # type: ignore[union-attr]
+    expected = weight.detach().clone()  # type: ignore[union-attr, operator]
+    for step in range(1, 5):
+        with torch.no_grad():
+            weight += step  # type: ignore[operator]
+            model.bn1.running_var *= 1.5  # type: ignore[union-attr, operator]
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight.detach()  # type: ignore[union-attr]
+        ema.update(step)
+    assert torch.allclose(ema.model.fc.weight, expected)  # type: ignore[union-attr, arg-type]
+    assert float(ema.model.bn1.running_var[0]) not in (1.0, 1.5**4)  # type: ignore[union-attr, index]
+    assert not ema.model.training
+
+
+@needs_exporter
+def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, tmp_path: Path) -> None:
+    run = train(tuned("train.ema_decay=0.99", "train.epochs=2"), tmp_path / "runs").run.run_dir
+    assert {event.weights for event in events_of(run, ev.Evaluated)} == {"ema"}
+    state = saved(run, 8)
+    assert state.weights_kind == "ema"
+    assert not torch.equal(state.group("ema")["fc.weight"], state.group("model")["fc.weight"])
+    exported = export_run(run, which="latest", data_root=None, publish=lambda _: None)
+    assert exported.accuracy == view_of(run).evaluations[-1].accuracy
+    import onnx
+
+    properties = {prop.key: prop.value for prop in onnx.load(str(run.export / "model.onnx")).metadata_props}
+    assert properties["weights"] == "ema"
+    assert json.loads(properties["classes"]) == ["blue", "green", "red"]
+
+
+def test_a_run_that_gains_nothing_any_more_ends_early(tuned: TunedMaker, tmp_path: Path) -> None:
+    config = tuned("optim.lr=1e-7", "train.epochs=50", "train.early_stop_epochs=2")
+    run = train(config, tmp_path / "runs")
+    view = view_of(run.run.run_dir)
+    assert run.exit_code == 0
+    assert view.finish is not None
+    assert view.finish.reason == "stopped early"
+    assert view.best is not None
+    assert view.step - view.best.step == 8, "two epochs after the best"
+    patient = resumed_run(run.run.run_dir, tmp_path / "runs", "train.early_stop_epochs=4")
+    thread = start(patient)
+    assert thread.join(60)
+    assert view_of(run.run.run_dir).step - view.best.step == 16
+
+
+def test_no_run_ends_early_before_everything_is_trained(tuned: TunedMaker, tmp_path: Path) -> None:
+    config = tuned(
+        "optim.lr=1e-7", "train.epochs=50", "train.early_stop_epochs=1", "model.freeze=backbone", "model.unfreeze_after=4",
+    )  # fmt: skip
+    run = train(config, tmp_path / "runs").run.run_dir
+    assert view_of(run).step == 4 * 5
+
+
+def test_the_test_images_see_the_weights_that_val_chose(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train", "val", "test"))
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=6", "optim.lr=0.02")
+    run = train(config, tmp_path / "runs").run.run_dir
+    view = view_of(run)
+    (tested,) = [event for event in view.evaluations if event.split == "test"]
+    assert view.best is not None
+    assert tested.step == view.best.step
+    assert view.evaluations == sorted(view.evaluations, key=lambda event: event.step)
+
+
+def test_a_key_does_not_read_the_test_images_early(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train", "val", "test"))
+    run = new_run(make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=60"), tmp_path / "runs")
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 1)
+    thread.commands.send(measure := cmd.Evaluate())
+    wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
+    thread.stop()
+    assert thread.join(60)
+    assert {event.split for event in events_of(run.run_dir, ev.Evaluated)} == {"val"}
+
+
+@pytest.mark.parametrize("balance", ["loss", "sampler"])
+def test_rare_classes_can_count_as_much_as_others(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path, balance: str
+) -> None:
+    root = make_folder()
+    for path in sorted((root / "train" / "red").iterdir())[3:]:
+        path.unlink()
+    config = make_config("data.kind=imagefolder", f"data.root={root}", f"data.balance={balance}", "train.epochs=1")
+    assert train(config, tmp_path / "runs").exit_code == 0
+
+
+def test_class_weights_are_one_on_average_over_the_images() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    weights = class_weights(labels)
+    assert float(weights[labels].mean()) == pytest.approx(1.0)
+    assert float(weights[2] / weights[0]) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model.freeze=layer2",), "model.freeze: layer2 needs model.init_from"),
+        (("model.unfreeze_after=2",), "there is nothing to unfreeze"),
+        (("model.init_from=x", "model.freeze=layer1", "model.unfreeze_every=2"), "needs model.unfreeze_after"),
+        (("model.init_from=x", "model.freeze=layer1", "model.cache_features=true"), "needs model.freeze: backbone"),
+        (("data.resized_crop=0.5", "data.crop_pad=2"), "two ways to crop"),
+        (("data.val_fraction=0.5", "data.test_fraction=0.5"), "leave too few to train on"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(
+    make_config: ConfigMaker, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(*overrides)

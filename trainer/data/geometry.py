@@ -1,0 +1,94 @@
+"""Where each pixel of a training image is read from: random crops, flips and TrivialAugment's movements, in one sampling.
+
+Coordinates are those of `torch.nn.functional.grid_sample` with `align_corners=False`: -1 and 1 are the outer edges of the stored
+picture. A view is an affine map from the image to the picture; views are put together by multiplying their matrices.
+Shapes: N images, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.config import DataConfig
+from trainer.data.draws import Stream, draw_below, draw_uniform
+
+_ASPECTS = (3 / 4, 4 / 3)
+"""Of random crops, width over height. Source: Szegedy et al., arXiv:1409.4842, section 6; torchvision's RandomResizedCrop."""
+
+
+def needs_sampling(config: DataConfig) -> bool:
+    """Whether pixels are read between those that are stored; else whole pixels are moved."""
+    return config.resized_crop is not None or config.trivial_augment
+
+
+def crop_views(config: DataConfig, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """The random crop of each image, or the whole picture: float32 (N, 2, 3)."""
+    if config.resized_crop is not None:
+        return _resized_crops(config.resized_crop, positions_N, seed=seed, epoch=epoch)
+    views = identity_views(positions_N)
+    if config.crop_pad:
+        for axis, stream in ((0, Stream.CROP_X), (1, Stream.CROP_Y)):
+            pixels_N = draw_below(2 * config.crop_pad + 1, positions_N, seed=seed, epoch=epoch, stream=stream)
+            views[:, axis, 2] = (pixels_N - config.crop_pad) * (2 / config.image_size)
+    return views
+
+
+def identity_views(positions_N: Tensor) -> Tensor:
+    """The picture as it is, for each position: float32 (N, 2, 3)."""
+    return torch.eye(2, 3, device=positions_N.device).repeat(len(positions_N), 1, 1)
+
+
+def mirrored(views_N23: Tensor, flip_N: Tensor) -> Tensor:
+    """Views of the mirror image where `flip_N` is true."""
+    signs_N = torch.where(flip_N, -1.0, 1.0)
+    # The image is mirrored first and then looked for in the picture.
+    columns_3 = torch.stack((signs_N, torch.ones_like(signs_N), torch.ones_like(signs_N)), dim=1)
+    return views_N23 * columns_3[:, None, :]
+
+
+def composed(outer_N23: Tensor, inner_N23: Tensor) -> Tensor:
+    """`outer` after `inner`: a place of the image goes through `inner` first."""
+    linear_N22 = outer_N23[:, :, :2] @ inner_N23[:, :, :2]
+    shift_N21 = outer_N23[:, :, :2] @ inner_N23[:, :, 2:] + outer_N23[:, :, 2:]
+    return torch.cat((linear_N22, shift_N21), dim=2)
+
+
+def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> Tensor:
+    """Look at pictures through views, bilinearly.
+
+    Args:
+        pictures_NHWC: uint8.
+        views_N23: float32.
+        side: Height and width of what comes out.
+        pad: What lies outside a picture: `reflect` its mirror image, `zero` black.
+
+    Returns:
+        float32 (N, side, side, C), 0 to 255.
+    """
+    pictures_NCHW = pictures_NHWC.permute(0, 3, 1, 2).float()
+    grid = functional.affine_grid(views_N23, [len(views_N23), 1, side, side], align_corners=False)
+    padding = "reflection" if pad == "reflect" else "zeros"
+    seen = functional.grid_sample(pictures_NCHW, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return seen.permute(0, 2, 3, 1)
+
+
+def _resized_crops(smallest: float, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Boxes of random area and proportions. One that is longer than the picture is cut there, and not drawn again."""
+
+    def uniform(stream: Stream) -> Tensor:
+        return draw_uniform(positions_N, seed=seed, epoch=epoch, stream=stream)
+
+    area_N = smallest + (1.0 - smallest) * uniform(Stream.CROP_AREA)
+    low, high = (math.log(aspect) for aspect in _ASPECTS)
+    aspect_N = torch.exp(low + (high - low) * uniform(Stream.CROP_ASPECT))
+    widths_N = torch.sqrt(area_N * aspect_N).clamp(max=1.0)
+    heights_N = torch.sqrt(area_N / aspect_N).clamp(max=1.0)
+    views = torch.zeros(len(positions_N), 2, 3, device=positions_N.device)
+    for axis, share_N, stream in ((0, widths_N, Stream.CROP_X), (1, heights_N, Stream.CROP_Y)):
+        views[:, axis, axis] = share_N
+        views[:, axis, 2] = (1.0 - share_N) * (2.0 * uniform(stream) - 1.0)
+    return views

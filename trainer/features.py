@@ -1,0 +1,91 @@
+"""Training of the classifier alone on what a frozen backbone makes of each image, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data.augment import Normalize
+from trainer.data.batches import Batch, Plan, evaluation_batches
+from trainer.data.dataset import Split
+from trainer.data.lost_images import LostImages
+from trainer.errors import DataLostError
+from trainer.model import features_of
+from trainer.step import Numerics
+
+
+@torch.no_grad()
+def compute_features(
+    model: nn.Module,
+    split: Split,
+    *,
+    normalize: Normalize,
+    numerics: Numerics,
+    image_size: int,
+    batch_size: int,
+    device: torch.device,
+    poll: Callable[[float], None],
+    lost: LostImages,
+) -> Tensor:
+    """What the backbone makes of every image of a split, not augmented. The model is left in eval mode.
+
+    Args:
+        model: On `device`.
+        split: Images.
+        normalize: Brings pixels to the network's scale.
+        numerics: Precision and memory format.
+        image_size: Side of what the network sees: the centre of pictures that are kept larger.
+        batch_size: Images per forward pass.
+        device: Where the features go.
+        poll: Called before each batch with the share done; may raise to stop.
+        lost: Told about images that cannot be read any more.
+
+    Returns:
+        float32 (len(split), 512).
+
+    Raises:
+        DataLostError: When an image cannot be read any more: there is nothing to put in its place.
+    """
+    model.eval()
+    parts: list[Tensor] = []
+    done = 0
+    for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device, lost):
+        if len(labels_N) < min(batch_size, len(split) - done):
+            raise DataLostError(
+                "an image that could be read at the start cannot be read now; bring it back, then resume"
+            )
+        poll(done / len(split))
+        done += len(labels_N)
+        images_NCHW = normalize(centre(pixels_NHWC, image_size)).permute(0, 3, 1, 2)
+        with numerics.autocast(device):
+            parts.append(features_of(model, numerics.lay_out(images_NCHW)).float())
+    return torch.cat(parts)
+
+
+def centre(pixels_NHWC: Tensor, side: int) -> Tensor:
+    """The middle of pictures that are kept larger than the network's input, for random crops."""
+    top, left = ((length - side) // 2 for length in pixels_NHWC.shape[1:3])
+    return pixels_NHWC[:, top : top + side, left : left + side]
+
+
+class FeatureBatches:
+    """Batches without pixels: the step looks features up by the images' numbers."""
+
+    def __init__(self, plan: Plan, labels_N: Tensor, device: torch.device) -> None:
+        self._plan = plan
+        self._device = device
+        self._labels_N = labels_N.to(device)
+        self._no_pixels = torch.empty(0, 0, 0, 3, dtype=torch.uint8, device=device)
+
+    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """The batches of an epoch, from a step on."""
+        order = self._plan.order(epoch).to(self._device)
+        for step in range(first_step, self._plan.steps_per_epoch):
+            start, ids = self._plan.rows_of(order, step)
+            positions = torch.arange(start, start + len(ids), device=self._device)
+            yield Batch(self._no_pixels, ids, ids, positions, self._labels_N[ids])
+
+    def close(self) -> None:
+        """Nothing to end."""

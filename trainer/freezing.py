@@ -1,0 +1,45 @@
+"""Which stages of the network are frozen when: a pure function of the configuration, the epoch and keys pressed. Torch-free."""
+
+from __future__ import annotations
+
+from trainer.config import ModelConfig
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "classifier")
+"""From the image to the classes. The last one is never frozen."""
+
+BACKBONE = len(STAGES) - 1
+"""Stages before the classifier."""
+
+_FROZEN_AT_FIRST = {"none": 0, "layer1": 2, "layer2": 3, "layer3": 4, "backbone": BACKBONE}
+
+
+def frozen_stages(config: ModelConfig, epoch: int, *, unfrozen_by_key: int = 0) -> int:
+    """How many stages are frozen, counted from the image.
+
+    Args:
+        config: Of the model.
+        epoch: From 0.
+        unfrozen_by_key: How many the user has let go.
+    """
+    frozen = _FROZEN_AT_FIRST[config.freeze] - unfrozen_by_key
+    if config.unfreeze_after is not None and epoch >= config.unfreeze_after:
+        if not config.unfreeze_every:
+            return 0
+        frozen -= 1 + (epoch - config.unfreeze_after) // config.unfreeze_every
+    return max(frozen, 0)
+
+
+def stage_of(parameter: str) -> int:
+    """The stage, counted from the image, that a tensor of torchvision's name belongs to."""
+    first = parameter.split(".")[0]
+    if first in ("conv1", "bn1"):
+        return 0
+    return STAGES.index(first) if first in STAGES else BACKBONE
+
+
+def unfreezing_ends(config: ModelConfig) -> int:
+    """The first epoch in which nothing changes any more."""
+    frozen = _FROZEN_AT_FIRST[config.freeze]
+    if config.unfreeze_after is None or not frozen:
+        return 0
+    return config.unfreeze_after + config.unfreeze_every * (frozen - 1)
