@@ -58,6 +58,20 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_init_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a look at a folder of images."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="class folders, or train/ and test/ and/or val/ with class folders"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="what is written (default: FOLDER's name with .yaml, here)"
+    )
+    parser.add_argument(
+        "--init-from", metavar="WHAT", help="weights to start from: imagenet (default), none, a run, or a file"
+    )
+    add_runs_dir(parser)
+
+
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of an export."""
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")

@@ -60,7 +60,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         refuse_overrides(tokens, "export")
         parser = argparse.ArgumentParser(prog="python -m trainer export", description="Export a run to ONNX.")
         add_export_arguments(parser)
-        return run_export(parser.parse_args(tokens.rest[1:]))
+        return run_command("trainer.export_onnx", parser.parse_args(tokens.rest[1:]))
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train ResNet-18 without a terminal.")
     add_train_arguments(parser)
     arguments = parser.parse_args(tokens.rest)
@@ -81,9 +81,9 @@ def train_headless(request: Request) -> int:
     return run_headless(thread, source, remark=request.remark)
 
 
-def run_export(arguments: argparse.Namespace) -> int:
-    """Export a run; PyTorch is imported here and not before."""
-    return int(importlib.import_module("trainer.export_onnx").main(arguments))
+def run_command(module: str, arguments: argparse.Namespace) -> int:
+    """Run the `main` of a module, which is imported here, with PyTorch or what else it needs, and not before."""
+    return int(importlib.import_module(module).main(arguments))
 
 
 def complain(error: R18Error) -> int:

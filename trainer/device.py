@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trainer.errors import DeviceError
+from trainer.gpu import driver_version, gpu_present
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -75,29 +76,6 @@ def _tried(device: torch.device) -> torch.device:
             f"{driver_version()}): {first_line}. {remedy}, or set run.device=cpu"
         ) from error
     return device
-
-
-def gpu_present(dev: Path = Path("/dev")) -> bool:
-    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, whatever torch thinks.
-
-    Args:
-        dev: Folder of device files.
-    """
-    return any(dev.glob("nvidia[0-9]*")) or driver_version() is not None
-
-
-def driver_version() -> str | None:
-    """The NVIDIA driver's version; None without a driver that sees a GPU."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return str(pynvml.nvmlSystemGetDriverVersion()) if pynvml.nvmlDeviceGetCount() else None
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
 
 
 def _why_no_cuda() -> str:

@@ -69,7 +69,7 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless]\n"
-        "       r18-tui attach [RUN] | show RUN | runs | export RUN",
+        "       r18-tui init FOLDER | attach [RUN] | show RUN | runs | export RUN",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
@@ -141,14 +141,27 @@ def _welcome(arguments: argparse.Namespace) -> int:
 
 def _export(rest: list[str]) -> int:
     from trainer.arguments import add_export_arguments
-    from trainer.cli import run_export
+    from trainer.cli import run_command
 
     gc.enable()
     parser = argparse.ArgumentParser(
         prog="r18-tui export", description="Export a run to ONNX, checked against the model."
     )
     add_export_arguments(parser)
-    return run_export(parser.parse_args(rest))
+    return run_command("trainer.export_onnx", parser.parse_args(rest))
+
+
+def _init(rest: list[str]) -> int:
+    from trainer.arguments import add_init_arguments
+    from trainer.cli import run_command
+
+    gc.enable()
+    parser = argparse.ArgumentParser(
+        prog="r18-tui init",
+        description="Look at a folder of images and write a configuration that explains its choices.",
+    )
+    add_init_arguments(parser)
+    return run_command("trainer.init_config", parser.parse_args(rest))
 
 
 def _show(rest: list[str]) -> int:
@@ -246,7 +259,7 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "attach": _attach, "show": _show, "runs": _runs, "export": _export,
+    "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init,
 }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ TORCH_FREE = [
     "trainer.run.view",
     "trainer.cli",
     "trainer.headless",
+    "trainer.recipe",
+    "trainer.gpu",
     "tui",
     "tui.cli",
 ]

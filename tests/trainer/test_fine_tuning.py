@@ -204,7 +204,7 @@ def test_an_average_holds_weights_and_statistics() -> None:
     model = build_model(build_config_model(), 3, 0)
     ema = ModelEma(model, 0.5)
     weight = model.fc.weight  # type: ignore[union-attr]
-    expected = weight.detach().clone()  # type: ignore[union-attr, operator]
+    expected = weight.detach().clone()  # type: ignore[operator]
     for step in range(1, 5):
         with torch.no_grad():
             weight += step  # type: ignore[operator]

@@ -18,7 +18,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from trainer import device as devices
-from trainer import weights
+from trainer import gpu, weights
 from trainer.config import ModelConfig
 from trainer.data import cifar
 from trainer.data.digits import load_digits
@@ -169,10 +169,10 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.M
 
 
 def test_device_files_reveal_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "driver_version", lambda: None)
-    assert not devices.gpu_present(tmp_path)
+    monkeypatch.setattr(gpu, "driver_version", lambda: None)
+    assert not gpu.gpu_present(tmp_path)
     (tmp_path / "nvidia0").touch()
-    assert devices.gpu_present(tmp_path)
+    assert gpu.gpu_present(tmp_path)
 
 
 @pytest.mark.parametrize(

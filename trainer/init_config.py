@@ -1,0 +1,230 @@
+"""`init FOLDER`: looks at a folder of images and writes a configuration that explains its choices. Torch-free."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from trainer.config_loader import build_config
+from trainer.data.survey import Survey, survey_folder
+from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError
+from trainer.gpu import gpu_present
+from trainer.progress import progress_bar
+from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
+from trainer.run.atomic import write_atomically
+from trainer.run.store import RunDir
+from trainer.run.text import literal
+from trainer.yaml_reader import read_mapping
+
+_NAMED = 5
+"""Files that the summary names of each kind."""
+
+_CLASSES_SHOWN = 20
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The command `init FOLDER`.
+
+    Args:
+        arguments: From `trainer.arguments.add_init_arguments`.
+
+    Raises:
+        R18Error: When the folder is not laid out in a way that is known, or the file cannot be written.
+    """
+    root = Path(arguments.folder).expanduser()
+    target = arguments.output or Path(f"{_plain_name(root)}.yaml")
+    _refuse_to_overwrite(target)
+    start = find_start(arguments.init_from, arguments.runs_dir)
+    with progress_bar() as progress:
+        survey = survey_folder(root, progress)
+    _refuse_unusable(survey)
+    text = configuration(survey, root=arguments.folder, start=start, gpu=gpu_present())
+    _say(summary(survey))
+    try:
+        write_atomically(target, text.encode())
+    except OSError as error:
+        raise ConfigError(
+            f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
+        ) from error
+    target.chmod(0o644)
+    _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {target}"])
+    return EXIT_OK
+
+
+def find_start(reference: str | None, runs_dir: Path) -> Start:
+    """What is known about the weights that training is to start from.
+
+    Args:
+        reference: `imagenet`, `none`, a run, or a file.
+        runs_dir: Folder of runs.
+
+    Raises:
+        CheckpointError: When there is no such run or file.
+    """
+    if reference in (None, "imagenet"):
+        return Start(reference="imagenet", stem="imagenet")
+    if reference == "none":
+        return Start(reference=None)
+    for run in (Path(reference).expanduser(), runs_dir / reference):
+        if RunDir(run).config.is_file():
+            values, _ = read_mapping(RunDir(run).config.read_text(encoding="utf-8"), source=str(RunDir(run).config))
+            return Start(reference=str(run), stem=values["model"]["stem"], image_size=values["data"]["image_size"])
+    path = Path(reference).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"--init-from: {reference}: no such file or run; give imagenet, none, a file or a run")
+    return _start_of_file(path)
+
+
+def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
+    """The commented configuration for a folder: YAML that this program reads.
+
+    Args:
+        survey: Of the folder.
+        root: As the configuration names it.
+        start: The weights that training starts from.
+        gpu: Whether this machine has one.
+    """
+    choices = choose(survey, name=_plain_name(survey.layout.root), root=root, start=start, gpu=gpu)
+    today = datetime.date.today().isoformat()
+    counts = survey.counts("train")
+    head = [
+        f"# {literal(survey.layout.root.name)}: {len(counts)} classes, {_range(counts)} images each to learn from.",
+        f"# Written by r18-tui init on {today}. Change what you like: docs/configuration.md explains every key,",
+        "# and r18-tui says so when one is wrong.",
+    ]
+    text = "\n".join([*head, *_lines(choices)]) + "\n"
+    values, lines = read_mapping(text, source="the new configuration")
+    build_config(values, lines, "the new configuration")
+    return text
+
+
+def summary(survey: Survey) -> list[str]:
+    """What the folder holds and what is wrong with it, for people."""
+    layout = survey.layout
+    where = "class folders, no splits" if layout.flat else ", ".join(f"{name}/" for name in layout.folders)
+    total = sum(len(usable) for usable in survey.usable.values())
+    lines = [
+        f"{layout.root}: {total:,} images of {len(layout.classes)} classes ({where})",
+        "",
+        *_class_table(survey),
+        "",
+    ]
+    sides, ratio = short_sides(survey), aspect_ratio(survey)
+    middle = int(statistics.median(sides))
+    lines.append(
+        f"  sizes         short side {sides[0]:,} to {sides[-1]:,} pixels, half of them {middle:,} or more; "
+        f"typically {ratio:.2f} times as long as wide"
+    )
+    modes = Counter(finding.mode for usable in survey.usable.values() for _, finding in usable)
+    shown = ", ".join(f"{number:,} {mode}" for mode, number in modes.most_common())
+    over = "; what is transparent is shown over white" if modes.keys() & {"RGBA", "LA", "PA"} else ""
+    lines.append(f"  pixels        {shown}{over}")
+    if survey.unreadable:
+        named = [f"{path.relative_to(layout.root)} ({reason})" for path, reason in survey.unreadable]
+        lines.append(f"  unreadable    {len(named):,}, left out: {_some(named)}")
+    if survey.copies:
+        lines.append(f"  copies        {survey.copies:,} training images are the same as another of their class")
+    lines += [f"  careful       {remark}" for remark in survey.remarks()]
+    lines += [f"  careful       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
+    return lines
+
+
+def _refuse_unusable(survey: Survey) -> None:
+    counts = survey.counts("train")
+    for name, count in zip(survey.layout.classes, counts, strict=True):
+        if count < 2:
+            problem = next((f"; {path}: {reason}" for path, reason in survey.unreadable), "")
+            raise DataError(
+                f"{survey.layout.folders['train'] / name}: {count} image{'' if count == 1 else 's'} that can be read; a class "
+                f"needs at least two to be learned{problem}"
+            )
+
+
+def _refuse_to_overwrite(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise ConfigError(f"{target}: is there already; remove it, or write another file with -o FILE")
+
+
+def _start_of_file(path: Path) -> Start:
+    """A checkpoint says what it was made with, a state dict does not."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="np") as file:
+                header = file.metadata() or {}
+                config: dict[str, Any] = json.loads(header["json"])["config"]
+                return Start(reference=str(path), stem=config["model"]["stem"], image_size=config["data"]["image_size"])
+        except (KeyError, ValueError, TypeError):
+            pass  # plain tensors
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return Start(reference=str(path))
+
+
+def _lines(choices: list[Choice]) -> Iterator[str]:
+    for group, members in groupby(choices, key=lambda choice: choice.key.partition(".")[0]):
+        yield f"{group}:"
+        for choice in members:
+            if choice.reason:
+                yield f"  # {choice.reason}"
+            yield f"  {choice.key.partition('.')[2]}: {_scalar(choice.value)}"
+
+
+def _scalar(value: Any) -> str:
+    """A value as YAML; text in double quotes unless it is plain. JSON's quoted strings are YAML's."""
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_/.-]*", value):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value if value not in ("true", "false", "null") else json.dumps(value)
+    return json.dumps(value)
+
+
+def _plain_name(root: Path) -> str:
+    """A name for file and run, of what a folder is called."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.absolute().name).strip("-._")
+    return name[:60] or "images"
+
+
+def _class_table(survey: Survey) -> list[str]:
+    splits = list(survey.usable)
+    columns = [survey.counts(split) for split in splits]
+    width = min(max([len("class"), *(len(name) for name in survey.layout.classes)]), 40)
+    lines = [f"  {'class':{width}}" + "".join(f"{split:>9}" for split in splits)]
+    for row, name in list(enumerate(survey.layout.classes))[:_CLASSES_SHOWN]:
+        lines.append(f"  {name[:width]:{width}}" + "".join(f"{column[row]:>9,}" for column in columns))
+    more = len(survey.layout.classes) - _CLASSES_SHOWN
+    return [*lines, f"  ... and {more:,} more classes"] if more > 0 else lines
+
+
+def _missing(survey: Survey) -> list[tuple[str, list[str]]]:
+    """Splits that have no images of some classes."""
+    found = []
+    for split in survey.usable:
+        missing = [name for name, count in zip(survey.layout.classes, survey.counts(split), strict=True) if not count]
+        if missing:
+            found.append((split, missing))
+    return found
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _some(items: list[str]) -> str:
+    more = len(items) - _NAMED
+    return ", ".join(items[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _say(lines: list[str]) -> None:
+    sys.stdout.write("".join(f"{literal(line)}\n" for line in lines))

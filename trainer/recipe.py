@@ -1,0 +1,230 @@
+"""From a survey of a folder to a configuration, each choice with its reason. Torch-free.
+
+Sources of the recipes: fastai's `fine_tune` (a frozen backbone first, then lower rates for earlier stages); Kolesnikov et al.,
+Big Transfer, arXiv:1912.11370 (sizes, and mixing only with many images); Kumar et al., arXiv:2202.10054 (the classifier first).
+What they reach here stands in benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.data.survey import Survey
+
+_LONG = 1.6
+"""Long over short side from which a centre crop loses too much."""
+_IMBALANCED = 3.0
+"""Images of the largest over those of the smallest class."""
+_ENOUGH_TO_DIVIDE = 20
+"""Images of the smallest class from which a share of 15 % says something."""
+_MANY = 2000
+"""Training images from which mixing them helps."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A key of the configuration.
+
+    Attributes:
+        key: Dotted.
+        reason: Why this value, for people; empty where it goes without saying.
+    """
+
+    key: str
+    value: Any
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The weights that training starts from.
+
+    Attributes:
+        reference: As `model.init_from`; None for random weights.
+        stem: That they were made with; None where that is not known.
+        image_size: That they were made with, likewise.
+    """
+
+    reference: str | None
+    stem: str | None = None
+    image_size: int | None = None
+
+
+def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> list[Choice]:
+    """Choices for a folder, in the order of the configuration.
+
+    Args:
+        survey: Of the folder.
+        name: Of the run.
+        root: As the configuration names the folder.
+        start: The weights that training starts from.
+        gpu: Whether this machine has one.
+    """
+    division = _division(survey)
+    kept = 1.0 - sum(float(choice.value) for choice in division)
+    num_train = math.floor(sum(survey.counts("train")) * kept)
+    size = _size(survey, start, gpu)
+    batch = _batch_size(num_train, start)
+    return [
+        Choice("run.name", name),
+        Choice("data.kind", "imagefolder"),
+        Choice("data.root", root),
+        *division,
+        size,
+        *_fit(survey),
+        batch,
+        *_augmentation(num_train, int(size.value), start),
+        *_balance(survey),
+        *_model(survey, int(size.value), start, gpu),
+        *_training(num_train, int(batch.value), start, gpu),
+    ]
+
+
+def _division(survey: Survey) -> list[Choice]:
+    """What is held out of the training images."""
+    folders, smallest = survey.layout.folders, min(survey.counts("train"))
+    enough = smallest >= _ENOUGH_TO_DIVIDE
+    if "val" in folders:
+        return []
+    if "test" in folders:
+        if enough:
+            return [
+                Choice("data.val_fraction", 0.15, "chooses the best checkpoint, so that test/ is read once, at the end")
+            ]
+        return [
+            Choice("data.val_fraction", 0.0, f"the smallest class has {smallest} images: too few to set some aside")
+        ]
+    if enough:
+        return [
+            Choice("data.val_fraction", 0.15, "there are no splits: these choose the best checkpoint,"),
+            Choice(
+                "data.test_fraction", 0.15, "and these are measured once, at the end; copies of a file stay together"
+            ),
+        ]
+    return [
+        Choice(
+            "data.val_fraction",
+            0.25,
+            f"there are no splits; the smallest class has {smallest} images, which is too few for a test as well",
+        )
+    ]
+
+
+def short_sides(survey: Survey) -> list[int]:
+    """Short sides of all training images that can be read, in pixels, rising."""
+    return sorted(min(finding.width, finding.height) for _, finding in survey.usable["train"])
+
+
+def aspect_ratio(survey: Survey) -> float:
+    """Median of long over short side of the training images."""
+    return statistics.median(
+        max(finding.width, finding.height) / min(finding.width, finding.height) for _, finding in survey.usable["train"]
+    )
+
+
+def _size(survey: Survey, start: Start, gpu: bool) -> Choice:
+    short = int(statistics.median(short_sides(survey)))
+    pictures = f"half of the pictures have {short} pixels or more on the short side"
+    if start.image_size is not None:
+        return Choice("data.image_size", start.image_size, "as the weights that it starts from were trained")
+    if start.reference is not None and short < 96:
+        return Choice("data.image_size", 128, f"{pictures}; ImageNet's stem needs more, so they are enlarged")
+    if start.reference is not None:
+        if gpu:
+            return Choice("data.image_size", 224, f"{pictures}; 224 is what ImageNet's weights were made with")
+        return Choice("data.image_size", 128, f"{pictures}; without a GPU 128 takes a third of the time of 224")
+    for side in (32, 64, 128):
+        if short <= side * 1.3:
+            return Choice("data.image_size", side, pictures)
+    return Choice("data.image_size", 224 if gpu else 128, pictures)
+
+
+def _fit(survey: Survey) -> list[Choice]:
+    ratio = aspect_ratio(survey)
+    if ratio > _LONG:
+        return [
+            Choice(
+                "data.fit",
+                "letterbox",
+                f"half of the pictures are {ratio:.1f} times as long as wide or more: keep all of them",
+            )
+        ]
+    return []
+
+
+def _batch_size(num_train: int, start: Start) -> Choice:
+    size = 16 if num_train < 200 else 32 if num_train < 5000 or start.reference else 128
+    size = min(size, max(2, num_train // 4))
+    return Choice("data.batch_size", size, f"of about {num_train:,} training images")
+
+
+def _augmentation(num_train: int, size: int, start: Start) -> list[Choice]:
+    choices = [Choice("data.flip", "random", "none where left and right mean something, as with text")]
+    smallest = 0.35 if start.reference else 0.25
+    if size >= 64:
+        choices.append(Choice("data.resized_crop", smallest, "random parts of a picture, at least this share of it"))
+    else:
+        choices.append(Choice("data.crop_pad", size // 8, "small pictures are shifted, not cut"))
+    if num_train < _MANY:
+        if size >= 64:
+            choices.append(Choice("data.trivial_augment", True, "with few images, varied colours and positions help"))
+    else:
+        choices.append(Choice("data.mixup", 0.2, "with many images, mixing them helps"))
+    return choices
+
+
+def _balance(survey: Survey) -> list[Choice]:
+    counts = survey.counts("train")
+    ratio = max(counts) / max(min(counts), 1)
+    if ratio <= _IMBALANCED:
+        return []
+    reason = f"the largest class has {ratio:.1f} times the images of the smallest: show all of them equally often"
+    return [Choice("data.balance", "sampler", reason)]
+
+
+def _model(survey: Survey, size: int, start: Start, gpu: bool) -> list[Choice]:
+    if start.reference is None:
+        stem = ("cifar" if gpu else "cifar-maxpool") if size <= 40 else "cifar-maxpool" if size <= 96 else "imagenet"
+        return [
+            Choice("model.stem", stem, f"for pictures of {size} pixels"),
+            Choice("model.init_from", None, "random weights; with few pictures `imagenet` is far better"),
+        ]
+    return [
+        Choice("model.stem", start.stem or "imagenet", "that of the weights"),
+        Choice("model.init_from", start.reference, "what these weights have seen is worth more than a few pictures"),
+        Choice("model.freeze", "backbone", "the classifier first, since its random weights would spoil the others;"),
+        Choice("model.unfreeze_after", 3, "then everything"),
+        Choice("model.cache_features", True, "the first epochs take seconds: the backbone sees each picture once"),
+    ]
+
+
+def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[Choice]:
+    steps_per_epoch = max(num_train // batch_size, 1)
+    if start.reference is None:
+        epochs = _clamped((3000 if gpu else 1500) / steps_per_epoch, 10, 200)
+        return [
+            Choice("train.epochs", epochs, f"of {steps_per_epoch} steps"),
+            Choice("train.label_smoothing", 0.1),
+            Choice("optim.lr", round(0.05 * batch_size / 64, 4)),
+            Choice("optim.weight_decay", 5e-4),
+            Choice("schedule.warmup", 0.2),
+        ]
+    epochs = _clamped((1000 if gpu else 400) / steps_per_epoch, 8, 40)
+    return [
+        Choice("train.epochs", epochs, f"of {steps_per_epoch} steps; more for a last bit of accuracy"),
+        Choice("train.label_smoothing", 0.1),
+        Choice("train.ema_decay", 0.98, "what is measured and exported is an average of the weights"),
+        Choice("optim.lr", 0.01, "the classifier's;"),
+        Choice("optim.layer_decay", 0.4, "each stage before it has this share of the next one's"),
+        Choice("optim.weight_decay", 1e-4),
+        Choice("optim.decay_bn_bias", False),
+        Choice("schedule.warmup", 0.3),
+        Choice("schedule.warmup_start", 0.1),
+    ]
+
+
+def _clamped(value: float, low: int, high: int) -> int:
+    return min(max(round(value), low), high)
