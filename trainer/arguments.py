@@ -72,15 +72,50 @@ def add_init_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
 
 
-def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of an export."""
-    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a prediction."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="an exported .onnx file, a checkpoint, or a run (a directory, a name, latest)"
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="pictures, folders, patterns such as '*.jpg', or - for a list on standard input",
+    )
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: %(default)s)")
+    parser.add_argument(
+        "--top", type=_positive, default=1, metavar="N", help="name the N likeliest classes (default: 1)"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=32, metavar="N", help="pictures at a time (default: 32)"
+    )
+    parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
+    add_which(parser)
+    add_runs_dir(parser)
+
+
+def add_which(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that takes a run's weights."""
     parser.add_argument(
         "--which",
         default="default",
         metavar="best|latest|STEP",
         help="checkpoint (default: best if chosen on val, else latest)",
     )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
+    return number
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of an export."""
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    add_which(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the image folder, when it has moved")
     parser.add_argument("--events", action="store_true", help=argparse.SUPPRESS)
     add_runs_dir(parser)

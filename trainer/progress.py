@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and how much of it, 0 to 1 (None where that is not known); may raise to cancel."""
@@ -16,22 +17,22 @@ def progress_bar() -> Iterator[Progress]:
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    bar: tqdm[None] | None = None
-    shown = ""
+    bars: dict[str, tqdm[NoReturn]] = {}
 
     def show(detail: str, fraction: float | None) -> None:
-        nonlocal bar, shown
-        if bar is None or shown != detail:
-            shown = detail
-            if bar is not None:
-                bar.close()
-            bar = tqdm(total=1.0, desc=detail, bar_format=form, file=sys.stderr, disable=None, leave=False)
+        if detail not in bars:
+            close()
+            bars[detail] = tqdm(total=1.0, desc=detail, bar_format=form, file=sys.stderr, disable=None, leave=False)
         if fraction is not None:
-            bar.n = min(fraction, 1.0)
-            bar.refresh()
+            bars[detail].n = min(fraction, 1.0)
+            bars[detail].refresh()
+
+    def close() -> None:
+        for bar in bars.values():
+            bar.close()
+        bars.clear()
 
     try:
         yield show
     finally:
-        if bar is not None:
-            bar.close()
+        close()

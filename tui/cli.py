@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from trainer.cli import exit_code_after
 
     try:
+        if argv and argv[0] in _WITH_FILES:
+            # Their arguments are names of files, which may hold a `=`.
+            return exit_code_after(lambda: _COMMANDS[argv[0]](list(argv[1:])))
         return exit_code_after(lambda: _dispatch(split_overrides(argv)))
     finally:
         gc.enable()
@@ -69,7 +72,8 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless]\n"
-        "       r18-tui init FOLDER | attach [RUN] | show RUN | runs | export RUN",
+        "       r18-tui init FOLDER | attach [RUN] | show RUN | runs | export RUN\n"
+        "       r18-tui predict MODEL PATH...",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
@@ -149,6 +153,16 @@ def _export(rest: list[str]) -> int:
     )
     add_export_arguments(parser)
     return run_command("trainer.export_onnx", parser.parse_args(rest))
+
+
+def _predict(rest: list[str]) -> int:
+    from trainer.arguments import add_predict_arguments
+    from trainer.cli import run_command
+
+    gc.enable()
+    parser = argparse.ArgumentParser(prog="r18-tui predict", description="Say what a trained model sees in pictures.")
+    add_predict_arguments(parser)
+    return run_command("trainer.predict", parser.parse_args(rest))
 
 
 def _init(rest: list[str]) -> int:
@@ -259,8 +273,10 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init,
+    "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init, "predict": _predict,
 }  # fmt: skip
+
+_WITH_FILES = frozenset({"init", "predict"})
 
 
 if __name__ == "__main__":

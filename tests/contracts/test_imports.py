@@ -14,7 +14,6 @@ TORCH_FREE = [
     "trainer.run.view",
     "trainer.cli",
     "trainer.headless",
-    "trainer.recipe",
     "trainer.gpu",
     "tui",
     "tui.cli",

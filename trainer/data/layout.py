@@ -81,6 +81,15 @@ def count_images(root: Path) -> int:
     return sum(1 for folder in _split_folders(root).values() for _ in _image_entries(folder))
 
 
+def image_paths(folder: Path) -> list[Path]:
+    """All files below a folder that have an image's ending, sorted.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    return sorted(Path(entry.path) for entry in _image_entries(folder))
+
+
 def expected_trees(root: Path) -> str:
     """Both layouts that are known, drawn."""
     name = root.name or "photos"

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
+from tests.running import train
+from trainer.arguments import add_predict_arguments
+from trainer.classifier import OnnxClassifier, open_classifier
+from trainer.errors import CheckpointError, DataError, RunError
+from trainer.export_onnx import export_run
+from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
+from trainer.run.store import RunDir
+
+pytestmark = needs_exporter
+
+
+def quiet(_detail: str, _fraction: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture
+def photos(make_folder: FolderMaker) -> Path:
+    """Pictures of several proportions."""
+    root = make_folder(size=(20, 34))
+    Image.fromarray(np.full((70, 9, 4), 120, np.uint8)).save(root / "test" / "red" / "tall.png")
+    return root
+
+
+def trained(photos: Path, make_config: ConfigMaker, tmp_path: Path, *overrides: str) -> RunDir:
+    """A run that has learned the colours, exported."""
+    settings = (
+        "data.kind=imagefolder",
+        f"data.root={photos}",
+        "data.image_size=16",
+        "train.epochs=6",
+        "optim.lr=0.01",
+        *overrides,
+    )
+    run = train(make_config(*settings), tmp_path / "runs").run.run_dir
+    export_run(run, which="latest", data_root=None, publish=lambda _: None)
+    return run
+
+
+def ask(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_predict_arguments(parser)
+    return main(parser.parse_args(list(arguments)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+def test_run_checkpoint_and_onnx_give_the_same_answers(
+    photos: Path, make_config: ConfigMaker, tmp_path: Path, fit: str
+) -> None:
+    run = trained(photos, make_config, tmp_path, f"data.fit={fit}", "data.crop_pct=0.8")
+    paths = find_images([str(photos / "test")])
+    models = (str(run.path), str(run.checkpoints / "step-00000024.safetensors"), str(run.export / "model.onnx"))
+    answers = []
+    for model in models:
+        classifier = open_classifier(model, runs_dir=tmp_path / "runs", which="latest", device="cpu")
+        predictions, unreadable = predict(classifier, paths, batch_size=7, top=3, progress=quiet)
+        assert unreadable == []
+        answers.append(predictions)
+    for first, *others in zip(*answers, strict=True):
+        for other in others:
+            assert other.path == first.path
+            assert [name for name, _ in other.ranking] == [name for name, _ in first.ranking]
+            assert [p for _, p in other.ranking] == pytest.approx([p for _, p in first.ranking], abs=1e-5)
+    assert sum(Path(p.path).parent.name == p.ranking[0][0] for p in answers[0]) >= 30
+
+
+def test_json_is_a_list_of_objects_in_the_order_of_the_paths(
+    photos: Path, make_config: ConfigMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(trained(photos, make_config, tmp_path).export / "model.onnx")
+    capsys.readouterr()
+    reversed_order = sorted((str(path) for path in (photos / "test" / "red").iterdir()), reverse=True)
+    assert ask(model, *reversed_order, "--format", "json") == 0
+    objects = json.loads(capsys.readouterr().out)
+    assert [entry["path"] for entry in objects] == reversed_order[::-1]
+    assert all(set(entry) == {"path", "class", "probability"} for entry in objects)
+    assert all(1 / 3 <= entry["probability"] <= 1 for entry in objects)
+    assert ask(model, reversed_order[0], "--format", "csv", "--top", "2") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert list(row) == ["path", "class", "probability", "class_2", "probability_2"]
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_answered(
+    photos: Path, make_config: ConfigMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(trained(photos, make_config, tmp_path).export / "model.onnx")
+    capsys.readouterr()
+    broken = photos / "test" / "red" / "005.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert ask(model, str(photos / "test" / "red"), "--format", "json", "--batch-size", "4") == 1
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 12
+    assert f"{broken}: cannot be read: " in said.err
+
+
+def test_files_folders_patterns_and_lists_are_found_once(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    odd = photos / "test" / "blue" / "a=[1] b.png"
+    shutil.copy(photos / "test" / "blue" / "000.png", odd)
+    (photos / "test" / "blue" / "notes.txt").write_text("no picture")
+    blue = find_images([str(photos / "test" / "blue")])
+    assert len(blue) == 13
+    assert find_images([str(odd)]) == [str(odd)], "a file of such a name is no pattern"
+    assert find_images([f"{photos}/test/blue/*.png", str(photos / "test" / "blue")]) == blue
+    assert len(find_images([f"{photos}/**/00[01].png"])) == 12
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{blue[3]}\n\n{blue[1]}\n"))
+    assert find_images(["-"]) == [blue[1], blue[3]]
+    for missing, message in ((f"{photos}/*.gif", "nothing has such a name"), ("nowhere.png", "no such file or folder")):
+        with pytest.raises(DataError, match=message):
+            find_images([missing])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images in it"):
+        find_images([str(tmp_path / "empty")])
+
+
+def test_a_model_that_does_not_explain_itself_is_refused(
+    photos: Path, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    path = trained(photos, make_config, tmp_path).export / "model.onnx"
+    proto = onnx.load(str(path))
+    del proto.metadata_props[:]
+    onnx.save(proto, str(tmp_path / "bare.onnx"))
+    with pytest.raises(CheckpointError, match="no `classes` and `preprocess` in its metadata"):
+        OnnxClassifier(tmp_path / "bare.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match="onnxruntime cannot load it"):
+        OnnxClassifier(tmp_path / "broken.onnx")
+    with pytest.raises(RunError, match=r"nobody: no run of this name(?s:.*)A model is an exported .onnx file"):
+        open_classifier("nobody", runs_dir=tmp_path, which="default", device="cpu")
+
+
+def test_names_are_shown_literally() -> None:
+    evil = [Prediction("\x1b[31mred.png", [("cat\x07", 0.75), ("dog", 0.25)])]
+    assert as_table(evil) == "?[31mred.png   75.0% cat?   25.0% dog\n"
+    assert json.loads(as_json(evil))[0]["top"][1] == {"class": "dog", "probability": 0.25}
+    assert as_csv([]) == "path,class,probability\n"
+    assert json.loads(as_json([])) == []
+
+
+def test_an_onnx_file_is_asked_without_pytorch(photos: Path, make_config: ConfigMaker, tmp_path: Path) -> None:
+    model = trained(photos, make_config, tmp_path).export / "model.onnx"
+    code = (
+        "import sys, tui.cli; tui.cli.main(['predict', *sys.argv[1:]]); "
+        "assert not {'torch', 'textual'} & set(sys.modules), 'loaded'"
+    )
+    command = [sys.executable, "-c", code, str(model), str(photos / "test"), "--format", "csv"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1 + 37

@@ -1,0 +1,69 @@
+"""A run's checkpoint that is asked about pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from trainer.classifier import decoder_from
+from trainer.config_loader import build_config
+from trainer.data.augment import Normalize
+from trainer.device import choose_device
+from trainer.model import build_model
+from trainer.run.store import RunDir
+
+
+def from_run(run_dir: RunDir, which: str, device: str) -> CheckpointClassifier:
+    """Of a run.
+
+    Args:
+        run_dir: The run.
+        which: `best`, `latest`, `default` or a step.
+        device: As `run.device`.
+    """
+    return from_checkpoint(CheckpointFolder(run_dir, keep=2).choose(which), device)
+
+
+def from_checkpoint(path: Path, device: str) -> CheckpointClassifier:
+    """Of a checkpoint's file.
+
+    Raises:
+        CheckpointError: When it is damaged or of another program.
+    """
+    return CheckpointClassifier(
+        read_checkpoint(path), f"{path} (step {path.stem.partition('-')[2].lstrip('0') or '0'})", device
+    )
+
+
+class CheckpointClassifier:
+    """PyTorch in fp32, which is what an exported file was held against."""
+
+    def __init__(self, checkpoint: Checkpoint, origin: str, device: str) -> None:
+        """Build the model.
+
+        Args:
+            checkpoint: Of a run.
+            origin: Where it is from, for messages.
+            device: As `run.device`.
+        """
+        meta = checkpoint.meta
+        config = build_config(dict(meta["config"]), {}, "checkpoint")
+        self.origin = origin
+        self.classes = tuple(str(name) for name in meta["classes"])
+        self.decoder = decoder_from(meta["preprocess"])
+        self._device = choose_device(device)
+        model = build_model(config.model, len(self.classes), config.run.seed)
+        model.load_state_dict(checkpoint.measured_weights)
+        self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
+        self._normalize = Normalize.of(meta["mean"], meta["std"], self._device)
+
+    @torch.no_grad()
+    def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probability of each class."""
+        images_NCHW = self._normalize(torch.from_numpy(pixels_NHWC).to(self._device)).permute(0, 3, 1, 2)
+        probabilities: NDArray[np.float32] = self._model(images_NCHW).float().softmax(1).cpu().numpy()
+        return probabilities

@@ -1,0 +1,142 @@
+"""A trained model that is asked about pictures, whether from an exported file or from a run. Torch-free by itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.decoder import Decoder
+from trainer.errors import CheckpointError, RunError
+from trainer.run.store import RunDir, find_run
+
+
+class Classifier(Protocol):
+    """Brings pictures to classes.
+
+    Attributes:
+        origin: What it is, for messages.
+        classes: Names, by label.
+        decoder: Brings a file to what `probabilities` takes.
+    """
+
+    origin: str
+    classes: tuple[str, ...]
+    decoder: Decoder
+
+    def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probability of each class: uint8 (N, S, S, 3) to float32 (N, K)."""
+
+
+def open_classifier(model: str, *, runs_dir: Path, which: str, device: str) -> Classifier:
+    """The model that a user names.
+
+    Args:
+        model: An ONNX file, a checkpoint, or a run (a directory, a name under `runs_dir`, or `latest`).
+        runs_dir: Folder of runs.
+        which: Of a run: `best`, `latest`, `default` or a step.
+        device: As `run.device`; for a checkpoint or a run.
+
+    Raises:
+        CheckpointError: When it cannot be read, or says too little about itself.
+        RunError: When there is no such file or run.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        return OnnxClassifier(path)
+    if path.is_file():
+        return _from_checkpoint(path, device)
+    try:
+        run_dir = find_run(model, runs_dir)
+    except RunError as error:
+        raise RunError(f"{error}\nA model is an exported .onnx file, a checkpoint (.safetensors) or a run") from None
+    return _from_run(run_dir, which, device)
+
+
+class OnnxClassifier:
+    """An exported file, with nothing but onnxruntime."""
+
+    def __init__(self, path: Path) -> None:
+        """Load it.
+
+        Raises:
+            CheckpointError: When it is damaged, or has not what this program writes into a model's metadata.
+        """
+        import onnxruntime
+
+        self.origin = str(path)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=_providers(onnxruntime))
+        except Exception as error:  # onnxruntime has a type for each of its failures, with no common one of its own
+            raise CheckpointError(f"{path}: onnxruntime cannot load it: {error}") from error
+        metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        if "classes" not in metadata or "preprocess" not in metadata:
+            raise CheckpointError(
+                f"{path}: has no `classes` and `preprocess` in its metadata, so that nobody can say what it expects and answers; "
+                f"export it with r18-tui"
+            )
+        self.classes = tuple(json.loads(metadata["classes"]))
+        preprocess = json.loads(metadata["preprocess"])
+        self.decoder = decoder_from(preprocess)
+        model_input = self._session.get_inputs()[0]
+        self._input = model_input.name
+        self._takes_pixels = model_input.type == "tensor(uint8)"
+        self._half = model_input.type == "tensor(float16)"
+        self._scale, self._shift = normalization(preprocess)
+
+    def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probability of each class."""
+        if self._takes_pixels:
+            answer: NDArray[np.float32] = self._session.run(None, {self._input: pixels_NHWC})[0]
+            return answer
+        images_NCHW = np.ascontiguousarray(
+            (pixels_NHWC.astype(np.float32) * self._scale - self._shift).transpose(0, 3, 1, 2)
+        )
+        if self._half:
+            images_NCHW = images_NCHW.astype(np.float16)
+        return softmax(self._session.run(None, {self._input: images_NCHW})[0].astype(np.float32))
+
+
+def decoder_from(preprocess: Mapping[str, Any]) -> Decoder:
+    """The decoder that a model's metadata describe."""
+    return Decoder(
+        image_size=int(preprocess["size"]),
+        crop_pct=float(preprocess.get("crop_pct", 1.0)),
+        fit=str(preprocess.get("fit", "crop")),
+    )
+
+
+def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Factor and shift of each channel, so that the input is `pixel * factor - shift`: float32 (3,) each."""
+    mean, std = (np.array(preprocess[key], dtype=np.float32) for key in ("mean", "std"))
+    return (np.float32(1.0) / (np.float32(255.0) * std)).astype(np.float32), (mean / std).astype(np.float32)
+
+
+def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of logits."""
+    shifted = logits_NK - logits_NK.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    result: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def _from_checkpoint(path: Path, device: str) -> Classifier:
+    classifier: Classifier = importlib.import_module("trainer.checkpoint_classifier").from_checkpoint(path, device)
+    return classifier
+
+
+def _from_run(run_dir: RunDir, which: str, device: str) -> Classifier:
+    classifier: Classifier = importlib.import_module("trainer.checkpoint_classifier").from_run(run_dir, which, device)
+    return classifier
+
+
+def _providers(onnxruntime: Any) -> list[str]:
+    available = onnxruntime.get_available_providers()
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]

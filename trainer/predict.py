@@ -1,0 +1,201 @@
+"""`predict MODEL PATH...`: what a model sees in pictures. Torch-free where the model is an exported file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import glob
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.classifier import Classifier, open_classifier
+from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.layout import image_paths
+from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
+from trainer.progress import Progress, progress_bar
+from trainer.run.text import literal
+
+_WILD = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in one picture.
+
+    Attributes:
+        path: As it was given or found.
+        ranking: Class and probability, the likeliest first.
+    """
+
+    path: str
+    ranking: list[tuple[str, float]]
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The command `predict MODEL PATH...`.
+
+    Args:
+        arguments: From `trainer.arguments.add_predict_arguments`.
+
+    Returns:
+        The exit code: 1 when a file could not be read; the others were answered.
+
+    Raises:
+        R18Error: When there is no such model, or nothing to look at.
+    """
+    paths = find_images(arguments.paths)
+    classifier = open_classifier(
+        arguments.model, runs_dir=arguments.runs_dir, which=arguments.which, device=arguments.device
+    )
+    top = min(arguments.top, len(classifier.classes))
+    with progress_bar() as progress:
+        predictions, unreadable = predict(
+            classifier, paths, batch_size=arguments.batch_size, top=top, progress=progress
+        )
+    sys.stdout.write(FORMATS[arguments.format](predictions))
+    for path, reason in unreadable:
+        sys.stderr.write(f"{literal(path)}: cannot be read: {literal(reason)}\n")
+    return EXIT_FAILED if unreadable else EXIT_OK
+
+
+def find_images(arguments: Sequence[str]) -> list[str]:
+    """All files that are meant, in the order of their paths, each once.
+
+    Args:
+        arguments: Files, folders (with all that lies below), patterns with `*`, or `-` for a list on standard input, one a line.
+
+    Raises:
+        DataError: When one of them is not there, or holds no images.
+    """
+    found: set[str] = set()
+    for argument in arguments:
+        if argument == "-":
+            for line in sys.stdin:
+                found.update(_meant(line.rstrip("\r\n")) if line.strip() else [])
+        else:
+            found.update(_meant(argument))
+    return sorted(found)
+
+
+def predict(
+    classifier: Classifier, paths: Sequence[str], *, batch_size: int, top: int, progress: Progress
+) -> tuple[list[Prediction], list[tuple[str, str]]]:
+    """Ask a model about files.
+
+    Args:
+        classifier: The model.
+        paths: Files.
+        batch_size: Images at a time.
+        top: How many classes are named for each.
+        progress: Told how far it is.
+
+    Returns:
+        Predictions in the order of the paths, without those of files that cannot be read; and these, each with the reason.
+    """
+    predictions: list[Prediction] = []
+    unreadable: list[tuple[str, str]] = []
+    done = 0
+    for names, pixels_NHWC, lost in _decoded(classifier.decoder, paths, batch_size):
+        unreadable += lost
+        if names:
+            predictions += _ranked(names, classifier.probabilities(pixels_NHWC), classifier.classes, top)
+        done += len(names) + len(lost)
+        progress("predicting", done / len(paths))
+    return predictions, unreadable
+
+
+def as_table(predictions: Sequence[Prediction]) -> str:
+    """A line a picture: path, class and probability, further classes behind."""
+    if not predictions:
+        return ""
+    width = max(len(literal(prediction.path)) for prediction in predictions)
+    return "".join(
+        f"{literal(prediction.path):{width}}  "
+        + "  ".join(f"{probability:6.1%} {literal(name)}" for name, probability in prediction.ranking)
+        + "\n"
+        for prediction in predictions
+    )
+
+
+def as_csv(predictions: Sequence[Prediction]) -> str:
+    """With a header; further classes in columns of their own."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    top = len(predictions[0].ranking) if predictions else 1
+    more = [f"{column}_{place}" for place in range(2, top + 1) for column in ("class", "probability")]
+    table.writerow(["path", "class", "probability", *more])
+    for prediction in predictions:
+        cells = [cell for name, probability in prediction.ranking for cell in (name, f"{probability:.6f}")]
+        table.writerow([prediction.path, *cells])
+    return text.getvalue()
+
+
+def as_json(predictions: Sequence[Prediction]) -> str:
+    """A list of objects with `path`, `class` and `probability`; with several classes also `top`, a list of such pairs."""
+    objects = []
+    for prediction in predictions:
+        ranking = [{"class": name, "probability": round(probability, 6)} for name, probability in prediction.ranking]
+        objects.append({"path": prediction.path, **ranking[0], **({"top": ranking} if len(ranking) > 1 else {})})
+    return json.dumps(objects, indent=2, ensure_ascii=False) + "\n"
+
+
+FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}
+"""How predictions are written, by the name of `--format`."""
+
+
+def _meant(argument: str) -> list[str]:
+    """Files that an argument stands for."""
+    path = os.path.expanduser(argument)
+    if os.path.isdir(path):
+        images = [str(image) for image in image_paths(Path(path))]
+        if not images:
+            raise DataError(f"{path}: no images in it")
+        return images
+    if os.path.lexists(path):
+        return [path]
+    if _WILD & set(path):
+        matches = sorted(glob.glob(path, recursive=True))
+        if matches:
+            return [name for match in matches for name in _meant(match)]
+        raise DataError(f"{argument}: nothing has such a name")
+    raise DataError(f"{argument}: no such file or folder")
+
+
+def _decoded(
+    decoder: Decoder, paths: Sequence[str], batch_size: int
+) -> Iterator[tuple[list[str], NDArray[np.uint8], list[tuple[str, str]]]]:
+    """Batches: names and pixels of what can be read, and the rest with reasons."""
+
+    def read(path: str) -> NDArray[np.uint8] | str:
+        try:
+            return decoder(path)
+        except UnreadableImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), batch_size):
+            names = paths[start : start + batch_size]
+            results = list(zip(names, pool.map(read, names), strict=True))
+            lost = [(name, result) for name, result in results if isinstance(result, str)]
+            good = [(name, result) for name, result in results if not isinstance(result, str)]
+            pixels = np.stack([result for _, result in good]) if good else np.empty((0, 0, 0, 3), np.uint8)
+            yield [name for name, _ in good], pixels, lost
+
+
+def _ranked(
+    names: list[str], probabilities_NK: NDArray[np.float32], classes: tuple[str, ...], top: int
+) -> list[Prediction]:
+    order_NT = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top]
+    return [
+        Prediction(name, [(classes[label], float(row[label])) for label in labels])
+        for name, row, labels in zip(names, probabilities_NK, order_NT.tolist(), strict=True)
+    ]
