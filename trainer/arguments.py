@@ -95,6 +95,25 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
 
 
+def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a measurement."""
+    what = "an exported .onnx file, a checkpoint, or a run (a directory, a name, or latest)"
+    parser.add_argument("model", metavar="MODEL", help=what)
+    parser.add_argument("other", metavar="MODEL", nargs="?", help="another one, to compare the two on the same images")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="class folders, or splits of them (default: what the run held out)"
+    )
+    parser.add_argument(
+        "--split", choices=("test", "val", "train"), help="(default: test, or val where there is no test)"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where files go (default: eval/ of the run)")
+    parser.add_argument("--no-robustness", action="store_true", help="leave the measurement on worse pictures out")
+    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
+    add_which(parser)
+    add_runs_dir(parser)
+
+
 def add_which(parser: argparse.ArgumentParser) -> None:
     """The option of every command that takes a run's weights."""
     parser.add_argument(

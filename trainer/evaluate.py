@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,9 @@ from trainer.data.dataset import Split
 from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
 from trainer.run.atomic import write_atomically
+from trainer.scores import class_scores
 from trainer.step import Numerics
+from trainer.tables import as_csv, confusion_table, per_class_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,19 +124,14 @@ def write_tables(evaluation: Evaluation, classes: tuple[str, ...], folder: Path)
     Raises:
         OSError: When the folder cannot be written.
     """
-    per_class: list[list[object]] = [["class", "images", "correct", "accuracy", "most_confused_with"]]
-    for name, count, correct, other in zip(
-        classes, evaluation.counts, evaluation.correct, evaluation.confused_with, strict=True
-    ):
-        accuracy = f"{correct / count:.6f}" if count else ""
-        per_class.append([name, count, correct, accuracy, classes[other] if other >= 0 else ""])
-    confusion: list[list[object]] = [["true \\ predicted", *classes]]
-    confusion += [[name, *row] for name, row in zip(classes, evaluation.confusion_KK.tolist(), strict=True)]
+    confusion_KK = evaluation.confusion_KK.numpy()
+    tables = {
+        "per_class.csv": per_class_table(classes, class_scores(confusion_KK)),
+        "confusion.csv": confusion_table(classes, confusion_KK.tolist()),
+    }
     folder.mkdir(exist_ok=True)
-    for name, rows in (("per_class.csv", per_class), ("confusion.csv", confusion)):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_atomically(folder / name, text.getvalue().encode())
+    for name, rows in tables.items():
+        write_atomically(folder / name, as_csv(rows))
 
 
 def _logits(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> Tensor:

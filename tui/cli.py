@@ -73,7 +73,7 @@ def _train_parser() -> argparse.ArgumentParser:
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless]\n"
         "       r18-tui init FOLDER | attach [RUN] | show RUN | runs | export RUN\n"
-        "       r18-tui predict MODEL PATH...",
+        "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR]",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
@@ -153,6 +153,18 @@ def _export(rest: list[str]) -> int:
     )
     add_export_arguments(parser)
     return run_command("trainer.export_onnx", parser.parse_args(rest))
+
+
+def _eval(rest: list[str]) -> int:
+    from trainer.arguments import add_eval_arguments
+    from trainer.cli import run_command
+
+    gc.enable()
+    parser = argparse.ArgumentParser(
+        prog="r18-tui eval", description="Measure a model on images with known classes, or compare two models."
+    )
+    add_eval_arguments(parser)
+    return run_command("trainer.measure", parser.parse_args(rest))
 
 
 def _predict(rest: list[str]) -> int:
@@ -273,10 +285,10 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init, "predict": _predict,
+    "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init, "predict": _predict, "eval": _eval,
 }  # fmt: skip
 
-_WITH_FILES = frozenset({"init", "predict"})
+_WITH_FILES = frozenset({"init", "predict", "eval"})
 
 
 if __name__ == "__main__":

@@ -81,6 +81,18 @@ def count_images(root: Path) -> int:
     return sum(1 for folder in _split_folders(root).values() for _ in _image_entries(folder))
 
 
+def class_folders(folder: Path) -> list[Path]:
+    """Folders that stand for classes, sorted.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    try:
+        return sorted(entry for entry in folder.iterdir() if _is_class(entry))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
 def image_paths(folder: Path) -> list[Path]:
     """All files below a folder that have an image's ending, sorted.
 
@@ -156,10 +168,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _class_names(root: Path, train: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(sorted(entry.name for entry in train.iterdir() if _is_class(entry)))
-    except OSError as error:
-        raise DataError(f"{train}: cannot be read: {error.strerror}") from error
+    names = tuple(path.name for path in class_folders(train))
     for name in names:
         try:
             name.encode()
@@ -191,7 +200,7 @@ def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
 
 
 def _files(split: str, folder: Path, classes: tuple[str, ...]) -> list[ImageFile]:
-    strangers = sorted({entry.name for entry in folder.iterdir() if _is_class(entry)} - set(classes))
+    strangers = sorted({path.name for path in class_folders(folder)} - set(classes))
     if strangers and split != "train":
         raise DataError(
             f"{folder}: class folder {strangers[0]!r} is not in train/; the classes of train/ hold for every split. "

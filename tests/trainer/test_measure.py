@@ -1,0 +1,226 @@
+"""`eval`: the figures, against values that were computed otherwise; the command, on what a run held out and on folders."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
+from tests.running import train, view_of
+from trainer.arguments import add_eval_arguments
+from trainer.errors import ConfigError, DataError
+from trainer.export_onnx import export_run
+from trainer.measure import main, run_of
+from trainer.robustness import DAMAGES, damaged_batch
+from trainer.run.store import RunDir
+from trainer.scores import Scores, class_scores, compare, wilson_interval
+
+
+def scores(labels: list[int], answers: list[int], confidence: float = 0.9, num_classes: int = 3) -> Scores:
+    probabilities = np.full((len(labels), num_classes), (1 - confidence) / (num_classes - 1), np.float32)
+    probabilities[np.arange(len(labels)), answers] = confidence
+    return Scores(probabilities, np.array(labels))
+
+
+def test_each_class_has_precision_recall_and_f1() -> None:
+    confusion = np.array([[8, 2, 0], [1, 4, 0], [0, 0, 0]])
+    first, second, absent = class_scores(confusion)
+    assert (first.precision, first.recall) == (8 / 9, 0.8)
+    assert first.f1 == pytest.approx(2 * (8 / 9) * 0.8 / (8 / 9 + 0.8))
+    assert (second.images, second.predicted, second.confused_with) == (5, 6, 0)
+    assert (absent.recall, absent.precision, absent.f1, absent.interval) == (None, None, None, None)
+
+
+def test_balanced_accuracy_and_baseline_tell_of_imbalance() -> None:
+    lazy = scores([0] * 90 + [1] * 10, [0] * 100)
+    assert lazy.accuracy == 0.9
+    assert lazy.majority_baseline == 0.9
+    assert lazy.balanced_accuracy == 0.5, "the class without images does not count"
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_intervals_are_wilsons(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+    mirrored = wilson_interval(trials - successes, trials)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+def test_calibration_is_the_distance_of_confidence_and_accuracy() -> None:
+    sure = scores([0, 0, 1, 1], [0, 0, 1, 0], confidence=0.95)
+    assert sure.calibration_error == pytest.approx(0.2, abs=1e-6)
+    ((count, confidence, accuracy),) = sure.calibration
+    assert (count, round(confidence, 4), accuracy) == (4, 0.95, 0.75)
+    assert sure.loss == pytest.approx(-(3 * np.log(0.95) + np.log(0.025)) / 4, abs=1e-6)
+
+
+def test_the_five_likeliest_count_with_many_classes_only() -> None:
+    assert scores([0, 1], [0, 0]).top5 is None
+    probabilities = np.tile((np.arange(12) / 66).astype(np.float32), (12, 1))
+    assert Scores(probabilities, np.arange(12)).top5 == pytest.approx(5 / 12)
+
+
+def test_the_most_confident_mistakes_come_first() -> None:
+    probabilities = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], np.float32)
+    assert Scores(probabilities, np.array([0, 0, 0, 1])).confident_mistakes(5) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (2, 8, 0.109375), (10, 30, 0.0022), (7, 7, 1.0), (600, 700, 0.00602)],
+)
+def test_mcnemars_test_is_the_exact_binomial_one(b: int, c: int, p: float) -> None:
+    labels = [0] * (b + c + 50)
+    first = scores(labels, [0] * b + [1] * c + [0] * 50)
+    second = scores(labels, [1] * b + [0] * c + [0] * 50)
+    found = compare(first, second)
+    assert (found.only_first, found.only_second) == (b, c)
+    assert found.p_value == pytest.approx(p, rel=0.02)
+    assert found.difference == pytest.approx((c - b) / len(labels))
+    assert found.interval[0] <= found.difference <= found.interval[1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
+def test_figures_agree_with_each_other(pairs: list[tuple[int, int]]) -> None:
+    labels, answers = [a for a, _ in pairs], [b for _, b in pairs]
+    found = scores(labels, answers, num_classes=4)
+    assert found.accuracy == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    assert int(found.confusion.sum()) == len(pairs)
+    assert sum(score.correct for score in found.classes) == int(found.right.sum())
+    assert found.interval[0] <= found.accuracy <= found.interval[1]
+    assert 0 <= found.calibration_error <= 1
+
+
+def test_damage_grows_with_its_strength_and_is_the_same_each_time() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    smooth = np.repeat(np.repeat(pixels[:, ::16, ::16], 16, axis=1), 16, axis=2)
+    for strengths in DAMAGES.values():
+        distances = [
+            np.abs(damaged_batch(damage, smooth, 5).astype(int) - smooth).mean() for damage in strengths.values()
+        ]
+        assert distances == sorted(distances)
+        assert distances[0] > 0
+        damage = next(iter(strengths.values()))
+        assert (damaged_batch(damage, smooth[1:], 6) == damaged_batch(damage, smooth, 5)[1:]).all()
+
+
+def evaluate(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_eval_arguments(parser)
+    return main(parser.parse_args(list(arguments)))
+
+
+@pytest.fixture
+def run(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> RunDir:
+    """A run on a flat folder, whose test images it held out itself."""
+    root = make_folder(splits=("train",), per_class=24, size=(20, 30)) / "train"
+    settings = ("data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.2", "data.test_fraction=0.25")
+    calm = ("data.image_size=16", "optim.lr=0.01", "train.epochs=6")
+    return train(make_config(*settings, *calm), tmp_path / "runs").run.run_dir
+
+
+def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert evaluate(str(run.path), "--which", "best") == 0
+    said = capsys.readouterr().out
+    report = json.loads((run.evaluation / "test" / "report.json").read_text())
+    (tested,) = [event for event in view_of(run).evaluations if event.split == "test"]
+    assert report["images"] == sum(tested.counts) == 18
+    assert report["accuracy"] == pytest.approx(tested.accuracy, abs=1e-6)
+    assert report["loss"] == pytest.approx(tested.loss, abs=1e-5)
+    assert f"accuracy            {tested.accuracy:.2%}" in said
+    with (run.evaluation / "test" / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["correct"]) for row in rows] == tested.correct
+    with (run.evaluation / "test" / "mistakes.csv").open() as file:
+        mistakes = list(csv.DictReader(file))
+    assert len(mistakes) == 18 - sum(tested.correct)
+    assert all(Path(row["path"]).parent.name == row["class"] != row["predicted"] for row in mistakes)
+    assert set(report["robustness"]) == {"none", "noise", "blur", "JPEG"}
+    assert report["robustness"]["none"] == {"18 images": report["accuracy"]}
+
+
+@needs_exporter
+def test_an_exported_file_is_measured_as_the_run_that_it_is_from(run: RunDir, tmp_path: Path) -> None:
+    export_run(run, which="best", data_root=None, publish=lambda _: None)
+    assert evaluate(str(run.path), "--which", "best", "--no-robustness", "-o", str(tmp_path / "a")) == 0
+    assert evaluate(str(run.export / "model.onnx"), "--no-robustness", "-o", str(tmp_path / "b")) == 0
+    first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")
+    assert first["accuracy"] == second["accuracy"]
+    assert first["loss"] == pytest.approx(second["loss"], abs=1e-5)
+    assert (tmp_path / "a" / "confusion.csv").read_text() == (tmp_path / "b" / "confusion.csv").read_text()
+
+
+def test_two_models_are_compared_on_the_same_images(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    first = next(iter(sorted(run.checkpoints.glob("step-*.safetensors"))))
+    assert evaluate(str(first), str(run.path)) == 0
+    said = capsys.readouterr().out
+    assert "18 images of test" in said
+    assert "McNemar's exact test: p = " in said
+    assert not (run.evaluation / "test" / "report.json").exists()
+
+
+def test_other_images_can_be_given(run: RunDir, make_folder: FolderMaker, tmp_path: Path) -> None:
+    """The model's list of classes is the law: a class that is missing keeps its number, one that it does not know is refused."""
+    other = make_folder("other", splits=("train", "test"), size=(20, 30))
+    shutil.rmtree(other / "test" / "blue")
+    assert evaluate(str(run.path), "--data", str(other), "--no-robustness", "-o", str(tmp_path / "out")) == 0
+    with (tmp_path / "out" / "per_class.csv").open() as file:
+        assert [(row["class"], row["images"]) for row in csv.DictReader(file)] == [
+            ("blue", "0"),
+            ("green", "12"),
+            ("red", "12"),
+        ]
+    (other / "test" / "pink").mkdir()
+    with pytest.raises(DataError, match="class folder 'pink' is no class of the model, which knows: blue, green, red"):
+        evaluate(str(run.path), "--data", str(other))
+    with pytest.raises(DataError, match="has no val/"):
+        evaluate(str(run.path), "--data", str(other), "--split", "val")
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate(str(run.path), "--data", str(tmp_path / "nowhere"))
+
+
+def test_a_broken_image_is_named_and_not_measured(
+    run: RunDir, make_folder: FolderMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_folder("other", splits=("test",), size=(20, 30))
+    (other / "test" / "red" / "003.png").write_text("no image")
+    assert evaluate(str(run.path), "--data", str(other), "--no-robustness", "-o", str(tmp_path / "out")) == 0
+    assert "cannot be read, not measured" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["images"] == 35
+    assert report["unreadable"][0]["path"].endswith("red/003.png")
+
+
+def test_the_digits_are_measured_without_files(make_config: ConfigMaker, tmp_path: Path) -> None:
+    run = train(
+        make_config("train.epochs=1", "data.batch_size=256", "data.image_size=16"), tmp_path / "runs"
+    ).run.run_dir
+    assert evaluate(str(run.path), "--no-robustness") == 0
+    report = json.loads((run.evaluation / "test" / "report.json").read_text())
+    assert report["images"] == 360
+    assert report["accuracy"] == pytest.approx(view_of(run).evaluations[-1].accuracy, abs=1e-6)
+    assert report["top5"] > report["accuracy"]
+
+
+def test_what_cannot_be_measured_is_explained(run: RunDir, make_config: ConfigMaker, tmp_path: Path) -> None:
+    digits = train(make_config("train.epochs=1", "data.batch_size=256"), tmp_path / "digits").run.run_dir
+    with pytest.raises(ConfigError, match="tells other classes apart"):
+        evaluate(str(run.path), str(digits.path))
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(run.checkpoints / "step-00000024.safetensors", alone)
+    assert run_of(str(alone), tmp_path) is None
+    with pytest.raises(ConfigError, match="belongs to no run, so give images with known classes: --data DIR"):
+        evaluate(str(alone))
+    with pytest.raises(DataError, match="the run has no val images; it has train, test"):
+        evaluate(str(digits.path), "--split", "val")

@@ -1,0 +1,163 @@
+"""`eval MODEL [MODEL]`: how good a model is on images with known classes, and where it is not; or which of two is better."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from trainer.classifier import Classifier, open_classifier
+from trainer.errors import EXIT_OK, ConfigError, DataError
+from trainer.measure_report import comparison_lines, report_lines, write_report
+from trainer.measured_images import MeasuredImages, folder_images, run_images
+from trainer.progress import Progress, progress_bar
+from trainer.robustness import DAMAGES, damaged_batch
+from trainer.run.store import RunDir, find_run, refuse_links
+from trainer.run.text import literal
+from trainer.scores import Scores
+
+_ROBUSTNESS_IMAGES = 500
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The command `eval MODEL [MODEL]`.
+
+    Args:
+        arguments: From `trainer.arguments.add_eval_arguments`.
+
+    Raises:
+        R18Error: When a model or its images are not there, or the report cannot be written.
+    """
+    names = [arguments.model, *([arguments.other] if arguments.other else [])]
+    models = [
+        open_classifier(name, runs_dir=arguments.runs_dir, which=arguments.which, device=arguments.device)
+        for name in names
+    ]
+    if len({model.classes for model in models}) > 1:
+        raise ConfigError(
+            f"{names[1]}: tells other classes apart than {names[0]}, so the two cannot be compared: "
+            f"{', '.join(models[0].classes)} and {', '.join(models[1].classes)}"
+        )
+    run_dir = run_of(arguments.model, arguments.runs_dir)
+    images = _images(arguments, run_dir, models[0])
+    with progress_bar() as progress:
+        scores = measure(models, images, batch_size=arguments.batch_size, progress=progress)
+        robustness = None
+        if len(models) == 1 and not arguments.no_robustness:
+            robustness = measure_robustness(
+                models[0], images, scores[0].scores.accuracy, batch_size=arguments.batch_size, progress=progress
+            )
+    if len(models) == 2:
+        _say(comparison_lines(models, images, [measured.scores for measured in scores]))
+        return EXIT_OK
+    _say(report_lines(models[0], images, scores[0], robustness))
+    folder = arguments.output or (run_dir.evaluation / images.name if run_dir else None)
+    if folder is None:
+        _say(["nothing is written, since the model belongs to no run; give a folder with -o DIR"])
+        return EXIT_OK
+    if run_dir and not arguments.output:
+        refuse_links(run_dir)
+    try:
+        write_report(folder, models[0], images, scores[0], robustness)
+    except OSError as error:
+        raise DataError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
+    _say([f"report, tables and mistakes: {folder}"])
+    return EXIT_OK
+
+
+def run_of(model: str, runs_dir: Path) -> RunDir | None:
+    """The run that a model belongs to: the run itself, or the one whose export or checkpoint it is."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        run_dir = RunDir(path.absolute().parent.parent)
+        return run_dir if run_dir.config.is_file() and path.absolute().parent in run_dir.folders else None
+    return find_run(model, runs_dir)
+
+
+class Measured:
+    """What came out for one model: the scores, and which images could be measured."""
+
+    def __init__(self, scores: Scores, rows: list[int], lost: list[tuple[str, str]]) -> None:
+        self.scores = scores
+        self.rows = rows
+        self.lost = lost
+
+
+def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int, progress: Progress) -> list[Measured]:
+    """Ask models about all images.
+
+    Args:
+        models: With the same classes.
+        images: With known classes.
+        batch_size: Images at a time.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: When no image can be read.
+    """
+    answers: list[list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = [[] for _ in models]
+    rows: list[int] = []
+    lost: list[tuple[str, str]] = []
+    total = len(images.labels_N)
+    for start in range(0, total, batch_size):
+        wanted = range(start, min(start + batch_size, total))
+        kept: list[int] = []
+        for index, model in enumerate(models):
+            pixels_NHWC, kept, unreadable = images.pixels(wanted, model.decoder)
+            lost += unreadable if not index else []
+            if kept:
+                answers[index].append(model.probabilities(pixels_NHWC))
+        rows += kept
+        progress("measuring", wanted.stop / total)
+    if not rows:
+        raise DataError(f"{images.name}: none of its {total} images can be read; such as {lost[0][0]}: {lost[0][1]}")
+    labels_N = images.labels_N[rows]
+    return [Measured(Scores(np.concatenate(parts), labels_N), rows, lost) for parts in answers]
+
+
+def measure_robustness(
+    model: Classifier, images: MeasuredImages, accuracy: float, *, batch_size: int, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Accuracy on pictures made worse, by kind and strength; `none` is that of the same pictures as they are.
+
+    Args:
+        model: The model.
+        images: With known classes; of many, some from all over.
+        accuracy: On all of them, as they are.
+        batch_size: Images at a time.
+        progress: Told how far it is.
+    """
+    total = len(images.labels_N)
+    chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int).tolist()
+    right: dict[str, dict[str, list[bool]]] = {
+        kind: {name: [] for name in strengths} for kind, strengths in DAMAGES.items()
+    }
+    plain: list[bool] = []
+    for start in range(0, len(chosen), batch_size):
+        pixels_NHWC, kept, _ = images.pixels(chosen[start : start + batch_size], model.decoder)
+        if kept:
+            labels_N = images.labels_N[kept]
+            plain += (model.probabilities(pixels_NHWC).argmax(1) == labels_N).tolist()
+            for kind, strengths in DAMAGES.items():
+                for name, damage in strengths.items():
+                    worse = damaged_batch(damage, pixels_NHWC, start)
+                    right[kind][name] += (model.probabilities(worse).argmax(1) == labels_N).tolist()
+        progress("measuring on worse pictures", min(start + batch_size, len(chosen)) / len(chosen))
+    shares = {
+        kind: {name: float(np.mean(hits)) for name, hits in strengths.items()} for kind, strengths in right.items()
+    }
+    return {"none": {f"{len(plain):,} images": float(np.mean(plain))}} | shares
+
+
+def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> MeasuredImages:
+    if arguments.data is not None:
+        return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
+    if run_dir is None:
+        raise ConfigError(f"{arguments.model}: belongs to no run, so give images with known classes: --data DIR")
+    return run_images(run_dir, arguments.split)
+
+
+def _say(lines: list[str]) -> None:
+    sys.stdout.write("".join(f"{literal(line)}\n" for line in lines))

@@ -1,0 +1,174 @@
+"""What an evaluation found, in the terminal and in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.classifier import Classifier
+from trainer.measured_images import MeasuredImages
+from trainer.run.atomic import write_atomically
+from trainer.scores import Scores, compare
+from trainer.tables import as_csv, confusion_table, per_class_table
+
+if TYPE_CHECKING:
+    from trainer.measure import Measured
+
+_MISTAKES_KEPT = 1000
+_MISTAKES_SHOWN = 5
+_CLASSES_SHOWN = 30
+
+Robustness = dict[str, dict[str, float]]
+"""Accuracy by kind and strength of damage."""
+
+
+def report_lines(
+    model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
+) -> list[str]:
+    """The report for the terminal."""
+    scores = measured.scores
+    low, high = scores.interval
+    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", ""]
+    lines.append(f"  accuracy            {scores.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
+    if scores.top5 is not None:
+        lines.append(f"  top-5               {scores.top5:.2%}")
+    lines += [
+        f"  balanced accuracy   {scores.balanced_accuracy:.2%}",
+        f"  most frequent class {scores.majority_baseline:.2%}   (what always answering it would reach)",
+        f"  loss                {scores.loss:.4f}",
+        f"  calibration (ECE)   {scores.calibration_error:.2%}   (how far confidence is from accuracy, on average)",
+        "",
+        *_class_lines(model, scores),
+        *_robustness_lines(robustness),
+        *_mistake_lines(model, images, measured),
+    ]
+    lines += [f"  cannot be read, not measured: {path}: {reason}" for path, reason in measured.lost]
+    return lines
+
+
+def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, scores: Sequence[Scores]) -> list[str]:
+    """Two models on the same images."""
+    found = compare(*scores)
+    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", ""]
+    for name, model, score in zip("AB", models, scores, strict=True):
+        low, high = score.interval
+        lines.append(f"  {name}  {score.accuracy:7.2%}  ({low:.2%} to {high:.2%})  {model.origin}")
+    low, high = found.interval
+    lines += [
+        "",
+        f"  B - A  {found.difference:+.2%}  (95 % interval {low:+.2%} to {high:+.2%})",
+        f"  A alone is right on {found.only_first:,} images, B alone on {found.only_second:,}",
+        f"  McNemar's exact test: p = {found.p_value:.3g}; {_verdict(found.p_value, found.difference)}",
+    ]
+    return lines
+
+
+def write_report(
+    folder: Path, model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
+) -> None:
+    """Write `report.json`, `per_class.csv`, `confusion.csv` and `mistakes.csv`.
+
+    Raises:
+        OSError: When the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = measured.scores
+    tables: dict[str, list[list[object]]] = {
+        "per_class.csv": per_class_table(model.classes, scores.classes),
+        "confusion.csv": confusion_table(model.classes, scores.confusion.tolist()),
+        "mistakes.csv": _mistakes_table(model, images, measured),
+    }
+    for name, rows in tables.items():
+        write_atomically(folder / name, as_csv(rows))
+    text = json.dumps(_facts(model, images, measured, robustness), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "report.json", text.encode("utf-8", "backslashreplace"))
+
+
+def _class_lines(model: Classifier, scores: Scores) -> list[str]:
+    width = min(max(len("class"), *(len(name) for name in model.classes)), 30)
+    lines = [f"  {'class':{width}}  images  recall  (95 % interval)  precision     F1  taken for"]
+    # The worst first: they are what one wants to see.
+    recalls = [2.0 if score.recall is None else score.recall for score in scores.classes]
+    order = sorted(range(len(model.classes)), key=recalls.__getitem__)
+    for label in order[:_CLASSES_SHOWN]:
+        score, name = scores.classes[label], model.classes[label]
+        recall, precision, f1 = (_percent(share) for share in (score.recall, score.precision, score.f1))
+        interval = f"{score.interval[0]:.0%} to {score.interval[1]:.0%}" if score.interval else ""
+        other = "" if score.confused_with is None else model.classes[score.confused_with]
+        found = f"{score.images:>6,}  {recall:>6}  {interval:>15}  {precision:>9}  {f1:>5}"
+        lines.append(f"  {name[:width]:{width}}  {found}  {other}")
+    more = len(order) - _CLASSES_SHOWN
+    return [*lines, *([f"  ... and {more:,} better ones (per_class.csv)"] if more > 0 else []), ""]
+
+
+def _robustness_lines(robustness: Robustness | None) -> list[str]:
+    if robustness is None:
+        return []
+    lines = ["  accuracy on worse pictures"]
+    for kind, strengths in robustness.items():
+        shown = ",  ".join(f"{name} {accuracy:.1%}" for name, accuracy in strengths.items())
+        lines.append(f"  {kind if kind != 'none' else 'as they are':12}{shown}")
+    return [*lines, ""]
+
+
+def _mistake_lines(model: Classifier, images: MeasuredImages, measured: Measured) -> list[str]:
+    mistakes = measured.scores.confident_mistakes(_MISTAKES_SHOWN)
+    if not mistakes:
+        return ["  no mistakes", ""]
+    lines = ["  most confident mistakes"]
+    for index in mistakes:
+        true, answer, confidence = _mistake(model, measured.scores, index)
+        lines.append(f"  {confidence:6.1%} {answer}, but it is {true}: {images.title(measured.rows[index])}")
+    return [*lines, ""]
+
+
+def _mistakes_table(model: Classifier, images: MeasuredImages, measured: Measured) -> list[list[object]]:
+    rows: list[list[object]] = [["path", "class", "predicted", "probability"]]
+    for index in measured.scores.confident_mistakes(_MISTAKES_KEPT):
+        true, answer, confidence = _mistake(model, measured.scores, index)
+        rows.append([images.title(measured.rows[index]), true, answer, f"{confidence:.6f}"])
+    return rows
+
+
+def _mistake(model: Classifier, scores: Scores, index: int) -> tuple[str, str, float]:
+    """True class, answer and its probability."""
+    answer = int(scores.predicted[index])
+    true = int(scores.labels_N[index])
+    return model.classes[true], model.classes[answer], float(scores.probabilities_NK[index, answer])
+
+
+def _facts(
+    model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
+) -> dict[str, Any]:
+    scores = measured.scores
+    bins = [
+        {"images": count, "confidence": round(confidence, 6), "accuracy": round(accuracy, 6)}
+        for count, confidence, accuracy in scores.calibration
+    ]
+    return {
+        "model": model.origin,
+        "data": images.name,
+        "images": len(scores.labels_N),
+        "unreadable": [{"path": path, "reason": reason} for path, reason in measured.lost],
+        "accuracy": round(scores.accuracy, 6),
+        "accuracy_interval95": [round(bound, 6) for bound in scores.interval],
+        "top5": None if scores.top5 is None else round(scores.top5, 6),
+        "balanced_accuracy": round(scores.balanced_accuracy, 6),
+        "majority_baseline": round(scores.majority_baseline, 6),
+        "loss": round(scores.loss, 6),
+        "calibration_error": round(scores.calibration_error, 6),
+        "calibration": bins,
+        "robustness": robustness,
+    }
+
+
+def _verdict(p_value: float, difference: float) -> str:
+    if p_value >= 0.05:
+        return "these images do not tell which one is better"
+    return f"{'B' if difference > 0 else 'A'} is better"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

@@ -1,0 +1,160 @@
+"""Images with known classes that models are measured on: of a folder, or those that a run held out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.layout import SPLIT_NAMES, class_folders, image_paths
+from trainer.errors import DataError
+from trainer.run.store import RunDir
+
+
+class MeasuredImages(Protocol):
+    """A source of images with known classes.
+
+    Attributes:
+        name: Of the split or folder, for messages and as the name of what is written.
+        labels_N: int64, numbers in the model's list of classes.
+    """
+
+    name: str
+    labels_N: NDArray[np.int64]
+
+    def title(self, row: int) -> str:
+        """What an image is called: its path, or its number."""
+
+    def pixels(
+        self, rows: Sequence[int], decoder: Decoder
+    ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
+        """Some images as a model's decoder makes them: pixels, which of `rows` these are, and path and reason of the others."""
+
+
+@dataclass
+class FileImages:
+    """Files on the disk."""
+
+    name: str
+    paths: list[str]
+    labels_N: NDArray[np.int64]
+
+    def title(self, row: int) -> str:
+        """The path."""
+        return self.paths[row]
+
+    def pixels(
+        self, rows: Sequence[int], decoder: Decoder
+    ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
+        """Decode some files on all cores."""
+
+        def read(row: int) -> NDArray[np.uint8] | str:
+            try:
+                return decoder(self.paths[row])
+            except UnreadableImageError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(zip(rows, pool.map(read, rows), strict=True))
+        good = [(row, result) for row, result in results if not isinstance(result, str)]
+        lost = [(self.paths[row], result) for row, result in results if isinstance(result, str)]
+        side = decoder.image_size
+        pixels = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
+        return pixels, [row for row, _ in good], lost
+
+
+@dataclass
+class ArrayImages:
+    """Images that are in memory, as those of the embedded digits."""
+
+    name: str
+    pixels_NHWC: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+
+    def title(self, row: int) -> str:
+        """The number within the split, from 0."""
+        return f"{self.name}/{row}"
+
+    def pixels(
+        self, rows: Sequence[int], decoder: Decoder
+    ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
+        """Some of them, as they are.
+
+        Raises:
+            DataError: For a model that sees another size.
+        """
+        side = self.pixels_NHWC.shape[1]
+        if decoder.image_size != side:
+            raise DataError(
+                f"these images have {side} pixels and the model sees {decoder.image_size}; give pictures with --data DIR"
+            )
+        return self.pixels_NHWC[list(rows)], list(rows), []
+
+
+def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> FileImages:
+    """Images of a folder of class folders, or of a split in it.
+
+    Args:
+        folder: `folder/<class>/*`, or with splits.
+        classes: Of the model; their order is the law.
+        split: Which split, where there are any; None for `test`, or `val`.
+
+    Raises:
+        DataError: When a folder is named as no class of the model, or nothing is there.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: {'is a file' if folder.is_file() else 'no such folder'}; expected {folder}/<class>/*.jpg"
+        )
+    name, found = _split_folder(folder, split)
+    there = class_folders(found)
+    strangers = [path.name for path in there if path.name not in classes]
+    if strangers:
+        raise DataError(
+            f"{found}: class folder {strangers[0]!r} is no class of the model, which knows: {', '.join(classes)}. Rename or "
+            f"remove it"
+        )
+    paths, labels = [], []
+    for path in there:
+        images = image_paths(path)
+        paths += [str(image) for image in images]
+        labels += [classes.index(path.name)] * len(images)
+    if not paths:
+        raise DataError(
+            f"{found}: no images in folders that are named after classes of the model: {', '.join(classes)}"
+        )
+    return FileImages(name, paths, np.array(labels, dtype=np.int64))
+
+
+def run_images(run_dir: RunDir, split: str | None) -> MeasuredImages:
+    """What a run held out.
+
+    Args:
+        run_dir: The run.
+        split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
+
+    Raises:
+        DataError: When its images are not there any more.
+    """
+    images: MeasuredImages = importlib.import_module("trainer.run_images").held_out_images(run_dir, split)
+    return images
+
+
+def _split_folder(folder: Path, split: str | None) -> tuple[str, Path]:
+    """A split's folder, or the folder itself where it has none."""
+    wanted = (split,) if split else ("test", "val")
+    for name in wanted:
+        for spelling in SPLIT_NAMES[name]:
+            if (folder / spelling).is_dir():
+                return name, folder / spelling
+    if split and any((folder / spelling).is_dir() for names in SPLIT_NAMES.values() for spelling in names):
+        raise DataError(f"{folder}: has no {split}/")
+    return folder.absolute().name, folder

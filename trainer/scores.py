@@ -1,0 +1,223 @@
+"""How good predictions are: pure numpy, no model and no file. Shapes: N images, K classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOP5_FROM = 10
+"""Classes from which on the five likeliest say something."""
+
+_BINS = 15
+"""Of the calibration. Source: Guo et al., arXiv:1706.04599, section 5."""
+
+_Z95 = 1.959963984540054
+"""Normal quantile of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class.
+
+    Attributes:
+        images: Of the class; 0 where none were measured.
+        predicted: How often it was answered.
+        precision: Of its answers, how many were right; None where it was never answered.
+        recall: Of its images, how many were found; None without images.
+        f1: Harmonic mean of the two; None where one of them is.
+        interval: 95 % Wilson interval of the recall; None without images.
+        confused_with: The class it is most often mistaken for; None where it never is.
+    """
+
+    images: int
+    predicted: int
+    correct: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    interval: tuple[float, float] | None
+    confused_with: int | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Predictions held against the truth.
+
+    Attributes:
+        probabilities_NK: float32, rows add up to 1.
+        labels_N: int64.
+    """
+
+    probabilities_NK: NDArray[np.float32]
+    labels_N: NDArray[np.int64]
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The likeliest class of each image."""
+        predicted: NDArray[np.int64] = self.probabilities_NK.argmax(1)
+        return predicted
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image was recognised."""
+        right: NDArray[np.bool_] = self.predicted == self.labels_N
+        return right
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1, 0 to 1."""
+        return float(self.right.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the accuracy."""
+        return wilson_interval(int(self.right.sum()), len(self.labels_N))
+
+    @property
+    def top5(self) -> float | None:
+        """Share of images whose class is among the five likeliest; None with few classes."""
+        if self.probabilities_NK.shape[1] < TOP5_FROM:
+            return None
+        own_N = self.probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
+        return float(((self.probabilities_NK > own_N[:, None]).sum(1) < 5).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        own_N = self.probabilities_NK[np.arange(len(self.labels_N)), self.labels_N].astype(np.float64)
+        return float(-np.log(np.maximum(own_N, np.finfo(np.float32).tiny)).mean())
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Row is the true class, column the answer."""
+        num_classes = self.probabilities_NK.shape[1]
+        cells = np.bincount(self.labels_N * num_classes + self.predicted, minlength=num_classes**2)
+        return cells.reshape(num_classes, num_classes)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have images."""
+        return float(np.mean([score.recall for score in self.classes if score.recall is not None]))
+
+    @property
+    def majority_baseline(self) -> float:
+        """Accuracy of always answering the most frequent class; its balanced accuracy is one over the number of classes."""
+        return float(self.confusion.sum(1).max() / len(self.labels_N))
+
+    @cached_property
+    def classes(self) -> list[ClassScore]:
+        """Each class by itself."""
+        return class_scores(self.confusion)
+
+    @cached_property
+    def calibration(self) -> list[tuple[int, float, float]]:
+        """Images, mean confidence and accuracy of each bin of confidence that has images."""
+        confidence_N = self.probabilities_NK.max(1)
+        bin_N = np.minimum((confidence_N * _BINS).astype(np.int64), _BINS - 1)
+        return [
+            (int(chosen.sum()), float(confidence_N[chosen].mean()), float(self.right[chosen].mean()))
+            for chosen in (bin_N == index for index in range(_BINS))
+            if chosen.any()
+        ]
+
+    @property
+    def calibration_error(self) -> float:
+        """ECE: mean distance between confidence and accuracy over the bins, 0 to 1."""
+        return sum(count * abs(confidence - accuracy) for count, confidence, accuracy in self.calibration) / len(
+            self.labels_N
+        )
+
+    def confident_mistakes(self, most: int) -> list[int]:
+        """Images that were not recognised, the most confident first."""
+        wrong = np.flatnonzero(~self.right)
+        confidence = self.probabilities_NK[wrong].max(1)
+        return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
+
+
+def class_scores(confusion_KK: NDArray[np.int64]) -> list[ClassScore]:
+    """Each class by itself.
+
+    Args:
+        confusion_KK: Row is the true class, column the answer.
+    """
+    return [_class_score(confusion_KK, label) for label in range(len(confusion_KK))]
+
+
+def _class_score(confusion_KK: NDArray[np.int64], label: int) -> ClassScore:
+    row, correct = confusion_KK[label], int(confusion_KK[label, label])
+    images, predicted = int(row.sum()), int(confusion_KK[:, label].sum())
+    wrong = row.copy()
+    wrong[label] = 0
+    return ClassScore(
+        images=images,
+        predicted=predicted,
+        correct=correct,
+        precision=correct / predicted if predicted else None,
+        recall=correct / images if images else None,
+        f1=2 * correct / (images + predicted) if images and predicted else None,
+        interval=wilson_interval(correct, images) if images else None,
+        confused_with=int(wrong.argmax()) if wrong.any() else None,
+    )
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a proportion, sound for few trials and near 0 and 1.
+
+    Source: Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
+    """
+    share, z2 = successes / trials, _Z95**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    # Rounding must not leave the bounds that it reaches exactly.
+    return (0.0 if successes == 0 else middle - half, 1.0 if successes == trials else middle + half)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        only_first: Images that the first one alone recognised.
+        only_second: Likewise.
+        p_value: Of McNemar's exact test, two-sided: how likely a difference at least as large is if both are equally good.
+        difference: Accuracy of the second less that of the first.
+        interval: 95 % interval of this difference.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+    difference: float
+    interval: tuple[float, float]
+
+
+def compare(first: Scores, second: Scores) -> Comparison:
+    """Hold two models against each other.
+
+    Sources: McNemar, Psychometrika 12 (1947), as the exact binomial test; the interval is Wald's for paired proportions.
+    """
+    b = int((first.right & ~second.right).sum())
+    c = int((second.right & ~first.right).sum())
+    total = len(first.labels_N)
+    half = _Z95 * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    difference = (c - b) / total
+    return Comparison(
+        only_first=b,
+        only_second=c,
+        p_value=_exact_p(min(b, c), b + c),
+        difference=difference,
+        interval=(difference - half, difference + half),
+    )
+
+
+def _exact_p(fewer: int, discordant: int) -> float:
+    """Two-sided probability of so few of the discordant pairs on one side, by whole numbers, which do not overflow."""
+    tail, term = 0, 1
+    for k in range(fewer + 1):
+        tail += term
+        term = term * (discordant - k) // (k + 1)
+    return min(1.0, 2 * tail / (1 << discordant))

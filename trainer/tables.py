@@ -1,0 +1,42 @@
+"""Tables of an evaluation, as they are written beside a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from trainer.scores import ClassScore
+
+
+def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> list[list[object]]:
+    """Rows of `per_class.csv`; fractions, empty where there is nothing to divide by."""
+    head: list[object] = [
+        "class", "images", "correct", "accuracy", "low95", "high95", "precision", "f1", "most_confused_with",
+    ]  # fmt: skip
+    rows = [head]
+    for name, score in zip(classes, scores, strict=True):
+        low, high = score.interval or (None, None)
+        other = "" if score.confused_with is None else classes[score.confused_with]
+        shares = [_cell(share) for share in (score.recall, low, high, score.precision, score.f1)]
+        rows.append([name, score.images, score.correct, *shares, other])
+    return rows
+
+
+def confusion_table(classes: Sequence[str], confusion_KK: Sequence[Sequence[int]]) -> list[list[object]]:
+    """Rows of `confusion.csv`: the true class down, the answer across."""
+    return [
+        ["true \\ predicted", *classes],
+        *([name, *row] for name, row in zip(classes, confusion_KK, strict=True)),
+    ]
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> bytes:
+    """Rows as a file's content."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(share: float | None) -> str:
+    return "" if share is None else f"{share:.6f}"
