@@ -1,7 +1,7 @@
 """Fine-tuning against training from scratch, on few real pictures.
 
-A backbone is trained on seven classes of CIFAR-10. The other three are then learned from 50, 200 and 1,000 images a class, once from
-that backbone and once from random weights, both as `r18-tui init` proposes, and measured on all 3,000 test images of these
+A backbone is trained on seven classes of CIFAR-10. The other three are then learned from 50, 200 and 1,000 images a class, once
+from that backbone and once from random weights, both as `r18-tui init` proposes, and measured on all 3,000 test images of these
 classes.
 
     python -m benchmarks.fine_tuning CIFAR10_FOLDER WORK_FOLDER [--images 50 200 1000] [--seeds 0 1]

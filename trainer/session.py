@@ -21,6 +21,7 @@ from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
 from trainer.last_save import LastSave
 from trainer.loop import Trainer
+from trainer.lr_finder import range_test
 from trainer.open_run import OpenRun
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue, answer_to
@@ -29,6 +30,7 @@ from trainer.run.events import (
     Event,
     Finished,
     LrEdited,
+    LrRangeTested,
     Monitored,
     Resumed,
     StateChanged,
@@ -85,6 +87,7 @@ class TrainingSession:
             cmd.SetLr: self._set_lr,
             cmd.GoBack: self._go_back,
             cmd.Unfreeze: self._unfreeze,
+            cmd.FindLr: self._find_lr,
         }
 
     def run(self) -> int:
@@ -410,6 +413,33 @@ class TrainingSession:
         state.schedule.edit(state.step, factor)
         self._saver.outdate()
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
+        return ""
+
+    def _find_lr(self, command: cmd.FindLr) -> str:
+        if self._finished or self.trainer.state.finished:
+            return "all steps are done"
+        if self._evaluating is not None or self._on_demand:
+            return "an evaluation is under way"
+        self.trainer.drain()
+        self._on_demand = True
+        before = self.trainer.stopwatch.switch("evaluate")
+        self.evaluating("learning rates")
+        try:
+            found = range_test(self.trainer, self.poll)
+        finally:
+            self._on_demand = False
+            self._evaluating = None
+            self.trainer.stopwatch.switch(before)
+            self._state(RunState.PAUSED if self._paused else RunState.TRAINING)
+        self.publish(
+            LrRangeTested(
+                step=self.trainer.state.step,
+                lrs=[float(f"{lr:.4g}") for lr in found.lrs],
+                losses=[round(loss, 5) for loss in found.losses],
+                suggestion=found.suggestion,
+                reason=found.reason,
+            )
+        )
         return ""
 
     def _unfreeze(self, command: cmd.Unfreeze) -> str:

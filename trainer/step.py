@@ -93,6 +93,15 @@ class TrainStep:
         self.frozen = 0
         self.features_MF: Tensor | None = None
 
+    def on(self, model: nn.Module, optimizer: torch.optim.SGD) -> TrainStep:
+        """The same step for a copy of the model."""
+        step = TrainStep(
+            model, optimizer, self._augment, self._config, self._numerics,
+            class_weights_K=self._class_weights_K, micro_batches=self.micro_batches,
+        )  # fmt: skip
+        step.features_MF = self.features_MF
+        return step
+
     def prepare(self, frozen: int) -> None:
         """Switch the model to training; call it before the first step, after each evaluation and when a stage is unfrozen."""
         self.frozen = frozen

@@ -121,6 +121,11 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_command("learning_rate", _STEERABLE),
     ),
     Action(
+        name="find_lr", keys="f", label="find rate",
+        help="Try learning rates on a copy of the state; one more key takes the best.",
+        why_not=_command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED})), in_bar=False,
+    ),
+    Action(
         name="go_back", keys="b", label="go back", help="To the checkpoint before steps that were not finite, at half the rate.",
         why_not=_back, in_bar=False,
     ),

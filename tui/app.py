@@ -19,7 +19,7 @@ from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
 from trainer.run.commands import Command
-from trainer.run.events import Diverged
+from trainer.run.events import Diverged, LrRangeTested
 from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.view import SMOOTHING, RunView
@@ -89,6 +89,8 @@ class DashboardApp(App[int]):
         self._home = None if port is None else Watched(port)
         self._shown = self._home
         self._asked: Diverged | None = None
+        self._range_wanted_of: Watched | None = None
+        self._range_before: LrRangeTested | None = None
         self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
         self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
@@ -156,6 +158,7 @@ class DashboardApp(App[int]):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
             self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
             self._ask_after_divergence()
+            self._show_lr_range()
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
@@ -176,6 +179,18 @@ class DashboardApp(App[int]):
             from tui.screens.dialogs import DivergedScreen  # not before the first frame
 
             self.push_screen(DivergedScreen(held), self._decided)
+
+    def _show_lr_range(self) -> None:
+        """Show what a range test found to whoever has asked for it."""
+        run = self.watched
+        found = run.view.lr_range
+        if self._range_wanted_of is not run or found is self._range_before or self.screen is not run.screen:
+            return
+        self._range_wanted_of = None
+        assert found is not None
+        from tui.screens.lr_range import LrRangeScreen  # not before the first frame
+
+        self.push_screen(LrRangeScreen(found), self._set_rate)
 
     def _decided(self, choice: str | None) -> None:
         if choice == "back":
@@ -291,6 +306,12 @@ class DashboardApp(App[int]):
         """Export this step."""
         self._send("export", cmd.Export(), "exporting")
 
+    def action_find_lr(self) -> None:
+        """Try learning rates."""
+        self._range_before = self.watched.view.lr_range
+        if self._send("find_lr", cmd.FindLr(), "trying learning rates"):
+            self._range_wanted_of = self.watched
+
     def action_unfreeze(self) -> None:
         """Train one more frozen stage."""
         self._send("unfreeze", cmd.Unfreeze(), "unfreezing")
@@ -383,9 +404,12 @@ class DashboardApp(App[int]):
         elif choice == "detach":
             self.action_detach()
 
-    def _send(self, name: str, command: Command, word: str) -> None:
-        if not self.watched.refuses(name):
+    def _send(self, name: str, command: Command, word: str) -> bool:
+        """Send a command, unless it cannot act now; whether it was sent."""
+        refused = self.watched.refuses(name)
+        if not refused:
             self.watched.ask(name, command, word)
+        return not refused
 
     # Failure ----------------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(tokens: Tokens) -> int:
     command = tokens.rest[0] if tokens.rest else ""
+    if command == "find-lr":
+        return _find_lr(tokens)
     if command in _COMMANDS:
         from trainer.arguments import refuse_overrides
 
@@ -72,7 +74,7 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless]\n"
-        "       r18-tui init FOLDER | attach [RUN] | show RUN | runs | export RUN\n"
+        "       r18-tui init FOLDER | find-lr CONFIG | attach [RUN] | show RUN | runs | export RUN\n"
         "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR]",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
@@ -165,6 +167,21 @@ def _eval(rest: list[str]) -> int:
     )
     add_eval_arguments(parser)
     return run_command("trainer.measure", parser.parse_args(rest))
+
+
+def _find_lr(tokens: Tokens) -> int:
+    from trainer.arguments import add_runs_dir
+    from tui.lr_range import command
+
+    gc.enable()
+    parser = argparse.ArgumentParser(
+        prog="r18-tui find-lr",
+        description="Try learning rates with a configuration, and suggest one.",
+        usage="r18-tui find-lr CONFIG [group.key=value ...] [--runs-dir DIR]",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration")
+    add_runs_dir(parser)
+    return command(parser.parse_args(tokens.rest[1:]), tokens.overrides)
 
 
 def _predict(rest: list[str]) -> int:

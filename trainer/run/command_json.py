@@ -17,7 +17,8 @@ LONGEST_LINE = 1024
 """Bytes of a command's line at most."""
 
 _KINDS = (
-    cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.SetLr, cmd.Stop,
+    cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.FindLr,
+    cmd.SetLr, cmd.Stop,
 )  # fmt: skip
 _BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in _KINDS}
 _ID = re.compile(r"[0-9a-f]{12}")

@@ -86,6 +86,13 @@ class Unfreeze(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FindLr(Command):
+    """Try rates on a copy of the state, and say which one looks best."""
+
+    name: ClassVar[str] = "find lr"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetLr(Command):
     """Use this rate at the next step, and scale the rest of the schedule by the same factor.
 

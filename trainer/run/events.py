@@ -238,6 +238,26 @@ class LrEdited(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LrRangeTested(Event):
+    """Rates were tried on a copy of the state.
+
+    Attributes:
+        step: Steps done so far.
+        lrs: Rising.
+        losses: Smoothed loss at each of them.
+        suggestion: A rate to train with; null where the loss fell at none.
+        reason: Why this one, or why none.
+    """
+
+    kind: ClassVar[str] = "lr_range"
+    step: int
+    lrs: list[float]
+    losses: list[float]
+    suggestion: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportProgress(Event):
     """What the export is doing.
 

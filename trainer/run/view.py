@@ -92,6 +92,7 @@ class RunView:
     nonfinite_steps: int = 0
     diverged: ev.Diverged | None = None
     frozen: ev.StagesFrozen | None = None
+    lr_range: ev.LrRangeTested | None = None
     bad_records: int = 0
     _window: StepWindow = field(default_factory=StepWindow)
     _regular_save: Note | None = None
@@ -317,6 +318,10 @@ class RunView:
         self.marks.append(Mark(event.step, "lr", f"learning rate x{event.factor:g}"))
         self._note(time, "info", f"learning rate x{event.factor:.4g} to {event.lr:.4g} from step {event.step + 1}")
 
+    def _lr_range(self, event: ev.LrRangeTested, time: float) -> None:
+        self.lr_range = event
+        self._note(time, "info", f"learning rates tried: {event.reason}")
+
     def _export_progress(self, event: ev.ExportProgress, time: float) -> None:
         self.exporting = event
 
@@ -414,6 +419,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.CheckpointSaved: RunView._checkpoint,
     ev.CheckpointFailed: RunView._checkpoint_failed,
     ev.LrEdited: RunView._lr_edited,
+    ev.LrRangeTested: RunView._lr_range,
     ev.ExportProgress: RunView._export_progress,
     ev.Exported: RunView._exported,
     ev.ExportFailed: RunView._export_failed,

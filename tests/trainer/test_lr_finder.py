@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ConfigMaker
+from tests.running import events_of, longer, new_run, start, train, wait_for
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.config import Config
+from trainer.find_lr import find_lr
+from trainer.lr_finder import suggest
+from trainer.run import commands as cmd
+from trainer.run import events as ev
+from trainer.run.store import RunDir
+
+
+def quiet(_detail: str, _fraction: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+def rates(number: int = 60) -> list[float]:
+    return [1e-5 * 10 ** (6 * index / (number - 1)) for index in range(number)]
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
+    """A curve that falls around 0.01 and explodes from 1 on."""
+    lrs = rates()
+    losses = [2.0 - 1.5 / (1 + math.exp(-4 * (math.log10(lr) + 2))) + max(0.0, 3 * math.log10(lr) + 0.5) for lr in lrs]
+    rate, reason = suggest(lrs, losses)
+    assert rate is not None
+    assert 0.006 <= rate <= 0.02
+    assert "falls fastest at about 0.01, is lowest at 0." in reason
+    assert reason.endswith("and grows from there")
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason"),
+    [
+        ([2.0 + 0.01 * n for n in range(60)], "fell at none of the rates"),
+        ([2.0] * 60, "fell at none"),
+        ([2.0, 9.0], "exploded after 2"),
+    ],
+)
+def test_without_a_fall_nothing_is_suggested(losses: list[float], reason: str) -> None:
+    rate, said = suggest(rates()[: len(losses)], losses)
+    assert rate is None
+    assert reason in said
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=0, max_size=80))
+def test_any_curve_gets_an_answer(losses: list[float]) -> None:
+    lrs = rates(100)[: len(losses)]
+    rate, reason = suggest(lrs, losses)
+    assert reason
+    assert rate is None or min(lrs) * 0.5 <= rate <= max(lrs) * 2
+
+
+def last_of(run: RunDir, step: int) -> dict[str, torch.Tensor]:
+    return read_checkpoint(CheckpointFolder(run, keep=2).at(step)).tensors
+
+
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_a_run_goes_on_as_if_no_rates_had_been_tried(folder_config: Config, tmp_path: Path, cache: str) -> None:
+    """To the bit, also with workers that decode ahead, in the middle of an epoch."""
+    data = folder_config.data.model_copy(update={"cache": cache, "workers": 1, "flip": "random"})
+    config = longer(folder_config.model_copy(update={"data": data}), 8)
+    straight = train(config, tmp_path / "a").run.run_dir
+    run = new_run(config, tmp_path / "b")
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 1)
+    thread.commands.send(find := cmd.FindLr())
+    view = wait_for(run.run_dir, lambda view: find.command_id in view.acknowledged)
+    assert view.acknowledged[find.command_id].ok, view.acknowledged[find.command_id]
+    assert thread.join(120)
+    (found,) = events_of(run.run_dir, ev.LrRangeTested)
+    assert 0 < found.step < 32
+    assert len(found.lrs) == len(found.losses) > 20
+    assert found.lrs == sorted(found.lrs)
+    first, second = last_of(straight, 32), last_of(run.run_dir, 32)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_rates_are_tried_before_any_run(make_config: ConfigMaker, tmp_path: Path) -> None:
+    config = make_config("data.image_size=16", "data.batch_size=64", "data.flip=random")
+    found, warnings = find_lr(config, tmp_path / "runs", quiet)
+    assert warnings == []
+    assert found.suggestion is not None
+    assert 1e-3 < found.suggestion < 1, "where digits are learned"
+    assert not (tmp_path / "runs").exists(), "nothing is written"
+
+
+def test_a_run_that_has_ended_tries_no_rates(folder_config: Config, tmp_path: Path) -> None:
+    run = new_run(folder_config, tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.finish is not None)
+    thread.commands.send(find := cmd.FindLr())
+    view = wait_for(run.run_dir, lambda view: find.command_id in view.acknowledged)
+    assert view.acknowledged[find.command_id].message == "all steps are done"

@@ -1,0 +1,73 @@
+"""What a learning-rate range test found: drawn by plotext, in a dialog or printed."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import EXIT_FAILED, EXIT_OK
+from trainer.run.text import literal
+
+if TYPE_CHECKING:
+    import argparse
+
+_HEADROOM = 1.5
+"""Times the range of losses below the first that is shown: what explodes would press the rest flat."""
+
+
+def lr_range_plot(lrs: Sequence[float], losses: Sequence[float], width: int, height: int) -> str:
+    """Loss against the logarithm of the rate, as text without colours; empty without points or without plotext.
+
+    Args:
+        lrs: Rising.
+        losses: Smoothed, one a rate.
+        width: In cells.
+        height: Likewise.
+    """
+    try:
+        import plotext
+    except ImportError:  # no wheel for Linux on aarch64
+        return ""
+    if len(lrs) < 2:
+        return ""
+    low = min(losses)
+    top = low + _HEADROOM * max(losses[0] - low, 1e-6)
+    figure = plotext.figure
+    figure.clear.data()
+    figure.plot_size(width, height)
+    x = [math.log10(lr) for lr in lrs]
+    figure.draw(figure.signal(x, [min(loss, top) for loss in losses], marker="braille").lines(True))
+    text: str = figure.build().string(colorless=True)
+    return text
+
+
+def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """`find-lr CONFIG`: try rates, and print the curve and a suggestion."""
+    from trainer.config_loader import load_config
+    from trainer.progress import progress_bar
+
+    resolved = load_config(arguments.config, overrides)
+    finder: Any = importlib.import_module("trainer.find_lr")
+    with progress_bar() as progress:
+        found, warnings = finder.find_lr(resolved.config, arguments.runs_dir, progress)
+    for warning in warnings:
+        sys.stderr.write(literal(warning) + "\n")
+    plot = lr_range_plot(found.lrs, found.losses, 76, 18)
+    sys.stdout.write(
+        f"{plot}\n  loss against log10 of the learning rate\n" if plot else _table(found.lrs, found.losses)
+    )
+    sys.stdout.write(f"\n{found.reason}\n")
+    if found.suggestion is None:
+        return EXIT_FAILED
+    taken = f"optim.lr={found.suggestion:g}"
+    sys.stdout.write(
+        f"train with it: r18-tui {literal(arguments.config)} {' '.join([*map(literal, overrides), taken])}\n"
+    )
+    return EXIT_OK
+
+
+def _table(lrs: Sequence[float], losses: Sequence[float]) -> str:
+    return "".join(f"{lr:10.2e}  {loss:.4f}\n" for lr, loss in list(zip(lrs, losses, strict=True))[::5])

@@ -1,0 +1,57 @@
+"""What a learning-rate range test found, over the dashboard."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from trainer.run.events import LrRangeTested
+from tui import format as fmt
+from tui.lr_range import lr_range_plot
+from tui.screens.dialogs import Dialog
+
+_WIDEST, _HIGHEST = 72, 16
+_BESIDE = 12
+"""Columns and rows that the dialog needs for itself."""
+
+
+class LrRangeScreen(Dialog[float | None]):
+    """Shows the curve. Returns the suggested rate when it is taken over, else None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,t", "take", "take it over"),
+        Binding("escape,q,ctrl+c,ctrl+q", "cancel", "close"),
+    ]
+
+    def __init__(self, event: LrRangeTested) -> None:
+        super().__init__()
+        self._event = event
+
+    def compose(self) -> ComposeResult:
+        """The curve, what it says, and what can be done."""
+        width = min(self.app.size.width - _BESIDE, _WIDEST)
+        height = min(self.app.size.height - _BESIDE, _HIGHEST)
+        with Vertical(classes="dialog wide-dialog"):
+            yield Static("Loss against log10 of the learning rate", classes="dialog-title")
+            plot = lr_range_plot(self._event.lrs, self._event.losses, width, height) if height >= 5 else ""
+            if plot:
+                yield Static(Text(plot))
+            yield Static(Text(fmt.literal(self._event.reason)), classes="hint")
+            if self._event.suggestion is not None:
+                take = f"  {self._event.suggestion:g} from the next step on; the rest of the schedule is scaled alike"
+                yield Static(Text.assemble(("enter", "bold"), take), classes="choice")
+            yield Static(Text.assemble(("esc", "bold"), "    leave the rate as it is"), classes="choice")
+
+    def action_take(self) -> None:
+        """Take the suggestion, where there is one."""
+        if self._event.suggestion is not None:
+            self.answer(self._event.suggestion)
+
+    def action_cancel(self) -> None:
+        """Leave the rate as it is."""
+        self.answer(None)
