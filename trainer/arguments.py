@@ -136,5 +136,14 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
     add_which(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the image folder, when it has moved")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=("onnx", "int8", "fp16", "pt2", "safetensors"),
+        help="what is written beside model.onnx (default: as the run's configuration says)",
+    )
+    parser.add_argument(
+        "--embed-preprocess", action="store_true", help="files that take uint8 pixels and answer probabilities"
+    )
     parser.add_argument("--events", action="store_true", help=argparse.SUPPRESS)
     add_runs_dir(parser)

@@ -60,7 +60,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         refuse_overrides(tokens, "export")
         parser = argparse.ArgumentParser(prog="python -m trainer export", description="Export a run to ONNX.")
         add_export_arguments(parser)
-        return run_command("trainer.export_onnx", parser.parse_args(tokens.rest[1:]))
+        return run_command("trainer.export.command", parser.parse_args(tokens.rest[1:]))
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train ResNet-18 without a terminal.")
     add_train_arguments(parser)
     arguments = parser.parse_args(tokens.rest)

@@ -203,7 +203,7 @@ class TrainConfig(Group):
     ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
     """Decay a step of a moving average of the weights, which is then what is measured and exported; None for no average."""
     early_stop_epochs: int | None = Field(None, ge=1)
-    """Epochs without a better accuracy on the split that chooses the best, after which the run ends; None never."""
+    """Epochs without a new best (`eval.best_by`), after which the run ends; None never."""
 
 
 class OptimConfig(Group):
@@ -268,6 +268,9 @@ class EvalConfig(Group):
     """Epochs between evaluations; the last epoch is always evaluated."""
     batch_size: int = Field(1000, ge=1, le=65536)
     """Images per forward pass; on a CPU no more than take about a second, since a stop is noticed between two of them."""
+    best_by: Literal["accuracy", "loss"] = "accuracy"
+    """What the best checkpoint is chosen by, and what must get better for `train.early_stop_epochs`: `loss` where there are few
+    images, whose accuracy moves in large steps. Of equal accuracies the lower loss is the better one."""
     tta: Literal["none", "flip"] = "none"
     """`flip` also reports the accuracy of the mean logits of an image and its mirror image, as `accuracy_tta`."""
 
@@ -284,10 +287,20 @@ class CheckpointConfig(Group):
 
 
 class ExportConfig(Group):
-    """The ONNX file."""
+    """What an export writes; `model.onnx` always. A file that does not pass its gate is not written."""
 
     opset: int | Auto = "auto"
     """ONNX operator set; `auto` takes the exporter's own choice."""
+    embed_preprocess: bool = False
+    """Put the preprocessing into the files: they take uint8 pixels (batch x size x size x 3) and answer probabilities."""
+    int8: bool = False
+    """Also `model-int8.onnx`, a quarter of the size and faster on CPUs; it may cost 1 point of accuracy."""
+    fp16: bool = False
+    """Also `model-fp16.onnx`, for GPU runtimes; it may cost 0.1 point of accuracy."""
+    pt2: bool = False
+    """Also `model.pt2`, for PyTorch without this program."""
+    safetensors: bool = False
+    """Also `model.safetensors`, the weights alone by torchvision's names."""
 
     @field_validator("opset")
     @classmethod

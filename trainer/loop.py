@@ -433,10 +433,20 @@ class Trainer:
         self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
         if split != self.data.dataset.selection_split or not math.isfinite(result.loss):
             return False
-        if self.state.best_accuracy is not None and result.accuracy <= self.state.best_accuracy:
+        if not self._is_better(result):
             return False
-        self.state.best_accuracy, self.state.best_step = result.accuracy, self.state.step
+        self.state.best_accuracy, self.state.best_loss = result.accuracy, result.loss
+        self.state.best_step = step
         return True
+
+    def _is_better(self, result: Evaluation) -> bool:
+        accuracy, loss = self.state.best_accuracy, self.state.best_loss
+        if accuracy is None:
+            return True
+        lower = loss is not None and result.loss < loss
+        if self.config.eval.best_by == "loss":
+            return lower
+        return result.accuracy > accuracy or (result.accuracy == accuracy and lower)
 
 
 def _steps_event(window: Window, budget: dict[str, float]) -> Steps:

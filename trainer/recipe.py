@@ -20,6 +20,8 @@ _IMBALANCED = 3.0
 """Images of the largest over those of the smallest class."""
 _ENOUGH_TO_DIVIDE = 20
 """Images of the smallest class from which a share of 15 % says something."""
+_ENOUGH_TO_CHOOSE = 1000
+"""Held-out images from which their accuracy chooses as well as their loss."""
 _MANY = 2000
 """Training images from which mixing them helps."""
 
@@ -80,6 +82,7 @@ def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> 
         *_balance(survey),
         *_model(survey, int(size.value), start, gpu),
         *_training(num_train, int(batch.value), start, gpu),
+        *_selection(survey, division),
     ]
 
 
@@ -224,6 +227,16 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
         Choice("schedule.warmup", 0.3),
         Choice("schedule.warmup_start", 0.1),
     ]
+
+
+def _selection(survey: Survey, division: list[Choice]) -> list[Choice]:
+    """What the best checkpoint is chosen by."""
+    share = next((float(choice.value) for choice in division if choice.key == "data.val_fraction"), 0.0)
+    counts = survey.counts("train" if share else "val" if "val" in survey.layout.folders else "test")
+    number = round(sum(counts) * (share or 1.0))
+    if number >= _ENOUGH_TO_CHOOSE:
+        return []
+    return [Choice("eval.best_by", "loss", f"of about {number:,} images the accuracy moves in large steps")]
 
 
 def _clamped(value: float, low: int, high: int) -> int:

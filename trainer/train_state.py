@@ -58,7 +58,8 @@ class TrainState:
         step: Optimizer steps done.
         sums: Of the epoch in progress.
         evaluation_due: The last epoch has ended and its evaluation has not.
-        best_accuracy: On the selection split; None before the first evaluation.
+        best_accuracy: Of the best state so far, on the selection split; None before the first evaluation.
+        best_loss: Its loss there.
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: The average of the weights, where one is kept.
         unfrozen_by_key: Stages that the user has let go.
@@ -73,6 +74,7 @@ class TrainState:
     sums: EpochSums = field(default_factory=EpochSums)
     evaluation_due: bool = False
     best_accuracy: float | None = None
+    best_loss: float | None = None
     best_step: int = -1
     last_evaluation: dict[str, Any] | None = None
 
@@ -122,6 +124,7 @@ class TrainState:
             "lr_edits": [list(edit) for edit in self.schedule.edits],
             "unfrozen_by_key": self.unfrozen_by_key,
             "best_accuracy": self.best_accuracy,
+            "best_loss": self.best_loss,
             "best_step": self.best_step,
             "last_evaluation": self.last_evaluation,
         }
@@ -140,6 +143,7 @@ class TrainState:
         self.evaluation_due = bool(meta["evaluation_due"])
         self.schedule.edits = [(int(step), float(factor)) for step, factor in meta["lr_edits"]]
         self.best_accuracy = meta["best_accuracy"]
+        self.best_loss = meta.get("best_loss")
         self.best_step = int(meta["best_step"])
         self.last_evaluation = meta["last_evaluation"]
 

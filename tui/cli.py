@@ -154,7 +154,7 @@ def _export(rest: list[str]) -> int:
         prog="r18-tui export", description="Export a run to ONNX, checked against the model."
     )
     add_export_arguments(parser)
-    return run_command("trainer.export_onnx", parser.parse_args(rest))
+    return run_command("trainer.export.command", parser.parse_args(rest))
 
 
 def _eval(rest: list[str]) -> int:

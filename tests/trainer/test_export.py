@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors import safe_open
 
 from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
 from tests.running import events_of, new_run, start, train, wait_for
-from trainer import export_onnx
 from trainer.config import Config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
+from trainer.export import command
+from trainer.export.onnx_file import verdict, write_model
+from trainer.export.subject import Subject
+from trainer.export.variants import has_vnni
 from trainer.run import commands as cmd
 from trainer.run.events import Exported, ExportFailed
 from trainer.run.store import RunDir
@@ -32,19 +39,18 @@ def trained_config(make_folder: FolderMaker, make_config: ConfigMaker) -> Config
 
 
 def arguments(run: RunDir, **changes: Any) -> argparse.Namespace:
-    return argparse.Namespace(
-        **(
-            {"run": str(run.path), "which": "default", "data": None, "events": False, "runs_dir": Path("runs")}
-            | changes
-        )
-    )
+    defaults = {
+        "run": str(run.path), "which": "default", "data": None, "events": False, "format": None, "embed_preprocess": False,
+        "runs_dir": Path("runs"),
+    }  # fmt: skip
+    return argparse.Namespace(**(defaults | changes))
 
 
 @needs_exporter
 def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, tmp_path: Path) -> None:
     """An onnxruntime that knows nothing but the file and the images counts the same right answers."""
     run = train(trained_config, tmp_path / "runs").run.run_dir
-    assert export_onnx.main(arguments(run)) == 0
+    assert command.main(arguments(run)) == 0
     path = run.export / "model.onnx"
     assert [entry.name for entry in run.export.iterdir() if entry.suffix != ".json"] == ["model.onnx"], "one file"
     session = onnxruntime.InferenceSession(str(path))
@@ -94,7 +100,7 @@ def test_a_wrong_file_is_refused_and_the_earlier_one_stays(
     else:
         monkeypatch.setattr(onnx, "save", spoilt)
     with pytest.raises(ExportError):
-        export_onnx.main(arguments(run))
+        command.main(arguments(run))
     assert (run.export / "model.onnx").read_bytes() == b"the earlier, verified file"
     assert [entry.name for entry in run.export.iterdir()] == ["model.onnx"]
     assert len(events_of(run, ExportFailed)) == 1
@@ -127,21 +133,136 @@ def test_the_key_exports_while_training_goes_on(
 def test_a_live_run_is_exported_by_its_own_trainer_only(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(folder_config, tmp_path)
     with pytest.raises(RunError, match="live already"):
-        export_onnx.main(arguments(run.run_dir))
+        command.main(arguments(run.run_dir))
     run.close()
 
 
 def test_an_old_torch_is_told_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.6.0")
     with pytest.raises(ExportError, match=r"export needs torch 2\.9 or newer, this is 2\.6\.0"):
-        export_onnx._require_torch()
+        command._require_torch()
 
 
 def test_nan_never_passes_for_agreement() -> None:
-    assert export_onnx._verdict({"max_abs_diff": float("nan"), "top1_agreeing": 5, "images": 5})
-    assert export_onnx._verdict({"max_abs_diff": 0.0, "top1_agreeing": 4, "images": 5})
-    assert not export_onnx._verdict({"max_abs_diff": 0.0009, "top1_agreeing": 5, "images": 5})
+    assert verdict({"max_abs_diff": float("nan"), "top1_agreeing": 5, "images": 5})
+    assert verdict({"max_abs_diff": 0.0, "top1_agreeing": 4, "images": 5})
+    assert not verdict({"max_abs_diff": 0.0009, "top1_agreeing": 5, "images": 5})
 
 
 def test_digits_measure_their_own_test_split(make_config: ConfigMaker) -> None:
     assert len(load_held_out(make_config(), lambda *_: None).splits["test"]) == 360
+
+
+@pytest.fixture
+def colours(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> RunDir:
+    """A run that tells three colours apart."""
+    root = make_folder(per_class=24, size=(20, 30))
+    settings = ("data.kind=imagefolder", f"data.root={root}", "data.image_size=16", "optim.lr=0.01", "train.epochs=6")
+    return train(make_config(*settings), tmp_path / "runs").run.run_dir
+
+
+@needs_exporter
+@pytest.mark.parametrize("embed", [False, True])
+def test_every_format_passes_its_gate_and_is_described(
+    colours: RunDir, embed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = ["int8", "fp16", "pt2", "safetensors"]
+    assert command.main(arguments(colours, format=formats, embed_preprocess=embed)) == 0
+    card = json.loads((colours.export / "model.json").read_text())
+    assert set(card["files"]) == {command.FORMATS[name] for name in ["onnx", *formats]}
+    for name, facts in card["files"].items():
+        path = colours.export / name
+        assert path.stat().st_size == facts["size_bytes"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert card["files"]["model-int8.onnx"]["size_bytes"] < 0.3 * card["files"]["model.onnx"]["size_bytes"]
+    assert card["files"]["model-fp16.onnx"]["size_bytes"] < 0.6 * card["files"]["model.onnx"]["size_bytes"]
+    assert all(card["files"][name]["latency_ms"] > 0 for name in ("model.onnx", "model-int8.onnx"))
+    assert card["classes"] == ["blue", "green", "red"]
+    assert card["input"]["type"] == ("uint8" if embed else "float32")
+    assert card["refused"] == {}
+    assert "images/s (onnxruntime, CPU)" in capsys.readouterr().out
+    assert not [entry.name for entry in colours.export.iterdir() if entry.name.startswith(".")], "nothing is left over"
+    for name in ("model.onnx", "model-int8.onnx", "model-fp16.onnx"):
+        session = onnxruntime.InferenceSession(str(colours.export / name))
+        assert [i.type for i in session.get_inputs()] == ["tensor(uint8)" if embed else "tensor(float)"]
+        shape = (5, 16, 16, 3) if embed else (5, 3, 16, 16)
+        (answer,) = session.run(
+            None, {session.get_inputs()[0].name: np.zeros(shape, np.uint8 if embed else np.float32)}
+        )
+        assert answer.shape == (5, 3)
+        if embed:
+            assert answer.sum(1) == pytest.approx(np.ones(5), abs=1e-2)
+    module = torch.export.load(str(colours.export / "model.pt2")).module()
+    pixels = torch.zeros(3, 16, 16, 3, dtype=torch.uint8) if embed else torch.zeros(3, 3, 16, 16)
+    assert module(pixels).shape == (3, 3)
+    with safe_open(colours.export / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["classes"]) == ["blue", "green", "red"]
+
+
+@needs_exporter
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [("int8", "write_int8"), ("fp16", "write_fp16"), ("pt2", "write_pt2"), ("safetensors", "write_safetensors")],
+)
+def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
+    colours: RunDir, monkeypatch: pytest.MonkeyPatch, name: str, writer: str
+) -> None:
+    """Each writer is made to write another network's answers; an earlier file of this format stays as it was."""
+    earlier = colours.export / command.FORMATS[name]
+    earlier.write_bytes(b"the earlier, verified file")
+    write = getattr(command, writer)
+
+    def spoilt(*inputs: Any, **options: Any) -> None:
+        if isinstance(inputs[0], Subject):
+            model = copy.deepcopy(inputs[0].model)
+            with torch.no_grad():
+                model.fc.bias += torch.tensor([9.0, -9.0, 0.0])  # type: ignore[union-attr, operator]
+            other = dataclasses.replace(inputs[0], model=model)
+            if name == "int8":
+                # Made from the fp32 file, so that one is spoilt.
+                spoilt_file = inputs[2].with_suffix(".other")
+                write_model(other, spoilt_file, inputs[3], embed=False, optimize=True)
+                write(other, spoilt_file, *inputs[2:], **options)
+                spoilt_file.unlink()
+                return
+            write(other, *inputs[1:], **options)
+            return
+        proto = onnx.load(str(inputs[0]))
+        for weight in proto.graph.initializer:
+            if list(weight.dims) == [3]:
+                weight.CopyFrom(onnx.numpy_helper.from_array(np.array([9, -9, 0], np.float32), weight.name))
+        onnx.save(proto, str(inputs[1]) + ".other")
+        write(Path(str(inputs[1]) + ".other"), *inputs[1:], **options)
+        Path(str(inputs[1]) + ".other").unlink()
+
+    monkeypatch.setattr(command, writer, spoilt)
+    with pytest.raises(ExportError, match=f"{name}: not written"):
+        command.main(arguments(colours, format=["int8", "fp16", "pt2", "safetensors"]))
+    assert earlier.read_bytes() == b"the earlier, verified file"
+    card = json.loads((colours.export / "model.json").read_text())
+    assert set(card["refused"]) == {name}
+    assert len(card["files"]) == 4
+    (said,) = events_of(colours, Exported)
+    assert set(said.files) == set(card["files"])
+
+
+@needs_exporter
+def test_a_run_is_exported_as_its_configuration_says(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    settings = ("data.kind=imagefolder", f"data.root={make_folder(per_class=24)}", "optim.lr=0.01", "train.epochs=4")
+    wanted = ("export.embed_preprocess=true", "export.safetensors=true")
+    run = train(make_config(*settings, *wanted), tmp_path / "runs").run.run_dir
+    exported, refused = command.export_run(run, command.Wanted(), lambda _: None)
+    assert refused == {}
+    assert set(exported.files) == {"model.onnx", "model.safetensors"}
+    assert onnxruntime.InferenceSession(str(run.export / "model.onnx")).get_inputs()[0].name == "pixels"
+
+
+def test_bytes_saturate_unless_the_cpu_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : sse avx2 avx512_vnni")
+    assert has_vnni(tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags : sse avx2")
+    assert not has_vnni(tmp_path / "cpuinfo")
+    assert not has_vnni(tmp_path / "nothing")

@@ -20,7 +20,7 @@ from trainer.config import Config, OptimConfig
 from trainer.data import image_folder
 from trainer.ema import ModelEma
 from trainer.errors import ConfigError
-from trainer.export_onnx import export_run
+from trainer.export.command import Wanted, export_run
 from trainer.freezing import frozen_stages, stage_of, unfreezing_ends
 from trainer.model import build_model, features_of
 from trainer.optim import build_optimizer, set_lr
@@ -224,7 +224,7 @@ def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, t
     state = saved(run, 8)
     assert state.weights_kind == "ema"
     assert not torch.equal(state.group("ema")["fc.weight"], state.group("model")["fc.weight"])
-    exported = export_run(run, which="latest", data_root=None, publish=lambda _: None)
+    exported, _ = export_run(run, Wanted(which="latest"), lambda _: None)
     assert exported.accuracy == view_of(run).evaluations[-1].accuracy
     import onnx
 
@@ -253,7 +253,7 @@ def test_no_run_ends_early_before_everything_is_trained(tuned: TunedMaker, tmp_p
         "optim.lr=1e-7", "train.epochs=50", "train.early_stop_epochs=1", "model.freeze=backbone", "model.unfreeze_after=4",
     )  # fmt: skip
     run = train(config, tmp_path / "runs").run.run_dir
-    assert view_of(run).step == 4 * 5
+    assert 4 * 5 <= view_of(run).step < 4 * 50
 
 
 def test_the_test_images_see_the_weights_that_val_chose(

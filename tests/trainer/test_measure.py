@@ -17,7 +17,7 @@ from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
 from tests.running import train, view_of
 from trainer.arguments import add_eval_arguments
 from trainer.errors import ConfigError, DataError
-from trainer.export_onnx import export_run
+from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
 from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.store import RunDir
@@ -152,7 +152,7 @@ def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.Captu
 
 @needs_exporter
 def test_an_exported_file_is_measured_as_the_run_that_it_is_from(run: RunDir, tmp_path: Path) -> None:
-    export_run(run, which="best", data_root=None, publish=lambda _: None)
+    export_run(run, Wanted(which="best"), lambda _: None)
     assert evaluate(str(run.path), "--which", "best", "--no-robustness", "-o", str(tmp_path / "a")) == 0
     assert evaluate(str(run.export / "model.onnx"), "--no-robustness", "-o", str(tmp_path / "b")) == 0
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")

@@ -19,7 +19,7 @@ from tests.running import train
 from trainer.arguments import add_predict_arguments
 from trainer.classifier import OnnxClassifier, open_classifier
 from trainer.errors import CheckpointError, DataError, RunError
-from trainer.export_onnx import export_run
+from trainer.export.command import Wanted, export_run
 from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
 from trainer.run.store import RunDir
 
@@ -49,7 +49,7 @@ def trained(photos: Path, make_config: ConfigMaker, tmp_path: Path, *overrides: 
         *overrides,
     )
     run = train(make_config(*settings), tmp_path / "runs").run.run_dir
-    export_run(run, which="latest", data_root=None, publish=lambda _: None)
+    export_run(run, Wanted(which="latest"), lambda _: None)
     return run
 
 

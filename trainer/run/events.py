@@ -280,6 +280,7 @@ class Exported(Event):
         max_abs_diff: Largest difference of a logit over all compared images.
         images: Compared images.
         accuracy: Top-1 of the exported weights on `split`, where it is known.
+        files: Size, hash, accuracy and speed of each file.
     """
 
     kind: ClassVar[str] = "exported"
@@ -290,6 +291,7 @@ class Exported(Event):
     images: int
     accuracy: float | None
     split: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

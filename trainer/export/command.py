@@ -1,0 +1,349 @@
+"""`export RUN`: files for other programs, announced only after they have agreed with the model on real images.
+
+Everything is written under a temporary name; a failure leaves earlier files as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.errors import EXIT_OK, ExportError, R18Error
+from trainer.export.card import card_of
+from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
+from trainer.export.speed import speed_of
+from trainer.export.subject import Subject
+from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
+from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
+from trainer.failures import explain, log_traceback
+from trainer.run.atomic import sync_folder, write_atomically
+from trainer.run.event_log import EventLog
+from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
+from trainer.run.holder import RunLock
+from trainer.run.store import RunDir, find_run, refuse_links
+from trainer.versions import torch_release
+
+FORMATS = {
+    "onnx": "model.onnx", "int8": "model-int8.onnx", "fp16": "model-fp16.onnx", "pt2": "model.pt2",
+    "safetensors": "model.safetensors",
+}  # fmt: skip
+"""Files by format; `onnx` is always written, and the smaller ones are made from it."""
+
+_LEAST_TORCH = (2, 9)
+
+Publish = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be written.
+
+    Attributes:
+        which: `best`, `latest`, `default` or a step.
+        data_root: Where the image folder is now, when it has moved.
+        formats: Beside `onnx`; None for what the configuration says.
+        embed: Put the preprocessing into the file; None for what the configuration says.
+    """
+
+    which: str = "default"
+    data_root: Path | None = None
+    formats: tuple[str, ...] | None = None
+    embed: bool | None = None
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The command `export RUN`.
+
+    Args:
+        arguments: From `trainer.arguments.add_export_arguments`.
+
+    Raises:
+        R18Error: When the run cannot be exported; the log has said so too.
+    """
+    run_dir = find_run(arguments.run, arguments.runs_dir)
+    wanted = Wanted(
+        which=arguments.which,
+        data_root=arguments.data,
+        formats=None if arguments.format is None else tuple(dict.fromkeys(arguments.format)),
+        embed=True if arguments.embed_preprocess else None,
+    )
+    if arguments.events:
+        # The child of a live trainer: the parent logs what is printed here.
+        _publishing(run_dir, wanted, _print_event)
+        return EXIT_OK
+    refuse_links(run_dir)
+    lock = RunLock.take(run_dir)
+    log = EventLog(run_dir.events)
+    try:
+
+        def publish(event: Event) -> None:
+            log.publish(event)
+            _say(event)
+
+        refused = _publishing(run_dir, wanted, publish)
+    finally:
+        log.close()
+        lock.release()
+    if refused and wanted.formats is not None:
+        raise ExportError("\n".join(f"{name}: {problem}" for name, problem in refused.items()))
+    return EXIT_OK
+
+
+def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Exported, dict[str, str]]:
+    """Export a checkpoint of a run and prove the files equal to the model.
+
+    Args:
+        run_dir: The run.
+        wanted: What is to be written.
+        publish: Told about progress.
+
+    Returns:
+        The event that announces the files, and formats that were refused, each with the reason.
+
+    Raises:
+        R18Error: When the checkpoint, the data or the ONNX file is not as it must be.
+    """
+    _require_torch()
+    publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
+    path = CheckpointFolder(run_dir, keep=2).choose(wanted.which)
+    subject = Subject.of(
+        read_checkpoint(path), wanted.data_root,
+        lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
+    )  # fmt: skip
+    if not subject.same_data:
+        text = "the images are not those that the run was trained with; the accuracy is of what is there now"
+        publish(Warned(message=text))
+    return _Export(run_dir, subject, wanted, publish).run(path.name)
+
+
+class _Export:
+    """One export under way."""
+
+    def __init__(self, run_dir: RunDir, subject: Subject, wanted: Wanted, publish: Publish) -> None:
+        settings = subject.config.export
+        self._run_dir = run_dir
+        self._subject = subject
+        self._publish = publish
+        self._embed = settings.embed_preprocess if wanted.embed is None else wanted.embed
+        configured = [name for name in FORMATS if name != "onnx" and getattr(settings, name)]
+        self._formats = configured if wanted.formats is None else [name for name in wanted.formats if name != "onnx"]
+        self._files: dict[str, dict[str, Any]] = {}
+        self._refused: dict[str, str] = {}
+
+    def run(self, checkpoint_name: str) -> tuple[Exported, dict[str, str]]:
+        """Write everything, then put it into place, the card last."""
+        self._publish(ExportProgress(stage="measuring in fp32", fraction=0.2))
+        measured = self._measured()
+        metadata = metadata_of(self._subject, measured)
+        temporary = {name: self._run_dir.export / f".{file}.tmp{Path(file).suffix}" for name, file in FORMATS.items()}
+        try:
+            parity = self._proven(temporary["onnx"], metadata)
+            self._files["onnx"] = {"accuracy": measured["accuracy"]} | self._speed(temporary["onnx"])
+            for index, name in enumerate(self._formats):
+                self._publish(ExportProgress(stage=f"writing {name}", fraction=0.75 + 0.2 * index / len(self._formats)))
+                self._try(name, temporary, metadata)
+            for name, facts in self._files.items():
+                facts |= {"size_bytes": temporary[name].stat().st_size, "sha256": sha256_of(temporary[name])}
+                _put(temporary[name], self._run_dir.export / FORMATS[name])
+            sync_folder(self._run_dir.export)
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
+        self._write_facts(checkpoint_name, parity | measured, metadata)
+        return self._announcement(parity, measured), self._refused
+
+    def _measured(self) -> dict[str, Any]:
+        """A fresh fp32 evaluation of the whole held-out split."""
+        last = [0.0]
+
+        def poll(done: float) -> None:
+            if done - last[0] >= 0.1:
+                last[0] = done
+                self._publish(ExportProgress(stage=f"measuring in fp32, {done:.0%}", fraction=0.2 + 0.35 * done))
+
+        result = self._subject.measure(poll, lambda message: self._publish(Warned(message=message)))
+        return {
+            "split": self._subject.split,
+            "accuracy": result.accuracy,
+            "correct": sum(result.correct),
+            "split_images": sum(result.counts),
+        }
+
+    def _proven(self, target: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Write the ONNX file and compare it; once more without the exporter's optimizer if the first one is wrong."""
+        problem = ""
+        for optimize in (True, False):
+            stage = "exporting" if optimize else "exporting without optimization"
+            self._publish(ExportProgress(stage=stage, fraction=0.6))
+            write_model(self._subject, target, metadata, embed=self._embed, optimize=optimize)
+            self._publish(ExportProgress(stage=f"checking on {NUM_IMAGES} images", fraction=0.7))
+            parity = compare(self._subject, target, embed=self._embed)
+            problem = verdict(parity)
+            if not problem:
+                return parity | {"optimized": optimize, "embedded_preprocess": self._embed}
+        raise ExportError(f"the exported model does not agree with the trained one: {problem}; nothing was written")
+
+    def _try(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> None:
+        """Write one more format, unless it does not pass its gate."""
+        try:
+            facts = self._written(name, temporary, metadata)
+        except ExportError as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - exporters fail with types of their own; the other files are good
+            log_traceback(self._run_dir, error)
+            problem = explain(error)
+        else:
+            self._files[name] = facts
+            return
+        self._refused[name] = f"not written: {problem}"
+        self._publish(Warned(message=f"export: {FORMATS[name]} not written: {problem}"))
+
+    def _written(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Write a format and pass it through its gate; what is to be said about it.
+
+        Raises:
+            ExportError: When it is refused.
+        """
+        subject, fp32, target = self._subject, temporary["onnx"], temporary[name]
+        if name == "pt2":
+            write_pt2(subject, target, metadata, embed=self._embed)
+            return _passed(problem_of_pt2(subject, target, embed=self._embed))
+        if name == "safetensors":
+            write_safetensors(subject, target, metadata)
+            return _passed(problem_of_safetensors(subject, target))
+
+        def poll(done: float) -> None:
+            self._publish(ExportProgress(stage=f"checking {name}, {done:.0%}", fraction=0.85))
+
+        if name == "int8":
+            write_int8(subject, fp32, target, metadata, embed=self._embed)
+            return self._gated(gate_int8(subject, fp32, target, poll)) | self._speed(target)
+        write_fp16(fp32, target, metadata)
+        return self._gated(gate_fp16(subject, fp32, target, poll))
+
+    def _gated(self, gate: Gate) -> dict[str, Any]:
+        return _passed(gate.problem) | {
+            "accuracy": gate.accuracy, "correct": gate.correct, "agreement": gate.agreement, "images": gate.images,
+        }  # fmt: skip
+
+    def _speed(self, path: Path) -> dict[str, Any]:
+        self._publish(ExportProgress(stage="timing on this machine", fraction=0.72))
+        return speed_of(path, self._subject.size)
+
+    def _write_facts(self, checkpoint_name: str, facts: dict[str, Any], metadata: Mapping[str, str]) -> None:
+        facts |= {
+            "same_data": self._subject.same_data,
+            "checkpoint": checkpoint_name,
+            "checkpoint_sha256": metadata["checkpoint_sha256"],
+            "size_bytes": self._files["onnx"]["size_bytes"],
+        }
+        card = card_of(
+            self._subject,
+            metadata,
+            self._files_by_name(),
+            embed=self._embed,
+            run=self._run_dir.name,
+            refused=self._refused,
+        )
+        for name, content in (("parity.json", facts), ("model.json", card)):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"))
+
+    def _files_by_name(self) -> dict[str, dict[str, Any]]:
+        return {FORMATS[name]: facts for name, facts in self._files.items()}
+
+    def _announcement(self, parity: Mapping[str, Any], measured: Mapping[str, Any]) -> Exported:
+        main_file = self._files["onnx"]
+        return Exported(
+            step=self._subject.checkpoint.step, path=f"export/{FORMATS['onnx']}", size_bytes=main_file["size_bytes"],
+            max_abs_diff=parity["max_abs_diff"], images=parity["images"], accuracy=measured["accuracy"],
+            split=measured["split"], files=self._files_by_name(),
+        )  # fmt: skip
+
+
+def _passed(problem: str) -> dict[str, Any]:
+    """Nothing to say about a file that passed its gate.
+
+    Raises:
+        ExportError: For one that did not.
+    """
+    if problem:
+        raise ExportError(problem)
+    return {}
+
+
+def _put(temporary: Path, target: Path) -> None:
+    os.chmod(temporary, 0o600)
+    os.replace(temporary, target)
+
+
+def _publishing(run_dir: RunDir, wanted: Wanted, publish: Publish) -> dict[str, str]:
+    try:
+        exported, refused = export_run(run_dir, wanted, publish)
+        publish(exported)
+        return refused
+    except R18Error as error:
+        publish(ExportFailed(error=str(error)))
+        raise
+    except OSError as error:
+        publish(ExportFailed(error=f"cannot be written: {error}"))
+        raise ExportError(f"{run_dir.export}: cannot be written: {error}") from error
+    except Exception as error:
+        # Exporters and runtimes fail with types of their own.
+        log_traceback(run_dir, error)
+        publish(ExportFailed(error=explain(error)))
+        raise ExportError(f"{run_dir.export}: {explain(error)}") from error
+    except BaseException as error:
+        # Ctrl-C: the log must not end in the middle of an export.
+        publish(ExportFailed(error=f"stopped ({type(error).__name__})"))
+        raise
+
+
+def _print_event(event: Event) -> None:
+    sys.stdout.buffer.write(encode(Record(seq=0, time=time.time(), event=event)))
+    sys.stdout.buffer.flush()
+
+
+def _say(event: Event) -> None:
+    if isinstance(event, ExportProgress):
+        sys.stdout.write(f"{event.fraction:4.0%}  {event.stage}\n")
+    elif isinstance(event, Warned):
+        sys.stdout.write(f"      {event.message}\n")
+    elif isinstance(event, Exported):
+        sys.stdout.writelines(f"{line}\n" for line in _report(event))
+    sys.stdout.flush()
+
+
+def _report(event: Exported) -> Iterable[str]:
+    accuracy = f", {event.split} accuracy {event.accuracy:.2%}" if event.accuracy is not None else ""
+    yield (
+        f"wrote {event.path} ({event.size_bytes / 1e6:.1f} MB, step {event.step}{accuracy}); onnxruntime agrees on "
+        f"{event.images} images, largest difference {event.max_abs_diff:.1e}"
+    )
+    for name, facts in event.files.items():
+        parts = [f"{facts['size_bytes'] / 1e6:6.1f} MB"]
+        if "agreement" in facts:
+            parts.append(f"accuracy {facts['accuracy']:.2%}, answers as fp32 on {facts['agreement']:.2%}")
+        if "latency_ms" in facts:
+            parts.append(
+                f"{facts['latency_ms']:.1f} ms an image, {facts['images_per_s']:,.0f} images/s (onnxruntime, CPU)"
+            )
+        yield f"  {name:18} {', '.join(parts)}"
+
+
+def _require_torch() -> None:
+    if torch_release() < _LEAST_TORCH:
+        raise ExportError(
+            f"export needs torch {'.'.join(map(str, _LEAST_TORCH))} or newer, this is {torch.__version__}: "
+            f"older exporters freeze the batch size. The checkpoint can be exported on another machine"
+        )

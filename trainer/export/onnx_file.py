@@ -1,0 +1,198 @@
+"""The fp32 ONNX file: written, and held against the model.
+
+Exporters have silently produced wrong ResNets before (pytorch/pytorch#169178), so the comparison is not an option.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import trainer
+from trainer.data.augment import Normalize
+from trainer.errors import ExportError
+from trainer.export.subject import Subject
+
+TOLERANCE = 1e-3
+"""Largest difference of any logit (or probability) that is accepted, in fp32."""
+NUM_IMAGES = 256
+"""Real images on which top-1 must agree without exception."""
+BATCH_SIZES = (1, 2, 7)
+"""Batches on which the dynamic batch dimension is tried."""
+
+
+class Embedded(nn.Module):
+    """A model with its normalisation before and its softmax behind: uint8 (N, S, S, 3) to probabilities (N, K)."""
+
+    def __init__(self, model: nn.Module, normalize: Normalize) -> None:
+        """Wrap a model.
+
+        Args:
+            model: Takes normalised images.
+            normalize: As it was trained with.
+        """
+        super().__init__()
+        self.model = model
+        self.normalize = normalize
+
+    def forward(self, pixels_NHWC: Tensor) -> Tensor:
+        """Probability of each class."""
+        probabilities: Tensor = self.model(self.normalize(pixels_NHWC).permute(0, 3, 1, 2)).softmax(1)
+        return probabilities
+
+
+def exported_module(subject: Subject, *, embed: bool) -> nn.Module:
+    """What is written: the model, or the model with what comes before and behind."""
+    return Embedded(subject.model, subject.normalize) if embed else subject.model
+
+
+def example(subject: Subject, pixels_NHWC: Tensor, *, embed: bool) -> Tensor:
+    """Images as the exported module takes them."""
+    return pixels_NHWC if embed else subject.normalized(pixels_NHWC)
+
+
+def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool, optimize: bool) -> None:
+    """Write the file.
+
+    Args:
+        subject: What is exported.
+        target: Where to.
+        metadata: That the file carries.
+        embed: Take uint8 pixels and answer probabilities.
+        optimize: Let the exporter simplify the graph.
+
+    Raises:
+        ExportError: When the exporter gives nothing or the file has not the metadata.
+    """
+    opset = subject.config.export.opset
+    # Two images: some exporters take a batch of one for a constant.
+    images = example(subject, torch.zeros(2, subject.size, subject.size, 3, dtype=torch.uint8), embed=embed)
+    program = torch.onnx.export(
+        exported_module(subject, embed=embed).eval(),
+        (images,),
+        input_names=["pixels" if embed else "input"],
+        output_names=["probabilities" if embed else "output"],
+        dynamic_shapes=({0: "batch"},),
+        opset_version=None if opset == "auto" else opset,
+        external_data=False,
+        dynamo=True,
+        optimize=optimize,
+        verbose=False,
+    )
+    if program is None:
+        raise ExportError("the exporter returned nothing")
+    save_proto(program.model_proto, target, metadata)
+
+
+def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
+    """Check a graph, give it its metadata, write it, and read these again: tools that rewrite graphs drop them.
+
+    Raises:
+        ExportError: When the file has not the metadata.
+    """
+    import onnx
+
+    onnx.helper.set_model_props(proto, dict(metadata))
+    onnx.checker.check_model(proto, full_check=True)
+    target.parent.mkdir(exist_ok=True)
+    onnx.save(proto, str(target))
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
+    found = {prop.key: prop.value for prop in onnx.load(str(target)).metadata_props}
+    if found != metadata:
+        raise ExportError(f"{target}: the metadata were not kept")
+
+
+def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]:
+    """What a file says about itself."""
+    import onnx
+    import onnxruntime
+    import onnxscript
+
+    return {
+        "classes": json.dumps(list(subject.dataset.classes), ensure_ascii=False),
+        "preprocess": json.dumps(subject.preprocess),
+        "accuracy": f"{measured['accuracy']:.6f}",
+        "accuracy_split": measured["split"],
+        "accuracy_correct": str(measured["correct"]),
+        "accuracy_images": str(measured["split_images"]),
+        "step": str(subject.checkpoint.step),
+        "weights": subject.checkpoint.weights_kind,
+        "checkpoint_sha256": subject.checkpoint.digest(),
+        "versions": json.dumps(
+            {
+                "r18-tui": trainer.__version__,
+                "torch": torch.__version__,
+                "onnx": onnx.__version__,
+                "onnxscript": onnxscript.__version__,
+                "onnxruntime": onnxruntime.__version__,
+            }
+        ),
+    }
+
+
+def compare(subject: Subject, path: Path, *, embed: bool) -> dict[str, Any]:
+    """Answers of torch and onnxruntime to real images, in batches of several sizes."""
+    session = open_session(path)
+    module = exported_module(subject, embed=embed).eval()
+    pixels_NHWC, held_out = subject.real_pixels(NUM_IMAGES)
+    images = example(subject, pixels_NHWC, embed=embed)
+    differences = []
+    for count in BATCH_SIZES:
+        ours, theirs = _both(module, session, images[:count])
+        differences.append(np.abs(ours - theirs).max())
+    agreeing = 0
+    for chunk in images.split(64):
+        ours, theirs = _both(module, session, chunk)
+        differences.append(np.abs(ours - theirs).max())
+        agreeing += int((ours.argmax(1) == theirs.argmax(1)).sum())
+    return {
+        # numpy's maximum keeps a NaN; Python's would lose it.
+        "max_abs_diff": float(np.max(differences)),
+        "tolerance": TOLERANCE,
+        "images": len(images),
+        "held_out_images": held_out,
+        "train_images": len(images) - held_out,
+        "top1_agreeing": agreeing,
+        "batches": list(BATCH_SIZES),
+        "opset": _opset(path),
+    }
+
+
+def verdict(parity: Mapping[str, Any]) -> str:
+    """Why the file is refused; empty when it is not. Written so that NaN is refused too."""
+    if not parity["max_abs_diff"] <= TOLERANCE:
+        return f"a logit differs by {parity['max_abs_diff']:.2e}, more than {TOLERANCE:g}"
+    if parity["top1_agreeing"] != parity["images"]:
+        return f"top-1 agrees on {parity['top1_agreeing']} of {parity['images']} images only"
+    return ""
+
+
+def open_session(path: Path) -> Any:
+    """A session of onnxruntime on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _opset(path: Path) -> int:
+    import onnx
+
+    return max(int(entry.version) for entry in onnx.load(str(path)).opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _both(module: nn.Module, session: Any, batch: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    with torch.no_grad():
+        ours: NDArray[np.float32] = module(batch).numpy()
+    theirs: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
+    if ours.shape != theirs.shape:
+        raise ExportError(f"the exported model gives {theirs.shape} for a batch of {len(batch)}, expected {ours.shape}")
+    return ours, theirs

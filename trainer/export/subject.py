@@ -1,0 +1,134 @@
+"""What is exported, and the images that it is tried on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.checkpoint import Checkpoint
+from trainer.config import Config
+from trainer.config_loader import build_config
+from trainer.data.augment import Normalize
+from trainer.data.build import load_held_out
+from trainer.data.dataset import DataSet, Split
+from trainer.data.draws import epoch_order
+from trainer.data.lost_images import LostImages
+from trainer.errors import DataError, ExportError
+from trainer.evaluate import Evaluation, evaluate
+from trainer.model import build_model
+from trainer.progress import Progress
+from trainer.step import Numerics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A checkpoint's model with its data.
+
+    Attributes:
+        checkpoint: That it is of.
+        model: fp32, on the CPU, in eval mode, in plain memory order.
+        split: Name of the held-out split that it is measured on.
+        preprocess: How a picture becomes its input.
+    """
+
+    checkpoint: Checkpoint
+    model: nn.Module
+    config: Config
+    dataset: DataSet
+    split: str
+    normalize: Normalize
+    preprocess: dict[str, Any]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, data_root: Path | None, progress: Progress) -> Subject:
+        """Build the model and find its images.
+
+        Args:
+            checkpoint: Of a run.
+            data_root: Where the image folder is now, when it has moved.
+            progress: Told what is being done.
+
+        Raises:
+            DataError: When the images are not there.
+            ExportError: When they are of other classes.
+        """
+        meta = checkpoint.meta
+        overrides = [f"data.root={data_root}"] if data_root is not None else []
+        config = build_config(dict(meta["config"]), {}, "checkpoint", overrides)
+        model = build_model(config.model, len(meta["classes"]), config.run.seed)
+        model.load_state_dict(checkpoint.measured_weights)
+        try:
+            dataset = load_held_out(config, progress)
+        except DataError as error:
+            raise DataError(f"{error}\nWhere the folder has moved, give it with --data DIR") from error
+        if list(dataset.classes) != meta["classes"]:
+            raise ExportError(
+                f"{config.data.root}: its classes are not those that the run was trained on; give the folder with --data DIR"
+            )
+        return cls(
+            checkpoint=checkpoint, model=model.eval(), config=config, dataset=dataset, split=str(meta["selection_split"]),
+            normalize=Normalize.of(meta["mean"], meta["std"], torch.device("cpu")), preprocess=meta["preprocess"],
+        )  # fmt: skip
+
+    @property
+    def size(self) -> int:
+        """Side of the input in pixels."""
+        return self.config.data.image_size
+
+    @property
+    def same_data(self) -> bool:
+        """Whether the images are those that the run was trained with."""
+        return bool(self.dataset.fingerprint == self.checkpoint.meta["fingerprint"])
+
+    @property
+    def held_out(self) -> Split:
+        """The images that it is measured on."""
+        return self.dataset.splits[self.split]
+
+    def normalized(self, pixels_NHWC: Tensor) -> Tensor:
+        """The model's input: float32 (N, 3, S, S) in plain memory order."""
+        return self.normalize(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
+
+    def real_pixels(self, most: int) -> tuple[Tensor, int]:
+        """Real images, held-out ones first, topped up with training images: uint8 (N, S, S, 3), and how many are held-out."""
+        held_out = _some(self.held_out, most)
+        return torch.stack(held_out + _some(self.dataset.splits["train"], most - len(held_out))), len(held_out)
+
+    def train_pixels(self, most: int) -> Tensor:
+        """Training images from all over the split: uint8 (N, S, S, 3)."""
+        return torch.stack(_some(self.dataset.splits["train"], most))
+
+    def measure(self, poll: Callable[[float], None], warn: Callable[[str], None]) -> Evaluation:
+        """A fresh fp32 evaluation of the whole held-out split."""
+        return evaluate(
+            self.model,
+            self.held_out,
+            normalize=self.normalize,
+            numerics=Numerics(precision="fp32", channels_last=False),
+            num_classes=len(self.dataset.classes),
+            batch_size=min(self.config.eval.batch_size, 500),
+            tta=False,
+            device=torch.device("cpu"),
+            poll=poll,
+            lost=LostImages(warn),
+        )
+
+
+def _some(split: Split, count: int) -> list[Tensor]:
+    """Up to `count` images from all over a split, always the same ones.
+
+    In a folder the first images are all of one class. Files that training left out as unreadable are passed over here too.
+    """
+    images: list[Tensor] = []
+    for row in epoch_order(len(split), seed=0, epoch=0).tolist():
+        if len(images) >= count:
+            break
+        with contextlib.suppress(DataError):
+            images.append(split.pixels([row])[0].cpu())
+    return images

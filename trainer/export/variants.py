@@ -1,0 +1,166 @@
+"""Smaller ONNX files made from the checked fp32 one, each with a gate of its own over the whole held-out split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.classifier import OnnxClassifier
+from trainer.data.batches import evaluation_batches
+from trainer.data.lost_images import LostImages
+from trainer.errors import ExportError
+from trainer.export.onnx_file import example, save_proto
+from trainer.export.subject import Subject
+
+INT8_DROP = 0.01
+"""Accuracy that static int8 may cost."""
+FP16_DROP, FP16_AGREEMENT = 0.001, 0.995
+"""Accuracy that fp16 may cost, and share of images on which it must answer as fp32 does."""
+_CALIBRATION_IMAGES = 256
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a smaller file was held against.
+
+    Attributes:
+        accuracy: Of the file on the whole held-out split.
+        correct: Right answers.
+        agreement: Share of images on which it answers as the fp32 file does.
+        images: In the split.
+        problem: Why it is refused; empty when it is not.
+    """
+
+    accuracy: float
+    correct: int
+    agreement: float
+    images: int
+    problem: str
+
+
+def write_int8(subject: Subject, fp32: Path, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:
+    """Static int8: QDQ, weights signed and per channel, activations unsigned, ranges from training images.
+
+    Where the CPU has no VNNI, weights use 7 bits: sums of two products saturate otherwise (onnxruntime's documentation of
+    quantization, "reduce_range").
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = target.with_suffix(".prepared")
+    try:
+        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        images = example(subject, subject.train_pixels(_CALIBRATION_IMAGES), embed=embed).numpy()
+        name = "pixels" if embed else "input"
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            _reader(quantization, name, images),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "Add", "MaxPool", "Relu"],
+            per_channel=True,
+            reduce_range=not has_vnni(),
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    finally:
+        prepared.unlink(missing_ok=True)
+    save_proto(onnx.load(str(target)), target, metadata)
+
+
+def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
+    """Half precision inside, for GPU runtimes; inputs and outputs stay as they are."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    save_proto(convert_float_to_float16(onnx.load(str(fp32)), keep_io_types=True), target, metadata)
+
+
+def gate_int8(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
+    """Hold an int8 file against the fp32 one."""
+    return _held_against(
+        subject, fp32, path, poll,
+        lambda accuracy, before, _: (
+            "" if accuracy >= before - INT8_DROP
+            else f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {INT8_DROP:.0%}"
+        ),
+    )  # fmt: skip
+
+
+def gate_fp16(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
+    """Hold an fp16 file against the fp32 one."""
+
+    def problem(accuracy: float, before: float, agreement: float) -> str:
+        if not agreement >= FP16_AGREEMENT:
+            return f"it answers as fp32 does on {agreement:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
+        if not accuracy >= before - FP16_DROP:
+            return f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {FP16_DROP:.1%}"
+        return ""
+
+    return _held_against(subject, fp32, path, poll, problem)
+
+
+def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU adds products of bytes without saturating; where that is not known, not."""
+    try:
+        flags = cpuinfo.read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags or "asimddp" in flags
+
+
+def _held_against(
+    subject: Subject,
+    fp32: Path,
+    path: Path,
+    poll: Callable[[float], None],
+    problem: Callable[[float, float, float], str],
+) -> Gate:
+    first, second = OnnxClassifier(fp32), OnnxClassifier(path)
+    right = before = agreeing = total = 0
+    for pixels_NHWC, labels_N in _batches(subject):
+        poll(total / len(subject.held_out))
+        theirs, ours = first.probabilities(pixels_NHWC), second.probabilities(pixels_NHWC)
+        if not np.isfinite(ours).all():
+            raise ExportError("it answers with numbers that are not finite")
+        right += int((ours.argmax(1) == labels_N).sum())
+        before += int((theirs.argmax(1) == labels_N).sum())
+        agreeing += int((ours.argmax(1) == theirs.argmax(1)).sum())
+        total += len(labels_N)
+    return Gate(
+        accuracy=right / total,
+        correct=right,
+        agreement=agreeing / total,
+        images=total,
+        problem=problem(right / total, before / total, agreeing / total),
+    )
+
+
+def _batches(subject: Subject) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    lost = LostImages(lambda _: None)  # said already, when fp32 was measured
+    for pixels_NHWC, labels_N in evaluation_batches(subject.held_out, _BATCH, torch.device("cpu"), lost):
+        if len(labels_N):
+            yield pixels_NHWC.numpy(), labels_N.numpy()
+
+
+def _reader(quantization: Any, name: str, images: NDArray[Any]) -> Any:
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """Hands training images out, some at a time."""
+
+        def __init__(self) -> None:
+            self._batches = iter(np.array_split(images, max(len(images) // 8, 1)))
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            """The next ones; None at the end."""
+            batch = next(self._batches, None)
+            return None if batch is None else {name: batch}
+
+    return Reader()
