@@ -80,8 +80,11 @@ def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
     """Half precision inside, for GPU runtimes; inputs and outputs stay as they are."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    save_proto(convert_float_to_float16(onnx.load(str(fp32)), keep_io_types=True), target, metadata)
+    halved = OnnxModel(convert_float_to_float16(onnx.load(str(fp32)), keep_io_types=True))
+    halved.topological_sort()  # the converter puts the casts of inputs last, which is not valid
+    save_proto(halved.model, target, metadata)
 
 
 def gate_int8(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
