@@ -15,6 +15,7 @@ from typing import Any
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.check_request import changed_settings
 from trainer.checkpoint import Checkpoint
+from trainer.checks import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluate import Evaluation, write_tables
 from trainer.export_child import ExportChild
@@ -229,7 +230,7 @@ class TrainingSession:
         built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
         self._trainer = built.trainer
         self._saver.facts = checkpoint_facts(built, self._run.run_dir.name)
-        for warning in built.warnings:
+        for warning in (*built.warnings, *preflight(self._run.runs_dir)):
             self.publish(Warned(message=warning))
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:

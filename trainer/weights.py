@@ -182,9 +182,14 @@ def _own(path: Path) -> InitialWeights:
     )
 
 
+def imagenet_path() -> Path:
+    """Where torchvision keeps ImageNet's weights, and this program too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(IMAGENET_URL).name
+
+
 def _imagenet(progress: Progress) -> dict[str, Tensor]:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(IMAGENET_URL).name
+    path = imagenet_path()
+    folder = path.parent
     if not path.is_file():
         # Its own name: other programs and other runs share this folder.
         partial = path.with_suffix(f".{os.getpid()}.part")

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(tokens: Tokens) -> int:
     command = tokens.rest[0] if tokens.rest else ""
-    if command == "find-lr":
-        return _find_lr(tokens)
+    if command in _WITH_OVERRIDES:
+        return _WITH_OVERRIDES[command](tokens)
     if command in _COMMANDS:
         from trainer.arguments import refuse_overrides
 
@@ -74,7 +74,7 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless]\n"
-        "       r18-tui init FOLDER | find-lr CONFIG | attach [RUN] | show RUN | runs | export RUN\n"
+        "       r18-tui init FOLDER | doctor [CONFIG] | find-lr CONFIG | attach [RUN] | show RUN | runs | export RUN\n"
         "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR]",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
@@ -180,6 +180,21 @@ def _find_lr(tokens: Tokens) -> int:
         usage="r18-tui find-lr CONFIG [group.key=value ...] [--runs-dir DIR]",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration")
+    add_runs_dir(parser)
+    return command(parser.parse_args(tokens.rest[1:]), tokens.overrides)
+
+
+def _doctor(tokens: Tokens) -> int:
+    from trainer.arguments import add_runs_dir
+    from tui.doctor import command
+
+    gc.enable()
+    parser = argparse.ArgumentParser(
+        prog="r18-tui doctor",
+        description="Look for what could keep a run from starting or from going on; the exit code says whether one can start.",
+        usage="r18-tui doctor [CONFIG] [group.key=value ...] [--runs-dir DIR]",
+    )
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="also look at what this configuration needs")
     add_runs_dir(parser)
     return command(parser.parse_args(tokens.rest[1:]), tokens.overrides)
 
@@ -304,6 +319,8 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init, "predict": _predict, "eval": _eval,
 }  # fmt: skip
+
+_WITH_OVERRIDES: dict[str, Callable[[Tokens], int]] = {"find-lr": _find_lr, "doctor": _doctor}
 
 _WITH_FILES = frozenset({"init", "predict", "eval"})
 

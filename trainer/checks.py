@@ -1,0 +1,265 @@
+"""What `doctor` looks at on the side of training: Python, PyTorch, device, memory, disk, network, and a configuration's data."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import psutil
+import torch
+
+from trainer.check import Check
+from trainer.config import Config
+from trainer.data.build import decoder_of
+from trainer.data.survey import survey_folder
+from trainer.device import choose_device, describe_device
+from trainer.errors import R18Error
+from trainer.gpu import driver_version
+from trainer.progress import Progress
+from trainer.weights import IMAGENET_URL, imagenet_path
+
+_LEAST_PYTHON = (3, 10)
+_CHECKPOINT_BYTES = 90 * 2**20
+"""Of ResNet-18 with momentum in fp32."""
+_ROOM_FOR_CHECKPOINTS = 6
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its room
+_LEAST_SHARED_BYTES = 256 * 2**20
+_NETWORK_TIMEOUT_S = 3.0
+_GIB = 2**30
+
+
+def machine_checks(runs_dir: Path) -> Iterator[Check]:
+    """What does not hang on a configuration."""
+    yield _python()
+    yield _libraries()
+    yield from _device("auto")
+    yield _precision()
+    yield _memory()
+    yield _shared_memory()
+    yield from _disk(runs_dir)
+
+
+def config_checks(config: Config, progress: Progress) -> Iterator[Check]:
+    """What a configuration needs: its device, its images, its weights.
+
+    Args:
+        config: Validated.
+        progress: Told about the look at its images.
+    """
+    if config.run.device != "auto":
+        yield from _device(config.run.device)
+    if config.data.kind == "imagefolder":
+        yield from _images(config, progress)
+    elif config.data.kind != "digits":
+        yield _download(Path(config.data.root).expanduser(), "data", "https://www.cs.toronto.edu", config.data.kind)
+    if config.model.init_from == "imagenet":
+        yield _download(imagenet_path(), "weights", IMAGENET_URL, "ImageNet weights")
+
+
+def preflight(runs_dir: Path) -> list[str]:
+    """What a run that starts should know about memory and disk, for people; nothing where all is well."""
+    found = [_memory(), *_disk(runs_dir)]
+    return [f"{check.name}: {check.found}; {check.remedy}" for check in found if check.state != "good"]
+
+
+def network_check(url: str = IMAGENET_URL) -> Check:
+    """Whether files can be downloaded; nothing is sent."""
+    host = urlparse(url).hostname or ""
+    try:
+        with contextlib.closing(socket.create_connection((host, 443), timeout=_NETWORK_TIMEOUT_S)):
+            return Check(name="network", state="good", found=f"{host} answers")
+    except OSError as error:
+        return Check(
+            name="network", state="careful", found=f"{host} does not answer ({error})",
+            remedy="only downloads need it: CIFAR-10, and ImageNet weights (model.init_from: imagenet)",
+        )  # fmt: skip
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info[:2] < _LEAST_PYTHON:
+        return Check(name="Python", state="bad", found=found, remedy="install Python 3.10 or newer")
+    return Check(name="Python", state="good", found=found)
+
+
+def _libraries() -> Check:
+    """PyTorch and torchvision must be built for each other: else torchvision's operators are missing."""
+    try:
+        import torchvision
+
+        torch.ops.torchvision.nms  # noqa: B018 - looking it up is the test
+        return Check(
+            name="PyTorch", state="good", found=f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+        )
+    except (ImportError, AttributeError, RuntimeError) as error:
+        return Check(
+            name="PyTorch", state="bad", found=f"torch {torch.__version__}, and torchvision does not fit it: {error}",
+            remedy="install both together: pip install --upgrade torch torchvision",
+        )  # fmt: skip
+
+
+def _device(wanted: str) -> Iterator[Check]:
+    try:
+        device = choose_device(wanted)
+    except R18Error as error:
+        yield Check(name="device", state="bad", found=str(error), remedy="or train on the CPU: run.device=cpu")
+        return
+    facts = describe_device(device)
+    if device.type != "cuda":
+        yield Check(name="device", state="good", found=str(facts["name"]))
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    room = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    built = f"driver {driver_version()}, torch built for CUDA {torch.version.cuda}"
+    crowded = free < total / 2
+    yield Check(
+        name="device",
+        state="careful" if crowded else "good",
+        found=f"{facts['name']}, {room}; {built}",
+        remedy="another program uses it: see nvidia-smi, or take another with run.device=cuda:N" if crowded else "",
+    )
+
+
+def _precision() -> Check:
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Check(name="precision", state="good", found="bf16 and fp32" if native else "fp32 (bf16 from Ampere on)")
+    capability = torch.backends.cpu.get_cpu_capability()
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    fast = " avx512_bf16" in flags or " amx_bf16" in flags
+    return Check(
+        name="precision", state="good",
+        found=f"{capability}; bf16 is {'fast' if fast else 'slow'} here, and the run times it before it chooses",
+    )  # fmt: skip
+
+
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
+    if memory.available < 2 * _GIB:
+        return Check(
+            name="memory", state="careful", found=found, remedy="close other programs, or lower data.batch_size"
+        )
+    return Check(name="memory", state="good", found=found)
+
+
+def _shared_memory() -> Check:
+    if not _SHARED_MEMORY.is_dir():
+        return Check(name="shared memory", state="good", found="not needed on this system")
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    found = f"{_SHARED_MEMORY}: {free / 2**20:,.0f} MiB free"
+    if free < _LEAST_SHARED_BYTES:
+        return Check(
+            name="shared memory", state="careful", found=found,
+            remedy="decoding workers go through pipes, which is slower; a container has more with --shm-size=1g",
+        )  # fmt: skip
+    return Check(name="shared memory", state="good", found=found)
+
+
+def _disk(runs_dir: Path) -> Iterator[Check]:
+    """Room, rights and locks where runs are kept."""
+    place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    found = f"{place}: {free / _GIB:.1f} GiB free"
+    if free < 2 * _CHECKPOINT_BYTES:
+        yield Check(
+            name="disk", state="bad", found=found, remedy="a checkpoint has no room: free some, or --runs-dir DIR"
+        )
+    elif free < _ROOM_FOR_CHECKPOINTS * _CHECKPOINT_BYTES:
+        yield Check(
+            name="disk", state="careful", found=found, remedy="a run keeps some checkpoints of 90 MB: free some"
+        )
+    else:
+        yield Check(name="disk", state="good", found=found)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        written = "lock" in str(error).lower() or "not supported" in str(error).lower()
+        yield Check(
+            name="run folder", state="careful" if written else "bad", found=f"{place}: {error}",
+            remedy="keep runs on a disk that can be written and locked: --runs-dir DIR",
+        )  # fmt: skip
+    else:
+        yield Check(name="run folder", state="good", found=f"{place} can be written and locked")
+
+
+def _images(config: Config, progress: Progress) -> Iterator[Check]:
+    try:
+        survey = survey_folder(Path(config.data.root).expanduser(), progress)
+    except R18Error as error:
+        yield Check(
+            name="images", state="bad", found=str(error), remedy="r18-tui init FOLDER writes a configuration that fits"
+        )
+        return
+    number = len(survey.usable["train"])
+    found = f"{number:,} to learn from, of {len(survey.layout.classes)} classes"
+    if number < config.data.batch_size:
+        yield Check(
+            name="images", state="bad", found=found, remedy=f"lower data.batch_size, which is {config.data.batch_size}"
+        )
+        return
+    yield Check(name="images", state="good", found=found)
+    if survey.unreadable:
+        path, reason = survey.unreadable[0]
+        yield Check(
+            name="images", state="careful", found=f"{len(survey.unreadable):,} cannot be read, such as {path}: {reason}",
+            remedy="they are left out; mend or remove them",
+        )  # fmt: skip
+    for remark in survey.remarks():
+        yield Check(name="images", state="careful", found=remark, remedy="remove the one or the other")
+    yield _decoded(config, sum(len(usable) for usable in survey.usable.values()))
+
+
+def _decoded(config: Config, number: int) -> Check:
+    """Whether decoded images fit in memory."""
+    side = decoder_of(config.data).resize
+    needed, free = number * side**2 * 3, psutil.virtual_memory().available
+    found = f"{needed / _GIB:.2f} GiB decoded"
+    if needed <= free / 2:
+        return Check(name="image cache", state="good", found=f"{found}: they stay in memory")
+    return Check(
+        name="image cache", state="careful", found=f"{found}, and {free / _GIB:.1f} GiB are free",
+        remedy="workers decode them again in every epoch (data.workers); a smaller data.image_size needs less",
+    )  # fmt: skip
+
+
+def _download(path: Path, name: str, url: str, what: str) -> Check:
+    """Whether something that is downloaded once is there, or can be had."""
+    if path.exists():
+        return Check(name=name, state="good", found=f"{what}: {path}")
+    network = network_check(url)
+    if network.state == "good":
+        return Check(name=name, state="good", found=f"{what} will be downloaded to {path}")
+    return Check(
+        name=name, state="bad", found=f"{what}: not at {path}, and {network.found}",
+        remedy=f"fetch it elsewhere ({url}) and put it there",
+    )  # fmt: skip
+
+
+def run_checks(runs_dir: Path, config: Config | None, progress: Progress, tell: Callable[[Check], None]) -> None:
+    """All of them, each told as soon as it is known.
+
+    Args:
+        runs_dir: Where runs are kept.
+        config: Validated; None for the machine alone.
+        progress: Told about what takes long.
+        tell: Called with each.
+    """
+    for check in machine_checks(runs_dir):
+        tell(check)
+    tell(network_check())
+    if config is not None:
+        for check in config_checks(config, progress):
+            tell(check)

@@ -1,0 +1,104 @@
+"""`doctor [CONFIG]`: what could keep a run from starting or from going on, each with its remedy."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import locale
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.check import Check
+from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
+from trainer.run.store import RunDir
+from trainer.run.text import literal
+from tui.hazards import hazards
+from tui.terminal import is_terminal
+
+_SMALLEST = (80, 24)
+_SIGNS = {"good": "ok  ", "careful": "note", "bad": "BAD "}
+_WIDTH = 15
+
+
+def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Look at everything.
+
+    Args:
+        arguments: `config` (a file, a shipped name, or None) and `runs_dir`.
+        overrides: `group.key=value` tokens.
+
+    Returns:
+        0 when a run can start, 1 when not.
+    """
+    from trainer.config_loader import load_config
+    from trainer.progress import progress_bar
+
+    bad: list[Check] = []
+
+    def tell(check: Check) -> None:
+        _say(check)
+        if check.state == "bad":
+            bad.append(check)
+
+    try:
+        checks: Any = importlib.import_module("trainer.checks")
+    except ImportError as error:
+        sys.stdout.write(f"{_SIGNS['bad']} PyTorch: cannot be imported: {literal(str(error))}\n")
+        sys.stdout.write("     reinstall it: pip install --force-reinstall torch torchvision\n")
+        return EXIT_FAILED
+    config = None
+    if arguments.config is not None:
+        try:
+            resolved = load_config(arguments.config, overrides)
+            config = resolved.config
+            tell(Check(name="configuration", state="good", found=resolved.source))
+        except R18Error as error:
+            tell(
+                checks.Check(
+                    name="configuration", state="bad", found=str(error), remedy="docs/configuration.md has all keys"
+                )
+            )
+    with progress_bar() as progress:
+        checks.run_checks(arguments.runs_dir, config, progress, tell)
+    for check in _terminal_checks(RunDir(arguments.runs_dir / "RUN")):
+        tell(check)
+    what = "a run" if arguments.config is None else literal(arguments.config)
+    sys.stdout.write(
+        f"\n{what} can start\n" if not bad else f"\n{what} cannot start: {', '.join(c.name for c in bad)}\n"
+    )
+    return EXIT_FAILED if bad else EXIT_OK
+
+
+def _terminal_checks(run: RunDir) -> Iterator[Check]:
+    """What the dashboard needs, and what would end a run with its terminal."""
+    size = shutil.get_terminal_size()
+    shown = f"{os.environ.get('TERM', 'unknown')}, {size.columns}x{size.lines}, {locale.getpreferredencoding(False)}"
+    if not is_terminal():
+        yield Check(
+            name="terminal", state="careful", found="standard input or output is none",
+            remedy="without one a run prints plain lines; r18-tui attach shows it from a terminal",
+        )  # fmt: skip
+    elif (size.columns, size.lines) < _SMALLEST or size.lines < _SMALLEST[1]:
+        yield Check(name="terminal", state="careful", found=shown, remedy="80x24 shows all panes; larger shows more")
+    elif "utf" not in locale.getpreferredencoding(False).lower():
+        yield Check(
+            name="terminal", state="careful", found=shown, remedy="curves are finer with UTF-8: export LANG=C.UTF-8"
+        )
+    else:
+        yield Check(name="terminal", state="good", found=shown)
+    dangers = hazards(run)
+    for danger in dangers:
+        found, _, remedy = danger.partition(": ")
+        yield Check(name="logout", state="careful", found=found, remedy=remedy)
+    if not dangers:
+        yield Check(name="logout", state="good", found="a run in the background goes on when you log out")
+
+
+def _say(check: Check) -> None:
+    sys.stdout.write(f"{_SIGNS[check.state]} {check.name:{_WIDTH}} {literal(check.found, keep=chr(10))}\n")
+    if check.remedy:
+        sys.stdout.write(f"     {'':{_WIDTH}} -> {literal(check.remedy)}\n")
+    sys.stdout.flush()
