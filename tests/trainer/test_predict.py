@@ -164,3 +164,24 @@ def test_an_onnx_file_is_asked_without_pytorch(photos: Path, make_config: Config
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 + 37
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+def test_the_example_of_the_documentation_gives_the_same_answers(
+    photos: Path, make_config: ConfigMaker, tmp_path: Path, fit: str
+) -> None:
+    run = trained(photos, make_config, tmp_path, f"data.fit={fit}", "data.crop_pct=0.8")
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "example.py").write_text(code)
+    paths = [path for path in find_images([str(photos / "test")]) if path.endswith("0.png") or path.endswith("5.png")]
+    model = str(run.export / "model.onnx")
+    done = subprocess.run([sys.executable, str(tmp_path / "example.py"), model, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, _ = predict(OnnxClassifier(Path(model)), paths, batch_size=8, top=1, progress=quiet)
+    theirs = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]
+    assert len(theirs) == len(paths) > 5
+    for prediction, (path, name, probability) in zip(ours, theirs, strict=True):
+        ((our_name, our_probability),) = prediction.ranking
+        assert (path, name) == (prediction.path, our_name)
+        assert float(probability) == pytest.approx(our_probability, abs=0.02), "rounding of the crop"
