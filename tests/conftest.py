@@ -47,6 +47,12 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast an exported file is matters to no test."""
+    monkeypatch.setattr("trainer.export.speed.SECONDS", 0.05)
+
+
+@pytest.fixture(autouse=True)
 def end_training() -> Iterator[None]:
     """A failed test must not leave a training thread behind: the interpreter would wait for it for ever."""
     yield
@@ -55,6 +61,26 @@ def end_training() -> Iterator[None]:
         thread.stop()
         thread.join(30)
     STARTED.clear()
+
+
+def write_colours(
+    root: Path,
+    *,
+    classes: tuple[str, ...] = ("blue", "green", "red"),
+    splits: tuple[str, ...] = ("train", "test"),
+    per_class: int = 12,
+    size: tuple[int, int] = (10, 12),
+) -> None:
+    """Write an image folder whose classes differ in colour, so that a network can learn them."""
+    noise = np.random.default_rng(0)
+    for split in splits:
+        for label, class_name in enumerate(classes):
+            folder = root / split / class_name
+            folder.mkdir(parents=True)
+            for index in range(per_class):
+                pixels = noise.integers(0, 60, (*size, 3), dtype=np.uint8)
+                pixels[..., label % 3] += 120
+                Image.fromarray(pixels).save(folder / f"{index:03d}.png")
 
 
 @pytest.fixture
@@ -70,15 +96,7 @@ def make_folder(tmp_path: Path) -> FolderMaker:
         size: tuple[int, int] = (10, 12),
     ) -> Path:
         root = tmp_path / name
-        noise = np.random.default_rng(0)
-        for split in splits:
-            for label, class_name in enumerate(classes):
-                folder = root / split / class_name
-                folder.mkdir(parents=True)
-                for index in range(per_class):
-                    pixels = noise.integers(0, 60, (*size, 3), dtype=np.uint8)
-                    pixels[..., label % 3] += 120
-                    Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+        write_colours(root, classes=classes, splits=splits, per_class=per_class, size=size)
         return root
 
     return make

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
+from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
 from tests.running import events_of, new_run, start, train, wait_for
 from trainer.config import Config
+from trainer.config_loader import build_config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
 from trainer.export import command
@@ -153,12 +155,25 @@ def test_digits_measure_their_own_test_split(make_config: ConfigMaker) -> None:
     assert len(load_held_out(make_config(), lambda *_: None).splits["test"]) == 360
 
 
-@pytest.fixture
-def colours(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> RunDir:
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run that tells three colours apart."""
-    root = make_folder(per_class=24, size=(20, 30))
-    settings = ("data.kind=imagefolder", f"data.root={root}", "data.image_size=16", "optim.lr=0.01", "train.epochs=6")
-    return train(make_config(*settings), tmp_path / "runs").run.run_dir
+    base = tmp_path_factory.mktemp("colours")
+    write_colours(base / "images", per_class=24, size=(20, 30))
+    settings = (
+        "data.kind=imagefolder",
+        f"data.root={base / 'images'}",
+        "data.image_size=16",
+        "optim.lr=0.01",
+        "train.epochs=6",
+    )
+    return train(build_config({}, {}, "test", [*TINY, *settings]), base / "runs").run.run_dir
+
+
+@pytest.fixture
+def colours(trained_once: RunDir, tmp_path: Path) -> RunDir:
+    """A copy of it, to be exported."""
+    return RunDir(Path(shutil.copytree(trained_once.path, tmp_path / "runs" / "run")))
 
 
 @needs_exporter

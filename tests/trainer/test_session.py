@@ -163,7 +163,7 @@ def test_val_chooses_the_best_and_test_is_read_once(
     with run.results.open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["val/accuracy"] for row in rows)
-    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    best = max(rows, key=lambda row: (float(row["val/accuracy"]), -float(row["val/loss"])))
     assert [row for row in rows if row["test/accuracy"]] == [best], "the weights that val has chosen are tested, once"
 
 

@@ -13,6 +13,7 @@ from tests.conftest import FolderMaker
 from trainer import checks
 from trainer.check import Check
 from trainer.errors import DeviceError
+from trainer.weights import imagenet_path
 from tui.cli import main
 
 
@@ -99,7 +100,7 @@ def test_weights_that_must_be_downloaded_are_asked_for(
     assert code == 1
     assert f"ImageNet weights: not at {tmp_path}/torch/hub/checkpoints/resnet18-f37072fd.pth" in said
     assert "fetch it elsewhere (https://download.pytorch.org/models/resnet18-f37072fd.pth) and put it there" in said
-    there = checks.imagenet_path()
+    there = imagenet_path()
     there.parent.mkdir(parents=True)
     there.touch()
     assert doctor(capsys, *arguments)[0] == 0

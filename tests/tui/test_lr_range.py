@@ -40,6 +40,7 @@ async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard) -> None:
         assert isinstance(asked, cmd.FindLr)
         source.add(ev.Acknowledged(command_id=asked.command_id, command=asked.name, ok=True), found())
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
+        await pilot.pause(0.2)
         assert shows(app, "the loss falls fastest at about 0.01")
         await pilot.press("enter")
         await settle(pilot, lambda: len(control.sent) == 2, "the rate")

@@ -92,9 +92,9 @@ class Decoder:
         scale = side / max(image.size)
         width, height = (max(1, round(length * scale)) for length in image.size)
         canvas = Image.new("RGB", (side, side), LETTERBOX_GREY)
-        canvas.paste(
-            image.resize((width, height), Image.Resampling.BILINEAR), ((side - width) // 2, (side - height) // 2)
-        )
+        # Halves are rounded as Pillow's ImageOps.pad does it, so that others can do the same in one line.
+        corner = round((side - width) * 0.5), round((side - height) * 0.5)
+        canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), corner)
         return np.array(canvas, dtype=np.uint8)
 
 

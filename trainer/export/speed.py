@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.export.onnx_file import open_session
 
-_SECONDS = 1.5
+SECONDS = 1.5
 """Of each measurement."""
 _FEWEST = 5
 _BATCH = 32
@@ -35,7 +35,7 @@ def speed_of(path: Path, side: int) -> dict[str, float]:
         feed = {model_input.name: np.zeros(shape, np.uint8 if pixels else np.float32)}
         session.run(None, feed)  # the first run allocates
         found: list[float] = []
-        end = time.perf_counter() + _SECONDS
+        end = time.perf_counter() + SECONDS
         while time.perf_counter() < end or len(found) < _FEWEST:
             begun = time.perf_counter()
             session.run(None, feed)

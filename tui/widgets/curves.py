@@ -83,7 +83,9 @@ class CurvePane(Pane):
 
     def _legend(self, scene: Scene, *, some_above: bool) -> str:
         glyphs = scene.glyphs
-        parts = [f"{glyphs.point} {scene.view.selection_split}", f"{glyphs.best} best"]
+        split = scene.view.selection_split
+        flatters = split == "test" and self.name_of_curve == "accuracy"
+        parts = [f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
         if some_above:
             parts.append(f"{glyphs.above} above the axis")
         if any(mark.kind == "checkpoint" for mark in scene.view.marks):
