@@ -154,6 +154,8 @@ def build_trainer(
         metrics=StepMetrics(device),
         stopwatch=Stopwatch(), last_save=time.monotonic(),
     )  # fmt: skip
+    # As the run stands: what is saved before the next step, and a repeated evaluation, must know what is frozen.
+    loop.train_step.prepare(loop.frozen_now)
     return Built(trainer=loop, choices=choices, warnings=warnings)
 
 
@@ -217,6 +219,7 @@ def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "fingerprint": dataset.fingerprint,
         "identity": dataset.identity,
+        "left_out": dataset.left_out,
         "selection_split": dataset.selection_split,
         "mean": loop.data.mean,
         "std": loop.data.std,
@@ -260,6 +263,13 @@ def _prepare_data(
 def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
     """Raises CheckpointError with the difference when a resume finds other data than the run began with."""
     if data.dataset.fingerprint == checkpoint.meta["fingerprint"]:
+        before = checkpoint.meta.get("left_out", data.dataset.left_out)
+        if before != data.dataset.left_out:
+            raise CheckpointError(
+                f"other files can be read than when the run began: {before} were left out then, {data.dataset.left_out} now, so "
+                f"that images would change places. Put the files back as they were, or start a new run from these weights with "
+                f"model.init_from"
+            )
         return
     then, now = checkpoint.meta["identity"], data.dataset.identity
     changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]

@@ -161,24 +161,35 @@ class Trainer:
                 self._finish_epoch()
             elif self._train_epoch():
                 self._end_epoch()
-        if self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits and not self._tested:
-            self._test_the_best()
+        if self.has_test_apart and self.state.tested_step != self.state.best_step:
+            self.test_the_best(trigger="end")
         return "completed" if self.state.finished else "stopped early"
 
     @property
     def stalled(self) -> bool:
-        """Whether the accuracy has not risen for as long as `train.early_stop_epochs` allows, with everything unfrozen."""
+        """Whether no evaluation for as long as `train.early_stop_epochs` allows was the best, with everything unfrozen."""
         patience, per_epoch = self.config.train.early_stop_epochs, self.state.schedule.steps_per_epoch
         if patience is None or self.state.best_step < 0:
             return False
-        since = max(self.state.best_step, unfreezing_ends(self.config.model) * per_epoch)
-        return self.state.step - since >= patience * per_epoch
+        unfrozen = max(self.state.unfrozen_step, unfreezing_ends(self.config.model) * per_epoch)
+        return self.state.measured_step - max(self.state.best_step, unfrozen) >= patience * per_epoch
+
+    @property
+    def over(self) -> bool:
+        """Whether no more steps are to come."""
+        return self.state.finished or (self.stalled and not self.state.evaluation_due)
+
+    @property
+    def has_test_apart(self) -> bool:
+        """Whether there are test images that have not chosen the best."""
+        return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
 
     def unfreeze_next(self) -> str:
         """Begin to train one more stage, from the next step on; why not, where that is so."""
-        if not self._frozen_now:
+        if not self.frozen_now:
             return "nothing is frozen"
         self.state.unfrozen_by_key += 1
+        self.state.unfrozen_step = self.state.step
         return ""
 
     def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
@@ -235,14 +246,22 @@ class Trainer:
                 lost=self.lost,
             )
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or batch_size == 1:
-                raise
+            self._halve_batch(batch_size, f"the evaluation of {split}", error)
+        return None
+
+    def _halve_batch(self, batch_size: int, what: str, error: Exception) -> None:
+        """Go on with smaller batches where memory ran out.
+
+        Raises:
+            Exception: The error itself, when it was something else or nothing smaller is left.
+        """
+        if not is_out_of_memory(error) or batch_size == 1:
+            raise error
         self._evaluation_batch = batch_size // 2
-        text = f"out of memory in the evaluation of {split}: again, from now on with {batch_size // 2} images at a time"
+        text = f"out of memory in {what}: again, from now on with {batch_size // 2} images at a time"
         self.hooks.publish(Warned(message=text))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return None
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them."""
@@ -252,16 +271,11 @@ class Trainer:
             self._collect(wait=True)
 
     @property
-    def _tested(self) -> bool:
-        """Whether the newest evaluation is that of the test images: the end was reached before a resume."""
-        last = self.state.last_evaluation
-        return last is not None and (last["split"], last["step"]) == ("test", self.state.best_step)
-
-    @property
-    def _frozen_now(self) -> int:
+    def frozen_now(self) -> int:
+        """Stages that are frozen at the next step, from the image."""
         return frozen_stages(self.config.model, self.state.epoch, unfrozen_by_key=self.state.unfrozen_by_key)
 
-    def _test_the_best(self) -> None:
+    def test_the_best(self, *, trigger: str) -> None:
         """Read the test images, with the weights that val has chosen."""
         checkpoint = None
         if self.state.best_step != self.state.step:
@@ -269,7 +283,8 @@ class Trainer:
                 checkpoint = self.hooks.saved_best()
             except CheckpointError as error:
                 self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
-        self.evaluate("test", trigger="end", checkpoint=checkpoint)
+        self.evaluate("test", trigger=trigger, checkpoint=checkpoint)
+        self.state.tested_step = self.state.best_step
 
     def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
         """Take up an earlier state of this run, at a scaled rate. Between two steps only.
@@ -315,11 +330,11 @@ class Trainer:
 
     def _changed_since(self, step: int) -> bool:
         """Whether a command has gone back to an earlier state, or has unfrozen a stage."""
-        return self.state.step != step or self._frozen_now != self.train_step.frozen
+        return self.state.step != step or self.frozen_now != self.train_step.frozen
 
     def _freeze_and_feed(self) -> Batches:
         """Freeze what is to be frozen now; where batches for that come from."""
-        frozen = self._frozen_now
+        frozen = self.frozen_now
         self.train_step.prepare(frozen)
         if frozen != self._announced_frozen:
             self._announced_frozen = frozen
@@ -341,20 +356,30 @@ class Trainer:
         """What the backbone makes of all training images."""
         before = self.stopwatch.switch("data")
         self.hooks.evaluating("features")
-        features_MF = compute_features(
-            self.state.model,
-            self.data.dataset.splits["train"],
-            normalize=self.data.normalize,
-            numerics=self.numerics,
-            image_size=self.config.data.image_size,
-            batch_size=evaluation_batch(self.config, self.device),
-            device=self.device,
-            poll=self.hooks.poll,
-            lost=self.lost,
-        )
+        while (features_MF := self._computed_features()) is None:
+            continue  # with smaller batches
         self.hooks.training()
         self.stopwatch.switch(before)
         return features_MF
+
+    def _computed_features(self) -> Tensor | None:
+        """Features of all training images; None when they took more memory than there is and smaller batches may take less."""
+        batch_size = self._evaluation_batch or evaluation_batch(self.config, self.device)
+        try:
+            return compute_features(
+                self.state.model,
+                self.data.dataset.splits["train"],
+                normalize=self.data.normalize,
+                numerics=self.numerics,
+                image_size=self.config.data.image_size,
+                batch_size=batch_size,
+                device=self.device,
+                poll=self.hooks.poll,
+                lost=self.lost,
+            )
+        except (RuntimeError, MemoryError) as error:
+            self._halve_batch(batch_size, "what the frozen backbone makes of the images", error)
+        return None
 
     def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches
@@ -431,7 +456,10 @@ class Trainer:
 
     def _note_result(self, split: str, step: int, result: Evaluation) -> bool:
         self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
-        if split != self.data.dataset.selection_split or not math.isfinite(result.loss):
+        if split != self.data.dataset.selection_split:
+            return False
+        self.state.measured_step = step
+        if not math.isfinite(result.loss):
             return False
         if not self._is_better(result):
             return False
@@ -443,10 +471,9 @@ class Trainer:
         accuracy, loss = self.state.best_accuracy, self.state.best_loss
         if accuracy is None:
             return True
-        lower = loss is not None and result.loss < loss
         if self.config.eval.best_by == "loss":
-            return lower
-        return result.accuracy > accuracy or (result.accuracy == accuracy and lower)
+            return loss is None or result.loss < loss  # None: from a checkpoint of before losses were kept
+        return result.accuracy > accuracy or (result.accuracy == accuracy and loss is not None and result.loss < loss)
 
 
 def _steps_event(window: Window, budget: dict[str, float]) -> Steps:

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.build import build_trainer, checkpoint_facts, started_event
 from trainer.check_request import changed_settings
 from trainer.checkpoint import Checkpoint
@@ -178,7 +180,7 @@ class TrainingSession:
         self._evaluating = None
         self._saver.outdate()
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
-        if self._on_demand or self.trainer.state.finished:
+        if self._on_demand or self.trainer.over:
             classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split
             arguments = (self._tables, evaluation, classes, folder)
             self._tables = threading.Thread(target=self._write_tables, args=arguments, name="tables", daemon=True)
@@ -380,14 +382,11 @@ class TrainingSession:
         self.trainer.drain()
         self._on_demand = True
         try:
-            splits = self.trainer.data.dataset.splits
-            for split in [
-                self.trainer.data.dataset.selection_split,
-                # Where val chooses, the test images are not looked at before the end, however curious somebody is.
-                *(["test"] if self._finished and "val" in splits and "test" in splits else []),
-            ]:
-                if self.trainer.evaluate(split, trigger="key"):
-                    self.save(best=True)
+            if self.trainer.evaluate(self.trainer.data.dataset.selection_split, trigger="key"):
+                self.save(best=True)
+            # Where val chooses, the test images are not looked at before the end, however curious somebody is.
+            if self._finished and self.trainer.has_test_apart:
+                self.trainer.test_the_best(trigger="key")
         finally:
             self._on_demand = False
             self._evaluating = None
@@ -405,7 +404,7 @@ class TrainingSession:
 
     def _set_lr(self, command: cmd.SetLr) -> str:
         state = self.trainer.state
-        if state.finished:
+        if self._finished or self.trainer.over:
             return "all steps are done"
         current = state.schedule.at(state.step)
         if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
@@ -417,7 +416,7 @@ class TrainingSession:
         return ""
 
     def _find_lr(self, command: cmd.FindLr) -> str:
-        if self._finished or self.trainer.state.finished:
+        if self._finished or self.trainer.over:
             return "all steps are done"
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
@@ -427,6 +426,13 @@ class TrainingSession:
         self.evaluating("learning rates")
         try:
             found = range_test(self.trainer, self.poll)
+        except (RuntimeError, MemoryError) as error:
+            # The run itself needs no second set of weights.
+            if not is_out_of_memory(error):
+                raise
+            if self.trainer.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return "a copy of the weights does not fit in memory"
         finally:
             self._on_demand = False
             self._evaluating = None

@@ -63,6 +63,9 @@ class TrainState:
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: The average of the weights, where one is kept.
         unfrozen_by_key: Stages that the user has let go.
+        unfrozen_step: Steps done when the last of them was.
+        measured_step: Of the newest evaluation on the selection split.
+        tested_step: Of the best state when it was tested at the end; -1 before.
     """
 
     model: nn.Module
@@ -70,6 +73,9 @@ class TrainState:
     schedule: LrSchedule
     ema: ModelEma | None = None
     unfrozen_by_key: int = 0
+    unfrozen_step: int = -1
+    measured_step: int = -1
+    tested_step: int = -1
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
     evaluation_due: bool = False
@@ -123,6 +129,9 @@ class TrainState:
             "evaluation_due": self.evaluation_due,
             "lr_edits": [list(edit) for edit in self.schedule.edits],
             "unfrozen_by_key": self.unfrozen_by_key,
+            "unfrozen_step": self.unfrozen_step,
+            "measured_step": self.measured_step,
+            "tested_step": self.tested_step,
             "best_accuracy": self.best_accuracy,
             "best_loss": self.best_loss,
             "best_step": self.best_step,
@@ -138,6 +147,8 @@ class TrainState:
             self.ema.model.load_state_dict(checkpoint.group("ema"))
         meta = checkpoint.meta
         self.unfrozen_by_key = int(meta.get("unfrozen_by_key", 0))
+        for name in ("unfrozen_step", "measured_step", "tested_step"):
+            setattr(self, name, int(meta.get(name, -1)))
         self.step = int(meta["step"])
         self.sums = EpochSums(**meta["epoch_sums"])
         self.evaluation_due = bool(meta["evaluation_due"])

@@ -14,14 +14,17 @@ from torch import Tensor
 from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
+from trainer import features, loop
 from trainer.build import class_weights
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.config import Config, OptimConfig
 from trainer.data import image_folder
+from trainer.data.build import load_dataset
 from trainer.ema import ModelEma
 from trainer.errors import ConfigError
 from trainer.export.command import Wanted, export_run
 from trainer.freezing import frozen_stages, stage_of, unfreezing_ends
+from trainer.loop import Trainer
 from trainer.model import build_model, features_of
 from trainer.optim import build_optimizer, set_lr
 from trainer.run import commands as cmd
@@ -317,3 +320,95 @@ def test_what_makes_no_sense_together_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(*overrides)
+
+
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_random_crops_are_cut_out_of_the_whole_picture(
+    make_folder: FolderMaker, make_config: ConfigMaker, cache: str
+) -> None:
+    """And not out of its middle, which is all that an evaluation sees."""
+    root = make_folder(size=(40, 60))
+    settings = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=0.5", f"data.cache={cache}")
+
+    def sides(*overrides: str) -> list[int]:
+        data, _ = load_dataset(make_config(*settings, *overrides), torch.device("cpu"), lambda *_: None)
+        return [data.splits[name].pixels([0]).shape[1] for name in ("train", "test")]
+
+    assert sides() == [8, 8]
+    assert sides("data.resized_crop=0.4") == [16, 8]
+    assert sides("data.resized_crop=0.4", "data.fit=letterbox") == [8, 8], "a letterboxed picture is whole already"
+
+
+def test_a_save_right_after_a_resume_keeps_all_momentum(tuned: TunedMaker, tmp_path: Path) -> None:
+    config = tuned("model.freeze=backbone", "model.unfreeze_after=1", "train.epochs=2")
+    run = train(config, tmp_path / "runs").run.run_dir
+    before = saved(run, 8).group("momentum")
+    thread = start(resumed_run(run, tmp_path / "runs"), hold_open=True)
+    wait_for(run, lambda view: view.finish is not None and view.opened is not None and view.opened.resume)
+    thread.commands.send(key := cmd.SaveCheckpoint())
+    wait_for(run, lambda view: key.command_id in view.acknowledged)
+    thread.release()
+    thread.stop()
+    assert thread.join(60)
+    after = saved(run, 8).group("momentum")
+    assert len(before) == 62
+    assert after.keys() == before.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert view_of(run).frozen is None, "what an earlier session froze is not shown any more"
+
+
+def test_no_run_ends_early_between_two_evaluations(tuned: TunedMaker, tmp_path: Path) -> None:
+    config = tuned("optim.lr=1e-7", "train.epochs=60", "train.early_stop_epochs=2", "eval.every_epochs=4")
+    view = view_of(train(config, tmp_path / "runs").run.run_dir)
+    assert view.best is not None
+    assert view.finish is not None
+    assert view.finish.reason == "stopped early"
+    assert view.step % 16 == 0, "right after an evaluation"
+    assert view.step > view.best.step
+
+
+def test_patience_begins_anew_with_a_key_that_unfreezes(make_config: ConfigMaker) -> None:
+    class Schedule:
+        steps_per_epoch = 4
+
+    state: Any = type("State", (), {"schedule": Schedule, "best_step": 4, "measured_step": 20, "unfrozen_step": -1})
+    trainer: Any = type("Loop", (), {"state": state, "config": make_config("train.early_stop_epochs=4")})
+    stalled: Any = Trainer.__dict__["stalled"]
+    assert stalled.fget(trainer)
+    state.unfrozen_step = 18
+    assert not stalled.fget(trainer)
+
+
+def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
+    tuned: TunedMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, sizes = features.compute_features, []
+
+    def small_only(*inputs: Any, batch_size: int, **options: Any) -> Tensor:
+        sizes.append(batch_size)
+        if batch_size > 20:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return compute(*inputs, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(loop, "compute_features", small_only)
+    run = train(tuned("model.freeze=backbone", "model.cache_features=true", "train.epochs=1"), tmp_path / "runs")
+    assert run.exit_code == 0
+    assert sizes == [64, 32, 16]
+    warned = [event.message for event in events_of(run.run.run_dir, ev.Warned)]
+    assert sum("out of memory in what the frozen backbone makes" in message for message in warned) == 2
+
+
+def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train",), per_class=16) / "train"
+    whole = (root / "red" / "003.png").read_bytes()
+    (root / "red" / "003.png").write_bytes(bytes(len(whole)))
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.25", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    (root / "red" / "003.png").write_bytes(whole)
+    thread = start(resumed_run(run, tmp_path / "runs", "train.epochs=2"))
+    assert thread.join(60)
+    failure = view_of(run).failure
+    assert failure is not None
+    assert "other files can be read than when the run began: 1 files" in failure.error

@@ -68,7 +68,9 @@ def last_of(run: RunDir, step: int) -> dict[str, torch.Tensor]:
 def test_a_run_goes_on_as_if_no_rates_had_been_tried(folder_config: Config, tmp_path: Path, cache: str) -> None:
     """To the bit, also with workers that decode ahead, in the middle of an epoch."""
     data = folder_config.data.model_copy(update={"cache": cache, "workers": 1, "flip": "random"})
-    config = longer(folder_config.model_copy(update={"data": data}), 8)
+    # Evaluations, in which no rates are tried, come late.
+    rarely = folder_config.eval.model_copy(update={"every_epochs": 4})
+    config = longer(folder_config.model_copy(update={"data": data, "eval": rarely}), 8)
     straight = train(config, tmp_path / "a").run.run_dir
     run = new_run(config, tmp_path / "b")
     thread = start(run)

@@ -123,8 +123,10 @@ def decoder_of(config: DataConfig) -> Decoder:
 
 def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress, *, crops: bool) -> DataSet:
     data, decoder = config.data, decoder_of(config.data)
-    # Random crops are cut out of all that the centre crop is cut out of.
-    larger = Decoder(image_size=decoder.resize, crop_pct=1.0, fit=data.fit) if data.resized_crop and crops else None
+    larger = None
+    if data.resized_crop is not None and crops and data.fit == "crop":
+        # Random crops are cut out of all that the centre crop is cut out of. A letterboxed picture has all there is.
+        larger = Decoder(image_size=_stored_side(data), crop_pct=1.0)
     return load_image_folder(
         Path(data.root).expanduser(),
         decoder=decoder,
@@ -136,6 +138,12 @@ def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress
     )
 
 
+def _stored_side(config: DataConfig) -> int:
+    """Side of what is kept of a training image."""
+    larger = config.resized_crop is not None and config.fit == "crop"
+    return decoder_of(config).resize if larger else config.image_size
+
+
 def worker_count(config: DataConfig) -> int:
     """Decoding processes: as configured, or one less than the cores, 1 to 8."""
     return config.workers if config.workers != "auto" else max(1, min(8, (os.cpu_count() or 2) - 1))
@@ -145,8 +153,7 @@ def _place(config: DataConfig, num_images: int, device: torch.device) -> str:
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory in any case.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
-    side = config.image_size if config.resized_crop is None else decoder_of(config).resize
-    needed = num_images * side**2 * 3
+    needed = num_images * _stored_side(config) ** 2 * 3
     in_ram = needed <= psutil.virtual_memory().available * _SHARE_OF_RAM
     if device.type == "cuda":
         fits = needed <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE

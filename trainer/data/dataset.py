@@ -71,6 +71,7 @@ class DataSet:
         identity: Facts behind the fingerprint, to explain a difference.
         preprocess: How a file becomes the network's input, apart from mean and std.
         skipped: Paths that could not be read, each with the reason.
+        left_out: Which these are, in short; not part of the identity, since not every reader looks at all splits.
         remarks: What makes the figures of a run doubtful, for people.
     """
 
@@ -81,6 +82,7 @@ class DataSet:
     identity: dict[str, str]
     preprocess: dict[str, object]
     skipped: tuple[tuple[str, str], ...] = field(default=())
+    left_out: str = "no files"
     remarks: tuple[str, ...] = field(default=())
 
     @property

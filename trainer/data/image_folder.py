@@ -159,8 +159,10 @@ def load_image_folder(
     survey = take_survey(layout, looked_at, progress)
     files = _divided(survey, shares, seed)
     lost: list[tuple[str, str]] = [(str(path), reason) for path, reason in survey.unreadable]
+    decoders = {"train": train_decoder or decoder}
     splits = {
-        name: _load_split(of_split, decoder, keep(name), name, progress, lost) for name, of_split in files.items()
+        name: _load_split(of_split, decoders.get(name, decoder), keep(name), name, progress, lost)
+        for name, of_split in files.items()
     }
     identity = _identity(layout, shares, seed)
     return DataSet(
@@ -170,9 +172,16 @@ def load_image_folder(
         fingerprint=fingerprint_of(identity),
         identity=identity,
         preprocess=decoder.description,
+        left_out=_left_out(layout, lost),
         skipped=tuple(lost),
         remarks=tuple(survey.remarks() if "train" in looked_at else ()),
     )
+
+
+def _left_out(layout: Layout, lost: Sequence[tuple[str, str]]) -> str:
+    """Which files could not be used: order and division of the others hang on it."""
+    names = sorted(str(Path(path).relative_to(layout.root)) for path, _ in lost)
+    return f"{len(names):,} files {fingerprint_of(dict.fromkeys(names, ''))[:16]}" if names else "no files"
 
 
 def split_key(finding: Finding, seed: int) -> str:

@@ -90,7 +90,9 @@ class Operations:
         """`base + factor * (image - base)`, with a factor of 1 for other operations."""
         factor_N = torch.ones_like(self.strength_N)
         base_NHWC = torch.zeros_like(images_NHWC)
-        grey_NHW1 = (images_NHWC * torch.tensor(_GREY, device=images_NHWC.device)).sum(3, keepdim=True)
+        # By plain numbers: a tensor of them would be copied to the device, which waits for it.
+        red, green, blue = (weight * part for weight, part in zip(_GREY, images_NHWC.split(1, dim=3), strict=True))
+        grey_NHW1 = red + green + blue
         bases = {
             "brightness": base_NHWC,
             "color": grey_NHW1,

@@ -212,6 +212,7 @@ class RunView:
 
     def _started(self, event: ev.Started, time: float) -> None:
         self.started = event
+        self.frozen = None  # what is frozen is said anew
         device = event.device.get("name", "?")
         self._note(
             time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images"
