@@ -125,10 +125,9 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
-    return number
+    return int(text)
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,9 +137,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="the image folder, when it has moved")
     parser.add_argument(
         "--format",
-        nargs="+",
+        action="append",
         choices=("onnx", "int8", "fp16", "pt2", "safetensors"),
-        help="what is written beside model.onnx (default: as the run's configuration says)",
+        help="what is written beside model.onnx, once for each (default: as the run's configuration says)",
     )
     parser.add_argument(
         "--embed-preprocess", action="store_true", help="files that take uint8 pixels and answer probabilities"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import platform
 import shutil
-import socket
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,12 +18,13 @@ import torch
 from trainer.check import Check
 from trainer.config import Config
 from trainer.data.build import decoder_of
+from trainer.data.held_out import hold_out
 from trainer.data.survey import survey_folder
 from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
 from trainer.gpu import driver_version
 from trainer.progress import Progress
-from trainer.weights import IMAGENET_URL, imagenet_path
+from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
 _LEAST_PYTHON = (3, 10)
 _CHECKPOINT_BYTES = 90 * 2**20
@@ -34,6 +34,11 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its room
 _LEAST_SHARED_BYTES = 256 * 2**20
 _NETWORK_TIMEOUT_S = 3.0
 _GIB = 2**30
+_ARCHIVES = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+}
+"""The unpacked folder and the archive of each data set that is downloaded."""
 
 
 def machine_checks(runs_dir: Path) -> Iterator[Check]:
@@ -47,11 +52,12 @@ def machine_checks(runs_dir: Path) -> Iterator[Check]:
     yield from _disk(runs_dir)
 
 
-def config_checks(config: Config, progress: Progress) -> Iterator[Check]:
+def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterator[Check]:
     """What a configuration needs: its device, its images, its weights.
 
     Args:
         config: Validated.
+        runs_dir: Where `model.init_from` looks runs up.
         progress: Told about the look at its images.
     """
     if config.run.device != "auto":
@@ -59,14 +65,19 @@ def config_checks(config: Config, progress: Progress) -> Iterator[Check]:
     if config.data.kind == "imagefolder":
         yield from _images(config, progress)
     elif config.data.kind != "digits":
-        yield _download(Path(config.data.root).expanduser(), "data", "https://www.cs.toronto.edu", config.data.kind)
+        names = _ARCHIVES[config.data.kind]
+        places = [Path(config.data.root).expanduser() / name for name in names]
+        place = next((path for path in places if path.exists()), places[1])
+        yield _download(place, "data", "https://www.cs.toronto.edu", config.data.kind)
     if config.model.init_from == "imagenet":
         yield _download(imagenet_path(), "weights", IMAGENET_URL, "ImageNet weights")
+    elif config.model.init_from is not None:
+        yield _weights(config.model.init_from, runs_dir)
 
 
 def preflight(runs_dir: Path) -> list[str]:
-    """What a run that starts should know about memory and disk, for people; nothing where all is well."""
-    found = [_memory(), *_disk(runs_dir)]
+    """What a run that starts should know about memory, disk and locks, for people; nothing where all is well."""
+    found = [_memory(), *_disk(runs_dir)]  # shared memory is looked at where workers use it
     return [f"{check.name}: {check.found}; {check.remedy}" for check in found if check.state != "good"]
 
 
@@ -74,7 +85,8 @@ def network_check(url: str = IMAGENET_URL) -> Check:
     """Whether files can be downloaded; nothing is sent."""
     host = urlparse(url).hostname or ""
     try:
-        with contextlib.closing(socket.create_connection((host, 443), timeout=_NETWORK_TIMEOUT_S)):
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - an https address of our own
+        with urllib.request.urlopen(request, timeout=_NETWORK_TIMEOUT_S):  # noqa: S310 - as a download would, proxies included
             return Check(name="network", state="good", found=f"{host} answers")
     except OSError as error:
         return Check(
@@ -203,8 +215,23 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
             name="images", state="bad", found=str(error), remedy="r18-tui init FOLDER writes a configuration that fits"
         )
         return
-    number = len(survey.usable["train"])
-    found = f"{number:,} to learn from, of {len(survey.layout.classes)} classes"
+    shares = {name: s for name, s in config.data.held_out_shares.items() if s and name not in survey.layout.folders}
+    classes = len(survey.layout.classes)
+    problem = "" if len(survey.layout.folders) > 1 or shares else "there is nothing to measure on"
+    if config.model.num_classes not in ("auto", classes):
+        problem = f"they are of {classes} classes, and model.num_classes is {config.model.num_classes}"
+    usable = survey.usable["train"]
+    try:
+        rows = hold_out([finding.digest for _, finding in usable], [file.label for file, _ in usable], shares)
+        number = len(rows["train"])
+    except R18Error as error:
+        problem, number = str(error), len(usable)
+    if problem:
+        yield Check(
+            name="images", state="bad", found=problem, remedy="r18-tui init FOLDER writes a configuration that fits"
+        )
+        return
+    found = f"{number:,} to learn from, of {classes} classes"
     if number < config.data.batch_size:
         yield Check(
             name="images", state="bad", found=found, remedy=f"lower data.batch_size, which is {config.data.batch_size}"
@@ -235,6 +262,16 @@ def _decoded(config: Config, number: int) -> Check:
     )  # fmt: skip
 
 
+def _weights(reference: str, runs_dir: Path) -> Check:
+    try:
+        found = find_initial_weights(reference, runs_dir, lambda *_: None)
+    except R18Error as error:
+        return Check(
+            name="weights", state="bad", found=str(error), remedy="give imagenet, a file or a run in model.init_from"
+        )
+    return Check(name="weights", state="good", found=f"{found.origin}: {len(found.state)} tensors")
+
+
 def _download(path: Path, name: str, url: str, what: str) -> Check:
     """Whether something that is downloaded once is there, or can be had."""
     if path.exists():
@@ -261,5 +298,5 @@ def run_checks(runs_dir: Path, config: Config | None, progress: Progress, tell: 
         tell(check)
     tell(network_check())
     if config is not None:
-        for check in config_checks(config, progress):
+        for check in config_checks(config, runs_dir, progress):
             tell(check)

@@ -82,14 +82,20 @@ class OnnxClassifier:
                 f"{path}: has no `classes` and `preprocess` in its metadata, so that nobody can say what it expects and answers; "
                 f"export it with r18-tui"
             )
-        self.classes = tuple(json.loads(metadata["classes"]))
-        preprocess = json.loads(metadata["preprocess"])
-        self.decoder = decoder_from(preprocess)
+        try:
+            self.classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+            preprocess = json.loads(metadata["preprocess"])
+            self.decoder = decoder_from(preprocess)
+            self._scale, self._shift = normalization(preprocess)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: its metadata are damaged: {error!r}; export it anew") from error
+        outputs = self._session.get_outputs()[0].shape[-1]
+        if isinstance(outputs, int) and outputs != len(self.classes):
+            raise CheckpointError(f"{path}: answers {outputs} classes and names {len(self.classes)}; export it anew")
         model_input = self._session.get_inputs()[0]
         self._input = model_input.name
         self._takes_pixels = model_input.type == "tensor(uint8)"
         self._half = model_input.type == "tensor(float16)"
-        self._scale, self._shift = normalization(preprocess)
 
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probability of each class."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -14,14 +16,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from trainer.check_request import read_run_config
 from trainer.config_loader import build_config
+from trainer.data.layout import other_endings
 from trainer.data.survey import Survey, survey_folder
-from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError
+from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
 from trainer.gpu import gpu_present
 from trainer.progress import progress_bar
 from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.run.atomic import write_atomically
-from trainer.run.store import RunDir
+from trainer.run.store import find_run
 from trainer.run.text import literal
 from trainer.yaml_reader import read_mapping
 
@@ -56,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
             f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
         ) from error
     target.chmod(0o644)
-    _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {target}"])
+    _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {shlex.quote(str(target))}"])
     return EXIT_OK
 
 
@@ -74,13 +78,14 @@ def find_start(reference: str | None, runs_dir: Path) -> Start:
         return Start(reference="imagenet", stem="imagenet")
     if reference == "none":
         return Start(reference=None)
-    for run in (Path(reference).expanduser(), runs_dir / reference):
-        if RunDir(run).config.is_file():
-            values, _ = read_mapping(RunDir(run).config.read_text(encoding="utf-8"), source=str(RunDir(run).config))
-            return Start(reference=str(run), stem=values["model"]["stem"], image_size=values["data"]["image_size"])
     path = Path(reference).expanduser()
     if not path.is_file():
-        raise CheckpointError(f"--init-from: {reference}: no such file or run; give imagenet, none, a file or a run")
+        try:
+            run_dir = find_run(str(path), runs_dir)
+        except RunError as error:
+            raise CheckpointError(f"--init-from: {error}\nGive imagenet, none, a file or a run") from None
+        config = read_run_config(run_dir)
+        return Start(reference=str(run_dir.path), stem=config.model.stem, image_size=config.data.image_size)
     return _start_of_file(path)
 
 
@@ -93,6 +98,10 @@ def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
         start: The weights that training starts from.
         gpu: Whether this machine has one.
     """
+    try:
+        root.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{root!r}: is not named in UTF-8; rename the folder") from None
     choices = choose(survey, name=_plain_name(survey.layout.root), root=root, start=start, gpu=gpu)
     today = datetime.date.today().isoformat()
     counts = survey.counts("train")
@@ -103,7 +112,8 @@ def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
     ]
     text = "\n".join([*head, *_lines(choices)]) + "\n"
     values, lines = read_mapping(text, source="the new configuration")
-    build_config(values, lines, "the new configuration")
+    if build_config(values, lines, "the new configuration").data.root != root:
+        raise DataError(f"{root}: this name cannot be written into a configuration; rename the folder")
     return text
 
 
@@ -131,11 +141,19 @@ def summary(survey: Survey) -> list[str]:
     if survey.unreadable:
         named = [f"{path.relative_to(layout.root)} ({reason})" for path, reason in survey.unreadable]
         lines.append(f"  unreadable    {len(named):,}, left out: {_some(named)}")
+    others = sum((other_endings(folder) for folder in _class_places(survey)), Counter())
+    if others:
+        shown = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(_NAMED))
+        lines.append(f"  no images     {shown}")
     if survey.copies:
         lines.append(f"  copies        {survey.copies:,} training images are the same as another of their class")
     lines += [f"  careful       {remark}" for remark in survey.remarks()]
     lines += [f"  careful       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
     return lines
+
+
+def _class_places(survey: Survey) -> list[Path]:
+    return [folder / name for folder in survey.layout.folders.values() for name in survey.layout.classes]
 
 
 def _refuse_unusable(survey: Survey) -> None:
@@ -150,25 +168,29 @@ def _refuse_unusable(survey: Survey) -> None:
 
 
 def _refuse_to_overwrite(target: Path) -> None:
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target):
         raise ConfigError(f"{target}: is there already; remove it, or write another file with -o FILE")
 
 
 def _start_of_file(path: Path) -> Start:
-    """A checkpoint says what it was made with, a state dict does not."""
+    """A checkpoint and an export say what they were made with; of other tensors the stem's kernel does."""
     from safetensors import SafetensorError, safe_open
 
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="np") as file:
-                header = file.metadata() or {}
+    if path.suffix != ".safetensors":
+        return Start(reference=str(path))
+    try:
+        with safe_open(path, framework="np") as file:
+            header = file.metadata() or {}
+            if "json" in header:
                 config: dict[str, Any] = json.loads(header["json"])["config"]
                 return Start(reference=str(path), stem=config["model"]["stem"], image_size=config["data"]["image_size"])
-        except (KeyError, ValueError, TypeError):
-            pass  # plain tensors
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    return Start(reference=str(path))
+            if "stem" in header and "preprocess" in header:
+                size = int(json.loads(header["preprocess"])["size"])
+                return Start(reference=str(path), stem=header["stem"], image_size=size)
+            small = "conv1.weight" in file.keys() and file.get_slice("conv1.weight").get_shape()[-1] == 3  # noqa: SIM118
+            return Start(reference=str(path), stem="cifar-maxpool" if small else "imagenet")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
 def _lines(choices: list[Choice]) -> Iterator[str]:
@@ -182,11 +204,11 @@ def _lines(choices: list[Choice]) -> Iterator[str]:
 
 def _scalar(value: Any) -> str:
     """A value as YAML; text in double quotes unless it is plain. JSON's quoted strings are YAML's."""
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_/.-]*", value):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str):
-        return value if value not in ("true", "false", "null") else json.dumps(value)
-    return json.dumps(value)
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_/.-]*", value)
+    if plain and value.lower() not in ("true", "false", "null"):
+        return str(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def _plain_name(root: Path) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from trainer.classifier import Classifier, open_classifier
 from trainer.errors import EXIT_OK, ConfigError, DataError
-from trainer.measure_report import comparison_lines, report_lines, write_report
-from trainer.measured_images import MeasuredImages, folder_images, run_images
+from trainer.measure_report import comparison_lines, report_lines, write_comparison, write_report
+from trainer.measured_images import MeasuredImages, folder_images, run_images, trained_on
 from trainer.progress import Progress, progress_bar
 from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.store import RunDir, find_run, refuse_links
@@ -40,8 +42,11 @@ def main(arguments: argparse.Namespace) -> int:
             f"{names[1]}: tells other classes apart than {names[0]}, so the two cannot be compared: "
             f"{', '.join(models[0].classes)} and {', '.join(models[1].classes)}"
         )
-    run_dir = run_of(arguments.model, arguments.runs_dir)
+    run_dirs = [run_of(name, arguments.runs_dir) for name in names]
+    run_dir = run_dirs[0]
     images = _images(arguments, run_dir, models[0])
+    if arguments.split != "train":
+        images.remarks.extend(_seen(images, names, run_dirs))
     with progress_bar() as progress:
         scores = measure(models, images, batch_size=arguments.batch_size, progress=progress)
         robustness = None
@@ -50,21 +55,48 @@ def main(arguments: argparse.Namespace) -> int:
                 models[0], images, scores[0].scores.accuracy, batch_size=arguments.batch_size, progress=progress
             )
     if len(models) == 2:
-        _say(comparison_lines(models, images, [measured.scores for measured in scores]))
+        both = [measured.scores for measured in scores]
+        _say(comparison_lines(models, images, both))
+        if arguments.output:
+            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, both))
         return EXIT_OK
     _say(report_lines(models[0], images, scores[0], robustness))
-    folder = arguments.output or (run_dir.evaluation / images.name if run_dir else None)
+    folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
     if folder is None:
         _say(["nothing is written, since the model belongs to no run; give a folder with -o DIR"])
         return EXIT_OK
     if run_dir and not arguments.output:
         refuse_links(run_dir)
+    _written(folder, lambda: write_report(folder, models[0], images, scores[0], robustness))
+    return EXIT_OK
+
+
+def _written(folder: Path, write: Callable[[], None]) -> None:
     try:
-        write_report(folder, models[0], images, scores[0], robustness)
+        write()
     except OSError as error:
         raise DataError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
-    _say([f"report, tables and mistakes: {folder}"])
-    return EXIT_OK
+    _say([f"written to {folder}"])
+
+
+def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
+    """Of the files in `eval/` of the run: those of other images, or of an export, do not take the place of the run's own."""
+    parts = [f"data-{images.name}" if arguments.data is not None else images.name]
+    if Path(arguments.model).expanduser().is_file():
+        parts.append(Path(arguments.model).stem)
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts))
+
+
+def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
+    """Which models have learned from the images that they are measured on."""
+    remarks = []
+    for name, run_dir in zip(names, run_dirs, strict=True):
+        number = 0 if run_dir is None else trained_on(images, run_dir)
+        if number:
+            remarks.append(
+                f"{name} was trained on {number:,} of these {len(images.labels_N):,} images, which flatters it"
+            )
+    return remarks
 
 
 def run_of(model: str, runs_dir: Path) -> RunDir | None:
@@ -156,7 +188,7 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
         return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
     if run_dir is None:
         raise ConfigError(f"{arguments.model}: belongs to no run, so give images with known classes: --data DIR")
-    return run_images(run_dir, arguments.split)
+    return run_images(run_dir, arguments.split, model.classes)
 
 
 def _say(lines: list[str]) -> None:

@@ -30,12 +30,12 @@ def report_lines(
     """The report for the terminal."""
     scores = measured.scores
     low, high = scores.interval
-    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", ""]
+    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images), ""]
     lines.append(f"  accuracy            {scores.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     if scores.top5 is not None:
         lines.append(f"  top-5               {scores.top5:.2%}")
     lines += [
-        f"  balanced accuracy   {scores.balanced_accuracy:.2%}",
+        f"  balanced accuracy   {scores.balanced_accuracy:.2%}   (guessing: {1 / len(model.classes):.2%})",
         f"  most frequent class {scores.majority_baseline:.2%}   (what always answering it would reach)",
         f"  loss                {scores.loss:.4f}",
         f"  calibration (ECE)   {scores.calibration_error:.2%}   (how far confidence is from accuracy, on average)",
@@ -51,7 +51,7 @@ def report_lines(
 def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, scores: Sequence[Scores]) -> list[str]:
     """Two models on the same images."""
     found = compare(*scores)
-    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", ""]
+    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images), ""]
     for name, model, score in zip("AB", models, scores, strict=True):
         low, high = score.interval
         lines.append(f"  {name}  {score.accuracy:7.2%}  ({low:.2%} to {high:.2%})  {model.origin}")
@@ -63,6 +63,37 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, score
         f"  McNemar's exact test: p = {found.p_value:.3g}; {_verdict(found.p_value, found.difference)}",
     ]
     return lines
+
+
+def write_comparison(
+    folder: Path, models: Sequence[Classifier], images: MeasuredImages, scores: Sequence[Scores]
+) -> None:
+    """Write `comparison.json` and `disagreements.csv`, the images that one model alone recognises.
+
+    Raises:
+        OSError: When the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = compare(*scores)
+    facts = {
+        "models": [{"model": m.origin, "accuracy": round(s.accuracy, 6)} for m, s in zip(models, scores, strict=True)],
+        "data": images.name,
+        "images": len(scores[0].labels_N),
+        "remarks": images.remarks,
+        "only_first": found.only_first,
+        "only_second": found.only_second,
+        "difference": round(found.difference, 6),
+        "difference_interval95": [round(bound, 6) for bound in found.interval],
+        "p_value": found.p_value,
+    }
+    first, second = scores
+    rows: list[list[object]] = [["path", "class", "first", "second"]]
+    for row in range(len(first.labels_N)):
+        if first.right[row] != second.right[row]:
+            labels = (first.labels_N[row], first.predicted[row], second.predicted[row])
+            rows.append([images.title(row), *(models[0].classes[label] for label in labels)])
+    write_atomically(folder / "comparison.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomically(folder / "disagreements.csv", as_csv(rows))
 
 
 def write_report(
@@ -84,6 +115,10 @@ def write_report(
         write_atomically(folder / name, as_csv(rows))
     text = json.dumps(_facts(model, images, measured, robustness), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "report.json", text.encode("utf-8", "backslashreplace"))
+
+
+def _careful(images: MeasuredImages) -> list[str]:
+    return [f"  careful: {remark}" for remark in images.remarks]
 
 
 def _class_lines(model: Classifier, scores: Scores) -> list[str]:
@@ -151,6 +186,7 @@ def _facts(
         "model": model.origin,
         "data": images.name,
         "images": len(scores.labels_N),
+        "remarks": images.remarks,
         "unreadable": [{"path": path, "reason": reason} for path, reason in measured.lost],
         "accuracy": round(scores.accuracy, 6),
         "accuracy_interval95": [round(bound, 6) for bound in scores.interval],

@@ -6,7 +6,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +25,12 @@ class MeasuredImages(Protocol):
     Attributes:
         name: Of the split or folder, for messages and as the name of what is written.
         labels_N: int64, numbers in the model's list of classes.
+        remarks: What makes their figures doubtful, for people.
     """
 
     name: str
     labels_N: NDArray[np.int64]
+    remarks: list[str]
 
     def title(self, row: int) -> str:
         """What an image is called: its path, or its number."""
@@ -46,6 +48,7 @@ class FileImages:
     name: str
     paths: list[str]
     labels_N: NDArray[np.int64]
+    remarks: list[str] = field(default_factory=list)
 
     def title(self, row: int) -> str:
         """The path."""
@@ -78,6 +81,7 @@ class ArrayImages:
     name: str
     pixels_NHWC: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
+    remarks: list[str] = field(default_factory=list)
 
     def title(self, row: int) -> str:
         """The number within the split, from 0."""
@@ -134,18 +138,27 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
     return FileImages(name, paths, np.array(labels, dtype=np.int64))
 
 
-def run_images(run_dir: RunDir, split: str | None) -> MeasuredImages:
+def run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
     """What a run held out.
 
     Args:
         run_dir: The run.
         split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
+        classes: Of the model.
 
     Raises:
-        DataError: When its images are not there any more.
+        DataError: When its images are not there any more, or are of other classes.
     """
-    images: MeasuredImages = importlib.import_module("trainer.run_images").held_out_images(run_dir, split)
+    images: MeasuredImages = importlib.import_module("trainer.run_images").held_out_images(run_dir, split, classes)
     return images
+
+
+def trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
+    """How many of some images a run was trained on, as far as they are files."""
+    if not isinstance(images, FileImages):
+        return 0
+    trained: frozenset[str] = importlib.import_module("trainer.run_images").training_paths(run_dir)
+    return sum(os.path.abspath(path) in trained for path in images.paths)
 
 
 def _split_folder(folder: Path, split: str | None) -> tuple[str, Path]:
@@ -157,4 +170,4 @@ def _split_folder(folder: Path, split: str | None) -> tuple[str, Path]:
                 return name, folder / spelling
     if split and any((folder / spelling).is_dir() for names in SPLIT_NAMES.values() for spelling in names):
         raise DataError(f"{folder}: has no {split}/")
-    return folder.absolute().name, folder
+    return folder.resolve().name or "root", folder

@@ -23,6 +23,7 @@ from trainer.data.layout import image_paths
 from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
 from trainer.progress import Progress, progress_bar
 from trainer.run.text import literal
+from trainer.standard_streams import write_out
 
 _WILD = frozenset("*?[")
 
@@ -61,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
         predictions, unreadable = predict(
             classifier, paths, batch_size=arguments.batch_size, top=top, progress=progress
         )
-    sys.stdout.write(FORMATS[arguments.format](predictions))
+    write_out(FORMATS[arguments.format](predictions))
     for path, reason in unreadable:
         sys.stderr.write(f"{literal(path)}: cannot be read: {literal(reason)}\n")
     return EXIT_FAILED if unreadable else EXIT_OK
@@ -79,8 +80,10 @@ def find_images(arguments: Sequence[str]) -> list[str]:
     found: set[str] = set()
     for argument in arguments:
         if argument == "-":
-            for line in sys.stdin:
-                found.update(_meant(line.rstrip("\r\n")) if line.strip() else [])
+            text = sys.stdin.read()
+            # As `find -print0` separates names, which may hold newlines.
+            for line in text.split("\0") if "\0" in text else text.splitlines():
+                found.update(_meant(line) if line.strip() else [])
         else:
             found.update(_meant(argument))
     return sorted(found)
@@ -136,7 +139,7 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
     for prediction in predictions:
         cells = [cell for name, probability in prediction.ranking for cell in (name, f"{probability:.6f}")]
         table.writerow([prediction.path, *cells])
-    return text.getvalue()
+    return literal(text.getvalue(), keep="\n") if sys.stdout.isatty() else text.getvalue()
 
 
 def as_json(predictions: Sequence[Prediction]) -> str:
@@ -145,7 +148,10 @@ def as_json(predictions: Sequence[Prediction]) -> str:
     for prediction in predictions:
         ranking = [{"class": name, "probability": round(probability, 6)} for name, probability in prediction.ranking]
         objects.append({"path": prediction.path, **ranking[0], **({"top": ranking} if len(ranking) > 1 else {})})
-    return json.dumps(objects, indent=2, ensure_ascii=False) + "\n"
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(objects, indent=2, ensure_ascii=not unicode)
+    # What a terminal may obey, and lone halves of characters, go as escapes, which mean the same.
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text) + "\n"
 
 
 FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}

@@ -110,7 +110,7 @@ def _division(survey: Survey) -> list[Choice]:
     return [
         Choice(
             "data.val_fraction",
-            0.25,
+            0.25 if smallest >= 4 else 0.4,
             f"there are no splits; the smallest class has {smallest} images, which is too few for a test as well",
         )
     ]
@@ -210,21 +210,23 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
         epochs = _clamped((3000 if gpu else 1500) / steps_per_epoch, 10, 200)
         return [
             Choice("train.epochs", epochs, f"of {steps_per_epoch} steps"),
-            Choice("train.label_smoothing", 0.1),
-            Choice("optim.lr", round(0.05 * batch_size / 64, 4)),
-            Choice("optim.weight_decay", 5e-4),
-            Choice("schedule.warmup", 0.2),
+            Choice("train.label_smoothing", 0.1, "keeps the network from being too sure of itself"),
+            Choice(
+                "optim.lr", round(0.05 * batch_size / 64, 4), "in proportion to the batch; r18-tui find-lr measures it"
+            ),
+            Choice("optim.weight_decay", 5e-4, "keeps weights small"),
+            Choice("schedule.warmup", 0.2, "a share of the run in which the rate rises; then it falls linearly to 0"),
         ]
     epochs = _clamped((1000 if gpu else 400) / steps_per_epoch, 8, 40)
     return [
         Choice("train.epochs", epochs, f"of {steps_per_epoch} steps; more for a last bit of accuracy"),
-        Choice("train.label_smoothing", 0.1),
+        Choice("train.label_smoothing", 0.1, "keeps the network from being too sure of itself"),
         Choice("train.ema_decay", 0.98, "what is measured and exported is an average of the weights"),
-        Choice("optim.lr", 0.05, "the classifier's;"),
+        Choice("optim.lr", 0.05, "the classifier's; r18-tui find-lr measures it"),
         Choice("optim.layer_decay", 0.5, "each stage before it has this share of the next one's"),
-        Choice("optim.weight_decay", 1e-4),
-        Choice("optim.decay_bn_bias", False),
-        Choice("schedule.warmup", 0.3),
+        Choice("optim.weight_decay", 1e-4, "little: the weights are good already"),
+        Choice("optim.decay_bn_bias", False, "vectors gain nothing by being small"),
+        Choice("schedule.warmup", 0.3, "a slow begin, so that trained weights are not torn apart; then linearly to 0"),
         Choice("schedule.warmup_start", 0.1),
     ]
 

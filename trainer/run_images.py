@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +12,24 @@ from trainer.check_request import read_run_config
 from trainer.data.build import load_held_out
 from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import FolderSplit
-from trainer.errors import DataError
+from trainer.errors import DataError, R18Error
 from trainer.measured_images import ArrayImages, FileImages, MeasuredImages
 from trainer.progress import progress_bar
+from trainer.run.event_log import read_records
+from trainer.run.events import Started
 from trainer.run.store import RunDir
 
 
-def held_out_images(run_dir: RunDir, split: str | None) -> MeasuredImages:
+def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
     """Images of a split of a run's data.
 
     Args:
         run_dir: The run.
         split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
+        classes: Of the model.
 
     Raises:
-        DataError: When they are not there any more, or there is no such split.
+        DataError: When they are not there any more, are of other classes, or there is no such split.
     """
     config = read_run_config(run_dir)
     root = Path(config.data.root).expanduser()
@@ -34,12 +39,44 @@ def held_out_images(run_dir: RunDir, split: str | None) -> MeasuredImages:
     streamed = config.model_copy(update={"data": config.data.model_copy(update={"cache": "none"})})
     with progress_bar() as progress:
         data = load_held_out(streamed, progress)
+    if data.classes != tuple(classes):
+        raise DataError(
+            f"{root}: its classes are {', '.join(data.classes)}, and the model's are {', '.join(classes)}; put the folder back "
+            f"as it was, or give images with --data DIR"
+        )
+    remarks = []
+    if data.fingerprint != _fingerprint_of_run(run_dir):
+        divided = ", and which are held out hangs on all of them, so that some may have been trained on"
+        remarks.append(
+            "the images are not those that the run was trained with"
+            + (divided if any(config.data.held_out_shares.values()) else "")
+        )
     name = split or ("test" if "test" in data.splits else data.selection_split)
     if name not in data.splits:
         raise DataError(f"{run_dir.path}: the run has no {name} images; it has {', '.join(data.splits)}")
     found = data.splits[name]
     labels_N = found.labels_N.numpy().astype(np.int64)
     if isinstance(found, FolderSplit):
-        return FileImages(name, found.paths, labels_N)
+        return FileImages(name, found.paths, labels_N, remarks)
     assert isinstance(found, ResidentSplit)
     return ArrayImages(name, found.pixels_NHWC.numpy(), labels_N)
+
+
+def training_paths(run_dir: RunDir) -> frozenset[str]:
+    """Files that a run was trained on, as absolute paths; none where its data are no files or are not there any more."""
+    try:
+        config = read_run_config(run_dir)
+        if config.data.kind != "imagefolder":
+            return frozenset()
+        streamed = config.model_copy(update={"data": config.data.model_copy(update={"cache": "none"})})
+        with progress_bar() as progress:
+            train = load_held_out(streamed, progress).splits["train"]
+    except R18Error:
+        return frozenset()
+    assert isinstance(train, FolderSplit)
+    return frozenset(os.path.abspath(path) for path in train.paths)
+
+
+def _fingerprint_of_run(run_dir: RunDir) -> str:
+    started = [record.event for record in read_records(run_dir.events) if isinstance(record.event, Started)]
+    return started[-1].fingerprint if started else ""

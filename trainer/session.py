@@ -397,7 +397,13 @@ class TrainingSession:
     def _export(self, command: cmd.Export) -> str:
         if self._exporter.running:
             return "an export is under way"
-        step = self.trainer.state.step
+        state = self.trainer.state
+        best = self.trainer.data.dataset.selection_split == "val" and self._finished and state.best_step >= 0
+        if best and state.best_step != state.step and self._saver.folder.at(state.best_step).is_file():
+            # What val has chosen and test has measured, as the command `export` takes it.
+            self._exporter.start(state.best_step, lambda: "")
+            return ""
+        step = state.step
         self.save(pinned=True)
         self._exporter.start(step, lambda: self._saver.wait_for(step))
         return ""

@@ -112,7 +112,8 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})),
     ),
     Action(
-        name="export", keys="x", label="export", help="Save this step and export it to ONNX, checked against the model.",
+        name="export", keys="x", label="export",
+        help="Save this step and export it to ONNX, checked against the model; after the end the best that val chose.",
         why_not=_export,
     ),
     Action(

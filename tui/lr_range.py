@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,8 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if found.suggestion is None:
         return EXIT_FAILED
     taken = f"optim.lr={found.suggestion:g}"
-    sys.stdout.write(
-        f"train with it: r18-tui {literal(arguments.config)} {' '.join([*map(literal, overrides), taken])}\n"
-    )
+    command_line = shlex.join([arguments.config, *overrides, taken])
+    sys.stdout.write(f"train with it: r18-tui {literal(command_line)}\n")
     return EXIT_OK
 
 

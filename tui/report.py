@@ -29,6 +29,9 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         )
     if best and last and best.step != last.step:
         lines.append(f"  best {best.split} accuracy {best.accuracy:.2%} (step {best.step:,})")
+    tested = next((e for e in reversed(view.evaluations) if e.split == "test"), None)
+    if tested and last and last.split != "test":
+        lines.append(f"  test accuracy {tested.accuracy:.2%} (step {tested.step:,}, chosen on {last.split})")
     if last and last.split == "test" and best:
         lines.append("  best was chosen on the test images that it is measured on: there is no val split")
     saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from tests.conftest import FolderMaker
 from tests.running import train, view_of
 from trainer.arguments import add_init_arguments
 from trainer.config import Config
 from trainer.config_loader import load_config
+from trainer.data.held_out import hold_out
 from trainer.data.survey import survey_folder
 from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.init_config import configuration, find_start, main, summary
@@ -161,10 +163,32 @@ def test_a_start_from_a_run_or_checkpoint_takes_its_size_and_stem(folder_config:
     assert find_start(str(tmp_path / "plain.pth"), tmp_path) == Start(reference=str(tmp_path / "plain.pth"))
     assert find_start("none", tmp_path).reference is None
     assert find_start(None, tmp_path).stem == "imagenet"
-    with pytest.raises(CheckpointError, match="no such file or run"):
+    with pytest.raises(CheckpointError, match="nobody: no run of this name"):
         find_start("nobody", tmp_path)
 
 
 def test_many_classes_are_not_all_listed(make_folder: FolderMaker) -> None:
     root = make_folder(classes=tuple(f"class-{n:02d}" for n in range(25)), per_class=2)
     assert "  ... and 5 more classes" in summary(survey_folder(root, quiet))
+
+
+def test_an_exported_file_says_what_it_was_made_with(tmp_path: Path) -> None:
+    header = {"stem": "cifar", "preprocess": '{"size": 48}'}
+    save_file({"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "export.safetensors", metadata=header)
+    found = find_start(str(tmp_path / "export.safetensors"), tmp_path)
+    assert (found.stem, found.image_size) == ("cifar", 48)
+    save_file({"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "plain.safetensors")
+    assert find_start(str(tmp_path / "plain.safetensors"), tmp_path).stem == "cifar-maxpool"
+
+
+def test_two_pictures_a_class_are_enough_to_begin_with(make_folder: FolderMaker, tmp_path: Path) -> None:
+    root = make_folder(splits=("train",), per_class=2) / "train"
+    assert written(root, tmp_path)[0].data.val_fraction == 0.4
+    rows = hold_out(["a", "b", "c", "d"], [0, 0, 1, 1], {"val": 0.4})
+    assert len(rows["val"]) == 2
+
+
+def test_a_folder_that_is_not_named_in_utf_8_is_refused(make_folder: FolderMaker) -> None:
+    survey = survey_folder(make_folder(per_class=2), quiet)
+    with pytest.raises(DataError, match="is not named in UTF-8; rename the folder"):
+        configuration(survey, root="caf\udce9", start=RANDOM, gpu=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FolderMaker
-from trainer.data.layout import count_images, find_layout
+from trainer.data.layout import count_images, find_layout, other_endings
 from trainer.errors import DataError
 
 
@@ -74,3 +74,27 @@ def test_what_lies_deeper_counts_and_what_is_hidden_does_not(make_folder: Folder
     assert len(layout.files["train"]) == 37
     assert count_images(root) == 73
     assert [file.label for file in layout.files["train"]] == sorted(file.label for file in layout.files["train"])
+
+
+def test_splits_are_known_in_capitals(make_folder: FolderMaker) -> None:
+    root = make_folder(splits=("Train", "TEST"))
+    assert set(find_layout(root).files) == {"train", "test"}
+
+
+def test_pictures_that_nobody_can_read_here_are_named(make_folder: FolderMaker) -> None:
+    """A phone writes .heic; a class of these must not vanish."""
+    root = flat(make_folder)
+    (root / "phone").mkdir()
+    for number in range(3):
+        (root / "phone" / f"{number}.heic").write_bytes(b"ftypheic")
+    with pytest.raises(DataError, match=r"phone: holds 3 pictures that cannot be read here \(.heic\); convert them"):
+        find_layout(root)
+
+
+def test_what_is_no_image_is_counted_and_broken_links_are_passed_over(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    (root / "train" / "red" / "notes.txt").write_text("no picture")
+    (root / "train" / "red" / "gone.png").symlink_to("nowhere.png")
+    (root / "train" / "red" / "loop.png").symlink_to("loop.png")
+    assert len(find_layout(root).files["train"]) == 36
+    assert other_endings(root) == {".txt": 1, "broken link": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
 from tests.running import train, view_of
 from trainer.arguments import add_eval_arguments
+from trainer.check_request import read_run_config
 from trainer.errors import ConfigError, DataError
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
@@ -224,3 +226,49 @@ def test_what_cannot_be_measured_is_explained(run: RunDir, make_config: ConfigMa
         evaluate(str(alone))
     with pytest.raises(DataError, match="the run has no val images; it has train, test"):
         evaluate(str(digits.path), "--split", "val")
+
+
+def test_a_changed_folder_is_refused_or_said(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(read_run_config(run).data.root)
+    for number in range(20):
+        shutil.copy(root / "red" / f"{number:03d}.png", root / "red" / f"new-{number}.png")
+    assert evaluate(str(run.path), "--no-robustness") == 0
+    assert (
+        "careful: the images are not those that the run was trained with, and which are held out"
+        in capsys.readouterr().out
+    )
+    (root / "red").rename(root / "zred")
+    with pytest.raises(DataError, match="its classes are blue, green, zred, and the model's are blue, green, red"):
+        evaluate(str(run.path))
+
+
+def test_whoever_has_learned_from_the_images_is_named(
+    run: RunDir, make_config: ConfigMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another seed holds other images out of the same folder."""
+    config = read_run_config(run)
+    other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 5, "name": "other"})})
+    second = train(other, tmp_path / "runs").run.run_dir
+    assert evaluate(str(run.path), str(second.path), "-o", str(tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"careful: {second.path} was trained on \d+ of these 18 images, which flatters it", said)
+    assert f"careful: {run.path} was" not in said
+    facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert len(facts["remarks"]) == 1
+    assert 0 <= facts["p_value"] <= 1
+    assert (tmp_path / "out" / "disagreements.csv").read_text().startswith("path,class,first,second\n")
+
+
+def test_other_images_and_exports_do_not_take_the_place_of_the_runs_own_report(
+    run: RunDir, make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_folder("other", splits=("test",), size=(20, 30))
+    assert evaluate(str(run.path), "--data", str(other), "--no-robustness") == 0
+    checkpoint = next(iter(sorted(run.checkpoints.glob("step-*.safetensors"))))
+    assert evaluate(str(checkpoint), "--no-robustness") == 0
+    monkeypatch.chdir(other / "test")
+    assert evaluate(str(run.path), "--data", "..", "--no-robustness") == 0
+    written = {path.name for path in run.evaluation.iterdir()}
+    assert {"data-test", f"test-{checkpoint.stem}"} <= written
+    assert not (run.evaluation / "test" / "report.json").exists()
+    assert not (run.path / "report.json").exists()

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
 
 
 def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -77,7 +77,7 @@ def test_a_configuration_is_looked_at_with_its_images(
         (("digits", "train.epoks=3"), "train.epoks: unknown key; did you mean train.epochs?", "docs/configuration.md"),
         (("digits", "data.kind=imagefolder", "data.root=nowhere"), "nowhere: no such folder", "r18-tui init FOLDER"),
         (("digits", "run.device=cuda:77"), "run.device: cuda:77 asked for", "or train on the CPU"),
-        (("cifar", "data.root=nowhere"), "cifar10: not at nowhere", "fetch it elsewhere"),
+        (("cifar", "data.root=nowhere"), "cifar10: not at nowhere/cifar-10-python.tar.gz", "fetch it elsewhere"),
     ],
 )
 def test_what_keeps_a_run_from_starting_has_a_remedy(

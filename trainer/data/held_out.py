@@ -11,7 +11,8 @@ from trainer.errors import DataError
 def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, float]) -> dict[str, list[int]]:
     """Divide images among splits, each class by itself.
 
-    The images of a class are taken in the order of their keys. Those of one key, copies of a picture, stay together.
+    The images of a class are taken in the order of their keys. Those of one key, copies of a picture, stay together; where they
+    have several labels they are not held out at all.
 
     Args:
         keys: Of each image, in random order among images: comparable and hashable.
@@ -29,14 +30,19 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
     for row, label in enumerate(labels):
         by_label.setdefault(label, []).append(row)
     taken: set[int] = set()
+    labels_of: dict[Hashable, set[int]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        labels_of.setdefault(key, set()).add(label)
     for rows in by_label.values():
-        groups = _groups(keys, rows)
+        groups = [group for group in _groups(keys, rows) if len(labels_of[keys[group[0]]]) == 1]
+        left = len(rows)
         for name in chosen:
             # At least one stays to learn from.
             wanted = min(round(len(rows) * shares[name]), len(rows) - 1)
             for group in list(groups):
-                if len(group) <= wanted and len(groups) > 1:
+                if len(group) <= wanted and len(group) < left:
                     wanted -= len(group)
+                    left -= len(group)
                     chosen[name] += group
                     groups.remove(group)
         taken.update(row for name in chosen for row in chosen[name])

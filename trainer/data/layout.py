@@ -7,6 +7,7 @@ are then held out. The class list of the training images is the law for every sp
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ from trainer.errors import DataError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
 
+_FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
+"""Endings of pictures that Pillow does not read without more."""
+
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Names of folders that are taken for a split."""
+"""Names of folders that are taken for a split, in small or capital letters."""
 
 _DRAWN = 8
 """Entries of a folder that a drawn tree shows."""
@@ -153,7 +157,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
         raise DataError(f"{root}: no such folder; data.root must hold the images\n{expected_trees(root)}")
     found: dict[str, Path] = {}
     for split, names in SPLIT_NAMES.items():
-        folders = [root / name for name in names if (root / name).is_dir()]
+        folders = [path for path in _folders(root) if path.name.lower() in names]
         if len(folders) > 1:
             raise DataError(
                 f"{root}: {folders[0].name}/ and {folders[1].name}/ both mean the {split} images; keep one of them"
@@ -165,6 +169,13 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if found:
         raise DataError(f"{root}: train/ is missing\n{found_tree(root)}\n{expected_trees(root)}")
     return {"train": root}
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror}") from error
 
 
 def _class_names(root: Path, train: Path) -> tuple[str, ...]:
@@ -179,7 +190,7 @@ def _class_names(root: Path, train: Path) -> tuple[str, ...]:
             ) from None
     if train == root:
         # Beside class folders there may be others: of runs, of notes.
-        names = tuple(name for name in names if any(_image_entries(train / name)))
+        names = tuple(name for name in names if _holds_images(train / name))
     if len(names) < 2:
         raise DataError(
             f"{train}: found {len(names)} class folder{'' if len(names) == 1 else 's'}; a classifier needs at least two"
@@ -199,6 +210,36 @@ def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
     return ""
 
 
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder is one of a class.
+
+    Raises:
+        DataError: When it looks like one whose pictures nobody can read here.
+    """
+    if any(_image_entries(folder)):
+        return True
+    pictures = {ending: number for ending, number in other_endings(folder).items() if ending in _FOREIGN}
+    if pictures:
+        raise DataError(
+            f"{folder}: holds {sum(pictures.values()):,} pictures that cannot be read here ({', '.join(sorted(pictures))}); "
+            f"convert them, for example to .jpg (known endings: {' '.join(sorted(EXTENSIONS))})"
+        )
+    return False
+
+
+def other_endings(folder: Path) -> Counter[str]:
+    """Files below a folder that are no images here, by ending; links that lead nowhere as `broken link`."""
+    found: Counter[str] = Counter()
+    for path, _, files in os.walk(folder):
+        for name in files:
+            ending = os.path.splitext(name)[1].lower()
+            if not os.path.exists(os.path.join(path, name)):
+                found["broken link"] += 1
+            elif ending not in EXTENSIONS and not name.startswith("."):
+                found[ending or "no ending"] += 1
+    return found
+
+
 def _files(split: str, folder: Path, classes: tuple[str, ...]) -> list[ImageFile]:
     strangers = sorted({path.name for path in class_folders(folder)} - set(classes))
     if strangers and split != "train":
@@ -208,7 +249,10 @@ def _files(split: str, folder: Path, classes: tuple[str, ...]) -> list[ImageFile
         )
     files = []
     for label, name in enumerate(classes):
-        found = sorted((Path(entry.path), entry.stat()) for entry in _image_entries(folder / name))
+        try:
+            found = sorted((Path(entry.path), entry.stat()) for entry in _image_entries(folder / name))
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from error
         files += [ImageFile(path, label, stat.st_size, stat.st_mtime_ns) for path, stat in found]
         if not found and split == "train":
             raise DataError(
@@ -237,5 +281,5 @@ def _image_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _image_entries(Path(entry.path))
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file():
+        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and os.path.isfile(entry.path):
             yield entry

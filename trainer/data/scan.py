@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ def scan(files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Prog
 def findings_path(root: Path) -> Path:
     """Where the findings about a folder are kept: in the user's folder of caches, by the folder's place."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
+    try:
+        base = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
+    except RuntimeError:  # a user without a name and without a home, as in a container
+        base = Path(tempfile.gettempdir()) / f"r18-tui-{os.getuid()}"
     name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
     return base / "r18-tui" / f"{root.absolute().name[:40] or 'root'}-{name}.json"
 

@@ -59,15 +59,15 @@ class Survey:
 
     @cached_property
     def leaks(self) -> list[tuple[Path, Path]]:
-        """Held-out images that are training images too: the held-out one, and the first such training image."""
-        first = {finding.digest: file.path for file, finding in reversed(self.usable["train"])}
-        return [
-            (file.path, first[finding.digest])
-            for split in self.usable
-            if split != "train"
-            for file, finding in self.usable[split]
-            if finding.digest in first
-        ]
+        """Held-out images that are in an earlier split too (train, val, test): the one, and the first such image."""
+        first: dict[str, Path] = {}
+        found = []
+        for split in ("train", "val", "test"):
+            pairs = self.usable.get(split, [])
+            found += [(file.path, first[finding.digest]) for file, finding in pairs if finding.digest in first]
+            for file, finding in pairs:
+                first.setdefault(finding.digest, file.path)
+        return [] if len(self.usable) < 2 else found
 
     @cached_property
     def contradictions(self) -> list[tuple[Path, Path]]:
@@ -85,8 +85,8 @@ class Survey:
         remarks = []
         if self.leaks:
             remarks.append(
-                f"{_images(len(self.leaks))} held out to measure on {_are(len(self.leaks))} also trained on, which flatters the "
-                f"accuracy: {self._examples(self.leaks)}"
+                f"{_images(len(self.leaks))} held out to measure on {_are(len(self.leaks))} in another split too, which "
+                f"flatters the accuracy: {self._examples(self.leaks)}"
             )
         if self.contradictions:
             remarks.append(

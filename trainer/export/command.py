@@ -27,10 +27,11 @@ from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, s
 from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.failures import explain, log_traceback
 from trainer.run.atomic import sync_folder, write_atomically
-from trainer.run.event_log import EventLog
-from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
+from trainer.run.event_log import EventLog, read_records
+from trainer.run.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
 from trainer.run.holder import RunLock
 from trainer.run.store import RunDir, find_run, refuse_links
+from trainer.run.text import literal
 from trainer.versions import torch_release
 
 FORMATS = {
@@ -73,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     run_dir = find_run(arguments.run, arguments.runs_dir)
     wanted = Wanted(
         which=arguments.which,
-        data_root=arguments.data,
+        data_root=None if arguments.data is None else arguments.data.expanduser(),
         formats=None if arguments.format is None else tuple(dict.fromkeys(arguments.format)),
         embed=True if arguments.embed_preprocess else None,
     )
@@ -119,11 +120,19 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
     subject = Subject.of(
         read_checkpoint(path), wanted.data_root,
         lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
+        tested=_has_read_test(run_dir),
     )  # fmt: skip
     if not subject.same_data:
         text = "the images are not those that the run was trained with; the accuracy is of what is there now"
         publish(Warned(message=text))
     return _Export(run_dir, subject, wanted, publish).run(path.name)
+
+
+def _has_read_test(run_dir: RunDir) -> bool:
+    """Whether the run has measured its test images: before that nobody else does."""
+    if not run_dir.events.is_file():
+        return False
+    return any(isinstance(r.event, Evaluated) and r.event.split == "test" for r in read_records(run_dir.events))
 
 
 class _Export:
@@ -255,9 +264,15 @@ class _Export:
             run=self._run_dir.name,
             refused=self._refused,
         )
+        card["files_of_earlier_exports"] = self._older_files()
         for name, content in (("parity.json", facts), ("model.json", card)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"))
+
+    def _older_files(self) -> list[str]:
+        return [
+            file for name, file in FORMATS.items() if name not in self._files and (self._run_dir.export / file).exists()
+        ]
 
     def _files_by_name(self) -> dict[str, dict[str, Any]]:
         return {FORMATS[name]: facts for name, facts in self._files.items()}
@@ -318,7 +333,7 @@ def _say(event: Event) -> None:
     if isinstance(event, ExportProgress):
         sys.stdout.write(f"{event.fraction:4.0%}  {event.stage}\n")
     elif isinstance(event, Warned):
-        sys.stdout.write(f"      {event.message}\n")
+        sys.stdout.write(f"      {literal(event.message)}\n")
     elif isinstance(event, Exported):
         sys.stdout.writelines(f"{line}\n" for line in _report(event))
     sys.stdout.flush()

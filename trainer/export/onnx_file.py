@@ -120,6 +120,7 @@ def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]
     return {
         "classes": json.dumps(list(subject.dataset.classes), ensure_ascii=False),
         "preprocess": json.dumps(subject.preprocess),
+        "stem": subject.config.model.stem,
         "accuracy": f"{measured['accuracy']:.6f}",
         "accuracy_split": measured["split"],
         "accuracy_correct": str(measured["correct"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,21 +47,24 @@ class Subject:
     preprocess: dict[str, Any]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, data_root: Path | None, progress: Progress) -> Subject:
+    def of(cls, checkpoint: Checkpoint, data_root: Path | None, progress: Progress, *, tested: bool) -> Subject:
         """Build the model and find its images.
 
         Args:
             checkpoint: Of a run.
             data_root: Where the image folder is now, when it has moved.
             progress: Told what is being done.
+            tested: Whether the run has read its test images, so that they may be measured on.
 
         Raises:
             DataError: When the images are not there.
             ExportError: When they are of other classes.
         """
         meta = checkpoint.meta
-        overrides = [f"data.root={data_root}"] if data_root is not None else []
-        config = build_config(dict(meta["config"]), {}, "checkpoint", overrides)
+        values = copy.deepcopy(meta["config"])
+        if data_root is not None:
+            values["data"]["root"] = str(data_root)
+        config = build_config(values, {}, "checkpoint")
         model = build_model(config.model, len(meta["classes"]), config.run.seed)
         model.load_state_dict(checkpoint.measured_weights)
         try:
@@ -71,8 +75,9 @@ class Subject:
             raise ExportError(
                 f"{config.data.root}: its classes are not those that the run was trained on; give the folder with --data DIR"
             )
+        split = "test" if tested and "test" in dataset.splits else str(meta["selection_split"])
         return cls(
-            checkpoint=checkpoint, model=model.eval(), config=config, dataset=dataset, split=str(meta["selection_split"]),
+            checkpoint=checkpoint, model=model.eval(), config=config, dataset=dataset, split=split,
             normalize=Normalize.of(meta["mean"], meta["std"], torch.device("cpu")), preprocess=meta["preprocess"],
         )  # fmt: skip
 
