@@ -430,7 +430,10 @@ def test_evaluating_once_more_after_the_end_works_with_val_and_test(
     thread.commands.send(measure)
     view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
     assert view.acknowledged[measure.command_id].ok
-    assert [(e.split, e.trigger) for e in view.evaluations[-2:]] == [("val", "key"), ("test", "key")]
+    by_key = [event for event in events_of(run.run_dir, ev.Evaluated) if event.trigger == "key"]
+    assert [event.split for event in by_key] == ["val", "test"]
+    assert view.best is not None
+    assert by_key[1].step == view.best.step, "the weights that val has chosen"
 
 
 def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_path: Path) -> None:
