@@ -27,9 +27,11 @@ from trainer.data.stream import StreamedBatches
 from trainer.device import choose_device, describe_device
 from trainer.ema import ModelEma
 from trainer.errors import CheckpointError, ConfigError
+from trainer.evaluator import Evaluator
 from trainer.features import FeatureBatches
 from trainer.freezing import frozen_stages, stage_of
-from trainer.loop import Hooks, Trainer
+from trainer.hooks import Hooks
+from trainer.loop import Trainer
 from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import build_model, describe_model, set_train_mode
@@ -143,16 +145,19 @@ def build_trainer(
         _restore(state, checkpoint)
     batches = source.batches(worker_count(config.data))
     weights_K = class_weights(train_labels_N).to(device) if config.data.balance == "loss" else None
+    train_step = TrainStep(
+        model, optimizer, augment, config, numerics,
+        class_weights_K=weights_K, micro_batches=choices.get("micro_batches"),
+    )  # fmt: skip
+    stopwatch = Stopwatch()
+    evaluator = Evaluator(
+        config=config, data=data, state=state, train_step=train_step, numerics=numerics, stopwatch=stopwatch, hooks=hooks,
+        device=device, lost=source.lost,
+    )  # fmt: skip
     loop = Trainer(
         config=config, data=data, batches=batches, feature_batches=FeatureBatches(plan, train_labels_N, device),
-        state=state, numerics=numerics, hooks=hooks, device=device,
-        lost=source.lost,
-        train_step=TrainStep(
-            model, optimizer, augment, config, numerics,
-            class_weights_K=weights_K, micro_batches=choices.get("micro_batches"),
-        ),
-        metrics=StepMetrics(device),
-        stopwatch=Stopwatch(), last_save=time.monotonic(),
+        state=state, train_step=train_step, evaluator=evaluator, metrics=StepMetrics(device), stopwatch=stopwatch, hooks=hooks,
+        device=device, last_save=time.monotonic(),
     )  # fmt: skip
     # As the run stands: what is saved before the next step, and a repeated evaluation, must know what is frozen.
     loop.train_step.prepare(loop.frozen_now)

@@ -14,35 +14,25 @@ Everything that can interrupt it comes through `Hooks.poll`, which is also calle
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
-from trainer.data.lost_images import LostImages
-from trainer.errors import CheckpointError, R18Error, is_out_of_memory
-from trainer.evaluate import Evaluation, evaluate
-from trainer.features import compute_features
+from trainer.evaluator import Evaluator
 from trainer.freezing import BACKBONE, STAGES, frozen_stages, unfreezing_ends
+from trainer.hooks import Hooks
 from trainer.metrics import StepMetrics, Stopwatch, Window
-from trainer.model import MACS_PER_PIXEL
-from trainer.run.events import EpochEnded, Evaluated, Event, StagesFrozen, Steps, Warned
-from trainer.step import Numerics, TrainStep
+from trainer.run.events import EpochEnded, StagesFrozen, Steps, Warned
+from trainer.step import TrainStep
 from trainer.train_state import EpochSums, TrainState
 
 _PUBLISH_EVERY_S = 0.4
 """Seconds between two groups of steps in the log: a little faster than the screen is drawn."""
-
-_CPU_BATCH_MACS = 50_000_000_000
-"""A forward pass of about a second on two cores."""
 
 _EPOCH_SAVE_AGE_S = 10.0
 """A save at an epoch's end is skipped when the last one is younger than this."""
@@ -52,75 +42,12 @@ HOPELESS_IN_A_ROW = 10
 """Steps in a row that were left out after which waiting for a better one makes no sense."""
 
 
-class DivergedError(R18Error):
-    """Step after step has a loss or a gradient that is NaN or infinite."""
-
-
-def evaluation_batch(config: Config, device: torch.device) -> int:
-    """Images of a forward pass of an evaluation.
-
-    As configured; on a CPU no more than take about a second, since a stop is noticed between two of them.
-    """
-    if device.type != "cpu":
-        return config.eval.batch_size
-    macs = MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2
-    return min(config.eval.batch_size, max(_CPU_BATCH_MACS // macs, 1))
-
-
-class Hooks(Protocol):
-    """What the loop asks of its session."""
-
-    def publish(self, event: Event) -> None:
-        """Log an event."""
-
-    def poll(self, evaluating: float | None = None) -> None:
-        """Take commands; returns when training may go on.
-
-        Args:
-            evaluating: Share of an evaluation that is done; None between training steps.
-
-        Raises:
-            StopRequested: To end the run.
-        """
-
-    def save(self, *, best: bool = False) -> None:
-        """Snapshot the state and hand it to the writer."""
-
-    def saved_best(self) -> Checkpoint:
-        """The best state of the run, from the disk.
-
-        Raises:
-            CheckpointError: When it is not there.
-        """
-
-    def evaluating(self, split: str) -> None:
-        """An evaluation begins."""
-
-    def training(self) -> None:
-        """Training goes on."""
-
-    def measured(self, split: str, evaluation: Evaluation) -> None:
-        """An evaluation has ended."""
-
-    def diverged(self, step: int, first_skipped: int) -> None:
-        """Too many steps in a row were left out; returns when training may go on.
-
-        Args:
-            step: The last of them.
-            first_skipped: The first of them.
-
-        Raises:
-            DivergedError: When there is nobody to decide.
-        """
-
-
 @dataclass(kw_only=True)
 class Trainer:
     """Runs the loop over parts that were built elsewhere.
 
     Attributes:
         feature_batches: What comes in place of `batches` while the classifier is trained on features that were computed once.
-        lost: Told about images that cannot be read any more.
         last_save: `time.monotonic()` of the last snapshot; the session sets it.
         skipped_from: The first of the newest steps when the updates of all of them were left out, since loss or gradient were
             not finite; None when the newest step changed the weights. It is known once their metrics are (`drain`).
@@ -132,18 +59,16 @@ class Trainer:
     feature_batches: Batches
     state: TrainState
     train_step: TrainStep
-    numerics: Numerics
+    evaluator: Evaluator
     metrics: StepMetrics
     stopwatch: Stopwatch
     hooks: Hooks
     device: torch.device
-    lost: LostImages
     last_save: float
 
     skipped_from: int | None = None
     _decided_at: int = 0
     _announced_frozen: int = 0
-    _evaluation_batch: int | None = None
     _window_began_s: float = 0.0
 
     def run(self) -> str:
@@ -161,8 +86,8 @@ class Trainer:
                 self._finish_epoch()
             elif self._train_epoch():
                 self._end_epoch()
-        if self.has_test_apart and self.state.tested_step != self.state.best_step:
-            self.test_the_best(trigger="end")
+        if self.evaluator.has_test_apart and self.state.tested_step != self.state.best_step:
+            self.evaluator.test_the_best(trigger="end")
         return "completed" if self.state.finished else "stopped early"
 
     @property
@@ -179,11 +104,6 @@ class Trainer:
         """Whether no more steps are to come."""
         return self.state.finished or (self.stalled and not self.state.evaluation_due)
 
-    @property
-    def has_test_apart(self) -> bool:
-        """Whether there are test images that have not chosen the best."""
-        return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
-
     def unfreeze_next(self) -> str:
         """Begin to train one more stage, from the next step on; why not, where that is so."""
         if not self.frozen_now:
@@ -191,77 +111,6 @@ class Trainer:
         self.state.unfrozen_by_key += 1
         self.state.unfrozen_step = self.state.step
         return ""
-
-    def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
-        """Measure a split and publish the result.
-
-        Args:
-            split: `val` or `test`.
-            trigger: `epoch`, `key` or `end`.
-            checkpoint: What is measured; None for the state as it is.
-
-        Returns:
-            Whether it is the best so far on the selection split.
-        """
-        before = self.stopwatch.switch("evaluate")
-        self.hooks.evaluating(split)
-        begun_s = self.stopwatch.of("evaluate")
-        model = self.state.measured_model
-        if checkpoint is not None:
-            model = copy.deepcopy(model)
-            model.load_state_dict(checkpoint.measured_weights)
-        while (result := self._measure(split, model)) is None:
-            continue  # with smaller batches
-        step = self.state.step if checkpoint is None else checkpoint.step
-        best = self._note_result(split, step, result)
-        self.hooks.publish(
-            Evaluated(
-                split=split, epoch=round(step / self.state.schedule.steps_per_epoch, 4), step=step,
-                loss=result.loss, accuracy=result.accuracy, accuracy_tta=result.accuracy_tta, correct=result.correct,
-                counts=result.counts, confused_with=result.confused_with, best=best, trigger=trigger,
-                weights="raw" if self.state.ema is None else "ema",
-                seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
-            )
-        )  # fmt: skip
-        self.hooks.measured(split, result)
-        # A stage that was let go meanwhile is unfrozen by the loop, which then feeds the step otherwise.
-        self.train_step.prepare(self.train_step.frozen)
-        self.stopwatch.switch(before)
-        return best
-
-    def _measure(self, split: str, model: nn.Module) -> Evaluation | None:
-        """Measure a split; None when that took more memory than there is and smaller batches may take less."""
-        batch_size = self._evaluation_batch or evaluation_batch(self.config, self.device)
-        try:
-            return evaluate(
-                model,
-                self.data.dataset.splits[split],
-                normalize=self.data.normalize,
-                numerics=self.numerics,
-                num_classes=len(self.data.dataset.classes),
-                batch_size=batch_size,
-                tta=self.config.eval.tta == "flip",
-                device=self.device,
-                poll=self.hooks.poll,
-                lost=self.lost,
-            )
-        except (RuntimeError, MemoryError) as error:
-            self._halve_batch(batch_size, f"the evaluation of {split}", error)
-        return None
-
-    def _halve_batch(self, batch_size: int, what: str, error: Exception) -> None:
-        """Go on with smaller batches where memory ran out.
-
-        Raises:
-            Exception: The error itself, when it was something else or nothing smaller is left.
-        """
-        if not is_out_of_memory(error) or batch_size == 1:
-            raise error
-        self._evaluation_batch = batch_size // 2
-        text = f"out of memory in {what}: again, from now on with {batch_size // 2} images at a time"
-        self.hooks.publish(Warned(message=text))
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them."""
@@ -274,17 +123,6 @@ class Trainer:
     def frozen_now(self) -> int:
         """Stages that are frozen at the next step, from the image."""
         return frozen_stages(self.config.model, self.state.epoch, unfrozen_by_key=self.state.unfrozen_by_key)
-
-    def test_the_best(self, *, trigger: str) -> None:
-        """Read the test images, with the weights that val has chosen."""
-        checkpoint = None
-        if self.state.best_step != self.state.step:
-            try:
-                checkpoint = self.hooks.saved_best()
-            except CheckpointError as error:
-                self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
-        self.evaluate("test", trigger=trigger, checkpoint=checkpoint)
-        self.state.tested_step = self.state.best_step
 
     def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
         """Take up an earlier state of this run, at a scaled rate. Between two steps only.
@@ -344,42 +182,13 @@ class Trainer:
             self.train_step.features_MF = None
             return self.batches
         if self.train_step.features_MF is None:
-            self.train_step.features_MF = self._features()
+            self.train_step.features_MF = self.evaluator.features()
             self.train_step.prepare(frozen)
         return self.feature_batches
 
     @property
     def _trainable(self) -> int:
         return sum(parameter.numel() for parameter in self.state.model.parameters() if parameter.requires_grad)
-
-    def _features(self) -> Tensor:
-        """What the backbone makes of all training images."""
-        before = self.stopwatch.switch("data")
-        self.hooks.evaluating("features")
-        while (features_MF := self._computed_features()) is None:
-            continue  # with smaller batches
-        self.hooks.training()
-        self.stopwatch.switch(before)
-        return features_MF
-
-    def _computed_features(self) -> Tensor | None:
-        """Features of all training images; None when they took more memory than there is and smaller batches may take less."""
-        batch_size = self._evaluation_batch or evaluation_batch(self.config, self.device)
-        try:
-            return compute_features(
-                self.state.model,
-                self.data.dataset.splits["train"],
-                normalize=self.data.normalize,
-                numerics=self.numerics,
-                image_size=self.config.data.image_size,
-                batch_size=batch_size,
-                device=self.device,
-                poll=self.hooks.poll,
-                lost=self.lost,
-            )
-        except (RuntimeError, MemoryError) as error:
-            self._halve_batch(batch_size, "what the frozen backbone makes of the images", error)
-        return None
 
     def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches
@@ -447,33 +256,12 @@ class Trainer:
         self._finish_epoch()
 
     def _finish_epoch(self) -> None:
-        best = self.state.evaluation_due and self.evaluate(self.data.dataset.selection_split, trigger="epoch")
+        best = self.state.evaluation_due and self.evaluator.evaluate(self.data.dataset.selection_split, trigger="epoch")
         self.state.evaluation_due = False
         aged = time.monotonic() - self.last_save >= _EPOCH_SAVE_AGE_S
         if best or (self.config.checkpoint.every_epoch and aged and self.skipped_from is None):
             self.hooks.save(best=best)
         self.hooks.training()
-
-    def _note_result(self, split: str, step: int, result: Evaluation) -> bool:
-        self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
-        if split != self.data.dataset.selection_split:
-            return False
-        self.state.measured_step = step
-        if not math.isfinite(result.loss):
-            return False
-        if not self._is_better(result):
-            return False
-        self.state.best_accuracy, self.state.best_loss = result.accuracy, result.loss
-        self.state.best_step = step
-        return True
-
-    def _is_better(self, result: Evaluation) -> bool:
-        accuracy, loss = self.state.best_accuracy, self.state.best_loss
-        if accuracy is None:
-            return True
-        if self.config.eval.best_by == "loss":
-            return loss is None or result.loss < loss  # None: from a checkpoint of before losses were kept
-        return result.accuracy > accuracy or (result.accuracy == accuracy and loss is not None and result.loss < loss)
 
 
 def _steps_event(window: Window, budget: dict[str, float]) -> Steps:

@@ -9,7 +9,8 @@ from typing import Any
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError, R18Error
-from trainer.loop import DivergedError, Trainer
+from trainer.hooks import DivergedError
+from trainer.loop import Trainer
 from trainer.open_run import OpenRun
 from trainer.run.events import Warned
 

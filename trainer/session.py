@@ -382,11 +382,11 @@ class TrainingSession:
         self.trainer.drain()
         self._on_demand = True
         try:
-            if self.trainer.evaluate(self.trainer.data.dataset.selection_split, trigger="key"):
+            if self.trainer.evaluator.evaluate(self.trainer.data.dataset.selection_split, trigger="key"):
                 self.save(best=True)
             # Where val chooses, the test images are not looked at before the end, however curious somebody is.
-            if self._finished and self.trainer.has_test_apart:
-                self.trainer.test_the_best(trigger="key")
+            if self._finished and self.trainer.evaluator.has_test_apart:
+                self.trainer.evaluator.test_the_best(trigger="key")
         finally:
             self._on_demand = False
             self._evaluating = None

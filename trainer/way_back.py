@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from trainer.checkpoint import Checkpoint, read_checkpoint
 from trainer.errors import CheckpointError
-from trainer.loop import DivergedError, Trainer
+from trainer.hooks import DivergedError
+from trainer.loop import Trainer
 from trainer.run.events import Diverged, Event, LrEdited, Resumed, Warned
 from trainer.saver import Saver
 

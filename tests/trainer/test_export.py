@@ -253,11 +253,11 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
 
     monkeypatch.setattr(command, writer, spoilt)
     with pytest.raises(ExportError, match=f"{name}: not written"):
-        command.main(arguments(colours, format=["int8", "fp16", "pt2", "safetensors"]))
+        command.main(arguments(colours, format=[*dict.fromkeys([name, "safetensors"])]))
     assert earlier.read_bytes() == b"the earlier, verified file"
     card = json.loads((colours.export / "model.json").read_text())
     assert set(card["refused"]) == {name}
-    assert len(card["files"]) == 4
+    assert set(card["files"]) == {"model.onnx", "model.safetensors"} - {command.FORMATS[name]}
     (said,) = events_of(colours, Exported)
     assert set(said.files) == set(card["files"])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
-from trainer import features, loop
+from trainer import evaluator, features
 from trainer.build import class_weights
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.config import Config, OptimConfig
@@ -390,7 +390,7 @@ def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return compute(*inputs, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(loop, "compute_features", small_only)
+    monkeypatch.setattr(evaluator, "compute_features", small_only)
     run = train(tuned("model.freeze=backbone", "model.cache_features=true", "train.epochs=1"), tmp_path / "runs")
     assert run.exit_code == 0
     assert sizes == [64, 32, 16]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker
 from tests.running import events_of, longer, new_run, start, train, wait_for
+from trainer import session
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.find_lr import find_lr
-from trainer.lr_finder import suggest
+from trainer.lr_finder import range_test, suggest
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.store import RunDir
@@ -65,12 +67,15 @@ def last_of(run: RunDir, step: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
-def test_a_run_goes_on_as_if_no_rates_had_been_tried(folder_config: Config, tmp_path: Path, cache: str) -> None:
+def test_a_run_goes_on_as_if_no_rates_had_been_tried(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
     """To the bit, also with workers that decode ahead, in the middle of an epoch."""
+    monkeypatch.setattr(session, "range_test", functools.partial(range_test, steps=30))
     data = folder_config.data.model_copy(update={"cache": cache, "workers": 1, "flip": "random"})
     # Evaluations, in which no rates are tried, come late.
-    rarely = folder_config.eval.model_copy(update={"every_epochs": 4})
-    config = longer(folder_config.model_copy(update={"data": data, "eval": rarely}), 8)
+    rarely = folder_config.eval.model_copy(update={"every_epochs": 5})
+    config = longer(folder_config.model_copy(update={"data": data, "eval": rarely}), 5)
     straight = train(config, tmp_path / "a").run.run_dir
     run = new_run(config, tmp_path / "b")
     thread = start(run)
@@ -80,10 +85,10 @@ def test_a_run_goes_on_as_if_no_rates_had_been_tried(folder_config: Config, tmp_
     assert view.acknowledged[find.command_id].ok, view.acknowledged[find.command_id]
     assert thread.join(120)
     (found,) = events_of(run.run_dir, ev.LrRangeTested)
-    assert 0 < found.step < 32
+    assert 0 < found.step < 20
     assert len(found.lrs) == len(found.losses) > 20
     assert found.lrs == sorted(found.lrs)
-    first, second = last_of(straight, 32), last_of(run.run_dir, 32)
+    first, second = last_of(straight, 20), last_of(run.run_dir, 20)
     assert first.keys() == second.keys()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 

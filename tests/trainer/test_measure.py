@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
+from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
 from tests.running import train, view_of
 from trainer.arguments import add_eval_arguments
 from trainer.check_request import read_run_config
+from trainer.config_loader import build_config
 from trainer.errors import ConfigError, DataError
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
@@ -123,13 +124,25 @@ def evaluate(*arguments: str) -> int:
     return main(parser.parse_args(list(arguments)))
 
 
-@pytest.fixture
-def run(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> RunDir:
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a flat folder, whose test images it held out itself."""
-    root = make_folder(splits=("train",), per_class=24, size=(20, 30)) / "train"
-    settings = ("data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.2", "data.test_fraction=0.25")
+    base = tmp_path_factory.mktemp("flat")
+    write_colours(base / "images", splits=("train",), per_class=24, size=(20, 30))
+    divided = ("data.val_fraction=0.2", "data.test_fraction=0.25")
     calm = ("data.image_size=16", "optim.lr=0.01", "train.epochs=6")
-    return train(make_config(*settings, *calm), tmp_path / "runs").run.run_dir
+    settings = ("data.kind=imagefolder", f"data.root={base / 'images' / 'train'}", *divided, *calm)
+    train(build_config({}, {}, "test", [*TINY, *settings]), base / "runs")
+    return base
+
+
+@pytest.fixture
+def run(trained_once: Path, tmp_path: Path) -> RunDir:
+    """A copy of it, with images of its own."""
+    shutil.copytree(trained_once, tmp_path / "flat")
+    run = RunDir(tmp_path / "flat" / "runs" / "run")
+    run.config.write_text(run.config.read_text().replace(str(trained_once), str(tmp_path / "flat")))
+    return run
 
 
 def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -154,7 +167,7 @@ def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.Captu
 
 @needs_exporter
 def test_an_exported_file_is_measured_as_the_run_that_it_is_from(run: RunDir, tmp_path: Path) -> None:
-    export_run(run, Wanted(which="best"), lambda _: None)
+    export_run(run, Wanted(which="best", data_root=Path(read_run_config(run).data.root)), lambda _: None)
     assert evaluate(str(run.path), "--which", "best", "--no-robustness", "-o", str(tmp_path / "a")) == 0
     assert evaluate(str(run.export / "model.onnx"), "--no-robustness", "-o", str(tmp_path / "b")) == 0
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")

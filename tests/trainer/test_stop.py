@@ -13,8 +13,8 @@ from tests.conftest import ConfigMaker, needs_exporter
 from tests.running import new_run, resumed_run, start, train, view_of
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
+from trainer.evaluator import evaluation_batch
 from trainer.launch import TrainingThread
-from trainer.loop import evaluation_batch
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.events import Event

@@ -1,0 +1,192 @@
+"""Measuring held-out images between steps, and what hangs on the result: which state is the best."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.checkpoint import Checkpoint
+from trainer.config import Config
+from trainer.data.build import PreparedData
+from trainer.data.lost_images import LostImages
+from trainer.errors import CheckpointError, is_out_of_memory
+from trainer.evaluate import Evaluation, evaluate
+from trainer.features import compute_features
+from trainer.hooks import Hooks
+from trainer.metrics import Stopwatch
+from trainer.model import MACS_PER_PIXEL
+from trainer.run.events import Evaluated, Warned
+from trainer.step import Numerics, TrainStep
+from trainer.train_state import TrainState
+
+_CPU_BATCH_MACS = 50_000_000_000
+"""A forward pass of about a second on two cores."""
+
+
+def evaluation_batch(config: Config, device: torch.device) -> int:
+    """Images of a forward pass of an evaluation.
+
+    As configured; on a CPU no more than take about a second, since a stop is noticed between two of them.
+    """
+    if device.type != "cpu":
+        return config.eval.batch_size
+    macs = MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2
+    return min(config.eval.batch_size, max(_CPU_BATCH_MACS // macs, 1))
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """Measures the state of a run. Everything happens on the training thread, between two steps."""
+
+    config: Config
+    data: PreparedData
+    state: TrainState
+    train_step: TrainStep
+    numerics: Numerics
+    stopwatch: Stopwatch
+    hooks: Hooks
+    device: torch.device
+    lost: LostImages
+
+    _batch: int | None = None
+
+    @property
+    def has_test_apart(self) -> bool:
+        """Whether there are test images that have not chosen the best."""
+        return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
+
+    def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
+        """Measure a split and publish the result.
+
+        Args:
+            split: `val` or `test`.
+            trigger: `epoch`, `key` or `end`.
+            checkpoint: What is measured; None for the state as it is.
+
+        Returns:
+            Whether it is the best so far on the selection split.
+        """
+        before = self.stopwatch.switch("evaluate")
+        self.hooks.evaluating(split)
+        begun_s = self.stopwatch.of("evaluate")
+        model = self.state.measured_model
+        if checkpoint is not None:
+            model = copy.deepcopy(model)
+            model.load_state_dict(checkpoint.measured_weights)
+        while (result := self._measure(split, model)) is None:
+            continue  # with smaller batches
+        step = self.state.step if checkpoint is None else checkpoint.step
+        best = self._note_result(split, step, result)
+        self.hooks.publish(
+            Evaluated(
+                split=split, epoch=round(step / self.state.schedule.steps_per_epoch, 4), step=step,
+                loss=result.loss, accuracy=result.accuracy, accuracy_tta=result.accuracy_tta, correct=result.correct,
+                counts=result.counts, confused_with=result.confused_with, best=best, trigger=trigger,
+                weights="raw" if self.state.ema is None else "ema",
+                seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
+            )
+        )  # fmt: skip
+        self.hooks.measured(split, result)
+        # A stage that was let go meanwhile is unfrozen by the loop, which then feeds the step otherwise.
+        self.train_step.prepare(self.train_step.frozen)
+        self.stopwatch.switch(before)
+        return best
+
+    def _measure(self, split: str, model: nn.Module) -> Evaluation | None:
+        """Measure a split; None when that took more memory than there is and smaller batches may take less."""
+        batch_size = self._batch or evaluation_batch(self.config, self.device)
+        try:
+            return evaluate(
+                model,
+                self.data.dataset.splits[split],
+                normalize=self.data.normalize,
+                numerics=self.numerics,
+                num_classes=len(self.data.dataset.classes),
+                batch_size=batch_size,
+                tta=self.config.eval.tta == "flip",
+                device=self.device,
+                poll=self.hooks.poll,
+                lost=self.lost,
+            )
+        except (RuntimeError, MemoryError) as error:
+            self._halve_batch(batch_size, f"the evaluation of {split}", error)
+        return None
+
+    def _halve_batch(self, batch_size: int, what: str, error: Exception) -> None:
+        """Go on with smaller batches where memory ran out.
+
+        Raises:
+            Exception: The error itself, when it was something else or nothing smaller is left.
+        """
+        if not is_out_of_memory(error) or batch_size == 1:
+            raise error
+        self._batch = batch_size // 2
+        text = f"out of memory in {what}: again, from now on with {batch_size // 2} images at a time"
+        self.hooks.publish(Warned(message=text))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def test_the_best(self, *, trigger: str) -> None:
+        """Read the test images, with the weights that val has chosen."""
+        checkpoint = None
+        if self.state.best_step != self.state.step:
+            try:
+                checkpoint = self.hooks.saved_best()
+            except CheckpointError as error:
+                self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
+        self.evaluate("test", trigger=trigger, checkpoint=checkpoint)
+        self.state.tested_step = self.state.best_step
+
+    def features(self) -> Tensor:
+        """What the backbone makes of all training images."""
+        before = self.stopwatch.switch("data")
+        self.hooks.evaluating("features")
+        while (features_MF := self._computed_features()) is None:
+            continue  # with smaller batches
+        self.hooks.training()
+        self.stopwatch.switch(before)
+        return features_MF
+
+    def _computed_features(self) -> Tensor | None:
+        """Features of all training images; None when they took more memory than there is and smaller batches may take less."""
+        batch_size = self._batch or evaluation_batch(self.config, self.device)
+        try:
+            return compute_features(
+                self.state.model,
+                self.data.dataset.splits["train"],
+                normalize=self.data.normalize,
+                numerics=self.numerics,
+                image_size=self.config.data.image_size,
+                batch_size=batch_size,
+                device=self.device,
+                poll=self.hooks.poll,
+                lost=self.lost,
+            )
+        except (RuntimeError, MemoryError) as error:
+            self._halve_batch(batch_size, "what the frozen backbone makes of the images", error)
+        return None
+
+    def _note_result(self, split: str, step: int, result: Evaluation) -> bool:
+        self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
+        if split != self.data.dataset.selection_split:
+            return False
+        self.state.measured_step = step
+        if not math.isfinite(result.loss):
+            return False
+        if not self._is_better(result):
+            return False
+        self.state.best_accuracy, self.state.best_loss = result.accuracy, result.loss
+        self.state.best_step = step
+        return True
+
+    def _is_better(self, result: Evaluation) -> bool:
+        accuracy, loss = self.state.best_accuracy, self.state.best_loss
+        if accuracy is None:
+            return True
+        if self.config.eval.best_by == "loss":
+            return loss is None or result.loss < loss  # None: from a checkpoint of before losses were kept
+        return result.accuracy > accuracy or (result.accuracy == accuracy and loss is not None and result.loss < loss)

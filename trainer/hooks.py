@@ -1,0 +1,61 @@
+"""What the loop and its evaluations ask of the session that runs them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from trainer.checkpoint import Checkpoint
+from trainer.errors import R18Error
+from trainer.evaluate import Evaluation
+from trainer.run.events import Event
+
+
+class DivergedError(R18Error):
+    """Step after step has a loss or a gradient that is NaN or infinite."""
+
+
+class Hooks(Protocol):
+    """What the loop asks of its session."""
+
+    def publish(self, event: Event) -> None:
+        """Log an event."""
+
+    def poll(self, evaluating: float | None = None) -> None:
+        """Take commands; returns when training may go on.
+
+        Args:
+            evaluating: Share of an evaluation that is done; None between training steps.
+
+        Raises:
+            StopRequested: To end the run.
+        """
+
+    def save(self, *, best: bool = False) -> None:
+        """Snapshot the state and hand it to the writer."""
+
+    def saved_best(self) -> Checkpoint:
+        """The best state of the run, from the disk.
+
+        Raises:
+            CheckpointError: When it is not there.
+        """
+
+    def evaluating(self, split: str) -> None:
+        """An evaluation begins."""
+
+    def training(self) -> None:
+        """Training goes on."""
+
+    def measured(self, split: str, evaluation: Evaluation) -> None:
+        """An evaluation has ended."""
+
+    def diverged(self, step: int, first_skipped: int) -> None:
+        """Too many steps in a row were left out; returns when training may go on.
+
+        Args:
+            step: The last of them.
+            first_skipped: The first of them.
+
+        Raises:
+            DivergedError: When there is nobody to decide.
+        """
