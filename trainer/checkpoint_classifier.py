@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.classifier import decoder_from
 from trainer.config_loader import build_config
 from trainer.data.augment import Normalize
+from trainer.data.decoder import Decoder
 from trainer.device import choose_device
 from trainer.model import build_model
 from trainer.run.store import RunDir
@@ -54,7 +54,7 @@ class CheckpointClassifier:
         config = build_config(dict(meta["config"]), {}, "checkpoint")
         self.origin = origin
         self.classes = tuple(str(name) for name in meta["classes"])
-        self.decoder = decoder_from(meta["preprocess"])
+        self.decoder = Decoder.described_by(meta["preprocess"])
         self._device = choose_device(device)
         model = build_model(config.model, len(self.classes), config.run.seed)
         model.load_state_dict(checkpoint.measured_weights)

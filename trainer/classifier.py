@@ -85,7 +85,7 @@ class OnnxClassifier:
         try:
             self.classes = tuple(str(name) for name in json.loads(metadata["classes"]))
             preprocess = json.loads(metadata["preprocess"])
-            self.decoder = decoder_from(preprocess)
+            self.decoder = Decoder.described_by(preprocess)
             self._scale, self._shift = normalization(preprocess)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: its metadata are damaged: {error!r}; export it anew") from error
@@ -108,15 +108,6 @@ class OnnxClassifier:
         if self._half:
             images_NCHW = images_NCHW.astype(np.float16)
         return softmax(self._session.run(None, {self._input: images_NCHW})[0].astype(np.float32))
-
-
-def decoder_from(preprocess: Mapping[str, Any]) -> Decoder:
-    """The decoder that a model's metadata describe."""
-    return Decoder(
-        image_size=int(preprocess["size"]),
-        crop_pct=float(preprocess.get("crop_pct", 1.0)),
-        fit=str(preprocess.get("fit", "crop")),
-    )
 
 
 def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

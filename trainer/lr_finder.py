@@ -25,6 +25,8 @@ LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 _SMOOTHING = 0.9
 _HOPELESS = 4.0
 """Times the lowest loss, from which on, above the loss of guessing, nothing more is to be learned."""
+_LEAST_FALL = 0.1
+"""Share of the loss that must go for a rate to be suggested: late in a run what is left to fall is noise."""
 _REACH = 5
 """Steps to either side over which the loss's fall is measured: over one it is noise."""
 _FEWEST = 10
@@ -115,6 +117,11 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
     steepest = min(slopes, key=slopes.__getitem__, default=0)
     if not slopes or slopes[steepest] >= 0 or losses[low] >= losses[_REACH]:
         return None, "the loss fell at none of the rates; look at the data, or begin from other weights"
+    if losses[low] > (1.0 - _LEAST_FALL) * losses[_REACH]:
+        return (
+            None,
+            f"the loss hardly moved, from {losses[_REACH]:.3g} to {losses[low]:.3g}: there is nothing to choose by",
+        )
     rate = _rounded(lrs[steepest])
     end = "" if low >= len(lrs) - 2 else f", is lowest at {lrs[low]:.2g} and grows from there"
     return rate, f"the loss falls fastest at about {rate:g}{end}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,12 @@ import numpy as np
 from trainer.classifier import Classifier, open_classifier
 from trainer.errors import EXIT_OK, ConfigError, DataError
 from trainer.measure_report import comparison_lines, report_lines, write_comparison, write_report
-from trainer.measured_images import MeasuredImages, folder_images, run_images, trained_on
+from trainer.measured_images import FileImages, MeasuredImages, folder_images
 from trainer.progress import Progress, progress_bar
 from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.store import RunDir, find_run, refuse_links
 from trainer.run.text import literal
-from trainer.scores import Scores
+from trainer.scores import Measured, Scores
 
 _ROBUSTNESS_IMAGES = 500
 
@@ -91,7 +93,7 @@ def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None
     """Which models have learned from the images that they are measured on."""
     remarks = []
     for name, run_dir in zip(names, run_dirs, strict=True):
-        number = 0 if run_dir is None else trained_on(images, run_dir)
+        number = 0 if run_dir is None else _trained_on(images, run_dir)
         if number:
             remarks.append(
                 f"{name} was trained on {number:,} of these {len(images.labels_N):,} images, which flatters it"
@@ -106,15 +108,6 @@ def run_of(model: str, runs_dir: Path) -> RunDir | None:
         run_dir = RunDir(path.absolute().parent.parent)
         return run_dir if run_dir.config.is_file() and path.absolute().parent in run_dir.folders else None
     return find_run(model, runs_dir)
-
-
-class Measured:
-    """What came out for one model: the scores, and which images could be measured."""
-
-    def __init__(self, scores: Scores, rows: list[int], lost: list[tuple[str, str]]) -> None:
-        self.scores = scores
-        self.rows = rows
-        self.lost = lost
 
 
 def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int, progress: Progress) -> list[Measured]:
@@ -188,7 +181,30 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
         return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
     if run_dir is None:
         raise ConfigError(f"{arguments.model}: belongs to no run, so give images with known classes: --data DIR")
-    return run_images(run_dir, arguments.split, model.classes)
+    return _run_images(run_dir, arguments.split, model.classes)
+
+
+def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
+    """What a run held out.
+
+    Args:
+        run_dir: The run.
+        split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
+        classes: Of the model.
+
+    Raises:
+        DataError: When its images are not there any more, or are of other classes.
+    """
+    images: MeasuredImages = importlib.import_module("trainer.run_images").held_out_images(run_dir, split, classes)
+    return images
+
+
+def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
+    """How many of some images a run was trained on, as far as they are files."""
+    if not isinstance(images, FileImages):
+        return 0
+    trained: frozenset[str] = importlib.import_module("trainer.run_images").training_paths(run_dir)
+    return sum(os.path.abspath(path) in trained for path in images.paths)
 
 
 def _say(lines: list[str]) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.classifier import Classifier
 from trainer.measured_images import MeasuredImages
 from trainer.run.atomic import write_atomically
-from trainer.scores import Scores, compare
+from trainer.scores import Measured, Scores, compare
 from trainer.tables import as_csv, confusion_table, per_class_table
-
-if TYPE_CHECKING:
-    from trainer.measure import Measured
 
 _MISTAKES_KEPT = 1000
 _MISTAKES_SHOWN = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from trainer.data.decoder import Decoder, UnreadableImageError
 from trainer.data.layout import SPLIT_NAMES, class_folders, image_paths
 from trainer.errors import DataError
-from trainer.run.store import RunDir
 
 
 class MeasuredImages(Protocol):
@@ -136,29 +134,6 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
             f"{found}: no images in folders that are named after classes of the model: {', '.join(classes)}"
         )
     return FileImages(name, paths, np.array(labels, dtype=np.int64))
-
-
-def run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """What a run held out.
-
-    Args:
-        run_dir: The run.
-        split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
-        classes: Of the model.
-
-    Raises:
-        DataError: When its images are not there any more, or are of other classes.
-    """
-    images: MeasuredImages = importlib.import_module("trainer.run_images").held_out_images(run_dir, split, classes)
-    return images
-
-
-def trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
-    """How many of some images a run was trained on, as far as they are files."""
-    if not isinstance(images, FileImages):
-        return 0
-    trained: frozenset[str] = importlib.import_module("trainer.run_images").training_paths(run_dir)
-    return sum(os.path.abspath(path) in trained for path in images.paths)
 
 
 def _split_folder(folder: Path, split: str | None) -> tuple[str, Path]:

@@ -138,6 +138,20 @@ class Scores:
         return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What came out for one model.
+
+    Attributes:
+        rows: Which images could be measured.
+        lost: Path and reason of the others.
+    """
+
+    scores: Scores
+    rows: list[int]
+    lost: list[tuple[str, str]]
+
+
 def class_scores(confusion_KK: NDArray[np.int64]) -> list[ClassScore]:
     """Each class by itself.
 

@@ -45,6 +45,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
     [
         ([2.0 + 0.01 * n for n in range(60)], "fell at none of the rates"),
         ([2.0] * 60, "fell at none"),
+        ([2.0 - 0.002 * n for n in range(60)], "the loss hardly moved, from 1.99 to 1.88"),
         ([2.0, 9.0], "exploded after 2"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,15 @@ class Decoder:
     image_size: int
     crop_pct: float
     fit: str = "crop"
+
+    @classmethod
+    def described_by(cls, preprocess: Mapping[str, Any]) -> Decoder:
+        """The decoder that a model's metadata describe."""
+        return cls(
+            image_size=int(preprocess["size"]),
+            crop_pct=float(preprocess.get("crop_pct", 1.0)),
+            fit=str(preprocess.get("fit", "crop")),
+        )
 
     @property
     def resize(self) -> int:

@@ -43,7 +43,7 @@ class LrRangeScreen(Dialog[float | None]):
                 yield Static(Text(plot))
             yield Static(Text(fmt.literal(self._event.reason)), classes="hint")
             if self._event.suggestion is not None:
-                take = f"  {self._event.suggestion:g} from the next step on; the rest of the schedule is scaled alike"
+                take = f"  takes {self._event.suggestion:g} from the next step on; the rest of the schedule is scaled alike"
                 yield Static(Text.assemble(("enter", "bold"), take), classes="choice")
             yield Static(Text.assemble(("esc", "bold"), "    leave the rate as it is"), classes="choice")
 
