@@ -76,6 +76,7 @@ class TrainingSession:
         self._paused = False
         self._finished = False
         self._on_demand = False
+        self._after_evaluation: list[Command] = []
         self._evaluating: float | None = None
         self._began = (0, 0.0)
         self._split = ""
@@ -143,7 +144,12 @@ class TrainingSession:
         self._evaluating = evaluating
         self._show_evaluation(evaluating)
         while (command := self._commands.take()) is not None:
-            self._handle(command)
+            if isinstance(command, cmd.FindLr) and evaluating is not None and not self._on_demand:
+                self._after_evaluation.append(command)  # it is at a step boundary soon
+            else:
+                self._handle(command)
+        while evaluating is None and self._after_evaluation:
+            self._handle(self._after_evaluation.pop())
         if self._paused and not self._on_demand:
             self._hold()
         elif evaluating is None and self._saver.due(self.trainer):
@@ -276,6 +282,9 @@ class TrainingSession:
             self._last_save.save(self.trainer)
         if reason not in BY_ITSELF:
             self._exporter.cancel()  # before the end, so that nothing is logged behind it
+        for asked in self._after_evaluation:
+            self._ack(asked, "the run has ended meanwhile")
+        self._after_evaluation.clear()
         step, epoch = self._position()
         self._finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))

@@ -110,3 +110,28 @@ def test_a_run_that_has_ended_tries_no_rates(folder_config: Config, tmp_path: Pa
     thread.commands.send(find := cmd.FindLr())
     view = wait_for(run.run_dir, lambda view: find.command_id in view.acknowledged)
     assert view.acknowledged[find.command_id].message == "all steps are done"
+
+
+def test_rates_that_are_asked_for_in_an_evaluation_are_tried_after_it(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With small folders a run evaluates so often that a key would be refused half of the time."""
+    monkeypatch.setattr(session, "range_test", functools.partial(range_test, steps=15))
+    run = new_run(folder_config, tmp_path)
+    thread = start(run)
+    asked: dict[int, str] = {}
+    poll = session.TrainingSession.poll
+
+    def asking(self: session.TrainingSession, evaluating: float | None = None) -> None:
+        step = self.trainer.state.step
+        if evaluating is not None and step not in asked:
+            thread.commands.send(key := cmd.FindLr())
+            asked[step] = key.command_id
+        poll(self, evaluating)
+
+    monkeypatch.setattr(session.TrainingSession, "poll", asking)
+    assert thread.join(60)
+    answers = {event.command_id: event for event in events_of(run.run_dir, ev.Acknowledged)}
+    assert answers[asked[4]].ok
+    assert [event.step for event in events_of(run.run_dir, ev.LrRangeTested)] == [4]
+    assert answers[asked[8]].message == "the run has ended meanwhile"
