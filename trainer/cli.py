@@ -1,4 +1,4 @@
-"""The headless command: `python -m trainer CONFIG` and `python -m trainer export RUN`."""
+"""The headless command: `python -m trainer CONFIG`, and the commands that train nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from trainer.arguments import add_export_arguments, add_train_arguments, refuse_overrides, split_overrides
+from trainer import arguments
+from trainer.arguments import add_train_arguments, refuse_overrides, split_overrides
 from trainer.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.headless import run_headless
 from trainer.launch import TrainingThread
@@ -16,6 +17,17 @@ from trainer.run.live_source import LiveSource
 from trainer.run.text import literal
 from trainer.standard_streams import drop_output, open_standard_streams
 from trainer.stop_signals import install_stop_handlers
+
+COMMANDS = {
+    "init": (
+        "trainer.init_config",
+        "Look at a folder of images and write a configuration that explains its choices.",
+    ),
+    "export": ("trainer.export.command", "Export a run for other programs, checked against the model."),
+    "eval": ("trainer.measure", "Measure a model on images with known classes, or compare two models."),
+    "predict": ("trainer.predict", "Say what a trained model sees in pictures."),
+}
+"""Module and description of the commands that train nothing; `trainer.arguments` has their options."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,19 +68,16 @@ def _explained(command: Callable[[], int]) -> int:
 
 def _dispatch(argv: Sequence[str]) -> int:
     tokens = split_overrides(argv)
-    if tokens.rest[:1] == ["export"]:
-        refuse_overrides(tokens, "export")
-        parser = argparse.ArgumentParser(prog="python -m trainer export", description="Export a run to ONNX.")
-        add_export_arguments(parser)
-        return run_command("trainer.export.command", parser.parse_args(tokens.rest[1:]))
+    if argv and argv[0] in COMMANDS:
+        return run_command(argv[0], argv[1:], program="python -m trainer")
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train ResNet-18 without a terminal.")
     add_train_arguments(parser)
-    arguments = parser.parse_args(tokens.rest)
-    if arguments.config is None and arguments.resume is None:
+    given = parser.parse_args(tokens.rest)
+    if given.config is None and given.resume is None:
         parser.error("CONFIG is missing; for example: python -m trainer digits")
-    from trainer.check_request import check_request  # not for an export
+    from trainer.check_request import check_request  # not for another command
 
-    return train_headless(check_request(arguments, tokens.overrides))
+    return train_headless(check_request(given, tokens.overrides))
 
 
 def train_headless(request: Request) -> int:
@@ -81,9 +90,21 @@ def train_headless(request: Request) -> int:
     return run_headless(thread, source, remark=request.remark)
 
 
-def run_command(module: str, arguments: argparse.Namespace) -> int:
-    """Run the `main` of a module, which is imported here, with PyTorch or what else it needs, and not before."""
-    return int(importlib.import_module(module).main(arguments))
+def run_command(name: str, rest: Sequence[str], *, program: str) -> int:
+    """Run a command that trains nothing; its module is imported here, with PyTorch or what else it needs, and not before.
+
+    Args:
+        name: In `COMMANDS`.
+        rest: Of the command line, behind the name.
+        program: As usage texts call this program.
+    """
+    if name == "export":  # the others take names of files, which may hold a `=`
+        refuse_overrides(split_overrides(rest), name)
+    module, description = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=description)
+    getattr(arguments, f"add_{name}_arguments")(parser)
+    given = parser.parse_args(rest)  # before the import: a text of help waits for nothing
+    return int(importlib.import_module(module).main(given))
 
 
 def complain(error: R18Error) -> int:

@@ -36,12 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("\n".join(foreign) + "\n")
         return 2
     from trainer.arguments import split_overrides
-    from trainer.cli import exit_code_after
+    from trainer.cli import COMMANDS, exit_code_after
 
     try:
-        if argv and argv[0] in _WITH_FILES:
-            # Their arguments are names of files, which may hold a `=`.
-            return exit_code_after(lambda: _COMMANDS[argv[0]](list(argv[1:])))
+        if argv and argv[0] in COMMANDS:
+            return exit_code_after(lambda: _run_command(argv[0], argv[1:]))
         return exit_code_after(lambda: _dispatch(split_overrides(argv)))
     finally:
         gc.enable()
@@ -145,28 +144,11 @@ def _welcome(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _export(rest: list[str]) -> int:
-    from trainer.arguments import add_export_arguments
+def _run_command(name: str, rest: Sequence[str]) -> int:
     from trainer.cli import run_command
 
     gc.enable()
-    parser = argparse.ArgumentParser(
-        prog="r18-tui export", description="Export a run to ONNX, checked against the model."
-    )
-    add_export_arguments(parser)
-    return run_command("trainer.export.command", parser.parse_args(rest))
-
-
-def _eval(rest: list[str]) -> int:
-    from trainer.arguments import add_eval_arguments
-    from trainer.cli import run_command
-
-    gc.enable()
-    parser = argparse.ArgumentParser(
-        prog="r18-tui eval", description="Measure a model on images with known classes, or compare two models."
-    )
-    add_eval_arguments(parser)
-    return run_command("trainer.measure", parser.parse_args(rest))
+    return run_command(name, rest, program="r18-tui")
 
 
 def _find_lr(tokens: Tokens) -> int:
@@ -197,29 +179,6 @@ def _doctor(tokens: Tokens) -> int:
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="also look at what this configuration needs")
     add_runs_dir(parser)
     return command(parser.parse_args(tokens.rest[1:]), tokens.overrides)
-
-
-def _predict(rest: list[str]) -> int:
-    from trainer.arguments import add_predict_arguments
-    from trainer.cli import run_command
-
-    gc.enable()
-    parser = argparse.ArgumentParser(prog="r18-tui predict", description="Say what a trained model sees in pictures.")
-    add_predict_arguments(parser)
-    return run_command("trainer.predict", parser.parse_args(rest))
-
-
-def _init(rest: list[str]) -> int:
-    from trainer.arguments import add_init_arguments
-    from trainer.cli import run_command
-
-    gc.enable()
-    parser = argparse.ArgumentParser(
-        prog="r18-tui init",
-        description="Look at a folder of images and write a configuration that explains its choices.",
-    )
-    add_init_arguments(parser)
-    return run_command("trainer.init_config", parser.parse_args(rest))
 
 
 def _show(rest: list[str]) -> int:
@@ -317,13 +276,10 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "attach": _attach, "show": _show, "runs": _runs, "export": _export, "init": _init, "predict": _predict, "eval": _eval,
+    "attach": _attach, "show": _show, "runs": _runs,
 }  # fmt: skip
 
 _WITH_OVERRIDES: dict[str, Callable[[Tokens], int]] = {"find-lr": _find_lr, "doctor": _doctor}
-
-_WITH_FILES = frozenset({"init", "predict", "eval"})
-
 
 if __name__ == "__main__":
     sys.exit(main())
