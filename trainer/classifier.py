@@ -95,7 +95,6 @@ class OnnxClassifier:
         model_input = self._session.get_inputs()[0]
         self._input = model_input.name
         self._takes_pixels = model_input.type == "tensor(uint8)"
-        self._half = model_input.type == "tensor(float16)"
 
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probability of each class."""
@@ -105,9 +104,7 @@ class OnnxClassifier:
         images_NCHW = np.ascontiguousarray(
             (pixels_NHWC.astype(np.float32) * self._scale - self._shift).transpose(0, 3, 1, 2)
         )
-        if self._half:
-            images_NCHW = images_NCHW.astype(np.float16)
-        return softmax(self._session.run(None, {self._input: images_NCHW})[0].astype(np.float32))
+        return softmax(self._session.run(None, {self._input: images_NCHW})[0])
 
 
 def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

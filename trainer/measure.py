@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
         robustness = None
         if len(models) == 1 and not arguments.no_robustness:
             robustness = measure_robustness(
-                models[0], images, scores[0].scores.accuracy, batch_size=arguments.batch_size, progress=progress
+                models[0], images, scores[0], batch_size=arguments.batch_size, progress=progress
             )
     if len(models) == 2:
         both = [measured.scores for measured in scores]
@@ -143,37 +143,34 @@ def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int
 
 
 def measure_robustness(
-    model: Classifier, images: MeasuredImages, accuracy: float, *, batch_size: int, progress: Progress
+    model: Classifier, images: MeasuredImages, measured: Measured, *, batch_size: int, progress: Progress
 ) -> dict[str, dict[str, float]]:
     """Accuracy on pictures made worse, by kind and strength; `none` is that of the same pictures as they are.
 
     Args:
         model: The model.
         images: With known classes; of many, some from all over.
-        accuracy: On all of them, as they are.
+        measured: What came out for them as they are.
         batch_size: Images at a time.
         progress: Told how far it is.
     """
-    total = len(images.labels_N)
-    chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int).tolist()
-    right: dict[str, dict[str, list[bool]]] = {
-        kind: {name: [] for name in strengths} for kind, strengths in DAMAGES.items()
+    total = len(measured.rows)
+    chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int)
+    rows = [measured.rows[index] for index in chosen]
+    right: dict[tuple[str, str], list[bool]] = {(kind, name): [] for kind in DAMAGES for name in DAMAGES[kind]}
+    for start in range(0, len(rows), batch_size):
+        pixels_NHWC, kept, _ = images.pixels(rows[start : start + batch_size], model.decoder)
+        labels_N = images.labels_N[kept]
+        for (kind, name), hits in right.items() if kept else ():
+            worse_NHWC = damaged_batch(DAMAGES[kind][name], pixels_NHWC, start)
+            hits += (model.probabilities(worse_NHWC).argmax(1) == labels_N).tolist()
+        progress("measuring on worse pictures", min(start + batch_size, len(rows)) / len(rows))
+    shares: dict[str, dict[str, float]] = {
+        "none": {f"{len(rows):,} images": float(measured.scores.right[chosen].mean())}
     }
-    plain: list[bool] = []
-    for start in range(0, len(chosen), batch_size):
-        pixels_NHWC, kept, _ = images.pixels(chosen[start : start + batch_size], model.decoder)
-        if kept:
-            labels_N = images.labels_N[kept]
-            plain += (model.probabilities(pixels_NHWC).argmax(1) == labels_N).tolist()
-            for kind, strengths in DAMAGES.items():
-                for name, damage in strengths.items():
-                    worse = damaged_batch(damage, pixels_NHWC, start)
-                    right[kind][name] += (model.probabilities(worse).argmax(1) == labels_N).tolist()
-        progress("measuring on worse pictures", min(start + batch_size, len(chosen)) / len(chosen))
-    shares = {
-        kind: {name: float(np.mean(hits)) for name, hits in strengths.items()} for kind, strengths in right.items()
-    }
-    return {"none": {f"{len(plain):,} images": float(np.mean(plain))}} | shares
+    for (kind, name), hits in right.items():
+        shares.setdefault(kind, {})[name] = float(np.mean(hits))
+    return shares
 
 
 def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> MeasuredImages:

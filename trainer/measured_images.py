@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.decoder import Decoder, decode_files
 from trainer.data.layout import SPLIT_NAMES, class_folders, image_paths
 from trainer.errors import DataError
 
@@ -55,21 +53,9 @@ class FileImages:
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Decode some files on all cores."""
-
-        def read(row: int) -> NDArray[np.uint8] | str:
-            try:
-                return decoder(self.paths[row])
-            except UnreadableImageError as error:
-                return str(error)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(zip(rows, pool.map(read, rows), strict=True))
-        good = [(row, result) for row, result in results if not isinstance(result, str)]
-        lost = [(self.paths[row], result) for row, result in results if isinstance(result, str)]
-        side = decoder.image_size
-        pixels = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
-        return pixels, [row for row, _ in good], lost
+        """Decode some files."""
+        pixels_NHWC, kept, lost = decode_files(decoder, [self.paths[row] for row in rows])
+        return pixels_NHWC, [rows[index] for index in kept], lost
 
 
 @dataclass

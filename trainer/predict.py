@@ -9,8 +9,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.classifier import Classifier, open_classifier
-from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.decoder import decode_files
 from trainer.data.layout import image_paths
 from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
 from trainer.progress import Progress, progress_bar
@@ -106,13 +105,14 @@ def predict(
     """
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
-    done = 0
-    for names, pixels_NHWC, lost in _decoded(classifier.decoder, paths, batch_size):
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        pixels_NHWC, kept, lost = decode_files(classifier.decoder, batch)
         unreadable += lost
-        if names:
+        if kept:
+            names = [batch[index] for index in kept]
             predictions += _ranked(names, classifier.probabilities(pixels_NHWC), classifier.classes, top)
-        done += len(names) + len(lost)
-        progress("predicting", done / len(paths))
+        progress("predicting", min(start + batch_size, len(paths)) / len(paths))
     return predictions, unreadable
 
 
@@ -174,27 +174,6 @@ def _meant(argument: str) -> list[str]:
             return [name for match in matches for name in _meant(match)]
         raise DataError(f"{argument}: nothing has such a name")
     raise DataError(f"{argument}: no such file or folder")
-
-
-def _decoded(
-    decoder: Decoder, paths: Sequence[str], batch_size: int
-) -> Iterator[tuple[list[str], NDArray[np.uint8], list[tuple[str, str]]]]:
-    """Batches: names and pixels of what can be read, and the rest with reasons."""
-
-    def read(path: str) -> NDArray[np.uint8] | str:
-        try:
-            return decoder(path)
-        except UnreadableImageError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), batch_size):
-            names = paths[start : start + batch_size]
-            results = list(zip(names, pool.map(read, names), strict=True))
-            lost = [(name, result) for name, result in results if isinstance(result, str)]
-            good = [(name, result) for name, result in results if not isinstance(result, str)]
-            pixels = np.stack([result for _, result in good]) if good else np.empty((0, 0, 0, 3), np.uint8)
-            yield [name for name, _ in good], pixels, lost
 
 
 def _ranked(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,32 @@ class Decoder:
         corner = round((side - width) * 0.5), round((side - height) * 0.5)
         canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), corner)
         return np.array(canvas, dtype=np.uint8)
+
+
+def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
+    """Decode some files on all cores.
+
+    Args:
+        decoder: How they become pixels.
+        paths: Which ones.
+
+    Returns:
+        Pixels uint8 (N, S, S, 3) of those that can be read, which of `paths` these are, and path and reason of the others.
+    """
+
+    def read(path: str) -> NDArray[np.uint8] | str:
+        try:
+            return decoder(path)
+        except UnreadableImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(read, paths))
+    good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
+    lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
+    side = decoder.image_size
+    pixels_NHWC = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
+    return pixels_NHWC, [index for index, _ in good], lost
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
