@@ -257,11 +257,6 @@ def _prepare_data(
     data = prepare_data(config, device, progress, source_statistics=statistics)
     if checkpoint is not None:
         _refuse_other_data(data, checkpoint)
-    wanted = config.model.num_classes
-    if wanted not in ("auto", len(data.dataset.classes)):
-        raise ConfigError(
-            f"model.num_classes: {wanted} does not agree with the data's {len(data.dataset.classes)} classes; use auto"
-        )
     return data
 
 

@@ -17,9 +17,7 @@ import torch
 
 from trainer.check import Check
 from trainer.config import Config
-from trainer.data.build import decoder_of
-from trainer.data.held_out import hold_out
-from trainer.data.survey import survey_folder
+from trainer.data.build import load_dataset, place_pixels, undecoded
 from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
 from trainer.gpu import driver_version
@@ -208,56 +206,33 @@ def _disk(runs_dir: Path) -> Iterator[Check]:
 
 
 def _images(config: Config, progress: Progress) -> Iterator[Check]:
+    """What a run would find, in the way that a run finds it."""
     try:
-        survey = survey_folder(Path(config.data.root).expanduser(), progress)
+        data, _ = load_dataset(undecoded(config), torch.device("cpu"), progress)
+        data.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
     except R18Error as error:
-        yield Check(
-            name="images", state="bad", found=str(error), remedy="r18-tui init FOLDER writes a configuration that fits"
-        )
+        remedy = "r18-tui init FOLDER writes a configuration that fits"
+        yield Check(name="images", state="bad", found=str(error), remedy=remedy)
         return
-    shares = {name: s for name, s in config.data.held_out_shares.items() if s and name not in survey.layout.folders}
-    classes = len(survey.layout.classes)
-    problem = "" if len(survey.layout.folders) > 1 or shares else "there is nothing to measure on"
-    if config.model.num_classes not in ("auto", classes):
-        problem = f"they are of {classes} classes, and model.num_classes is {config.model.num_classes}"
-    usable = survey.usable["train"]
-    try:
-        rows = hold_out([finding.digest for _, finding in usable], [file.label for file, _ in usable], shares)
-        number = len(rows["train"])
-    except R18Error as error:
-        problem, number = str(error), len(usable)
-    if problem:
+    number = len(data.splits["train"])
+    yield Check(name="images", state="good", found=f"{number:,} to learn from, of {len(data.classes)} classes")
+    if data.skipped:
+        path, reason = data.skipped[0]
         yield Check(
-            name="images", state="bad", found=problem, remedy="r18-tui init FOLDER writes a configuration that fits"
-        )
-        return
-    found = f"{number:,} to learn from, of {classes} classes"
-    if number < config.data.batch_size:
-        yield Check(
-            name="images", state="bad", found=found, remedy=f"lower data.batch_size, which is {config.data.batch_size}"
-        )
-        return
-    yield Check(name="images", state="good", found=found)
-    if survey.unreadable:
-        path, reason = survey.unreadable[0]
-        yield Check(
-            name="images", state="careful", found=f"{len(survey.unreadable):,} cannot be read, such as {path}: {reason}",
+            name="images", state="careful", found=f"{len(data.skipped):,} cannot be read, such as {path}: {reason}",
             remedy="they are left out; mend or remove them",
         )  # fmt: skip
-    for remark in survey.remarks():
+    for remark in data.remarks:
         yield Check(name="images", state="careful", found=remark, remedy="remove the one or the other")
-    yield _decoded(config, sum(len(usable) for usable in survey.usable.values()))
+    yield _cache(config, sum(len(split) for split in data.splits.values()))
 
 
-def _decoded(config: Config, number: int) -> Check:
-    """Whether decoded images fit in memory."""
-    side = decoder_of(config.data).resize
-    needed, free = number * side**2 * 3, psutil.virtual_memory().available
-    found = f"{needed / _GIB:.2f} GiB decoded"
-    if needed <= free / 2:
-        return Check(name="image cache", state="good", found=f"{found}: they stay in memory")
+def _cache(config: Config, number: int) -> Check:
+    """Whether decoded images fit in memory, or are meant to."""
+    if place_pixels(config.data, number, torch.device("cpu")) != "none":
+        return Check(name="image cache", state="good", found="decoded images stay in memory")
     return Check(
-        name="image cache", state="careful", found=f"{found}, and {free / _GIB:.1f} GiB are free",
+        name="image cache", state="careful", found="decoded images do not stay in memory",
         remedy="workers decode them again in every epoch (data.workers); a smaller data.image_size needs less",
     )  # fmt: skip
 

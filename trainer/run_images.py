@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.check_request import read_run_config
-from trainer.data.build import load_held_out
+from trainer.data.build import load_held_out, undecoded
 from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataError, R18Error
@@ -36,9 +36,8 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
     if config.data.kind == "imagefolder" and not root.is_dir():
         raise DataError(f"{root}: the run's images are not there any more; give them with --data DIR")
     # Their pixels are decoded by each model's own decoder.
-    streamed = config.model_copy(update={"data": config.data.model_copy(update={"cache": "none"})})
     with progress_bar() as progress:
-        data = load_held_out(streamed, progress)
+        data = load_held_out(undecoded(config), progress)
     if data.classes != tuple(classes):
         raise DataError(
             f"{root}: its classes are {', '.join(data.classes)}, and the model's are {', '.join(classes)}; put the folder back "
@@ -68,9 +67,8 @@ def training_paths(run_dir: RunDir) -> frozenset[str]:
         config = read_run_config(run_dir)
         if config.data.kind != "imagefolder":
             return frozenset()
-        streamed = config.model_copy(update={"data": config.data.model_copy(update={"cache": "none"})})
         with progress_bar() as progress:
-            train = load_held_out(streamed, progress).splits["train"]
+            train = load_held_out(undecoded(config), progress).splits["train"]
     except R18Error:
         return frozenset()
     assert isinstance(train, FolderSplit)

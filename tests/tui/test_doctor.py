@@ -63,11 +63,11 @@ def test_a_configuration_is_looked_at_with_its_images(
     assert code == 0, said
     assert "35 to learn from, of 3 classes" in said
     assert "1 cannot be read, such as" in said
-    assert "they stay in memory" in said
+    assert "decoded images stay in memory" in said
     code, said = doctor(capsys, "digits", *folder, "data.batch_size=64")
     assert code == 1
     assert "BAD  images" in said
-    assert "-> lower data.batch_size, which is 64" in said
+    assert "35 training images are fewer than data.batch_size 64; set data.batch_size to 8 or less" in said
     assert said.endswith("\ndigits cannot start: images\n")
 
 

@@ -75,7 +75,7 @@ def prepare_data(
         DataError: When the data cannot be had or cannot be trained.
     """
     dataset, cache = load_dataset(config, device, progress)
-    dataset.check(config.data.batch_size)
+    dataset.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
     mean, std = _statistics(config, dataset, source_statistics, progress)
     if cache == "device":
         for split in dataset.splits.values():
@@ -90,13 +90,13 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
     root = Path(data.root).expanduser()
     if data.kind == "imagefolder":
         progress("counting images", None)
-        cache = _place(data, count_images(root), device)  # counted before any is opened
+        cache = place_pixels(data, count_images(root), device)  # counted before any is opened
         kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
-        return _load_folder(config, lambda _: kept, progress, crops=True), cache
+        return _load_folder(config, lambda _: kept, progress, for_training=True), cache
     if data.kind == "digits":
-        dataset, cache = load_digits(data.image_size), _place(data, 1797, device)
+        dataset, cache = load_digits(data.image_size), place_pixels(data, 1797, device)
     else:
-        dataset, cache = load_cifar(data.kind, root, data.image_size, progress), _place(data, 60_000, device)
+        dataset, cache = load_cifar(data.kind, root, data.image_size, progress), place_pixels(data, 60_000, device)
     splits = with_held_out(dataset.splits, data.held_out_shares, seed=config.run.seed)
     return dataclasses.replace(dataset, splits=splits), cache
 
@@ -111,9 +111,14 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
     data = config.data
     if data.kind != "imagefolder":
         return load_dataset(config, torch.device("cpu"), progress)[0]
-    fits = _place(data, count_images(Path(data.root).expanduser()), torch.device("cpu")) != "none"
+    fits = place_pixels(data, count_images(Path(data.root).expanduser()), torch.device("cpu")) != "none"
     held_out = Keep.RESIDENT if fits else Keep.STREAM
-    return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress, crops=False)
+    return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress, for_training=False)
+
+
+def undecoded(config: Config) -> Config:
+    """The same with images that stay on the disk: for who wants to know which ones there are."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"cache": "none"})})
 
 
 def decoder_of(config: DataConfig) -> Decoder:
@@ -121,10 +126,10 @@ def decoder_of(config: DataConfig) -> Decoder:
     return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit)
 
 
-def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress, *, crops: bool) -> DataSet:
+def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress, *, for_training: bool) -> DataSet:
     data, decoder = config.data, decoder_of(config.data)
     larger = None
-    if data.resized_crop is not None and crops and data.fit == "crop":
+    if data.resized_crop is not None and for_training and data.fit == "crop":
         # Random crops are cut out of all that the centre crop is cut out of. A letterboxed picture has all there is.
         larger = Decoder(image_size=_stored_side(data), crop_pct=1.0)
     return load_image_folder(
@@ -149,7 +154,14 @@ def worker_count(config: DataConfig) -> int:
     return config.workers if config.workers != "auto" else max(1, min(8, (os.cpu_count() or 2) - 1))
 
 
-def _place(config: DataConfig, num_images: int, device: torch.device) -> str:
+def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> str:
+    """Where decoded images belong: `device`, `ram`, or `none` when they are decoded whenever they are needed.
+
+    Args:
+        config: With `cache`; `auto` takes the first place that has room.
+        num_images: Of all splits.
+        device: That trains.
+    """
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory in any case.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache

@@ -90,15 +90,24 @@ class DataSet:
         """The split that chooses the best checkpoint: `val` where there is one, else `test`."""
         return "val" if "val" in self.splits else "test"
 
-    def check(self, batch_size: int) -> None:
+    def check(self, *, batch_size: int, num_classes: int | str) -> None:
         """Refuse what cannot be trained.
 
+        Args:
+            batch_size: As `data.batch_size`.
+            num_classes: As `model.num_classes`.
+
         Raises:
-            DataError: Fewer than two classes, fewer train images than a batch, or nothing to evaluate on.
+            DataError: Fewer than two classes or another number than configured, fewer train images than a batch, or nothing to
+                evaluate on.
         """
         if len(self.classes) < 2:
             raise DataError(
                 f"{self.name}: found {len(self.classes)} class; a classifier needs at least two class folders"
+            )
+        if num_classes not in ("auto", len(self.classes)):
+            raise DataError(
+                f"model.num_classes: {num_classes} does not agree with the data's {len(self.classes)} classes; use auto"
             )
         if len(self.splits["train"]) < batch_size:
             raise DataError(
