@@ -123,18 +123,10 @@ def build_trainer(
     source = _Source(data.dataset.splits["train"], plan, device, config.train.epochs, warn, LostImages(warn))
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     if checkpoint is not None:
-        recorded = checkpoint.meta["choices"]
-        numerics = recorded_numerics(config, recorded, device)
-        choices = recorded | dataclasses.asdict(numerics)
+        numerics = recorded_numerics(config, checkpoint.meta["choices"], device)
+        choices = checkpoint.meta["choices"] | dataclasses.asdict(numerics)
     else:
-        numerics, timings = choose_numerics(
-            config,
-            model,
-            augment,
-            source.trial_batch,
-            progress,
-            device=device,
-        )
+        numerics, timings = choose_numerics(config, model, augment, source.trial_batch, progress, device=device)
         choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim)

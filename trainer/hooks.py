@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from trainer.checkpoint import Checkpoint
-from trainer.errors import R18Error
+from trainer.errors import CheckpointError, R18Error
 from trainer.evaluate import Evaluation
 from trainer.run.events import Event
 
@@ -59,3 +59,33 @@ class Hooks(Protocol):
         Raises:
             DivergedError: When there is nobody to decide.
         """
+
+
+class NoSession:
+    """The hooks of a loop that is never run."""
+
+    def publish(self, event: Event) -> None:
+        """There is no log."""
+
+    def poll(self, evaluating: float | None = None) -> None:
+        """There are no commands."""
+
+    def save(self, *, best: bool = False) -> None:
+        """There is no run."""
+
+    def saved_best(self) -> Checkpoint:
+        """There is no run."""
+        raise CheckpointError("nothing was saved")
+
+    def evaluating(self, split: str) -> None:
+        """There is no log."""
+
+    def training(self) -> None:
+        """There is no log."""
+
+    def measured(self, split: str, evaluation: Evaluation) -> None:
+        """There is no run."""
+
+    def diverged(self, step: int, first_skipped: int) -> None:
+        """There is nobody to decide."""
+        raise DivergedError(f"steps {first_skipped} to {step} were not finite")

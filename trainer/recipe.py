@@ -80,7 +80,7 @@ def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> 
         batch,
         *_augmentation(num_train, int(size.value), start),
         *_balance(survey),
-        *_model(survey, int(size.value), start, gpu),
+        *_model(int(size.value), start, gpu),
         *_training(num_train, int(batch.value), start, gpu),
         *_selection(survey, division),
     ]
@@ -188,7 +188,7 @@ def _balance(survey: Survey) -> list[Choice]:
     return [Choice("data.balance", "sampler", reason)]
 
 
-def _model(survey: Survey, size: int, start: Start, gpu: bool) -> list[Choice]:
+def _model(size: int, start: Start, gpu: bool) -> list[Choice]:
     if start.reference is None:
         stem = ("cifar" if gpu else "cifar-maxpool") if size <= 40 else "cifar-maxpool" if size <= 96 else "imagenet"
         return [

@@ -11,11 +11,8 @@ import torch
 from tests.conftest import ConfigMaker
 from tests.running import train, view_of
 from trainer.build import build_trainer
-from trainer.checkpoint import Checkpoint
-from trainer.errors import CheckpointError
-from trainer.evaluate import Evaluation
+from trainer.hooks import NoSession
 from trainer.loop import Trainer
-from trainer.run.events import Event
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,46 +20,24 @@ pytestmark = [
 ]
 
 
-class Quiet:
-    """Hooks that do nothing."""
-
-    def publish(self, event: Event) -> None:
-        """Nobody reads."""
-
-    def poll(self, evaluating: float | None = None) -> None:
-        """Nobody asks."""
-
-    def save(self, *, best: bool = False) -> None:
-        """Nothing is kept."""
-
-    def saved_best(self) -> Checkpoint:
-        """Nothing is kept."""
-        raise CheckpointError("nothing is kept")
-
-    def evaluating(self, split: str) -> None:
-        """Nobody watches."""
-
-    def training(self) -> None:
-        """Nobody watches."""
-
-    def diverged(self, step: int, first_skipped: int) -> None:
-        """Nobody decides."""
-
-    def measured(self, split: str, evaluation: Evaluation) -> None:
-        """Nobody watches."""
-
-
 def built(make_config: ConfigMaker, *overrides: str) -> Trainer:
     config = make_config(
         "run.device=cuda", "data.flip=random", "data.crop_pad=2", "data.cutout=2", "model.dropout=0.1", *overrides
     )
-    trainer = build_trainer(config, Path("runs"), Quiet(), lambda *_: None, None).trainer
+    trainer = build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
     trainer.last_save = time.monotonic()
     return trainer
 
 
-def test_no_step_waits_for_the_device(make_config: ConfigMaker) -> None:
-    trainer = built(make_config)
+FINE_TUNING = (
+    "data.crop_pad=0", "data.resized_crop=0.5", "data.trivial_augment=true", "data.random_erase=0.5", "data.mixup=0.2",
+    "data.cutmix=1.0", "data.balance=loss", "train.ema_decay=0.9", "optim.layer_decay=0.5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", [(), FINE_TUNING])
+def test_no_step_waits_for_the_device(make_config: ConfigMaker, overrides: tuple[str, ...]) -> None:
+    trainer = built(make_config, *overrides)
     trainer.train_step.prepare(0)
     batches = (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     for step in range(1, 4):

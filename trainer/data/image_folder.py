@@ -181,7 +181,8 @@ def load_image_folder(
 def _left_out(layout: Layout, lost: Sequence[tuple[str, str]]) -> str:
     """Which files could not be used: order and division of the others hang on it."""
     names = sorted(str(Path(path).relative_to(layout.root)) for path, _ in lost)
-    return f"{len(names):,} files {fingerprint_of(dict.fromkeys(names, ''))[:16]}" if names else "no files"
+    count = f"{len(names):,} file{'' if len(names) == 1 else 's'}"
+    return f"{count} ({fingerprint_of(dict.fromkeys(names, ''))[:16]})" if names else "no files"
 
 
 def split_key(finding: Finding, seed: int) -> str:
