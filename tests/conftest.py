@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.running import STARTED
+from tests.running import STARTED, train
 from trainer.config import Config
 from trainer.config_loader import build_config
 from trainer.versions import torch_release
@@ -38,6 +38,7 @@ needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export nee
 
 FolderMaker = Callable[..., Path]
 ConfigMaker = Callable[..., Config]
+TunedMaker = Callable[..., Config]
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +118,16 @@ def folder_config(make_folder: FolderMaker, make_config: ConfigMaker) -> Config:
     """A tiny configuration on a tiny image folder."""
     root = make_folder()
     return make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram")
+
+
+@pytest.fixture
+def tuned(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> TunedMaker:
+    """Makes configurations that go on from a short run on the same folder: 4 steps an epoch."""
+    root = make_folder()
+    common = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram")
+    source = train(make_config(*common, "train.epochs=1"), tmp_path / "source").run.run_dir
+
+    def make(*overrides: str) -> Config:
+        return make_config(*common, f"model.init_from={source.path}", *overrides)
+
+    return make

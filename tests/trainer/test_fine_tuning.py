@@ -1,9 +1,8 @@
-"""Frozen stages, their unfreezing, cached features, rates by stage, averages of the weights, and ends before the last epoch."""
+"""Frozen stages, their unfreezing, cached features, rates by stage, and averages of the weights."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import ConfigMaker, FolderMaker, needs_exporter
+from tests.conftest import ConfigMaker, FolderMaker, TunedMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer import evaluator, features
 from trainer.build import class_weights
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.config import Config, OptimConfig
+from trainer.config import OptimConfig
 from trainer.data import image_folder
-from trainer.data.build import load_dataset
 from trainer.ema import ModelEma
 from trainer.errors import ConfigError
 from trainer.export.command import Wanted, export_run
 from trainer.freezing import frozen_stages, stage_of, unfreezing_ends
-from trainer.loop import Trainer
 from trainer.model import build_model, features_of
 from trainer.optim import build_optimizer, set_lr
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.store import RunDir
-
-TunedMaker = Callable[..., Config]
-
-
-@pytest.fixture
-def tuned(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> TunedMaker:
-    """Makes configurations that go on from a short run on the same folder: 4 steps an epoch."""
-    root = make_folder()
-    common = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram")
-    source = train(make_config(*common, "train.epochs=1"), tmp_path / "source").run.run_dir
-
-    def make(*overrides: str) -> Config:
-        return make_config(*common, f"model.init_from={source.path}", *overrides)
-
-    return make
 
 
 def saved(run_dir: RunDir, step: int) -> Checkpoint:
@@ -236,56 +218,6 @@ def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, t
     assert json.loads(properties["classes"]) == ["blue", "green", "red"]
 
 
-def test_a_run_that_gains_nothing_any_more_ends_early(tuned: TunedMaker, tmp_path: Path) -> None:
-    config = tuned("optim.lr=1e-7", "train.epochs=50", "train.early_stop_epochs=2")
-    run = train(config, tmp_path / "runs")
-    view = view_of(run.run.run_dir)
-    assert run.exit_code == 0
-    assert view.finish is not None
-    assert view.finish.reason == "stopped early"
-    assert view.best is not None
-    assert view.step - view.best.step == 8, "two epochs after the best"
-    patient = resumed_run(run.run.run_dir, tmp_path / "runs", "train.early_stop_epochs=4")
-    thread = start(patient)
-    assert thread.join(60)
-    assert view_of(run.run.run_dir).step - view.best.step == 16
-
-
-def test_no_run_ends_early_before_everything_is_trained(tuned: TunedMaker, tmp_path: Path) -> None:
-    config = tuned(
-        "optim.lr=1e-7", "train.epochs=50", "train.early_stop_epochs=1", "model.freeze=backbone", "model.unfreeze_after=4",
-    )  # fmt: skip
-    run = train(config, tmp_path / "runs").run.run_dir
-    assert 4 * 5 <= view_of(run).step < 4 * 50
-
-
-def test_the_test_images_see_the_weights_that_val_chose(
-    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
-) -> None:
-    root = make_folder(splits=("train", "val", "test"))
-    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=6", "optim.lr=0.02")
-    run = train(config, tmp_path / "runs").run.run_dir
-    view = view_of(run)
-    (tested,) = [event for event in view.evaluations if event.split == "test"]
-    assert view.best is not None
-    assert tested.step == view.best.step
-    assert view.evaluations == sorted(view.evaluations, key=lambda event: event.step)
-
-
-def test_a_key_does_not_read_the_test_images_early(
-    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
-) -> None:
-    root = make_folder(splits=("train", "val", "test"))
-    run = new_run(make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=60"), tmp_path / "runs")
-    thread = start(run)
-    wait_for(run.run_dir, lambda view: view.step >= 1)
-    thread.commands.send(measure := cmd.Evaluate())
-    wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
-    thread.stop()
-    assert thread.join(60)
-    assert {event.split for event in events_of(run.run_dir, ev.Evaluated)} == {"val"}
-
-
 @pytest.mark.parametrize("balance", ["loss", "sampler"])
 def test_rare_classes_can_count_as_much_as_others(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path, balance: str
@@ -322,23 +254,6 @@ def test_what_makes_no_sense_together_is_refused(
         make_config(*overrides)
 
 
-@pytest.mark.parametrize("cache", ["ram", "none"])
-def test_random_crops_are_cut_out_of_the_whole_picture(
-    make_folder: FolderMaker, make_config: ConfigMaker, cache: str
-) -> None:
-    """And not out of its middle, which is all that an evaluation sees."""
-    root = make_folder(size=(40, 60))
-    settings = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=0.5", f"data.cache={cache}")
-
-    def sides(*overrides: str) -> list[int]:
-        data, _ = load_dataset(make_config(*settings, *overrides), torch.device("cpu"), lambda *_: None)
-        return [data.splits[name].pixels([0]).shape[1] for name in ("train", "test")]
-
-    assert sides() == [8, 8]
-    assert sides("data.resized_crop=0.4") == [16, 8]
-    assert sides("data.resized_crop=0.4", "data.fit=letterbox") == [8, 8], "a letterboxed picture is whole already"
-
-
 def test_a_save_right_after_a_resume_keeps_all_momentum(tuned: TunedMaker, tmp_path: Path) -> None:
     config = tuned("model.freeze=backbone", "model.unfreeze_after=1", "train.epochs=2")
     run = train(config, tmp_path / "runs").run.run_dir
@@ -355,28 +270,6 @@ def test_a_save_right_after_a_resume_keeps_all_momentum(tuned: TunedMaker, tmp_p
     assert after.keys() == before.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert view_of(run).frozen is None, "what an earlier session froze is not shown any more"
-
-
-def test_no_run_ends_early_between_two_evaluations(tuned: TunedMaker, tmp_path: Path) -> None:
-    config = tuned("optim.lr=1e-7", "train.epochs=60", "train.early_stop_epochs=2", "eval.every_epochs=4")
-    view = view_of(train(config, tmp_path / "runs").run.run_dir)
-    assert view.best is not None
-    assert view.finish is not None
-    assert view.finish.reason == "stopped early"
-    assert view.step % 16 == 0, "right after an evaluation"
-    assert view.step > view.best.step
-
-
-def test_patience_begins_anew_with_a_key_that_unfreezes(make_config: ConfigMaker) -> None:
-    class Schedule:
-        steps_per_epoch = 4
-
-    state: Any = type("State", (), {"schedule": Schedule, "best_step": 4, "measured_step": 20, "unfrozen_step": -1})
-    trainer: Any = type("Loop", (), {"state": state, "config": make_config("train.early_stop_epochs=4")})
-    stalled: Any = Trainer.__dict__["stalled"]
-    assert stalled.fget(trainer)
-    state.unfrozen_step = 18
-    assert not stalled.fget(trainer)
 
 
 def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
@@ -396,19 +289,3 @@ def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
     assert sizes == [64, 32, 16]
     warned = [event.message for event in events_of(run.run.run_dir, ev.Warned)]
     assert sum("out of memory in what the frozen backbone makes" in message for message in warned) == 2
-
-
-def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
-    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
-) -> None:
-    root = make_folder(splits=("train",), per_class=16) / "train"
-    whole = (root / "red" / "003.png").read_bytes()
-    (root / "red" / "003.png").write_bytes(bytes(len(whole)))
-    config = make_config("data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.25", "train.epochs=1")
-    run = train(config, tmp_path / "runs").run.run_dir
-    (root / "red" / "003.png").write_bytes(whole)
-    thread = start(resumed_run(run, tmp_path / "runs", "train.epochs=2"))
-    assert thread.join(60)
-    failure = view_of(run).failure
-    assert failure is not None
-    assert "other files can be read than when the run began: 1 file (" in failure.error

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from tests.conftest import ConfigMaker, FolderMaker
-from trainer.data.build import load_held_out, prepare_data
+from trainer.data.build import load_dataset, load_held_out, prepare_data
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
 from trainer.data.decoder import Decoder, UnreadableImageError
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
@@ -241,3 +241,20 @@ def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, ma
     assert isinstance(data.splits["test"], ResidentSplit)
     with pytest.raises(DataError, match="is not now"):
         data.splits["train"].pixels(range(36))
+
+
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_random_crops_are_cut_out_of_the_whole_picture(
+    make_folder: FolderMaker, make_config: ConfigMaker, cache: str
+) -> None:
+    """And not out of its middle, which is all that an evaluation sees."""
+    root = make_folder(size=(40, 60))
+    settings = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=0.5", f"data.cache={cache}")
+
+    def sides(*overrides: str) -> list[int]:
+        data, _ = load_dataset(make_config(*settings, *overrides), torch.device("cpu"), lambda *_: None)
+        return [data.splits[name].pixels([0]).shape[1] for name in ("train", "test")]
+
+    assert sides() == [8, 8]
+    assert sides("data.resized_crop=0.4") == [16, 8]
+    assert sides("data.resized_crop=0.4", "data.fit=letterbox") == [8, 8], "a letterboxed picture is whole already"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
-from tests.running import events_of, train
+from tests.running import events_of, resumed_run, start, train, view_of
 from trainer.data.build import load_held_out
 from trainer.data.decoder import Decoder
 from trainer.data.held_out import hold_out
@@ -215,3 +215,19 @@ def test_holding_out_divides_and_never_parts_copies(keys: list[int], shares: dic
     for name, share in shares.items():
         for label in counts:
             assert sum(labels[row] == label for row in rows.get(name, [])) <= round(counts[label] * share)
+
+
+def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train",), per_class=16) / "train"
+    whole = (root / "red" / "003.png").read_bytes()
+    (root / "red" / "003.png").write_bytes(bytes(len(whole)))
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.25", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    (root / "red" / "003.png").write_bytes(whole)
+    thread = start(resumed_run(run, tmp_path / "runs", "train.epochs=2"))
+    assert thread.join(60)
+    failure = view_of(run).failure
+    assert failure is not None
+    assert "other files can be read than when the run began: 1 file (" in failure.error
