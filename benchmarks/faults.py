@@ -44,7 +44,7 @@ _LONGEST_LIFE_S = 9.0
 _END_S = 300.0
 _COMPARED = (
     "step", "epoch", "epoch_step", "epoch_sums", "evaluation_due", "lr_edits", "best_accuracy", "best_loss",
-    "best_step", "unfrozen_by_key", "last_evaluation", "classes", "fingerprint", "mean", "std",
+    "best_step", "unfrozen_by_key", "improved_step", "last_evaluation", "classes", "fingerprint", "mean", "std",
 )  # fmt: skip
 """Of a checkpoint's metadata, what the training decides."""
 

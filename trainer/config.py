@@ -203,7 +203,7 @@ class TrainConfig(Group):
     ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
     """Decay a step of a moving average of the weights, which is then what is measured and exported; None for no average."""
     early_stop_epochs: int | None = Field(None, ge=1)
-    """Epochs without a new best (`eval.best_by`), after which the run ends; None never."""
+    """Epochs in which what `eval.best_by` names was no better than before, after which the run ends; None never."""
 
 
 class OptimConfig(Group):

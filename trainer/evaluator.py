@@ -177,16 +177,16 @@ class Evaluator:
         self.state.measured_step = step
         if not math.isfinite(result.loss):
             return False
-        if not self._is_better(result):
-            return False
-        self.state.best_accuracy, self.state.best_loss = result.accuracy, result.loss
-        self.state.best_step = step
-        return True
-
-    def _is_better(self, result: Evaluation) -> bool:
         accuracy, loss = self.state.best_accuracy, self.state.best_loss
-        if accuracy is None:
-            return True
+        lower = loss is None or result.loss < loss  # None: from a checkpoint of before losses were kept
         if self.config.eval.best_by == "loss":
-            return loss is None or result.loss < loss  # None: from a checkpoint of before losses were kept
-        return result.accuracy > accuracy or (result.accuracy == accuracy and loss is not None and result.loss < loss)
+            improved = better = accuracy is None or lower
+        else:
+            improved = accuracy is None or result.accuracy > accuracy
+            # A lower loss alone makes a better state, and is no reason to go on for ever.
+            better = improved or (result.accuracy == accuracy and loss is not None and lower)
+        if improved:
+            self.state.improved_step = step
+        if better:
+            self.state.best_accuracy, self.state.best_loss, self.state.best_step = result.accuracy, result.loss, step
+        return better

@@ -92,12 +92,12 @@ class Trainer:
 
     @property
     def stalled(self) -> bool:
-        """Whether no evaluation for as long as `train.early_stop_epochs` allows was the best, with everything unfrozen."""
+        """Whether no evaluation for as long as `train.early_stop_epochs` allows was better than ever, with everything unfrozen."""
         patience, per_epoch = self.config.train.early_stop_epochs, self.state.schedule.steps_per_epoch
-        if patience is None or self.state.best_step < 0:
+        if patience is None or self.state.improved_step < 0:
             return False
         unfrozen = max(self.state.unfrozen_step, unfreezing_ends(self.config.model) * per_epoch)
-        return self.state.measured_step - max(self.state.best_step, unfrozen) >= patience * per_epoch
+        return self.state.measured_step - max(self.state.improved_step, unfrozen) >= patience * per_epoch
 
     @property
     def over(self) -> bool:

@@ -60,6 +60,7 @@ class TrainState:
         evaluation_due: The last epoch has ended and its evaluation has not.
         best_accuracy: Of the best state so far, on the selection split; None before the first evaluation.
         best_loss: Its loss there.
+        improved_step: Where what `eval.best_by` names was last better than ever; `best_step` may be a later one of equal accuracy.
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: The average of the weights, where one is kept.
         unfrozen_by_key: Stages that the user has let go.
@@ -76,6 +77,7 @@ class TrainState:
     unfrozen_step: int = -1
     measured_step: int = -1
     tested_step: int = -1
+    improved_step: int = -1
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
     evaluation_due: bool = False
@@ -132,6 +134,7 @@ class TrainState:
             "unfrozen_step": self.unfrozen_step,
             "measured_step": self.measured_step,
             "tested_step": self.tested_step,
+            "improved_step": self.improved_step,
             "best_accuracy": self.best_accuracy,
             "best_loss": self.best_loss,
             "best_step": self.best_step,
@@ -156,6 +159,7 @@ class TrainState:
         self.best_accuracy = meta["best_accuracy"]
         self.best_loss = meta.get("best_loss")
         self.best_step = int(meta["best_step"])
+        self.improved_step = int(meta.get("improved_step", self.best_step))
         self.last_evaluation = meta["last_evaluation"]
 
 

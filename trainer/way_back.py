@@ -59,7 +59,7 @@ class WayBack:
         try:
             self._saver.give_up_after(state.step)
             if folder.pointer("best") is None and not folder.point_best(state.best_step):
-                state.best_accuracy, state.best_loss, state.best_step = None, None, -1
+                state.best_accuracy, state.best_loss, state.best_step, state.improved_step = None, None, -1, -1
         except OSError as error:  # a resume finds the newest checkpoint by its name, and the next save points to it
             self._publish(Warned(message=f"what came after step {state.step:,} could not all be put aside: {error}"))
         edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
