@@ -7,9 +7,11 @@ dashboard's own workers would tie training to the life of a screen.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
@@ -28,6 +30,9 @@ _DISK_S = 5.0
 
 _HEART_S = 5.0
 """Longest wait for a heartbeat under way; a share that does not answer can hold it up for ever."""
+
+_SIGNALS_S = 0.25
+"""Longest sleep of the main thread, which alone runs Python's signal handlers."""
 
 
 class TrainingThread:
@@ -101,13 +106,16 @@ class TrainingThread:
         self._held = False
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the thread.
+        """Wait for the end of the thread, and let signals be handled meanwhile.
 
         Returns:
             Whether it has ended.
         """
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
+        # In parts: a thread that is just being started may take a signal from the kernel in the main thread's stead, and then
+        # nothing would wake this wait.
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while self._thread.is_alive() and (left := end - time.monotonic()) > 0:
+            self._thread.join(min(left, _SIGNALS_S))
         return not self._thread.is_alive()
 
     def _main(self) -> None:

@@ -92,7 +92,7 @@ class Trainer:
 
     @property
     def stalled(self) -> bool:
-        """Whether no evaluation for as long as `train.early_stop_epochs` allows was better than ever, with everything unfrozen."""
+        """Whether no evaluation within `train.early_stop_epochs` was better than ever, with everything unfrozen."""
         patience, per_epoch = self.config.train.early_stop_epochs, self.state.schedule.steps_per_epoch
         if patience is None or self.state.improved_step < 0:
             return False

@@ -60,7 +60,7 @@ class TrainState:
         evaluation_due: The last epoch has ended and its evaluation has not.
         best_accuracy: Of the best state so far, on the selection split; None before the first evaluation.
         best_loss: Its loss there.
-        improved_step: Where what `eval.best_by` names was last better than ever; `best_step` may be a later one of equal accuracy.
+        improved_step: Where what `eval.best_by` names was last better than ever; at equal accuracy `best_step` may be later.
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: The average of the weights, where one is kept.
         unfrozen_by_key: Stages that the user has let go.

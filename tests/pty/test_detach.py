@@ -34,6 +34,11 @@ def stop(run: RunDir) -> None:
     trainer = trainer_of(run)
     trainer.terminate()
     assert not psutil.wait_procs([trainer], timeout=60)[1]
+    assert_saved(run)
+
+
+def assert_saved(run: RunDir) -> None:
+    """Assert that a run has ended by SIGTERM and saved its last step."""
     view = view_of(run)
     assert view.finish is not None
     assert view.finish.reason == "SIGTERM"
@@ -179,6 +184,18 @@ def test_a_closed_terminal_leaves_a_run_with_workers_training(tmp_path: Path, ma
     steps_go_on(run, 20)
     assert view_of(run).state in (RunState.TRAINING, RunState.EVALUATING)
     stop(run)
+
+
+def test_a_signal_that_the_kernel_hands_to_another_thread_ends_a_detached_run(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
+        assert code_of(terminal) == 0
+    steps_go_on(run)
+    trainer = trainer_of(run)
+    other = next(thread.id for thread in trainer.threads() if thread.id != trainer.pid)
+    os.kill(other, signal.SIGTERM)  # for the process, as ever, but that thread is asked first
+    assert not psutil.wait_procs([trainer], timeout=60)[1]
+    assert_saved(run)
 
 
 def test_a_job_of_the_shell_waits_for_the_foreground_and_ctrl_z_detaches(tmp_path: Path) -> None:
