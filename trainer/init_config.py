@@ -60,7 +60,10 @@ def main(arguments: argparse.Namespace) -> int:
             f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
         ) from error
     target.chmod(0o644)
-    _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {shlex.quote(str(target))}"])
+    file = shlex.quote(str(target))
+    _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {file}"])
+    if start.reference == "imagenet":
+        _say([f"      (needs ImageNet's weights, fetched once, 45 MB; r18-tui doctor {file} says whether that works here)"])
     return EXIT_OK
 
 
