@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
     file = shlex.quote(str(target))
     _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {file}"])
     if start.reference == "imagenet":
-        _say([f"      (needs ImageNet's weights, fetched once, 45 MB; r18-tui doctor {file} says whether that works here)"])
+        _say([f"      (fetches ImageNet's weights once, 45 MB; r18-tui doctor {file} says whether that works here)"])
     return EXIT_OK
 
 

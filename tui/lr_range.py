@@ -7,14 +7,18 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.run.text import literal
+from trainer.yaml_editor import write_value
+from tui.terminal import is_terminal, read_key
 
 if TYPE_CHECKING:
     import argparse
 
+LR_KEY = "optim.lr"
 _HEADROOM = 1.5
 """Times the range of losses below the first that is shown: what explodes would press the rest flat."""
 
@@ -63,10 +67,23 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     sys.stdout.write(f"\n{found.reason}\n")
     if found.suggestion is None:
         return EXIT_FAILED
-    taken = f"optim.lr={found.suggestion:g}"
+    taken = f"{LR_KEY}={found.suggestion:g}"
     command_line = shlex.join([arguments.config, *overrides, taken])
     sys.stdout.write(f"train with it: r18-tui {literal(command_line)}\n")
+    if not resolved.shipped and is_terminal():
+        _offer_to_write(Path(arguments.config), found.suggestion)
     return EXIT_OK
+
+
+def _offer_to_write(file: Path, suggestion: float) -> None:
+    """Let one key put the suggestion into the configuration."""
+    sys.stdout.write(
+        f"\n  w  write {LR_KEY}: {suggestion:g} into {literal(str(file))}\n  any other key leaves the file as it is\n"
+    )
+    sys.stdout.flush()
+    if read_key() == "w":
+        write_value(file, LR_KEY, suggestion)
+        sys.stdout.write(f"written; train with it: r18-tui {literal(shlex.quote(str(file)))}\n")
 
 
 def _table(lrs: Sequence[float], losses: Sequence[float]) -> str:

@@ -13,6 +13,7 @@ import signal
 import sys
 import termios
 import time
+import tty
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ _STOPPED_S = 0.05
 def is_terminal() -> bool:
     """Whether a person sits at both ends: standard input and output are terminals."""
     return os.isatty(0) and os.isatty(1)
+
+
+def read_key() -> str:
+    """Wait for one key, without `enter`; empty at the end of the input. What was typed before is dropped."""
+    before = termios.tcgetattr(0)
+    try:
+        tty.setcbreak(0)  # ctrl+c stays a signal
+        return os.read(0, 1).decode(errors="replace")
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def wait_for_foreground() -> None:

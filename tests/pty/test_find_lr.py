@@ -1,0 +1,30 @@
+"""`find-lr` in a terminal: one key takes the suggestion over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+from tests.pty.program import PROGRAM, code_of, in_shell
+from trainer.config_loader import load_config
+
+pytestmark = pytest.mark.pty
+
+SMALL = ("train.epochs=1", "data.batch_size=16", *TINY)
+
+
+@pytest.mark.parametrize(("key", "taken"), [("w", True), ("n", False)])
+def test_one_key_writes_the_suggestion_into_the_configuration(tmp_path: Path, key: str, taken: bool) -> None:
+    file = tmp_path / "mine.yaml"
+    before = "run:\n  name: mine\ndata:\n  kind: digits\noptim:\n  lr: 0.123  # a guess\n"
+    file.write_text(before)
+    with in_shell([*PROGRAM, "find-lr", str(file), *SMALL], tmp_path) as terminal:
+        terminal.wait_for(r"w +write optim\.lr", 120)
+        terminal.send(key)
+        assert code_of(terminal) == 0
+        assert ("written; train with it" in terminal.text) is taken
+    assert (file.read_text() != before) is taken
+    assert (load_config(str(file)).config.optim.lr != 0.123) is taken
+    assert "# a guess" in file.read_text()
