@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, resumed_run, start, train, view_of
+from trainer.data import scan
 from trainer.data.build import load_held_out
 from trainer.data.decoder import Decoder
 from trainer.data.held_out import hold_out
@@ -54,6 +55,24 @@ def test_files_are_opened_once_and_again_when_they_change(
     survey, number = opened(root, monkeypatch)
     assert number == 1
     assert [path for path, _ in survey.unreadable] == [changed]
+
+
+def test_a_look_that_was_interrupted_goes_on_where_it_was(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    monkeypatch.setattr(scan, "_CHUNK", 8)
+
+    def interrupt(_detail: str, fraction: float | None) -> None:
+        if fraction is not None and fraction > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        survey_folder(root, interrupt)
+    survey, number = opened(root, monkeypatch)
+    assert 0 < number < 72
+    assert survey.findings == opened(root, monkeypatch)[0].findings
+    assert not survey.unreadable
 
 
 def test_a_file_that_may_not_be_read_is_asked_again(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,19 +69,21 @@ def scan(files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Prog
         if kept is not None and kept[:2] == [file.size, file.mtime_ns]:
             found[file.path] = Finding(*kept[2:])
     missing = [file for file in files if file.path not in found]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
-            for file, finding in zip(chunk, pool.map(_examine, chunk), strict=True):
-                found[file.path] = finding
-            progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
-    if missing:
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(missing), _CHUNK):
+                chunk = missing[start : start + _CHUNK]
+                for file, finding in zip(chunk, pool.map(_examine, chunk), strict=True):
+                    found[file.path] = finding
+                progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
+    finally:  # also of a look that was interrupted: the next one goes on there
         new = {
             _key(file): [file.size, file.mtime_ns, *_plain(found[file.path])]
             for file in missing
-            if found[file.path].digest
+            if file.path in found and found[file.path].digest
         }
-        _keep(kept_at, known | new)
+        if new:
+            _keep(kept_at, known | new)
     return [found[file.path] for file in files]
 
 
