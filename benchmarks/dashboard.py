@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare
+from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
 
 LIMITS = {"first frame s": 0.6, "key p50 ms": 20.0, "key p95 ms": 100.0, "KiB/s training": 10.0, "KiB/s paused": 0.0}
 LEAST_RATIO = 0.97
@@ -69,7 +69,7 @@ def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
 def training(*arguments: str) -> Iterator[Contender]:
     """The program as one side of a comparison."""
     with program(*arguments) as (terminal, log):
-        yield Contender(terminal, log)
+        yield Contender(terminal, images_of_log(log))
 
 
 def first_frame() -> float:

@@ -42,9 +42,14 @@ class Comparison:
     rates: list[tuple[float, float]]
 
     @property
+    def first(self) -> float:
+        """Mean images a second of the first."""
+        return float(statistics.mean(a for a, _ in self.rates))
+
+    @property
     def ratio(self) -> float:
         """Of the first's mean rate to the second's."""
-        return float(statistics.mean(a for a, _ in self.rates) / statistics.mean(b for _, b in self.rates))
+        return self.first / float(statistics.mean(b for _, b in self.rates))
 
     @property
     def error(self) -> float:
@@ -57,24 +62,52 @@ class Comparison:
         return f"{self.ratio:.3f} +- {self.error:.3f} ({first:.1f} / {second:.1f} img/s; pairs: {each})"
 
 
+def images_of_log(log: Path) -> Callable[[], int]:
+    """Counts the images of a run by its event log: at each call those of the steps that were logged since the last one."""
+    follower = LogFollower(log)
+    return lambda: sum(record.event.images for record in follower.records() if isinstance(record.event, Steps))
+
+
+def images_of_lines(log: Path) -> Callable[[], int]:
+    """Counts the images of a program that writes a number of images to a line after each step."""
+    position = 0
+
+    def count() -> int:
+        nonlocal position
+        if not log.is_file():
+            return 0
+        with log.open("rb") as file:
+            file.seek(position)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        position += len(whole) + len(newline)
+        return sum(map(int, whole.split()))
+
+    return count
+
+
 class Contender:
     """A program with all its processes, and what it has trained."""
 
-    def __init__(self, terminal: PseudoTerminal, log: Path) -> None:
-        """Wait until it trains, and stop it."""
+    def __init__(self, terminal: PseudoTerminal, new_images: Callable[[], int]) -> None:
+        """Wait until it trains, and stop it.
+
+        Args:
+            terminal: In which it runs.
+            new_images: How many images it has trained since the last call.
+        """
         self._terminal = terminal
-        self._log = LogFollower(log)
+        self._new_images = new_images
         end = time.monotonic() + _START_S
         while not self._new_images():
             terminal.pump(0.2)
             if time.monotonic() > end or not terminal.alive():
                 raise TimeoutError(f"no step within {_START_S:g} s; the screen:\n{terminal.text}")
-        root = psutil.Process(terminal.pid)
-        self._processes = [root, *root.children(recursive=True)]
         self.hold()
 
     def hold(self) -> None:
         """Stop every process."""
+        root = psutil.Process(self._terminal.pid)
+        self._processes = [root, *root.children(recursive=True)]
         for process in self._processes:
             process.suspend()
 
@@ -101,9 +134,6 @@ class Contender:
             if came and spent >= seconds:
                 self.hold()
                 return images, spent
-
-    def _new_images(self) -> int:
-        return sum(record.event.images for record in self._log.records() if isinstance(record.event, Steps))
 
 
 Program = Callable[[], AbstractContextManager[Contender]]

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare
+from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _WITHOUT_KEPT_MEMORY = (
@@ -93,7 +93,7 @@ def _training(code: str, settings: list[str]) -> Iterator[Contender]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", code, *ENDLESS_DIGITS, *settings, "--runs-dir", folder]
         with PseudoTerminal(command) as terminal:
-            yield Contender(terminal, Path(folder) / "digits" / "events.jsonl")
+            yield Contender(terminal, images_of_log(Path(folder) / "digits" / "events.jsonl"))
 
 
 if __name__ == "__main__":
