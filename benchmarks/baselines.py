@@ -51,7 +51,7 @@ class InMemory(Dataset[tuple[Tensor, int]]):
 
 def network() -> nn.Module:
     """Torchvision's ResNet-18 with a 3x3 stem and the max-pool, as the tutorials make it for CIFAR-10."""
-    model = resnet18(weights=None, num_classes=10)
+    model: nn.Module = resnet18(weights=None, num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     return model
 
@@ -96,7 +96,7 @@ def _tutorial(loader: DataLoader[tuple[Tensor, int]], log: TextIO) -> None:
 def _lightning(loader: DataLoader[tuple[Tensor, int]], log: TextIO, precision: str, folder: Path) -> None:
     import lightning
 
-    class Classifier(lightning.LightningModule):
+    class Classifier(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model, self.criterion = network(), nn.CrossEntropyLoss()
@@ -119,7 +119,7 @@ def _lightning(loader: DataLoader[tuple[Tensor, int]], log: TextIO, precision: s
         accelerator="cpu",
         precision=precision,
         max_epochs=-1,
-        default_root_dir=folder,  # type: ignore[arg-type]
+        default_root_dir=folder,
     )
     trainer.fit(Classifier(), loader)
 

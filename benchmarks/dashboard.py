@@ -55,7 +55,7 @@ def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
             "-m",
             "tui.cli",
             *ENDLESS_DIGITS,
-            "run.weight_gradient=matmul",
+            "run.convolution=products",
             "--runs-dir",
             folder,
             *arguments,

@@ -36,7 +36,7 @@ from trainer.run.view import RunView
 
 DIGITS = (
     "digits", "train.epochs=3", "run.deterministic=true", "run.precision=fp32", "run.channels_last=true",
-    "run.weight_gradient=matmul", "checkpoint.every_s=2",
+    "run.convolution=products", "checkpoint.every_s=2",
 )  # fmt: skip
 """A run of some seconds that saves all the time. What is chosen by timing is given, so that two runs have the same."""
 

@@ -29,7 +29,7 @@ ENDLESS_DIGITS = (
     "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",
     "eval.every_epochs=10000", "run.precision=fp32", "run.channels_last=true",
 )  # fmt: skip
-"""Arguments of a run that only trains, without timing anything first; `run.weight_gradient` is still to be set."""
+"""Arguments of a run that only trains, without timing anything first; `run.convolution` is still to be set."""
 
 _SETTLE_S = 5.0
 _START_S = 180.0

@@ -3,8 +3,8 @@
     python -m benchmarks.throughput CIFAR10_FOLDER [--against tutorial lightning-fp32 lightning-bf16] [--pairs 4] [--blocks 2]
 
 CIFAR10_FOLDER holds CIFAR-10 as `train/<class>/*.png` and `test/<class>/*.png`. The program trains with its dashboard on the
-screen and chooses precision and memory format by itself. All have the same network (max-pool stem), batch size and augmentation (flip,
-shift by 4). Lightning comes with the extra `benchmark`. Nothing else should run on the machine.
+screen and chooses precision and memory format by itself. All have the same network (max-pool stem), batch size and augmentation
+(flip, shift by 4). Lightning comes with the extra `benchmark`. Nothing else should run on the machine.
 """
 
 from __future__ import annotations

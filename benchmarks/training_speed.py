@@ -58,14 +58,14 @@ def main() -> None:
     Plan.add_arguments(parser, pairs=4, blocks=3, seconds=3.0)
     arguments = parser.parse_args()
     batch = f"data.batch_size={arguments.batch_size}"
-    matmul, convolution = [batch, "run.weight_gradient=matmul"], [batch, "run.weight_gradient=convolution"]
+    products, native = [batch, "run.convolution=products"], [batch, "run.convolution=native"]
     ways = {
-        "freed memory kept": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, matmul)),
-        "weight gradient by matmul": ((_TRAIN, matmul), (_TRAIN, convolution)),
-        "both": ((_TRAIN, matmul), (_WITHOUT_KEPT_MEMORY, convolution)),
-        "gate for what is not finite": ((_TRAIN, matmul), (_UNGATED, matmul)),
-        "waiting threads sleep": ((_TRAIN, matmul), (_SPINNING, matmul)),
-        "run.deterministic": ((_TRAIN, [*matmul, "run.deterministic=true"]), (_TRAIN, matmul)),
+        "freed memory kept": ((_TRAIN, products), (_WITHOUT_KEPT_MEMORY, products)),
+        "convolutions by products": ((_TRAIN, products), (_TRAIN, native)),
+        "both": ((_TRAIN, products), (_WITHOUT_KEPT_MEMORY, native)),
+        "gate for what is not finite": ((_TRAIN, products), (_UNGATED, products)),
+        "waiting threads sleep": ((_TRAIN, products), (_SPINNING, products)),
+        "run.deterministic": ((_TRAIN, [*products, "run.deterministic=true"]), (_TRAIN, products)),
     }
     for name in arguments.way or ways:
         with_it, without = ways[name]

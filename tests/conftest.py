@@ -23,7 +23,7 @@ TINY = (
     "run.device=cpu",
     "run.precision=fp32",
     "run.channels_last=true",
-    "run.weight_gradient=convolution",
+    "run.convolution=native",
     "eval.batch_size=64",
 )
 """Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""

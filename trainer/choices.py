@@ -1,4 +1,4 @@
-"""Precision, memory format and way of the weight gradient, chosen once a run by timing a few real steps on a throw-away copy.
+"""Precision, memory format and way of the convolutions, chosen once a run by timing a few real steps on a throw-away copy.
 
 bf16 is up to thirty times slower than fp32 on CPUs without hardware for it, and channels_last is slower on some; a guess
 by name would be wrong somewhere. The choice is recorded and reused by a resume.
@@ -56,7 +56,7 @@ def choose_numerics(
     """Take what is configured, and time the rest.
 
     Args:
-        config: `run.precision`, `run.channels_last` and `run.weight_gradient` may be `auto`.
+        config: `run.precision`, `run.channels_last` and `run.convolution` may be `auto`.
         model: On the device; left as it is.
         augment: Of the run.
         first_batch: Makes the first batch of the run; called only when something is open.
@@ -108,19 +108,19 @@ def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.dev
     Args:
         config: Of the run.
         choices: From the checkpoint; those of older ones lack what came later.
-        device: That trains now. A way of the weight gradient that was timed on a CPU is not taken to another device.
+        device: That trains now. A way of the convolutions that was timed on a CPU is not taken to another device.
     """
     fields = [field.name for field in dataclasses.fields(Numerics) if field.name in choices]
     numerics = Numerics(**{name: choices[name] for name in fields})
-    if config.run.weight_gradient == "auto" and device.type != "cpu":
-        return dataclasses.replace(numerics, weight_gradient="convolution")
+    if config.run.convolution == "auto" and device.type != "cpu":
+        return dataclasses.replace(numerics, convolution="native")
     return numerics
 
 
 def describe(numerics: Numerics) -> str:
     """A candidate in words."""
     layout = "channels_last" if numerics.channels_last else "contiguous"
-    return f"{numerics.precision} {layout}{' matmul' if numerics.weight_gradient == 'matmul' else ''}"
+    return f"{numerics.precision} {layout}{' products' if numerics.convolution == 'products' else ''}"
 
 
 class _Trial:
@@ -167,18 +167,18 @@ def _candidates(config: Config, device: torch.device) -> list[Numerics]:
     precisions = [config.run.precision] if config.run.precision != "auto" else _precisions(device)
     layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
     return [
-        Numerics(precision=precision, channels_last=bool(layout), weight_gradient=gradient)
+        Numerics(precision=precision, channels_last=bool(layout), convolution=convolution)
         for precision in precisions
         for layout in layouts
-        for gradient in _gradients(config, device, channels_last=bool(layout))
+        for convolution in _convolutions(config, device, channels_last=bool(layout))
     ]
 
 
-def _gradients(config: Config, device: torch.device, *, channels_last: bool) -> list[str]:
+def _convolutions(config: Config, device: torch.device, *, channels_last: bool) -> list[str]:
     """Where channels come last, the matrices lie in memory as they are needed."""
-    if config.run.weight_gradient != "auto":
-        return [config.run.weight_gradient]
-    return ["convolution", "matmul"] if device.type == "cpu" and channels_last else ["convolution"]
+    if config.run.convolution != "auto":
+        return [config.run.convolution]
+    return ["native", "products"] if device.type == "cpu" and channels_last else ["native"]
 
 
 def _precisions(device: torch.device) -> list[str]:

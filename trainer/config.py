@@ -36,9 +36,10 @@ class RunConfig(Group):
     """`bf16` is autocast with fp32 weights; `auto` times a few real steps at the start and takes the faster."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
-    weight_gradient: Literal["auto", "convolution", "matmul"] = "auto"
-    """How the 3x3 kernels of the last two stages get their gradient: by `convolution`, or by `matmul`, which is faster on some
-    CPUs and differs in rounding only. `auto` times both on a CPU with channels_last."""
+    convolution: Literal["auto", "native", "products"] = "auto"
+    """How 3x3 kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on the smallest
+    feature maps and for the weight gradient of strided kernels; the results differ in rounding only. `auto` times both on a CPU
+    with channels_last."""
     deterministic: bool = False
     """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
     as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""

@@ -1,12 +1,16 @@
-"""A 3x3 convolution that can compute its weight gradient by matrix products, which is faster on some CPUs.
+"""A 3x3 convolution that is computed by matrix products where that is faster on a CPU.
 
-oneDNN's kernel for that gradient falls far below the processor's speed where channels are many and the feature map is
-small, as in ResNet-18's last two stages. One matrix product for each of the nine positions of the kernel does the same sum.
-`benchmarks/training_speed.py` measures the gain; `run.weight_gradient: auto` times both before training.
+- On feature maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, most of a kernel lies over the padding: 20 of 36
+  products of a 2x2 map are with zeros. One matrix from all inputs of an image to all its outputs leaves them out.
+- oneDNN's weight gradient of strided kernels falls far below the processor's speed. One matrix product for each of the nine
+  positions of the kernel does the same sum.
+
+`benchmarks/training_speed.py` measures the gain; `run.convolution: auto` times both ways before training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -14,28 +18,34 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+_SMALL = 2
+"""Side of the largest map on which the matrix takes fewer multiplications than the kernel does."""
+
 
 class Conv3x3(nn.Conv2d):
     """`nn.Conv2d` with a 3x3 kernel, padding 1 and no bias; the same parameters under the same names.
 
     Attributes:
-        matmul_gradient: Whether the weight gradient is computed by matrix products.
+        by_products: Whether matrix products are taken in training, where they are expected to be faster.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.matmul_gradient = False
+        self.by_products = False
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv2d's own name
         """Images (N, in_channels, H, W) to features (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        if not (self.matmul_gradient and self.training):
+        strided = self.stride[0] > 1
+        if not (self.by_products and self.training and (strided or max(input.shape[2:]) <= _SMALL)):
             return super().forward(input)
         weight = self.weight
         if torch.is_autocast_enabled(input.device.type):
             # Cast out here, so that what is saved for the gradient is in this precision, and gradients come back in fp32.
             dtype = torch.get_autocast_dtype(input.device.type)
             input, weight = input.to(dtype), weight.to(dtype)  # noqa: A001 - as above
-        return cast(Tensor, _MatmulGradient.apply(input, weight, self.stride[0]))
+        if strided:
+            return cast(Tensor, _ProductGradient.apply(input, weight, self.stride[0]))
+        return cast(Tensor, _OneMatrix.apply(input, weight))
 
 
 def weight_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, *, stride: int) -> Tensor:
@@ -60,7 +70,7 @@ def weight_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, *, stride: int) -> 
     return result_KYXC.permute(0, 3, 1, 2)
 
 
-class _MatmulGradient(torch.autograd.Function):
+class _ProductGradient(torch.autograd.Function):
     """The convolution with the gradient above."""
 
     @staticmethod
@@ -82,3 +92,62 @@ class _MatmulGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(images_NCHW, grads_NKHW, stride=ctx.stride)
         return of_images, of_weight, None
+
+
+class _OneMatrix(torch.autograd.Function):
+    """The convolution of a small map, stride 1, as a product with a matrix of all pairs of input and output."""
+
+    @staticmethod
+    def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
+        size = images_NCHW.shape[2:]
+        flat_NI, matrix_OI = _flat(images_NCHW), _matrix(weight_KC33, *size)
+        ctx.save_for_backward(flat_NI, matrix_OI)
+        ctx.size = size
+        return _maps(flat_NI @ matrix_OI.t(), *size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grads_NKHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        flat_NI, matrix_OI = ctx.saved_tensors
+        grads_NO = _flat(grads_NKHW)
+        of_images = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_images = _maps(grads_NO @ matrix_OI, *ctx.size)
+        if ctx.needs_input_grad[1]:
+            of_weight = _kernel(grads_NO.t() @ flat_NI, *ctx.size)
+        return of_images, of_weight
+
+
+def _flat(maps_NCHW: Tensor) -> Tensor:
+    """Maps to rows: by height, width, channel. A view where channels come last."""
+    return maps_NCHW.permute(0, 2, 3, 1).flatten(1)
+
+
+def _maps(rows_NI: Tensor, height: int, width: int) -> Tensor:
+    return rows_NI.view(len(rows_NI), height, width, -1).permute(0, 3, 1, 2)
+
+
+def _parts(height: int, width: int) -> Iterator[tuple[int, int, slice, slice]]:
+    """Each output, and which rows and columns of the kernel lie over the map there."""
+    for y in range(height):
+        for x in range(width):
+            yield y, x, slice(1 - y, 1 - y + height), slice(1 - x, 1 - x + width)
+
+
+def _matrix(weight_KC33: Tensor, height: int, width: int) -> Tensor:
+    """From all inputs of a map to all its outputs: (H W K, H W C)."""
+    outputs, channels = weight_KC33.shape[:2]
+    kernel_KYXC = weight_KC33.permute(0, 2, 3, 1)
+    matrix = weight_KC33.new_empty(height, width, outputs, height, width, channels)
+    for y, x, rows, columns in _parts(height, width):
+        matrix[y, x] = kernel_KYXC[:, rows, columns]
+    return matrix.view(height * width * outputs, height * width * channels)
+
+
+def _kernel(grads_OI: Tensor, height: int, width: int) -> Tensor:
+    """The gradient of a kernel (K, C, 3, 3), in channels_last, from that of its matrix."""
+    grads = grads_OI.view(height, width, len(grads_OI) // (height * width), height, width, -1)
+    result_KYXC = grads_OI.new_zeros(grads.shape[2], 3, 3, grads.shape[5])
+    for y, x, rows, columns in _parts(height, width):
+        result_KYXC[:, rows, columns] += grads[y, x]
+    return result_KYXC.permute(0, 3, 1, 2)

@@ -74,13 +74,13 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
         if config.stem == "cifar":
             model.maxpool = nn.Identity()
         model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout, seed=seed)
-        for block in (*model.layer3, *model.layer4):
+        for block in (*model.layer1, *model.layer2, *model.layer3, *model.layer4):
             for name in ("conv1", "conv2"):
-                setattr(block, name, _with_choice_of_gradient(getattr(block, name)))
+                setattr(block, name, _with_choice_of_way(getattr(block, name)))
     return cast(nn.Module, model)
 
 
-def _with_choice_of_gradient(conv: nn.Conv2d) -> Conv3x3:
+def _with_choice_of_way(conv: nn.Conv2d) -> Conv3x3:
     with torch.device("meta"):  # its own weights are not even drawn
         replacement = Conv3x3(conv.in_channels, conv.out_channels, stride=conv.stride[0])
     replacement.weight = conv.weight

@@ -26,12 +26,12 @@ class Numerics:
     Attributes:
         precision: `fp32`, or `bf16` for autocast over fp32 weights.
         channels_last: Memory format of images and weights.
-        weight_gradient: `convolution`, or `matmul` (see `trainer.conv`).
+        convolution: `native`, or `products` (see `trainer.conv`).
     """
 
     precision: str
     channels_last: bool
-    weight_gradient: str = "convolution"
+    convolution: str = "native"
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         """The context of a forward pass."""
@@ -48,7 +48,7 @@ class Numerics:
         """The model itself, changed to this memory format and to these gradients."""
         for module in model.modules():
             if isinstance(module, Conv3x3):
-                module.matmul_gradient = self.weight_gradient == "matmul"
+                module.by_products = self.convolution == "products"
         return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 

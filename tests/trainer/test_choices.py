@@ -56,12 +56,12 @@ def pretend(monkeypatch: pytest.MonkeyPatch, outcome: dict[tuple[str, bool], tup
 
 
 def test_candidates_are_really_timed_and_the_model_is_left_alone(make_config: ConfigMaker) -> None:
-    auto = make_config("run.precision=auto", "run.channels_last=auto", "run.weight_gradient=auto")
+    auto = make_config("run.precision=auto", "run.channels_last=auto", "run.convolution=auto")
     numerics, timings, said = choose(auto)
-    assert {"fp32 channels_last matmul", "fp32 channels_last", "fp32 contiguous"} & {*timings}
+    assert {"fp32 channels_last products", "fp32 channels_last", "fp32 contiguous"} & {*timings}
     assert timings[choices.describe(numerics)] == min(timings.values())
     assert all(milliseconds > 0 for milliseconds in timings.values())
-    layouts = "channels_last", "channels_last matmul", "contiguous"
+    layouts = "channels_last", "channels_last products", "contiguous"
     said = [*dict.fromkeys(said)]
     assert said[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last"]
     assert {*said[4:]} <= {f"timing bf16 {layout}" for layout in layouts[1:]}
@@ -81,14 +81,14 @@ def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, mo
 
 
 def test_a_resume_takes_what_was_recorded(make_config: ConfigMaker) -> None:
-    timed, configured = make_config("run.weight_gradient=auto"), make_config("run.weight_gradient=matmul")
+    timed, configured = make_config("run.convolution=auto"), make_config("run.convolution=products")
     gpu = torch.device("cuda")
     recorded = {"precision": "fp32", "channels_last": True, "timings_ms": {}, "cache": "device"}
     assert recorded_numerics(timed, recorded, CPU) == Numerics(precision="fp32", channels_last=True)
-    matmul = recorded | {"weight_gradient": "matmul"}
-    assert recorded_numerics(timed, matmul, CPU).weight_gradient == "matmul"
-    assert recorded_numerics(timed, matmul, gpu).weight_gradient == "convolution"
-    assert recorded_numerics(configured, matmul, gpu).weight_gradient == "matmul"
+    products = recorded | {"convolution": "products"}
+    assert recorded_numerics(timed, products, CPU).convolution == "products"
+    assert recorded_numerics(timed, products, gpu).convolution == "native"
+    assert recorded_numerics(configured, products, gpu).convolution == "products"
 
 
 def test_what_is_configured_is_not_timed(make_config: ConfigMaker) -> None:

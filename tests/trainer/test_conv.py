@@ -1,4 +1,4 @@
-"""The convolution whose weight gradient is a matrix product: the same numbers as PyTorch's own."""
+"""The convolution by matrix products: the same numbers as PyTorch's own."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from trainer.step import Numerics
 
 def _pair(*, stride: int, dtype: torch.dtype = torch.float64) -> tuple[Conv3x3, nn.Conv2d]:
     ours = Conv3x3(5, 6, stride=stride).to(dtype)
-    ours.matmul_gradient = True
+    ours.by_products = True
     theirs = nn.Conv2d(5, 6, kernel_size=3, stride=stride, padding=1, bias=False).to(dtype)
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 
 
-def _is_ours(features: Tensor) -> bool:
+def _way(features: Tensor) -> str:
     assert features.grad_fn is not None
-    return "MatmulGradient" in features.grad_fn.name()
+    return features.grad_fn.name().removesuffix("Backward").removeprefix("_")
 
 
 def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     images_NCHW = images_NCHW.clone().requires_grad_()
     features = conv(images_NCHW)
-    assert _is_ours(features) is isinstance(conv, Conv3x3)
+    if isinstance(conv, Conv3x3) and conv.stride[0] > 1:
+        assert _way(features) == "ProductGradient"
+    elif isinstance(conv, Conv3x3) and max(images_NCHW.shape[2:]) <= 2:
+        assert _way(features) == "OneMatrix"
+    else:
+        assert _way(features) == "ConvolutionBackward0"
     features.square().sum().backward()
     assert images_NCHW.grad is not None
     assert conv.weight.grad is not None
@@ -36,19 +41,22 @@ def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("stride", "size"), [(1, 8), (1, 2), (1, 1), (2, 8), (2, 7), (2, 2)])
+@pytest.mark.parametrize(
+    ("stride", "size"), [(1, (8, 8)), (1, (2, 2)), (1, (1, 2)), (1, (1, 1)), (2, (8, 8)), (2, (7, 5)), (2, (2, 2))]
+)
 def test_result_and_gradients_are_those_of_a_plain_convolution(
-    stride: int, size: int, layout: torch.memory_format
+    stride: int, size: tuple[int, int], layout: torch.memory_format
 ) -> None:
     ours, theirs = _pair(stride=stride)
-    images = torch.randn(4, 5, size, size, dtype=torch.float64).contiguous(memory_format=layout)
+    images = torch.randn(4, 5, *size, dtype=torch.float64).contiguous(memory_format=layout)
     for mine, other in zip(_gradients(ours, images), _gradients(theirs, images), strict=True):
         torch.testing.assert_close(mine, other)
 
 
-def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients() -> None:
-    ours, theirs = _pair(stride=1, dtype=torch.float32)
-    images = torch.randn(4, 5, 8, 8)
+@pytest.mark.parametrize(("stride", "size"), [(1, 2), (2, 8)])
+def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients(stride: int, size: int) -> None:
+    ours, theirs = _pair(stride=stride, dtype=torch.float32)
+    images = torch.randn(4, 5, size, size)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mine, other = _gradients(ours, images), _gradients(theirs, images)
     assert [tensor.dtype for tensor in mine] == [torch.bfloat16, torch.float32, torch.float32]
@@ -56,11 +64,14 @@ def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients() -> None
         torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.05 * float(b.abs().max()))
 
 
-def test_frozen_weights_get_no_gradient() -> None:
-    ours, _ = _pair(stride=1)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_frozen_weights_get_no_gradient(stride: int) -> None:
+    ours, _ = _pair(stride=stride)
     ours.weight.requires_grad_(False)
-    images = torch.randn(2, 5, 4, 4, dtype=torch.float64, requires_grad=True)
-    ours(images).sum().backward()
+    images = torch.randn(2, 5, 2 * stride, 2 * stride, dtype=torch.float64, requires_grad=True)
+    features = ours(images)
+    assert _way(features) in ("OneMatrix", "ProductGradient")
+    features.sum().backward()
     assert ours.weight.grad is None
     assert images.grad is not None
 
@@ -69,14 +80,25 @@ def test_evaluation_takes_the_plain_convolution() -> None:
     ours, theirs = _pair(stride=2)
     images = torch.randn(2, 5, 4, 4, dtype=torch.float64)
     features = ours.eval()(images)
-    assert not _is_ours(features)
+    assert _way(features) == "ConvolutionBackward0"
     torch.testing.assert_close(features, theirs(images))
 
 
-def test_numerics_switch_the_last_two_stages(make_config: ConfigMaker) -> None:
+def test_numerics_switch_every_block(make_config: ConfigMaker) -> None:
     model = build_model(make_config().model, 10, seed=0)
-    for wanted in ("matmul", "convolution"):
-        Numerics(precision="fp32", channels_last=True, weight_gradient=wanted).apply_to(model)
-        switched = {name for name, module in model.named_modules() if getattr(module, "matmul_gradient", False)}
-        every = {f"layer{stage}.{block}.conv{conv}" for stage in (3, 4) for block in (0, 1) for conv in (1, 2)}
-        assert switched == (every if wanted == "matmul" else set())
+    for wanted in ("products", "native"):
+        Numerics(precision="fp32", channels_last=True, convolution=wanted).apply_to(model)
+        switched = {name for name, module in model.named_modules() if getattr(module, "by_products", False)}
+        every = {f"layer{stage}.{block}.conv{conv}" for stage in (1, 2, 3, 4) for block in (0, 1) for conv in (1, 2)}
+        assert switched == (every if wanted == "products" else set())
+
+
+def test_a_network_of_products_learns_as_one_of_convolutions(make_config: ConfigMaker) -> None:
+    images_NCHW = torch.randn(8, 3, 32, 32, dtype=torch.float64)
+    gradients = []
+    for way in ("products", "native"):
+        model = build_model(make_config("model.stem=cifar-maxpool").model, 10, seed=0).double()
+        Numerics(precision="fp32", channels_last=True, convolution=way).apply_to(model)
+        model.train()(images_NCHW).square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(*gradients)

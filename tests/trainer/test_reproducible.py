@@ -28,7 +28,7 @@ def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
     tmp_path: Path, make_config: ConfigMaker, precision: str
 ) -> None:
     config = make_config(
-        "run.deterministic=true", f"run.precision={precision}", "run.weight_gradient=matmul", "model.dropout=0.2",
+        "run.deterministic=true", f"run.precision={precision}", "run.convolution=products", "model.dropout=0.2",
         "data.flip=alternate", "data.cutout=3", "data.batch_size=16", "train.epochs=1",
     )  # fmt: skip
     check_that_stops_change_no_bit(config, tmp_path)

@@ -81,7 +81,7 @@ def test_the_command_prints_curve_and_suggestion(
         "run.device=cpu",
     )
     assert load_config("digits", small).config.data.image_size == 16
-    assert main(["find-lr", "digits", *small, "run.weight_gradient=convolution"]) == 0
+    assert main(["find-lr", "digits", *small, "run.convolution=native"]) == 0
     said = capsys.readouterr().out
     assert "loss against log10 of the learning rate" in said
     assert "train with it: r18-tui digits data.image_size=16" in said
