@@ -1,6 +1,6 @@
 """What the ways of the CPU's training step are worth or cost, each against the program without it, in alternating slices.
 
-    python -m benchmarks.training_speed [--batch-size 64] [--way NAME ...] [--beside] [--pairs 4] [--blocks 3] [--seconds 3]
+    python -m benchmarks.training_speed [--batch-size 64] [--precision fp32] [--way NAME ...] [--beside] [--pairs 4] [--blocks 3] [--seconds 3]
 
 Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
 """
@@ -53,12 +53,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--beside", action="store_true", help="beside a process that keeps one core busy")
     parser.add_argument("--way", nargs="+", metavar="NAME", help="only these of the printed names")
     Plan.add_arguments(parser, pairs=4, blocks=3, seconds=3.0)
     arguments = parser.parse_args()
-    batch = f"data.batch_size={arguments.batch_size}"
-    products, native = [batch, "run.convolution=products"], [batch, "run.convolution=native"]
+    common = [f"data.batch_size={arguments.batch_size}", f"run.precision={arguments.precision}"]
+    products, native = [*common, "run.convolution=products"], [*common, "run.convolution=native"]
     ways = {
         "freed memory kept": ((_TRAIN, products), (_WITHOUT_KEPT_MEMORY, products)),
         "convolutions by products": ((_TRAIN, products), (_TRAIN, native)),
