@@ -1,6 +1,7 @@
 """What the ways of the CPU's training step are worth or cost, each against the program without it, in alternating slices.
 
-    python -m benchmarks.training_speed [--batch-size 64] [--precision fp32] [--way NAME ...] [--beside] [--pairs 4] [--blocks 3] [--seconds 3]
+    python -m benchmarks.training_speed [--batch-size 64] [--precision fp32] [--way NAME ...] [--beside]
+                                        [--pairs 4] [--blocks 3] [--seconds 3]
 
 Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
 """
