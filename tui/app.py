@@ -149,6 +149,8 @@ class DashboardApp(App[int]):
         return list(dict.fromkeys(run for run in (self._home, self._shown) if run is not None))
 
     def _pump(self) -> None:
+        if not self.screen_stack:  # an application that closes loses its screens before its timers
+            return
         thread = self._home.port.thread if self._home is not None else None
         ended = thread is not None and not thread.alive
         for run in self._followed():

@@ -288,6 +288,15 @@ async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashbo
     assert app.return_value == 0
 
 
+async def test_a_tick_after_the_last_screen_has_gone_does_nothing(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source, Recorder()) as (app, _):
+        pass
+    assert not app.screen_stack
+    source.add(ev.Heartbeat())
+    app._pump()
+
+
 async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> None:
     async with dashboard(training_run(), NoControl(lambda: ("only looked at here", Presence.UNKNOWN))) as (app, pilot):
         await pilot.press("question_mark")
