@@ -45,7 +45,7 @@ class Numerics:
         return images_NCHW.contiguous(memory_format=layout)
 
     def apply_to(self, model: nn.Module) -> nn.Module:
-        """The model itself, changed to this memory format and to these gradients."""
+        """The model itself, changed to this memory format and to these convolutions."""
         for module in model.modules():
             if isinstance(module, Conv3x3):
                 module.by_products = self.convolution == "products"

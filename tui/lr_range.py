@@ -71,11 +71,11 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     command_line = shlex.join([arguments.config, *overrides, taken])
     sys.stdout.write(f"train with it: r18-tui {literal(command_line)}\n")
     if not resolved.shipped and is_terminal():
-        _offer_to_write(Path(arguments.config), found.suggestion)
+        _offer_to_write(Path(arguments.config), overrides, found.suggestion)
     return EXIT_OK
 
 
-def _offer_to_write(file: Path, suggestion: float) -> None:
+def _offer_to_write(file: Path, overrides: Sequence[str], suggestion: float) -> None:
     """Let one key put the suggestion into the configuration."""
     sys.stdout.write(
         f"\n  w  write {LR_KEY}: {suggestion:g} into {literal(str(file))}\n  any other key leaves the file as it is\n"
@@ -83,7 +83,8 @@ def _offer_to_write(file: Path, suggestion: float) -> None:
     sys.stdout.flush()
     if read_key() == "w":
         write_value(file, LR_KEY, suggestion)
-        sys.stdout.write(f"written; train with it: r18-tui {literal(shlex.quote(str(file)))}\n")
+        others = [override for override in overrides if not override.startswith(f"{LR_KEY}=")]
+        sys.stdout.write(f"written; train with it: r18-tui {literal(shlex.join([str(file), *others]))}\n")
 
 
 def _table(lrs: Sequence[float], losses: Sequence[float]) -> str:
