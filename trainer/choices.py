@@ -141,8 +141,9 @@ class _Trial:
         self._numerics = numerics
         self._poll = poll
         self._metrics = torch.zeros(3, device=batch.labels_N.device)
-        # As it is in the last epoch, when the most is trained.
-        self._step.prepare(frozen_stages(config.model, config.train.epochs - 1))
+        # As it is in the last epoch, when the most is trained, and the images are the largest.
+        self._epoch = config.train.epochs - 1
+        self._step.prepare(frozen_stages(config.model, self._epoch))
 
     def time(self, *, give_up_s: float) -> _Timing:
         """Time the candidate; its `step_s` is infinite when even a small batch takes longer than `give_up_s`."""
@@ -158,7 +159,7 @@ class _Trial:
         """Seconds and loss of one step."""
         self._poll()
         begun = time.perf_counter()
-        self._step(batch, epoch=0, lr=0.0, metrics_3=self._metrics)
+        self._step(batch, epoch=self._epoch, lr=0.0, metrics_3=self._metrics)
         loss = float(self._metrics[0])  # waits for the device, so that the whole step is timed
         return time.perf_counter() - begun, loss
 

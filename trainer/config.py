@@ -8,6 +8,7 @@ A key exists here only when the program acts on it.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -68,6 +69,9 @@ class DataConfig(Group):
     """Folder of downloads, or for `imagefolder` the folder that holds `train/` and `test/` and/or `val/`, or class folders."""
     image_size: int = Field(32, ge=8, le=1024)
     """Height and width in pixels that the network sees."""
+    progressive: list[list[int]] = Field(default_factory=list)
+    """Smaller training images in the first epochs, which take less time: `[[16, 4], [24, 7]]` is 4 epochs at 16 pixels, 7 at 24;
+    the rest is at image_size, and so is every evaluation."""
     val_fraction: float = Field(0.0, ge=0.0, le=0.5)
     """Share of the training images set aside for validation (stratified, by seed) where there is no `val/`. Copies of a file
     stay together."""
@@ -150,6 +154,25 @@ class DataConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _sizes_rise(self) -> DataConfig:
+        if any(len(pair) != 2 or pair[1] < 1 for pair in self.progressive):
+            raise ValueError(
+                f"progressive takes pairs of pixels and epochs, as [[16, 4], [24, 7]], found {self.progressive}"
+            )
+        sizes = [8, *(size for size, _ in self.progressive), self.image_size]
+        if any(larger < smaller for smaller, larger in pairwise(sizes)):
+            raise ValueError(f"the sizes of progressive must rise from 8 or more to image_size {self.image_size}")
+        return self
+
+    def size_in(self, epoch: int) -> int:
+        """Height and width in pixels of the training images in an epoch, from 0."""
+        for size, epochs in self.progressive:
+            if epoch < epochs:
+                return size
+            epoch -= epochs
+        return self.image_size
+
+    @model_validator(mode="after")
     def _one_kind_of_crop(self) -> DataConfig:
         if self.resized_crop is not None and self.crop_pad:
             raise ValueError(
@@ -210,12 +233,17 @@ class TrainConfig(Group):
 class OptimConfig(Group):
     """The optimizer."""
 
-    name: Literal["sgd"] = "sgd"
-    """Stochastic gradient descent with momentum."""
+    name: Literal["sgd", "muon"] = "sgd"
+    """`sgd` is stochastic gradient descent with momentum. `muon` turns the kernels of the convolutions by orthogonalised updates,
+    which learns more from few epochs and costs as much in every step whatever the batch; the rest is trained by SGD."""
     lr: float = Field(0.05, gt=0.0, le=1000.0)
-    """Peak learning rate."""
+    """Peak learning rate; with `muon` that of what is not a kernel."""
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     """Share of the previous update that is kept."""
+    kernel_lr: float = Field(0.12, gt=0.0, le=1.0)
+    """`muon` only: how far a step turns a kernel at the peak, as a share of its length."""
+    kernel_momentum: float = Field(0.6, gt=0.0, lt=1.0)
+    """`muon` only: share of a kernel's previous updates that is kept."""
     nesterov: bool = True
     """Nesterov's momentum; needs momentum above 0."""
     weight_decay: float = Field(5e-4, ge=0.0, le=1.0)
@@ -346,6 +374,12 @@ class Config(Group):
             raise ValueError(f"data.batch_size {batch} must be divisible by train.grad_accum_steps {accum}")
         if batch // accum < 2:
             raise ValueError(f"micro-batches of {batch // accum} image are too small for batch norm; use at least 2")
+        small = sum(epochs for _, epochs in self.data.progressive)
+        if small >= self.train.epochs:
+            raise ValueError(
+                f"data.progressive takes {small} epochs, and train.epochs is {self.train.epochs}: none is left at image_size, "
+                "which the network is measured and used at"
+            )
         return self
 
     @model_validator(mode="after")

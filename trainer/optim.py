@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from trainer.config import OptimConfig
 from trainer.freezing import BACKBONE, stage_of
+from trainer.muon import Muon
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
-    """SGD over all parameters, those included that are frozen for now; the rate is set before every step.
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD or Muon over all parameters, those included that are frozen for now; the rate is set before every step.
 
     Args:
         model: On its device.
-        config: Momentum, Nesterov, weight decay and the factor of the rate between stages.
+        config: Of the optimizer.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        # Batch-norm weights and all biases are the vectors among the parameters.
-        decay = config.weight_decay if config.decay_bn_bias or parameter.ndim > 1 else 0.0
-        scale = config.layer_decay ** (BACKBONE - stage_of(name))
-        groups.setdefault((scale, decay), []).append(parameter)
-    device = next(model.parameters()).device
-    optimizer = torch.optim.SGD(
-        [
-            {"params": parameters, "weight_decay": decay, "lr_scale": scale}
-            for (scale, decay), parameters in groups.items()
-        ],
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        fused=True if device.type in ("cpu", "cuda") else None,
-    )
+    groups = _groups(model, config)
+    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") else None
+    optimizer: torch.optim.Optimizer
+    if config.name == "muon":
+        optimizer = Muon(groups, lr=config.lr, nesterov=config.nesterov, fused=fused)
+    else:
+        optimizer = torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused
+        )
     load_momentum_state(model, optimizer, {})
     return optimizer
+
+
+def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Parameters that are trained alike."""
+    groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        turned = config.name == "muon" and parameter.ndim == 4
+        # Batch-norm weights and all biases are the vectors among the parameters.
+        decay = config.weight_decay if (config.decay_bn_bias or parameter.ndim > 1) and not turned else 0.0
+        scale = config.layer_decay ** (BACKBONE - stage_of(name))
+        if turned:
+            scale *= config.kernel_lr / config.lr
+        momentum = config.kernel_momentum if turned else config.momentum
+        facts = {"turned": turned, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
+        groups.setdefault((turned, scale, decay), {"params": [], **facts})["params"].append(parameter)
+    return list(groups.values())
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -43,7 +54,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def momentum_state(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, torch.Tensor]:
+def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Momentum buffers by parameter name; parameters that are frozen have none worth keeping."""
     buffers = {}
     for name, parameter in model.named_parameters():
@@ -53,14 +64,17 @@ def momentum_state(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, to
     return buffers
 
 
-def load_momentum_state(model: nn.Module, optimizer: torch.optim.SGD, buffers: dict[str, torch.Tensor]) -> None:
+def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buffers: dict[str, torch.Tensor]) -> None:
     """Put momentum buffers back, in the memory layout of their parameters; those that are missing begin at zero.
 
     A momentum of zero gives the same first step, to the bit, as none, and is defined when that step is left out.
     """
     optimizer.state.clear()
+    with_momentum = {
+        parameter for group in optimizer.param_groups if group["momentum"] for parameter in group["params"]
+    }
     for name, parameter in model.named_parameters():
-        if optimizer.defaults["momentum"]:
+        if parameter in with_momentum:
             buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
             if name in buffers:
                 buffer.copy_(buffers[name])

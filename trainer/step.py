@@ -65,7 +65,7 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.SGD, augment: Augment, config: Config, numerics: Numerics,
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics,
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None,
     ) -> None:  # fmt: skip
         """Take the parts.
@@ -93,7 +93,7 @@ class TrainStep:
         self.frozen = 0
         self.features_MF: Tensor | None = None
 
-    def on(self, model: nn.Module, optimizer: torch.optim.SGD) -> TrainStep:
+    def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
         """The same step for a copy of the model."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self._numerics,

@@ -70,7 +70,7 @@ class TrainState:
     """
 
     model: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     schedule: LrSchedule
     ema: ModelEma | None = None
     unfrozen_by_key: int = 0

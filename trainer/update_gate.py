@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class UpdateGate:
     """Around one optimizer step: `begin`, then forward and backward passes, then `step`."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.SGD) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Watch over a model, whose batch-norm statistics become parts of one tensor.
 
         Args:

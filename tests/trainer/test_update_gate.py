@@ -55,9 +55,10 @@ def gated_step(gate: UpdateGate, model: nn.Module, images: Tensor, *, spoil: str
 
 @pytest.mark.parametrize("spoil", ["loss", "gradient"])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool) -> None:
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool, name: str) -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OPTIM)
+    optimizer = build_optimizer(model, OPTIM.model_copy(update={"name": name}))
     gate = UpdateGate(model, optimizer)
     if not first:
         assert gated_step(gate, model, batch(1)) == 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainer.config import DataConfig
 from trainer.data.draws import Stream, draw, draw_below, draw_uniform
@@ -68,7 +69,7 @@ class Augment:
             epoch: From 0.
 
         Returns:
-            float32 (N, C, H, W) in channels_last memory.
+            float32 (N, C, H, W), of the epoch's size.
         """
         flip_N = self._flips(sample_ids_N, positions_N, epoch)
         if needs_sampling(self.config):
@@ -81,7 +82,7 @@ class Augment:
             images_NHWC = images_NHWC * self._holes(height, width, positions_N, epoch)[..., None]
         if self.config.random_erase:
             images_NHWC = images_NHWC * self._erased(height, width, positions_N, epoch)[..., None]
-        return images_NHWC.permute(0, 3, 1, 2)
+        return _resized(images_NHWC.permute(0, 3, 1, 2), self.config.size_in(epoch))
 
     def _sampled(self, pixels_MHWC: Tensor, rows_N: Tensor, positions_N: Tensor, flip_N: Tensor, epoch: int) -> Tensor:
         """Crops of any size and movements: float32 (N, image_size, image_size, C), 0 to 255."""
@@ -156,6 +157,12 @@ class Augment:
         tops_N = (uniform(Stream.ERASE_Y) * (height - rows_N + 1)).floor()
         lefts_N = (uniform(Stream.ERASE_X) * (width - columns_N + 1)).floor()
         return _mask_beside((height, width), tops_N, tops_N + rows_N, lefts_N, lefts_N + columns_N)
+
+
+def _resized(images_NCHW: Tensor, side: int) -> Tensor:
+    if images_NCHW.shape[-1] == side:
+        return images_NCHW
+    return functional.interpolate(images_NCHW, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _mask_beside(size: tuple[int, int], tops_N: Tensor, ends_N: Tensor, lefts_N: Tensor, rights_N: Tensor) -> Tensor:

@@ -178,11 +178,30 @@ class RunView:
         step_s = self._window.step_s
         if not self.started or step_s is None:
             return None
-        left = max(self.total_steps - self.step, 0)
+        left = self._steps_left
         last = self.last_evaluation
         every = int(self.opened.config.get("eval", {}).get("every_epochs", 1)) if self.opened else 1
         evaluations_left = left / max(self.started.steps_per_epoch * every, 1)
-        return left * step_s + evaluations_left * (last.seconds if last else 0.0)
+        return self._steps_of_this_size_left * step_s + evaluations_left * (last.seconds if last else 0.0)
+
+    @property
+    def _steps_left(self) -> int:
+        return max(self.total_steps - self.step, 0)
+
+    @property
+    def _steps_of_this_size_left(self) -> float:
+        """As many steps with images of the size of now as take the time of all that are left: it goes by the pixels."""
+        data = self.opened.config.get("data", {}) if self.opened else {}
+        if not self.started or not data.get("progressive"):
+            return self._steps_left
+        per_epoch, begin, size_now, left = self.started.steps_per_epoch, 0, 0, 0.0
+        for size, epochs in [*data["progressive"], (data["image_size"], math.inf)]:
+            end = min(begin + epochs * per_epoch, self.total_steps)
+            steps = max(end - max(begin, self.step), 0)
+            size_now = size_now or (size if steps else 0)
+            left += steps * (size / size_now) ** 2 if steps else 0.0
+            begin = end
+        return left
 
     def lr_factor_at(self, step: float) -> float:
         """Product of the user's factors in force at a step, counted from 1."""

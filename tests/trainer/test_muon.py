@@ -1,0 +1,107 @@
+"""Muon: what an update of a kernel is, and that everything else is plain SGD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import ConfigMaker
+from tests.exact_resume import check_that_stops_change_no_bit
+from trainer.config import OptimConfig
+from trainer.muon import orthogonalized
+from trainer.optim import build_optimizer, set_lr
+
+OPTIM = OptimConfig(name="muon", lr=0.1, weight_decay=0.01, kernel_lr=0.05, kernel_momentum=0.6)
+
+
+def _kernel(outputs: int, channels: int, side: int) -> Tensor:
+    drawn = torch.randn(outputs, channels, side, side, generator=torch.Generator().manual_seed(outputs))
+    return drawn.to(memory_format=torch.channels_last)
+
+
+def _model() -> nn.Sequential:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2))
+
+
+def _backward(model: nn.Module, seed: int) -> None:
+    model.zero_grad()
+    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 0, 1, 1])).backward()
+
+
+@pytest.mark.parametrize(("outputs", "channels", "side"), [(16, 8, 3), (24, 2, 3), (32, 16, 1), (16, 32, 1)])
+def test_singular_values_come_near_one_and_directions_stay(outputs: int, channels: int, side: int) -> None:
+    kernel = _kernel(outputs, channels, side)
+    update = orthogonalized(kernel)
+    assert update.shape == kernel.shape
+    left, _, right = torch.linalg.svd(kernel.reshape(outputs, -1), full_matrices=False)
+    of_each = torch.diagonal(left.t() @ update.reshape(outputs, -1) @ right.t())
+    assert of_each.min() > 0.2, "the smallest of a random matrix are still on their way after three rounds"
+    assert of_each.max() < 1.3
+    assert of_each.median() > 0.65
+    aside = update.reshape(outputs, -1) - left @ torch.diag(of_each) @ right
+    assert aside.norm() < 0.1 * update.norm()
+
+
+def test_the_size_of_the_gradient_does_not_matter() -> None:
+    kernel = _kernel(16, 8, 3)
+    assert torch.allclose(orthogonalized(kernel), orthogonalized(kernel * 2.0**-20), atol=1e-2)
+    assert not orthogonalized(torch.zeros(4, 3, 3, 3)).any(), "nothing to learn is no error"
+
+
+def test_a_step_turns_a_kernel_by_the_rate_and_keeps_its_length() -> None:
+    model = _model()
+    optimizer = build_optimizer(model, OPTIM)
+    kernel = next(model.parameters())
+    for seed, share in enumerate((1.0, 0.5)):
+        before = kernel.detach().clone()
+        set_lr(optimizer, 0.1 * share)
+        _backward(model, seed)
+        optimizer.step()
+        cosine = torch.dot(before.flatten(), kernel.detach().flatten()) / before.norm() ** 2
+        # An update may lie along the kernel in part, which turns it a little less.
+        assert 0.5 * 0.05 * share < torch.arccos(cosine.clamp(max=1.0)) < 1.05 * 0.05 * share
+        assert float(kernel.detach().norm()) == pytest.approx(float(before.norm()), rel=1e-5)
+
+
+def test_all_but_the_kernels_is_trained_by_sgd_to_the_bit() -> None:
+    model, plain = _model(), _model()
+    optimizer = build_optimizer(model, OPTIM)
+    reference = build_optimizer(plain, OptimConfig(lr=0.1, weight_decay=0.01))
+    for seed in range(3):
+        _backward(model, seed)
+        _backward(plain, seed)
+        with torch.no_grad():
+            for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+                assert ours.grad is not None
+                assert theirs.grad is not None
+                theirs.grad.copy_(ours.grad)
+        optimizer.step()
+        reference.step()
+    pairs = list(zip(model.parameters(), plain.parameters(), strict=True))
+    assert not torch.equal(pairs[0][0], pairs[0][1])
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs[1:])
+
+
+def test_a_frozen_kernel_stays() -> None:
+    model = _model()
+    optimizer = build_optimizer(model, OPTIM)
+    kernel = next(model.parameters())
+    before = kernel.detach().clone()
+    kernel.requires_grad_(False)
+    _backward(model, 0)
+    optimizer.step()
+    assert torch.equal(kernel, before)
+
+
+def test_stops_change_no_bit(make_config: ConfigMaker, tmp_path: Path) -> None:
+    config = make_config(
+        "optim.name=muon", "data.progressive=[[8, 1], [12, 1]]", "data.image_size=16", "train.epochs=3", "data.batch_size=256",
+        "train.ema_decay=0.9", "run.deterministic=true", "run.channels_last=true",
+    )  # fmt: skip
+    check_that_stops_change_no_bit(config, tmp_path / "runs")

@@ -1,0 +1,104 @@
+"""Muon: each step turns every kernel by an angle that the rate alone decides, towards an orthogonal matrix near its momentum.
+
+The update of a kernel is its momentum with all singular values brought near 1, so that directions which gradients seldom show
+are learnt as fast as those that they always show. Every convolution of a ResNet-18 is followed by batch norm, which takes the
+length of a kernel out again; so kernels are kept at one length, and the rate is how far a step turns them. Everything that is
+not a kernel (batch norm, the classifier) is trained by SGD.
+
+Sources: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), for the update and the coefficients;
+K. Jordan, arXiv:2404.00498 and its repository, for kernels of constant length. Written anew: `torch.optim.Muon` takes matrices
+alone, and needs a newer PyTorch than this program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+_COEFFICIENTS = 3.4445, -4.7750, 2.0315
+"""Of x, x^3 and x^5: singular values of 0 to 1 come near 1 in few rounds, and stay between about 0.7 and 1.2."""
+_ROUNDS = 3
+_SMALLEST = 1e-7
+"""What a length is divided by at least."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the groups that are `turned`, SGD for the others, in one step.
+
+    Attributes:
+        found_inf: Set by whoever looks at the gradients: float32 (), 1 when this step must change nothing. As torch's fused
+            optimizers take it, without a wait for the device.
+    """
+
+    found_inf: Tensor | None = None
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None) -> None:
+        """Take the parameters.
+
+        Args:
+            groups: Each with `turned`, `momentum`, and `weight_decay` (of SGD alone).
+            lr: Of all of them, until another one is set.
+            nesterov: Whether an update looks one step of momentum ahead.
+            fused: Whether SGD is torch's fused one; only then `found_inf` is looked at.
+        """
+        super().__init__(groups, {"lr": lr, "nesterov": nesterov, "fused": fused})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient; momenta must be there (`trainer.optim`)."""
+        assert closure is None, "the gradients are there before the step"
+        for group in self.param_groups:
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["turned"]:
+                for kernel in trained:
+                    self._turn(kernel, group)
+            elif trained:
+                self._sgd(trained, group)
+
+    def _sgd(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        buffers: list[Tensor | None] = [self.state[parameter].get("momentum_buffer") for parameter in parameters]
+        sgd(
+            [*parameters], gradients, buffers, fused=group["fused"],
+            found_inf=self.found_inf if group["fused"] else None, weight_decay=group["weight_decay"], momentum=group["momentum"],
+            lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=False,
+        )  # fmt: skip
+
+    def _turn(self, kernel: nn.Parameter, group: dict[str, Any]) -> None:
+        momentum, buffer = group["momentum"], self.state[kernel]["momentum_buffer"]
+        assert kernel.grad is not None
+        moved = buffer * momentum + kernel.grad
+        update = orthogonalized(moved * momentum + kernel.grad if group["nesterov"] else moved)
+        length = kernel.norm()
+        turned = kernel - update * (length * group["lr"] / update.norm().clamp(min=_SMALLEST))
+        turned *= length / turned.norm().clamp(min=_SMALLEST)
+        if self.found_inf is not None and group["fused"]:
+            skipped = self.found_inf.bool()
+            moved, turned = torch.where(skipped, buffer, moved), torch.where(skipped, kernel, turned)
+        buffer.copy_(moved)
+        kernel.copy_(turned)
+
+
+def orthogonalized(kernel_KCHW: Tensor) -> Tensor:
+    """The nearest matrix of orthonormal rows (or columns, whichever are fewer), roughly: singular values come near 1.
+
+    Args:
+        kernel_KCHW: As a matrix of K rows.
+
+    Returns:
+        float32, in the same shape, computed by Newton and Schulz's iteration in bf16.
+    """
+    outputs, channels, height, width = kernel_KCHW.shape
+    matrix_KI = kernel_KCHW.permute(0, 2, 3, 1).reshape(outputs, -1)
+    wide = matrix_KI if outputs <= matrix_KI.shape[1] else matrix_KI.t()
+    x: Tensor = (wide / wide.norm().clamp(min=_SMALLEST)).bfloat16()
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ROUNDS):
+        gram = x @ x.t()
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    result_KI = x if wide is matrix_KI else x.t()
+    return result_KI.float().reshape(outputs, height, width, channels).permute(0, 3, 1, 2)
