@@ -36,6 +36,7 @@ from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import build_model, describe_model, set_train_mode
 from trainer.optim import build_optimizer
+from trainer.peers import Peers
 from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.events import Started, Warned
@@ -63,7 +64,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where batches come from."""
 
     split: Split
@@ -89,8 +90,9 @@ class _Source:
 
 
 def build_trainer(
-    config: Config, runs_dir: Path, hooks: Hooks, progress: Progress, checkpoint: Checkpoint | None
-) -> Built:
+    config: Config, runs_dir: Path, hooks: Hooks, progress: Progress, checkpoint: Checkpoint | None,
+    *, peers: Peers | None = None,
+) -> Built:  # fmt: skip
     """Build everything that the loop needs.
 
     Args:
@@ -99,6 +101,7 @@ def build_trainer(
         hooks: What the loop calls back.
         progress: Told what is being done; may raise to cancel.
         checkpoint: To go on from, or None.
+        peers: That train along and wait to be told; None when this process trains alone.
 
     Raises:
         R18Error: When the device, the data or the weights are not as configured.
@@ -115,12 +118,12 @@ def build_trainer(
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
     train_labels_N = data.dataset.splits["train"].labels_N
-    plan = plan_of(config, train_labels_N)
+    plan = plan_of(config, train_labels_N, peers)
 
     def warn(message: str) -> None:
         hooks.publish(Warned(message=message))
 
-    source = _Source(data.dataset.splits["train"], plan, device, config.train.epochs, warn, LostImages(warn))
+    source = Source(data.dataset.splits["train"], plan, device, config.train.epochs, warn, LostImages(warn))
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     if checkpoint is not None:
         numerics = recorded_numerics(config, checkpoint.meta["choices"], device)
@@ -128,6 +131,13 @@ def build_trainer(
     else:
         numerics, timings = choose_numerics(config, model, augment, source.trial_batch, progress, device=device)
         choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
+    if peers is not None:
+        peers.tell(
+            {
+                "fingerprint": data.dataset.fingerprint, "mean": data.mean, "std": data.std,
+                "numerics": dataclasses.asdict(numerics), "micro_batches": choices.get("micro_batches"),
+            }
+        )  # fmt: skip
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim)
     decay = config.train.ema_decay
@@ -136,10 +146,10 @@ def build_trainer(
     if checkpoint is not None:
         _restore(state, checkpoint)
     batches = source.batches(worker_count(config.data))
-    weights_K = class_weights(train_labels_N).to(device) if config.data.balance == "loss" else None
+    weights_K = loss_weights(config, train_labels_N, device)
     train_step = TrainStep(
         model, optimizer, augment, config, numerics,
-        class_weights_K=weights_K, micro_batches=choices.get("micro_batches"),
+        class_weights_K=weights_K, micro_batches=choices.get("micro_batches"), peers=peers,
     )  # fmt: skip
     stopwatch = Stopwatch()
     evaluator = Evaluator(
@@ -153,24 +163,43 @@ def build_trainer(
     )  # fmt: skip
     # As the run stands: what is saved before the next step, and a repeated evaluation, must know what is frozen.
     loop.train_step.prepare(loop.frozen_now)
+    loop.train_step.share_state()
     return Built(trainer=loop, choices=choices, warnings=warnings)
 
 
-def plan_of(config: Config, labels_N: Tensor) -> Plan:
-    """How an epoch is cut into steps.
+def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
+    """How an epoch is cut into steps, and a step into the parts of several processes.
 
     Args:
         config: Of the run.
         labels_N: Of the training images, int64 on the CPU.
+        peers: That train along. A smaller last batch, which may not have as many images for each of them, is then left out.
+
+    Raises:
+        ConfigError: When a batch has no equal parts for all of them.
     """
+    rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
+    parts = world * config.train.grad_accum_steps
+    if config.data.batch_size % parts or config.data.batch_size < 2 * parts:
+        raise ConfigError(
+            f"data.batch_size {config.data.batch_size} is that of all {world} processes and must be divisible by {parts}, "
+            f"with 2 images or more in each part"
+        )
     return Plan(
         num_images=len(labels_N),
         batch_size=config.data.batch_size,
-        drop_last=config.data.drop_last,
+        drop_last=config.data.drop_last or world > 1,
+        rank=rank,
+        world=world,
         smallest=2 * config.train.grad_accum_steps,
         seed=config.run.seed,
         balanced=labels_N if config.data.balance == "sampler" else None,
     )
+
+
+def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
+    """Weight of each class's images in the loss, on the device; None where all have the same."""
+    return class_weights(labels_N).to(device) if config.data.balance == "loss" else None
 
 
 def class_weights(labels_N: Tensor) -> Tensor:

@@ -27,11 +27,15 @@ from trainer.optim import build_optimizer
 from trainer.progress import Progress
 from trainer.step import Numerics, TrainStep
 
-_TIMED_STEPS = 2
 _PROBE_SHARE = 8
 """A candidate is first tried on an eighth of a batch ..."""
 _HOPELESS = 2.0
 """... and given up when that takes this many times longer than the fastest candidate's."""
+_CLOSE = 1.3
+"""Candidates within this factor of the fastest are timed again, by turns: a machine may be slow for a moment."""
+_ROUNDS = 3
+_IMAGES_ON_CPU = 128
+"""Of a larger batch a CPU is timed with as many images: it takes as long for each, and a whole run waits for the trial."""
 _LOSS_TOLERANCE = 0.1
 """Largest relative difference of the first loss from the fp32 one at which a precision is still trusted."""
 
@@ -73,7 +77,10 @@ def choose_numerics(
     if len(candidates) == 1:
         return candidates[0], {}
     batch = first_batch()
+    if device.type == "cpu":
+        batch = batch.micro_batches(max(1, len(batch) // _IMAGES_ON_CPU))[0]
     timings: list[_Timing] = []
+    trials: dict[Numerics, _Trial] = {}
     too_large: Exception | None = None
     for number, numerics in enumerate(candidates):
         alike = [timing.step_s for timing in timings if timing.numerics.precision == numerics.precision]
@@ -82,16 +89,20 @@ def choose_numerics(
         poll = functools.partial(progress, f"timing {describe(numerics)}", number / len(candidates))
         hopeless_s = _HOPELESS * min((t.probe_s for t in timings), default=math.inf)
         try:
-            timing = _Trial(config, model, augment, batch, numerics, poll).time(give_up_s=hopeless_s)
+            trials[numerics] = _Trial(config, model, augment, batch, numerics, poll)
+            timing = trials[numerics].time(give_up_s=hopeless_s)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # Its frames would keep the copy that did not fit.
             too_large = error.with_traceback(None)
+            trials.pop(numerics, None)
             continue
         # A precision that changes the first loss cannot be trusted, however fast it is.
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
+    timings = _timed_again(timings, trials)
+    trials.clear()
     if device.type == "cuda":
         # The trial's memory is not training's: neither its peak nor its cache.
         torch.cuda.empty_cache()
@@ -100,6 +111,19 @@ def choose_numerics(
         raise too_large
     fastest = min(timings, key=lambda timing: timing.step_s)
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
+
+
+def _timed_again(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list[_Timing]:
+    """The shortest of more steps, which those that are close take by turns."""
+    limit = _CLOSE * min((timing.step_s for timing in timings), default=math.inf)
+    close = [timing.numerics for timing in timings if timing.step_s <= limit < math.inf]
+    if len(close) < 2:
+        return timings
+    seconds = {timing.numerics: timing.step_s for timing in timings}
+    for _ in range(_ROUNDS):
+        for numerics in close:
+            seconds[numerics] = min(seconds[numerics], trials[numerics].step())
+    return [dataclasses.replace(timing, step_s=seconds[timing.numerics]) for timing in timings]
 
 
 def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.device) -> Numerics:
@@ -152,8 +176,12 @@ class _Trial:
         probe_s, _ = self._one(small)
         if probe_s > give_up_s:
             return _Timing(self._numerics, probe_s, math.inf, loss)
-        self._one(self._batch)
-        return _Timing(self._numerics, probe_s, min(self._one(self._batch)[0] for _ in range(_TIMED_STEPS)), loss)
+        self.step()
+        return _Timing(self._numerics, probe_s, self.step(), loss)
+
+    def step(self) -> float:
+        """Seconds of a step with the whole batch."""
+        return self._one(self._batch)[0]
 
     def _one(self, batch: Batch) -> tuple[float, float]:
         """Seconds and loss of one step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from trainer.arguments import add_train_arguments, refuse_overrides, split_overr
 from trainer.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.headless import run_headless
 from trainer.launch import TrainingThread
+from trainer.ranks import LAUNCHED_BY, rank, restarts
 from trainer.request import Request
 from trainer.run.live_source import LiveSource
 from trainer.run.text import literal
@@ -70,6 +72,8 @@ def _dispatch(argv: Sequence[str]) -> int:
     tokens = split_overrides(argv)
     if argv and argv[0] in COMMANDS:
         return run_command(argv[0], argv[1:], program="python -m trainer")
+    if rank():
+        return int(importlib.import_module("trainer.follower").follow())
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train ResNet-18 without a terminal.")
     add_train_arguments(parser)
     given = parser.parse_args(tokens.rest)
@@ -77,12 +81,23 @@ def _dispatch(argv: Sequence[str]) -> int:
         parser.error("CONFIG is missing; for example: python -m trainer digits")
     from trainer.check_request import check_request  # not for another command
 
+    if restarts():
+        _go_on_after_restart(given)
     return train_headless(check_request(given, tokens.overrides))
+
+
+def _go_on_after_restart(given: argparse.Namespace) -> None:
+    """Processes that torchrun starts anew, since one of them had died, go on with their run."""
+    peers = importlib.import_module("trainer.peers")  # with PyTorch, which no other way needs so early
+    if (path := peers.remembered_run()) is not None:
+        given.resume, given.config, given.name = path, None, None
 
 
 def train_headless(request: Request) -> int:
     """Train with plain lines on standard output."""
     run = request.open()
+    if LAUNCHED_BY in os.environ:
+        run.lock.note(launched_by=os.environ[LAUNCHED_BY])
     thread = TrainingThread(run, hold_open=False)
     source = LiveSource(run.run_dir, run.log, history=False)
     install_stop_handlers(thread.stop)

@@ -10,13 +10,14 @@ import torch
 
 from trainer.errors import DeviceError
 from trainer.gpu import driver_version, gpu_present
+from trainer.ranks import local_rank
 
 
 def choose_device(wanted: str) -> torch.device:
     """Resolve `run.device`.
 
     Args:
-        wanted: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+        wanted: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`. Of several processes on a machine each takes a GPU of its own.
 
     Raises:
         DeviceError: When the device is not there, or `auto` finds a GPU that torch cannot use.
@@ -26,7 +27,7 @@ def choose_device(wanted: str) -> torch.device:
     if wanted.startswith("cuda"):
         if not torch.cuda.is_available():
             raise DeviceError(f"run.device: {wanted} asked for, but {_why_no_cuda()}; or set run.device=cpu")
-        index = int(wanted.partition(":")[2] or 0)
+        index = int(wanted.partition(":")[2] or local_rank())
         if index >= torch.cuda.device_count():
             raise DeviceError(
                 f"run.device: {wanted} asked for; this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
@@ -54,15 +55,16 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 def _automatic() -> torch.device:
     if torch.cuda.is_available():
-        return _tried(torch.device("cuda", 0))
+        return choose_device("cuda")
     if gpu_present():
         raise DeviceError(f"a GPU is here, but {_why_no_cuda()}. To train on the CPU all the same: run.device=cpu")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _tried(device: torch.device) -> torch.device:
-    """The device, once it has added two numbers: a torch without kernels for a GPU's generation finds it all the same."""
+    """The device, as the current one, once it has added two numbers: a torch without kernels for a GPU finds it all the same."""
     try:
+        torch.cuda.set_device(device)
         torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
         first_line = str(error).partition("\n")[0]

@@ -27,6 +27,7 @@ from trainer.evaluator import Evaluator
 from trainer.freezing import BACKBONE, STAGES, frozen_stages, unfreezing_ends
 from trainer.hooks import Hooks
 from trainer.metrics import StepMetrics, Stopwatch, Window
+from trainer.peers import Order
 from trainer.run.events import EpochEnded, StagesFrozen, Steps, Warned
 from trainer.step import TrainStep
 from trainer.train_state import EpochSums, TrainState
@@ -135,6 +136,7 @@ class Trainer:
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
         self.state.restore(checkpoint)
+        self.train_step.share_state()
         schedule = self.state.schedule
         schedule.edit(self.state.step, factor * edited / schedule.edited(self.state.step))
         self.skipped_from = None
@@ -192,7 +194,10 @@ class Trainer:
 
     def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches
-        slot = self.metrics.slot(self.state.step + 1, lr, len(batch))
+        peers = self.train_step.peers
+        slot = self.metrics.slot(self.state.step + 1, lr, len(batch) * (peers.world if peers else 1))
+        if peers is not None:
+            peers.order(Order.STEP, self.state.epoch, self.state.epoch_step, lr)
         try:
             self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=slot)
         except BaseException:

@@ -26,6 +26,8 @@ from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.lr_finder import range_test
 from trainer.open_run import OpenRun
+from trainer.peers import Order, Peers, remember_run
+from trainer.ranks import world_size
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue, answer_to
 from trainer.run.events import (
@@ -73,6 +75,7 @@ class TrainingSession:
         self._tables = threading.Thread()
         self._monitor: SystemMonitor | None = None
         self._trainer: Trainer | None = None
+        self._peers: Peers | None = None
         self._paused = False
         self._finished = False
         self._on_demand = False
@@ -116,6 +119,7 @@ class TrainingSession:
                     self._last_save.save(self.trainer)
                 raise
             self._end(reason, code)
+            self._dismiss_peers()
             return code
         finally:
             self._close()
@@ -235,7 +239,8 @@ class TrainingSession:
             for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
         changes = self._changes(checkpoint) if self._run.resume else []
-        built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint)
+        self._peers = self._meet_peers()
+        built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint, peers=self._peers)
         self._trainer = built.trainer
         self._saver.facts = checkpoint_facts(built, self._run.run_dir.name)
         for warning in (*built.warnings, *preflight(self._run.runs_dir)):
@@ -251,6 +256,20 @@ class TrainingSession:
                 self._saver.resumed_from(state.step)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
+
+    def _meet_peers(self) -> Peers | None:
+        """Join the other processes of this training, where torchrun has started some."""
+        if world_size() == 1:
+            return None
+        if self._run.config.model.cache_features:
+            raise ConfigError(
+                "model.cache_features is for one process, which it keeps busy for seconds: set it to false"
+            )
+        self._progress("meeting the other processes", None)
+        peers = Peers()
+        remember_run(str(self._run.run_dir.path.absolute()))
+        peers.tell({"run": str(self._run.run_dir.path.absolute()), "config": self._run.settings.values})
+        return peers
 
     def _changes(self, checkpoint: Checkpoint | None) -> list[str]:
         """What this resume changes.
@@ -298,6 +317,12 @@ class TrainingSession:
                     return  # _close cancels it
                 if command is not None:
                     self._ack(command, "the run is being left as soon as the export has ended")
+
+    def _dismiss_peers(self) -> None:
+        """Let the other processes end, too. Those of a run that has failed find a closed connection instead."""
+        if self._peers is not None and self._trainer is not None:
+            self._peers.order(Order.END)
+            self._peers.close()
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""
@@ -433,6 +458,8 @@ class TrainingSession:
     def _find_lr(self, command: cmd.FindLr) -> str:
         if self._finished or self.trainer.over:
             return "all steps are done"
+        if self._peers is not None:
+            return "rates are tried by one process alone: r18-tui find-lr, with its share of the batch"
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
         self.trainer.drain()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Config
 from trainer.conv import Conv3x3
@@ -15,7 +16,8 @@ from trainer.data.batches import Batch
 from trainer.data.mixing import Mix, Mixer
 from trainer.errors import is_out_of_memory
 from trainer.model import head_of, losses_of, set_train_mode
-from trainer.optim import set_lr
+from trainer.optim import momentum_state, set_lr
+from trainer.peers import Order, Peers, failure_among_peers
 from trainer.update_gate import UpdateGate
 
 
@@ -62,11 +64,12 @@ class TrainStep:
         micro_batches: In how many parts a batch goes through the model.
         frozen: Stages that are not trained, from the image (`trainer.freezing`).
         features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
+        peers: That train along; None when this process trains alone.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics,
-        *, class_weights_K: Tensor | None = None, micro_batches: int | None = None,
+        *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
     ) -> None:  # fmt: skip
         """Take the parts.
 
@@ -78,6 +81,7 @@ class TrainStep:
             numerics: As the run was begun with.
             class_weights_K: Of each class's images in the loss; None for all the same.
             micro_batches: In how many parts a batch goes through the model; None as configured.
+            peers: That train along, each with its part of every batch; None when this process trains alone.
         """
         self.micro_batches = micro_batches or config.train.grad_accum_steps
         self._model = model
@@ -92,9 +96,11 @@ class TrainStep:
         self._trained: list[nn.Parameter] = []
         self.frozen = 0
         self.features_MF: Tensor | None = None
+        self.peers = peers
+        self._parallel: DistributedDataParallel | None = None
 
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
-        """The same step for a copy of the model."""
+        """The same step for a copy of the model, which this process trains alone."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self._numerics,
             class_weights_K=self._class_weights_K, micro_batches=self.micro_batches,
@@ -104,8 +110,12 @@ class TrainStep:
 
     def prepare(self, frozen: int) -> None:
         """Switch the model to training; call it before the first step, after each evaluation and when a stage is unfrozen."""
+        parallel_as_before = self._parallel is not None and frozen == self.frozen
         self.frozen = frozen
         set_train_mode(self._model, frozen)
+        if self.peers is not None and not parallel_as_before:
+            self.peers.order(Order.PREPARE, frozen)
+            self._parallel = self.peers.parallel(self._model)
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
@@ -132,6 +142,14 @@ class TrainStep:
             nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
         metrics_3[2] = self._gate.step(metrics_3[0], norm)
 
+    def share_state(self) -> None:
+        """Make the leader's weights, statistics and momenta everybody's."""
+        if self.peers is None:
+            return
+        self.peers.order(Order.SHARE)
+        values = [value for value in self._model.state_dict().values() if value.is_floating_point()]
+        self.peers.share([*values, *momentum_state(self._model, self._optimizer).values()])
+
     def undo(self) -> None:
         """Take back what a step that has failed before its update has changed."""
         self._gate.undo()
@@ -144,13 +162,25 @@ class TrainStep:
         self._statistics.share_among(parts)
         self._gate.begin()
         try:
-            for micro, partners in zip(batch.micro_batches(parts), batch.rolled().micro_batches(parts), strict=True):
-                self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
+            pairs = zip(batch.micro_batches(parts), batch.rolled().micro_batches(parts), strict=True)
+            for number, (micro, partners) in enumerate(pairs, 1):
+                with self._exchange(last=number == parts):
+                    self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
         except (RuntimeError, MemoryError) as error:
+            if self.peers is not None:
+                # The others wait in the middle of an exchange, from which no step can be taken again.
+                raise failure_among_peers(error) from error
             if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
                 raise
             return False
+        if self.peers is not None:
+            # All of them then know whether the step is finite, and take or leave it together.
+            self.peers.average([metrics_2, self._gate.statistics])
         return True
+
+    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Gradients are exchanged once a step, with the last part's backward pass."""
+        return contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync()
 
     def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
         head_of(self._model).aim(micro.positions_N, epoch)
@@ -159,7 +189,7 @@ class TrainStep:
         else:
             images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
             with self._numerics.autocast(images_NCHW.device):
-                logits_NK = self._model(self._numerics.lay_out(images_NCHW))
+                logits_NK = (self._parallel or self._model)(self._numerics.lay_out(images_NCHW))
         losses_N = self._losses(logits_NK, micro.labels_N)
         if mix is not None:
             losses_N = mix.loss(losses_N, self._losses(logits_NK, partners.labels_N))

@@ -34,6 +34,11 @@ class UpdateGate:
         """Take back what forward passes have changed since `begin`."""
         self._statistics.copy_(self._before)
 
+    @property
+    def statistics(self) -> Tensor:
+        """Running mean and variance of all batch norms, as the last forward passes left them: float32, to be changed in place."""
+        return self._statistics
+
     def step(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
         """Update the weights, if these two and the new statistics are finite.
 

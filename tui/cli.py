@@ -72,7 +72,7 @@ def _train_parser() -> argparse.ArgumentParser:
         prog="r18-tui",
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
-        "               [--detach] [--headless]\n"
+        "               [--detach] [--headless] [--nproc N]\n"
         "       r18-tui init FOLDER | doctor [CONFIG] | find-lr CONFIG | attach [RUN] | show RUN | runs | export RUN\n"
         "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR]",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
@@ -80,8 +80,18 @@ def _train_parser() -> argparse.ArgumentParser:
     add_train_arguments(parser)
     parser.add_argument("--headless", action="store_true", help="plain lines instead of the dashboard")
     parser.add_argument("--detach", action="store_true", help="train in the background; r18-tui attach comes back")
+    parser.add_argument(
+        "--nproc", type=_positive, default=1, metavar="N", help="train with N processes, one a GPU, under torchrun"
+    )
     parser.add_argument("--version", action="version", version=f"r18-tui {trainer.__version__}")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not 1 or more")
+    return number
 
 
 def _show_parser() -> argparse.ArgumentParser:
@@ -225,6 +235,8 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tui.launcher import run_in_own_session
     from tui.terminal import is_terminal, wait_for_foreground
 
+    if arguments.nproc > 1:
+        return _train_with_several(arguments, overrides)
     if arguments.detach:
         return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _in_background)
     if arguments.headless or not is_terminal():
@@ -234,6 +246,22 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
         return train_headless(_check(arguments, overrides))
     wait_for_foreground()
     return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _dashboard)
+
+
+def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tui.run_app import attach
+    from tui.several import become_torchrun, start_several
+    from tui.terminal import is_terminal, wait_for_foreground
+
+    _check(arguments, overrides)
+    if arguments.headless or not (is_terminal() or arguments.detach):
+        become_torchrun(arguments, overrides)
+    run_dir = start_several(arguments, overrides)
+    if arguments.detach:
+        write_out(f"{arguments.nproc} processes train {run_dir.name}; come to it with: {run_dir.attach_command()}\n")
+        return 0
+    wait_for_foreground()
+    return attach(run_dir, read_only=False)
 
 
 def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:

@@ -52,7 +52,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch, outcome: dict[tuple[str, bool], tup
         step_s, loss = result
         return choices._Timing(numerics, step_s, step_s if step_s <= give_up_s else math.inf, loss)
 
+    def step(trial: choices._Trial) -> float:
+        result = outcome[trial._numerics.precision, trial._numerics.channels_last]
+        assert not isinstance(result, Exception)
+        return result[0]
+
     monkeypatch.setattr(choices._Trial, "time", time)
+    monkeypatch.setattr(choices._Trial, "step", step)
 
 
 def test_candidates_are_really_timed_and_the_model_is_left_alone(make_config: ConfigMaker) -> None:
@@ -65,6 +71,22 @@ def test_candidates_are_really_timed_and_the_model_is_left_alone(make_config: Co
     said = [*dict.fromkeys(said)]
     assert said[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last"]
     assert {*said[4:]} <= {f"timing bf16 {layout}" for layout in layouts[1:]}
+
+
+def test_a_slow_moment_of_the_machine_does_not_decide(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What each candidate takes at its turns: the best one is met by something else at first.
+    turns = {True: [0.25, 0.19, 0.2, 0.2], False: [0.21, 0.22, 0.21, 0.21]}
+
+    def time(trial: choices._Trial, *, give_up_s: float) -> choices._Timing:
+        if trial._numerics.precision == "bf16":
+            return choices._Timing(trial._numerics, 1.0, math.inf, 2.3)
+        return choices._Timing(trial._numerics, 0.03, trial.step(), 2.3)
+
+    monkeypatch.setattr(choices._Trial, "time", time)
+    monkeypatch.setattr(choices._Trial, "step", lambda trial: turns[trial._numerics.channels_last].pop(0))
+    numerics, timings, _ = choose(config)
+    assert numerics == Numerics(precision="fp32", channels_last=True)
+    assert timings == {"fp32 channels_last": 190.0, "fp32 contiguous": 210.0}
 
 
 def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

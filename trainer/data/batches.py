@@ -67,6 +67,8 @@ class Plan:
         smallest: Fewest images that a step can use.
         seed: Of the run.
         balanced: Labels of all images, int64 on the CPU, when each class is to be shown equally often; None for every image once.
+        rank: Which part of each batch is this process's.
+        world: Processes that train together, each of which takes as many images of a batch.
     """
 
     num_images: int
@@ -75,6 +77,8 @@ class Plan:
     smallest: int
     seed: int
     balanced: Tensor | None = None
+    rank: int = 0
+    world: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,9 +93,16 @@ class Plan:
         return epoch_order(self.num_images, seed=self.seed, epoch=epoch)
 
     def rows_of(self, order: Tensor, step: int) -> tuple[int, Tensor]:
-        """First position and sample numbers of an epoch's step, counted from 0."""
-        start = step * self.batch_size
-        return start, order[start : start + self.batch_size]
+        """First position and sample numbers of an epoch's step, counted from 0: this process's part of them."""
+        start = self.first_position(step)
+        return start, order[start : start + self._part_of(step)]
+
+    def first_position(self, step: int) -> int:
+        """Where in an epoch's order this process's part of a step begins."""
+        return step * self.batch_size + self.rank * self._part_of(step)
+
+    def _part_of(self, step: int) -> int:
+        return min(self.batch_size, self.num_images - step * self.batch_size) // self.world
 
 
 class Batches(Protocol):

@@ -20,6 +20,7 @@ from trainer.data.digits import load_digits
 from trainer.data.image_folder import Keep, load_image_folder
 from trainer.data.layout import count_images
 from trainer.progress import Progress
+from trainer.ranks import local_world_size
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -150,8 +151,9 @@ def _stored_side(config: DataConfig) -> int:
 
 
 def worker_count(config: DataConfig) -> int:
-    """Decoding processes: as configured, or one less than the cores, 1 to 8."""
-    return config.workers if config.workers != "auto" else max(1, min(8, (os.cpu_count() or 2) - 1))
+    """Decoding processes: as configured, or one less than the cores that each training process has, 1 to 8."""
+    cores = (os.cpu_count() or 2) // local_world_size()
+    return config.workers if config.workers != "auto" else max(1, min(8, cores - 1))
 
 
 def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> str:

@@ -140,7 +140,7 @@ class StreamedBatches:
             torch.arange(len(ids), device=self._device),
             ids.to(self._device),
             # An image keeps its place in the order whatever is left out before it: its draws depend on that.
-            (step * self._plan.batch_size + kept).to(self._device),
+            (self._plan.first_position(step) + kept).to(self._device),
             self._split.labels_N[ids].to(self._device),
         )
 

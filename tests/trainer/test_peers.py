@@ -1,0 +1,165 @@
+"""Several processes that train together, started by torchrun: two of them on the CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.conftest import ConfigMaker
+from tests.running import events_of, train, view_of, wait_for
+from trainer.build import plan_of
+from trainer.config import Config
+from trainer.config_loader import load_config
+from trainer.data.batches import Plan
+from trainer.data.draws import epoch_order
+from trainer.errors import ConfigError
+from trainer.peers import Peers
+from trainer.run import events as ev
+from trainer.run.store import RunDir
+
+SMALL = (
+    "data.image_size=8", "data.batch_size=64", "model.stem=cifar-maxpool", "train.epochs=2", "run.device=cpu",
+    "run.precision=fp32", "run.channels_last=true", "run.convolution=native", "optim.lr=0.02",
+)  # fmt: skip
+
+
+class Torchrun:
+    """Two processes under torchrun, and the run that they train."""
+
+    def __init__(self, folder: Path, *settings: str, restarts: int = 0) -> None:
+        self.run = RunDir(folder / "runs" / "digits")
+        self._said = folder / "said.txt"
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}",
+            "-m", "trainer", "digits", *settings, "--runs-dir", str(folder / "runs"),
+        ]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                command, stdout=said, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+
+    @property
+    def workers(self) -> list[int]:
+        """Processes that train."""
+        own = self._process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return [int(child) for child in children if b"\0trainer\0" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to torchrun itself."""
+        self._process.send_signal(number)
+
+    def end(self) -> int:
+        """Wait for the end of all; the exit code."""
+        return self._process.wait(120)
+
+    @property
+    def said(self) -> str:
+        """What all of them printed."""
+        return self._said.read_text()
+
+    def kill(self) -> None:
+        """End what is left."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait(60)
+
+
+class Launcher(Protocol):
+    def __call__(self, *settings: str, restarts: int = 0) -> Torchrun: ...
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path) -> Iterator[Launcher]:
+    started: list[Torchrun] = []
+
+    def launch(*settings: str, restarts: int = 0) -> Torchrun:
+        started.append(Torchrun(tmp_path, *settings, restarts=restarts))
+        return started[-1]
+
+    yield launch
+    for processes in started:
+        processes.kill()
+
+
+def test_two_processes_train_as_one_with_two_micro_batches(torchrun: Launcher, tmp_path: Path) -> None:
+    two = torchrun(*SMALL)
+    assert two.end() == 0, two.said
+    config = load_config("digits", [*SMALL, "train.grad_accum_steps=2", "run.name=alone"]).config
+    together, reference = view_of(two.run), view_of(train(config, tmp_path / "runs").run.run_dir)
+    assert together.step == reference.step == together.total_steps == 44
+    assert list(together.train_loss.y) == pytest.approx(list(reference.train_loss.y), rel=1e-3)
+    assert list(together.train_accuracy.y) == pytest.approx(list(reference.train_accuracy.y), abs=0.04)
+    # Of one they are moved by one half after the other, of two by the mean of both.
+    last, expected = together.last_evaluation, reference.last_evaluation
+    assert last is not None
+    assert expected is not None
+    assert last.loss == pytest.approx(expected.loss, rel=0.02)
+    assert sum(event.images for event in events_of(two.run, ev.Steps)) == 44 * 64, "images of all processes count"
+
+
+def test_training_goes_on_when_a_process_was_killed(torchrun: Launcher) -> None:
+    two = torchrun(*SMALL, "train.epochs=30", "checkpoint.every_s=0.5", "eval.every_epochs=30", restarts=1)
+    wait_for(two.run, lambda view: view.step >= 60 and any(two.run.checkpoints.glob("step-*.safetensors")))
+    leader = events_of(two.run, ev.Opened)[-1].pid
+    (follower,) = (pid for pid in two.workers if pid != leader)
+    os.kill(follower, signal.SIGKILL)
+    assert two.end() == 0, two.said
+    view = view_of(two.run)
+    (resumed,) = events_of(two.run, ev.Resumed)
+    assert 0 < resumed.step < 30 * 22
+    assert view.step == view.total_steps == 30 * 22
+    assert list(view.train_loss.x) == list(range(1, 30 * 22 + 1)), "every step once"
+    assert sorted(path.name for path in two.run.path.parent.iterdir()) == ["digits"], "and no second run"
+
+
+def test_a_stop_ends_all_of_them_with_the_state_saved(torchrun: Launcher) -> None:
+    two = torchrun(*SMALL, "train.epochs=200", "eval.every_epochs=200")
+    wait_for(two.run, lambda view: view.step >= 30)
+    two.signal(signal.SIGTERM)
+    assert two.end() != 0
+    finish = view_of(two.run).finish
+    assert finish is not None, two.said
+    assert (finish.reason, finish.exit_code) == ("SIGTERM", 143)
+    assert (two.run.checkpoints / f"step-{finish.step:08d}.safetensors").is_file()
+
+
+class _Pretended(Peers):
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+
+
+def test_parts_of_a_batch_make_the_whole() -> None:
+    whole = Plan(num_images=103, batch_size=24, drop_last=True, smallest=2, seed=1)
+    order = epoch_order(103, seed=1, epoch=0)
+    for step in range(whole.steps_per_epoch):
+        start, rows = whole.rows_of(order, step)
+        parts = [
+            Plan(num_images=103, batch_size=24, drop_last=True, smallest=2, seed=1, rank=rank, world=3).rows_of(
+                order, step
+            )
+            for rank in range(3)
+        ]
+        assert [first for first, _ in parts] == [start, start + 8, start + 16]
+        assert [row for _, part in parts for row in part.tolist()] == rows.tolist()
+
+
+@pytest.mark.parametrize(("world", "refused"), [(2, False), (3, True), (32, True)])
+def test_a_batch_that_has_no_equal_parts_is_refused(make_config: ConfigMaker, world: int, refused: bool) -> None:
+    config: Config = make_config("data.batch_size=32", "train.grad_accum_steps=2", "data.drop_last=false")
+    labels_N = epoch_order(100, seed=0, epoch=0) % 10
+    if refused:
+        with pytest.raises(ConfigError, match=f"must be divisible by {2 * world}"):
+            plan_of(config, labels_N, _Pretended(0, world))
+    else:
+        assert plan_of(config, labels_N, _Pretended(1, world)).steps_per_epoch == 3, (
+            "the smaller last batch is left out"
+        )

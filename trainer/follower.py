@@ -1,0 +1,140 @@
+"""A process that trains along: it has no run of its own, and does what the leader orders (`trainer.peers`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.build import Source, loss_weights, plan_of
+from trainer.config import Config
+from trainer.config_loader import build_config
+from trainer.data.augment import Augment
+from trainer.data.batches import Batch, Batches
+from trainer.data.build import prepare_data, worker_count
+from trainer.data.lost_images import LostImages
+from trainer.device import choose_device
+from trainer.errors import EXIT_OK, DataError
+from trainer.failures import log_traceback
+from trainer.model import build_model
+from trainer.optim import build_optimizer
+from trainer.peers import Order, Peers
+from trainer.reproducible import set_deterministic
+from trainer.run.store import RunDir
+from trainer.run.text import literal
+from trainer.step import Numerics, TrainStep
+from trainer.stop_signals import SIGNAL_CODES
+
+_TOLD_LATER = ([0.5] * 3, [0.5] * 3)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a process needs to train along."""
+
+    device: torch.device
+    batches: Batches
+    train_step: TrainStep
+
+
+def follow() -> int:
+    """Train along until the leader says that it is over.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        PeerLostError: When the leader has died.
+        R18Error: When the device or the data are not as the leader has them.
+    """
+    for number in SIGNAL_CODES:
+        signal.signal(number, signal.SIG_IGN)  # the leader gets them, too: it saves, and then ends all of us
+    peers = Peers()
+    told = peers.told()
+    try:
+        _train_along(build_config(told["config"], {}, "the leader's configuration"), peers)
+    except Exception as error:
+        # What this process prints may be seen by nobody.
+        log_traceback(RunDir(Path(told["run"])), error)
+        raise
+    peers.close()
+    return EXIT_OK
+
+
+def _train_along(config: Config, peers: Peers) -> None:
+    parts = _build(config, peers)
+    try:
+        _obey(parts, peers)
+    finally:
+        parts.batches.close()
+
+
+def _build(config: Config, peers: Peers) -> _Parts:
+    """The same parts as the leader's, but for what hangs on measuring: that is told."""
+    set_deterministic(config.run.deterministic)
+    device = choose_device(config.run.device)
+    data = prepare_data(config, device, lambda _detail, _share: None, source_statistics=_TOLD_LATER)
+    told = peers.told()
+    if data.dataset.fingerprint != told["fingerprint"]:
+        raise DataError(
+            f"process {peers.rank} finds other data than process 0 in {config.data.root}: all machines need the same"
+        )
+    data = dataclasses.replace(data, mean=told["mean"], std=told["std"])
+    numerics = Numerics(**told["numerics"])
+    model = numerics.apply_to(build_model(config.model, len(data.dataset.classes), config.run.seed).to(device))
+    labels_N = data.dataset.splits["train"].labels_N
+    plan = plan_of(config, labels_N, peers)
+    source = Source(data.dataset.splits["train"], plan, device, config.train.epochs, _warn, LostImages(_warn))
+    step = TrainStep(
+        model,
+        build_optimizer(model, config.optim),
+        Augment(config=config.data, normalize=data.normalize, seed=config.run.seed),
+        config,
+        numerics,
+        class_weights_K=loss_weights(config, labels_N, device),
+        micro_batches=told["micro_batches"],
+        peers=peers,
+    )
+    return _Parts(device, source.batches(worker_count(config.data)), step)
+
+
+def _warn(message: str) -> None:
+    sys.stderr.write(literal(message) + "\n")
+
+
+def _obey(parts: _Parts, peers: Peers) -> None:
+    stream = _Stream(parts.batches)
+    metrics_3 = torch.zeros(3, device=parts.device)
+    while True:
+        order, numbers = peers.next_order()
+        if order is Order.STEP:
+            epoch, step = int(numbers[0]), int(numbers[1])
+            parts.train_step(stream.batch(epoch, step), epoch=epoch, lr=numbers[2], metrics_3=metrics_3)
+        elif order is Order.PREPARE:
+            parts.train_step.prepare(int(numbers[0]))
+        elif order is Order.SHARE:
+            parts.train_step.share_state()
+        else:
+            return
+
+
+class _Stream:
+    """Batches by epoch and step; those that follow each other come from one iterator."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._stream: Iterator[Batch | None] = iter(())
+        self._next = (-1, -1)
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        if self._next != (epoch, step):
+            self._stream = iter(self._batches.epoch(epoch, step))
+        while (batch := next(self._stream)) is None:
+            continue  # the leader waits for this process, as this one waits for a disk
+        self._next = (epoch, step + 1)
+        return batch

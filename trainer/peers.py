@@ -1,0 +1,191 @@
+"""The processes of one training, as `torchrun` starts them: the first one leads, the others do what it says.
+
+The leader owns the run: its directory, its log, commands, evaluations, checkpoints. Before everything that needs all of them it
+sends an order, so that a pause, a stop or a return to an earlier state meets every process at the same step: the others
+simply get no further order. Gradients are exchanged by PyTorch's DistributedDataParallel while they are computed.
+
+Each process takes its part of the global batch, by position in the epoch's order, and batch norm sees that part alone: N
+processes train as one process does with `train.grad_accum_steps` N.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import json
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.errors import R18Error, is_out_of_memory
+from trainer.ranks import rank, world_size
+
+_PATIENCE = timedelta(days=100)
+"""How long a process waits for an order: a run may be paused for long. One that dies is found out by its closed connection."""
+
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+"""Newer versions of PyTorch warn of the older name."""
+
+_NUMBERS = 3
+_RUN_KEY = "r18-tui/run"
+
+
+class Order(enum.IntEnum):
+    """What the leader asks for."""
+
+    STEP = 1
+    """One optimizer step: epoch, step in the epoch, rate."""
+    PREPARE = 2
+    """Train all but this many stages."""
+    SHARE = 3
+    """Take over the leader's weights, statistics and momenta."""
+    END = 4
+    """The training is over."""
+
+
+class PeerLostError(R18Error):
+    """One of the processes that train together cannot go on, so that none can."""
+
+
+class Peers:
+    """This process among the others.
+
+    Attributes:
+        rank: Of this one; 0 leads.
+        world: How many there are.
+    """
+
+    def __init__(self) -> None:
+        """Meet the others."""
+        self.rank, self.world = rank(), world_size()
+        # Orders are numbers of the CPU, and do not wait for a GPU.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process gives the orders."""
+        return self.rank == 0
+
+    def order(self, order: Order, *numbers: float) -> None:
+        """Send an order to the others; those do nothing here.
+
+        Args:
+            order: What all of them do next.
+            numbers: What it needs.
+        """
+        if self.leads:
+            self._broadcast(
+                torch.tensor([float(order), *numbers, *[0.0] * (_NUMBERS - len(numbers))], dtype=torch.float64)
+            )
+
+    def next_order(self) -> tuple[Order, list[float]]:
+        """Wait for the leader's next order."""
+        message = torch.zeros(1 + _NUMBERS, dtype=torch.float64)
+        self._broadcast(message)
+        order, *numbers = message.tolist()
+        return Order(int(order)), numbers
+
+    def tell(self, values: dict[str, Any]) -> None:
+        """Send what JSON can hold to the others."""
+        message = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+        self._broadcast(torch.tensor([len(message)]))
+        self._broadcast(message)
+
+    def told(self) -> dict[str, Any]:
+        """Wait for what the leader tells."""
+        length = torch.zeros(1, dtype=torch.int64)
+        self._broadcast(length)
+        message = torch.zeros(int(length), dtype=torch.uint8)
+        self._broadcast(message)
+        values: dict[str, Any] = json.loads(message.numpy().tobytes())
+        return values
+
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Make the leader's values everybody's, in place.
+
+        Args:
+            tensors: float32, the same ones in every process, in any memory format.
+        """
+        joined = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        distributed.broadcast(joined, src=0)
+        if not self.leads:
+            for tensor, part in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
+                tensor.detach().copy_(part.view(tensor.shape))
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace values by their mean over all processes, in place.
+
+        Args:
+            tensors: float32 vectors.
+        """
+        joined = torch.cat([*tensors])
+        try:
+            distributed.all_reduce(joined)
+        except RuntimeError as error:
+            raise failure_among_peers(error) from error
+        joined /= self.world
+        for tensor, part in zip(tensors, joined.split([len(tensor) for tensor in tensors]), strict=True):
+            tensor.copy_(part)
+
+    def parallel(self, model: nn.Module) -> DistributedDataParallel:
+        """The model, whose gradients are averaged over all processes while they are computed.
+
+        Args:
+            model: With what is frozen now; another one is needed when that changes.
+        """
+        # Statistics are averaged by the step, which must take them back where it is left out.
+        return DistributedDataParallel(model, **{_SYNC_BUFFERS: False})  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Let the others go, without a word."""
+        distributed.destroy_process_group()
+
+    def _broadcast(self, message: Tensor) -> None:
+        try:
+            distributed.broadcast(message, src=0)
+        except RuntimeError as error:
+            raise failure_among_peers(error) from error
+
+
+def failure_among_peers(error: Exception) -> R18Error:
+    """What it means for all of them that a step failed in this process."""
+    first_line = str(error).partition("\n")[0]
+    if is_out_of_memory(error):
+        return PeerLostError(
+            f"out of memory in process {rank()} of {world_size()}: {first_line}. Several processes do not cut "
+            "their batches by themselves: start again with a larger train.grad_accum_steps, or a smaller data.batch_size"
+        )
+    return PeerLostError(
+        f"another process of this training has died, or cannot be reached: {first_line}. log.txt has what "
+        "it said; `torchrun --max-restarts N` starts all of them again, from the last checkpoint"
+    )
+
+
+def remember_run(path: str) -> None:
+    """Tell the launcher which run this is, for the time after a restart."""
+    if (store := _launchers_store()) is not None:
+        store.set(_RUN_KEY, path)
+
+
+def remembered_run() -> str | None:
+    """The run that these processes trained before they were started anew; None where it was not begun, or is not known."""
+    store = _launchers_store()
+    return store.get(_RUN_KEY).decode() if store is not None and store.check([_RUN_KEY]) else None
+
+
+def _launchers_store() -> Any:
+    """What torchrun itself keeps for its processes, which outlives them: a store of strings by key, or None."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return distributed.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]

@@ -1,0 +1,103 @@
+"""`--nproc N`: N processes under torchrun train a run, and this terminal comes to it as `r18-tui attach` would.
+
+The processes are in a session of their own, so that whatever becomes of the terminal is nothing to them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+from trainer.errors import ConfigError
+from trainer.own_process import own_command
+from trainer.ranks import LAUNCHED_BY
+from trainer.run.holder import read_holder
+from trainer.run.store import RunDir, list_runs
+from trainer.run.text import literal
+
+_RESTARTS = 3
+_LOOK_S = 0.1
+
+
+def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str]:
+    """What starts as many processes as `--nproc` says, and starts them again when one of them dies.
+
+    Args:
+        arguments: Of `r18-tui`, with `nproc`.
+        overrides: `group.key=value` tokens.
+    """
+    given = [] if arguments.config is None else [arguments.config]
+    if arguments.name:
+        given += ["--name", arguments.name]
+    if arguments.resume is not None:
+        given += ["--resume", arguments.resume]
+    return own_command(
+        "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}", f"--max-restarts={_RESTARTS}",
+        "--no-python", *own_command("trainer.cli", *given, *overrides, "--runs-dir", str(arguments.runs_dir)),
+    )  # fmt: skip
+
+
+def torchrun_environment(nproc: int) -> dict[str, str]:
+    """The environment of these processes: they share the cores, where the user has not said otherwise."""
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} | os.environ
+
+
+def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
+    """Start them, and wait until there is a run to look at.
+
+    Args:
+        arguments: Of `r18-tui`, with `nproc`.
+        overrides: `group.key=value` tokens.
+
+    Raises:
+        ConfigError: When they end before; with what they said.
+    """
+    token = secrets.token_hex(8)
+    environment = torchrun_environment(arguments.nproc) | {LAUNCHED_BY: token}
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            torchrun_command(arguments, overrides), stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        sys.stderr.write(f"starting {arguments.nproc} processes ...\n")
+        try:
+            while (run_dir := _launched_by(token, arguments.runs_dir)) is None:
+                if process.poll() is not None:
+                    raise ConfigError(
+                        f"the {arguments.nproc} processes ended before there was a run:\n{_content(said)}"
+                    )
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    return run_dir
+
+
+def become_torchrun(arguments: Namespace, overrides: Sequence[str]) -> NoReturn:
+    """Train without a screen: this process becomes torchrun itself.
+
+    Args:
+        arguments: Of `r18-tui`, with `nproc`.
+        overrides: `group.key=value` tokens.
+    """
+    command = torchrun_command(arguments, overrides)
+    os.execve(command[0], command, torchrun_environment(arguments.nproc))  # noqa: S606 - our own interpreter
+
+
+def _launched_by(token: str, runs_dir: Path) -> RunDir | None:
+    runs = list_runs(runs_dir)
+    return next((run for run in runs if (read_holder(run) or {}).get("launched_by") == token), None)
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return literal(file.read().decode(errors="replace"), keep="\n").strip()
