@@ -151,6 +151,7 @@ def build_trainer(
         model, optimizer, augment, config, numerics,
         class_weights_K=weights_K, micro_batches=choices.get("micro_batches"), peers=peers,
     )  # fmt: skip
+    choices["cuda_graph"] = train_step.not_captured or "yes"
     stopwatch = Stopwatch()
     evaluator = Evaluator(
         config=config, data=data, state=state, train_step=train_step, numerics=numerics, stopwatch=stopwatch, hooks=hooks,

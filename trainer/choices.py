@@ -26,6 +26,7 @@ from trainer.freezing import frozen_stages
 from trainer.optim import build_optimizer
 from trainer.progress import Progress
 from trainer.step import Numerics, TrainStep
+from trainer.step_graph import PLAIN_STEPS
 
 _PROBE_SHARE = 8
 """A candidate is first tried on an eighth of a batch ..."""
@@ -34,6 +35,8 @@ _HOPELESS = 2.0
 _CLOSE = 1.3
 """Candidates within this factor of the fastest are timed again, by turns: a machine may be slow for a moment."""
 _ROUNDS = 3
+_STEPS_TO_CAPTURE = PLAIN_STEPS + 1
+"""On a CUDA device what is timed is the replay of a graph."""
 _IMAGES_ON_CPU = 128
 """Of a larger batch a CPU is timed with as many images: it takes as long for each, and a whole run waits for the trial."""
 _LOSS_TOLERANCE = 0.1
@@ -176,7 +179,8 @@ class _Trial:
         probe_s, _ = self._one(small)
         if probe_s > give_up_s:
             return _Timing(self._numerics, probe_s, math.inf, loss)
-        self.step()
+        for _ in range(_STEPS_TO_CAPTURE if self._metrics.is_cuda else 1):
+            self.step()
         return _Timing(self._numerics, probe_s, self.step(), loss)
 
     def step(self) -> float:

@@ -41,6 +41,9 @@ class RunConfig(Group):
     """How 3x3 kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on the smallest
     feature maps and for the weight gradient of strided kernels; the results differ in rounding only. `auto` times both on a CPU
     with channels_last."""
+    cuda_graph: bool = True
+    """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
+    captured (dropout, mixed images, micro-batches, several processes) is computed kernel by kernel, and the log says why."""
     deterministic: bool = False
     """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
     as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainer.errors import DeviceError
+from trainer.errors import DeviceError, first_line
 from trainer.gpu import driver_version, gpu_present
 from trainer.ranks import local_rank
 
@@ -67,15 +67,15 @@ def _tried(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
         torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
-        first_line = str(error).partition("\n")[0]
+        said = first_line(error)
         remedy = (
             "Install a build of torch that supports this GPU"
-            if "no kernel image" in first_line
+            if "no kernel image" in said
             else "See with nvidia-smi who uses it, or take another with run.device=cuda:N"
         )
         raise DeviceError(
             f"{device}: torch {torch.__version__}, built for CUDA {torch.version.cuda}, cannot compute on it (driver "
-            f"{driver_version()}): {first_line}. {remedy}, or set run.device=cpu"
+            f"{driver_version()}): {said}. {remedy}, or set run.device=cpu"
         ) from error
     return device
 

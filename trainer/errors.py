@@ -95,6 +95,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in text for words in _MEMORY_RAN_OUT)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the stack of C++ that torch appends."""
+    return str(error).partition("\n")[0]
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code of a process that `error` ends.
 

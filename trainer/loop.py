@@ -205,6 +205,8 @@ class Trainer:
             self.metrics.take_back()
             self.train_step.undo()
             raise
+        while self.train_step.remarks:
+            self.hooks.publish(Warned(message=self.train_step.remarks.pop()))
         parts = self.train_step.micro_batches
         if parts != before:
             text = f"out of memory at step {self.state.step + 1:,}: taken again, from now on in {parts} parts a batch"

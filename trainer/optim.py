@@ -43,7 +43,8 @@ def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
         if turned:
             scale *= config.kernel_lr / config.lr
         momentum = config.kernel_momentum if turned else config.momentum
-        facts = {"turned": turned, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
+        lr = torch.tensor(config.lr, device=parameter.device) if parameter.is_cuda else config.lr
+        facts = {"turned": turned, "lr": lr, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
         groups.setdefault((turned, scale, decay), {"params": [], **facts})["params"].append(parameter)
     return list(groups.values())
 
@@ -51,7 +52,10 @@ def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """The rate of the next step: the classifier's; stages before it have their share."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr * group["lr_scale"])  # in its place, where a CUDA graph reads it
+        else:
+            group["lr"] = lr * group["lr_scale"]
 
 
 def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -65,17 +69,19 @@ def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 
 
 def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buffers: dict[str, torch.Tensor]) -> None:
-    """Put momentum buffers back, in the memory layout of their parameters; those that are missing begin at zero.
+    """Put momentum buffers back, in their places and the layout of their parameters; those that are missing begin at zero.
 
     A momentum of zero gives the same first step, to the bit, as none, and is defined when that step is left out.
     """
-    optimizer.state.clear()
     with_momentum = {
         parameter for group in optimizer.param_groups if group["momentum"] for parameter in group["params"]
     }
     for name, parameter in model.named_parameters():
         if parameter in with_momentum:
-            buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
+            state = optimizer.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.empty_like(parameter, requires_grad=False)
             if name in buffers:
-                buffer.copy_(buffers[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+                state["momentum_buffer"].copy_(buffers[name])
+            else:
+                state["momentum_buffer"].zero_()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.errors import R18Error, is_out_of_memory
+from trainer.errors import R18Error, first_line, is_out_of_memory
 from trainer.ranks import rank, world_size
 
 _PATIENCE = timedelta(days=100)
@@ -159,14 +159,14 @@ class Peers:
 
 def failure_among_peers(error: Exception) -> R18Error:
     """What it means for all of them that a step failed in this process."""
-    first_line = str(error).partition("\n")[0]
+    said = first_line(error)
     if is_out_of_memory(error):
         return PeerLostError(
-            f"out of memory in process {rank()} of {world_size()}: {first_line}. Several processes do not cut "
+            f"out of memory in process {rank()} of {world_size()}: {said}. Several processes do not cut "
             "their batches by themselves: start again with a larger train.grad_accum_steps, or a smaller data.batch_size"
         )
     return PeerLostError(
-        f"another process of this training has died, or cannot be reached: {first_line}. log.txt has what "
+        f"another process of this training has died, or cannot be reached: {said}. log.txt has what "
         "it said; `torchrun --max-restarts N` starts all of them again, from the last checkpoint"
     )
 

@@ -18,6 +18,7 @@ from trainer.errors import is_out_of_memory
 from trainer.model import head_of, losses_of, set_train_mode
 from trainer.optim import momentum_state, set_lr
 from trainer.peers import Order, Peers, failure_among_peers
+from trainer.step_graph import StepGraph
 from trainer.update_gate import UpdateGate
 
 
@@ -65,6 +66,8 @@ class TrainStep:
         frozen: Stages that are not trained, from the image (`trainer.freezing`).
         features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
         peers: That train along; None when this process trains alone.
+        not_captured: Why steps are not replayed as a CUDA graph; empty where they may be.
+        remarks: For the user, to be taken away by the caller.
     """
 
     def __init__(
@@ -97,7 +100,11 @@ class TrainStep:
         self.frozen = 0
         self.features_MF: Tensor | None = None
         self.peers = peers
+        self.remarks: list[str] = []
         self._parallel: DistributedDataParallel | None = None
+        device = next(model.parameters()).device
+        self.not_captured = why_not_captured(config, device, peers)
+        self._graph = None if self.not_captured else StepGraph(self._whole, device)
 
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
         """The same step for a copy of the model, which this process trains alone."""
@@ -111,6 +118,8 @@ class TrainStep:
     def prepare(self, frozen: int) -> None:
         """Switch the model to training; call it before the first step, after each evaluation and when a stage is unfrozen."""
         parallel_as_before = self._parallel is not None and frozen == self.frozen
+        if self._graph is not None and frozen != self.frozen:
+            self._graph.forget()
         self.frozen = frozen
         set_train_mode(self._model, frozen)
         if self.peers is not None and not parallel_as_before:
@@ -132,11 +141,40 @@ class TrainStep:
             RuntimeError: When even the smallest parts take more memory than there is; `undo` then leaves the state of before.
         """
         set_lr(self._optimizer, lr)
+        if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
+            self._plain_step(batch, epoch, metrics_3)
+            return
+        if self._graph.replays(len(batch), self._config.data.size_in(epoch)):
+            self._statistics.share_among(1)
+            images_NCHW = self._numerics.lay_out(self._augmented(batch, epoch))
+            if self._graph.step(images_NCHW, batch.labels_N, metrics_3):
+                return
+            self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {self._graph.given_up}")
+        with self._graph.plain_step():
+            self._plain_step(batch, epoch, metrics_3)
+
+    def _plain_step(self, batch: Batch, epoch: int, metrics_3: Tensor) -> None:
         while not self._gradients(batch, epoch, metrics_3[:2]):
             self.undo()
             self.micro_batches = min(2 * self.micro_batches, _most_parts(batch))
             if metrics_3.is_cuda:
                 torch.cuda.empty_cache()  # blocks of the larger size, of which none can be made into smaller ones
+        self._update(metrics_3)
+
+    def _whole(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
+        """A step over a batch in one part, with nothing in it that differs from step to step but these tensors and the rate."""
+        self._drop_gradients()  # so that those of a graph are made, and not added to, in memory of its own
+        metrics_3.zero_()
+        self._gate.begin()
+        with self._numerics.autocast(images_NCHW.device):
+            logits_NK = self._model(images_NCHW)
+        self._backward(logits_NK, labels_N, self._losses(logits_NK, labels_N), 1.0, metrics_3[:2])
+        self._update(metrics_3)
+
+    def _drop_gradients(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _update(self, metrics_3: Tensor) -> None:
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
         if self._config.train.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
@@ -156,7 +194,7 @@ class TrainStep:
 
     def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
         """Gradients of the whole batch; False when they took more memory than there is and smaller parts may take less."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         metrics_2.zero_()
         parts = min(self.micro_batches, _most_parts(batch))
         self._statistics.share_among(parts)
@@ -193,10 +231,13 @@ class TrainStep:
         losses_N = self._losses(logits_NK, micro.labels_N)
         if mix is not None:
             losses_N = mix.loss(losses_N, self._losses(logits_NK, partners.labels_N))
+        self._backward(logits_NK, micro.labels_N, losses_N, share, metrics_2)
+
+    def _backward(self, logits_NK: Tensor, labels_N: Tensor, losses_N: Tensor, share: float, metrics_2: Tensor) -> None:
         loss = losses_N.mean()
         (loss * share).backward()
         with torch.no_grad():
-            top1 = (logits_NK.argmax(1) == micro.labels_N).float().mean()
+            top1 = (logits_NK.argmax(1) == labels_N).float().mean()
             metrics_2 += torch.stack((loss.detach(), top1)) * share
 
     def _images(self, micro: Batch, partners: Batch, epoch: int, *, whole: bool) -> tuple[Tensor, Mix | None]:
@@ -214,6 +255,20 @@ class TrainStep:
     def _losses(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:
         losses_N = losses_of(logits_NK, labels_N, label_smoothing=self._config.train.label_smoothing)
         return losses_N if self._class_weights_K is None else losses_N * self._class_weights_K[labels_N]
+
+
+def why_not_captured(config: Config, device: torch.device, peers: Peers | None) -> str:
+    """Why a run's steps are not replayed as a CUDA graph; empty where they may be."""
+    if device.type != "cuda":
+        return "no CUDA device"
+    reasons = {
+        "run.cuda_graph is off": not config.run.cuda_graph,
+        "several processes": peers is not None,
+        "dropout draws anew in every epoch": config.model.dropout > 0,
+        "mixed images": config.data.mixup > 0 or config.data.cutmix > 0,
+        "micro-batches": config.train.grad_accum_steps > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 class StatisticsMomentum:

@@ -13,6 +13,7 @@ from tests.running import train, view_of
 from trainer.build import build_trainer
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
+from trainer.step_graph import PLAIN_STEPS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,6 +54,38 @@ def test_no_step_waits_for_the_device(make_config: ConfigMaker, overrides: tuple
     window = trainer.metrics.collect(wait=True)
     assert window is not None
     assert len(window.losses) == 9
+
+
+@pytest.mark.parametrize("overrides", [(), ("optim.name=muon",), ("run.precision=bf16", "run.channels_last=true")])
+def test_replayed_steps_are_the_plain_ones_and_wait_for_nothing(
+    make_config: ConfigMaker, overrides: tuple[str, ...]
+) -> None:
+    ended: dict[bool, dict[str, torch.Tensor]] = {}
+    losses: dict[bool, list[float]] = {}
+    for captured in (True, False):
+        trainer = built(
+            make_config, "model.dropout=0.0", "data.batch_size=32", "run.deterministic=true", *overrides,
+            f"run.cuda_graph={str(captured).lower()}",
+        )  # fmt: skip
+        trainer.train_step.prepare(0)
+        batches = (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
+        for step in range(1, 24):
+            if step == PLAIN_STEPS + 2:  # the graph is there now
+                torch.cuda.synchronize()
+                torch.cuda.set_sync_debug_mode("error")
+            lr = 0.02 / step
+            trainer.train_step(next(batches), epoch=0, lr=lr, metrics_3=trainer.metrics.slot(step, lr, 32))
+        torch.cuda.set_sync_debug_mode("default")
+        trainer.metrics.start_copy(1.0)
+        window = trainer.metrics.collect(wait=True)
+        assert window is not None
+        assert trainer.train_step.remarks == []
+        losses[captured] = window.losses
+        ended[captured] = trainer.state.model.state_dict()
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert len(losses[True]) == 23
+    for name, value in ended[False].items():
+        assert torch.allclose(ended[True][name], value, rtol=1e-4, atol=1e-6), name
 
 
 def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> None:

@@ -1,0 +1,128 @@
+"""Steps that are replayed over fixed buffers; a CPU stands in for the device, and recomputes what a graph would replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import ConfigMaker
+from trainer import step as step_module
+from trainer.build import build_trainer
+from trainer.config import Config
+from trainer.hooks import NoSession
+from trainer.loop import Trainer
+from trainer.step import why_not_captured
+from trainer.step_graph import PLAIN_STEPS, StepGraph
+
+SETTINGS = (
+    "data.flip=random", "data.crop_pad=2", "data.cutout=2", "data.image_size=16", "data.progressive=[[8, 1]]", "train.epochs=2",
+    "train.max_grad_norm=1.0", "data.batch_size=16",
+)  # fmt: skip
+
+
+class Pretended(StepGraph):
+    """Counts what a CUDA device would capture and replay."""
+
+    captured: list[tuple[int, ...]]
+    replayed: int
+
+    def _captured(self) -> Callable[[], None]:
+        self.captured = [*getattr(self, "captured", []), self._shape]
+
+        def replay() -> None:
+            self.replayed = getattr(self, "replayed", 0) + 1
+            self._compute(self._images, self._labels, self._metrics)
+
+        return replay
+
+
+class Uncapturable(StepGraph):
+    def _captured(self) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nException raised from somewhere in C++")
+
+
+def _steps(config: Config) -> tuple[Trainer, list[Tensor]]:
+    """Twelve steps in two epochs, of images of two sizes, at a changing rate."""
+    trainer = build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+    metrics, done = [], 0
+    for epoch in range(2):
+        for batch, _ in zip(trainer.batches.epoch(epoch, 0), range(6), strict=False):
+            assert batch is not None
+            metrics.append(torch.zeros(3))
+            trainer.train_step(batch, epoch=epoch, lr=0.02 / (1 + done), metrics_3=metrics[-1])
+            done += 1
+    return trainer, metrics
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_replayed_steps_are_the_plain_ones(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    config = make_config(*SETTINGS, f"optim.name={optimizer}")
+    plain, plain_metrics = _steps(config)
+    monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
+    monkeypatch.setattr(step_module, "StepGraph", Pretended)
+    replayed, metrics = _steps(config)
+    graph = replayed.train_step._graph
+    assert isinstance(graph, Pretended)
+    assert graph.captured == [(16, 8), (16, 16)], "anew for larger images"
+    assert graph.replayed == 12 - 2 * PLAIN_STEPS
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(metrics, plain_metrics, strict=True))
+    ours, theirs = replayed.state.model.state_dict(), plain.state.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_step_that_cannot_be_captured_is_taken_all_the_same(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(*SETTINGS)
+    _, expected = _steps(config)
+    monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
+    monkeypatch.setattr(step_module, "StepGraph", Uncapturable)
+    trainer, metrics = _steps(config)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(metrics, expected, strict=True))
+    assert trainer.train_step.remarks == [
+        "steps are computed kernel by kernel: no CUDA graph: operation not permitted when stream is capturing"
+    ], "said once"
+
+
+def test_a_stage_that_is_unfrozen_is_captured_anew(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
+    monkeypatch.setattr(step_module, "StepGraph", Pretended)
+    trainer, _ = _steps(make_config(*SETTINGS))
+    graph = trainer.train_step._graph
+    assert graph is not None
+    assert graph.replays(16, 16)
+    trainer.train_step.prepare(0)
+    assert graph.replays(16, 16), "after an evaluation nothing is different"
+    trainer.train_step.prepare(2)
+    assert not graph.replays(16, 16)
+
+
+def test_momenta_that_are_restored_stay_where_a_graph_reads_them(make_config: ConfigMaker) -> None:
+    trainer, _ = _steps(make_config(*SETTINGS))
+    optimizer = trainer.state.optimizer
+    before = {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()}
+    values = {parameter: state["momentum_buffer"].clone() for parameter, state in optimizer.state.items()}
+    trainer.state.restore(trainer.state.snapshot({}))
+    assert {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()} == before
+    assert all(torch.equal(optimizer.state[parameter]["momentum_buffer"], value) for parameter, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("data.flip=random", ""),
+        ("run.cuda_graph=false", "run.cuda_graph is off"),
+        ("model.dropout=0.1", "dropout draws anew in every epoch"),
+        ("data.cutmix=1.0", "mixed images"),
+        ("train.grad_accum_steps=2", "micro-batches"),
+    ],
+)
+def test_what_is_not_captured_has_a_reason(make_config: ConfigMaker, override: str, reason: str) -> None:
+    assert why_not_captured(make_config(override), torch.device("cuda"), None) == reason
+    assert why_not_captured(make_config(override), torch.device("cpu"), None) == "no CUDA device"
