@@ -13,7 +13,6 @@ import argparse
 import functools
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import Contender, Plan, compare, images_of_lines, images_of_log
+from trainer.bench import matrix_peak
 
 BASELINES = {
     "tutorial": ("tutorial",),
@@ -43,7 +43,7 @@ def main() -> None:
     Plan.add_arguments(parser, pairs=4, blocks=2, seconds=8.0)
     arguments = parser.parse_args()
     cifar, batch = arguments.cifar.resolve(), arguments.batch_size
-    peaks = {dtype: matrix_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    peaks = {dtype: matrix_peak(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16)}
     print("matrix peak: " + ", ".join(f"{peak:.0f} GFLOP/s in {dtype}" for dtype, peak in peaks.items()), flush=True)
     for name in arguments.against:
         baseline = functools.partial(_baseline, BASELINES[name], cifar, batch, arguments.workers)
@@ -51,18 +51,6 @@ def main() -> None:
         used = found.first * _TRAIN_GFLOP
         shares = ", ".join(f"{used / peak:.0%} of {dtype}" for dtype, peak in peaks.items())
         print(f"r18-tui / {name}: {found}; ours {used:.0f} GFLOP/s: {shares}", flush=True)
-
-
-def matrix_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """GFLOP/s of the fastest of some square matrix products, over all threads."""
-    best = 0.0
-    for size in (1024, 2048):
-        a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        end = time.perf_counter() + seconds
-        while (began := time.perf_counter()) < end:
-            a @ b
-            best = max(best, 2e-9 * size**3 / (time.perf_counter() - began))
-    return best
 
 
 @contextmanager

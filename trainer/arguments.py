@@ -85,14 +85,23 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: %(default)s)")
     parser.add_argument(
-        "--top", type=_positive, default=1, metavar="N", help="name the N likeliest classes (default: 1)"
+        "--top", type=positive, default=1, metavar="N", help="name the N likeliest classes (default: 1)"
     )
-    parser.add_argument(
-        "--batch-size", type=_positive, default=32, metavar="N", help="pictures at a time (default: 32)"
-    )
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures at a time (default: 32)")
     parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
     add_which(parser)
     add_runs_dir(parser)
+
+
+def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a look at how fast this machine trains."""
+    parser.add_argument(
+        "configs",
+        metavar="CONFIG",
+        nargs="*",
+        help="YAML files, or names of shipped configurations (default: all of these)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
 
 
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +117,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where files go (default: eval/ of the run)")
     parser.add_argument("--no-robustness", action="store_true", help="leave the measurement on worse pictures out")
-    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default: 64)")
     parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
     add_which(parser)
     add_runs_dir(parser)
@@ -124,7 +133,8 @@ def add_which(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number above 0, or an error that argparse shows."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
     return int(text)

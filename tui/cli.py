@@ -66,7 +66,7 @@ def _dispatch(tokens: Tokens) -> int:
 
 def _train_parser() -> argparse.ArgumentParser:
     import trainer
-    from trainer.arguments import add_train_arguments
+    from trainer.arguments import add_train_arguments, positive
 
     parser = argparse.ArgumentParser(
         prog="r18-tui",
@@ -74,24 +74,17 @@ def _train_parser() -> argparse.ArgumentParser:
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless] [--nproc N]\n"
         "       r18-tui init FOLDER | doctor [CONFIG] | find-lr CONFIG | attach [RUN] | show RUN | runs | export RUN\n"
-        "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR]",
+        "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR] | bench [CONFIG...]",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
     parser.add_argument("--headless", action="store_true", help="plain lines instead of the dashboard")
     parser.add_argument("--detach", action="store_true", help="train in the background; r18-tui attach comes back")
     parser.add_argument(
-        "--nproc", type=_positive, default=1, metavar="N", help="train with N processes, one a GPU, under torchrun"
+        "--nproc", type=positive, default=1, metavar="N", help="train with N processes, one a GPU, under torchrun"
     )
     parser.add_argument("--version", action="version", version=f"r18-tui {trainer.__version__}")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{text} is not 1 or more")
-    return number
 
 
 def _show_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,83 @@
+"""The self-test of a machine's speed: what is measured, and what is made of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.conftest import ConfigMaker
+from trainer.bench import IMAGES, Speed, matrix_peak, measure, run_s
+from trainer.cli import main
+from trainer.step import Numerics
+
+CPU = torch.device("cpu")
+
+
+def _speed(images_per_s: float) -> Speed:
+    numerics = Numerics(precision="fp32", channels_last=True)
+    phases = {"augment": 0.0, "forward": 1.0, "backward": 3.0, "update": 0.0}
+    return Speed(
+        numerics=numerics,
+        batch_size=100,
+        step_s=100 / images_per_s,
+        phases_s=phases,
+        gflop=1.0,
+    )
+
+
+def test_a_configuration_is_measured_with_random_pixels(make_config: ConfigMaker) -> None:
+    speed = measure(make_config("data.batch_size=256", "optim.name=muon", "data.cutmix=1.0"), CPU, seconds=0.1)
+    assert speed.batch_size == 128, "of a larger batch a CPU computes a part"
+    assert speed.images_per_s > 0
+    assert set(speed.phases_s) == {"augment", "forward", "backward", "update"}
+    assert all(seconds > 0 for seconds in speed.phases_s.values())
+    assert sum(speed.shares.values()) == pytest.approx(1.0)
+    assert speed.gflop == pytest.approx(6e-9 * 137_000 * 8 * 8 * 128)
+
+
+def test_numerics_that_are_known_are_not_chosen_again(make_config: ConfigMaker) -> None:
+    known = Numerics(precision="fp32", channels_last=False)
+    auto = make_config("run.precision=auto", "run.channels_last=auto")
+    assert measure(auto, CPU, numerics=known, seconds=0.1).numerics is known
+
+
+def test_an_estimate_counts_small_images_and_evaluations(make_config: ConfigMaker) -> None:
+    train, test = IMAGES["digits"]
+    plain = make_config("train.epochs=4", "eval.every_epochs=2")
+    assert run_s(plain, _speed(1.0)) == pytest.approx(4 * train + 2 * test / 3)
+    flipped = make_config("train.epochs=4", "eval.every_epochs=3", "eval.tta=flip")
+    assert run_s(flipped, _speed(2.0)) == pytest.approx((4 * train + 2 * 2 * test / 3) / 2)
+    growing = make_config("data.image_size=16", "data.progressive=[[8, 2]]", "train.epochs=3", "eval.every_epochs=3")
+    assert run_s(growing, _speed(1.0)) == pytest.approx((2 / 4 + 1) * train + test / 3)
+    assert run_s(make_config("data.kind=imagefolder"), _speed(1.0)) is None
+
+
+def test_the_peak_is_that_of_real_products() -> None:
+    assert 0.1 < matrix_peak(CPU, torch.float32, seconds=0.05) < 1e5
+
+
+def test_the_command_prints_a_line_for_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Numerics | None] = []
+
+    def pretend(config: object, device: torch.device, *, numerics: Numerics | None) -> Speed:
+        measured.append(numerics)
+        return _speed(250.0)
+
+    monkeypatch.setattr("trainer.bench.measure", pretend)
+    monkeypatch.setattr("trainer.bench.matrix_peak", lambda *_: 200.0)
+    assert main(["bench", "--device", "cpu", "cifar", "cifar-accurate", "finetune"]) == 0
+    said = capsys.readouterr().out
+    assert "matrix products: 200 GFLOP/s in fp32" in said
+    lines = [line.split() for line in said.splitlines()]
+    (accurate,) = (line for line in lines if line[:1] == ["cifar-accurate"])
+    assert accurate[1:7] == ["250", "0%", "25%", "75%", "0%", "1%"]
+    assert "12.6 h" in " ".join(accurate)
+    assert "4.0 s an epoch of 1,000 images" in said
+    assert measured == [None, _speed(1.0).numerics, None], "the second one has the stem and the images of the first"
+
+
+def test_a_wrong_name_is_explained_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "nosuch"]) == 2
+    assert "nosuch" in capsys.readouterr().err

@@ -1,0 +1,249 @@
+"""`bench`: how fast this machine trains each configuration, what a step spends its time on, and how long a run would take.
+
+Pixels are random numbers, so that no data are needed; everything else is what a run of the configuration does. Decoding and saves
+are not part of it; evaluations are part of the estimate alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from trainer.choices import choose_numerics, describe
+from trainer.config import Config
+from trainer.config_loader import load_config, shipped_names
+from trainer.data.augment import Augment, Normalize
+from trainer.data.batches import Batch
+from trainer.device import choose_device, describe_device
+from trainer.host_memory import keep_freed_memory
+from trainer.host_threads import let_waiting_threads_sleep
+from trainer.model import MACS_PER_PIXEL, build_model, losses_of
+from trainer.optim import build_optimizer
+from trainer.standard_streams import write_out
+from trainer.step import Numerics, TrainStep
+from trainer.step_graph import PLAIN_STEPS
+from trainer.versions import software_versions
+
+IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
+"""Training and test images of the sources whose number is known."""
+
+_CLASSES = 10
+_SECONDS = 5.0
+_PHASE_S = 0.7
+_FEWEST_STEPS = 3
+_CPU_BATCH = 128
+_PEAK_S = 1.5
+_FORWARD_SHARE = 1 / 3
+"""Of a training step's products, an evaluation needs as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What was measured of one configuration.
+
+    Attributes:
+        numerics: Chosen as a run chooses them.
+        batch_size: Images a step; on a CPU at most 128.
+        step_s: Seconds a step; the median.
+        phases_s: Seconds of its parts, each measured by itself: augment, forward, backward, update.
+        gflop: Of one step, by its multiply-adds.
+    """
+
+    numerics: Numerics
+    batch_size: int
+    step_s: float
+    phases_s: dict[str, float]
+    gflop: float
+
+    @property
+    def images_per_s(self) -> float:
+        """Training images a second."""
+        return self.batch_size / self.step_s
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each phase in all of them."""
+        whole = sum(self.phases_s.values())
+        return {name: seconds / whole for name, seconds in self.phases_s.items()}
+
+
+def main(given: argparse.Namespace) -> int:
+    """Measure and print, configuration by configuration.
+
+    Args:
+        given: Of `trainer.arguments.add_bench_arguments`.
+
+    Returns:
+        The exit code.
+    """
+    keep_freed_memory()
+    let_waiting_threads_sleep()
+    configs = {name: load_config(name).config for name in given.configs or shipped_names()}
+    device = choose_device(given.device)
+    write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")
+    peaks = {name: matrix_peak(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    write_out(
+        "matrix products: " + ", ".join(f"{peak:,.0f} GFLOP/s in {name}" for name, peak in peaks.items()) + "\n\n"
+    )
+    write_out(
+        f"{'configuration':<16}{'img/s':>8}  {'augment':>7} {'forward':>7} {'backward':>8} {'update':>6}  {'of peak':>7}  run\n"
+    )
+    chosen: dict[tuple[str, int], Numerics] = {}
+    for name, config in configs.items():
+        sys.stderr.write(f"measuring {name} ...\n")
+        like = (config.model.stem, config.data.image_size)
+        speed = measure(config, device, numerics=chosen.get(like))
+        chosen[like] = speed.numerics
+        write_out(_line(name, config, speed, peaks) + "\n")
+    return 0
+
+
+def measure(
+    config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
+) -> Speed:
+    """Take steps with random pixels.
+
+    Args:
+        config: Whose last epoch is measured: everything is trained, and images are the largest.
+        device: That trains.
+        numerics: Chosen before, for images and a stem like these; None to choose them now.
+        seconds: For whole steps; the phases take a little more.
+    """
+    batch = _batch(config, device)
+    model = build_model(config.model, _CLASSES, config.run.seed).to(device)
+    normalize = Normalize.of([0.5] * 3, [0.25] * 3, device)
+    augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
+    if numerics is None:
+        numerics, _ = choose_numerics(config, model, augment, lambda: batch, _quiet, device=device)
+    model = numerics.apply_to(model)
+    optimizer = build_optimizer(model, config.optim)
+    step = TrainStep(model, optimizer, augment, config, numerics)
+    step.prepare(0)
+    epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)
+
+    def one() -> None:
+        step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
+
+    for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
+        one()
+    step_s = _median_s(one, device, seconds)
+    return Speed(
+        numerics=numerics,
+        batch_size=len(batch),
+        step_s=step_s,
+        phases_s=_phases(model, optimizer, augment, batch, numerics, epoch),
+        gflop=6e-9 * MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2 * len(batch),
+    )
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _PEAK_S) -> float:
+    """GFLOP/s of the fastest of some square matrix products.
+
+    Args:
+        device: That computes.
+        dtype: Of the factors.
+        seconds: For each size.
+    """
+    best = 0.0
+    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            best = max(best, 2e-9 * size**3 / _seconds(partial(torch.mm, a, b), device))
+    return best
+
+
+def run_s(config: Config, speed: Speed) -> float | None:
+    """Estimated seconds of a whole run, evaluations included; None where the number of images is not known."""
+    if config.data.kind not in IMAGES:
+        return None
+    train, test = IMAGES[config.data.kind]
+    pixels = [(config.data.size_in(epoch) / config.data.image_size) ** 2 for epoch in range(config.train.epochs)]
+    evaluations = -(-config.train.epochs // config.eval.every_epochs) * (2 if config.eval.tta == "flip" else 1)
+    return (sum(pixels) * train + evaluations * test * _FORWARD_SHARE) / speed.images_per_s
+
+
+def _line(name: str, config: Config, speed: Speed, peaks: dict[str, float]) -> str:
+    shares = speed.shares
+    used = speed.gflop / speed.step_s / peaks[speed.numerics.precision]
+    seconds = run_s(config, speed)
+    rate = speed.images_per_s
+    took = f"{1000 / rate:,.1f} s an epoch of 1,000 images" if seconds is None else _duration(seconds)
+    return (
+        f"{name:<16}{rate:>8,.0f}  {shares['augment']:>7.0%} {shares['forward']:>7.0%} {shares['backward']:>8.0%} "
+        f"{shares['update']:>6.0%}  {used:>7.0%}  {took} ({describe(speed.numerics)})"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _batch(config: Config, device: torch.device) -> Batch:
+    size = config.data.batch_size if device.type != "cpu" else min(config.data.batch_size, _CPU_BATCH)
+    generator = torch.Generator().manual_seed(0)
+    side = config.data.image_size
+    pixels = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, generator=generator).to(device)
+    rows = torch.arange(size, device=device)
+    return Batch(pixels, rows, rows, rows, rows % _CLASSES)
+
+
+def _phases(
+    model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, batch: Batch, numerics: Numerics, epoch: int
+) -> dict[str, float]:
+    """Seconds of each part of a step, computed kernel by kernel."""
+    device = batch.labels_N.device
+
+    def augmented() -> Tensor:
+        return numerics.lay_out(augment(batch.pixels_MHWC, batch.rows_N, batch.sample_ids_N, batch.positions_N, epoch))
+
+    images_NCHW = augmented()
+
+    def loss() -> Tensor:
+        with numerics.autocast(device):
+            logits_NK = model(images_NCHW)
+        return losses_of(logits_NK, batch.labels_N, label_smoothing=0.0).mean()
+
+    def forward_and_backward() -> None:
+        model.zero_grad(set_to_none=True)
+        loss().backward()
+
+    phases = {
+        "augment": _median_s(augmented, device, _PHASE_S),
+        "forward": _median_s(loss, device, _PHASE_S),
+        "both": _median_s(forward_and_backward, device, _PHASE_S),
+        "update": _median_s(optimizer.step, device, _PHASE_S),
+    }
+    phases["backward"] = max(phases.pop("both") - phases["forward"], 0.0)
+    return phases
+
+
+def _median_s(call: Callable[[], object], device: torch.device, seconds: float) -> float:
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < _FEWEST_STEPS or time.perf_counter() < end:
+        taken.append(_seconds(call, device))
+    return sorted(taken)[len(taken) // 2]
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter() - began
+
+
+def _quiet(_detail: str, _share: float | None) -> None:
+    """Nobody looks at what is timed."""
