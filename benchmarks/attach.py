@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from benchmarks.pseudo_terminal import PseudoTerminal
 from trainer.run import events as ev
 from trainer.run.events import Event, Record, encode
@@ -37,15 +39,35 @@ def main() -> int:
         parser.error("a log holds whole hundreds of steps")
     for steps in lengths:
         with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "history" / "events.jsonl"
-            log.parent.mkdir()
-            now = time.time()
-            with log.open("wb") as file:
-                for seq, event in enumerate(history(steps)):
-                    file.write(encode(Record(seq=seq, time=now + seq, event=event)))
+            log = write_history(Path(folder), steps)
             seconds = statistics.median(attach(Path(folder), steps) for _ in range(_STARTS))
             print(f"{steps:9,} steps, {log.stat().st_size / 1e6:5.1f} MB: {seconds:.2f} s")
     return 0
+
+
+def write_history(runs_dir: Path, steps: int, *, line: int = _LINE) -> Path:
+    """Make the log of the run `history`, which has ended.
+
+    Args:
+        runs_dir: Where its directory is made.
+        steps: Whole thousands.
+        line: Steps in a line of the log.
+    """
+    log = runs_dir / "history" / "events.jsonl"
+    log.parent.mkdir()
+    now = time.time()
+    with log.open("wb") as file:
+        for seq, event in enumerate(history(steps, line)):
+            file.write(encode(Record(seq=seq, time=now + seq, event=event)))
+    return log
+
+
+def show(runs_dir: Path, steps: int) -> tuple[float, int]:
+    """Seconds until `r18-tui show` has the last step on the screen, and the bytes of memory that it then has."""
+    command = [sys.executable, "-m", "tui.cli", "show", "history", "--runs-dir", str(runs_dir)]
+    with PseudoTerminal(command) as terminal:
+        seconds = terminal.wait_for(f"step {steps:,}/{steps:,}", 60)
+        return seconds, psutil.Process(terminal.pid).memory_info().rss
 
 
 def attach(runs_dir: Path, steps: int) -> float:
@@ -55,7 +77,7 @@ def attach(runs_dir: Path, steps: int) -> float:
         return terminal.wait_for(f"step {steps:,}/{steps:,}", 60)
 
 
-def history(steps: int) -> Iterator[Event]:
+def history(steps: int, line: int) -> Iterator[Event]:
     """The events of a run of so many steps that has ended."""
     yield ev.Opened(run="history", directory="history", pid=1, host="", resume=False, config={})
     yield ev.Started(
@@ -65,11 +87,11 @@ def history(steps: int) -> Iterator[Event]:
         planned_lr=[[0.0, float(steps)], [0.1, 0.0]], versions={},
     )  # fmt: skip
     draw = random.Random(0)  # noqa: S311 - no secret
-    for first in range(1, steps + 1, _LINE):
-        numbers = range(first, first + _LINE)
+    for first in range(1, steps + 1, line):
+        numbers = range(first, first + line)
         yield ev.Steps(
             first_step=first, loss=[2 * math.exp(-n / steps) + draw.random() / 10 for n in numbers],
-            accuracy=[draw.random() for _ in numbers], lr=[0.1 * (1 - n / steps) for n in numbers], images=64 * _LINE,
+            accuracy=[draw.random() for _ in numbers], lr=[0.1 * (1 - n / steps) for n in numbers], images=64 * line,
             seconds=0.5, budget={"compute": 1.0},
         )  # fmt: skip
         last = numbers[-1]

@@ -242,7 +242,7 @@ class Trainer:
         if window is None:
             return
         self.state.sums.add(window)
-        self.hooks.publish(_steps_event(window, self.stopwatch.budget()))
+        self.hooks.publish(steps_event(window, self.stopwatch.budget()))
         for step, skipped in enumerate(window.skipped, window.first_step):
             self.skipped_from = None if not skipped else self.skipped_from or step
 
@@ -271,7 +271,13 @@ class Trainer:
         self.hooks.training()
 
 
-def _steps_event(window: Window, budget: dict[str, float]) -> Steps:
+def steps_event(window: Window, budget: dict[str, float]) -> Steps:
+    """What the log keeps of a window of steps.
+
+    Args:
+        window: Metrics on the host.
+        budget: Seconds of the run by activity.
+    """
     return Steps(
         first_step=window.first_step,
         loss=[round(loss, 6) for loss in window.losses],

@@ -1,0 +1,72 @@
+"""What recording a step costs the training thread, and what a long run takes in `r18-tui show`: seconds, memory, disk.
+
+    python -m benchmarks.recording [--steps 1000000]
+
+The first figures are of everything that the thread does for its log: the slot of a step's metrics, and a window of steps read,
+folded into an event and published, with so many steps in a window as 0.4 s have. The second is of logs that are made here, with a hundred steps a line and
+with one; the screen is there when it shows the last step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.attach import show, write_history
+from trainer.loop import steps_event
+from trainer.metrics import CAPACITY, StepMetrics
+from trainer.run.event_log import EventLog
+
+_ROUNDS = 7
+_STEPS = 20_000
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="length of the logs that are opened")
+    steps = parser.parse_args().steps
+    for window in (CAPACITY, 8, 1):
+        costs = [record(window) for _ in range(_ROUNDS)]
+        print(f"recording a step, {window} in a window: {statistics.median(costs) * 1e6:.1f} us (of {_ROUNDS}: "
+              f"{min(costs) * 1e6:.1f} to {max(costs) * 1e6:.1f})", flush=True)  # fmt: skip
+    for line in (100, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            log = write_history(Path(folder), steps, line=line)
+            opened = [show(Path(folder), steps) for _ in range(3)]
+            print(
+                f"{steps:,} steps, {line} a line, {log.stat().st_size / 1e6:.1f} MB: shown after "
+                f"{statistics.median(seconds for seconds, _ in opened):.2f} s, "
+                f"{max(memory for _, memory in opened) / 1e6:.0f} MB resident",
+                flush=True,
+            )
+    return 0
+
+
+def record(window: int) -> float:
+    """Seconds of the training thread for each recorded step, with so many steps in a window."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = EventLog(Path(folder) / "events.jsonl")
+        metrics = StepMetrics(torch.device("cpu"))
+        budget = {"data": 1.0, "compute": 2.0, "evaluate": 0.0, "save": 0.0}
+        began = time.perf_counter()
+        for step in range(1, _STEPS + 1):
+            metrics.slot(step, 0.1, 128)
+            if step % window == 0:
+                metrics.start_copy(0.1)
+                collected = metrics.collect(wait=True)
+                assert collected is not None
+                log.publish(steps_event(collected, budget))
+        seconds = time.perf_counter() - began
+        log.close()
+    return seconds / _STEPS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
