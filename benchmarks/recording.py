@@ -3,8 +3,8 @@
     python -m benchmarks.recording [--steps 1000000]
 
 The first figures are of everything that the thread does for its log: the slot of a step's metrics, and a window of steps read,
-folded into an event and published, with so many steps in a window as 0.4 s have. The second is of logs that are made here, with a hundred steps a line and
-with one; the screen is there when it shows the last step.
+folded into an event and published, with so many steps in a window as 0.4 s have. The second are of logs that are made here, with
+a hundred steps a line and with one; the screen is there when it shows the last step.
 """
 
 from __future__ import annotations

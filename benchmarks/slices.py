@@ -14,7 +14,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +88,17 @@ def images_of_lines(log: Path) -> Callable[[], int]:
 class Contender:
     """A program with all its processes, and what it has trained."""
 
-    def __init__(self, terminal: PseudoTerminal, new_images: Callable[[], int]) -> None:
+    def __init__(
+        self, terminal: PseudoTerminal, new_images: Callable[[], int], *, beside: Sequence[psutil.Process] = ()
+    ) -> None:
         """Wait until it trains, and stop it.
 
         Args:
             terminal: In which it runs.
             new_images: How many images it has trained since the last call.
+            beside: Processes of it that the terminal did not start.
         """
+        self._beside = beside
         self._terminal = terminal
         self._new_images = new_images
         end = time.monotonic() + _START_S
@@ -107,7 +111,7 @@ class Contender:
     def hold(self) -> None:
         """Stop every process."""
         root = psutil.Process(self._terminal.pid)
-        self._processes = [root, *root.children(recursive=True)]
+        self._processes = [root, *root.children(recursive=True), *self._beside]
         for process in self._processes:
             process.suspend()
 
