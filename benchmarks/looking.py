@@ -1,5 +1,6 @@
-"""What looking costs training: images a second of a run that is detached, or looked at from a second process, over those of one
-that was never looked at, in alternating slices.
+"""What looking costs training, in images a second of alternating slices.
+
+A run that is detached, and one that is looked at from a second process, are held against one that was never looked at.
 
     python -m benchmarks.looking [--of detached attached] [--pairs 4] [--blocks 2] [--seconds 4]
 
