@@ -41,6 +41,9 @@ class RunConfig(Group):
     """How 3x3 kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on the smallest
     feature maps and for the weight gradient of strided kernels; the results differ in rounding only. `auto` times both on a CPU
     with channels_last."""
+    compile: Literal["none", "default", "max-autotune"] = "none"
+    """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
+    which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""
     cuda_graph: bool = True
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
     captured (dropout, mixed images, micro-batches, several processes) is computed kernel by kernel, and the log says why."""

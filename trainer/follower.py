@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,8 +29,6 @@ from trainer.run.text import literal
 from trainer.step import Numerics, TrainStep
 from trainer.stop_signals import SIGNAL_CODES
 
-_TOLD_LATER = ([0.5] * 3, [0.5] * 3)
-
 
 @dataclass(frozen=True)
 class _Parts:
@@ -52,10 +49,10 @@ def follow() -> int:
         PeerLostError: When the leader has died.
         R18Error: When the device or the data are not as the leader has them.
     """
-    for number in SIGNAL_CODES:
-        signal.signal(number, signal.SIG_IGN)  # the leader gets them, too: it saves, and then ends all of us
     peers = Peers()
     told = peers.told()
+    for number in SIGNAL_CODES:
+        signal.signal(number, signal.SIG_IGN)  # the leader gets them, too: it saves, and then ends all of us
     try:
         _train_along(build_config(told["config"], {}, "the leader's configuration"), peers)
     except Exception as error:
@@ -78,13 +75,12 @@ def _build(config: Config, peers: Peers) -> _Parts:
     """The same parts as the leader's, but for what hangs on measuring: that is told."""
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
-    data = prepare_data(config, device, lambda _detail, _share: None, source_statistics=_TOLD_LATER)
-    told = peers.told()
+    told = peers.told()  # only now: the leader may have had to download what is read here
+    data = prepare_data(config, device, _quiet, source_statistics=(told["mean"], told["std"]))
     if data.dataset.fingerprint != told["fingerprint"]:
         raise DataError(
             f"process {peers.rank} finds other data than process 0 in {config.data.root}: all machines need the same"
         )
-    data = dataclasses.replace(data, mean=told["mean"], std=told["std"])
     numerics = Numerics(**told["numerics"])
     model = numerics.apply_to(build_model(config.model, len(data.dataset.classes), config.run.seed).to(device))
     labels_N = data.dataset.splits["train"].labels_N
@@ -101,6 +97,10 @@ def _build(config: Config, peers: Peers) -> _Parts:
         peers=peers,
     )
     return _Parts(device, source.batches(worker_count(config.data)), step)
+
+
+def _quiet(_detail: str, _share: float | None) -> None:
+    """The leader shows what is done; here it is the same."""
 
 
 def _warn(message: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.lr_finder import range_test
 from trainer.open_run import OpenRun
-from trainer.peers import Order, Peers, remember_run
+from trainer.peers import Order, PeerLostError, Peers, remember_run
 from trainer.ranks import world_size
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue, answer_to
@@ -321,7 +321,8 @@ class TrainingSession:
     def _dismiss_peers(self) -> None:
         """Let the other processes end, too. Those of a run that has failed find a closed connection instead."""
         if self._peers is not None and self._trainer is not None:
-            self._peers.order(Order.END)
+            with suppress(PeerLostError):  # whoever has died needs no order any more
+                self._peers.order(Order.END)
             self._peers.close()
 
     def _stay_open(self) -> None:

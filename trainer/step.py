@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +102,7 @@ class TrainStep:
         self.frozen = 0
         self.features_MF: Tensor | None = None
         self.peers = peers
+        self._forward = self._compiled(model)
         self.remarks: list[str] = []
         self._parallel: DistributedDataParallel | None = None
         device = next(model.parameters()).device
@@ -125,6 +128,7 @@ class TrainStep:
         if self.peers is not None and not parallel_as_before:
             self.peers.order(Order.PREPARE, frozen)
             self._parallel = self.peers.parallel(self._model)
+            self._forward = self._compiled(self._parallel)
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
@@ -167,9 +171,17 @@ class TrainStep:
         metrics_3.zero_()
         self._gate.begin()
         with self._numerics.autocast(images_NCHW.device):
-            logits_NK = self._model(images_NCHW)
+            logits_NK = self._forward(images_NCHW)
         self._backward(logits_NK, labels_N, self._losses(logits_NK, labels_N), 1.0, metrics_3[:2])
         self._update(metrics_3)
+
+    def _compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        how = self._config.run.compile
+        if how == "none":
+            return model
+        # Graphs of its own would take the gradients' memory back between micro-batches (pytorch/pytorch#96693).
+        compiled = torch.compile(model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None)
+        return cast("Callable[[Tensor], Tensor]", compiled)
 
     def _drop_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -227,7 +239,7 @@ class TrainStep:
         else:
             images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
             with self._numerics.autocast(images_NCHW.device):
-                logits_NK = (self._parallel or self._model)(self._numerics.lay_out(images_NCHW))
+                logits_NK = self._forward(self._numerics.lay_out(images_NCHW))
         losses_N = self._losses(logits_NK, micro.labels_N)
         if mix is not None:
             losses_N = mix.loss(losses_N, self._losses(logits_NK, partners.labels_N))

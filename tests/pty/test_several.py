@@ -1,0 +1,49 @@
+"""`--nproc`: several processes behind one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pty.program import MANY_EPOCHS, code_of, run_of, start, trainer_of
+from tests.running import view_of, wait_for
+
+pytestmark = pytest.mark.pty
+
+
+def test_two_processes_are_started_watched_left_and_stopped(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    with start(run.path.parent, "--nproc", "2", *MANY_EPOCHS) as terminal:
+        terminal.wait_for(r"step [1-9]", 180)
+        leader = trainer_of(run)
+        torchrun = leader.parent()
+        assert torchrun is not None
+        workers = torchrun.children()
+        assert len(workers) == 2
+        terminal.send("p")
+        terminal.wait_for("● paused", 30)
+        paused = view_of(run).step
+        terminal.send("p")
+        terminal.wait_for("● training", 30)
+        wait_for(run, lambda view: view.step > paused + 3)
+        terminal.send("d")
+        assert code_of(terminal) == 0
+    step = view_of(run).step
+    wait_for(run, lambda view: view.step > step + 3)
+    torchrun.terminate()
+    assert not psutil.wait_procs([torchrun, *workers], timeout=60)[1]
+    view = view_of(run)
+    assert view.finish is not None
+    assert view.finish.reason == "SIGTERM"
+    assert view.checkpoints[-1].step == view.step
+
+
+def test_processes_that_cannot_begin_say_why(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a folder")
+    with start(tmp_path / "runs", "--nproc", "2", *MANY_EPOCHS) as terminal:
+        assert code_of(terminal) == 2
+        said = " ".join(terminal.text.split())
+    assert "the 2 processes ended before there was a run" in said
+    assert "runs" in said
