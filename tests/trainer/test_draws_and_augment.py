@@ -289,3 +289,12 @@ def test_batches_come_in_channels_last_memory(pixels: Tensor) -> None:
     rows = torch.arange(4)
     batch = Augment(config=config, normalize=IDENTITY, seed=0)(pixels, rows, rows, rows, 0)
     assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_images_of_the_first_epochs_are_smaller() -> None:
+    board = (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).mul(255).to(torch.uint8)
+    pixels = board[None, :, :, None].expand(2, 32, 32, 3).contiguous()
+    made = [augment(pixels, epoch=epoch, progressive=[[16, 2], [24, 1]], flip="alternate") for epoch in range(5)]
+    assert [tuple(images.shape[1:3]) for images in made] == [(16, 16), (16, 16), (24, 24), (32, 32), (32, 32)]
+    assert torch.allclose(made[0][:, 1:-1, 1:-1], torch.tensor(127.5), atol=0.5), "pixels are averaged, none is skipped"
+    assert set(made[3].unique().tolist()) == {0.0, 255.0}

@@ -113,6 +113,17 @@ def test_eta_counts_steps_and_evaluations_and_no_pauses() -> None:
     assert view.eta_s == pytest.approx(10 * 0.5 + 1 * 2.0)
 
 
+def test_eta_goes_by_the_pixels_that_are_still_to_come() -> None:
+    data = {"image_size": 32, "progressive": [[16, 1]]}
+    small = ev.Opened(run="r", directory="runs/r", pid=1, host="h", resume=False, config={"data": data})
+    view = fold(small, started(), steps(1, [1.0] * 4, seconds=2.0))
+    assert view.eta_s == pytest.approx((6 + 10 * 4) * 0.5), "the second epoch has four times the pixels"
+    view.apply(ev.Record(seq=9, time=200.0, event=steps(5, [1.0] * 10, seconds=14.0)))
+    assert view.step == 14
+    assert view.eta_s is not None
+    assert view.eta_s == pytest.approx(6 * 16.0 / 14, rel=0.3), "from there on steps are all of one size"
+
+
 def test_an_epoch_lasts_until_its_evaluation_is_over() -> None:
     view = fold(opened())
     assert view.epoch == 0
