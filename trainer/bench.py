@@ -95,10 +95,11 @@ def main(given: argparse.Namespace) -> int:
     write_out(
         f"{'configuration':<16}{'img/s':>8}  {'augment':>7} {'forward':>7} {'backward':>8} {'update':>6}  {'of peak':>7}  run\n"
     )
-    chosen: dict[tuple[str, int], Numerics] = {}
+    chosen: dict[tuple[object, ...], Numerics] = {}
     for name, config in configs.items():
         sys.stderr.write(f"measuring {name} ...\n")
-        like = (config.model.stem, config.data.image_size)
+        run = config.run
+        like = (config.model.stem, config.data.image_size, run.precision, run.channels_last, run.convolution)
         speed = measure(config, device, numerics=chosen.get(like))
         chosen[like] = speed.numerics
         write_out(_line(name, config, speed, peaks) + "\n")
@@ -123,7 +124,7 @@ def measure(
     if numerics is None:
         numerics, _ = choose_numerics(config, model, augment, lambda: batch, _quiet, device=device)
     model = numerics.apply_to(model)
-    optimizer = build_optimizer(model, config.optim)
+    optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     step = TrainStep(model, optimizer, augment, config, numerics)
     step.prepare(0)
     epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)

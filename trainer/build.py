@@ -136,10 +136,11 @@ def build_trainer(
             {
                 "fingerprint": data.dataset.fingerprint, "mean": data.mean, "std": data.std,
                 "numerics": dataclasses.asdict(numerics), "micro_batches": choices.get("micro_batches"),
+                "threads": torch.get_num_threads(),
             }
         )  # fmt: skip
     model = numerics.apply_to(model)
-    optimizer = build_optimizer(model, config.optim)
+    optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     decay = config.train.ema_decay
     ema = None if decay is None else ModelEma(model, decay)
     state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema)

@@ -104,6 +104,8 @@ def choose_numerics(
         # A precision that changes the first loss cannot be trusted, however fast it is.
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
+        kept = _close(timings)
+        trials = {numerics: trial for numerics, trial in trials.items() if numerics in kept}  # the memory of the others
     timings = _timed_again(timings, trials)
     trials.clear()
     if device.type == "cuda":
@@ -118,8 +120,7 @@ def choose_numerics(
 
 def _timed_again(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list[_Timing]:
     """The shortest of more steps, which those that are close take by turns."""
-    limit = _CLOSE * min((timing.step_s for timing in timings), default=math.inf)
-    close = [timing.numerics for timing in timings if timing.step_s <= limit < math.inf]
+    close = _close(timings)
     if len(close) < 2:
         return timings
     seconds = {timing.numerics: timing.step_s for timing in timings}
@@ -127,6 +128,12 @@ def _timed_again(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list
         for numerics in close:
             seconds[numerics] = min(seconds[numerics], trials[numerics].step())
     return [dataclasses.replace(timing, step_s=seconds[timing.numerics]) for timing in timings]
+
+
+def _close(timings: list[_Timing]) -> list[Numerics]:
+    """Candidates that are not much slower than the fastest so far."""
+    limit = _CLOSE * min((timing.step_s for timing in timings), default=math.inf)
+    return [timing.numerics for timing in timings if timing.step_s <= limit < math.inf]
 
 
 def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.device) -> Numerics:
@@ -163,7 +170,10 @@ class _Trial:
         poll: Callable[[], None],
     ) -> None:
         copied = numerics.apply_to(copy.deepcopy(model))
-        self._step = TrainStep(copied, build_optimizer(copied, config.optim), augment, config, numerics)
+        optimizer = build_optimizer(copied, config.optim, precision=numerics.precision)
+        # Uncompiled: each candidate would take minutes.
+        uncompiled = config.model_copy(update={"run": config.run.model_copy(update={"compile": "none"})})
+        self._step = TrainStep(copied, optimizer, augment, uncompiled, numerics)
         self._batch = batch
         self._numerics = numerics
         self._poll = poll

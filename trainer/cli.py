@@ -7,13 +7,16 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from trainer import arguments
-from trainer.arguments import add_train_arguments, refuse_overrides, split_overrides
-from trainer.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
+from trainer.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
+from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.headless import run_headless
+from trainer.host_memory import keep_freed_memory
+from trainer.host_threads import let_waiting_threads_sleep
 from trainer.launch import TrainingThread
-from trainer.ranks import LAUNCHED_BY, rank, restarts
+from trainer.ranks import LAUNCHED_BY, rank, under_torchrun
 from trainer.request import Request
 from trainer.run.live_source import LiveSource
 from trainer.run.text import literal
@@ -73,30 +76,57 @@ def _dispatch(argv: Sequence[str]) -> int:
     tokens = split_overrides(argv)
     if argv and argv[0] in COMMANDS:
         return run_command(argv[0], argv[1:], program="python -m trainer")
-    if rank():
-        return int(importlib.import_module("trainer.follower").follow())
+    if under_torchrun():
+        return _as_one_of_several(tokens)
+    return train_headless(_request(_arguments(tokens), tokens))
+
+
+def _arguments(tokens: Tokens) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train ResNet-18 without a terminal.")
     add_train_arguments(parser)
     given = parser.parse_args(tokens.rest)
     if given.config is None and given.resume is None:
         parser.error("CONFIG is missing; for example: python -m trainer digits")
+    return given
+
+
+def _request(given: argparse.Namespace, tokens: Tokens) -> Request:
     from trainer.check_request import check_request  # not for another command
 
-    if restarts():
-        _go_on_after_restart(given)
-    return train_headless(check_request(given, tokens.overrides))
+    return check_request(given, tokens.overrides)
 
 
-def _go_on_after_restart(given: argparse.Namespace) -> None:
-    """Processes that torchrun starts anew, since one of them had died, go on with their run."""
-    peers = importlib.import_module("trainer.peers")  # with PyTorch, which no other way needs so early
-    if (path := peers.remembered_run()) is not None:
-        given.resume, given.config, given.name = path, None, None
+def _as_one_of_several(tokens: Tokens) -> int:
+    """Lead the processes that torchrun has started, or follow. Those that it starts anew go on with their run."""
+    given = _arguments(tokens)
+    keep_freed_memory()
+    let_waiting_threads_sleep()
+    store = importlib.import_module("trainer.peers").LauncherStore()  # with PyTorch, which no other way needs so early
+    if store.over:
+        return EXIT_OK
+    if rank():
+        return int(importlib.import_module("trainer.follower").follow())
+    if store.run is not None:
+        given.resume, given.config, given.name = store.run, None, None
+    try:
+        code = train_headless(_request(given, tokens), opened=store.remember_run)
+    except R18Error as error:
+        code = complain(error)
+    if code not in (EXIT_OK, EXIT_FAILED):
+        store.note_over()  # a stop, a wrong configuration or a full disk: nothing that a new start would mend
+    return code
 
 
-def train_headless(request: Request) -> int:
-    """Train with plain lines on standard output."""
+def train_headless(request: Request, *, opened: Callable[[Path], None] | None = None) -> int:
+    """Train with plain lines on standard output.
+
+    Args:
+        request: What to train.
+        opened: Told the run's directory, before anything is done there.
+    """
     run = request.open()
+    if opened is not None:
+        opened(run.run_dir.path.absolute())
     if LAUNCHED_BY in os.environ:
         run.lock.note(launched_by=os.environ[LAUNCHED_BY])
     thread = TrainingThread(run, hold_open=False)

@@ -10,7 +10,7 @@ import torch
 
 from trainer.errors import DeviceError, first_line
 from trainer.gpu import driver_version, gpu_present
-from trainer.ranks import local_rank
+from trainer.ranks import local_rank, local_world_size
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -27,6 +27,11 @@ def choose_device(wanted: str) -> torch.device:
     if wanted.startswith("cuda"):
         if not torch.cuda.is_available():
             raise DeviceError(f"run.device: {wanted} asked for, but {_why_no_cuda()}; or set run.device=cpu")
+        if ":" in wanted and local_world_size() > 1:
+            raise DeviceError(
+                f"run.device: {wanted} is one GPU, and {local_world_size()} processes share this machine: set run.device=cuda, "
+                "which gives each its own"
+            )
         index = int(wanted.partition(":")[2] or local_rank())
         if index >= torch.cuda.device_count():
             raise DeviceError(

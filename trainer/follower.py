@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,29 +55,45 @@ def follow() -> int:
     told = peers.told()
     for number in SIGNAL_CODES:
         signal.signal(number, signal.SIG_IGN)  # the leader gets them, too: it saves, and then ends all of us
-    try:
-        _train_along(build_config(told["config"], {}, "the leader's configuration"), peers)
-    except Exception as error:
-        # What this process prints may be seen by nobody.
-        log_traceback(RunDir(Path(told["run"])), error)
-        raise
+    failed: list[Exception] = []
+    # Streamed batches must not be read on the main thread (`trainer.data.stream`).
+    thread = threading.Thread(target=_main, args=(told, peers, failed), name="training")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
     peers.close()
     return EXIT_OK
 
 
+def _main(told: dict[str, Any], peers: Peers, failed: list[Exception]) -> None:
+    try:
+        _train_along(build_config(told["config"], {}, "the leader's configuration"), peers)
+    except Exception as error:  # noqa: BLE001 - raised again on the main thread
+        # What this process prints may be seen by nobody.
+        log_traceback(RunDir(Path(told["run"])), error)
+        failed.append(error)
+
+
 def _train_along(config: Config, peers: Peers) -> None:
     parts = _build(config, peers)
+    if parts is None:
+        return
     try:
         _obey(parts, peers)
     finally:
         parts.batches.close()
 
 
-def _build(config: Config, peers: Peers) -> _Parts:
-    """The same parts as the leader's, but for what hangs on measuring: that is told."""
+def _build(config: Config, peers: Peers) -> _Parts | None:
+    """The same parts as the leader's, but for what hangs on measuring: that is told. None when it is over already."""
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     told = peers.told()  # only now: the leader may have had to download what is read here
+    if told.get("over"):
+        return None
+    if config.run.deterministic and device.type == "cpu":
+        torch.set_num_threads(told["threads"])
     data = prepare_data(config, device, _quiet, source_statistics=(told["mean"], told["std"]))
     if data.dataset.fingerprint != told["fingerprint"]:
         raise DataError(
@@ -88,7 +106,7 @@ def _build(config: Config, peers: Peers) -> _Parts:
     source = Source(data.dataset.splits["train"], plan, device, config.train.epochs, _warn, LostImages(_warn))
     step = TrainStep(
         model,
-        build_optimizer(model, config.optim),
+        build_optimizer(model, config.optim, precision=numerics.precision),
         Augment(config=config.data, normalize=data.normalize, seed=config.run.seed),
         config,
         numerics,

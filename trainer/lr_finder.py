@@ -68,7 +68,7 @@ def range_test(
         steps: How many rates.
     """
     model = copy.deepcopy(trainer.state.model)
-    optimizer = build_optimizer(model, trainer.config.optim)
+    optimizer = build_optimizer(model, trainer.config.optim, precision=trainer.train_step.numerics.precision)
     step = trainer.train_step.on(model, optimizer)
     step.prepare(trainer.train_step.frozen)
     metrics_3 = torch.zeros(3, device=trainer.device)

@@ -36,7 +36,9 @@ class Muon(torch.optim.Optimizer):
 
     found_inf: Tensor | None = None
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None) -> None:
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None, dtype: torch.dtype
+    ) -> None:
         """Take the parameters.
 
         Args:
@@ -44,7 +46,9 @@ class Muon(torch.optim.Optimizer):
             lr: Of all of them, until another one is set.
             nesterov: Whether an update looks one step of momentum ahead.
             fused: Whether SGD is torch's fused one; only then `found_inf` is looked at.
+            dtype: In which updates are made orthogonal.
         """
+        self._dtype = dtype
         super().__init__(groups, {"lr": lr, "nesterov": nesterov, "fused": fused})
 
     @torch.no_grad()
@@ -72,7 +76,7 @@ class Muon(torch.optim.Optimizer):
         momentum, buffer = group["momentum"], self.state[kernel]["momentum_buffer"]
         assert kernel.grad is not None
         moved = buffer * momentum + kernel.grad
-        update = orthogonalized(moved * momentum + kernel.grad if group["nesterov"] else moved)
+        update = orthogonalized(moved * momentum + kernel.grad if group["nesterov"] else moved, self._dtype)
         length = kernel.norm()
         turned = kernel - update * (length * group["lr"] / update.norm().clamp(min=_SMALLEST))
         turned *= length / turned.norm().clamp(min=_SMALLEST)
@@ -83,19 +87,20 @@ class Muon(torch.optim.Optimizer):
         kernel.copy_(turned)
 
 
-def orthogonalized(kernel_KCHW: Tensor) -> Tensor:
+def orthogonalized(kernel_KCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """The nearest matrix of orthonormal rows (or columns, whichever are fewer), roughly: singular values come near 1.
 
     Args:
         kernel_KCHW: As a matrix of K rows.
+        dtype: In which Newton and Schulz's iteration is computed; bf16 is enough.
 
     Returns:
-        float32, in the same shape, computed by Newton and Schulz's iteration in bf16.
+        float32, in the same shape.
     """
     outputs, channels, height, width = kernel_KCHW.shape
     matrix_KI = kernel_KCHW.permute(0, 2, 3, 1).reshape(outputs, -1)
     wide = matrix_KI if outputs <= matrix_KI.shape[1] else matrix_KI.t()
-    x: Tensor = (wide / wide.norm().clamp(min=_SMALLEST)).bfloat16()
+    x: Tensor = (wide / wide.norm().clamp(min=_SMALLEST)).to(dtype)
     a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):
         gram = x @ x.t()

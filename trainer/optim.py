@@ -12,18 +12,20 @@ from trainer.freezing import BACKBONE, stage_of
 from trainer.muon import Muon
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
     """SGD or Muon over all parameters, those included that are frozen for now; the rate is set before every step.
 
     Args:
         model: On its device.
         config: Of the optimizer.
+        precision: As `Numerics.precision`: Muon's own products are in bf16 where the network's are.
     """
     groups = _groups(model, config)
     fused = True if next(model.parameters()).device.type in ("cpu", "cuda") else None
     optimizer: torch.optim.Optimizer
     if config.name == "muon":
-        optimizer = Muon(groups, lr=config.lr, nesterov=config.nesterov, fused=fused)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        optimizer = Muon(groups, lr=config.lr, nesterov=config.nesterov, fused=fused, dtype=dtype)
     else:
         optimizer = torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused

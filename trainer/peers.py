@@ -10,12 +10,14 @@ processes train as one process does with `train.grad_accum_steps` N.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import inspect
 import json
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,10 +25,15 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.errors import R18Error, first_line, is_out_of_memory
-from trainer.ranks import rank, world_size
+from trainer.ranks import rank, restarts, world_size
 
 _PATIENCE = timedelta(days=100)
 """How long a process waits for an order: a run may be paused for long. One that dies is found out by its closed connection."""
+
+_STEP_PATIENCE = timedelta(minutes=30)
+"""How long one waits for the others within a step, or while they read the data."""
+
+_OF_THE_EXCHANGE = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
 
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
@@ -36,7 +43,6 @@ _SYNC_BUFFERS = (
 """Newer versions of PyTorch warn of the older name."""
 
 _NUMBERS = 3
-_RUN_KEY = "r18-tui/run"
 
 
 class Order(enum.IntEnum):
@@ -69,7 +75,17 @@ class Peers:
         self.rank, self.world = rank(), world_size()
         # Orders are numbers of the CPU, and do not wait for a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # torchrun keeps it over restarts: addresses of the last attempt must not be taken for those of this one.
+            store = distributed.PrefixStore(  # type: ignore[attr-defined]
+                f"r18-tui/attempt-{restarts()}", _store()
+            )
+            distributed.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.world, timeout=_STEP_PATIENCE
+            )
+        else:
+            distributed.init_process_group(backend, timeout=_STEP_PATIENCE)
+        self._orders: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
     @property
     def leads(self) -> bool:
@@ -117,7 +133,10 @@ class Peers:
             tensors: float32, the same ones in every process, in any memory format.
         """
         joined = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-        distributed.broadcast(joined, src=0)
+        try:
+            distributed.broadcast(joined, src=0)
+        except RuntimeError as error:
+            raise among_peers(error) from error
         if not self.leads:
             for tensor, part in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.detach().copy_(part.view(tensor.shape))
@@ -132,7 +151,7 @@ class Peers:
         try:
             distributed.all_reduce(joined)
         except RuntimeError as error:
-            raise failure_among_peers(error) from error
+            raise among_peers(error) from error
         joined /= self.world
         for tensor, part in zip(tensors, joined.split([len(tensor) for tensor in tensors]), strict=True):
             tensor.copy_(part)
@@ -152,40 +171,65 @@ class Peers:
 
     def _broadcast(self, message: Tensor) -> None:
         try:
-            distributed.broadcast(message, src=0)
+            distributed.broadcast(message, src=0, group=self._orders)
         except RuntimeError as error:
-            raise failure_among_peers(error) from error
+            raise among_peers(error) from error
 
 
-def failure_among_peers(error: Exception) -> R18Error:
-    """What it means for all of them that a step failed in this process."""
+def among_peers(error: Exception) -> Exception:
+    """What an error of one process means where several train together: the error itself, unless it is one of their exchange."""
     said = first_line(error)
     if is_out_of_memory(error):
         return PeerLostError(
             f"out of memory in process {rank()} of {world_size()}: {said}. Several processes do not cut "
             "their batches by themselves: start again with a larger train.grad_accum_steps, or a smaller data.batch_size"
         )
+    if not any(word in str(error).lower() for word in _OF_THE_EXCHANGE):
+        return error
     return PeerLostError(
-        f"another process of this training has died, or cannot be reached: {said}. log.txt has what "
-        "it said; `torchrun --max-restarts N` starts all of them again, from the last checkpoint"
+        f"another process of this training has died, or cannot be reached: {said}. If it said why, log.txt or what torchrun "
+        "printed has it; with `torchrun --max-restarts N` all of them are started again, from the last checkpoint"
     )
 
 
-def remember_run(path: str) -> None:
-    """Tell the launcher which run this is, for the time after a restart."""
-    if (store := _launchers_store()) is not None:
-        store.set(_RUN_KEY, path)
+class LauncherStore:
+    """Strings by key that torchrun keeps for its processes, and that outlive them."""
+
+    _RUN, _OVER = "r18-tui/run", "r18-tui/over"
+
+    def __init__(self) -> None:
+        """Connect; without torchrun's store, nothing is kept."""
+        self._store = _store() if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
+
+    @property
+    def run(self) -> str | None:
+        """The run that these processes trained before they were started anew; None where it was not begun, or is not known."""
+        return self._get(self._RUN)
+
+    def remember_run(self, path: Path) -> None:
+        """Keep which run this is."""
+        self._set(self._RUN, str(path))
+
+    @property
+    def over(self) -> bool:
+        """Whether the training was ended on purpose, so that processes that are started anew have nothing to do."""
+        return self._get(self._OVER) is not None
+
+    def note_over(self) -> None:
+        """Keep that there is nothing to start anew."""
+        self._set(self._OVER, "yes")
+
+    def _get(self, key: str) -> str | None:
+        if self._store is None or not self._store.check([key]):
+            return None
+        return str(self._store.get(key).decode())
+
+    def _set(self, key: str, value: str) -> None:
+        if self._store is not None:
+            with contextlib.suppress(RuntimeError):  # of a torchrun that is ending itself, which starts nothing anew
+                self._store.set(key, value)
 
 
-def remembered_run() -> str | None:
-    """The run that these processes trained before they were started anew; None where it was not begun, or is not known."""
-    store = _launchers_store()
-    return store.get(_RUN_KEY).decode() if store is not None and store.check([_RUN_KEY]) else None
-
-
-def _launchers_store() -> Any:
-    """What torchrun itself keeps for its processes, which outlives them: a store of strings by key, or None."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
+def _store() -> Any:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return distributed.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]

@@ -11,14 +11,19 @@ LAUNCHED_BY = "R18_TUI_LAUNCHED_BY"
 """Environment variable by which whoever starts these processes finds their run again: its holder notes the value."""
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process, which starts it anew when one of them dies."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
 def world_size() -> int:
     """How many processes train together; 1 where this one was not started by torchrun."""
-    return _number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
+    return _number("WORLD_SIZE", 1) if under_torchrun() else 1
 
 
 def rank() -> int:
     """Which of them this is; 0 leads."""
-    return _number("RANK", 0)
+    return _number("RANK", 0) if under_torchrun() else 0
 
 
 def local_rank() -> int:

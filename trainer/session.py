@@ -26,7 +26,7 @@ from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.lr_finder import range_test
 from trainer.open_run import OpenRun
-from trainer.peers import Order, PeerLostError, Peers, remember_run
+from trainer.peers import Order, PeerLostError, Peers
 from trainer.ranks import world_size
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue, answer_to
@@ -267,7 +267,6 @@ class TrainingSession:
             )
         self._progress("meeting the other processes", None)
         peers = Peers()
-        remember_run(str(self._run.run_dir.path.absolute()))
         peers.tell({"run": str(self._run.run_dir.path.absolute()), "config": self._run.settings.values})
         return peers
 
@@ -320,10 +319,14 @@ class TrainingSession:
 
     def _dismiss_peers(self) -> None:
         """Let the other processes end, too. Those of a run that has failed find a closed connection instead."""
-        if self._peers is not None and self._trainer is not None:
-            with suppress(PeerLostError):  # whoever has died needs no order any more
+        if self._peers is None:
+            return
+        with suppress(PeerLostError):  # whoever has died needs no order any more
+            if self._trainer is None:
+                self._peers.tell({"over": True})
+            else:
                 self._peers.order(Order.END)
-            self._peers.close()
+        self._peers.close()
 
     def _stay_open(self) -> None:
         """Serve evaluations, exports and saves for as long as the dashboard stays open."""

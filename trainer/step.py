@@ -19,7 +19,7 @@ from trainer.data.mixing import Mix, Mixer
 from trainer.errors import is_out_of_memory
 from trainer.model import head_of, losses_of, set_train_mode
 from trainer.optim import momentum_state, set_lr
-from trainer.peers import Order, Peers, failure_among_peers
+from trainer.peers import Order, Peers, among_peers
 from trainer.step_graph import StepGraph
 from trainer.update_gate import UpdateGate
 
@@ -64,6 +64,7 @@ class TrainStep:
     runs out of memory is taken again with twice as many.
 
     Attributes:
+        numerics: As the run was begun with.
         micro_batches: In how many parts a batch goes through the model.
         frozen: Stages that are not trained, from the image (`trainer.freezing`).
         features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
@@ -93,7 +94,7 @@ class TrainStep:
         self._optimizer = optimizer
         self._augment = augment
         self._config = config
-        self._numerics = numerics
+        self.numerics = numerics
         self._gate = UpdateGate(model, optimizer)
         self._statistics = StatisticsMomentum(model)
         self._class_weights_K = class_weights_K
@@ -107,12 +108,12 @@ class TrainStep:
         self._parallel: DistributedDataParallel | None = None
         device = next(model.parameters()).device
         self.not_captured = why_not_captured(config, device, peers)
-        self._graph = None if self.not_captured else StepGraph(self._whole, device)
+        self._graph = None if self.not_captured else StepGraph(device)
 
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
         """The same step for a copy of the model, which this process trains alone."""
         step = TrainStep(
-            model, optimizer, self._augment, self._config, self._numerics,
+            model, optimizer, self._augment, self._config, self.numerics,
             class_weights_K=self._class_weights_K, micro_batches=self.micro_batches,
         )  # fmt: skip
         step.features_MF = self.features_MF
@@ -148,14 +149,27 @@ class TrainStep:
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
             self._plain_step(batch, epoch, metrics_3)
             return
-        if self._graph.replays(len(batch), self._config.data.size_in(epoch)):
-            self._statistics.share_among(1)
-            images_NCHW = self._numerics.lay_out(self._augmented(batch, epoch))
-            if self._graph.step(images_NCHW, batch.labels_N, metrics_3):
-                return
-            self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {self._graph.given_up}")
+        if self._graph.replays(len(batch), self._config.data.size_in(epoch)) and self._replayed(
+            self._graph, batch, epoch, metrics_3
+        ):
+            return
         with self._graph.plain_step():
             self._plain_step(batch, epoch, metrics_3)
+
+    def _replayed(self, graph: StepGraph, batch: Batch, epoch: int, metrics_3: Tensor) -> bool:
+        """Replay a step; False, with nothing changed, when it has to be computed kernel by kernel."""
+        self._statistics.share_among(1)
+        self._gate.begin()  # what `undo` goes back to, also when the graph's own look at it is never reached
+        try:
+            images_NCHW = self.numerics.lay_out(self._augmented(batch, epoch))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return False  # smaller parts may fit
+        if graph.step(self._whole, images_NCHW, batch.labels_N, metrics_3):
+            return True
+        self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {graph.given_up}")
+        return False
 
     def _plain_step(self, batch: Batch, epoch: int, metrics_3: Tensor) -> None:
         while not self._gradients(batch, epoch, metrics_3[:2]):
@@ -170,7 +184,7 @@ class TrainStep:
         self._drop_gradients()  # so that those of a graph are made, and not added to, in memory of its own
         metrics_3.zero_()
         self._gate.begin()
-        with self._numerics.autocast(images_NCHW.device):
+        with self.numerics.autocast(images_NCHW.device):
             logits_NK = self._forward(images_NCHW)
         self._backward(logits_NK, labels_N, self._losses(logits_NK, labels_N), 1.0, metrics_3[:2])
         self._update(metrics_3)
@@ -180,7 +194,9 @@ class TrainStep:
         if how == "none":
             return model
         # Graphs of its own would take the gradients' memory back between micro-batches (pytorch/pytorch#96693).
-        compiled = torch.compile(model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None)
+        compiled = torch.compile(
+            model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None, dynamic=False
+        )
         return cast("Callable[[Tensor], Tensor]", compiled)
 
     def _drop_gradients(self) -> None:
@@ -219,7 +235,7 @@ class TrainStep:
         except (RuntimeError, MemoryError) as error:
             if self.peers is not None:
                 # The others wait in the middle of an exchange, from which no step can be taken again.
-                raise failure_among_peers(error) from error
+                raise among_peers(error) from error
             if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
                 raise
             return False
@@ -238,8 +254,8 @@ class TrainStep:
             logits_NK, mix = head_of(self._model)(self.features_MF[micro.sample_ids_N]), None
         else:
             images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
-            with self._numerics.autocast(images_NCHW.device):
-                logits_NK = self._forward(self._numerics.lay_out(images_NCHW))
+            with self.numerics.autocast(images_NCHW.device):
+                logits_NK = self._forward(self.numerics.lay_out(images_NCHW))
         losses_N = self._losses(logits_NK, micro.labels_N)
         if mix is not None:
             losses_N = mix.loss(losses_N, self._losses(logits_NK, partners.labels_N))

@@ -30,15 +30,13 @@ class StepGraph:
         given_up: Why steps are not captured; empty as long as they may be.
     """
 
-    def __init__(self, compute: Compute, device: torch.device) -> None:
-        """Take the step.
+    def __init__(self, device: torch.device) -> None:
+        """Begin without a graph.
 
         Args:
-            compute: What is captured. All tensors that it changes must keep their places.
             device: That trains.
         """
         self.given_up = ""
-        self._compute = compute
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._shape: tuple[int, ...] = ()
         self._plain_steps = 0
@@ -67,10 +65,12 @@ class StepGraph:
             yield
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def step(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> bool:
+    def step(self, compute: Compute, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> bool:
         """Replay the step over a batch, capturing it before where that is still to be done.
 
         Args:
+            compute: What is captured. All tensors that it changes must keep their places. (It is not kept: who owns this graph is
+                freed with it, and not with the garbage.)
             images_NCHW: Augmented, in the model's memory format.
             labels_N: int64.
             metrics_3: Filled.
@@ -81,9 +81,12 @@ class StepGraph:
         if self._replay is None:
             self._images, self._labels = torch.empty_like(images_NCHW), torch.empty_like(labels_N)
             self._metrics = torch.empty_like(metrics_3)
+            stream = torch.cuda.current_stream() if self._stream else None
             try:
-                self._replay = self._captured()
+                self._replay = self._captured(compute)
             except RuntimeError as error:
+                # Its context is left half way where the capture itself cannot end.
+                torch.cuda.set_stream(stream)  # type: ignore[arg-type]
                 self.given_up = first_line(error)
                 return False
         self._images.copy_(images_NCHW)
@@ -92,9 +95,9 @@ class StepGraph:
         metrics_3.copy_(self._metrics)
         return True
 
-    def _captured(self) -> Callable[[], None]:
+    def _captured(self, compute: Compute) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         # Other threads of this process may use the device, such as one that copies a snapshot.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._compute(self._images, self._labels, self._metrics)
+            compute(self._images, self._labels, self._metrics)
         return graph.replay

@@ -225,9 +225,13 @@ def _runs(rest: list[str]) -> int:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from trainer.errors import ConfigError
+    from trainer.ranks import under_torchrun
     from tui.launcher import run_in_own_session
     from tui.terminal import is_terminal, wait_for_foreground
 
+    if under_torchrun():
+        raise ConfigError("torchrun starts `-m trainer`, which needs no terminal; or: r18-tui CONFIG --nproc N")
     if arguments.nproc > 1:
         return _train_with_several(arguments, overrides)
     if arguments.detach:
@@ -247,7 +251,7 @@ def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> 
     from tui.terminal import is_terminal, wait_for_foreground
 
     _check(arguments, overrides)
-    if arguments.headless or not (is_terminal() or arguments.detach):
+    if not arguments.detach and (arguments.headless or not is_terminal()):
         become_torchrun(arguments, overrides)
     run_dir = start_several(arguments, overrides)
     if arguments.detach:

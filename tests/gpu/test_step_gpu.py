@@ -80,6 +80,7 @@ def test_replayed_steps_are_the_plain_ones_and_wait_for_nothing(
         window = trainer.metrics.collect(wait=True)
         assert window is not None
         assert trainer.train_step.remarks == []
+        assert (trainer.train_step._graph is not None and trainer.train_step._graph._replay is not None) == captured
         losses[captured] = window.losses
         ended[captured] = trainer.state.model.state_dict()
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)

@@ -155,7 +155,9 @@ def test_the_classifier_is_trained_first_and_then_everything(tuned: TunedMaker, 
 
 def test_each_stage_has_its_rate() -> None:
     model = build_model(build_config_model(), 3, 0)
-    optimizer = build_optimizer(model, OptimConfig(lr=0.1, weight_decay=0.01, decay_bn_bias=False, layer_decay=0.5))
+    optimizer = build_optimizer(
+        model, OptimConfig(lr=0.1, weight_decay=0.01, decay_bn_bias=False, layer_decay=0.5), precision="bf16"
+    )
     set_lr(optimizer, 0.2)
     rates, decays = {}, {}
     names = {id(parameter): name for name, parameter in model.named_parameters()}

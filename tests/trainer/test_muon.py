@@ -37,7 +37,7 @@ def _backward(model: nn.Module, seed: int) -> None:
 @pytest.mark.parametrize(("outputs", "channels", "side"), [(16, 8, 3), (24, 2, 3), (32, 16, 1), (16, 32, 1)])
 def test_singular_values_come_near_one_and_directions_stay(outputs: int, channels: int, side: int) -> None:
     kernel = _kernel(outputs, channels, side)
-    update = orthogonalized(kernel)
+    update = orthogonalized(kernel, torch.bfloat16)
     assert update.shape == kernel.shape
     left, _, right = torch.linalg.svd(kernel.reshape(outputs, -1), full_matrices=False)
     of_each = torch.diagonal(left.t() @ update.reshape(outputs, -1) @ right.t())
@@ -50,13 +50,15 @@ def test_singular_values_come_near_one_and_directions_stay(outputs: int, channel
 
 def test_the_size_of_the_gradient_does_not_matter() -> None:
     kernel = _kernel(16, 8, 3)
-    assert torch.allclose(orthogonalized(kernel), orthogonalized(kernel * 2.0**-20), atol=1e-2)
-    assert not orthogonalized(torch.zeros(4, 3, 3, 3)).any(), "nothing to learn is no error"
+    assert torch.allclose(
+        orthogonalized(kernel, torch.bfloat16), orthogonalized(kernel * 2.0**-20, torch.bfloat16), atol=1e-2
+    )
+    assert not orthogonalized(torch.zeros(4, 3, 3, 3), torch.bfloat16).any(), "nothing to learn is no error"
 
 
 def test_a_step_turns_a_kernel_by_the_rate_and_keeps_its_length() -> None:
     model = _model()
-    optimizer = build_optimizer(model, OPTIM)
+    optimizer = build_optimizer(model, OPTIM, precision="bf16")
     kernel = next(model.parameters())
     for seed, share in enumerate((1.0, 0.5)):
         before = kernel.detach().clone()
@@ -71,8 +73,8 @@ def test_a_step_turns_a_kernel_by_the_rate_and_keeps_its_length() -> None:
 
 def test_all_but_the_kernels_is_trained_by_sgd_to_the_bit() -> None:
     model, plain = _model(), _model()
-    optimizer = build_optimizer(model, OPTIM)
-    reference = build_optimizer(plain, OptimConfig(lr=0.1, weight_decay=0.01))
+    optimizer = build_optimizer(model, OPTIM, precision="bf16")
+    reference = build_optimizer(plain, OptimConfig(lr=0.1, weight_decay=0.01), precision="bf16")
     for seed in range(3):
         _backward(model, seed)
         _backward(plain, seed)
@@ -90,7 +92,7 @@ def test_all_but_the_kernels_is_trained_by_sgd_to_the_bit() -> None:
 
 def test_a_frozen_kernel_stays() -> None:
     model = _model()
-    optimizer = build_optimizer(model, OPTIM)
+    optimizer = build_optimizer(model, OPTIM, precision="bf16")
     kernel = next(model.parameters())
     before = kernel.detach().clone()
     kernel.requires_grad_(False)
@@ -101,7 +103,7 @@ def test_a_frozen_kernel_stays() -> None:
 
 def test_stops_change_no_bit(make_config: ConfigMaker, tmp_path: Path) -> None:
     config = make_config(
-        "optim.name=muon", "data.progressive=[[8, 1], [12, 1]]", "data.image_size=16", "train.epochs=3", "data.batch_size=256",
+        "optim.name=muon", "data.progressive=[[8, 1], [12, 1]]", "data.image_size=16", "train.epochs=3", "data.batch_size=64",
         "train.ema_decay=0.9", "run.deterministic=true", "run.channels_last=true",
     )  # fmt: skip
     check_that_stops_change_no_bit(config, tmp_path / "runs")

@@ -16,7 +16,7 @@ from trainer.config import Config
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.step import why_not_captured
-from trainer.step_graph import PLAIN_STEPS, StepGraph
+from trainer.step_graph import PLAIN_STEPS, Compute, StepGraph
 
 SETTINGS = (
     "data.flip=random", "data.crop_pad=2", "data.cutout=2", "data.image_size=16", "data.progressive=[[8, 1]]", "train.epochs=2",
@@ -30,18 +30,18 @@ class Pretended(StepGraph):
     captured: list[tuple[int, ...]]
     replayed: int
 
-    def _captured(self) -> Callable[[], None]:
+    def _captured(self, compute: Compute) -> Callable[[], None]:
         self.captured = [*getattr(self, "captured", []), self._shape]
 
         def replay() -> None:
             self.replayed = getattr(self, "replayed", 0) + 1
-            self._compute(self._images, self._labels, self._metrics)
+            compute(self._images, self._labels, self._metrics)
 
         return replay
 
 
 class Uncapturable(StepGraph):
-    def _captured(self) -> Callable[[], None]:
+    def _captured(self, compute: Compute) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing\nException raised from somewhere in C++")
 
 

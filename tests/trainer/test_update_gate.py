@@ -58,7 +58,7 @@ def gated_step(gate: UpdateGate, model: nn.Module, images: Tensor, *, spoil: str
 @pytest.mark.parametrize("name", ["sgd", "muon"])
 def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool, name: str) -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OPTIM.model_copy(update={"name": name}))
+    optimizer = build_optimizer(model, OPTIM.model_copy(update={"name": name}), precision="bf16")
     gate = UpdateGate(model, optimizer)
     if not first:
         assert gated_step(gate, model, batch(1)) == 0.0
@@ -72,7 +72,7 @@ def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool, name
 
 def test_statistics_that_are_not_finite_are_not_taken_over() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OPTIM)
+    optimizer = build_optimizer(model, OPTIM, precision="bf16")
     gate = UpdateGate(model, optimizer)
     before = everything(model, optimizer)
     # Batch norm makes outputs of any input that is finite; only the variance that it keeps overflows.
@@ -82,7 +82,7 @@ def test_statistics_that_are_not_finite_are_not_taken_over() -> None:
 
 def test_finite_steps_are_those_of_plain_sgd_to_the_bit() -> None:
     gated, plain = small_model(), small_model()
-    optimizer = build_optimizer(gated, OPTIM)
+    optimizer = build_optimizer(gated, OPTIM, precision="bf16")
     gate = UpdateGate(gated, optimizer)
     groups = [{"params": list(plain.parameters()), "weight_decay": 0.01}]
     reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, fused=True)

@@ -10,7 +10,7 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -191,17 +191,20 @@ class RunView:
     @property
     def _steps_of_this_size_left(self) -> float:
         """As many steps with images of the size of now as take the time of all that are left: it goes by the pixels."""
+        sizes = [(max(end - max(begin, self.step), 0), size) for begin, end, size in self._image_sizes()]
+        left = [(steps, size) for steps, size in sizes if steps]
+        return sum(steps * (size / left[0][1]) ** 2 for steps, size in left)
+
+    def _image_sizes(self) -> Iterator[tuple[int, int, int]]:
+        """Steps done before and after each size of training images, and the size in pixels."""
         data = self.opened.config.get("data", {}) if self.opened else {}
-        if not self.started or not data.get("progressive"):
-            return self._steps_left
-        per_epoch, begin, size_now, left = self.started.steps_per_epoch, 0, 0, 0.0
-        for size, epochs in [*data["progressive"], (data["image_size"], math.inf)]:
-            end = min(begin + epochs * per_epoch, self.total_steps)
-            steps = max(end - max(begin, self.step), 0)
-            size_now = size_now or (size if steps else 0)
-            left += steps * (size / size_now) ** 2 if steps else 0.0
+        if self.started is None:
+            return
+        begin = 0
+        for size, epochs in [*data.get("progressive", []), (data.get("image_size", 1), math.inf)]:
+            end = int(min(begin + epochs * self.started.steps_per_epoch, self.total_steps))
+            yield begin, end, size
             begin = end
-        return left
 
     def lr_factor_at(self, step: float) -> float:
         """Product of the user's factors in force at a step, counted from 1."""
@@ -271,6 +274,8 @@ class RunView:
             self._skipped(event.skipped, time)
         self.last_step_time = time
         self.budget = event.budget or self.budget
+        if any(begin == event.first_step - 1 for begin, _, _ in self._image_sizes()):
+            self._window = StepWindow()  # steps of another size say nothing of those to come
         self._window.add(len(losses), images, seconds)
 
     def _skipped(self, steps: list[int], time: float) -> None:
