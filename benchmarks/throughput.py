@@ -60,9 +60,9 @@ def _ours(cifar: Path, batch_size: int) -> Iterator[Contender]:
             "data.kind=imagefolder", f"data.root={cifar}", "data.crop_pct=1.0", f"data.batch_size={batch_size}",
             "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false", "eval.every_epochs=10000",
         ]  # fmt: skip
-        command = [sys.executable, "-m", "tui.cli", "cifar-cpu", "--runs-dir", folder, *settings]
+        command = [sys.executable, "-m", "tui.cli", "cifar-cpu-quick", "--runs-dir", folder, *settings]
         with PseudoTerminal(command) as terminal:
-            yield Contender(terminal, images_of_log(Path(folder) / "cifar-cpu" / "events.jsonl"))
+            yield Contender(terminal, images_of_log(Path(folder) / "cifar-cpu-quick" / "events.jsonl"))
 
 
 @contextmanager

@@ -269,7 +269,7 @@ def test_runs_that_belong_to_somebody_else_are_passed_over(
 def test_without_arguments_the_shipped_configurations_are_listed(run: Run) -> None:
     code, printed = run()
     assert code == 0
-    for name in ("digits", "cifar", "cifar-accurate", "cifar-tutorial", "cifar-cpu", "finetune"):
+    for name in ("digits", "cifar", "cifar-accurate", "cifar-tutorial", "cifar-cpu", "cifar-cpu-quick", "finetune"):
         assert f"r18-tui {name}\n" in printed
 
 

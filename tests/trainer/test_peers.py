@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import torch
 
 from tests.conftest import ConfigMaker
 from tests.running import events_of, train, view_of, wait_for
@@ -94,7 +95,12 @@ def test_two_processes_train_as_one_with_two_micro_batches(torchrun: Launcher, t
     two = torchrun(*SMALL)
     assert two.end() == 0, two.said
     config = load_config("digits", [*SMALL, "train.grad_accum_steps=2", "run.name=alone"]).config
-    together, reference = view_of(two.run), view_of(train(config, tmp_path / "runs").run.run_dir)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as torchrun's processes: small networks go apart quickly after another rounding
+    try:
+        together, reference = view_of(two.run), view_of(train(config, tmp_path / "runs").run.run_dir)
+    finally:
+        torch.set_num_threads(threads)
     assert together.step == reference.step == together.total_steps == 44
     assert list(together.train_loss.y) == pytest.approx(list(reference.train_loss.y), rel=1e-3)
     assert list(together.train_accuracy.y) == pytest.approx(list(reference.train_accuracy.y), abs=0.04)
@@ -107,7 +113,7 @@ def test_two_processes_train_as_one_with_two_micro_batches(torchrun: Launcher, t
 
 
 def test_training_goes_on_when_a_process_was_killed(torchrun: Launcher) -> None:
-    two = torchrun(*SMALL, "train.epochs=30", "checkpoint.every_s=0.5", "eval.every_epochs=30", restarts=1)
+    two = torchrun(*SMALL, "train.epochs=8", "checkpoint.every_s=2", "eval.every_epochs=8", restarts=1)
     wait_for(two.run, lambda view: view.step >= 60 and any(two.run.checkpoints.glob("step-*.safetensors")))
     leader = events_of(two.run, ev.Opened)[-1].pid
     (follower,) = (pid for pid in two.workers if pid != leader)
@@ -115,9 +121,9 @@ def test_training_goes_on_when_a_process_was_killed(torchrun: Launcher) -> None:
     assert two.end() == 0, two.said
     view = view_of(two.run)
     (resumed,) = events_of(two.run, ev.Resumed)
-    assert 0 < resumed.step < 30 * 22
-    assert view.step == view.total_steps == 30 * 22
-    assert list(view.train_loss.x) == list(range(1, 30 * 22 + 1)), "every step once"
+    assert 0 < resumed.step < 8 * 22
+    assert view.step == view.total_steps == 8 * 22
+    assert list(view.train_loss.x) == list(range(1, 8 * 22 + 1)), "every step once"
     assert sorted(path.name for path in two.run.path.parent.iterdir()) == ["digits"], "and no second run"
 
 
