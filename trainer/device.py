@@ -69,8 +69,8 @@ def _automatic() -> torch.device:
 def _tried(device: torch.device) -> torch.device:
     """The device, as the current one, once it has added two numbers: a torch without kernels for a GPU finds it all the same."""
     try:
-        torch.cuda.set_device(device)
         torch.ones(1, device=device).add_(1).item()
+        torch.cuda.set_device(device)
     except RuntimeError as error:
         said = first_line(error)
         remedy = (

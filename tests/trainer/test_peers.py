@@ -26,7 +26,7 @@ from trainer.run import events as ev
 from trainer.run.store import RunDir
 
 SMALL = (
-    "data.image_size=8", "data.batch_size=64", "model.stem=cifar-maxpool", "train.epochs=2", "run.device=cpu",
+    "data.image_size=8", "data.batch_size=64", "model.stem=cifar-maxpool", "train.epochs=1", "run.device=cpu",
     "run.precision=fp32", "run.channels_last=true", "run.convolution=native", "optim.lr=0.02",
 )  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_two_processes_train_as_one_with_two_micro_batches(torchrun: Launcher, t
         together, reference = view_of(two.run), view_of(train(config, tmp_path / "runs").run.run_dir)
     finally:
         torch.set_num_threads(threads)
-    assert together.step == reference.step == together.total_steps == 44
+    assert together.step == reference.step == together.total_steps == 22
     assert list(together.train_loss.y) == pytest.approx(list(reference.train_loss.y), rel=1e-3)
     assert list(together.train_accuracy.y) == pytest.approx(list(reference.train_accuracy.y), abs=0.04)
     # Of one they are moved by one half after the other, of two by the mean of both.
@@ -109,21 +109,21 @@ def test_two_processes_train_as_one_with_two_micro_batches(torchrun: Launcher, t
     assert last is not None
     assert expected is not None
     assert last.loss == pytest.approx(expected.loss, rel=0.02)
-    assert sum(event.images for event in events_of(two.run, ev.Steps)) == 44 * 64, "images of all processes count"
+    assert sum(event.images for event in events_of(two.run, ev.Steps)) == 22 * 64, "images of all processes count"
 
 
 def test_training_goes_on_when_a_process_was_killed(torchrun: Launcher) -> None:
-    two = torchrun(*SMALL, "train.epochs=8", "checkpoint.every_s=2", "eval.every_epochs=8", restarts=1)
-    wait_for(two.run, lambda view: view.step >= 60 and any(two.run.checkpoints.glob("step-*.safetensors")))
+    two = torchrun(*SMALL, "train.epochs=5", "checkpoint.every_s=1", "eval.every_epochs=5", restarts=1)
+    wait_for(two.run, lambda view: view.step >= 20 and any(two.run.checkpoints.glob("step-*.safetensors")))
     leader = events_of(two.run, ev.Opened)[-1].pid
     (follower,) = (pid for pid in two.workers if pid != leader)
     os.kill(follower, signal.SIGKILL)
     assert two.end() == 0, two.said
     view = view_of(two.run)
     (resumed,) = events_of(two.run, ev.Resumed)
-    assert 0 < resumed.step < 8 * 22
-    assert view.step == view.total_steps == 8 * 22
-    assert list(view.train_loss.x) == list(range(1, 8 * 22 + 1)), "every step once"
+    assert 0 < resumed.step < 5 * 22
+    assert view.step == view.total_steps == 5 * 22
+    assert list(view.train_loss.x) == list(range(1, 5 * 22 + 1)), "every step once"
     assert sorted(path.name for path in two.run.path.parent.iterdir()) == ["digits"], "and no second run"
 
 

@@ -58,11 +58,8 @@ def _steps(config: Config) -> tuple[Trainer, list[Tensor]]:
     return trainer, metrics
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_replayed_steps_are_the_plain_ones(
-    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    config = make_config(*SETTINGS, f"optim.name={optimizer}")
+def test_replayed_steps_are_the_plain_ones(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(*SETTINGS)
     plain, plain_metrics = _steps(config)
     monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
     monkeypatch.setattr(step_module, "StepGraph", Pretended)
