@@ -35,6 +35,7 @@ _HOPELESS = 2.0
 _CLOSE = 1.3
 """Candidates within this factor of the fastest are timed again, by turns: a machine may be slow for a moment."""
 _ROUNDS = 3
+"""Steps that each of them takes then."""
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1
 """On a CUDA device what is timed is the replay of a graph."""
 _IMAGES_ON_CPU = 128

@@ -34,6 +34,7 @@ _STEP_PATIENCE = timedelta(minutes=30)
 """How long one waits for the others within a step, or while they read the data."""
 
 _OF_THE_EXCHANGE = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
+"""Words of errors that come from another process, and not from a computation of this one."""
 
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
@@ -43,6 +44,7 @@ _SYNC_BUFFERS = (
 """Newer versions of PyTorch warn of the older name."""
 
 _NUMBERS = 3
+"""That an order can carry."""
 
 
 class Order(enum.IntEnum):
@@ -75,10 +77,11 @@ class Peers:
         self.rank, self.world = rank(), world_size()
         # Orders are numbers of the CPU, and do not wait for a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        kept = _launchers_store()
+        if kept is not None:
             # torchrun keeps it over restarts: addresses of the last attempt must not be taken for those of this one.
             store = distributed.PrefixStore(  # type: ignore[attr-defined]
-                f"r18-tui/attempt-{restarts()}", _store()
+                f"r18-tui/attempt-{restarts()}", kept
             )
             distributed.init_process_group(
                 backend, store=store, rank=self.rank, world_size=self.world, timeout=_STEP_PATIENCE
@@ -199,7 +202,7 @@ class LauncherStore:
 
     def __init__(self) -> None:
         """Connect; without torchrun's store, nothing is kept."""
-        self._store = _store() if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
+        self._store = _launchers_store()
 
     @property
     def run(self) -> str | None:
@@ -230,6 +233,9 @@ class LauncherStore:
                 self._store.set(key, value)
 
 
-def _store() -> Any:
+def _launchers_store() -> Any:
+    """What torchrun itself keeps for its processes; None where it keeps nothing."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return distributed.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]

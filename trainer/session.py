@@ -463,7 +463,7 @@ class TrainingSession:
         if self._finished or self.trainer.over:
             return "all steps are done"
         if self._peers is not None:
-            return "rates are tried by one process alone: r18-tui find-lr, with its share of the batch"
+            return "not with several processes; r18-tui find-lr tries rates with one"
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
         self.trainer.drain()

@@ -24,6 +24,7 @@ from trainer.errors import ConfigError
 from trainer.peers import Peers
 from trainer.run import events as ev
 from trainer.run.store import RunDir
+from trainer.run.view import RunView
 
 SMALL = (
     "data.image_size=8", "data.batch_size=64", "model.stem=cifar-maxpool", "train.epochs=1", "run.device=cpu",
@@ -91,40 +92,42 @@ def torchrun(tmp_path: Path) -> Iterator[Launcher]:
         processes.kill()
 
 
-def test_two_processes_train_as_one_with_two_micro_batches(torchrun: Launcher, tmp_path: Path) -> None:
-    two = torchrun(*SMALL)
-    assert two.end() == 0, two.said
-    config = load_config("digits", [*SMALL, "train.grad_accum_steps=2", "run.name=alone"]).config
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as torchrun's processes: small networks go apart quickly after another rounding
-    try:
-        together, reference = view_of(two.run), view_of(train(config, tmp_path / "runs").run.run_dir)
-    finally:
-        torch.set_num_threads(threads)
-    assert together.step == reference.step == together.total_steps == 22
-    assert list(together.train_loss.y) == pytest.approx(list(reference.train_loss.y), rel=1e-3)
-    assert list(together.train_accuracy.y) == pytest.approx(list(reference.train_accuracy.y), abs=0.04)
-    # Of one they are moved by one half after the other, of two by the mean of both.
-    last, expected = together.last_evaluation, reference.last_evaluation
-    assert last is not None
-    assert expected is not None
-    assert last.loss == pytest.approx(expected.loss, rel=0.02)
-    assert sum(event.images for event in events_of(two.run, ev.Steps)) == 22 * 64, "images of all processes count"
-
-
-def test_training_goes_on_when_a_process_was_killed(torchrun: Launcher) -> None:
-    two = torchrun(*SMALL, "train.epochs=5", "checkpoint.every_s=1", "eval.every_epochs=5", restarts=1)
-    wait_for(two.run, lambda view: view.step >= 20 and any(two.run.checkpoints.glob("step-*.safetensors")))
+def test_two_processes_train_as_one_with_two_micro_batches_and_go_on_when_one_is_killed(
+    torchrun: Launcher, tmp_path: Path
+) -> None:
+    two = torchrun(*SMALL, "train.epochs=4", "checkpoint.every_s=1", "eval.every_epochs=4", restarts=1)
+    wait_for(two.run, lambda view: view.step >= 22 and any(two.run.checkpoints.glob("step-*.safetensors")))
     leader = events_of(two.run, ev.Opened)[-1].pid
     (follower,) = (pid for pid in two.workers if pid != leader)
     os.kill(follower, signal.SIGKILL)
     assert two.end() == 0, two.said
     view = view_of(two.run)
     (resumed,) = events_of(two.run, ev.Resumed)
-    assert 0 < resumed.step < 5 * 22
-    assert view.step == view.total_steps == 5 * 22
-    assert list(view.train_loss.x) == list(range(1, 5 * 22 + 1)), "every step once"
+    assert 0 < resumed.step < 4 * 22
+    assert view.step == view.total_steps == 4 * 22
+    assert list(view.train_loss.x) == list(range(1, 4 * 22 + 1)), "every step once"
     assert sorted(path.name for path in two.run.path.parent.iterdir()) == ["digits"], "and no second run"
+    images = [event.images / len(event.loss) for event in events_of(two.run, ev.Steps)]
+    assert set(images) == {64.0}, "images of all processes count"
+    alone = _trained_alone(
+        "train.epochs=4", "eval.every_epochs=4", "train.grad_accum_steps=2", runs_dir=tmp_path / "alone"
+    )
+    # Later on the last bits, which the exchange adds up in another order, have grown.
+    assert list(view.train_loss.y)[:22] == pytest.approx(list(alone.train_loss.y)[:22], rel=1e-3)
+    assert list(view.train_accuracy.y)[:22] == pytest.approx(list(alone.train_accuracy.y)[:22], abs=0.04)
+    # Running statistics are moved by one half after the other there, and here by the mean of both.
+    assert view.last_evaluation is not None
+    assert alone.last_evaluation is not None
+    assert view.last_evaluation.accuracy == pytest.approx(alone.last_evaluation.accuracy, abs=0.05)
+
+
+def _trained_alone(*settings: str, runs_dir: Path) -> RunView:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as torchrun's processes: small networks go apart quickly after another rounding
+    try:
+        return view_of(train(load_config("digits", [*SMALL, *settings]).config, runs_dir).run.run_dir)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_stop_ends_all_of_them_with_the_state_saved(torchrun: Launcher) -> None:
