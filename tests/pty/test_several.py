@@ -51,12 +51,3 @@ def test_two_processes_are_started_watched_left_and_stopped(tmp_path: Path) -> N
     assert view.finish is not None
     assert view.finish.reason == "SIGTERM"
     assert view.checkpoints[-1].step == view.step
-
-
-def test_processes_that_cannot_begin_say_why(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("not a folder")
-    with start(tmp_path / "runs", "--nproc", "2", *MANY_EPOCHS) as terminal:
-        assert code_of(terminal, 120) == 2
-        said = " ".join(terminal.text.split())
-    assert "the 2 processes ended before there was a run" in said
-    assert "runs" in said
