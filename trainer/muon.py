@@ -12,12 +12,13 @@ alone, and needs a newer PyTorch than this program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
+
+from trainer.sgd import SGD
 
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of x, x^3 and x^5: singular values of 0 to 1 come near 1 in few rounds, and stay between about 0.7 and 1.2."""
@@ -26,15 +27,8 @@ _SMALLEST = 1e-7
 """What a length is divided by at least."""
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon for the groups that are `turned`, SGD for the others, in one step.
-
-    Attributes:
-        found_inf: Set by whoever looks at the gradients: float32 (), 1 when this step must change nothing. As torch's fused
-            optimizers take it, without a wait for the device.
-    """
-
-    found_inf: Tensor | None = None
+class Muon(SGD):
+    """Muon for the groups that are `turned`, SGD for the others, in one step."""
 
     def __init__(
         self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None, dtype: torch.dtype
@@ -45,32 +39,18 @@ class Muon(torch.optim.Optimizer):
             groups: Each with `turned`, `momentum`, and `weight_decay` (of SGD alone).
             lr: Of all of them, until another one is set.
             nesterov: Whether an update looks one step of momentum ahead.
-            fused: Whether SGD is torch's fused one; only then `found_inf` is looked at.
+            fused: As of `SGD`.
             dtype: In which updates are made orthogonal.
         """
         self._dtype = dtype
-        super().__init__(groups, {"lr": lr, "nesterov": nesterov, "fused": fused})
+        super().__init__(groups, lr=lr, nesterov=nesterov, fused=fused)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update all parameters that have a gradient; momenta must be there (`trainer.optim`)."""
-        assert closure is None, "the gradients are there before the step"
-        for group in self.param_groups:
-            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if group["turned"]:
-                for kernel in trained:
-                    self._turn(kernel, group)
-            elif trained:
-                self._sgd(trained, group)
-
-    def _sgd(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        buffers: list[Tensor | None] = [self.state[parameter].get("momentum_buffer") for parameter in parameters]
-        sgd(
-            [*parameters], gradients, buffers, fused=group["fused"],
-            found_inf=self.found_inf if group["fused"] else None, weight_decay=group["weight_decay"], momentum=group["momentum"],
-            lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=False,
-        )  # fmt: skip
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        if not group["turned"]:
+            super()._update(parameters, group)
+            return
+        for kernel in parameters:
+            self._turn(kernel, group)
 
     def _turn(self, kernel: nn.Parameter, group: dict[str, Any]) -> None:
         momentum, buffer = group["momentum"], self.state[kernel]["momentum_buffer"]

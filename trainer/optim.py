@@ -10,6 +10,7 @@ from torch import nn
 from trainer.config import OptimConfig
 from trainer.freezing import BACKBONE, stage_of
 from trainer.muon import Muon
+from trainer.sgd import SGD
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
@@ -27,9 +28,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         optimizer = Muon(groups, lr=config.lr, nesterov=config.nesterov, fused=fused, dtype=dtype)
     else:
-        optimizer = torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused
-        )
+        optimizer = SGD(groups, lr=config.lr, nesterov=config.nesterov, fused=fused)
     load_momentum_state(model, optimizer, {})
     return optimizer
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Config
-from trainer.conv import Conv3x3
+from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.data.mixing import Mix, Mixer
@@ -52,7 +52,7 @@ class Numerics:
     def apply_to(self, model: nn.Module) -> nn.Module:
         """The model itself, changed to this memory format and to these convolutions."""
         for module in model.modules():
-            if isinstance(module, Conv3x3):
+            if isinstance(module, Conv3x3 | Conv1x1):
                 module.by_products = self.convolution == "products"
         return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
-from trainer.conv import Conv3x3
+from trainer.conv import modules
+from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.model import build_model
 from trainer.step import Numerics
 
@@ -25,24 +26,51 @@ def _way(features: Tensor) -> str:
     return features.grad_fn.name().removesuffix("Backward").removeprefix("_")
 
 
+def _expected_way(conv: nn.Conv2d, images_NCHW: Tensor) -> str:
+    side = max(images_NCHW.shape[2:])
+    if not isinstance(conv, Conv3x3):
+        return "ConvolutionBackward0"
+    if side <= 2 * conv.stride[0]:
+        return "SmallMap"
+    if conv.stride[0] > 1:
+        return "GradientByTaps"
+    return "Winograd" if side in range(4, 9) else "ConvolutionBackward0"
+
+
 def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     images_NCHW = images_NCHW.clone().requires_grad_()
     features = conv(images_NCHW)
-    if isinstance(conv, Conv3x3) and conv.stride[0] > 1:
-        assert _way(features) == "ProductGradient"
-    elif isinstance(conv, Conv3x3) and max(images_NCHW.shape[2:]) <= 2:
-        assert _way(features) == "OneMatrix"
-    else:
-        assert _way(features) == "ConvolutionBackward0"
+    assert _way(features) == _expected_way(conv, images_NCHW)
     features.square().sum().backward()
     assert images_NCHW.grad is not None
     assert conv.weight.grad is not None
     return features.detach(), images_NCHW.grad, conv.weight.grad
 
 
+@pytest.fixture(autouse=True)
+def _few_channels_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules, "_WINOGRAD_CHANNELS", 5)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
-    ("stride", "size"), [(1, (8, 8)), (1, (2, 2)), (1, (1, 2)), (1, (1, 1)), (2, (8, 8)), (2, (7, 5)), (2, (2, 2))]
+    ("stride", "size"),
+    [
+        (1, (9, 9)),
+        (1, (8, 8)),
+        (1, (8, 5)),
+        (1, (4, 4)),
+        (1, (2, 2)),
+        (1, (1, 2)),
+        (1, (1, 1)),
+        (2, (8, 8)),
+        (2, (7, 5)),
+        (2, (4, 4)),
+        (2, (4, 3)),
+        (2, (3, 3)),
+        (2, (2, 2)),
+        (2, (1, 1)),
+    ],
 )
 def test_result_and_gradients_are_those_of_a_plain_convolution(
     stride: int, size: tuple[int, int], layout: torch.memory_format
@@ -53,7 +81,7 @@ def test_result_and_gradients_are_those_of_a_plain_convolution(
         torch.testing.assert_close(mine, other)
 
 
-@pytest.mark.parametrize(("stride", "size"), [(1, 2), (2, 8)])
+@pytest.mark.parametrize(("stride", "size"), [(1, 2), (1, 4), (1, 8), (2, 4), (2, 8)])
 def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients(stride: int, size: int) -> None:
     ours, theirs = _pair(stride=stride, dtype=torch.float32)
     images = torch.randn(4, 5, size, size)
@@ -64,16 +92,30 @@ def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients(stride: i
         torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.05 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_frozen_weights_get_no_gradient(stride: int) -> None:
+@pytest.mark.parametrize(("stride", "size"), [(1, 2), (1, 4), (2, 4), (2, 8)])
+def test_frozen_weights_get_no_gradient(stride: int, size: int) -> None:
     ours, _ = _pair(stride=stride)
     ours.weight.requires_grad_(False)
-    images = torch.randn(2, 5, 2 * stride, 2 * stride, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(2, 5, size, size, dtype=torch.float64, requires_grad=True)
     features = ours(images)
-    assert _way(features) in ("OneMatrix", "ProductGradient")
+    assert _way(features) == _expected_way(ours, images)
     features.sum().backward()
     assert ours.weight.grad is None
     assert images.grad is not None
+
+
+@pytest.mark.parametrize(("stride", "size"), [(2, (4, 4)), (2, (5, 3)), (1, (3, 3))])
+def test_the_shortcut_is_one_product(stride: int, size: tuple[int, int]) -> None:
+    ours = Conv1x1(5, 6, stride=stride).double()
+    images = torch.randn(3, 5, *size, dtype=torch.float64)
+    results = []
+    for ours.by_products in (True, False):
+        ours.weight.grad = None
+        features = ours(images.requires_grad_())
+        features.square().sum().backward()
+        results.append((features.detach(), ours.weight.grad, images.grad))
+        images.grad = None
+    torch.testing.assert_close(*results)
 
 
 def test_evaluation_takes_the_plain_convolution() -> None:
@@ -90,6 +132,7 @@ def test_numerics_switch_every_block(make_config: ConfigMaker) -> None:
         Numerics(precision="fp32", channels_last=True, convolution=wanted).apply_to(model)
         switched = {name for name, module in model.named_modules() if getattr(module, "by_products", False)}
         every = {f"layer{stage}.{block}.conv{conv}" for stage in (1, 2, 3, 4) for block in (0, 1) for conv in (1, 2)}
+        every |= {f"layer{stage}.0.downsample.0" for stage in (2, 3, 4)}
         assert switched == (every if wanted == "products" else set())
 
 

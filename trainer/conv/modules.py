@@ -1,0 +1,79 @@
+"""The network's convolutions, each with the choice of matrix products in training.
+
+- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `trainer.conv.small_maps`.
+- Many channels on a small map, as in the last two stages: `trainer.conv.winograd`.
+- The gradient of a strided kernel's weights, for which oneDNN falls far below the processor's speed: `trainer.conv.taps`.
+- The strided 1x1 convolutions beside them: one product.
+
+Products are taken where the library is slower by measure (`benchmarks/training_speed.py`); `run.convolution: auto` times both
+ways before training. Evaluation and export know nothing of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.conv.small_maps import convolve_small_map
+from trainer.conv.taps import convolve_with_gradient_by_taps
+from trainer.conv.winograd import convolve_by_winograd
+
+_SMALL = 2
+"""Side of the largest result for which leaving out the padding is worth it."""
+_WINOGRAD_SIDES = range(4, 9)
+"""Sides of maps ..."""
+_WINOGRAD_CHANNELS = 256
+"""... and the fewest channels with which Winograd's products save more than its transforms cost."""
+
+
+class Conv3x3(nn.Conv2d):
+    """`nn.Conv2d` with a 3x3 kernel, padding 1 and no bias; the same parameters under the same names.
+
+    Attributes:
+        by_products: Whether matrix products are taken in training, where they are expected to be faster.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.by_products = False
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv2d's own name
+        """Images (N, in_channels, H, W) to features (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        if not (self.by_products and self.training):
+            return super().forward(input)
+        stride, side = self.stride[0], max(input.shape[2:])
+        if side <= stride * _SMALL:
+            return convolve_small_map(*self._as_autocast_has_them(input), stride=stride)
+        if stride > 1:
+            return convolve_with_gradient_by_taps(*self._as_autocast_has_them(input), stride=stride)
+        if side in _WINOGRAD_SIDES and self.in_channels >= _WINOGRAD_CHANNELS:
+            return convolve_by_winograd(*self._as_autocast_has_them(input))
+        return super().forward(input)
+
+    def _as_autocast_has_them(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and weights, cast out here, so that gradients of the weights come back in fp32."""
+        kind = images_NCHW.device.type
+        if not torch.is_autocast_enabled(kind):
+            return images_NCHW, self.weight
+        dtype = torch.get_autocast_dtype(kind)
+        return images_NCHW.to(dtype), self.weight.to(dtype)
+
+
+class Conv1x1(nn.Conv2d):
+    """`nn.Conv2d` with a 1x1 kernel and no bias; the same parameters under the same names.
+
+    Attributes:
+        by_products: Whether a matrix product is taken in training.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+        self.by_products = False
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv2d's own name
+        """Images (N, in_channels, H, W) to features (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        if not (self.by_products and self.training):
+            return super().forward(input)
+        seen_NHWC = input.permute(0, 2, 3, 1)[:, :: self.stride[0], :: self.stride[1]]
+        return functional.linear(seen_NHWC, self.weight[:, :, 0, 0]).permute(0, 3, 1, 2)

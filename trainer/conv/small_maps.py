@@ -1,0 +1,127 @@
+"""A 3x3 convolution of a map so small that most of the kernel lies over the padding.
+
+Of the 36 products of a 2x2 map with a kernel 20 are with zeros, and 11 of 36 where a 4x4 map becomes 2x2. Here all outputs that
+see the same part of the map are one matrix product with that part, so that nothing is multiplied by padding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of one axis of the map, and the outputs that see just this.
+
+    Attributes:
+        seen: Of the inputs.
+        outputs: That see it.
+        taps: For each of them the part of the kernel that lies over it.
+    """
+
+    seen: slice
+    outputs: slice
+    taps: tuple[slice, ...]
+
+
+def convolve_small_map(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
+    """A convolution with padding 1.
+
+    Args:
+        images_NCHW: Of any size; worth it where a side is not much longer than the kernel.
+        weight_KC33: Of the same precision.
+        stride: 1 or 2.
+
+    Returns:
+        Features (N, K, ceil(H / stride), ceil(W / stride)), in channels_last.
+    """
+    return cast(Tensor, _SmallMap.apply(images_NCHW, weight_KC33, stride))
+
+
+class _SmallMap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor, stride: int) -> Tensor:
+        images_NHWC, kernel_KYXC = images_NCHW.permute(0, 2, 3, 1), weight_KC33.permute(0, 2, 3, 1)
+        height, width = images_NCHW.shape[2:]
+        result_NHWK = images_NCHW.new_empty(
+            len(images_NCHW), -(-height // stride), -(-width // stride), len(weight_KC33)
+        )
+        saved = []
+        for rows, columns in _parts(height, width, stride):
+            seen_NI = images_NHWC[:, rows.seen, columns.seen].flatten(1)
+            matrix_OI = _matrix(kernel_KYXC, rows, columns)
+            outputs = result_NHWK[:, rows.outputs, columns.outputs]
+            outputs.copy_((seen_NI @ matrix_OI.t()).view(outputs.shape))
+            saved += [seen_NI, matrix_OI]
+        ctx.save_for_backward(*saved)
+        ctx.facts = images_NCHW.shape, stride
+        return result_NHWK.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grads_NKHW: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (batch, channels, height, width), stride = ctx.facts
+        grads_NHWK = grads_NKHW.permute(0, 2, 3, 1)
+        of_images_NHWC = of_kernel_KYXC = None
+        if ctx.needs_input_grad[0]:
+            of_images_NHWC = grads_NKHW.new_zeros(batch, height, width, channels)
+        if ctx.needs_input_grad[1]:
+            of_kernel_KYXC = grads_NKHW.new_zeros(grads_NHWK.shape[3], 3, 3, channels)
+        saved = iter(ctx.saved_tensors)
+        for rows, columns in _parts(height, width, stride):
+            seen_NI, matrix_OI = next(saved), next(saved)
+            grads_NO = grads_NHWK[:, rows.outputs, columns.outputs].flatten(1)
+            if of_images_NHWC is not None:
+                part_NHWC = of_images_NHWC[:, rows.seen, columns.seen]
+                part_NHWC += (grads_NO @ matrix_OI).view(part_NHWC.shape)
+            if of_kernel_KYXC is not None:
+                _add_to_kernel(of_kernel_KYXC, grads_NO.t() @ seen_NI, rows, columns)
+        return _channels_first(of_images_NHWC), _channels_first(of_kernel_KYXC), None
+
+
+def _windows(size: int, stride: int) -> list[_Window]:
+    """Of one axis."""
+    found: list[_Window] = []
+    for output in range(-(-size // stride)):
+        first = output * stride - 1
+        seen = slice(max(first, 0), min(first + 3, size))
+        taps = slice(seen.start - first, seen.stop - first)
+        if found and found[-1].seen == seen:
+            before = found.pop()
+            found.append(_Window(seen, slice(before.outputs.start, output + 1), (*before.taps, taps)))
+        else:
+            found.append(_Window(seen, slice(output, output + 1), (taps,)))
+    return found
+
+
+def _parts(height: int, width: int, stride: int) -> Iterator[tuple[_Window, _Window]]:
+    return itertools.product(_windows(height, stride), _windows(width, stride))
+
+
+def _matrix(kernel_KYXC: Tensor, rows: _Window, columns: _Window) -> Tensor:
+    """From all inputs of a part to all its outputs: (rows, columns, K) by (rows, columns, C)."""
+    outputs, channels = kernel_KYXC.shape[0], kernel_KYXC.shape[3]
+    seen = rows.seen.stop - rows.seen.start, columns.seen.stop - columns.seen.start
+    matrix = kernel_KYXC.new_empty(len(rows.taps), len(columns.taps), outputs, *seen, channels)
+    for (y, row_taps), (x, column_taps) in itertools.product(enumerate(rows.taps), enumerate(columns.taps)):
+        matrix[y, x] = kernel_KYXC[:, row_taps, column_taps]
+    return matrix.flatten(3).flatten(0, 2)
+
+
+def _add_to_kernel(of_kernel_KYXC: Tensor, of_matrix_OI: Tensor, rows: _Window, columns: _Window) -> None:
+    """Add the gradient of a matrix to that of the kernel that it was made of."""
+    seen = rows.seen.stop - rows.seen.start, columns.seen.stop - columns.seen.start
+    of_matrix = of_matrix_OI.view(len(rows.taps), len(columns.taps), len(of_kernel_KYXC), *seen, -1)
+    for (y, row_taps), (x, column_taps) in itertools.product(enumerate(rows.taps), enumerate(columns.taps)):
+        of_kernel_KYXC[:, row_taps, column_taps] += of_matrix[y, x]
+
+
+def _channels_first(tensor_NHWC: Tensor | None) -> Tensor | None:
+    return None if tensor_NHWC is None else tensor_NHWC.permute(0, 3, 1, 2)

@@ -1,0 +1,71 @@
+"""SGD with momentum, as `torch.optim.SGD` computes it.
+
+On the CPU torch's fused kernel copies every gradient that is in channels_last, and pairs the wrong numbers where a parameter and
+its gradient lie differently in memory (seen with 2.14.1). So it is given all tensors in the order of the parameter's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+
+class SGD(torch.optim.Optimizer):
+    """One step over all groups; momenta must be there (`trainer.optim`).
+
+    Attributes:
+        found_inf: Set by whoever looks at the gradients: float32 (), 1 when this step must change nothing. As torch's fused
+            optimizers take it, without a wait for the device.
+    """
+
+    found_inf: Tensor | None = None
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None) -> None:
+        """Take the parameters.
+
+        Args:
+            groups: Each with `momentum` and `weight_decay`.
+            lr: Of all of them, until another one is set.
+            nesterov: Whether an update looks one step of momentum ahead.
+            fused: Whether torch's fused kernel is taken; only then `found_inf` is looked at.
+        """
+        super().__init__(groups, {"lr": lr, "nesterov": nesterov, "fused": fused})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        assert closure is None, "the gradients are there before the step"
+        for group in self.param_groups:
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if trained:
+                self._update(trained, group)
+
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Of one group, in place."""
+        gradients = [
+            _along_memory(parameter, parameter.grad).contiguous()
+            for parameter in parameters
+            if parameter.grad is not None
+        ]
+        momenta: list[Tensor | None] = [
+            _along_memory(parameter, self.state[parameter]["momentum_buffer"]) if group["momentum"] else None
+            for parameter in parameters
+        ]
+        changed = [_along_memory(parameter, parameter) for parameter in parameters]
+        assert all(tensor is None or tensor.is_contiguous() for tensor in (*changed, *momenta)), (
+            "a copy would be changed"
+        )
+        sgd(
+            changed, gradients, momenta, fused=group["fused"], found_inf=self.found_inf if group["fused"] else None,
+            weight_decay=group["weight_decay"], momentum=group["momentum"], lr=group["lr"], dampening=0.0,
+            nesterov=group["nesterov"], maximize=False,
+        )  # fmt: skip
+
+
+def _along_memory(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor of a parameter's shape, its axes in the order in which the parameter has them in memory."""
+    return tensor if parameter.is_contiguous() else tensor.permute(0, 2, 3, 1)
