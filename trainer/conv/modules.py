@@ -2,7 +2,7 @@
 
 - Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `trainer.conv.small_maps`.
 - Many channels on a small map, as in the last two stages: `trainer.conv.winograd`.
-- The gradient of a strided kernel's weights, for which oneDNN falls far below the processor's speed: `trainer.conv.taps`.
+- The gradient of a strided kernel's weights, for which oneDNN falls below the processor's speed: `trainer.conv.strided`.
 - The strided 1x1 convolutions beside them: one product.
 
 Products are taken where the library is slower by measure (`benchmarks/training_speed.py`); `run.convolution: auto` times both
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.conv.small_maps import convolve_small_map
-from trainer.conv.taps import convolve_with_gradient_by_taps
+from trainer.conv.strided import convolve_strided
 from trainer.conv.winograd import convolve_by_winograd
 
 _SMALL = 2
 """Side of the largest result for which leaving out the padding is worth it."""
+_STRIDED_SIDE = 16
+"""Side of the largest map on which nine products make a strided kernel's gradient sooner."""
 _WINOGRAD_SIDES = range(4, 9)
 """Sides of maps ..."""
 _WINOGRAD_CHANNELS = 256
@@ -45,9 +47,9 @@ class Conv3x3(nn.Conv2d):
         stride, side = self.stride[0], max(input.shape[2:])
         if side <= stride * _SMALL:
             return convolve_small_map(*self._as_autocast_has_them(input), stride=stride)
-        if stride > 1:
-            return convolve_with_gradient_by_taps(*self._as_autocast_has_them(input), stride=stride)
-        if side in _WINOGRAD_SIDES and self.in_channels >= _WINOGRAD_CHANNELS:
+        if stride > 1 and side <= _STRIDED_SIDE:
+            return convolve_strided(*self._as_autocast_has_them(input), stride=stride)
+        if stride == 1 and side in _WINOGRAD_SIDES and self.in_channels >= _WINOGRAD_CHANNELS:
             return convolve_by_winograd(*self._as_autocast_has_them(input))
         return super().forward(input)
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trainer.conv.weight_gradient import weight_gradient
+
 
 @dataclass(frozen=True)
 class _Window:
@@ -53,37 +55,37 @@ class _SmallMap(torch.autograd.Function):
         result_NHWK = images_NCHW.new_empty(
             len(images_NCHW), -(-height // stride), -(-width // stride), len(weight_KC33)
         )
-        saved = []
+        matrices = []
         for rows, columns in _parts(height, width, stride):
             seen_NI = images_NHWC[:, rows.seen, columns.seen].flatten(1)
             matrix_OI = _matrix(kernel_KYXC, rows, columns)
             outputs = result_NHWK[:, rows.outputs, columns.outputs]
             outputs.copy_((seen_NI @ matrix_OI.t()).view(outputs.shape))
-            saved += [seen_NI, matrix_OI]
-        ctx.save_for_backward(*saved)
-        ctx.facts = images_NCHW.shape, stride
+            matrices.append(matrix_OI)
+        ctx.save_for_backward(images_NCHW, *matrices)
+        ctx.stride = stride
         return result_NHWK.permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grads_NKHW: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (batch, channels, height, width), stride = ctx.facts
-        grads_NHWK = grads_NKHW.permute(0, 2, 3, 1)
-        of_images_NHWC = of_kernel_KYXC = None
+        images_NCHW, *matrices = ctx.saved_tensors
+        of_images = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_images_NHWC = grads_NKHW.new_zeros(batch, height, width, channels)
+            of_images = _images_gradient(images_NCHW, grads_NKHW, matrices, ctx.stride)
         if ctx.needs_input_grad[1]:
-            of_kernel_KYXC = grads_NKHW.new_zeros(grads_NHWK.shape[3], 3, 3, channels)
-        saved = iter(ctx.saved_tensors)
-        for rows, columns in _parts(height, width, stride):
-            seen_NI, matrix_OI = next(saved), next(saved)
-            grads_NO = grads_NHWK[:, rows.outputs, columns.outputs].flatten(1)
-            if of_images_NHWC is not None:
-                part_NHWC = of_images_NHWC[:, rows.seen, columns.seen]
-                part_NHWC += (grads_NO @ matrix_OI).view(part_NHWC.shape)
-            if of_kernel_KYXC is not None:
-                _add_to_kernel(of_kernel_KYXC, grads_NO.t() @ seen_NI, rows, columns)
-        return _channels_first(of_images_NHWC), _channels_first(of_kernel_KYXC), None
+            of_weight = weight_gradient(images_NCHW, grads_NKHW, stride=ctx.stride)
+        return of_images, of_weight, None
+
+
+def _images_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, matrices: list[Tensor], stride: int) -> Tensor:
+    batch, channels, height, width = images_NCHW.shape
+    grads_NHWK = grads_NKHW.permute(0, 2, 3, 1)
+    result_NHWC = grads_NKHW.new_zeros(batch, height, width, channels)
+    for (rows, columns), matrix_OI in zip(_parts(height, width, stride), matrices, strict=True):
+        part_NHWC = result_NHWC[:, rows.seen, columns.seen]
+        part_NHWC += (grads_NHWK[:, rows.outputs, columns.outputs].flatten(1) @ matrix_OI).view(part_NHWC.shape)
+    return result_NHWC.permute(0, 3, 1, 2)
 
 
 def _windows(size: int, stride: int) -> list[_Window]:
@@ -113,15 +115,3 @@ def _matrix(kernel_KYXC: Tensor, rows: _Window, columns: _Window) -> Tensor:
     for (y, row_taps), (x, column_taps) in itertools.product(enumerate(rows.taps), enumerate(columns.taps)):
         matrix[y, x] = kernel_KYXC[:, row_taps, column_taps]
     return matrix.flatten(3).flatten(0, 2)
-
-
-def _add_to_kernel(of_kernel_KYXC: Tensor, of_matrix_OI: Tensor, rows: _Window, columns: _Window) -> None:
-    """Add the gradient of a matrix to that of the kernel that it was made of."""
-    seen = rows.seen.stop - rows.seen.start, columns.seen.stop - columns.seen.start
-    of_matrix = of_matrix_OI.view(len(rows.taps), len(columns.taps), len(of_kernel_KYXC), *seen, -1)
-    for (y, row_taps), (x, column_taps) in itertools.product(enumerate(rows.taps), enumerate(columns.taps)):
-        of_kernel_KYXC[:, row_taps, column_taps] += of_matrix[y, x]
-
-
-def _channels_first(tensor_NHWC: Tensor | None) -> Tensor | None:
-    return None if tensor_NHWC is None else tensor_NHWC.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The gradient of a strided 3x3 kernel: one matrix product for each of its nine positions."""
+"""A strided 3x3 convolution whose weights get their gradient by matrix products."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from trainer.conv.weight_gradient import weight_gradient
 
-def convolve_with_gradient_by_taps(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
+
+def convolve_strided(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
     """The library's convolution with padding 1, and our gradient of the weights.
 
     Args:
@@ -18,32 +20,10 @@ def convolve_with_gradient_by_taps(images_NCHW: Tensor, weight_KC33: Tensor, *, 
         weight_KC33: Of the same precision.
         stride: Of the convolution.
     """
-    return cast(Tensor, _GradientByTaps.apply(images_NCHW, weight_KC33, stride))
+    return cast(Tensor, _Strided.apply(images_NCHW, weight_KC33, stride))
 
 
-def weight_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, *, stride: int) -> Tensor:
-    """The gradient of a 3x3 kernel with padding 1.
-
-    Args:
-        images_NCHW: What was convolved.
-        grads_NKHW: Gradient of the result.
-        stride: Of the convolution.
-
-    Returns:
-        Gradient (K, C, 3, 3) in channels_last.
-    """
-    channels, (batch, outputs, height, width) = images_NCHW.shape[1], grads_NKHW.shape
-    padded_NHWC = functional.pad(images_NCHW, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-    grads_KM = grads_NKHW.permute(0, 2, 3, 1).reshape(batch * height * width, outputs).t()
-    result_KYXC = images_NCHW.new_empty(outputs, 3, 3, channels)
-    for y in range(3):
-        for x in range(3):
-            seen_NHWC = padded_NHWC[:, y : y + stride * height : stride, x : x + stride * width : stride]
-            torch.mm(grads_KM, seen_NHWC.reshape(-1, channels), out=result_KYXC[:, y, x])
-    return result_KYXC.permute(0, 3, 1, 2)
-
-
-class _GradientByTaps(torch.autograd.Function):
+class _Strided(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(images_NCHW, weight_KC33)
