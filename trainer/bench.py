@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainer.choices import choose_numerics, describe
+from trainer.choices import choose_numerics, describe, precisions
 from trainer.config import Config
 from trainer.config_loader import load_config, shipped_names
 from trainer.data.augment import Augment, Normalize
@@ -27,7 +27,7 @@ from trainer.host_threads import let_waiting_threads_sleep
 from trainer.model import MACS_PER_PIXEL, build_model, losses_of
 from trainer.optim import build_optimizer
 from trainer.standard_streams import write_out
-from trainer.step import Numerics, TrainStep
+from trainer.step import DTYPES, Numerics, TrainStep
 from trainer.step_graph import PLAIN_STEPS
 from trainer.versions import software_versions
 
@@ -88,7 +88,8 @@ def main(given: argparse.Namespace) -> int:
     configs = {name: load_config(name).config for name in given.configs or shipped_names()}
     device = choose_device(given.device)
     write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")
-    peaks = {name: matrix_peak(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    asked_for = {config.run.precision for config in configs.values()} & DTYPES.keys()
+    peaks = {name: matrix_peak(device, DTYPES[name]) for name in dict.fromkeys([*precisions(device), *sorted(asked_for)])}
     write_out(
         "matrix products: " + ", ".join(f"{peak:,.0f} GFLOP/s in {name}" for name, peak in peaks.items()) + "\n\n"
     )

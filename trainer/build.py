@@ -35,7 +35,7 @@ from trainer.loop import Trainer
 from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import build_model, describe_model, set_train_mode
-from trainer.optim import build_optimizer
+from trainer.optim import build_loss_scale, build_optimizer
 from trainer.peers import Peers
 from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
@@ -143,14 +143,15 @@ def build_trainer(
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     decay = config.train.ema_decay
     ema = None if decay is None else ModelEma(model, decay)
-    state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema)
+    loss_scale = build_loss_scale(device, precision=numerics.precision)
+    state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema, loss_scale)
     if checkpoint is not None:
         _restore(state, checkpoint)
     batches = source.batches(worker_count(config.data))
     weights_K = loss_weights(config, train_labels_N, device)
     train_step = TrainStep(
         model, optimizer, augment, config, numerics,
-        class_weights_K=weights_K, micro_batches=choices.get("micro_batches"), peers=peers,
+        class_weights_K=weights_K, micro_batches=choices.get("micro_batches"), peers=peers, loss_scale=loss_scale,
     )  # fmt: skip
     choices["cuda_graph"] = train_step.not_captured or "yes"
     stopwatch = Stopwatch()

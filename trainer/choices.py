@@ -208,11 +208,11 @@ class _Trial:
 
 
 def _candidates(config: Config, device: torch.device) -> list[Numerics]:
-    precisions = [config.run.precision] if config.run.precision != "auto" else _precisions(device)
+    tried = [config.run.precision] if config.run.precision != "auto" else precisions(device)
     layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
     return [
         Numerics(precision=precision, channels_last=bool(layout), convolution=convolution)
-        for precision in precisions
+        for precision in tried
         for layout in layouts
         for convolution in _convolutions(config, device, channels_last=bool(layout))
     ]
@@ -225,7 +225,8 @@ def _convolutions(config: Config, device: torch.device, *, channels_last: bool) 
     return ["native", "products"] if device.type == "cpu" and channels_last else ["native"]
 
 
-def _precisions(device: torch.device) -> list[str]:
+def precisions(device: torch.device) -> list[str]:
+    """Those that a device may be fast in, fp32 first."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return ["fp32"]
+        return ["fp32", "fp16"]
     return ["fp32"] if device.type == "mps" else ["fp32", "bf16"]

@@ -33,14 +33,14 @@ class RunConfig(Group):
     """Seed of every random draw: weights, order, augmentation, dropout."""
     device: str = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` never falls back to the CPU on a machine that has a GPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`bf16` is autocast with fp32 weights; `auto` times a few real steps at the start and takes the faster."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`bf16` is autocast with fp32 weights, `fp16` that with a scaled loss, for GPUs before Ampere: at times a step is left out there,
+    and the scale halved. `auto` times a few real steps at the start and takes the faster."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     convolution: Literal["auto", "native", "products"] = "auto"
-    """How 3x3 kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on the smallest
-    feature maps and for the weight gradient of strided kernels; the results differ in rounding only. `auto` times both on a CPU
-    with channels_last."""
+    """How kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on small feature maps
+    and where the stride is 2; the results differ in rounding only. `auto` times both on a CPU with channels_last."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""

@@ -20,6 +20,9 @@ from trainer.scores import class_scores
 from trainer.step import Numerics
 from trainer.tables import as_csv, confusion_table, per_class_table
 
+_CHOOSY_ABOUT_SHAPES = ("cuda",)
+"""Devices that look for their kernels anew for every shape: a last batch is filled up with empty images there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -93,16 +96,19 @@ def evaluate(
     loss_sum = torch.zeros((), device=device)
     correct_tta = torch.zeros((), dtype=torch.int64, device=device)
     done = 0
+    filled_up = device.type in _CHOOSY_ABOUT_SHAPES and len(split) > batch_size
     for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device, lost):
         poll(done / len(split))
         if not len(labels_N):
             continue
         images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
-        logits_NK = _logits(model, images_NCHW, numerics)
+        if filled_up:
+            images_NCHW = functional.pad(images_NCHW, (0, 0) * 3 + (0, batch_size - len(images_NCHW)))
+        logits_NK = _logits(model, images_NCHW, numerics)[: len(labels_N)]
         loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
         confusion.scatter_add_(0, labels_N * num_classes + logits_NK.argmax(1), torch.ones_like(labels_N))
         if tta:
-            mirrored_NK = _logits(model, numerics.lay_out(images_NCHW.flip(3)), numerics)
+            mirrored_NK = _logits(model, numerics.lay_out(images_NCHW.flip(3)), numerics)[: len(labels_N)]
             correct_tta += ((logits_NK + mirrored_NK).argmax(1) == labels_N).sum()
         done += len(labels_N)
     if not done:

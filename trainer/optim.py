@@ -12,6 +12,9 @@ from trainer.freezing import BACKBONE, stage_of
 from trainer.muon import Muon
 from trainer.sgd import SGD
 
+_FIRST_SCALE = 2.0**12
+"""Of an fp16 run: torch's own, 2**16, would leave out the first steps of most runs before it is halved often enough."""
+
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
     """SGD or Muon over all parameters, those included that are frozen for now; the rate is set before every step.
@@ -22,7 +25,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
         precision: As `Numerics.precision`: Muon's own products are in bf16 where the network's are.
     """
     groups = _groups(model, config)
-    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") else None
+    # With a scaled loss steps are left out as a matter of course: nothing is left to a kernel's look at a flag then.
+    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") and precision != "fp16" else None
     optimizer: torch.optim.Optimizer
     if config.name == "muon":
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -31,6 +35,16 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
         optimizer = SGD(groups, lr=config.lr, nesterov=config.nesterov, fused=fused)
     load_momentum_state(model, optimizer, {})
     return optimizer
+
+
+def build_loss_scale(device: torch.device, *, precision: str) -> torch.amp.GradScaler:
+    """What the loss is multiplied by before the backward pass, so that small gradients are not 0 in fp16; off otherwise.
+
+    Args:
+        device: That trains.
+        precision: As `Numerics.precision`.
+    """
+    return torch.amp.GradScaler(device.type, init_scale=_FIRST_SCALE, enabled=precision == "fp16")
 
 
 def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -18,10 +19,14 @@ from trainer.data.batches import Batch
 from trainer.data.mixing import Mix, Mixer
 from trainer.errors import is_out_of_memory
 from trainer.model import head_of, losses_of, set_train_mode
-from trainer.optim import momentum_state, set_lr
+from trainer.optim import build_loss_scale, momentum_state, set_lr
 from trainer.peers import Order, Peers, among_peers
 from trainer.step_graph import StepGraph
 from trainer.update_gate import UpdateGate
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of the numbers that the network multiplies, by precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,7 @@ class Numerics:
     """What is decided once a run, by configuration or by timing.
 
     Attributes:
-        precision: `fp32`, or `bf16` for autocast over fp32 weights.
+        precision: `fp32`, or `bf16` or `fp16` for autocast over fp32 weights.
         channels_last: Memory format of images and weights.
         convolution: `native`, or `products` (see `trainer.conv`).
     """
@@ -40,9 +45,9 @@ class Numerics:
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         """The context of a forward pass."""
-        if self.precision == "bf16":
-            return torch.autocast(device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=DTYPES[self.precision])
 
     def lay_out(self, images_NCHW: Tensor) -> Tensor:
         """Images in this memory format."""
@@ -69,6 +74,7 @@ class TrainStep:
         frozen: Stages that are not trained, from the image (`trainer.freezing`).
         features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
         peers: That train along; None when this process trains alone.
+        loss_scale: Of fp16 runs; off otherwise.
         not_captured: Why steps are not replayed as a CUDA graph; empty where they may be.
         remarks: For the user, to be taken away by the caller.
     """
@@ -76,6 +82,7 @@ class TrainStep:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics,
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
+        loss_scale: torch.amp.GradScaler | None = None,
     ) -> None:  # fmt: skip
         """Take the parts.
 
@@ -88,6 +95,7 @@ class TrainStep:
             class_weights_K: Of each class's images in the loss; None for all the same.
             micro_batches: In how many parts a batch goes through the model; None as configured.
             peers: That train along, each with its part of every batch; None when this process trains alone.
+            loss_scale: Of an fp16 run, as it stands; None for a new one.
         """
         self.micro_batches = micro_batches or config.train.grad_accum_steps
         self._model = model
@@ -107,14 +115,15 @@ class TrainStep:
         self.remarks: list[str] = []
         self._parallel: DistributedDataParallel | None = None
         device = next(model.parameters()).device
-        self.not_captured = why_not_captured(config, device, peers)
+        self.loss_scale = loss_scale or build_loss_scale(device, precision=numerics.precision)
+        self.not_captured = why_not_captured(config, numerics, device, peers)
         self._graph = None if self.not_captured else StepGraph(device)
 
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
         """The same step for a copy of the model, which this process trains alone."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self.numerics,
-            class_weights_K=self._class_weights_K, micro_batches=self.micro_batches,
+            class_weights_K=self._class_weights_K, micro_batches=self.micro_batches, loss_scale=copy.deepcopy(self.loss_scale),
         )  # fmt: skip
         step.features_MF = self.features_MF
         return step
@@ -203,10 +212,12 @@ class TrainStep:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _update(self, metrics_3: Tensor) -> None:
+        self.loss_scale.unscale_(self._optimizer)
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
         if self._config.train.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
         metrics_3[2] = self._gate.step(metrics_3[0], norm)
+        self.loss_scale.update()
 
     def share_state(self) -> None:
         """Make the leader's weights, statistics and momenta everybody's."""
@@ -215,6 +226,16 @@ class TrainStep:
         self.peers.order(Order.SHARE)
         values = [value for value in self._model.state_dict().values() if value.is_floating_point()]
         self.peers.share([*values, *momentum_state(self._model, self._optimizer).values()])
+        if self.loss_scale.is_enabled():
+            self._share_loss_scale(self.peers)
+
+    def _share_loss_scale(self, peers: Peers) -> None:
+        state = self.loss_scale.state_dict()
+        device = next(self._model.parameters()).device
+        numbers_2 = torch.tensor([state["scale"], state["_growth_tracker"]], device=device)
+        peers.share([numbers_2])
+        scale, steps_since = numbers_2.tolist()
+        self.loss_scale.load_state_dict(state | {"scale": scale, "_growth_tracker": int(steps_since)})
 
     def undo(self) -> None:
         """Take back what a step that has failed before its update has changed."""
@@ -263,7 +284,7 @@ class TrainStep:
 
     def _backward(self, logits_NK: Tensor, labels_N: Tensor, losses_N: Tensor, share: float, metrics_2: Tensor) -> None:
         loss = losses_N.mean()
-        (loss * share).backward()
+        self.loss_scale.scale(loss * share).backward()
         with torch.no_grad():
             top1 = (logits_NK.argmax(1) == labels_N).float().mean()
             metrics_2 += torch.stack((loss.detach(), top1)) * share
@@ -285,13 +306,14 @@ class TrainStep:
         return losses_N if self._class_weights_K is None else losses_N * self._class_weights_K[labels_N]
 
 
-def why_not_captured(config: Config, device: torch.device, peers: Peers | None) -> str:
+def why_not_captured(config: Config, numerics: Numerics, device: torch.device, peers: Peers | None) -> str:
     """Why a run's steps are not replayed as a CUDA graph; empty where they may be."""
     if device.type != "cuda":
         return "no CUDA device"
     reasons = {
         "run.cuda_graph is off": not config.run.cuda_graph,
         "several processes": peers is not None,
+        "fp16 waits at each step for whether it is taken": numerics.precision == "fp16",
         "dropout draws anew in every epoch": config.model.dropout > 0,
         "mixed images": config.data.mixup > 0 or config.data.cutmix > 0,
         "micro-batches": config.train.grad_accum_steps > 1,

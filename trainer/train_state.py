@@ -63,6 +63,7 @@ class TrainState:
         improved_step: Where what `eval.best_by` names was last better than ever; at equal accuracy `best_step` may be later.
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: The average of the weights, where one is kept.
+        loss_scale: Of an fp16 run; off otherwise.
         unfrozen_by_key: Stages that the user has let go.
         unfrozen_step: Steps done when the last of them was.
         measured_step: Of the newest evaluation on the selection split.
@@ -73,6 +74,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     schedule: LrSchedule
     ema: ModelEma | None = None
+    loss_scale: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     unfrozen_by_key: int = 0
     unfrozen_step: int = -1
     measured_step: int = -1
@@ -129,6 +131,7 @@ class TrainState:
             "epoch_step": self.epoch_step,
             "epoch_sums": asdict(self.sums),
             "evaluation_due": self.evaluation_due,
+            "loss_scale": self.loss_scale.state_dict(),
             "lr_edits": [list(edit) for edit in self.schedule.edits],
             "unfrozen_by_key": self.unfrozen_by_key,
             "unfrozen_step": self.unfrozen_step,
@@ -149,6 +152,8 @@ class TrainState:
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.group("ema"))
         meta = checkpoint.meta
+        if self.loss_scale.is_enabled() and meta.get("loss_scale"):
+            self.loss_scale.load_state_dict(meta["loss_scale"])
         self.unfrozen_by_key = int(meta.get("unfrozen_by_key", 0))
         for name in ("unfrozen_step", "measured_step", "tested_step"):
             setattr(self, name, int(meta.get(name, -1)))

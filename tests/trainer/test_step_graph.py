@@ -15,7 +15,7 @@ from trainer.build import build_trainer
 from trainer.config import Config
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
-from trainer.step import why_not_captured
+from trainer.step import Numerics, why_not_captured
 from trainer.step_graph import PLAIN_STEPS, Compute, StepGraph
 
 SETTINGS = (
@@ -121,5 +121,11 @@ def test_momenta_that_are_restored_stay_where_a_graph_reads_them(make_config: Co
     ],
 )
 def test_what_is_not_captured_has_a_reason(make_config: ConfigMaker, override: str, reason: str) -> None:
-    assert why_not_captured(make_config(override), torch.device("cuda"), None) == reason
-    assert why_not_captured(make_config(override), torch.device("cpu"), None) == "no CUDA device"
+    numerics = Numerics(precision="bf16", channels_last=True)
+    assert why_not_captured(make_config(override), numerics, torch.device("cuda"), None) == reason
+    assert why_not_captured(make_config(override), numerics, torch.device("cpu"), None) == "no CUDA device"
+
+
+def test_a_scaled_loss_is_not_captured(make_config: ConfigMaker) -> None:
+    numerics = Numerics(precision="fp16", channels_last=True)
+    assert why_not_captured(make_config(), numerics, torch.device("cuda"), None).startswith("fp16 waits")

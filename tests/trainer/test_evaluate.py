@@ -1,0 +1,47 @@
+"""Measuring a split: the last batch may be filled up, and nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer import evaluate as evaluate_module
+from trainer.build import build_trainer
+from trainer.config import Config
+from trainer.data.lost_images import LostImages
+from trainer.evaluate import Evaluation, evaluate
+from trainer.hooks import NoSession
+from trainer.loop import Trainer
+
+
+@pytest.mark.parametrize(("batch_size", "shapes"), [(16, [16]), (64, [36])])
+def test_a_last_batch_that_is_filled_up_changes_no_figure(
+    folder_config: Config, monkeypatch: pytest.MonkeyPatch, batch_size: int, shapes: list[int]
+) -> None:
+    trainer = build_trainer(folder_config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+    seen: list[int] = []
+
+    def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(len(inputs[0]))
+
+    trainer.state.model.register_forward_pre_hook(note)
+    plain = _measured(trainer, batch_size)
+    seen.clear()
+    monkeypatch.setattr(evaluate_module, "_CHOOSY_ABOUT_SHAPES", ("cpu",))
+    filled_up = _measured(trainer, batch_size)
+    assert sorted(set(seen)) == shapes
+    assert torch.equal(filled_up.confusion_KK, plain.confusion_KK)
+    assert filled_up.accuracy_tta == plain.accuracy_tta
+    assert filled_up.loss == pytest.approx(plain.loss, rel=1e-6)
+
+
+def _measured(trainer: Trainer, batch_size: int) -> Evaluation:
+    split = trainer.data.dataset.splits["test"]
+    assert len(split) == 36
+    return evaluate(
+        trainer.state.model, split, normalize=trainer.data.normalize, numerics=trainer.train_step.numerics, num_classes=3,
+        batch_size=batch_size, tta=True, device=trainer.device, poll=lambda _share: None, lost=LostImages(lambda _text: None),
+    )  # fmt: skip
