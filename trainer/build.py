@@ -32,10 +32,11 @@ from trainer.features import FeatureBatches
 from trainer.freezing import frozen_stages, stage_of
 from trainer.hooks import Hooks
 from trainer.loop import Trainer
+from trainer.loss_scale import LossScale
 from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import build_model, describe_model, set_train_mode
-from trainer.optim import build_loss_scale, build_optimizer
+from trainer.optim import build_optimizer
 from trainer.peers import Peers
 from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
@@ -143,7 +144,7 @@ def build_trainer(
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     decay = config.train.ema_decay
     ema = None if decay is None else ModelEma(model, decay)
-    loss_scale = build_loss_scale(device, precision=numerics.precision)
+    loss_scale = LossScale(device, precision=numerics.precision)
     state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema, loss_scale)
     if checkpoint is not None:
         _restore(state, checkpoint)

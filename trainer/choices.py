@@ -222,7 +222,8 @@ def _convolutions(config: Config, device: torch.device, *, channels_last: bool) 
     """Where channels come last, the matrices lie in memory as they are needed."""
     if config.run.convolution != "auto":
         return [config.run.convolution]
-    return ["native", "products"] if device.type == "cpu" and channels_last else ["native"]
+    compiled = config.run.compile != "none"
+    return ["native", "products"] if device.type == "cpu" and channels_last and not compiled else ["native"]
 
 
 def precisions(device: torch.device) -> list[str]:

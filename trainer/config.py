@@ -34,19 +34,20 @@ class RunConfig(Group):
     device: str = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` never falls back to the CPU on a machine that has a GPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`bf16` is autocast with fp32 weights, `fp16` that with a scaled loss, for GPUs before Ampere: at times a step is left out there,
-    and the scale halved. `auto` times a few real steps at the start and takes the faster."""
+    """`bf16` is autocast with fp32 weights, `fp16` the same with a scaled loss, for GPUs before Ampere: at times a step is left
+    out and the scale halved. `auto` times a few real steps at the start and takes the faster."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     convolution: Literal["auto", "native", "products"] = "auto"
-    """How kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on small feature maps
-    and where the stride is 2; the results differ in rounding only. `auto` times both on a CPU with channels_last."""
+    """How kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on small feature
+    maps and where the stride is 2; the results differ in rounding only. `auto` times both on a CPU with channels_last, where
+    nothing is compiled."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""
     cuda_graph: bool = True
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
-    captured (dropout, mixed images, micro-batches, several processes) is computed kernel by kernel, and the log says why."""
+    captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel, and the log says why."""
     deterministic: bool = False
     """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
     as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""
@@ -64,6 +65,12 @@ class RunConfig(Group):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
             raise ValueError("expected auto, cpu, mps, cuda or cuda:N")
         return value
+
+    @model_validator(mode="after")
+    def _compiled_as_pytorch_has_it(self) -> RunConfig:
+        if self.compile != "none" and self.convolution == "products":
+            raise ValueError("compile takes PyTorch's own convolutions: leave out convolution=products")
+        return self
 
 
 class DataConfig(Group):

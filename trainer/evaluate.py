@@ -21,7 +21,7 @@ from trainer.step import Numerics
 from trainer.tables import as_csv, confusion_table, per_class_table
 
 _CHOOSY_ABOUT_SHAPES = ("cuda",)
-"""Devices that look for their kernels anew for every shape: a last batch is filled up with empty images there."""
+"""Devices on which a new shape is a new choice of kernels: a last batch is filled up with empty images there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def evaluate(
         if not len(labels_N):
             continue
         images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
-        if filled_up:
+        if filled_up and len(images_NCHW) < batch_size:
             images_NCHW = functional.pad(images_NCHW, (0, 0) * 3 + (0, batch_size - len(images_NCHW)))
         logits_NK = _logits(model, images_NCHW, numerics)[: len(labels_N)]
         loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")

@@ -82,8 +82,10 @@ def range_test(
             lr = lowest * (highest / lowest) ** (index / (steps - 1))
             step(batch, epoch=epoch, lr=lr, metrics_3=metrics_3)
             loss, skipped = float(metrics_3[0]), bool(metrics_3[2])
-            if skipped or not math.isfinite(loss):
+            if not math.isfinite(loss) or (skipped and not step.loss_scale.enabled):
                 break
+            if skipped:
+                continue  # the loss was scaled too much, and will be less
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             lrs.append(lr)
             losses.append(average / (1 - _SMOOTHING ** (index + 1)))

@@ -12,9 +12,6 @@ from trainer.freezing import BACKBONE, stage_of
 from trainer.muon import Muon
 from trainer.sgd import SGD
 
-_FIRST_SCALE = 2.0**12
-"""Of an fp16 run: torch's own, 2**16, would leave out the first steps of most runs before it is halved often enough."""
-
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
     """SGD or Muon over all parameters, those included that are frozen for now; the rate is set before every step.
@@ -24,9 +21,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
         config: Of the optimizer.
         precision: As `Numerics.precision`: Muon's own products are in bf16 where the network's are.
     """
-    groups = _groups(model, config)
-    # With a scaled loss steps are left out as a matter of course: nothing is left to a kernel's look at a flag then.
+    # Fused kernels have let momenta run on in steps that fp16's scale left out; without them it is asked whether a step is taken.
     fused = True if next(model.parameters()).device.type in ("cpu", "cuda") and precision != "fp16" else None
+    groups = _groups(model, config, fused=bool(fused))
     optimizer: torch.optim.Optimizer
     if config.name == "muon":
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -37,17 +34,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
     return optimizer
 
 
-def build_loss_scale(device: torch.device, *, precision: str) -> torch.amp.GradScaler:
-    """What the loss is multiplied by before the backward pass, so that small gradients are not 0 in fp16; off otherwise.
-
-    Args:
-        device: That trains.
-        precision: As `Numerics.precision`.
-    """
-    return torch.amp.GradScaler(device.type, init_scale=_FIRST_SCALE, enabled=precision == "fp16")
-
-
-def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[str, Any]]:
     """Parameters that are trained alike."""
     groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -58,7 +45,8 @@ def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
         if turned:
             scale *= config.kernel_lr / config.lr
         momentum = config.kernel_momentum if turned else config.momentum
-        lr = torch.tensor(config.lr, device=parameter.device) if parameter.is_cuda else config.lr
+        # A tensor can be read by a CUDA graph; only fused kernels take it without waiting for it.
+        lr = torch.tensor(config.lr, device=parameter.device) if parameter.is_cuda and fused else config.lr
         facts = {"turned": turned, "lr": lr, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
         groups.setdefault((turned, scale, decay), {"params": [], **facts})["params"].append(parameter)
     return list(groups.values())

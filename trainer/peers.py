@@ -55,7 +55,7 @@ class Order(enum.IntEnum):
     PREPARE = 2
     """Train all but this many stages."""
     SHARE = 3
-    """Take over the leader's weights, statistics and momenta."""
+    """Take over the leader's weights, statistics, momenta and scale of the loss."""
     END = 4
     """The training is over."""
 

@@ -1,4 +1,4 @@
-"""One optimizer step, without a single wait for the device."""
+"""One optimizer step, without a single wait for the device but in fp16."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.data.mixing import Mix, Mixer
 from trainer.errors import is_out_of_memory
+from trainer.loss_scale import LossScale
 from trainer.model import head_of, losses_of, set_train_mode
-from trainer.optim import build_loss_scale, momentum_state, set_lr
+from trainer.optim import momentum_state, set_lr
 from trainer.peers import Order, Peers, among_peers
 from trainer.step_graph import StepGraph
 from trainer.update_gate import UpdateGate
@@ -82,7 +83,7 @@ class TrainStep:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics,
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
-        loss_scale: torch.amp.GradScaler | None = None,
+        loss_scale: LossScale | None = None,
     ) -> None:  # fmt: skip
         """Take the parts.
 
@@ -115,7 +116,7 @@ class TrainStep:
         self.remarks: list[str] = []
         self._parallel: DistributedDataParallel | None = None
         device = next(model.parameters()).device
-        self.loss_scale = loss_scale or build_loss_scale(device, precision=numerics.precision)
+        self.loss_scale = loss_scale or LossScale(device, precision=numerics.precision)
         self.not_captured = why_not_captured(config, numerics, device, peers)
         self._graph = None if self.not_captured else StepGraph(device)
 
@@ -212,30 +213,21 @@ class TrainStep:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _update(self, metrics_3: Tensor) -> None:
-        self.loss_scale.unscale_(self._optimizer)
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        self.loss_scale.unscale(gradients)
+        norm = nn.utils.get_total_norm(gradients)
         if self._config.train.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._trained, self._config.train.max_grad_norm, norm)
         metrics_3[2] = self._gate.step(metrics_3[0], norm)
-        self.loss_scale.update()
+        self.loss_scale.update(metrics_3[2])
 
     def share_state(self) -> None:
-        """Make the leader's weights, statistics and momenta everybody's."""
+        """Make the leader's weights, statistics, momenta and scale of the loss everybody's."""
         if self.peers is None:
             return
         self.peers.order(Order.SHARE)
         values = [value for value in self._model.state_dict().values() if value.is_floating_point()]
-        self.peers.share([*values, *momentum_state(self._model, self._optimizer).values()])
-        if self.loss_scale.is_enabled():
-            self._share_loss_scale(self.peers)
-
-    def _share_loss_scale(self, peers: Peers) -> None:
-        state = self.loss_scale.state_dict()
-        device = next(self._model.parameters()).device
-        numbers_2 = torch.tensor([state["scale"], state["_growth_tracker"]], device=device)
-        peers.share([numbers_2])
-        scale, steps_since = numbers_2.tolist()
-        self.loss_scale.load_state_dict(state | {"scale": scale, "_growth_tracker": int(steps_since)})
+        self.peers.share([*values, *momentum_state(self._model, self._optimizer).values(), self.loss_scale.state_2])
 
     def undo(self) -> None:
         """Take back what a step that has failed before its update has changed."""
@@ -284,7 +276,7 @@ class TrainStep:
 
     def _backward(self, logits_NK: Tensor, labels_N: Tensor, losses_N: Tensor, share: float, metrics_2: Tensor) -> None:
         loss = losses_N.mean()
-        self.loss_scale.scale(loss * share).backward()
+        self.loss_scale.scaled(loss * share).backward()
         with torch.no_grad():
             top1 = (logits_NK.argmax(1) == labels_N).float().mean()
             metrics_2 += torch.stack((loss.detach(), top1)) * share

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.ema import ModelEma
+from trainer.loss_scale import LossScale
 from trainer.lr_schedule import LrSchedule
 from trainer.metrics import Window
 from trainer.optim import load_momentum_state, momentum_state
@@ -74,7 +75,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     schedule: LrSchedule
     ema: ModelEma | None = None
-    loss_scale: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
+    loss_scale: LossScale = field(default_factory=lambda: LossScale(torch.device("cpu"), precision="fp32"))
     unfrozen_by_key: int = 0
     unfrozen_step: int = -1
     measured_step: int = -1
@@ -131,7 +132,7 @@ class TrainState:
             "epoch_step": self.epoch_step,
             "epoch_sums": asdict(self.sums),
             "evaluation_due": self.evaluation_due,
-            "loss_scale": self.loss_scale.state_dict(),
+            "loss_scale": self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
             "lr_edits": [list(edit) for edit in self.schedule.edits],
             "unfrozen_by_key": self.unfrozen_by_key,
             "unfrozen_step": self.unfrozen_step,
@@ -152,8 +153,7 @@ class TrainState:
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.group("ema"))
         meta = checkpoint.meta
-        if self.loss_scale.is_enabled() and meta.get("loss_scale"):
-            self.loss_scale.load_state_dict(meta["loss_scale"])
+        self.loss_scale.restore(meta.get("loss_scale", []))
         self.unfrozen_by_key = int(meta.get("unfrozen_by_key", 0))
         for name in ("unfrozen_step", "measured_step", "tested_step"):
             setattr(self, name, int(meta.get(name, -1)))

@@ -55,7 +55,7 @@ class UpdateGate:
             # The way that torch's own gradient scaler takes (torch.amp.GradScaler, `_step_supports_amp_scaling`).
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self._optimizer.step()
-        elif not bool(skipped):  # a device without a fused optimizer: only here is the value waited for
+        elif not bool(skipped):  # no fused optimizer: only here is the value waited for
             self._optimizer.step()
         return skipped
 

@@ -9,10 +9,11 @@ import torch
 
 from tests.conftest import ConfigMaker
 from trainer import choices
-from trainer.choices import choose_numerics, recorded_numerics
+from trainer.choices import choose_numerics, precisions, recorded_numerics
 from trainer.config import Config
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Batch
+from trainer.errors import ConfigError
 from trainer.model import build_model
 from trainer.step import Numerics
 
@@ -100,6 +101,22 @@ def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, mo
     numerics, timings, _ = choose(config)
     assert numerics == Numerics(precision="fp32", channels_last=True)
     assert timings == {"fp32 channels_last": 200.0, "fp32 contiguous": 300.0}
+
+
+@pytest.mark.parametrize(("hardware", "lower"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_is_timed_in_the_lower_precision_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, hardware: bool, lower: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
+    assert precisions(torch.device("cuda")) == ["fp32", lower]
+
+
+def test_what_is_compiled_takes_pytorchs_convolutions(make_config: ConfigMaker) -> None:
+    for compiled, ways in (("none", ["native", "products"]), ("default", ["native"])):
+        config = make_config("run.convolution=auto", f"run.compile={compiled}")
+        assert [one.convolution for one in choices._candidates(config, CPU)] == ways
+    with pytest.raises(ConfigError, match="leave out convolution=products"):
+        make_config("run.convolution=products", "run.compile=default")
 
 
 def test_a_resume_takes_what_was_recorded(make_config: ConfigMaker) -> None:

@@ -101,6 +101,7 @@ def test_the_shortcut_is_one_product(stride: int, size: tuple[int, int]) -> None
     for ours.by_products in (True, False):
         ours.weight.grad = None
         features = ours(images.requires_grad_())
+        assert (_way(features) == "ConvolutionBackward0") != ours.by_products
         features.square().sum().backward()
         results.append((features.detach(), ours.weight.grad, images.grad))
         images.grad = None

@@ -10,16 +10,23 @@ from torch import Tensor
 
 from tests.conftest import ConfigMaker
 from trainer.build import build_trainer
+from trainer.config import Config
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
+from trainer.loss_scale import LossScale
+from trainer.lr_finder import range_test
 from trainer.model import head_of
 
-FP16 = ("run.precision=fp16", "run.channels_last=false", "run.convolution=native", "data.batch_size=8", "data.image_size=8")
+FP16 = ("run.precision=fp16", "run.channels_last=false", "data.batch_size=8")
+
+
+def _built(config: Config) -> Trainer:
+    return build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
 
 
 @pytest.fixture(name="trainer")
 def _trainer(make_config: ConfigMaker) -> Trainer:
-    return build_trainer(make_config(*FP16), Path("runs"), NoSession(), lambda *_: None, None).trainer
+    return _built(make_config(*FP16))
 
 
 def _step(trainer: Trainer) -> Tensor:
@@ -29,49 +36,82 @@ def _step(trainer: Trainer) -> Tensor:
 
 
 def _scale(trainer: Trainer) -> float:
-    return float(trainer.state.loss_scale.get_scale())
+    return float(trainer.state.loss_scale.state_2[0])
 
 
-def test_gradients_are_those_of_the_loss_itself(trainer: Trainer, make_config: ConfigMaker) -> None:
-    plain_config = make_config(*FP16, "run.precision=fp32")
-    plain = build_trainer(plain_config, Path("runs"), NoSession(), lambda *_: None, None).trainer
-    assert _scale(trainer) > 1000
-    assert not plain.state.loss_scale.is_enabled()
-    for one in (trainer, plain):
+def _head_gradient(trainer: Trainer) -> Tensor:
+    gradient = head_of(trainer.state.model).weight.grad
+    assert gradient is not None
+    return gradient
+
+
+@pytest.mark.parametrize("overrides", [(), ("train.grad_accum_steps=2",), ("train.max_grad_norm=0.01",)])
+def test_gradients_are_those_of_the_loss_itself(make_config: ConfigMaker, overrides: tuple[str, ...]) -> None:
+    ours, theirs = (_built(make_config(*FP16, *overrides, f"run.precision={name}")) for name in ("fp16", "fp32"))
+    assert _scale(ours) > 1000
+    assert not theirs.state.loss_scale.enabled
+    for one in (ours, theirs):
         assert _step(one)[2] == 0
-    ours, theirs = (head_of(one.state.model).weight.grad for one in (trainer, plain))
-    assert ours is not None
-    assert theirs is not None
-    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.02 * float(theirs.abs().max()))
+    expected = _head_gradient(theirs)
+    torch.testing.assert_close(_head_gradient(ours), expected, rtol=0.05, atol=0.02 * float(expected.abs().max()))
 
 
 def test_a_step_that_overflows_is_left_out_and_halves_the_scale(trainer: Trainer) -> None:
     _step(trainer)
-    trainer.state.loss_scale.update(2.0**40)
+    trainer.state.loss_scale.state_2[0] = 2.0**60
     before = trainer.state.snapshot({}).tensors
     assert _step(trainer)[2] == 1
-    assert _scale(trainer) == 2.0**39
+    assert _scale(trainer) == 2.0**16, "the largest"
     after = trainer.state.snapshot({}).tensors
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    trainer.state.loss_scale.update(1024.0)
+    assert all(torch.equal(before[name], after[name]) for name in before if "num_batches" not in name)
+    trainer.state.loss_scale.state_2[0] = 1024.0
     assert _step(trainer)[2] == 0
     assert _scale(trainer) == 1024.0
 
 
+def test_the_scale_rises_after_many_good_steps_and_stays_within_bounds() -> None:
+    scale = LossScale(torch.device("cpu"), precision="fp16")
+    good, bad = torch.zeros(()), torch.ones(())
+    first = float(scale.state_2[0])
+    for _ in range(1999):
+        scale.update(good)
+    assert scale.state_2.tolist() == [first, 1999]
+    scale.update(good)
+    assert scale.state_2.tolist() == [2 * first, 0]
+    scale.update(good)
+    scale.update(bad)
+    assert scale.state_2.tolist() == [first, 0]
+    for _ in range(30):
+        scale.update(bad)
+    assert scale.state_2.tolist() == [1, 0]
+    for _ in range(30 * 2000):
+        scale.update(good)
+    assert scale.state_2.tolist() == [2.0**16, 0]
+
+
 def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: ConfigMaker) -> None:
     _step(trainer)
-    trainer.state.loss_scale.update(64.0)
+    trainer.state.loss_scale.state_2[0] = 64.0
     _step(trainer)
-    other = build_trainer(make_config(*FP16), Path("runs"), NoSession(), lambda *_: None, None).trainer
-    other.state.restore(trainer.state.snapshot({}))
-    assert other.state.loss_scale.state_dict() == trainer.state.loss_scale.state_dict()
-    assert _scale(other) == 64.0
+    other = _built(make_config(*FP16))
+    saved = trainer.state.snapshot({})
+    other.state.restore(saved)
+    assert other.state.loss_scale.state_2.tolist() == [64.0, 2.0]
+    del saved.meta["loss_scale"]  # as in checkpoints of before
+    trainer.state.restore(saved)
+    assert _scale(trainer) == 64.0
 
 
 def test_a_copy_of_the_step_has_a_scale_of_its_own(trainer: Trainer) -> None:
-    _step(trainer)
-    trainer.state.loss_scale.update(64.0)
+    trainer.state.loss_scale.state_2[0] = 64.0
     copied = trainer.train_step.on(trainer.state.model, trainer.state.optimizer)
-    assert copied.loss_scale.get_scale() == 64.0
-    copied.loss_scale.update(32.0)
+    assert copied.loss_scale.state_2[0] == 64.0
+    copied.loss_scale.state_2[0] = 32.0
     assert _scale(trainer) == 64.0
+
+
+def test_a_range_test_goes_on_after_a_scale_that_was_too_large(trainer: Trainer) -> None:
+    trainer.state.loss_scale.state_2[0] = 2.0**60
+    found = range_test(trainer, lambda _share: None, lowest=1e-4, highest=1e-3, steps=8)
+    assert len(found.lrs) >= 4
+    assert _scale(trainer) == 2.0**60, "of the run itself nothing changes"

@@ -6,11 +6,29 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.sgd import SGD
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+SHAPES = ((6, 5, 3, 3), (4, 6, 1, 1), (7,), (3, 7))
+
+
+def _drawn(seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in SHAPES]
+
+
+def _laid_out(tensors: list[Tensor], layout: torch.memory_format) -> list[Tensor]:
+    return [tensor.clone(memory_format=layout) if tensor.ndim == 4 else tensor.clone() for tensor in tensors]
+
+
+def _optimizer(parameters: list[nn.Parameter], *, momentum: float, fused: bool | None) -> SGD:
+    group = {"params": parameters, "momentum": momentum, "weight_decay": 0.01}
+    optimizer = SGD([group], lr=0.1, nesterov=momentum > 0, fused=fused)
+    for parameter in parameters:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 @pytest.mark.parametrize("fused", [True, None])
@@ -19,20 +37,35 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 def test_updates_are_those_of_plain_sgd(
     of_parameter: torch.memory_format, of_gradient: torch.memory_format, momentum: float, fused: bool | None
 ) -> None:
-    torch.manual_seed(0)
-    first = torch.randn(6, 5, 3, 3)
-    ours = nn.Parameter(first.clone(memory_format=of_parameter))
-    theirs = nn.Parameter(first.clone())
-    group = {"params": [ours], "momentum": momentum, "weight_decay": 0.01}
-    optimizer = SGD([group], lr=0.1, nesterov=momentum > 0, fused=fused)
-    optimizer.state[ours]["momentum_buffer"] = torch.zeros_like(ours)
+    ours = [nn.Parameter(tensor) for tensor in _laid_out(_drawn(0), of_parameter)]
+    theirs = [nn.Parameter(tensor) for tensor in _drawn(0)]
+    optimizer = _optimizer(ours, momentum=momentum, fused=fused)
     reference = torch.optim.SGD(
-        [theirs], lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.01, foreach=False
+        theirs, lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.01, foreach=False
     )
-    for _ in range(3):
-        gradient = torch.randn(6, 5, 3, 3)
-        ours.grad, theirs.grad = gradient.clone(memory_format=of_gradient), gradient
+    for seed in range(1, 4):
+        for parameter, gradient in zip(ours, _laid_out(_drawn(seed), of_gradient), strict=True):
+            parameter.grad = gradient
+        for parameter, gradient in zip(theirs, _drawn(seed), strict=True):
+            parameter.grad = gradient
         optimizer.step()
         reference.step()
     torch.testing.assert_close(ours, theirs)
-    assert ours.is_contiguous(memory_format=of_parameter)
+    assert ours[0].is_contiguous(memory_format=of_parameter)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_flag_on_the_device_keeps_weights_and_momenta(layout: torch.memory_format) -> None:
+    parameters = [nn.Parameter(tensor) for tensor in _laid_out(_drawn(0), layout)]
+    optimizer = _optimizer(parameters, momentum=0.9, fused=True)
+    for parameter, gradient in zip(parameters, _laid_out(_drawn(1), layout), strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    momenta = [optimizer.state[parameter]["momentum_buffer"] for parameter in parameters]
+    before = [tensor.detach().clone() for tensor in (*parameters, *momenta)]
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, (*parameters, *momenta), strict=True))
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    assert not any(torch.equal(a, b) for a, b in zip(before, (*parameters, *momenta), strict=True))

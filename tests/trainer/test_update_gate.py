@@ -119,15 +119,20 @@ def spoil_steps(monkeypatch: pytest.MonkeyPatch, wanted: range) -> None:
     monkeypatch.setattr(step_module, "losses_of", spoilt)
 
 
+@pytest.mark.parametrize(
+    ("precision", "why"),
+    [("fp32", "loss or gradient not finite"), ("fp16", "fp16 overflowed, the scale is halved")],
+)
 def test_a_single_bad_step_is_left_out_and_said(
-    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, why: str
 ) -> None:
     spoil_steps(monkeypatch, range(3, 4))
-    run = train(folder_config, tmp_path).run.run_dir
+    settings = folder_config.run.model_copy(update={"precision": precision})
+    run = train(folder_config.model_copy(update={"run": settings}), tmp_path).run.run_dir
     view = view_of(run)
     assert view.state is RunState.FINISHED
     assert [step for event in events_of(run, ev.Steps) for step in event.skipped] == [3]
-    assert any("step 3: loss or gradient not finite, weights left as they were" in note.text for note in view.notes)
+    assert any(f"step 3: {why}, weights left as they were" in note.text for note in view.notes)
     assert all(epoch.train_loss is not None and epoch.train_loss > 0 for epoch in view.epochs)
     whole = read_checkpoint(CheckpointFolder(run, keep=2).at(8))
     assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.tensors.values() if tensor.is_floating_point())

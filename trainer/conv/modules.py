@@ -5,8 +5,8 @@
 - The gradient of a strided kernel's weights, for which oneDNN falls below the processor's speed: `trainer.conv.strided`.
 - The strided 1x1 convolutions beside them: one product.
 
-Products are taken where the library is slower by measure (`benchmarks/training_speed.py`); `run.convolution: auto` times both
-ways before training. Evaluation and export know nothing of them.
+Products are taken where the library is slower by measure (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways
+before training. Evaluation and export know nothing of them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each tile of 4x4 inputs, of which neighbours share two rows or columns, and each kernel become 16 factors; those are multiplied
 and added up over the channels in 16 matrix products, and four outputs made of the sums. All that comes before and after is
 linear, and is done by products with small matrices of 0, 1/2 and 1; gradients go through the same matrices the other way, so they
-take 16 products for 36 too. Errors of rounding in bf16 are some three times those of the plain convolution, half a per cent of a
+take 16 products for 36 too. For the backward pass four numbers are kept for each one of the input. Errors of rounding in bf16 are some three times those of the plain convolution, half a per cent of a
 result.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Written anew.
@@ -47,7 +47,7 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
         (batch, channels, *size), outputs = images_NCHW.shape, len(weight_KC33)
-        of_inputs, of_kernel, of_outputs = _transforms(*size, images_NCHW.dtype)
+        of_inputs, of_kernel, of_outputs = _transforms(*size, images_NCHW.dtype, images_NCHW.device)
         inputs_FMC = (of_inputs @ _pixels_first(images_NCHW)).view(_FACTORS, -1, channels)
         taps_9M = weight_KC33.permute(2, 3, 0, 1).reshape(9, -1)
         kernel_FKC = (of_kernel @ taps_9M).view(_FACTORS, outputs, channels)
@@ -61,7 +61,7 @@ class _Winograd(torch.autograd.Function):
     def backward(ctx: Any, grads_NKHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
         inputs_FMC, kernel_FKC = ctx.saved_tensors
         batch, size = ctx.facts
-        of_inputs, of_kernel, of_outputs = _transforms(*size, grads_NKHW.dtype)
+        of_inputs, of_kernel, of_outputs = _transforms(*size, grads_NKHW.dtype, grads_NKHW.device)
         grads_FMK = (of_outputs.t() @ _pixels_first(grads_NKHW)).view(_FACTORS, -1, grads_NKHW.shape[1])
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:
@@ -86,7 +86,7 @@ def _pixels_last(maps_PM: Tensor, batch: int, height: int, width: int) -> Tensor
 
 
 @functools.cache
-def _transforms(height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _transforms(height: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Of whole maps, with their padding: inputs (F T, P), kernel (F, 9), outputs (P, F T)."""
     of_inputs_y, of_outputs_y = _along_one_axis(height)
     of_inputs_x, of_outputs_x = _along_one_axis(width)
@@ -94,7 +94,7 @@ def _transforms(height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Te
     of_inputs = torch.einsum("ftp,guq->fgtupq", of_inputs_y, of_inputs_x).flatten(4).flatten(0, 3)
     of_outputs = torch.einsum("pft,qgu->pqfgtu", of_outputs_y, of_outputs_x).flatten(2).flatten(0, 1)
     of_taps = torch.einsum("fy,gx->fgyx", of_kernel, of_kernel).flatten(2).flatten(0, 1)
-    return of_inputs.to(dtype), of_taps.to(dtype), of_outputs.to(dtype)
+    return of_inputs.to(device, dtype), of_taps.to(device, dtype), of_outputs.to(device, dtype)
 
 
 def _along_one_axis(size: int) -> tuple[Tensor, Tensor]:

@@ -284,7 +284,9 @@ class RunView:
             first = self._skipped_from
             self.notes.pop()
         which = f"steps {first:,} to {last:,}" if last > first else f"step {first:,}"
-        self._note(time, "warning", f"{which}: loss or gradient not finite, weights left as they were")
+        precision = (self.started.choices if self.started else {}).get("precision")
+        why = "fp16 overflowed, the scale is halved" if precision == "fp16" else "loss or gradient not finite"
+        self._note(time, "warning", f"{which}: {why}, weights left as they were")
         self._skip_note, self._skipped_from = self.notes[-1], first
 
     def _diverged(self, event: ev.Diverged, time: float) -> None:
