@@ -89,7 +89,9 @@ def main(given: argparse.Namespace) -> int:
     device = choose_device(given.device)
     write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")
     asked_for = {config.run.precision for config in configs.values()} & DTYPES.keys()
-    peaks = {name: matrix_peak(device, DTYPES[name]) for name in dict.fromkeys([*precisions(device), *sorted(asked_for)])}
+    peaks = {
+        name: matrix_peak(device, DTYPES[name]) for name in dict.fromkeys([*precisions(device), *sorted(asked_for)])
+    }
     write_out(
         "matrix products: " + ", ".join(f"{peak:,.0f} GFLOP/s in {name}" for name, peak in peaks.items()) + "\n\n"
     )

@@ -47,7 +47,7 @@ class RunConfig(Group):
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""
     cuda_graph: bool = True
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
-    captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel, and the log says why."""
+    captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel; the log says why."""
     deterministic: bool = False
     """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
     as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""

@@ -88,8 +88,8 @@ def range_test(
                 continue  # the loss was scaled too much, and will be less
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             lrs.append(lr)
-            losses.append(average / (1 - _SMOOTHING ** (index + 1)))
-            if index >= _FEWEST and losses[-1] > max(_HOPELESS * min(losses[_FEWEST:]), chance):
+            losses.append(average / (1 - _SMOOTHING ** len(lrs)))
+            if len(losses) > _FEWEST and losses[-1] > max(_HOPELESS * min(losses[_FEWEST:]), chance):
                 break
     finally:
         trainer.batches.close()  # workers have decoded ahead; training starts its own where it stands

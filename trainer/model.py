@@ -60,15 +60,14 @@ class Head(nn.Linear):
 class RectifiedMaxPool(nn.MaxPool2d):
     """ReLU and max-pool.
 
-    The largest of rectified numbers is the largest of them, rectified. So in training the ReLU comes last, where it has a quarter of
-    the numbers to go through, forth and back; an exported network has the usual order, for which runtimes have kernels.
+    The largest of rectified numbers is the largest of them, rectified. So in training the ReLU comes last, where it has a quarter
+    of the numbers to go through, forth and back; an exported network has the usual order, for which runtimes have kernels.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.MaxPool2d's own name
         """Features (N, C, H, W) to (N, C, H / 2, W / 2)."""
-        if self.training:
-            return super().forward(input).relu_()
-        return super().forward(input.relu())
+        pooled: Tensor = super().forward(input if self.training else input.relu())
+        return pooled.relu_() if self.training else pooled
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:

@@ -25,7 +25,6 @@ from trainer.peers import Order, Peers, among_peers
 from trainer.step_graph import StepGraph
 from trainer.update_gate import UpdateGate
 
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of the numbers that the network multiplies, by precision."""
 

@@ -102,10 +102,15 @@ def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> No
     assert window.losses[0] > window.losses[-1]
 
 
-def test_a_run_on_the_gpu_learns_what_a_run_on_the_cpu_learns(make_config: ConfigMaker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", ["run.precision=fp32", "run.precision=fp16", "run.convolution=products"])
+def test_a_run_on_the_gpu_learns_what_a_run_on_the_cpu_learns(
+    make_config: ConfigMaker, tmp_path: Path, override: str
+) -> None:
     losses = {}
-    for device in ("cpu", "cuda"):
-        config = make_config(f"run.device={device}", "train.epochs=1", "data.batch_size=64")
+    for device, overrides in (("cpu", ()), ("cuda", (override,))):
+        config = make_config(
+            f"run.device={device}", "train.epochs=1", "data.batch_size=64", "data.image_size=32", *overrides
+        )
         losses[device] = list(view_of(train(config, tmp_path / device).run.run_dir).train_loss.y)
     assert losses["cuda"][:3] == pytest.approx(losses["cpu"][:3], rel=2e-2)
     assert sum(losses["cuda"][-5:]) == pytest.approx(sum(losses["cpu"][-5:]), rel=0.3)

@@ -3,8 +3,8 @@
 Each tile of 4x4 inputs, of which neighbours share two rows or columns, and each kernel become 16 factors; those are multiplied
 and added up over the channels in 16 matrix products, and four outputs made of the sums. All that comes before and after is
 linear, and is done by products with small matrices of 0, 1/2 and 1; gradients go through the same matrices the other way, so they
-take 16 products for 36 too. For the backward pass four numbers are kept for each one of the input. Errors of rounding in bf16 are some three times those of the plain convolution, half a per cent of a
-result.
+take 16 products for 36 too. For the backward pass four numbers are kept for each one of the input. Errors of rounding in bf16 are
+some three times those of the plain convolution, half a per cent of a result.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Written anew.
 """
