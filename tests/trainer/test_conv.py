@@ -33,7 +33,7 @@ def _expected_way(conv: nn.Conv2d, images_NCHW: Tensor) -> str:
     if side <= 2 * conv.stride[0]:
         return "SmallMap"
     if conv.stride[0] > 1:
-        return "Strided" if side <= 16 else "ConvolutionBackward0"
+        return "Strided" if side <= 8 else "ConvolutionBackward0"
     return "Winograd" if side in range(4, 9) else "ConvolutionBackward0"
 
 

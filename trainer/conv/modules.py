@@ -21,7 +21,7 @@ from trainer.conv.winograd import convolve_by_winograd
 
 _SMALL = 2
 """Side of the largest result for which leaving out the padding is worth it."""
-_STRIDED_SIDE = 16
+_STRIDED_SIDE = 8
 """Side of the largest map on which nine products make a strided kernel's gradient sooner."""
 _WINOGRAD_SIDES = range(4, 9)
 """Sides of maps ..."""
