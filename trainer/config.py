@@ -40,8 +40,8 @@ class RunConfig(Group):
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     convolution: Literal["auto", "native", "products"] = "auto"
     """How kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on small feature
-    maps and where the stride is 2; the results differ in rounding only. `auto` times both on a CPU with channels_last, where
-    nothing is compiled."""
+    maps and where the stride is 2. The results differ in rounding only, which in bf16 is some three times coarser in the last
+    stages (Winograd's algorithm). `auto` times both on a CPU with channels_last, where nothing is compiled."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""

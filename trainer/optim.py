@@ -21,7 +21,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
         config: Of the optimizer.
         precision: As `Numerics.precision`: Muon's own products are in bf16 where the network's are.
     """
-    # Fused kernels have let momenta run on in steps that fp16's scale left out; without them it is asked whether a step is taken.
+    # Fused kernels are reported to have let momenta run on in steps that fp16's scale left out; here it is asked before a step.
     fused = True if next(model.parameters()).device.type in ("cpu", "cuda") and precision != "fp16" else None
     groups = _groups(model, config, fused=bool(fused))
     optimizer: torch.optim.Optimizer

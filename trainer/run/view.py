@@ -285,7 +285,7 @@ class RunView:
             self.notes.pop()
         which = f"steps {first:,} to {last:,}" if last > first else f"step {first:,}"
         precision = (self.started.choices if self.started else {}).get("precision")
-        why = "fp16 overflowed, the scale is halved" if precision == "fp16" else "loss or gradient not finite"
+        why = "loss or gradient overflowed in fp16" if precision == "fp16" else "loss or gradient not finite"
         self._note(time, "warning", f"{which}: {why}, weights left as they were")
         self._skip_note, self._skipped_from = self.notes[-1], first
 
