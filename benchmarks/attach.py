@@ -2,7 +2,8 @@
 
     python -m benchmarks.attach [--steps 10000 200000 1000000]
 
-The logs are made here: a hundred steps a line with losses that vary, and an evaluation every thousand steps. Prints the median of
+The logs are made here: a hundred steps a line with losses that vary, an evaluation every thousand steps, and the readings and
+heartbeats of a trainer. Prints the median of
 five starts, from the command to the screen that shows the last step.
 """
 
@@ -21,11 +22,16 @@ from pathlib import Path
 import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
+from trainer.loop import steps_event
+from trainer.metrics import Window
 from trainer.run import events as ev
-from trainer.run.events import Event, Record, encode
+from trainer.run.events import Event, Record
+from trainer.run.log_lines import encode
 
 _STARTS = 5
 _LINE, _EPOCH = 100, 1000
+_LINE_S = 0.5
+"""That the steps of a line take: a little more than the trainer gathers them for."""
 
 
 def main() -> int:
@@ -58,7 +64,7 @@ def write_history(runs_dir: Path, steps: int, *, line: int = _LINE) -> Path:
     now = time.time()
     with log.open("wb") as file:
         for seq, event in enumerate(history(steps, line)):
-            file.write(encode(Record(seq=seq, time=now + seq, event=event)))
+            file.write(encode(Record(seq=seq, time=now + seq * _LINE_S, event=event)))
     return log
 
 
@@ -87,13 +93,23 @@ def history(steps: int, line: int) -> Iterator[Event]:
         planned_lr=[[0.0, float(steps)], [0.1, 0.0]], versions={},
     )  # fmt: skip
     draw = random.Random(0)  # noqa: S311 - no secret
-    for first in range(1, steps + 1, line):
+    spent = 0.0
+    for index, first in enumerate(range(1, steps + 1, line)):
         numbers = range(first, first + line)
-        yield ev.Steps(
-            first_step=first, loss=[2 * math.exp(-n / steps) + draw.random() / 10 for n in numbers],
-            accuracy=[draw.random() for _ in numbers], lr=[0.1 * (1 - n / steps) for n in numbers], images=64 * line,
-            seconds=0.5, budget={"compute": 1.0},
+        spent += _LINE_S
+        window = Window(
+            first_step=first, losses=[2 * math.exp(-n / steps) + draw.random() / 10 for n in numbers],
+            accuracies=[draw.randrange(65) / 64 for _ in numbers], skipped=[False] * line,
+            lrs=[0.1 * (1 - n / steps) for n in numbers], images=[64] * line, seconds=_LINE_S,
         )  # fmt: skip
+        # With what else a trainer logs every five and every ten seconds.
+        told = index % round(5 / _LINE_S) == 0
+        yield steps_event(window, {"data": 0.0, "compute": spent, "evaluate": 0.0, "save": 0.0} if told else {})
+        if index % round(10 / _LINE_S) == 0:
+            used = 10**9 + draw.randrange(10**8)
+            readings = {"process_bytes": used, "system_used_bytes": 2 * used, "system_total_bytes": 25 * 10**9}
+            yield ev.Monitored(readings=readings | {"cpu_pct": round(100 * draw.random(), 1)})
+            yield ev.Heartbeat()
         last = numbers[-1]
         if last % _EPOCH == 0:
             yield ev.Evaluated(

@@ -2,8 +2,9 @@
 
     python -m benchmarks.time_to_accuracy runs/digits runs/digits-2 [--accuracy 0.99]
 
-Seconds are those of the training steps as the run's own log has them (waiting for data included, evaluations, saves and
-pauses not), and beside them those on the clock since the first step began. Runs that were resumed are refused.
+Accuracies are plain, and so is the one that is looked for. Seconds are those of the training steps as the run's own log has
+them (waiting for data included, evaluations, saves and pauses not), and beside them those on the clock since the first step
+began. Runs that were resumed are refused.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ class Reached:
     """An evaluation, and what had been spent until then.
 
     Attributes:
+        accuracy: Plain.
+        accuracy_tta: With flip-TTA, where it was asked for.
         training_s: Seconds of training steps.
         clock_s: Seconds since the first step began.
     """
 
     epoch: float
     accuracy: float
+    accuracy_tta: float | None
     training_s: float
     clock_s: float
 
@@ -54,7 +58,7 @@ def measure(run: RunDir, accuracy: float) -> tuple[Reached | None, Reached | Non
         elif isinstance(event, Resumed):
             raise SystemExit(f"{run.path}: was resumed; its steps and its clock do not add up")
         elif isinstance(event, Evaluated) and event.trigger == "epoch":
-            last = Reached(event.epoch, event.accuracy, training_s, record.time - began_s)
+            last = Reached(event.epoch, event.accuracy, event.accuracy_tta, training_s, record.time - began_s)
             first = first or (last if event.accuracy >= accuracy else None)
     return first, last, images / training_s if training_s else 0.0
 
@@ -74,8 +78,9 @@ def main() -> None:
 
 
 def _words(reached: Reached) -> str:
+    tta = f" (flip-TTA {reached.accuracy_tta:.2%})" if reached.accuracy_tta is not None else ""
     return (
-        f"{reached.accuracy:.2%} at epoch {reached.epoch:g} after {reached.training_s:.0f} s of training "
+        f"{reached.accuracy:.2%}{tta} at epoch {reached.epoch:g} after {reached.training_s:.0f} s of training "
         f"({reached.clock_s:.0f} s on the clock)"
     )
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from trainer.run.commands import CommandQueue
 from trainer.run.event_log import read_records
-from trainer.run.events import Steps, encode
+from trainer.run.events import Steps
+from trainer.run.log_lines import encode
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
 from tui.settings import UiSettings

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 
 from trainer.own_process import own_command
-from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, decode
+from trainer.run.events import Event, Exported, ExportFailed, ExportProgress
+from trainer.run.log_lines import decode
 from trainer.run.store import RunDir
 
 

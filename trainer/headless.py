@@ -8,8 +8,9 @@ from typing import TextIO
 
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
-from trainer.run.events import Record, decode, number
+from trainer.run.events import Record, number
 from trainer.run.live_source import LiveSource
+from trainer.run.log_lines import decode
 from trainer.run.status import RunState
 from trainer.run.text import literal
 from trainer.run.view import RunView
@@ -36,9 +37,8 @@ def run_headless(thread: TrainingThread, source: LiveSource, *, remark: str = ""
         reporter.say(remark)
     while True:
         alive = thread.alive
-        for line in source.read():
-            record = decode(line)
-            if record is not None:
+        while lines := source.read():
+            for record in filter(None, map(decode, lines)):
                 reporter.apply(record)
         reporter.tick(time.monotonic())
         if not alive:

@@ -35,6 +35,8 @@ from trainer.train_state import EpochSums, TrainState
 _PUBLISH_EVERY_S = 0.4
 """Seconds between two groups of steps in the log: a little faster than the screen is drawn."""
 
+_BUDGET_EVERY_S = 5.0
+
 _EPOCH_SAVE_AGE_S = 10.0
 """A save at an epoch's end is skipped when the last one is younger than this."""
 
@@ -71,6 +73,7 @@ class Trainer:
     _decided_at: int = 0
     _announced_frozen: int = 0
     _window_began_s: float = 0.0
+    _budget_due_at: float = 0.0
 
     def run(self) -> str:
         """Train to the end of the configured epochs, or until there is nothing more to gain.
@@ -242,9 +245,17 @@ class Trainer:
         if window is None:
             return
         self.state.sums.add(window)
-        self.hooks.publish(steps_event(window, self.stopwatch.budget()))
+        self.hooks.publish(steps_event(window, self._budget_when_due()))
         for step, skipped in enumerate(window.skipped, window.first_step):
             self.skipped_from = None if not skipped else self.skipped_from or step
+
+    def _budget_when_due(self) -> dict[str, float]:
+        """Seconds by activity, every now and then: with a line a step they would be a third of the log."""
+        now = time.monotonic()
+        if now < self._budget_due_at:
+            return {}
+        self._budget_due_at = now + _BUDGET_EVERY_S
+        return self.stopwatch.budget()
 
     def _end_epoch(self) -> None:
         self.drain()
@@ -276,7 +287,7 @@ def steps_event(window: Window, budget: dict[str, float]) -> Steps:
 
     Args:
         window: Metrics on the host.
-        budget: Seconds of the run by activity.
+        budget: Seconds of the run by activity; may be empty.
     """
     return Steps(
         first_step=window.first_step,

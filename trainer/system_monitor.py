@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,23 @@ import torch
 
 INTERVAL_S = 2.0
 
+_STILL_S = 10.0
+"""After this long, readings that have hardly moved are published, too."""
+
+_HARDLY = 0.02
+"""Share of a reading, and ..."""
+
+_HARDLY_PCT = 5.0
+"""... points of a percentage, that are no news."""
+
 Reader = Callable[[], dict[str, float]]
 
 
 class SystemMonitor:
-    """Calls a publisher every two seconds while it is not suspended. `suspend` and `stop` may be called by any thread."""
+    """Reads every two seconds while it is not suspended, and calls a publisher where something moved or ten seconds have passed.
+
+    `suspend` and `stop` may be called by any thread.
+    """
 
     def __init__(
         self, device: torch.device, publish: Callable[[dict[str, float]], None], *, interval_s: float = INTERVAL_S
@@ -46,6 +59,8 @@ class SystemMonitor:
         self._thread.join(self._interval_s)
 
     def _run(self) -> None:
+        published: dict[str, float] = {}
+        published_at = 0.0
         while not self._stopped.wait(self._interval_s):
             self._awake.wait()
             readings: dict[str, float] = {}
@@ -54,8 +69,20 @@ class SystemMonitor:
                     readings |= reader()
                 except (psutil.Error, RuntimeError, OSError):
                     continue  # a reading that fails is left out; the pane says what it has
-            if not self._stopped.is_set():
+            now = time.monotonic()
+            if not self._stopped.is_set() and (now - published_at >= _STILL_S or _moved(published, readings)):
+                published, published_at = readings, now
                 self._publish(readings)
+
+
+def _moved(before: dict[str, float], now: dict[str, float]) -> bool:
+    """Whether readings are other than before: a run of weeks would log them half a million times."""
+    if before.keys() != now.keys():
+        return True
+    return any(
+        abs(now[name] - value) > (_HARDLY_PCT if name.endswith("_pct") else _HARDLY * abs(value))
+        for name, value in before.items()
+    )
 
 
 def readers_for(device: torch.device) -> list[Reader]:
@@ -71,9 +98,9 @@ def readers_for(device: torch.device) -> list[Reader]:
 def _process() -> dict[str, float]:
     memory = psutil.virtual_memory()
     return {
-        "process_bytes": float(psutil.Process().memory_info().rss),
-        "system_used_bytes": float(memory.total - memory.available),
-        "system_total_bytes": float(memory.total),
+        "process_bytes": psutil.Process().memory_info().rss,
+        "system_used_bytes": memory.total - memory.available,
+        "system_total_bytes": memory.total,
         "cpu_pct": psutil.cpu_percent(),
     }
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 _LONGEST_PUMP_S = 0.2
 """Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
 some 0.4 ms."""
+_READ_ON_AFTER_S = 0.001
+"""A timer, since `call_later` would come before whatever else waits in the event loop, keys among it."""
+
 _START_AFTER_S = 0.02
 _LOOK_AROUND_S = 1.0
 """Time between two looks at whether the terminal and the trainer are still there."""
@@ -93,6 +96,7 @@ class DashboardApp(App[int]):
         self._range_before: LrRangeTested | None = None
         self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
+        self._reading_on = False
         self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
         self._clock = clock
         self._input_fd = input_fd
@@ -156,6 +160,9 @@ class DashboardApp(App[int]):
         for run in self._followed():
             if run.read(self._clock()) and self._ui.bell:
                 self.bell()
+        if any(run.scene.behind for run in self._followed()):
+            self._read_on()
+            return
         if self._shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
             self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
@@ -164,6 +171,16 @@ class DashboardApp(App[int]):
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
+
+    def _read_on(self) -> None:
+        """Read the rest of a long history, after the keys that were pressed meanwhile."""
+        if not self._reading_on:
+            self._reading_on = True
+            self.set_timer(_READ_ON_AFTER_S, self._go_on_reading)
+
+    def _go_on_reading(self) -> None:
+        self._reading_on = False
+        self._pump()
 
     def _ask_after_divergence(self) -> None:
         """Offer a way out of steps that are not finite, once, where this screen may decide."""

@@ -9,25 +9,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer.run.series import Series, Smoothed
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from trainer.run.series import Series, Smoothed
 
 _FANOUT = 16
 _POINTS_A_COLUMN = 4
 """A level is coarse enough when a column still spans this many of its blocks."""
 
+_AT_ONCE = 2**16
+"""Points that are taken in at a time: whole blocks of some levels, and little memory beside the series itself."""
+
 
 class Pyramid:
-    """Minimum and maximum of a growing series on several levels. Follows one series; used by the drawing thread."""
+    """Minimum and maximum of a growing series on several levels. Follows one series; used by the drawing thread.
+
+    The lowest level is the series itself. No view of its arrays is kept, since an array with a view cannot grow.
+    """
 
     def __init__(self) -> None:
+        self._series: Series | Smoothed = Series()
         self._generation = -1
         self._count = 0
-        self._x: NDArray[np.float64] = np.empty(1024)
-        self._lows: list[NDArray[np.float64]] = [np.empty(1024)]
-        self._highs: list[NDArray[np.float64]] = [np.empty(1024)]
+        self._lows: list[NDArray[np.float64]] = []
+        self._highs: list[NDArray[np.float64]] = []
         self.not_finite: list[float] = []
 
     def __len__(self) -> int:
@@ -38,19 +44,14 @@ class Pyramid:
         if series.generation != self._generation:
             self.__init__()  # type: ignore[misc]
             self._generation = series.generation
-        new = len(series) - self._count
-        if new <= 0:
-            return
-        start, self._count = self._count, len(series)
-        values = np.array(series.y[start:])
-        positions = np.array(series.x[start:])
-        finite = np.isfinite(values)
-        self.not_finite += positions[~finite].tolist()
-        self._x = _store(self._x, start, positions)
-        # A point that is not finite is neutral in minima and maxima; it is marked apart from the line.
-        self._lows[0] = _store(self._lows[0], start, np.where(finite, values, np.inf))
-        self._highs[0] = _store(self._highs[0], start, np.where(finite, values, -np.inf))
-        self._raise_levels(start)
+        self._series = series
+        total, values = len(series), series.y
+        while self._count < total:
+            start, self._count = self._count, min(self._count - self._count % _AT_ONCE + _AT_ONCE, total)
+            finite = np.isfinite(np.frombuffer(values)[start : self._count])
+            if not finite.all():
+                self.not_finite += np.frombuffer(series.x)[start : self._count][~finite].tolist()
+            self._raise_levels(start)
 
     def columns(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lowest and highest value of each column.
@@ -61,23 +62,26 @@ class Pyramid:
         Returns:
             Two arrays (columns); NaN where a column holds no finite point.
         """
-        bounds = np.searchsorted(self._x[: self._count], edges)
+        bounds = self._bounds(edges)
         level, size = 0, 1
         span = (int(bounds[-1]) - int(bounds[0])) / max(len(edges) - 1, 1)
-        while level + 1 < len(self._lows) and span >= size * _FANOUT * _POINTS_A_COLUMN:
+        while level < len(self._lows) and span >= size * _FANOUT * _POINTS_A_COLUMN:
             level, size = level + 1, size * _FANOUT
         blocks = -(-self._count // size)
         starts = bounds[:-1] // size
         ends = np.minimum(-(-bounds[1:] // size), blocks)
-        lows = _reduce(np.minimum, self._lows[level][:blocks], starts, ends, np.inf)
-        highs = _reduce(np.maximum, self._highs[level][:blocks], starts, ends, -np.inf)
+        first, last = int(starts[0]), int(ends[-1])
+        lows = _reduce(np.minimum, self._lowest(level, first, last), starts - first, ends - first, np.inf)
+        highs = _reduce(np.maximum, self._highest(level, first, last), starts - first, ends - first, -np.inf)
         empty = (bounds[:-1] == bounds[1:]) | ~np.isfinite(lows)
         return np.where(empty, np.nan, lows), np.where(empty, np.nan, highs)
 
     def last(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The newest value of each column, as its lowest and highest: what a smoothed curve is drawn from."""
-        bounds = np.searchsorted(self._x[: self._count], edges)
-        newest = self._lows[0][np.maximum(bounds[1:] - 1, 0)]
+        bounds = self._bounds(edges)
+        if not self._count:
+            return (nothing := np.full(len(edges) - 1, np.nan)), nothing
+        newest = np.frombuffer(self._series.y)[np.maximum(bounds[1:] - 1, 0)]
         values = np.where((bounds[:-1] == bounds[1:]) | ~np.isfinite(newest), np.nan, newest)
         return values, values
 
@@ -86,20 +90,41 @@ class Pyramid:
         lows, highs = self.columns(np.array([left, np.nextafter(right, np.inf)]))
         return None if np.isnan(lows[0]) else (float(lows[0]), float(highs[0]))
 
+    def _bounds(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+        """How many points lie before each edge."""
+        if not self._count:
+            return np.zeros(len(edges), dtype=np.int64)
+        return np.searchsorted(np.frombuffer(self._series.x)[: self._count], edges)
+
+    def _lowest(self, level: int, first: int, last: int) -> NDArray[np.float64]:
+        """Minima of some blocks of a level. A point that is not finite is neutral; it is marked apart from the line."""
+        return self._lows[level - 1][first:last] if level else self._points(first, last, np.inf)
+
+    def _highest(self, level: int, first: int, last: int) -> NDArray[np.float64]:
+        return self._highs[level - 1][first:last] if level else self._points(first, last, -np.inf)
+
+    def _points(self, first: int, last: int, neutral: float) -> NDArray[np.float64]:
+        if first >= last:
+            return np.empty(0)
+        values = np.frombuffer(self._series.y)[first:last]
+        return np.where(np.isfinite(values), values, neutral)
+
     def _raise_levels(self, start: int) -> None:
+        """Build the blocks above the points from `start` on."""
         level = 0
         while self._count > _FANOUT ** (level + 1):
-            if len(self._lows) == level + 1:
+            if len(self._lows) == level:
                 self._lows.append(np.empty(64))
                 self._highs.append(np.empty(64))
                 start = 0
-            first = start // _FANOUT ** (level + 1)
-            below = -(-self._count // _FANOUT**level)
-            for arrays, reduce, neutral in ((self._lows, np.minimum, np.inf), (self._highs, np.maximum, -np.inf)):
-                part = arrays[level][first * _FANOUT : below]
+            first, last = start // _FANOUT ** (level + 1), -(-self._count // _FANOUT**level)
+            for arrays, below, reduce, neutral in (
+                (self._lows, self._lowest, np.minimum, np.inf), (self._highs, self._highest, np.maximum, -np.inf),
+            ):  # fmt: skip
+                part = below(level, first * _FANOUT, last)
                 padded = np.full(-(-len(part) // _FANOUT) * _FANOUT, neutral)
                 padded[: len(part)] = part
-                arrays[level + 1] = _store(arrays[level + 1], first, reduce.reduce(padded.reshape(-1, _FANOUT), axis=1))
+                arrays[level] = _store(arrays[level], first, reduce.reduce(padded.reshape(-1, _FANOUT), axis=1))
             level += 1
 
 

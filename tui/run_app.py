@@ -22,9 +22,10 @@ from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.own_process import own_command
 from trainer.run.event_log import LogFollower
-from trainer.run.events import Warned, decode
+from trainer.run.events import Warned
 from trainer.run.live_source import LiveSource
 from trainer.run.overview import RunsFolder
+from trainer.run.replay import replay
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 from trainer.run.text import literal
@@ -239,8 +240,6 @@ def _print_summary(view: RunView, run_dir: RunDir, remarks: Sequence[str] = ()) 
 
 def _caught_up(view: RunView, source: EventSource) -> RunView:
     """The view, with what is new folded in."""
-    for line in source.read():
-        record = decode(line)
-        if record is not None:
-            view.apply(record)
+    while lines := source.read():
+        replay(view, lines)
     return view

@@ -23,6 +23,7 @@ class Scene:
     Attributes:
         now: Unix seconds of this drawing.
         version: Counts changes of the view; what is drawn from it alone need not be drawn twice at one version.
+        behind: Whether the view is still that of a long history's beginning.
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
         pending: Words for what was asked for and not yet answered, by action.
@@ -37,6 +38,7 @@ class Scene:
     view: RunView
     now: float = 0.0
     version: int = 0
+    behind: bool = False
     glyphs: Glyphs = UNICODE
     smoothing: float = 0.9
     log_scale: bool = False

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from trainer.run.commands import Command, UndeliverableError
-from trainer.run.events import decode
+from trainer.run.replay import replay
 from trainer.run.status import RunState
 from trainer.run.view import RunView
 from tui.actions import BY_NAME, Situation
@@ -19,6 +19,8 @@ from tui.widgets.key_bar import KeyBar
 
 _AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
 _REMARK_S = 4.0
+
+_READ_FOR_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,8 @@ class Watched:
         Returns:
             Whether the run has just ended, well or not, while it was watched.
         """
-        lines = self._new_lines()
-        if lines and self._has_read:  # the first lines are history
-            self.scene.heard_s = time.monotonic()
-        self._has_read = self._has_read or bool(lines)
-        for line in lines:
-            record = decode(line)
-            if record is not None:
-                self.view.apply(record)
-                self.scene.version += 1
+        if not self._catch_up():
+            return False
         self._take_output()
         self._take_answers()
         self.scene.now = now
@@ -92,6 +87,31 @@ class Watched:
             self._enter(state)
         ended = (RunState.FINISHED, RunState.FAILED)
         return state in ended and before not in (*ended, RunState.LOADING)
+
+    def _catch_up(self) -> bool:
+        """Fold in what is new, for a tenth of a second at most, so that keys act while a long history is read.
+
+        Returns:
+            Whether that was all; until then the run's state is one that was long ago.
+        """
+        scene, new = self.scene, False
+        end = time.monotonic() + _READ_FOR_S
+        while lines := self._new_lines():
+            replay(self.view, lines)
+            new = True
+            if time.monotonic() > end:
+                if not scene.behind and not self._has_read:
+                    scene.behind = True
+                    self.screen.draw_now("header", "compact")
+                return False
+        scene.version += new
+        if new and self._has_read:  # the first lines are history
+            scene.heard_s = time.monotonic()
+        self._has_read = self._has_read or new
+        if scene.behind:
+            scene.behind = False
+            self.screen.draw_next()
+        return True
 
     def _new_lines(self) -> list[bytes]:
         """What the source has; of one that cannot be read any more, and may be again, the reason is shown."""

@@ -8,8 +8,9 @@ from tests.tui.canned import CannedSource, evaluated, opened, started, steps
 from trainer.run import events as ev
 from trainer.run.commands import NoControl
 from trainer.run.event_log import EventLog, LogFollower
-from trainer.run.events import Event, decode
+from trainer.run.events import Event
 from trainer.run.live_source import LiveSource
+from trainer.run.log_lines import decode
 from trainer.run.status import Presence
 from trainer.run.store import RunDir
 from trainer.run.view import RunView

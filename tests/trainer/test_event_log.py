@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import threading
@@ -12,19 +13,21 @@ from hypothesis import strategies as st
 
 from trainer.run.event_log import EventLog, LogFollower, read_records
 from trainer.run.events import (
+    Event,
     Gap,
     Heartbeat,
     LogFailed,
     LogRecovered,
     Opened,
     Record,
+    Resumed,
+    StateChanged,
     Steps,
     Warned,
-    decode,
-    encode,
     event_kinds,
 )
 from trainer.run.live_source import LiveSource
+from trainer.run.log_lines import decode, encode
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 
@@ -37,7 +40,7 @@ def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl", clock=lambda: 12.5)
     written = [log.publish(event) for event in (Warned(message="a\nb"), steps(1, 3), Heartbeat())]
     log.close()
-    assert read_records(tmp_path / "events.jsonl") == written
+    assert list(read_records(tmp_path / "events.jsonl")) == written
     assert [record.seq for record in written] == [0, 1, 2]
 
 
@@ -96,6 +99,50 @@ def test_a_follower_sees_whole_lines_only(tmp_path: Path) -> None:
     path.write_bytes(line)
     assert [record.seq for record in follower.records()] == [0]
     assert list(follower.records()) == []
+
+
+def test_what_is_empty_is_not_written_and_what_only_looks_so_is() -> None:
+    def reads_back(event: Event) -> bytes:
+        line = encode(Record(seq=1, time=2.0, event=event))
+        record = decode(line)
+        assert record is not None
+        assert record.event == event
+        return line
+
+    assert reads_back(steps(7)) == b'{"seq":1,"time":2.0,"kind":"steps","steps":[7,[1.0],[0.5],[0.1],8,0.1]}\n'
+    assert b"skipped" in reads_back(dataclasses.replace(steps(7), skipped=[7]))
+    assert b"lr_edits" not in reads_back(Resumed(step=1, epoch=1, checkpoint="c"))
+    assert b"lr_edits" in reads_back(Resumed(step=1, epoch=1, checkpoint="c", lr_edits=[]))
+    assert b"fraction" in reads_back(StateChanged(state="preparing", fraction=0.0))
+    assert b"log_version" in encode(Record(seq=1, time=2.0, event=Opened(
+        run="r", directory="r", pid=1, host="h", resume=False, config={}
+    )))  # fmt: skip
+
+
+def test_a_long_log_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.run.event_log._READ_BYTES", 64)
+    path = tmp_path / "events.jsonl"
+    lines = [encode(Record(seq=n, time=1.0, event=Warned(message="m" * n))) for n in range(300)]
+    path.write_bytes(b"".join(lines) + b'{"seq":300,"ti')
+    follower, pieces = LogFollower(path), []
+    while piece := follower.read():
+        pieces.append(piece)
+    assert len(pieces) > 100
+    assert [line for piece in pieces for line in piece] == lines
+    assert len(list(read_records(path))) == 300
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b'{"seq":7,"ti', b"x" * 3_000_000 + b"\n", b'{"seq":41,"time":1,"kind":"hologram"}\n']
+)
+def test_a_writer_goes_on_with_the_next_number(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"".join(encode(Record(seq=n, time=1.0, event=steps(n))) for n in range(40)) + tail)
+    log = EventLog(path, clock=lambda: 12.5)
+    after = log.publish(Warned(message="after"))
+    log.close()
+    assert after.seq == (42 if b"hologram" in tail else 40)
+    assert list(read_records(path))[-1] == after
 
 
 def test_kinds_and_fields_of_the_future_are_ignored() -> None:

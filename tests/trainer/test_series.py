@@ -62,10 +62,10 @@ def test_speed_is_that_of_the_last_half_minute() -> None:
     window = StepWindow()
     assert (window.images_per_s, window.step_s) == (None, None)
     for _ in range(10):
-        window.add(steps=10, images=1000, seconds=10.0)
+        window.add([(10, 1000, 10.0)])
     for _ in range(4):
-        window.add(steps=10, images=500, seconds=10.0)
+        window.add([(10, 500, 10.0)])
     assert window.images_per_s == pytest.approx(50.0)
     assert window.step_s == pytest.approx(1.0)
-    window.add(steps=1, images=8, seconds=100.0)
+    window.add([(1, 8, 100.0)])
     assert window.images_per_s == pytest.approx(508 / 110), "the two newest stay, however long they took"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.tui.canned import START
-from trainer.run.events import Event, Record, encode
+from trainer.run.events import Event, Record
+from trainer.run.log_lines import encode
 from trainer.run.store import RunDir
 
 

@@ -6,7 +6,8 @@ import math
 
 from trainer.run import events as ev
 from trainer.run.commands import Command
-from trainer.run.events import Event, Record, encode
+from trainer.run.events import Event, Record
+from trainer.run.log_lines import encode
 from trainer.run.status import Presence
 
 START = 1_700_000_000.0

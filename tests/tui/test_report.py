@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.tui.canned import training_run
-from trainer.run.events import decode
+from trainer.run.log_lines import decode
 from trainer.run.store import RunDir
 from trainer.run.text import literal
 from trainer.run.view import RunView

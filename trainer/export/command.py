@@ -28,8 +28,9 @@ from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, writ
 from trainer.failures import explain, log_traceback
 from trainer.run.atomic import sync_folder, write_atomically
 from trainer.run.event_log import EventLog, read_records
-from trainer.run.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned, encode
+from trainer.run.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
 from trainer.run.holder import RunLock
+from trainer.run.log_lines import encode
 from trainer.run.store import RunDir, find_run, refuse_links
 from trainer.run.text import literal
 from trainer.versions import torch_release

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, Warned, decode, encode
+from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
+from trainer.run.log_lines import contents, decode, encode
 from trainer.run.memory_tee import MemoryTee
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
@@ -24,6 +25,11 @@ QUEUE_LIMIT_BYTES = 64 * 2**20
 _RETRY_S = 1.0
 
 _CHUNK_BYTES = 2**20
+
+_READ_BYTES = 4 * 2**20
+"""Of the log that a reader takes at a time: the history of a long run is never in memory as a whole."""
+
+_TAIL_BYTES = 2**16
 
 
 class Observer(Protocol):
@@ -247,7 +253,7 @@ class LogFollower:
         self.bad_lines = 0
 
     def read(self) -> list[bytes]:
-        """All whole lines since the last call; none while there is no file yet.
+        """Whole lines since the last call, of a long log the next few megabytes; none at its end, or while there is no file yet.
 
         Raises:
             OSError: When it cannot be read, or has gone.
@@ -255,7 +261,12 @@ class LogFollower:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                data = file.read()
+                data = file.read(_READ_BYTES)
+                while data and b"\n" not in data:  # a longer line, or one that is still being written
+                    more = file.read(len(data))
+                    if not more:
+                        break
+                    data += more
         except FileNotFoundError:
             if self._offset:
                 raise
@@ -266,17 +277,18 @@ class LogFollower:
 
     def records(self) -> Iterator[Record]:
         """The readable records among the new lines."""
-        for line in self.read():
-            record = decode(line)
-            if record is not None:
-                yield record
-            elif line.strip():
-                self.bad_lines += 1
+        while lines := self.read():
+            for line in lines:
+                record = decode(line)
+                if record is not None:
+                    yield record
+                elif line.strip():
+                    self.bad_lines += 1
 
 
-def read_records(path: Path) -> list[Record]:
-    """Every readable record of a log that nobody writes."""
-    return list(LogFollower(path).records())
+def read_records(path: Path) -> Iterator[Record]:
+    """Every readable record of a log that nobody writes; those of a long run are not to be kept all at once."""
+    return LogFollower(path).records()
 
 
 def _open(path: Path) -> int:
@@ -294,6 +306,16 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 def _last_seq(path: Path) -> int:
-    if not path.exists():
-        return -1
-    return max((record.seq for record in read_records(path)), default=-1)
+    """Number of the last line that has one, of whatever kind; -1 without any."""
+    size = path.stat().st_size if path.exists() else 0
+    length = _TAIL_BYTES
+    while size:
+        with path.open("rb") as file:
+            file.seek(max(size - length, 0))
+            found = contents(file.read().splitlines())
+        # Of a long log the end alone: numbers rise from line to line.
+        numbers = [line["seq"] for line in found if isinstance(line.get("seq"), int)]
+        if numbers or length >= size:
+            return max(numbers, default=-1)
+        length *= 16
+    return -1

@@ -1,21 +1,17 @@
 """What happens in a run, as frozen records that become one JSON line each in `events.jsonl`.
 
-A line is `{"seq": int, "time": unix seconds, "kind": str, ...fields}`. Readers ignore fields and kinds that they do not
-know, so a field may be added in any release; removing or redefining one raises `LOG_VERSION`. JSON has no NaN: a
-non-finite number is written as null and read back as NaN. The format is documented in `docs/run-directory.md`.
+`trainer.run.log_lines` writes and reads the lines. Readers ignore fields and kinds that they do not know, so a field may be
+added in any release; removing or redefining one raises `LOG_VERSION`. The format is documented in `docs/run-directory.md`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import orjson
-
-LOG_VERSION = 1
+LOG_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,50 +432,6 @@ class Record:
 def event_kinds() -> dict[str, type[Event]]:
     """Every kind by its name in the log."""
     return {cls.kind: cls for cls in Event.__subclasses__()}
-
-
-@functools.cache
-def _field_names(kind: str) -> tuple[str, ...]:
-    return tuple(sorted(f.name for f in dataclasses.fields(event_kinds()[kind])))
-
-
-def encode(record: Record) -> bytes:
-    """One line of the log, with its newline. Of names that are not UTF-8 the odd bytes are written out."""
-    event = record.event
-    head = {"seq": record.seq, "time": round(record.time, 3), "kind": event.kind}
-    body = {name: getattr(event, name) for name in _field_names(event.kind)}
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-    try:
-        return orjson.dumps(head | body, option=options)
-    except TypeError:
-        return orjson.dumps(_in_utf8(head | body), option=options)
-
-
-def _in_utf8(value: Any) -> Any:
-    """The value with every string fit for UTF-8: file names may hold any bytes."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_in_utf8(key): _in_utf8(item) for key, item in value.items()}
-    return [_in_utf8(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def decode(line: bytes) -> Record | None:
-    """Read one line.
-
-    Returns:
-        The record; None for a line that is torn, is no event, or is of a kind that this version does not know.
-    """
-    try:
-        data = orjson.loads(line)
-        cls = event_kinds().get(data["kind"])
-        if cls is None:
-            return None
-        names = _field_names(cls.kind)
-        event = cls(**{key: value for key, value in data.items() if key in names})
-        return Record(seq=int(data["seq"]), time=float(data["time"]), event=event)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return None
 
 
 def number(value: float | None) -> float:

@@ -27,9 +27,12 @@ class LiveSource:
         self._file: LogFollower | None = None
 
     def read(self) -> list[bytes]:
-        """New lines, some of them perhaps for a second time; the fold ignores what it has seen."""
-        history, self._history = self._history, None
-        lines = (history.read() if history is not None else []) + self._tee.read()
+        """New lines, none when there are none for now. Some perhaps for a second time; the fold ignores what it has seen."""
+        if self._history is not None:
+            if lines := self._history.read():
+                return lines
+            self._history = None
+        lines = self._tee.read()
         if self._tee.overflowed:
             self._file = self._file or LogFollower(self._run_dir.events)
             lines += self._file.read()

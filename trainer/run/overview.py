@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.run.event_log import LogFollower
-from trainer.run.events import Evaluated, decode, number
+from trainer.run.events import Evaluated, number
 from trainer.run.holder import is_live, presence
+from trainer.run.log_lines import decode
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.store import RunDir, list_runs
 from trainer.run.view import RunView
@@ -123,16 +124,16 @@ class _FollowedRun:
         )  # fmt: skip
 
     def _read(self) -> None:
-        lines = self._follower.read()
-        # The steps of a long run are nearly all of its log, and only the newest are needed, for the position in the run.
-        newest = max((i for i, line in enumerate(lines) if _STEPS in line[:_KIND_WITHIN]), default=-1)
-        for index, line in enumerate(lines):
-            if _STEPS in line[:_KIND_WITHIN] and index != newest:
-                continue
-            record = decode(line)
-            if record is not None:
-                self._begun = self._begun or record.time
-                self._view.apply(record)
+        while lines := self._follower.read():
+            # The steps of a long run are nearly all of its log, and only the newest are needed, for the position in the run.
+            newest = max((i for i, line in enumerate(lines) if _STEPS in line[:_KIND_WITHIN]), default=-1)
+            for index, line in enumerate(lines):
+                if _STEPS in line[:_KIND_WITHIN] and index != newest:
+                    continue
+                record = decode(line)
+                if record is not None:
+                    self._begun = self._begun or record.time
+                    self._view.apply(record)
 
 
 def _points(events: list[Evaluated], value: Callable[[Evaluated], float]) -> tuple[Point, ...]:

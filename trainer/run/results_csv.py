@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 
 from trainer.run.atomic import write_atomically
 from trainer.run.events import EpochEnded, Evaluated, Opened, Record, Resumed, number
@@ -27,7 +28,7 @@ class ResultsCsv:
         self._steps: dict[int, int] = {}
         self._replaying = False
 
-    def replay(self, records: list[Record]) -> None:
+    def replay(self, records: Iterable[Record]) -> None:
         """Take the history of a run that is resumed, and write the table once."""
         self._replaying = True
         for record in records:

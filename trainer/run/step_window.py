@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 _WINDOW_S = 30.0
+
+StepGroup = tuple[int, int, float]
+"""Steps in it, their images, and the seconds they took."""
 
 
 @dataclass
 class StepWindow:
     """The steps of the last half minute of training; pauses and evaluations do not count."""
 
-    _seconds: float = 0.0
-    _steps: int = 0
-    _images: int = 0
-    _groups: deque[tuple[int, int, float]] = field(default_factory=deque)
+    _groups: list[StepGroup] = field(default_factory=list)
 
-    def add(self, steps: int, images: int, seconds: float) -> None:
+    def add(self, groups: Sequence[StepGroup]) -> None:
         """Add the newest steps, and leave out what is older than half a minute."""
-        self._groups.append((steps, images, seconds))
-        self._count(steps, images, seconds)
-        while len(self._groups) > 2 and self._seconds - self._groups[0][2] > _WINDOW_S:
-            steps, images, seconds = self._groups.popleft()
-            self._count(-steps, -images, -seconds)
-
-    def _count(self, steps: int, images: int, seconds: float) -> None:
-        self._steps += steps
-        self._images += images
-        self._seconds += seconds
+        kept: list[StepGroup] = []
+        seconds = 0.0
+        for group in chain(reversed(groups), reversed(self._groups)):
+            if len(kept) > 1 and seconds > _WINDOW_S:
+                break
+            kept.append(group)
+            seconds += group[2]
+        self._groups = kept[::-1]
 
     @property
     def images_per_s(self) -> float | None:
         """Training images a second; None until steps have been timed."""
-        return self._images / self._seconds if self._seconds > 0 else None
+        seconds = self._seconds
+        return sum(images for _, images, _ in self._groups) / seconds if seconds > 0 else None
 
     @property
     def step_s(self) -> float | None:
         """Seconds of a step; None until steps have been timed."""
-        return self._seconds / self._steps if self._steps else None
+        steps = sum(steps for steps, _, _ in self._groups)
+        return self._seconds / steps if steps else None
+
+    @property
+    def _seconds(self) -> float:
+        return sum(seconds for _, _, seconds in self._groups)

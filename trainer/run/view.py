@@ -7,17 +7,18 @@ attached and a finished run show the same screen. A record that was applied alre
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.run import events as ev
 from trainer.run.events import Record, number
+from trainer.run.log_lines import STEP_FIELDS
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, Presence, RunState
+from trainer.run.step_columns import StepColumns
 from trainer.run.step_window import StepWindow
 
 SMOOTHING = (0.0, 0.9, 0.98)
@@ -111,13 +112,31 @@ class RunView:
         """Fold one record in."""
         if self.has_seen(record):
             return
-        self.seq = max(self.seq, record.seq)
-        self.last_time = record.time
+        self.heard(record.seq, record.time)
+        self._fold(record)
+
+    def apply_steps(self, columns: StepColumns, time: float, reading: Record | None) -> None:
+        """Fold steps in of which none was left out, and what was read beside them. `heard` is still to be called.
+
+        Args:
+            columns: None of them seen before.
+            time: Of the newest, in Unix seconds.
+            reading: The newest `Monitored`, if there was one.
+        """
+        self._add_steps(columns, time)
+        if reading is not None:
+            self._fold(reading)
+
+    def heard(self, seq: int, time: float) -> None:
+        """Take note of the newest line that was folded in."""
+        self.seq, self.last_time = max(self.seq, seq), time
+
+    def _fold(self, record: Record) -> None:
         handler = _HANDLERS.get(type(record.event))
         if handler is not None:
             try:
                 handler(self, record.event, record.time)
-            except (TypeError, ValueError, KeyError, AttributeError, IndexError):
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError):
                 # A line of the right kind with the wrong content: damaged or made by somebody else.
                 self.bad_records += 1
 
@@ -259,24 +278,25 @@ class RunView:
         self.state_detail, self.state_fraction = "", None
 
     def _steps(self, event: ev.Steps, time: float) -> None:
-        losses, accuracies, rates = _numbers(event.loss), _numbers(event.accuracy), _numbers(event.lr)
-        if not len(losses) == len(accuracies) == len(rates):
-            raise ValueError("steps with unequal numbers of losses, accuracies and rates")
-        last_step = event.first_step + len(losses) - 1
-        steps = array("d", list(range(event.first_step, last_step + 1)))
-        self.train_loss.extend(steps, losses)
-        self.train_accuracy.extend(steps, accuracies)
-        self.lr.extend(steps, rates)
-        images, seconds = int(event.images), float(event.seconds)
-        self.nonfinite_steps += event.loss.count(None)
-        self.step = last_step
+        self._add_steps(StepColumns.of([[getattr(event, name) for name in STEP_FIELDS]], event.budget), time)
         if event.skipped:
             self._skipped(event.skipped, time)
+
+    def _add_steps(self, columns: StepColumns, time: float) -> None:
+        self.train_loss.extend(columns.steps, columns.losses)
+        self.train_accuracy.extend(columns.steps, columns.accuracies)
+        self.lr.extend(columns.steps, columns.rates)
+        self.nonfinite_steps += columns.nonfinite
+        self.step = int(columns.steps[-1])
         self.last_step_time = time
-        self.budget = event.budget or self.budget
-        if any(begin == event.first_step - 1 for begin, _, _ in self._image_sizes()):
-            self._window = StepWindow()  # steps of another size say nothing of those to come
-        self._window.add(len(losses), images, seconds)
+        self.budget = columns.budget or self.budget
+        groups = columns.groups
+        for begin, _, _ in self._image_sizes():
+            line = bisect_left(columns.firsts, begin + 1)
+            if columns.firsts[line : line + 1] == [begin + 1]:
+                # Steps of another size say nothing of those to come.
+                self._window, groups = StepWindow(), columns.groups[line:]
+        self._window.add(groups)
 
     def _skipped(self, steps: list[int], time: float) -> None:
         first, last = int(steps[0]), int(steps[-1])
@@ -422,11 +442,6 @@ class RunView:
         self.finish = event
         self._set_state(RunState.FINISHED, time)
         self._note(time, "good" if event.reason in ev.BY_ITSELF else "info", f"{event.reason} at step {event.step:,}")
-
-
-def _numbers(values: Sequence[float | None]) -> array[float]:
-    """Numbers of the log; a null becomes NaN. A history of a million steps comes through here when a run is attached to."""
-    return array("d", map(number, values) if None in values else values)  # type: ignore[arg-type]
 
 
 def _loss(value: float | None) -> str:

@@ -40,6 +40,8 @@ class Header(Pane, can_focus=False):
 def state_row(scene: Scene) -> Row:
     """The state as a word, with what was asked for and not yet answered, and what else is under way."""
     view = scene.view
+    if scene.behind:
+        return [(f"{scene.glyphs.dot} reading the log", "accent"), (" ", "text")]
     word = next(iter(scene.pending.values()), "") or view.word_for(scene.state)
     if scene.state is RunState.PAUSED and not scene.pending:
         word = f"paused {fmt.clock(view.state_since)}"
