@@ -42,7 +42,10 @@ class StepMetrics:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers = [torch.zeros(CAPACITY, 3, device=device) for _ in range(2)]
-        self._host = [torch.zeros(CAPACITY, 3, pin_memory=device.type == "cuda") for _ in range(2)]
+        # On a CPU nothing is copied: the other window is filled meanwhile.
+        self._host = self._buffers
+        if device.type != "cpu":
+            self._host = [torch.zeros(CAPACITY, 3, pin_memory=device.type == "cuda") for _ in range(2)]
         self._current = 0
         self._first_step = 0
         self._lrs: list[float] = []
@@ -89,7 +92,8 @@ class StepMetrics:
         if not self._lrs:
             return
         count = len(self._lrs)
-        self._host[self._current][:count].copy_(self._buffers[self._current][:count], non_blocking=True)
+        if self._host is not self._buffers:
+            self._host[self._current][:count].copy_(self._buffers[self._current][:count], non_blocking=True)
         event = None
         if self._device.type == "cuda":
             event = torch.cuda.Event()

@@ -96,7 +96,7 @@ class DashboardApp(App[int]):
         self._range_before: LrRangeTested | None = None
         self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
-        self._reading_on = False
+        self._reading_on = self._has_drawn = False
         self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
         self._clock = clock
         self._input_fd = input_fd
@@ -142,7 +142,7 @@ class DashboardApp(App[int]):
         self.call_after_refresh(self.set_timer, _START_AFTER_S, self._first_frame_is_drawn)
 
     def _first_frame_is_drawn(self) -> None:
-        gc.enable()  # off since the start of the program, where it would only look at modules
+        self._has_drawn = True
         if self._home is not None and self._home.port.thread is not None:
             self._home.port.thread.start()
 
@@ -163,6 +163,9 @@ class DashboardApp(App[int]):
         if any(run.scene.behind for run in self._followed()):
             self._read_on()
             return
+        if self._has_drawn and not gc.isenabled():
+            # Off since the start of the program, where it would look only at modules, and at a history that is being read.
+            gc.enable()
         if self._shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
             self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
