@@ -139,6 +139,16 @@ def test_a_stop_ends_all_of_them_with_the_state_saved(torchrun: Launcher) -> Non
     assert (two.run.checkpoints / f"step-{finish.step:08d}.safetensors").is_file()
 
 
+def test_two_processes_train_in_fp16_with_one_scale(torchrun: Launcher, tmp_path: Path) -> None:
+    two = torchrun(*SMALL, "run.precision=fp16", "run.channels_last=false")
+    assert two.end() == 0, two.said
+    view = view_of(two.run)
+    assert (view.step, view.nonfinite_steps) == (22, 0)
+    # Ranks that scaled or skipped each for itself would add up gradients of different sizes, and go apart from fp32 at once.
+    alone = _trained_alone(runs_dir=tmp_path / "alone")
+    assert list(view.train_loss.y)[:10] == pytest.approx(list(alone.train_loss.y)[:10], rel=0.05)
+
+
 class _Pretended(Peers):
     def __init__(self, rank: int, world: int) -> None:
         self.rank, self.world = rank, world
