@@ -172,7 +172,7 @@ class _Moment:
 def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Findings) -> bool:
     """Start a process and kill it; whether there was one left to kill."""
     log, left = LogFollower(run.events), _half_written(run)
-    before = len(log.read())
+    before = sum(map(len, iter(log.read, [])))
     process = _process(arguments)
     while moment.from_first_step and process.poll() is None:
         if any(isinstance(record.event, Steps) for record in log.records()):

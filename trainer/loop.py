@@ -117,7 +117,8 @@ class Trainer:
         return ""
 
     def drain(self) -> None:
-        """Wait for the metrics of all steps done so far, and publish them."""
+        """Wait for the metrics of all steps done so far, and publish them with the time spent until now."""
+        self._budget_due_at = 0.0
         self._collect(wait=True)
         if len(self.metrics):
             self.metrics.start_copy(self._close_window())

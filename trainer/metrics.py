@@ -1,7 +1,7 @@
 """Step metrics on their way from the device to the log, and the time a run spends on what.
 
-The training thread never waits for a value: a window of steps is copied to pinned memory asynchronously and read once
-the copy has ended.
+The training thread never waits for a value: a window of steps is copied from a GPU to pinned memory asynchronously and read
+once the copy has ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Window:
 
 
 class StepMetrics:
-    """Two windows of (loss, top-1, skipped) on the device: one is filled while the other is copied out."""
+    """Two windows of (loss, top-1, skipped) on the device: one is filled while the other is copied out, or read."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -57,6 +57,11 @@ class Scene:
         return self.view.state_seen(self.presence, self.silence_s)
 
     @property
+    def word(self) -> str:
+        """The state as a word for people."""
+        return "reading the log" if self.behind else self.view.word_for(self.state)
+
+    @property
     def silence_s(self) -> float:
         """Seconds since the run was last heard of."""
         return min(time.monotonic() - self.heard_s, self.now - self.view.last_time)

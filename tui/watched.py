@@ -49,7 +49,8 @@ class Watched:
         self._pending: dict[str, _Pending] = {}
         self._last_state = RunState.LOADING
         self._remark_until = 0.0
-        self._has_read = False
+        self._has_read = self._has_news = False
+        self._unread: list[bytes] = []
         self.follow_trainer()
 
     def situation(self) -> Situation:
@@ -92,24 +93,26 @@ class Watched:
         """Fold in what is new, for a tenth of a second at most, so that keys act while a long history is read.
 
         Returns:
-            Whether that was all; until then the run's state is one that was long ago.
+            Whether that was all; until then the view is one of long ago.
         """
-        scene, new = self.scene, False
+        scene, lines = self.scene, self._unread or self._new_lines()
         end = time.monotonic() + _READ_FOR_S
-        while lines := self._new_lines():
+        while lines:
             replay(self.view, lines)
-            new = True
-            if time.monotonic() > end:
-                if not scene.behind and not self._has_read:
-                    scene.behind = True
-                    self.screen.draw_now("header", "compact")
-                return False
-        scene.version += new
-        if new and self._has_read:  # the first lines are history
-            scene.heard_s = time.monotonic()
-        self._has_read = self._has_read or new
+            scene.version += 1
+            self._has_news = True
+            lines = self._new_lines()
+            if lines and time.monotonic() > end:
+                break
+        self._unread, was_behind, scene.behind = lines, scene.behind, bool(lines)
         if scene.behind:
-            scene.behind = False
+            if not was_behind:
+                self.screen.draw_now("header", "compact")
+            return False
+        if self._has_news and self._has_read:  # the first lines are history
+            scene.heard_s = time.monotonic()
+        self._has_read, self._has_news = self._has_read or self._has_news, False
+        if was_behind:
             self.screen.draw_next()
         return True
 

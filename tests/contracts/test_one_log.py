@@ -33,10 +33,11 @@ EVENTS: list[Event] = [
 
 def view_from(source: EventSource) -> RunView:
     view = RunView()
-    for line in source.read():
-        record = decode(line)
-        assert record is not None
-        view.apply(record)
+    while lines := source.read():
+        for line in lines:
+            record = decode(line)
+            assert record is not None
+            view.apply(record)
     return view
 
 

@@ -236,10 +236,11 @@ def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, mo
     view = RunView()
 
     def fold() -> None:
-        for line in source.read():
-            record = decode(line)
-            assert record is not None
-            view.apply(record)
+        while lines := source.read():
+            for line in lines:
+                record = decode(line)
+                assert record is not None
+                view.apply(record)
 
     log.publish(steps(1))
     fold()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
@@ -79,6 +81,18 @@ DAMAGE = [
 def test_lines_folded_at_once_are_those_folded_one_by_one(events: list[ev.Event], pieces: int) -> None:
     lines = [*START, *lines_of(*events)]
     assert at_once(lines, pieces) == one_by_one(lines)
+
+
+HEADS: list[dict[str, Any]] = [
+    {"config": None}, {"config": {"data": None}}, {"config": {"data": {"progressive": 5}}}, {"total_steps": None},
+    {"config": {"data": {"progressive": [[8]]}}}, {"config": {"data": {"progressive": [[8, 1, 2]]}}}, {"steps_per_epoch": "x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HEADS, ids=repr)
+def test_a_damaged_head_stops_no_replay(head: dict[str, Any]) -> None:
+    lines = [orjson.dumps(orjson.loads(line) | head) for line in START] + lines_of(*(steps(n, 1) for n in range(1, 9)))
+    assert at_once(lines) == one_by_one(lines)
 
 
 @given(events=logged(), damage=st.lists(st.tuples(st.integers(0, 60), st.sampled_from(DAMAGE)), max_size=5))

@@ -30,6 +30,7 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
     async with dashboard(source) as (app, pilot):
         await settle(pilot, lambda: shows(app, "reading the log"), "what is being done")
         assert not shows(app, "training"), "a state of long ago"
+        assert not shows(app, "ETA")
         await pilot.press("question_mark")
         await settle(pilot, lambda: app.screen is not app.watched.screen, "the help")
         await pilot.press("escape")
@@ -38,3 +39,18 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
         source.released = True
         await settle(pilot, lambda: shows(app, "training") and not shows(app, "reading the log"), "the state of now")
         assert app.watched.view.step == source._step - 1
+        await settle(pilot, lambda: shows(app, f"step {source._step - 1:,}/"), "where the run is")
+
+
+async def test_news_that_take_long_to_read_are_news(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice that ends on the clock with nothing left to read is not the beginning of a long history."""
+    monkeypatch.setattr("tui.watched._READ_FOR_S", 0.0)
+    source = CannedSource(opened(), started(), ev.StateChanged(state="training"))
+    async with dashboard(source) as (app, pilot):
+        await settle(pilot, lambda: shows(app, "training"), "the state")
+        assert not app.watched.scene.behind
+        before = app.watched.scene.version
+        source.add(steps(1, 7))
+        await settle(pilot, lambda: shows(app, "step 7/"), "the steps")
+        assert app.watched.scene.version > before
+        assert app.watched.scene.heard_s > 0

@@ -95,7 +95,8 @@ class Steps(Event):
         lr: Learning rate of each step.
         images: Images in these steps.
         seconds: Time these steps took, without pauses, evaluations and saves.
-        budget: Seconds since the last start or resume by activity: data, compute, evaluate, save.
+        budget: Seconds since the last start or resume by activity: data, compute, evaluate, save. Empty in most lines: it is told
+            every five seconds.
         skipped: Numbers of the steps whose update was left out, since loss or gradient were not finite.
     """
 

@@ -29,7 +29,13 @@ class LiveSource:
     def read(self) -> list[bytes]:
         """New lines, none when there are none for now. Some perhaps for a second time; the fold ignores what it has seen."""
         if self._history is not None:
-            if lines := self._history.read():
+            try:
+                lines = self._history.read()
+            except FileNotFoundError:
+                # It has moved, perhaps: from its beginning the next time.
+                self._history = LogFollower(self._run_dir.events)
+                raise
+            if lines:
                 return lines
             self._history = None
         lines = self._tee.read()

@@ -38,7 +38,7 @@ def encode(record: Record) -> bytes:
     line = {"seq": record.seq, "time": round(record.time, 3), "kind": event.kind}
     for name, empty in _fields(event.kind).items():
         value = getattr(event, name)
-        if value != empty:
+        if type(value) is not type(empty) or value != empty:
             line[name] = value
     if isinstance(event, Steps):
         line[Steps.kind] = [line.pop(name) for name in STEP_FIELDS]
@@ -80,7 +80,7 @@ def record_of(content: Any) -> Record | None:
         names = _fields(cls.kind)
         event: Event = cls(**{key: value for key, value in content.items() if key in names})
         return Record(seq=int(content["seq"]), time=float(content["time"]), event=event)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 

@@ -49,13 +49,19 @@ def _fold_together(view: RunView, lines: list[Any]) -> None:
         return _fold_each(view, lines)
     try:
         numbers = list(map(_SEQ, lines))
-        if numbers[0] <= view.seq or not all(map(lt, numbers, numbers[1:])):
+        rising = all(map(lt, numbers, numbers[1:]))
+        if rising and numbers[-1] <= view.seq:
+            return None  # seen: the file of a reader that fell behind is read from its beginning
+        if not rising or numbers[0] <= view.seq:
             return _fold_each(view, lines)
         budget: dict[str, float] = next((content["budget"] for content in reversed(steps) if "budget" in content), {})
         columns = StepColumns.of(list(map(_NUMBERS, steps)), budget)
         step_time, time = float(steps[-1]["time"]), float(lines[-1]["time"])
-    except (TypeError, ValueError, KeyError, OverflowError):
-        return _fold_each(view, lines)
-    readings = next((content for content in reversed(lines) if content["kind"] == Monitored.kind), None)
-    view.apply_steps(columns, step_time, record_of(readings))
+        view.apply_steps(columns, step_time)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        return _fold_each(view, lines)  # of these lines nothing has been folded yet
     view.heard(numbers[-1], time)
+    readings = next((content for content in reversed(lines) if content["kind"] == Monitored.kind), None)
+    reading = None if readings is None else record_of(readings)
+    if reading is not None:
+        view.apply_reading(reading)

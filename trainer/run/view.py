@@ -1,7 +1,8 @@
 """Everything that a dashboard shows, as a fold over the events of a run.
 
-`RunView.apply` is the only way in. It depends on nothing but the records it is given (no clock, no file), so a live, an
-attached and a finished run show the same screen. A record that was applied already is ignored, so a reader may overlap.
+`RunView.apply` is the way in, and `trainer.run.replay` for many lines at once. It depends on nothing but the records it is given
+(no clock, no file), so a live, an attached and a finished run show the same screen. A record that was applied already is
+ignored, so a reader may overlap.
 """
 
 from __future__ import annotations
@@ -115,17 +116,21 @@ class RunView:
         self.heard(record.seq, record.time)
         self._fold(record)
 
-    def apply_steps(self, columns: StepColumns, time: float, reading: Record | None) -> None:
-        """Fold steps in of which none was left out, and what was read beside them. `heard` is still to be called.
+    def apply_steps(self, columns: StepColumns, time: float) -> None:
+        """Fold many steps in of which none was left out. `heard` is still to be called.
 
         Args:
             columns: None of them seen before.
             time: Of the newest, in Unix seconds.
-            reading: The newest `Monitored`, if there was one.
+
+        Raises:
+            TypeError, ValueError, AttributeError: Where the log's head is damaged; nothing was folded then.
         """
         self._add_steps(columns, time)
-        if reading is not None:
-            self._fold(reading)
+
+    def apply_reading(self, record: Record) -> None:
+        """Fold a `Monitored` in, whatever its number."""
+        self._fold(record)
 
     def heard(self, seq: int, time: float) -> None:
         """Take note of the newest line that was folded in."""
@@ -283,6 +288,7 @@ class RunView:
             self._skipped(event.skipped, time)
 
     def _add_steps(self, columns: StepColumns, time: float) -> None:
+        sizes = list(self._image_sizes())  # first: they come from other lines, which may be damaged
         self.train_loss.extend(columns.steps, columns.losses)
         self.train_accuracy.extend(columns.steps, columns.accuracies)
         self.lr.extend(columns.steps, columns.rates)
@@ -291,7 +297,7 @@ class RunView:
         self.last_step_time = time
         self.budget = columns.budget or self.budget
         groups = columns.groups
-        for begin, _, _ in self._image_sizes():
+        for begin, _, _ in sizes:
             line = bisect_left(columns.firsts, begin + 1)
             if columns.firsts[line : line + 1] == [begin + 1]:
                 # Steps of another size say nothing of those to come.

@@ -64,6 +64,8 @@ class CompactPane(Pane, can_focus=False):
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """State, progress, curves as sparklines, rate, memory, the worst classes, the last event."""
         view = scene.view
+        if scene.behind:
+            return [state_row(scene)]
         done = view.step / view.total_steps if view.total_steps else 0.0
         epochs = view.started.epochs if view.started else "?"
         rows: list[Row] = [
@@ -110,5 +112,5 @@ class TooSmallPane(Pane, can_focus=False):
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """A message in place; training goes on."""
         view = scene.view
-        lines = [view.word_for(scene.state), f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]
+        lines = [scene.word, f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]
         return [[(fmt.fit(line, width), "text")] for line in lines]

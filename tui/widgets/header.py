@@ -41,8 +41,8 @@ def state_row(scene: Scene) -> Row:
     """The state as a word, with what was asked for and not yet answered, and what else is under way."""
     view = scene.view
     if scene.behind:
-        return [(f"{scene.glyphs.dot} reading the log", "accent"), (" ", "text")]
-    word = next(iter(scene.pending.values()), "") or view.word_for(scene.state)
+        return [(f"{scene.glyphs.dot} {scene.word}", "accent"), (" ", "text")]
+    word = next(iter(scene.pending.values()), "") or scene.word
     if scene.state is RunState.PAUSED and not scene.pending:
         word = f"paused {fmt.clock(view.state_since)}"
     if scene.state is RunState.EVALUATING:
@@ -58,7 +58,7 @@ def state_row(scene: Scene) -> Row:
 def problem_row(scene: Scene) -> Row:
     """What is wrong with the run's files for as long as it is, while training goes on; empty where all is well."""
     view = scene.view
-    if scene.state not in LIVE_STATES or (view.unsaved_since is None and view.unlogged_since is None):
+    if scene.behind or scene.state not in LIVE_STATES or (view.unsaved_since is None and view.unlogged_since is None):
         return []
     if view.unsaved_since is not None:
         text = f"not saved since {fmt.clock(view.unsaved_since)}"
@@ -70,6 +70,8 @@ def problem_row(scene: Scene) -> Row:
 def progress_row(scene: Scene, width: int) -> Row:
     """Epoch, bar, step, throughput, ETA, age of the last step; or what is being prepared."""
     view = scene.view
+    if scene.behind:
+        return []
     if view.failure:
         return [(" " + fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width - 2), "bad")]
     if scene.state is RunState.LOST:
