@@ -109,7 +109,7 @@ def test_damaged_and_repeated_lines_change_nothing_else(
 def test_a_long_history_is_folded_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the two tests above would hold for a fold that takes lines one by one."""
     seen = []
-    monkeypatch.setattr(RunView, "apply_steps", lambda view, columns, time, reading: seen.append(len(columns.groups)))
+    monkeypatch.setattr(RunView, "apply_steps", lambda view, columns, time: seen.append(len(columns.groups)))
     history = [event for step in range(1, 101) for event in (steps(step, 1), ev.Heartbeat())]
     replay(RunView(), [*START, *lines_of(*history, evaluated(1), steps(101), steps(201))])
     assert seen == [100, 2]
