@@ -44,7 +44,7 @@ class ClassPane(Pane):
         body = class_rows(scene, scores[:room], width - 4)
         hidden = max(len(scores) - room, 0)
         bottom = f"worst first{f', {hidden} more' if hidden else ''}"
-        right: Row = [(f"epoch {last.epoch:g}", "dim")]
+        right: Row = [(f"epoch {round(last.epoch, 2):g}", "dim")]
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=bottom)
 
 
