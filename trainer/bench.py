@@ -109,16 +109,32 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-def measure(
-    config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
-) -> Speed:
-    """Take steps with random pixels.
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A configuration's training step, ready to be taken with random pixels.
+
+    Attributes:
+        numerics: In which it computes.
+        epoch: The configuration's last one: everything is trained, and images are the largest.
+        step: Takes one.
+    """
+
+    numerics: Numerics
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    augment: Augment
+    batch: Batch
+    epoch: int
+    step: Callable[[], None]
+
+
+def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = None) -> Bench:
+    """Build a step, and take those of which a GPU's kernels are chosen.
 
     Args:
-        config: Whose last epoch is measured: everything is trained, and images are the largest.
+        config: Whose step it is.
         device: That trains.
         numerics: Chosen before, for images and a stem like these; None to choose them now.
-        seconds: For whole steps; the phases take a little more.
     """
     batch = _batch(config, device)
     model = build_model(config.model, _CLASSES, config.run.seed).to(device)
@@ -128,22 +144,39 @@ def measure(
         numerics, _ = choose_numerics(config, model, augment, lambda: batch, _quiet, device=device)
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
-    step = TrainStep(model, optimizer, augment, config, numerics)
-    step.prepare(0)
+    train_step = TrainStep(model, optimizer, augment, config, numerics)
+    train_step.prepare(0)
     epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)
 
-    def one() -> None:
-        step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
+    def step() -> None:
+        train_step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
 
     for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
-        one()
-    step_s = _median_s(one, device, seconds)
+        step()
+    return Bench(
+        numerics=numerics, model=model, optimizer=optimizer, augment=augment, batch=batch, epoch=epoch, step=step
+    )
+
+
+def measure(
+    config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
+) -> Speed:
+    """Take steps with random pixels.
+
+    Args:
+        config: Whose step it is.
+        device: That trains.
+        numerics: As for `set_up`.
+        seconds: For whole steps; the phases take a little more.
+    """
+    bench = set_up(config, device, numerics=numerics)
+    step_s = _median_s(bench.step, device, seconds)
     return Speed(
-        numerics=numerics,
-        batch_size=len(batch),
+        numerics=bench.numerics,
+        batch_size=len(bench.batch),
         step_s=step_s,
-        phases_s=_phases(model, optimizer, augment, batch, numerics, epoch),
-        gflop=6e-9 * MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2 * len(batch),
+        phases_s=_phases(bench),
+        gflop=6e-9 * MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2 * len(bench.batch),
     )
 
 
@@ -201,14 +234,14 @@ def _batch(config: Config, device: torch.device) -> Batch:
     return Batch(pixels, rows, rows, rows, rows % _CLASSES)
 
 
-def _phases(
-    model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, batch: Batch, numerics: Numerics, epoch: int
-) -> dict[str, float]:
+def _phases(bench: Bench) -> dict[str, float]:
     """Seconds of each part of a step, computed kernel by kernel."""
+    model, batch, numerics = bench.model, bench.batch, bench.numerics
     device = batch.labels_N.device
 
     def augmented() -> Tensor:
-        return numerics.lay_out(augment(batch.pixels_MHWC, batch.rows_N, batch.sample_ids_N, batch.positions_N, epoch))
+        images_NCHW = bench.augment(batch.pixels_MHWC, batch.rows_N, batch.sample_ids_N, batch.positions_N, bench.epoch)
+        return numerics.lay_out(images_NCHW)
 
     images_NCHW = augmented()
 
@@ -225,7 +258,7 @@ def _phases(
         "augment": _median_s(augmented, device, _PHASE_S),
         "forward": _median_s(loss, device, _PHASE_S),
         "both": _median_s(forward_and_backward, device, _PHASE_S),
-        "update": _median_s(optimizer.step, device, _PHASE_S),
+        "update": _median_s(bench.optimizer.step, device, _PHASE_S),
     }
     phases["backward"] = max(phases.pop("both") - phases["forward"], 0.0)
     return phases

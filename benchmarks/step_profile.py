@@ -1,0 +1,73 @@
+"""Where a training step's time goes on a CPU: milliseconds by kind of work, from PyTorch's own profiler.
+
+    python -m benchmarks.step_profile [CONFIG] [--steps 20]
+
+Pixels are random, and batches at most 128, as in `r18-tui bench`. The profiler makes a step some per cent longer; the median of
+steps without it stands beside the table. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from trainer.bench import set_up
+from trainer.choices import describe
+from trainer.config_loader import load_config
+from trainer.host_memory import keep_freed_memory
+from trainer.host_threads import let_waiting_threads_sleep
+
+KINDS = {
+    "convolutions by the library": ("aten::convolution_backward", "aten::mkldnn_convolution", "aten::_slow_conv2d"),
+    "convolutions by products": ("aten::mm", "aten::bmm"),
+    "batch norm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "copies and casts": ("aten::copy_",),
+    "optimizer": ("aten::_fused_sgd_", "Optimizer."),
+    "pooling": ("aten::max_pool2d", "aten::adaptive_avg_pool", "aten::mean"),
+    "rectifiers and sums": ("aten::threshold_backward", "aten::clamp_min", "aten::relu", "aten::add"),
+    "norm of the gradients": ("aten::linalg_vector_norm",),
+}
+"""What the names of operations of a kind begin with; all others are the rest."""
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default="cifar-cpu-quick")
+    parser.add_argument("--steps", type=int, default=20)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    let_waiting_threads_sleep()
+    bench = set_up(load_config(arguments.config).config, torch.device("cpu"))
+    plain = []
+    for _ in range(arguments.steps):
+        began = time.perf_counter()
+        bench.step()
+        plain.append(time.perf_counter() - began)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(arguments.steps):
+            bench.step()
+    ms: Counter[str] = Counter()
+    for event in profiled.key_averages():
+        ms[kind_of(event.key)] += event.self_cpu_time_total / 1e3 / arguments.steps
+    whole = ms.total()
+    print(f"{arguments.config}: {describe(bench.numerics)}, {len(bench.batch)} images a step, "
+          f"{statistics.median(plain) * 1e3:.1f} ms, {whole:.1f} with the profiler")  # fmt: skip
+    for name, taken in ms.most_common():
+        print(f"{name:<28} {taken:6.1f} ms  {taken / whole:6.1%}")
+    return 0
+
+
+def kind_of(operation: str) -> str:
+    """The kind of work of an operation of the profiler."""
+    return next((kind for kind, beginnings in KINDS.items() if operation.startswith(beginnings)), "the rest")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
