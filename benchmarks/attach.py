@@ -3,8 +3,7 @@
     python -m benchmarks.attach [--steps 10000 200000 1000000]
 
 The logs are made here: a hundred steps a line with losses that vary, an evaluation every thousand steps, and the readings and
-heartbeats of a trainer. Prints the median of
-five starts, from the command to the screen that shows the last step.
+heartbeats of a trainer. Prints the median of five starts, from the command to the screen that shows the last step.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m benchmarks.step_profile [CONFIG] [--steps 20]
 
-Pixels are random, and batches at most 128, as in `r18-tui bench`. The profiler makes a step some per cent longer; the median of
-steps without it stands beside the table. Nothing else should run on the machine.
+Matrix products are those of convolutions (`trainer/conv/`), the classifier's, and with Muon the optimizer's. Pixels are random,
+and batches at most 128, as in `r18-tui bench`. The profiler makes a step some per cent longer; the median of steps without it
+stands beside the table. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from trainer.host_memory import keep_freed_memory
 from trainer.host_threads import let_waiting_threads_sleep
 
 KINDS = {
-    "convolutions by the library": ("aten::convolution_backward", "aten::mkldnn_convolution", "aten::_slow_conv2d"),
-    "convolutions by products": ("aten::mm", "aten::bmm"),
-    "batch norm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "convolutions by the library": ("aten::convolution_backward", "aten::mkldnn_convolution"),
+    "matrix products": ("aten::mm", "aten::bmm", "aten::addmm"),
+    "batch norm": ("aten::native_batch_norm",),
     "copies and casts": ("aten::copy_",),
     "optimizer": ("aten::_fused_sgd_", "Optimizer."),
     "pooling": ("aten::max_pool2d", "aten::adaptive_avg_pool", "aten::mean"),

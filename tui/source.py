@@ -18,7 +18,7 @@ class EventSource(Protocol):
     """Lines of a run's log, from its beginning."""
 
     def read(self) -> list[bytes]:
-        """Whole lines that are new since the last call, of a long history a part; none when that is all for now."""
+        """The next whole lines, of a long history a part at a time; an empty list at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ class LiveSource:
         self._file: LogFollower | None = None
 
     def read(self) -> list[bytes]:
-        """New lines, none when there are none for now. Some perhaps for a second time; the fold ignores what it has seen."""
+        """The next lines, an empty list at the end. Some may come twice; the fold ignores what it has seen."""
         if self._history is not None:
             try:
                 lines = self._history.read()

@@ -126,7 +126,21 @@ class RunView:
         Raises:
             TypeError, ValueError, AttributeError: Where the log's head is damaged; nothing was folded then.
         """
-        self._add_steps(columns, time)
+        sizes = list(self._image_sizes())  # first: they come from other lines, which may be damaged
+        self.train_loss.extend(columns.steps, columns.losses)
+        self.train_accuracy.extend(columns.steps, columns.accuracies)
+        self.lr.extend(columns.steps, columns.rates)
+        self.nonfinite_steps += columns.nonfinite
+        self.step = int(columns.steps[-1])
+        self.last_step_time = time
+        self.budget = columns.budget or self.budget
+        groups = columns.groups
+        for begin, _, _ in sizes:
+            line = bisect_left(columns.firsts, begin + 1)
+            if columns.firsts[line : line + 1] == [begin + 1]:
+                # Steps of another size say nothing of those to come.
+                self._window, groups = StepWindow(), columns.groups[line:]
+        self._window.add(groups)
 
     def apply_reading(self, record: Record) -> None:
         """Fold a `Monitored` in, whatever its number."""
@@ -283,26 +297,9 @@ class RunView:
         self.state_detail, self.state_fraction = "", None
 
     def _steps(self, event: ev.Steps, time: float) -> None:
-        self._add_steps(StepColumns.of([[getattr(event, name) for name in STEP_FIELDS]], event.budget), time)
+        self.apply_steps(StepColumns.of([[getattr(event, name) for name in STEP_FIELDS]], event.budget), time)
         if event.skipped:
             self._skipped(event.skipped, time)
-
-    def _add_steps(self, columns: StepColumns, time: float) -> None:
-        sizes = list(self._image_sizes())  # first: they come from other lines, which may be damaged
-        self.train_loss.extend(columns.steps, columns.losses)
-        self.train_accuracy.extend(columns.steps, columns.accuracies)
-        self.lr.extend(columns.steps, columns.rates)
-        self.nonfinite_steps += columns.nonfinite
-        self.step = int(columns.steps[-1])
-        self.last_step_time = time
-        self.budget = columns.budget or self.budget
-        groups = columns.groups
-        for begin, _, _ in sizes:
-            line = bisect_left(columns.firsts, begin + 1)
-            if columns.firsts[line : line + 1] == [begin + 1]:
-                # Steps of another size say nothing of those to come.
-                self._window, groups = StepWindow(), columns.groups[line:]
-        self._window.add(groups)
 
     def _skipped(self, steps: list[int], time: float) -> None:
         first, last = int(steps[0]), int(steps[-1])
