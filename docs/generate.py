@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from trainer.config import RESUME_OVERRIDES, Config
 from tui.actions import ACTIONS, LIST_ACTIONS
+from tui.pages import OVERVIEW, PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- keys: generated from tui/actions.py by docs/generate.py -->", "<!-- end of keys -->"
@@ -53,9 +54,17 @@ def keys_table() -> str:
     """The README's tables of keys."""
     lines = ["| key | what it does |", "|---|---|"]
     lines += [_key_row(action.keys, action.help) for action in ACTIONS]
+    lines.append(_pages_row())
     lines += ["", "In the list of runs:", "", "| key | what it does |", "|---|---|"]
     lines += [_key_row(action.keys, action.help) for action in LIST_ACTIONS]
     return "\n".join(lines)
+
+
+def _pages_row() -> str:
+    """All pages in one line."""
+    named = ", ".join(f"`{page.key}` {page.label}" for page in PAGES[1:])
+    text = f"One pane alone, in full: {named}; again, `{OVERVIEW.key}` or `esc` shows all."
+    return f"| `{PAGES[1].key}` to `{PAGES[-1].key}` | {text} |"
 
 
 def _key_row(keys: str, text: str) -> str:

@@ -16,12 +16,15 @@ from trainer.data.dataset import Split
 from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
 from trainer.run.atomic import write_atomically
-from trainer.scores import class_scores
+from trainer.scores import class_scores, confusions_of
 from trainer.step import Numerics
 from trainer.tables import as_csv, confusion_table, per_class_table
 
 _CHOOSY_ABOUT_SHAPES = ("cuda",)
 """Devices on which a new shape is a new choice of kernels: a last batch is filled up with empty images there."""
+
+_CONFUSIONS_TOLD = 10
+"""For each class: all of them where there are few classes, and a line of some kilobytes where there are a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +54,14 @@ class Evaluation:
         return [int(value) for value in self.confusion_KK.sum(1)]
 
     @property
-    def confused_with(self) -> list[int]:
-        """For each class the one it is most often mistaken for; -1 when it never is."""
-        wrong = self.confusion_KK.clone()
-        wrong.fill_diagonal_(0)
-        most, index = wrong.max(1)
-        return [int(i) if int(m) else -1 for m, i in zip(most, index, strict=True)]
+    def predicted(self) -> list[int]:
+        """How often each class was answered."""
+        return [int(value) for value in self.confusion_KK.sum(0)]
+
+    @property
+    def confusions(self) -> list[list[int]]:
+        """The classes that each class is most often taken for, and for how many images, by turns."""
+        return confusions_of(self.confusion_KK.numpy(), most=_CONFUSIONS_TOLD)
 
 
 @torch.no_grad()

@@ -9,38 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.class_score import Z95, ClassScore, scores_from_counts, wilson_interval
+
 TOP5_FROM = 10
 """Classes from which on the five likeliest say something."""
 
 _BINS = 15
 """Of the calibration. Source: Guo et al., arXiv:1706.04599, section 5."""
-
-_Z95 = 1.959963984540054
-"""Normal quantile of a two-sided 95 % interval."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScore:
-    """One class.
-
-    Attributes:
-        images: Of the class; 0 where none were measured.
-        predicted: How often it was answered.
-        precision: Of its answers, how many were right; None where it was never answered.
-        recall: Of its images, how many were found; None without images.
-        f1: Harmonic mean of the two; None where one of them is.
-        interval: 95 % Wilson interval of the recall; None without images.
-        confused_with: The class it is most often mistaken for; None where it never is.
-    """
-
-    images: int
-    predicted: int
-    correct: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    interval: tuple[float, float] | None
-    confused_with: int | None
 
 
 @dataclass(frozen=True)
@@ -158,36 +133,30 @@ def class_scores(confusion_KK: NDArray[np.int64]) -> list[ClassScore]:
     Args:
         confusion_KK: Row is the true class, column the answer.
     """
-    return [_class_score(confusion_KK, label) for label in range(len(confusion_KK))]
-
-
-def _class_score(confusion_KK: NDArray[np.int64], label: int) -> ClassScore:
-    row, correct = confusion_KK[label], int(confusion_KK[label, label])
-    images, predicted = int(row.sum()), int(confusion_KK[:, label].sum())
-    wrong = row.copy()
-    wrong[label] = 0
-    return ClassScore(
-        images=images,
-        predicted=predicted,
-        correct=correct,
-        precision=correct / predicted if predicted else None,
-        recall=correct / images if images else None,
-        f1=2 * correct / (images + predicted) if images and predicted else None,
-        interval=wilson_interval(correct, images) if images else None,
-        confused_with=int(wrong.argmax()) if wrong.any() else None,
+    return scores_from_counts(
+        confusion_KK.sum(1).tolist(),
+        confusion_KK.diagonal().tolist(),
+        confusion_KK.sum(0).tolist(),
+        confusions_of(confusion_KK, most=len(confusion_KK)),
     )
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion, sound for few trials and near 0 and 1.
+def confusions_of(confusion_KK: NDArray[np.int64], *, most: int) -> list[list[int]]:
+    """What each class was taken for: classes and numbers of images by turns, the most frequent first.
 
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
+    Args:
+        confusion_KK: Row is the true class, column the answer.
+        most: Other classes for each class.
     """
-    share, z2 = successes / trials, _Z95**2
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    # Rounding must not leave the bounds that it reaches exactly.
-    return (0.0 if successes == 0 else middle - half, 1.0 if successes == trials else middle + half)
+    wrong_KK = confusion_KK.copy()
+    np.fill_diagonal(wrong_KK, 0)
+    return [_confusions_of_one(row, most) for row in wrong_KK]
+
+
+def _confusions_of_one(wrong_K: NDArray[np.int64], most: int) -> list[int]:
+    others = np.argsort(-wrong_K, kind="stable")[: min(most, np.count_nonzero(wrong_K))]
+    pairs: list[int] = np.stack([others, wrong_K[others]], axis=1).ravel().tolist()
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +186,7 @@ def compare(first: Scores, second: Scores) -> Comparison:
     b = int((first.right & ~second.right).sum())
     c = int((second.right & ~first.right).sum())
     total = len(first.labels_N)
-    half = _Z95 * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    half = Z95 * math.sqrt(b + c - (b - c) ** 2 / total) / total
     difference = (c - b) / total
     return Comparison(
         only_first=b,

@@ -140,10 +140,17 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off."),
     Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong."),
-    Action(name="zoom", keys="enter", label="zoom", help="Show the focused pane alone, or all panes again.", in_bar=False),
-    Action(name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane.", in_bar=False),
     Action(
-        name="previous_pane", keys="shift+tab,left,up", label="previous pane", help="Move to the pane before.", in_bar=False,
+        name="zoom", keys="enter", label="zoom", help="Show the pane with the lit border alone, or all panes again.",
+        in_bar=False,
+    ),
+    Action(
+        name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane, or to the next page.",
+        in_bar=False,
+    ),
+    Action(
+        name="previous_pane", keys="shift+tab,left,up", label="previous pane",
+        help="Move to the pane before, or to the page before.", in_bar=False,
     ),
     Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete."),
     Action(

@@ -25,6 +25,7 @@ from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.view import SMOOTHING, RunView
 from tui.actions import ACTIONS
 from tui.driver import TerminalDriver
+from tui.pages import PAGES
 from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
 from tui.source import Port, attached_port, recorded_port
@@ -60,8 +61,11 @@ class DashboardApp(App[int]):
     TITLE = "r18-tui"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(action.keys, action.name, action.label, tooltip=action.help, id=action.name, show=False)
-        for action in ACTIONS
+        *(
+            Binding(action.keys, action.name, action.label, tooltip=action.help, id=action.name, show=False)
+            for action in ACTIONS
+        ),
+        *(Binding(page.keys, page.action, page.label, tooltip=page.help, id=page.name, show=False) for page in PAGES),
     ]
 
     def __init__(
@@ -307,6 +311,10 @@ class DashboardApp(App[int]):
                 action.help,
                 lambda name=action.name: self.call_later(getattr(self, f"action_{name}")),
             )
+        for page in PAGES:
+            yield SystemCommand(
+                f"Show {page.label}", page.help, lambda name=page.name: self.call_later(self.action_page, name)
+            )
         yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
 
     def action_pause(self) -> None:
@@ -374,13 +382,20 @@ class DashboardApp(App[int]):
         if self.screen is self.watched.screen:
             self.watched.screen.toggle_zoom()
 
+    def action_page(self, name: str) -> None:
+        """Show a page, or the overview again."""
+        if self.screen is self.watched.screen:
+            self.watched.screen.show_page(name)
+
     def action_next_pane(self) -> None:
-        """Move the focus on."""
-        self.watched.screen.focus_next()
+        """Move the focus on, or to the next page."""
+        if not self.watched.screen.show_next_page(1):
+            self.watched.screen.focus_next()
 
     def action_previous_pane(self) -> None:
-        """Move the focus back."""
-        self.watched.screen.focus_previous()
+        """Move the focus back, or to the page before."""
+        if not self.watched.screen.show_next_page(-1):
+            self.watched.screen.focus_previous()
 
     def action_messages(self) -> None:
         """Show everything that was said."""

@@ -38,6 +38,7 @@ class Glyphs:
     down: str
     same: str
     dot: str
+    warning: str
     progress: str
     progress_rest: str
     ticks: str
@@ -46,13 +47,13 @@ class Glyphs:
 UNICODE = Glyphs(
     corners="╭╮╰╯", horizontal="─", vertical="│", axis="┤", axis_corner="└", axis_tick="┬", bar="█", partial="▏▎▍▌▋▊▉",
     bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", above="↑", up="▴", down="▾", same=" ",
-    dot="●", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█",
+    dot="●", warning="▲", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█",
 )  # fmt: skip
 
 ASCII = Glyphs(
     corners="++++", horizontal="-", vertical="|", axis="|", axis_corner="+", axis_tick="+", bar="#", partial="",
     bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="!", up="^", down="v", same=" ",
-    dot="*", progress="=", progress_rest="-", ticks="_.-=*#",
+    dot="*", warning="!", progress="=", progress_rest="-", ticks="_.-=*#",
 )  # fmt: skip
 
 

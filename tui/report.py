@@ -7,6 +7,7 @@ import math
 from trainer.run.events import EpochEnded, number
 from trainer.run.holder import is_live
 from trainer.run.store import RunDir
+from trainer.run.verdicts import verdicts
 from trainer.run.view import RunView
 from tui import format as fmt
 
@@ -52,8 +53,10 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
 
 
 def plain_report(view: RunView, run_dir: RunDir) -> str:
-    """The summary, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
-    lines = [*summary(view, run_dir), ""]
+    """The summary, what is wrong, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
+    lines = summary(view, run_dir)
+    lines += [f"  look at      {fmt.literal(said.text)}: {said.evidence}; {said.remedy}" for said in verdicts(view)]
+    lines.append("")
     lines += [_epoch_line(view, event) for event in view.epochs[-10:]]
     plot = loss_plot(view)
     return "\n".join([*lines, "", plot] if plot else lines) + "\n"

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import Presence, RunState
+from trainer.run.verdicts import Verdict, verdicts
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
 
 if TYPE_CHECKING:
     from tui.decimate import Pyramid
+
+_JUDGED_EVERY = 25
+"""Steps."""
 
 
 @dataclass
@@ -50,6 +54,7 @@ class Scene:
     output: tuple[str, ...] = ()
     unseen_output: int = 0
     pyramids: dict[str, Pyramid] = field(default_factory=dict)
+    _judged: tuple[object, list[Verdict]] = field(default=(None, []), init=False, repr=False)
 
     @property
     def state(self) -> RunState:
@@ -65,6 +70,15 @@ class Scene:
     def silence_s(self) -> float:
         """Seconds since the run was last heard of."""
         return min(time.monotonic() - self.heard_s, self.now - self.view.last_time)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What is wrong with the run, the worst first; looked for anew when something has happened that may matter."""
+        view = self.view
+        seen = (view.step // _JUDGED_EVERY, len(view.evaluations), view.readings, view.state)
+        if self._judged[0] != seen:
+            self._judged = seen, verdicts(view)
+        return self._judged[1]
 
     def pyramid(self, name: str) -> Pyramid:
         """The decimated series of a name, up to date.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,17 +26,18 @@ def sparkline(pyramid: Pyramid, left: float, right: float, width: int, glyphs: G
     edges = np.linspace(left, right, width + 1)
     edges[-1] = np.nextafter(right, np.inf)
     lows, highs = pyramid.columns(edges)
-    middle = (lows + highs) / 2
-    finite = middle[~np.isnan(middle)]
-    if not len(finite):
-        return " " * width
-    low, high = float(finite.min()), float(finite.max())
-    levels = len(glyphs.ticks)
-    span = high - low
-    text = ""
-    for value in middle:
-        if math.isnan(value):
-            text += " "
-        else:
-            text += glyphs.ticks[min(int((value - low) / span * levels), levels - 1) if span > 0 else levels // 2]
-    return text
+    return as_ticks(((lows + highs) / 2).tolist(), glyphs)
+
+
+def as_ticks(values: Sequence[float], glyphs: Glyphs) -> str:
+    """A character a value, from the lowest to the highest of them; a blank for one that is not a number."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    return "".join(_tick(value, low, high, glyphs.ticks) for value in values)
+
+
+def _tick(value: float, low: float, high: float, ticks: str) -> str:
+    if not math.isfinite(value):
+        return " "
+    share = (value - low) / (high - low) if high > low else 0.5
+    return ticks[min(int(share * len(ticks)), len(ticks) - 1)]

@@ -19,6 +19,13 @@ STYLES: dict[str, tuple[str, bool]] = {
 Colours have a meaning: train and test keep theirs in every pane, amber warns, red is a fault.
 """
 
+_HEAT = {"own": ("r18-test", 0.35), "heat1": ("r18-bad", 0.08), "heat2": ("r18-bad", 0.22), "heat3": ("r18-bad", 0.42),
+         "heat4": ("r18-bad", 0.65)}  # fmt: skip
+"""Words for cells of a heat map: the colour that is mixed into the background, and how much of it."""
+
+_HEAT_OF_FEW_COLOURS = {"own": "test", "heat1": "dim", "heat2": "text", "heat3": "warn", "heat4": "bad"}
+"""The words that stand for them where colours cannot be mixed."""
+
 DARK = {
     "r18-train": "#5fb3f9", "r18-raw": "#33546f", "r18-test": "#f2a65a", "r18-good": "#7fd88f", "r18-warn": "#f5c25b",
     "r18-bad": "#ff6b6b", "r18-accent": "#b99cff", "r18-dim": "#8b93a1", "r18-faint": "#454c59",
@@ -71,17 +78,26 @@ def palette(variables: dict[str, str]) -> dict[str, Style]:
     Args:
         variables: The theme's colours by name.
     """
-    background = Color.parse(variables["background"]).rich_color
+    background = Color.parse(variables["background"])
     faint = ("r18-dim", "r18-faint") if no_color() else ()
-    return {
+    styles = {
         word: Style(
             color=Color.parse(variables[name]).rich_color,
-            bgcolor=background,
+            bgcolor=background.rich_color,
             bold=bold or None,
             dim=name in faint or None,
         )
         for word, (name, bold) in STYLES.items()
     }
+    return styles | _heat(variables, styles)
+
+
+def _heat(variables: dict[str, str], styles: dict[str, Style]) -> dict[str, Style]:
+    background, foreground = Color.parse(variables["background"]), Color.parse(variables["foreground"])
+    if no_color() or background.ansi is not None:
+        return {word: styles[other] for word, other in _HEAT_OF_FEW_COLOURS.items()}
+    mixed = {word: background.blend(Color.parse(variables[name]), share) for word, (name, share) in _HEAT.items()}
+    return {word: Style(color=foreground.rich_color, bgcolor=colour.rich_color) for word, colour in mixed.items()}
 
 
 def no_color() -> bool:

@@ -5,6 +5,7 @@ After a wanted change: `pytest -n 0 tests/tui/test_snapshots.py --snapshot-updat
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
-from tests.tui.canned import START, CannedSource, Recorder, opened, training_run
+from tests.tui.canned import START, CannedSource, Recorder, opened, steps, training_run
 from trainer.run import events as ev
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
@@ -59,6 +60,12 @@ def paused() -> CannedSource:
     return source
 
 
+def waiting() -> CannedSource:
+    source = training_run()
+    source.add(dataclasses.replace(steps(301), budget={"data": 21.0, "compute": 43.0, "evaluate": 5.0, "save": 1.0}))
+    return source
+
+
 CASES: dict[str, tuple[Callable[[], CannedSource], tuple[int, int], list[str]]] = {
     "training, 120x40": (training_run, (120, 40), []),
     "training, 80x24": (training_run, (80, 24), []),
@@ -67,6 +74,15 @@ CASES: dict[str, tuple[Callable[[], CannedSource], tuple[int, int], list[str]]] 
     "nothing yet": (lambda: CannedSource(opened()), (120, 40), []),
     "paused, logarithmic": (paused, (120, 40), ["y"]),
     "one pane": (training_run, (80, 24), ["tab", "tab", "enter"]),
+    "classes, 120x40": (training_run, (120, 40), ["5"]),
+    "classes, 40x12": (training_run, (40, 12), ["5"]),
+    "confusion, 120x40": (training_run, (120, 40), ["6"]),
+    "confusion, 80x24": (training_run, (80, 24), ["6"]),
+    "confusion, 40x12": (training_run, (40, 12), ["6"]),
+    "network, 120x40": (training_run, (120, 40), ["7"]),
+    "network, 40x12": (training_run, (40, 12), ["7"]),
+    "waiting for data, 120x40": (waiting, (120, 40), []),
+    "waiting for data, 40x12": (waiting, (40, 12), []),
     "failed": (failed, (120, 40), []),
     "disk full, 80x24": (full, (80, 24), []),
     "disk full, 40x12": (full, (40, 12), []),

@@ -174,7 +174,8 @@ class Evaluated(Event):
         accuracy_tta: Top-1 of the mean logits of image and mirror image, where it was asked for.
         correct: Right answers in each class.
         counts: Images in each class.
-        confused_with: For each class the index that it is most often mistaken for, -1 for none.
+        predicted: How often each class was answered.
+        confusions: For each class the ten that it was most often taken for: their indices and numbers of images, by turns.
         weights: `raw` or `ema`.
         best: Whether this is the best accuracy so far on the selection split.
         trigger: `epoch`, `key` or `end`.
@@ -189,7 +190,8 @@ class Evaluated(Event):
     accuracy_tta: float | None = None
     correct: list[int]
     counts: list[int]
-    confused_with: list[int] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
+    confusions: list[list[int]] = field(default_factory=list)
     weights: str = "raw"
     best: bool = False
     trigger: str = "epoch"

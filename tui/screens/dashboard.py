@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.events import Resize
 from textual.geometry import Size
 from textual.screen import Screen
 
 from tui.actions import Situation
+from tui.pages import OVERVIEW, PAGES
 from tui.scene import Scene
 from tui.widgets.class_accuracy import ClassPane
 from tui.widgets.compact import CompactPane, SparkPane, TooSmallPane, WorstPane
@@ -52,6 +54,11 @@ class DashboardScreen(Screen[None]):
     """All panes of all layouts; the style sheet shows those of the current one."""
 
     AUTO_FOCUS = ""  # a border is lit once the user moves through the panes, not before
+
+    BINDINGS: ClassVar[list[BindingType]] = [  # Textual's own would move the focus alone
+        Binding("tab", "app.next_pane", show=False),
+        Binding("shift+tab", "app.previous_pane", show=False),
+    ]
 
     SHOWN: ClassVar[dict[str, tuple[str, ...]]] = {
         "wide": ("header", "loss", "accuracy", "lr", "memory", "classes", "time", "failure", "events", "keys"),
@@ -112,7 +119,8 @@ class DashboardScreen(Screen[None]):
     def _take_layout(self, size: Size) -> None:
         name = layout_for(size.width, size.height)
         if name != self._layout_name:
-            self.unzoom()
+            if name == "tiny":
+                self.unzoom()
             self.remove_class(*(f"-{other}" for other, _, _ in LAYOUTS))
             self.add_class(f"-{name}")
             self._layout_name = name
@@ -179,13 +187,61 @@ class DashboardScreen(Screen[None]):
         """Show the focused pane alone, or all panes again."""
         if self._zoomed is not None:
             self.unzoom()
+        elif isinstance(self.focused, Pane) and self.focused.page:
+            self.show_page(self.focused.page)
         elif isinstance(self.focused, Pane):
-            self._zoomed = self.focused
-            self.add_class("-zoom")
-            for node in self._zoomed.ancestors_with_self:
-                if node is self:
-                    break
-                node.add_class("zoomed")
+            self._zoom(self.focused)
+
+    def show_page(self, name: str) -> None:
+        """Show one pane alone; all of them for `overview`, and when it is shown already.
+
+        Args:
+            name: Of the page.
+        """
+        pane = None if name == OVERVIEW.name else self._pane_of_page(name)
+        if pane is None or pane is self._zoomed:
+            self.unzoom()
+        else:
+            self._zoom(pane)
+
+    def show_next_page(self, by: int) -> bool:
+        """Move from the pane that is shown alone to that of another page.
+
+        Args:
+            by: So many pages on.
+
+        Returns:
+            Whether a pane is shown alone.
+        """
+        if self._zoomed is None:
+            return False
+        names = [page.name for page in PAGES[1:]]
+        here = names.index(self._zoomed.page) if self._zoomed.page in names else 0
+        self.show_page(names[(here + by) % len(names)])
+        return True
+
+    def _pane_of_page(self, name: str) -> Pane:
+        """The pane, made when it is first wanted if the overview has none, so that the first frame does not wait for it."""
+        from tui.screens.page_panes import PAGE_PANES
+
+        if name not in PAGE_PANES:
+            return self._panes[name]
+        pane_id = f"page-{name}"
+        if pane_id not in self._panes:
+            self._panes[pane_id] = pane = PAGE_PANES[name](id=pane_id, classes="page")
+            self.mount(pane, before="#keys")
+            pane.paint(self._scene)
+        return self._panes[pane_id]
+
+    def _zoom(self, pane: Pane) -> None:
+        self.unzoom()
+        self._zoomed = pane
+        self.add_class("-zoom")
+        for node in pane.ancestors_with_self:
+            if node is self:
+                break
+            node.add_class("zoomed")
+        pane.focus()
         self._drawn.clear()
 
     def unzoom(self) -> None:
@@ -194,6 +250,7 @@ class DashboardScreen(Screen[None]):
             self._zoomed = None
             self.remove_class("-zoom")
             self.query(".zoomed").remove_class("zoomed")
+            self._drawn.clear()
 
     def show_failure(self, shown: bool) -> None:
         """Make room for the explanation of a failed run."""

@@ -16,6 +16,7 @@ from trainer.run.commands import HIGHEST_LR
 from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS
+from tui.pages import PAGES
 
 
 class Dialog(ModalScreen[ScreenResultType]):
@@ -178,6 +179,9 @@ class HelpScreen(Dialog[None]):
             text.append(action.help + "\n", style="dim" if reason else "")
             if reason:
                 text.append(f"{'':21}{fmt.literal(reason)}\n", style="italic dim")
+        for page in PAGES:
+            text.append(f"{fmt.fit(page.key, 20)} ", style="bold")
+            text.append(page.help + "\n")
         with Vertical(classes="dialog wide-dialog"):
             yield Static("Keys", classes="dialog-title")
             yield Static(text)

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from tui import format as fmt
 from tui.canvas import Row
+from tui.class_results import class_results
+from tui.pages import PAGE_BY_NAME
 from tui.scene import Scene
-from tui.widgets.class_accuracy import class_rows, class_scores, waiting_text
+from tui.widgets.class_accuracy import class_rows, waiting_text
+from tui.widgets.events_list import verdict_row
 from tui.widgets.header import problem_row, progress_bar, state_row
 from tui.widgets.lr_schedule import lr_figures
 from tui.widgets.memory import facts, memory_figures
@@ -49,11 +52,12 @@ class WorstPane(Pane, can_focus=False):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """A title and a row a class."""
-        scores = class_scores(scene.view)
-        title: Row = [(f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
-        if not scores:
+        results = class_results(scene.view)
+        key = PAGE_BY_NAME["classes"].key
+        title: Row = [(f" {key}", "key"), (f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
+        if not results:
             return [title, [(f" {waiting_text(scene)}", "dim")]]
-        return [title, *([(" ", "text"), *row] for row in class_rows(scene, scores[: height - 1], width - 2))]
+        return [title, *([(" ", "text"), *row] for row in class_rows(scene, results[: height - 1], width - 2))]
 
 
 class CompactPane(Pane, can_focus=False):
@@ -74,16 +78,15 @@ class CompactPane(Pane, can_focus=False):
         ]
         if view.failure:
             rows.append([(fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width), "bad")])
-        if problem := problem_row(scene):
-            rows.append(problem)
+        rows += [row for row in (problem_row(scene), verdict_row(scene, width)) if row]
         rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
         last = view.last_evaluation
         if last:
             best = f"  best {fmt.percent(view.best.accuracy)}" if view.best else ""
             rows.append([(f"{last.split} {fmt.number(last.loss)}  {fmt.percent(last.accuracy)} %{best}", "test")])
         rows.append([("lr ", "dim"), *lr_figures(scene), (f"  {fmt.per_second(view.images_per_s)}", "dim")])
-        scores = class_scores(view)
-        rows += class_rows(scene, scores[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]
+        results = class_results(view)
+        rows += class_rows(scene, results[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]
         if view.notes:
             rows.append([(fmt.fit(fmt.literal(view.notes[-1].text), width), "dim")])
         return rows

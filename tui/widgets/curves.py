@@ -100,7 +100,7 @@ class CurvePane(Pane):
 class LossPane(CurvePane):
     """Cross-entropy."""
 
-    name_of_curve = "loss"
+    name_of_curve = page = "loss"
 
     def figures(self, scene: Scene) -> Row:
         """Newest training and held-out loss."""
@@ -133,7 +133,7 @@ class LossPane(CurvePane):
 class AccuracyPane(CurvePane):
     """Top-1."""
 
-    name_of_curve = "accuracy"
+    name_of_curve = page = "accuracy"
 
     def figures(self, scene: Scene) -> Row:
         """Newest training, held-out and best accuracy in percent; flip-TTA apart from plain."""

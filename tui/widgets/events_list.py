@@ -1,6 +1,8 @@
-"""The last events: epochs, evaluations, saves, exports, warnings."""
+"""The last events: epochs, evaluations, saves, exports, warnings; above them what is wrong with the run."""
 
 from __future__ import annotations
+
+from rich.cells import cell_len
 
 from trainer.run.view import Note
 from tui import format as fmt
@@ -9,6 +11,7 @@ from tui.scene import Scene
 from tui.widgets.pane import Pane
 
 NOTE_STYLES = {"info": "text", "good": "good", "warning": "warn", "error": "bad"}
+VERDICT_STYLES = {"info": "dim", "warning": "warn", "error": "bad"}
 
 
 class EventsPane(Pane, can_focus=False):
@@ -16,6 +19,12 @@ class EventsPane(Pane, can_focus=False):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
+        verdict = verdict_row(scene, width)
+        if verdict:
+            return [verdict, *self._notes(scene, width, height - 1)]
+        return self._notes(scene, width, height)
+
+    def _notes(self, scene: Scene, width: int, height: int) -> list[Row]:
         columns = 2 if width >= 110 else 1
         notes = list(scene.view.notes)[-columns * height :]
         if not notes:
@@ -25,6 +34,18 @@ class EventsPane(Pane, can_focus=False):
         for index, note in enumerate(notes):
             rows[index % height] += note_row(note, column_width)
         return rows
+
+
+def verdict_row(scene: Scene, width: int) -> Row:
+    """The worst that is to be said of the run, with as much evidence and remedy as there is room for; empty if all is well."""
+    if scene.behind or not scene.verdicts:
+        return []
+    found = scene.verdicts[0]
+    what = f" {scene.glyphs.warning if found.level != 'info' else ' '} {fmt.literal(found.text)}"
+    for rest in (f": {found.evidence}.  {found.remedy}", f": {found.remedy}", ""):
+        if cell_len(what + rest) <= width:
+            break
+    return [(what, VERDICT_STYLES[found.level]), (fmt.fit(rest, max(width - cell_len(what), 0)), "dim")]
 
 
 def note_row(note: Note, width: int) -> Row:

@@ -13,6 +13,8 @@ from tui.widgets.pane import Pane
 class LrPane(Pane):
     """The whole schedule."""
 
+    page = "lr"
+
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
         view = scene.view

@@ -23,6 +23,8 @@ class _Bar:
 class MemoryPane(Pane):
     """Bars with numbers in GiB."""
 
+    page = "memory"
+
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
         readings = scene.view.readings

@@ -18,6 +18,7 @@ from textual.widget import Widget
 from tui.canvas import Row
 from tui.format import fit, literal
 from tui.glyphs import Glyphs
+from tui.pages import PAGE_BY_NAME, PAGES, hint
 from tui.scene import Scene
 
 _NARROW = frozenset(
@@ -48,6 +49,8 @@ class Pane(Widget, can_focus=True):
     ALLOW_SELECT = False
     follows_clock: ClassVar[bool] = False
     """Whether the drawing depends on the time of day, and not on the run alone."""
+    page: ClassVar[str] = ""
+    """The page that shows the pane alone; its key stands before the title."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
@@ -126,11 +129,22 @@ class Pane(Widget, can_focus=True):
             bottom: In the lower border.
         """
         edge = "accent" if self.has_focus else "border"
-        right = _whole_figures(right, max(width - 6 - min(cell_len(title), 14), 0))
+        key = f"{PAGE_BY_NAME[self.page].key} " if self.page else ""
+        room = width - 6 - len(key)
+        right = _whole_figures(right, max(room - min(cell_len(title), 14), 0))
         right_width = sum(cell_len(text) for text, _ in right)
-        title = fit(title, max(min(cell_len(title), width - 6 - right_width), 0)).rstrip()
-        fill = max(width - 4 - cell_len(title) - (right_width + 2 if right else 0), 0)
-        top: Row = [(glyphs.corners[0] + " ", edge), (title, "title"), (" " + glyphs.horizontal * fill, edge)]
+        title = fit(title, max(min(cell_len(title), room - right_width), 0)).rstrip()
+        fill = max(room + 2 - cell_len(title) - (right_width + 2 if right else 0), 0)
+        top: Row = [
+            (glyphs.corners[0] + " ", edge),
+            (key, "key"),
+            (title, "title"),
+            (" " + glyphs.horizontal * fill, edge),
+        ]
+        if self.has_class("zoomed"):
+            bottom = "  ".join(
+                [*([bottom] if bottom else []), *(hint(page.name) for page in PAGES if page.name != self.page)]
+            )
         top += [(" ", edge), *right, (" ", edge)] if right else []
         top.append((glyphs.corners[1], edge))
         rows: list[Row] = [top]

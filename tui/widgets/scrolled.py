@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual.binding import Binding, BindingType
-from textual.events import MouseScrollDown, MouseScrollUp
-
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.events_list import NOTE_STYLES
-from tui.widgets.pane import Pane, wrapped
+from tui.widgets.pane import wrapped
+from tui.widgets.scrolling import ScrollingPane
 
-_WHEEL_ROWS = 3
 
-
-class ScrolledPane(Pane):
+class ScrolledPane(ScrollingPane):
     """Shows the last lines and follows new ones, until it is scrolled up.
 
     Attributes:
         title: In the border.
         empty: Said where there are no lines.
     """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_rows(-1)"), Binding("down,j", "scroll_rows(1)"),
-        Binding("pageup", "scroll_pages(-1)"), Binding("pagedown,space", "scroll_pages(1)"),
-        Binding("home,g", "scroll_pages(-1000000)"), Binding("end,G", "scroll_pages(1000000)"),
-    ]  # fmt: skip
 
     title: ClassVar[str]
     empty: ClassVar[str]
@@ -56,25 +46,9 @@ class ScrolledPane(Pane):
         bottom = "new lines below: end" if self._from_end else ""
         return self.frame(scene.glyphs, self.title, place, shown, width, height, bottom)
 
-    def action_scroll_rows(self, rows: int) -> None:
-        """Move by some rows, down when positive."""
+    def move(self, rows: int) -> None:
+        """Take other lines into sight."""
         self._from_end -= rows
-        if self._scene is not None:
-            self.paint(self._scene)
-
-    def action_scroll_pages(self, pages: int) -> None:
-        """Move by some pages, down when positive."""
-        self.action_scroll_rows(pages * max(self.size.height - 3, 1))
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """The wheel."""
-        event.stop()
-        self.action_scroll_rows(-_WHEEL_ROWS)
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """The wheel."""
-        event.stop()
-        self.action_scroll_rows(_WHEEL_ROWS)
 
 
 class NotesPane(ScrolledPane):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from trainer.run.verdicts import WAITING_SHARE
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
 _STYLES = {"compute": "train", "evaluate": "test", "data": "warn", "save": "dim"}
-_DATA_BOUND = 0.15
 _SOME_WAIT = 0.05
 _LEAST_BAR = 4
 
@@ -53,6 +53,6 @@ def _stacked(scene: Scene, shares: dict[str, float], width: int) -> Row:
 
 def _verdict(shares: dict[str, float]) -> tuple[str, str]:
     waiting = shares.get("data", 0.0)
-    if waiting >= _DATA_BOUND:
+    if waiting >= WAITING_SHARE:
         return "waits for data: more data.workers", "warn"
     return ("some waiting for data", "dim") if waiting >= _SOME_WAIT else ("no wait for data", "dim")

@@ -1,0 +1,53 @@
+"""The network by arithmetic is the network that is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.architecture import stages
+from trainer.config import ModelConfig
+from trainer.freezing import STAGES, stage_of
+from trainer.model import MACS_PER_PIXEL, build_model
+
+
+@pytest.mark.parametrize(
+    ("stem", "size"), [("cifar", 32), ("cifar", 24), ("cifar-maxpool", 32), ("imagenet", 64), ("imagenet", 70)]
+)
+def test_sizes_parameters_and_work_are_those_of_the_model(stem: str, size: int) -> None:
+    model = build_model(ModelConfig(stem=stem), 7, seed=0).eval()  # type: ignore[arg-type]
+    shapes: dict[int, tuple[int, ...]] = {}
+    macs = dict.fromkeys(range(len(STAGES)), 0)
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            stage = stage_of(name)
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                macs[stage] += module.weight.numel() * (output[0, 0].numel() if output.ndim == 4 else 1)
+            if name in ("layer1", "layer2", "layer3", "layer4", "fc", "maxpool"):
+                shapes[0 if name == "maxpool" else stage] = tuple(output.shape[1:])
+
+        return hook
+
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(note(name))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size, size))
+    found = stages(stem, size, 7)
+    assert [stage.name for stage in found] == list(STAGES)
+    for index, stage in enumerate(found):
+        expected = (stage.channels,) if stage.name == "classifier" else (stage.channels, stage.size, stage.size)
+        assert shapes[index] == expected, stage
+        assert macs[index] == stage.macs, stage
+        own = sum(p.numel() for name, p in model.named_parameters() if stage_of(name) == index)
+        assert own == stage.parameters, stage
+
+
+@pytest.mark.parametrize(("stem", "size"), [("cifar", 32), ("cifar-maxpool", 32), ("imagenet", 224)])
+def test_the_short_figure_of_work_agrees(stem: str, size: int) -> None:
+    exact = sum(stage.macs for stage in stages(stem, size, 10))
+    assert exact == pytest.approx(MACS_PER_PIXEL[stem] * size**2, rel=0.01)

@@ -1,0 +1,209 @@
+"""Verdicts: each is spoken of a run that has the fault, and none of runs that are well."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from trainer.run import events as ev
+from trainer.run.events import Event, Record
+from trainer.run.verdicts import verdicts
+from trainer.run.view import RunView
+
+PER_EPOCH = 50
+
+
+def started(classes: int = 10, epochs: int = 20, **changes: object) -> ev.Started:
+    event = ev.Started(
+        classes=[f"class {label}" for label in range(classes)], splits={"train": 6400, "val": 1000}, selection_split="val",
+        fingerprint="f", model={"stem": "cifar"}, device={}, choices={"precision": "bf16"}, epochs=epochs,
+        steps_per_epoch=PER_EPOCH, total_steps=epochs * PER_EPOCH, planned_lr=[[], []], versions={},
+    )  # fmt: skip
+    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+
+
+def steps(
+    epoch: int, loss: Callable[[int], float | None], accuracy: Callable[[int], float], **changes: object
+) -> ev.Steps:
+    first = (epoch - 1) * PER_EPOCH + 1
+    numbers = range(first, first + PER_EPOCH)
+    event = ev.Steps(
+        first_step=first, loss=[loss(n) for n in numbers], accuracy=[accuracy(n) for n in numbers], lr=[0.1] * PER_EPOCH,
+        images=128 * PER_EPOCH, seconds=10.0, budget={"data": 0.1 * epoch, "compute": 10.0 * epoch},
+    )  # fmt: skip
+    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+
+
+def measured(epoch: int, loss: float, recall: float, classes: int = 10, **changes: object) -> ev.Evaluated:
+    correct = [round(100 * recall)] * classes
+    event = ev.Evaluated(
+        split="val", epoch=float(epoch), step=epoch * PER_EPOCH, loss=loss, accuracy=recall, correct=correct,
+        counts=[100] * classes, predicted=[100] * classes, confusions=[[(label + 1) % classes, 5] for label in range(classes)],
+    )  # fmt: skip
+    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+
+
+def folded(events: Iterable[Event]) -> RunView:
+    view = RunView()
+    for seq, event in enumerate(events):
+        view.apply(Record(seq=seq, time=float(seq), event=event))
+    assert view.bad_records == 0
+    return view
+
+
+def said(events: Iterable[Event]) -> dict[str, str]:
+    """Kind and evidence of all verdicts at the end of a run."""
+    return {verdict.kind: verdict.evidence for verdict in verdicts(folded(events))}
+
+
+def training(event: Event) -> list[Event]:
+    return [event, ev.StateChanged(state="training")]
+
+
+def healthy(seed: int) -> list[Event]:
+    """A run as they are when all is well: of another length, noise, number of classes and difficulty with every seed."""
+    draw = random.Random(seed)  # noqa: S311
+    classes, epochs = draw.choice([2, 3, 10, 100]), draw.choice([5, 12, 30, 80])
+    noise, floor, speed = draw.choice([0.02, 0.1, 0.25]), draw.choice([0.02, 0.3, 1.0]), draw.choice([80, 400, 1200])
+    warm_up, bump = draw.choice([1, 60, 250]), draw.choice([1.0, 1.0, 1.25])
+    top, guess = draw.choice([0.6, 0.9, 0.99]), 1 / classes
+
+    def share(n: float) -> float:
+        return 1 - math.exp(-(max(n - warm_up, 0) ** 1.1) / speed)
+
+    def loss(n: int) -> float:
+        grown = bump if 0.5 < n / (epochs * PER_EPOCH) < 0.6 else 1.0  # larger images
+        level = math.log(classes) * (1 - share(n)) + floor * share(n)
+        return max(level * grown * (1 + draw.gauss(0, noise)), 0.001)
+
+    def accuracy(n: int) -> float:
+        return min(max(guess + (top - guess) * share(n) + draw.gauss(0, 0.05), 0), 1)
+
+    events = training(started(classes, epochs))
+    for epoch in range(1, epochs + 1):
+        rates = [0.1 * min(n / warm_up, 1) for n in range((epoch - 1) * PER_EPOCH, epoch * PER_EPOCH)]
+        events.append(steps(epoch, loss, accuracy, lr=rates))
+        held_out = (math.log(classes) * (1 - share(epoch * PER_EPOCH)) + floor * 1.3) * (1 + abs(draw.gauss(0, 0.04)))
+        recall = min(max(guess + (top - 0.03 - guess) * share(epoch * PER_EPOCH) + draw.gauss(0, 0.01), 0), 1)
+        events.append(measured(epoch, held_out, recall, classes))
+    return events
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_said_of_a_healthy_run_at_any_time(seed: int) -> None:
+    view = RunView()
+    for seq, event in enumerate(healthy(seed)):
+        view.apply(Record(seq=seq, time=float(seq), event=event))
+        assert verdicts(view) == [], f"after event {seq}, at step {view.step}"
+
+
+def falling(n: int) -> float:
+    return 0.1 + 2.2 * math.exp(-n / 200)
+
+
+def rising(n: int) -> float:
+    return 1 - 0.9 * math.exp(-n / 200)
+
+
+def well(epochs: int) -> list[Event]:
+    """So many epochs of a run that learns."""
+    return training(started()) + [steps(epoch, falling, rising) for epoch in range(1, epochs + 1)]
+
+
+def test_a_loss_that_does_not_fall_is_told_after_an_epoch_and_200_steps() -> None:
+    draw = random.Random(0)  # noqa: S311
+    events = training(started())
+    for epoch in range(1, 6):
+        events.append(steps(epoch, lambda _: 2.3 + draw.gauss(0, 0.02), lambda _: 0.1 + draw.gauss(0, 0.03)))
+        assert ("loss stuck" in said(events)) is (epoch >= 4)
+    assert said(events)["loss stuck"] == "2.30 at first, 2.30 after 250 steps"
+
+
+def test_good_weights_to_begin_with_are_not_a_loss_that_is_stuck() -> None:
+    events = training(started()) + [steps(epoch, lambda _: 0.2, lambda _: 0.95) for epoch in range(1, 8)]
+    assert said(events) == {}
+
+
+def test_slow_learning_is_learning() -> None:
+    events = training(started())
+    events += [steps(epoch, lambda n: 2.303 - n * 1e-5, lambda n: 0.1 + n * 5e-5) for epoch in range(1, 11)]
+    assert said(events) == {}
+
+
+def test_a_loss_that_leaves_its_way_is_told() -> None:
+    events = well(10) + [steps(epoch, lambda _: 1.9, lambda _: 0.3) for epoch in (11, 12)]
+    assert said(events) == {"loss rising": "0.485 before, 1.9 in the last 100 steps"}
+
+
+def test_steps_that_are_not_finite_are_told_except_where_fp16_looks_for_its_scale() -> None:
+    def some(n: int) -> float | None:
+        return None if n % 25 == 0 else falling(n)
+
+    assert said([*well(5), steps(6, some, rising)])["not finite"] == "in 2 of the last 100 steps"
+    events = [*training(started(choices={"precision": "fp16"})), steps(1, some, rising)]
+    assert "not finite" not in said(events)
+
+
+def overfitted(last: float, recall: float = 0.7) -> list[Event]:
+    events = well(0)
+    for epoch in range(1, 9):
+        held_out = {5: 0.5, 6: 0.56, 7: 0.58, 8: last}.get(epoch, 1.2 - 0.1 * epoch)
+        events += [steps(epoch, falling, rising), measured(epoch, held_out, 0.7 if epoch < 8 else recall)]
+    return events
+
+
+def test_overfitting_is_told_after_three_evaluations_that_are_worse_by_a_tenth() -> None:
+    assert said(overfitted(0.7)) == {"overfitting": "val loss 0.500 at epoch 5, now 0.700; train 0.916, now 0.485"}
+    assert said(overfitted(0.7)[:-1]) == {}, "two of them"
+    assert said(overfitted(0.52)) == {}
+    assert said(overfitted(0.7, recall=0.75)) == {}, "accuracy still rises: surer, and not worse"
+
+
+def test_waiting_for_data_is_told_with_its_share() -> None:
+    slow = steps(6, falling, rising, budget={"data": 12.0, "compute": 28.0, "evaluate": 60.0})
+    assert said([*well(5), slow]) == {"data-bound": "30% of the time of steps"}
+    assert said([*well(5), dataclasses.replace(slow, budget={"data": 12.0, "compute": 17.0})]) == {}, (
+        "too early to tell"
+    )
+
+
+def test_memory_that_is_nearly_full_is_told() -> None:
+    readings = {"device_used_bytes": 78.0 * 2**30, "device_total_bytes": 79.6 * 2**30}
+    assert said([*well(5), ev.Monitored(readings=readings)]) == {"memory": "78.0 of 79.6 GiB"}
+    assert said([*well(5), ev.Monitored(readings={**readings, "device_used_bytes": 70.0 * 2**30})]) == {}
+
+
+def test_two_classes_that_are_taken_for_one_another_look_swapped() -> None:
+    confusions = [[1, 88], [0, 91], *([] for _ in range(8))]
+    swapped = measured(6, 0.5, 0.8, confusions=confusions)
+    assert said([*well(5), swapped]) == {"labels swapped": "88% and 91% are taken for the other"}
+    one_way = measured(6, 0.5, 0.8, confusions=[[1, 88], *([] for _ in range(9))])
+    assert said([*well(5), one_way]) == {}
+
+
+def test_a_class_that_is_not_learnt_is_told_after_three_evaluations() -> None:
+    events = well(5)
+    for epoch in (6, 7, 8):
+        assert said(events) == {}
+        events.append(measured(epoch, 0.5, 0.8, correct=[80] * 4 + [2] + [80] * 5))
+    assert said(events) == {"class not learnt": "2 of 100 recognised, at three evaluations"}
+
+
+def test_a_best_that_test_images_chose_is_told_in_the_end() -> None:
+    events = training(started(selection_split="test")) + [steps(epoch, falling, rising) for epoch in range(1, 11)]
+    events += [measured(epoch, 0.5, 0.8, split="test") for epoch in range(1, 11)]
+    assert said(events) == {"chosen on test": "best of 10 evaluations"}
+
+
+def test_the_worst_comes_first_and_a_run_that_failed_has_said_why() -> None:
+    def bad(n: int) -> float | None:
+        return None if n % 10 == 0 else falling(n)
+
+    slow = steps(6, bad, rising, budget={"data": 12.0, "compute": 28.0})
+    events: list[Event] = [*well(5), slow]
+    assert [verdict.kind for verdict in verdicts(folded(events))] == ["not finite", "data-bound"]
+    assert said([*events, ev.Failed(error="no memory", exit_code=1)]) == {}

@@ -1,0 +1,205 @@
+"""Pages: one pane alone and in full, by a key that its title tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from functools import partial
+
+import pytest
+
+from tests.tui.canned import CannedSource, Recorder, evaluated, opened, started, steps, training_run
+from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
+from trainer.run import events as ev
+from trainer.run.replay import replay
+from trainer.run.view import RunView
+from tui.class_results import recalls
+from tui.pages import OVERVIEW, PAGES
+from tui.themes import STYLES, THEMES, palette
+from tui.widgets.pane import Pane
+
+IN_FULL = {
+    "loss": "smoothed 0.9", "accuracy": "best, chosen on test", "lr": "● now", "memory": "CPU 97 %", "classes": "precision",
+    "confusion": "worst pairs", "network": "A residual block",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24), (100, 28)])
+async def test_every_page_has_a_key_and_the_same_key_leads_back(dashboard: Dashboard, size: tuple[int, int]) -> None:
+    async with dashboard(training_run(), size=size) as (app, pilot):
+        for page in PAGES[1:]:
+            await pilot.press(page.key)
+            await settle(pilot, partial(shows, app, IN_FULL[page.name]), f"page {page.name}")
+            text = screen_text(app)
+            assert re.search(rf"╭ {page.key} ", text), "its title tells its key"
+            assert text.count("╭") == 1, "no other pane"
+            assert f"{OVERVIEW.key} overview" in text
+            await pilot.press(page.key)
+            await settle(pilot, partial(shows, app, "Per-class"), "the overview")
+
+
+async def test_escape_leads_back_and_tab_to_the_next_page(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("6")
+        await settle(pilot, partial(shows, app, "6 Confusion"), "the page")
+        await pilot.press("tab")
+        await settle(pilot, partial(shows, app, "7 Network"), "the next one")
+        await pilot.press("tab")
+        await settle(pilot, partial(shows, app, "1 Loss"), "the first one")
+        await pilot.press("shift+tab", "shift+tab")
+        await settle(pilot, partial(shows, app, "6 Confusion"), "the one before the last")
+        await pilot.press("escape")
+        await settle(pilot, partial(shows, app, "Learning rate"), "the overview")
+
+
+async def test_titles_in_the_overview_tell_the_keys_of_pages(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, training_run())
+    for title in ("1 Loss", "2 Accuracy", "3 Learning rate", "4 Memory", "5 Per-class test accuracy", "6 confusion"):
+        assert title in text
+    assert "5 Per-class" in await shown(dashboard, training_run(), size=(80, 24))
+
+
+async def test_enter_on_a_pane_shows_its_page(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        app.watched.screen.query_one("#classes", Pane).focus()
+        await pilot.press("enter")
+        await settle(pilot, partial(shows, app, "5 Classes on test"), "the page")
+
+
+async def test_a_page_stays_when_the_terminal_takes_another_size(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("6")
+        for size in ((80, 24), (40, 12), (120, 40)):
+            await pilot.resize_terminal(*size)
+            await settle(pilot, partial(shows, app, "6 Confusion"), f"the page at {size}")
+        await pilot.resize_terminal(20, 5)
+        await settle(pilot, partial(shows, app, "too small"), "the message")
+
+
+async def test_keys_act_on_the_run_while_a_page_is_shown(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("5", "p")
+        assert [command.name for command in control.sent] == ["pause"]
+        await settle(pilot, partial(shows, app, "● pausing"), "the answer to the key")
+
+
+async def test_a_page_follows_the_run(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("5")
+        await settle(pilot, partial(shows, app, "epoch 3"), "the newest evaluation")
+        source.add(steps(301), evaluated(4))
+        await settle(pilot, partial(shows, app, "epoch 4"), "the one after it")
+
+
+async def test_the_class_page_has_all_figures_of_a_class(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("5")
+        await settle(pilot, partial(shows, app, "precision"), "the page")
+        row = next(line for line in screen_text(app).splitlines() if "│ airplane" in line)
+    # 30 of 100; 95 % by Wilson; 30 of 30 + 34 (from the last class) + 18 (from the one before) answers.
+    for figure in ("30.0", "▴10.0", "21.9-39.6", "36.6", "100", "[red]cat[/] 47.0"):
+        assert figure in row, f"{figure} is missing in {row}"
+    assert any(tick in row for tick in "▁█"), "the trend"
+
+
+async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:
+    classes = [f"class {label}" for label in range(100)]
+    async with dashboard(training_run(classes=classes), size=(80, 24)) as (app, pilot):
+        await pilot.press("5")
+        await settle(pilot, partial(shows, app, "1-18 of 100"), "the first of them")
+        await pilot.press("end")
+        await settle(pilot, partial(shows, app, "83-100 of 100"), "the last of them")
+        assert "class 99" in screen_text(app)
+        await pilot.press("up", "pageup")
+        await settle(pilot, partial(shows, app, "64-81 of 100"), "one row and one page up")
+
+
+async def test_the_matrix_shows_counts_and_names_that_begin_alike_by_number(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("6")
+        await settle(pilot, partial(shows, app, "worst pairs"), "the page")
+        text = screen_text(app)
+        assert re.search(r"air \[re +ev\? dog +漢", text), text
+        assert re.search(r"│ airplane +30  47  23   \.   \. ", text), text
+        assert re.search(r"airplane taken for \[red\]cat\[/\] +47 +47.0 %", text), text
+        assert "300 mistakes in 500" in text
+    alike = training_run(classes=[f"class {label}" for label in range(12)])
+    async with dashboard(alike) as (app, pilot):
+        await pilot.press("6")
+        await settle(pilot, partial(shows, app, "worst pairs"), "the page")
+        assert re.search(r" 0   1   2   3 .* 11 ", screen_text(app))
+        assert "│ 0 class 0" in screen_text(app)
+
+
+async def test_of_many_classes_the_matrix_shows_the_most_confused(dashboard: Dashboard) -> None:
+    source = training_run(classes=[f"class {label}" for label in range(100)])
+    async with dashboard(source, size=(80, 24)) as (app, pilot):
+        await pilot.press("6")
+        await settle(pilot, partial(shows, app, "of 100 classes"), "the page")
+        assert "│ 0 class 0" in screen_text(app)
+        assert "99 class 99" not in screen_text(app)
+
+
+async def test_a_log_of_before_confusions_were_told_says_so(dashboard: Dashboard) -> None:
+    old = dataclasses.replace(evaluated(1), confusions=[], predicted=[])
+    async with dashboard(CannedSource(opened(), started(), steps(1), old)) as (app, pilot):
+        await pilot.press("6")
+        await settle(pilot, partial(shows, app, "before confusions were told"), "the reason")
+        await pilot.press("5")
+        await settle(pilot, partial(shows, app, "precision"), "what is known")
+
+
+async def test_pages_say_what_they_wait_for(dashboard: Dashboard) -> None:
+    async with dashboard(CannedSource(opened())) as (app, pilot):
+        for key, text in (("5", "first evaluation after"), ("6", "first evaluation after"), ("7", "appears when")):
+            await pilot.press(key)
+            await settle(pilot, partial(shows, app, text), f"page {key}")
+
+
+async def test_the_network_tells_what_is_frozen(dashboard: Dashboard) -> None:
+    source = training_run()
+    source.add(ev.StagesFrozen(step=300, stages=["stem", "layer1"], trainable=11_024_138))
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("7")
+        await settle(pilot, partial(shows, app, "layer1 (frozen)"), "the stage")
+        text = screen_text(app)
+        for part in ("11.0 M trained", "64 x 32 x 32", "512 x 4 x 4", "8,393,728", "0.56 G multiply-adds"):
+            assert part in text
+
+
+async def test_what_is_wrong_stands_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:
+    for size, rest in (((120, 40), "33% of the time of steps.  more data.workers"), ((80, 24), "more data.workers")):
+        source = training_run()
+        source.add(dataclasses.replace(steps(301), budget={"data": 21.0, "compute": 42.0}))
+        text = await shown(dashboard, source, size=size)
+        assert f"▲ training waits for data: {rest}" in text
+    assert "▲" not in await shown(dashboard, training_run())
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: str(theme.name))
+@pytest.mark.parametrize("no_color", [False, True])
+def test_every_word_has_a_style_under_every_theme(
+    theme: object, no_color: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    else:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+    variables = {"background": "#000000", "foreground": "#ffffff", **theme.variables}  # type: ignore[attr-defined]
+    styles = palette(variables)
+    assert set(STYLES) < set(styles)
+    heat = [styles[f"heat{level}"] for level in (1, 2, 3, 4)]
+    assert len({str(style) for style in heat}) == 4, "told apart"
+    assert any(style.bgcolor != styles["text"].bgcolor for style in heat) is not no_color
+
+
+def test_a_class_without_images_at_an_evaluation_has_a_gap_in_its_trend() -> None:
+    view = RunView()
+    source = CannedSource(
+        opened(), started(), evaluated(1), dataclasses.replace(evaluated(2), counts=[0] * 5), evaluated(3)
+    )
+    replay(view, source.read())
+    assert recalls(view, 0, most=8) == [0.1, 0.3]
+    assert recalls(view, 0, most=1) == [0.3]

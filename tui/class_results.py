@@ -1,0 +1,54 @@
+"""What is known of each class of a run: its newest score, how it moved, and how it fared at every evaluation before. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.class_score import ClassScore, scores_of
+from trainer.run.events import Evaluated
+from trainer.run.view import RunView
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassResult:
+    """One class.
+
+    Attributes:
+        label: Its index.
+        change: Of the recall since the evaluation before; None without one.
+    """
+
+    label: int
+    name: str
+    score: ClassScore
+    change: float | None
+
+
+def class_results(view: RunView) -> list[ClassResult]:
+    """All classes by their newest evaluation, the worst first; those without images last."""
+    last, before = view.last_evaluation, view.previous_evaluation
+    if last is None or view.started is None:
+        return []
+    results = [
+        ClassResult(label=label, name=name, score=score, change=_change(score, label, before))
+        for label, (name, score) in enumerate(zip(view.started.classes, scores_of(last), strict=True))
+    ]
+    return sorted(results, key=lambda result: (result.score.recall is None, result.score.recall or 0.0))
+
+
+def recalls(view: RunView, label: int, most: int) -> list[float]:
+    """A class's recall at the last evaluations, the oldest first.
+
+    Args:
+        view: The run.
+        label: The class.
+        most: Evaluations.
+    """
+    of_split = [event for event in view.evaluations if event.split == view.selection_split][-most:]
+    return [event.correct[label] / event.counts[label] for event in of_split if event.counts[label]]
+
+
+def _change(score: ClassScore, label: int, before: Evaluated | None) -> float | None:
+    if score.recall is None or before is None or not before.counts[label]:
+        return None
+    return score.recall - before.correct[label] / before.counts[label]

@@ -1,0 +1,54 @@
+"""The registry of pages: what one key shows alone, in full. It feeds bindings, titles of panes, palette, help and the README."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A pane that takes the whole screen.
+
+    Attributes:
+        name: Id of the pane; `overview` for all of them.
+        keys: Comma-separated, the first is shown; pressed again, they show the overview.
+        label: In borders.
+        help: A sentence.
+    """
+
+    name: str
+    keys: str
+    label: str
+    help: str
+
+    @property
+    def key(self) -> str:
+        """The key as it is shown."""
+        return self.keys.partition(",")[0]
+
+    @property
+    def action(self) -> str:
+        """Of the application."""
+        return f"page('{self.name}')"
+
+
+OVERVIEW = Page(name="overview", keys="0,escape", label="overview", help="All panes again.")
+
+PAGES: tuple[Page, ...] = (
+    OVERVIEW,
+    Page(name="loss", keys="1", label="loss", help="The loss alone."),
+    Page(name="accuracy", keys="2", label="accuracy", help="The accuracy alone."),
+    Page(name="lr", keys="3", label="rate", help="The learning rate: what was, and what is to come."),
+    Page(name="memory", keys="4", label="memory", help="Memory of the device."),
+    Page(name="classes", keys="5", label="classes", help="Every class: accuracy, its interval, precision, what it is taken for."),
+    Page(name="confusion", keys="6", label="confusion", help="Which class is taken for which: the matrix, and the worst pairs."),
+    Page(name="network", keys="7", label="network", help="The network, stage by stage, and what a residual block does."),
+)  # fmt: skip
+
+PAGE_BY_NAME = {page.name: page for page in PAGES}
+
+
+def hint(name: str) -> str:
+    """Key and label of a page, as borders show them."""
+    page = PAGE_BY_NAME[name]
+    return f"{page.key} {page.label}"

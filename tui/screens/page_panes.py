@@ -1,0 +1,11 @@
+"""The panes of the pages that the overview has no place for."""
+
+from __future__ import annotations
+
+from tui.widgets.class_table import ClassTable
+from tui.widgets.confusion import ConfusionPane
+from tui.widgets.network import NetworkPane
+from tui.widgets.pane import Pane
+
+PAGE_PANES: dict[str, type[Pane]] = {"classes": ClassTable, "confusion": ConfusionPane, "network": NetworkPane}
+"""By the name of the page."""

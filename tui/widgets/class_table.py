@@ -1,0 +1,153 @@
+"""Every class in full: accuracy with its interval, precision, what it is taken for, and how it has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from tui import format as fmt
+from tui.canvas import Row
+from tui.class_results import ClassResult, class_results, recalls
+from tui.scene import Scene
+from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
+from tui.widgets.pane import wrapped
+from tui.widgets.scrolling import TablePane
+
+_LONGEST_BAR = 24
+_SHORTEST_BAR = 6
+_RECALL = 14
+"""Cells of number and change beside the bar."""
+_TREND = 12
+_LEAST_CONFUSIONS = 20
+_WIDE_CONFUSIONS = 40
+
+
+_EXPLANATION = (
+    "accuracy (recall): of the class's images, how many were recognised; with the change since the evaluation before",
+    "95 %: where that share would lie if there were very many images of this kind",
+    "precision: of the images that were given this class, how many were of it",
+    "taken for: what the images that were not recognised were given instead",
+)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column right of the accuracy.
+
+    Attributes:
+        title: In the first line.
+        width: Cells, with the gap before it.
+        cell: Its text for a class.
+    """
+
+    title: str
+    width: int
+    cell: Callable[[ClassResult], str]
+
+
+class ClassTable(TablePane):
+    """A row a class, the worst first."""
+
+    page = "classes"
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The whole pane."""
+        title = f"Classes on {scene.view.selection_split}"
+        last, results = scene.view.last_evaluation, class_results(scene.view)
+        if last is None or not results:
+            return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
+        inner = width - 4
+        names = name_width(results, max(inner // 4, 8))
+        columns = _columns_that_fit(scene, inner - names - _SHORTEST_BAR - _RECALL)
+        bar = min(inner - names - _RECALL - sum(column.width for column in columns), _LONGEST_BAR)
+        shown, place = self.in_sight(results, height - 3)
+        body = [_head(names, bar, columns), *(_row(scene, result, names, bar, columns) for result in shown)]
+        body += _explained(inner, height - 2 - len(body))
+        right: Row = [
+            ("all ", "dim"),
+            (fmt.percent(last.accuracy), "test"),
+            (f"  epoch {round(last.epoch, 2):g}", "dim"),
+        ]
+        if place:
+            right.append((f"  {place}", "dim"))
+        return self.frame(scene.glyphs, title, right, body, width, height, bottom="worst first")
+
+
+def _explained(width: int, room: int) -> list[Row]:
+    """What the columns mean, where the table leaves room for it."""
+    lines = [line for text in _EXPLANATION for line in wrapped(text, width)]
+    return [[], *([(line, "dim")] for line in lines)] if len(lines) < room else []
+
+
+def _columns_that_fit(scene: Scene, room: int) -> list[_Column]:
+    """What there is room for: of little room, what says most."""
+    view = scene.view
+    trend = _Column("trend", _TREND + 2, lambda result: _trend(scene, result))
+    by_worth = [
+        _Column("95 %", 13, _interval),
+        _Column("precision", 11, lambda result: fmt.percent(result.score.precision)),
+        _Column("images", 9, lambda result: f"{result.score.images:,}"),
+        trend,
+    ]
+    chosen: list[_Column] = []
+    for column in by_worth:
+        if sum(other.width for other in chosen) + column.width + _LEAST_CONFUSIONS <= room:
+            chosen.append(column)
+    left = room - sum(column.width for column in chosen)
+    if left < _LEAST_CONFUSIONS:
+        return chosen
+    width = left - min(max(left - _WIDE_CONFUSIONS, 0), _LONGEST_BAR - _SHORTEST_BAR)
+    classes = view.started.classes if view.started else []
+    taken_for = _Column("taken for, %", width, lambda result: _taken_for(classes, result, width - 2))
+    return [
+        *(column for column in chosen if column is not trend),
+        taken_for,
+        *(column for column in chosen if column is trend),
+    ]
+
+
+def _head(names: int, bar: int, columns: list[_Column]) -> Row:
+    cells = "".join(_placed(column.title, column) for column in columns)
+    return [(f"{fmt.fit('class', names)} {fmt.fit('accuracy (recall)', bar + _RECALL - 1)}{cells}", "dim")]
+
+
+def _row(scene: Scene, result: ClassResult, names: int, bar: int, columns: list[_Column]) -> Row:
+    accuracy = recall_cells(scene, result, bar)
+    used = sum(cell_len(text) for text, _ in accuracy)
+    style = "dim" if result.score.recall is None else "text"
+    row: Row = [(fmt.fit(fmt.literal(result.name), names), style), *accuracy]
+    row.append((" " * max(bar + _RECALL - used, 0), "text"))
+    row += [(_placed(column.cell(result), column), "dim" if column.title == "images" else "text") for column in columns]
+    return row
+
+
+def _placed(text: str, column: _Column) -> str:
+    """Numbers to the right of their column, words and curves to its left."""
+    if column.title in ("taken for, %", "trend"):
+        return "  " + fmt.fit(text, column.width - 2)
+    return f"{text:>{column.width}}"
+
+
+def _interval(result: ClassResult) -> str:
+    bounds = result.score.interval
+    return "" if bounds is None else f"{fmt.percent(bounds[0])}-{fmt.percent(bounds[1])}"
+
+
+def _taken_for(classes: list[str], result: ClassResult, room: int) -> str:
+    """The classes with their shares, as many as there is room for."""
+    text = ""
+    for other, count in result.score.confusions:
+        longer = f"{text}{', ' if text else ''}{fmt.literal(classes[other])} {100 * count / result.score.images:.1f}"
+        if text and cell_len(longer) > room:
+            break
+        text = longer
+    return text
+
+
+def _trend(scene: Scene, result: ClassResult) -> str:
+    # Here: the first frame must not wait for numpy.
+    from tui.sparkline import as_ticks
+
+    return as_ticks(recalls(scene.view, result.label, _TREND), scene.glyphs)

@@ -1,0 +1,134 @@
+"""Which class is taken for which: a matrix of numbers, shaded by the share of the class, and the worst pairs in words."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+from tui import format as fmt
+from tui.canvas import Row
+from tui.class_results import ClassResult, class_results
+from tui.scene import Scene
+from tui.widgets.class_accuracy import waiting_text
+from tui.widgets.scrolling import TablePane
+
+_SHADES = ((0.10, "heat4"), (0.05, "heat3"), (0.02, "heat2"), (0.0, "heat1"))
+"""Least share of a class's images for a style."""
+
+_LEAST_CELL = 4
+_LIST_WIDTH = 34
+"""Least cells of the list beside the matrix."""
+_LIST_HEIGHT = 4
+"""Least rows of the list below it."""
+
+
+class ConfusionPane(TablePane):
+    """The matrix as far as it fits, with the classes that are confused most, and the list of pairs."""
+
+    page = "confusion"
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The whole pane."""
+        last = scene.view.last_evaluation
+        title = f"Confusion on {scene.view.selection_split}"
+        results = sorted(class_results(scene.view), key=lambda result: result.label)
+        if last is None or not results:
+            return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
+        if not last.confusions:
+            text = "this log is from before confusions were told; the next evaluation tells them: e"
+            return self.frame(scene.glyphs, title, [], [[(text, "dim")]], width, height)
+        mistakes = sum(last.counts) - sum(last.correct)
+        body, chosen = self._body(scene, results, width - 4, height - 2)
+        which = "" if chosen == len(results) else f"  {chosen} of {len(results):,} classes"
+        right: Row = [(f"{mistakes:,}", "test"), (f" mistakes in {sum(last.counts):,}{which}", "dim")]
+        return self.frame(scene.glyphs, title, right, body, width, height, bottom="row: true class, column: answer")
+
+    def _body(self, scene: Scene, results: list[ClassResult], width: int, height: int) -> tuple[list[Row], int]:
+        """Matrix and list, and how many classes the matrix has."""
+        cell = max(_LEAST_CELL, len(str(max(result.score.correct for result in results))) + 1)
+        heads, titles = _names(results, cell - 1)
+        names = min(max(cell_len(title) for title in titles.values()), max(width // 6, 6))
+        room = max(min((width - names) // cell, height - 1), 1)
+        shown = results if len(results) <= room else _most_confused(results, room)
+        matrix = _matrix(shown, heads, titles, names, cell)
+        used = names + cell * len(shown)
+        if width - used - 3 >= _LIST_WIDTH:
+            pairs = self._pairs(results, width - used - 3, height)
+            empty: Row = [(" " * used, "text")]
+            padded = matrix + [empty] * (height - len(matrix))
+            return [[*row, ("   ", "text"), *pair] for row, pair in zip(padded, pairs, strict=False)], len(shown)
+        below = height - len(matrix) - 1
+        return [*matrix, *([[], *self._pairs(results, width, below)] if below >= _LIST_HEIGHT else [])], len(shown)
+
+    def _pairs(self, results: list[ClassResult], width: int, height: int) -> list[Row]:
+        """The worst pairs, the one that takes the largest share of its class first, filled up to `height` rows."""
+        found = [
+            (count / result.score.images, count, result.name, results[other].name)
+            for result in results
+            for other, count in result.score.confusions
+        ]
+        found.sort(key=lambda pair: (-pair[0], -pair[1]))
+        shown, place = self.in_sight(found, height - 1)
+        rows: list[Row] = [[(fmt.fit(f"worst pairs  {place}", width), "dim")]]
+        for share, count, true, answer in shown:
+            words = fmt.fit(f"{fmt.literal(true)} taken for {fmt.literal(answer)}", width - 15)
+            rows.append([(words, "text"), (f"{count:>7,} ", "text"), (f"{100 * share:>5.1f} %", _shade(share))])
+        return rows + [[] for _ in range(height - len(rows))]
+
+
+def _most_confused(results: list[ClassResult], room: int) -> list[ClassResult]:
+    """The classes in the worst pairs, in their order."""
+    weight = {result.label: 0.0 for result in results}
+    for result in results:
+        for other, count in result.score.confusions:
+            share = count / result.score.images
+            weight[result.label] = max(weight[result.label], share)
+            weight[other] = max(weight[other], share)
+    chosen = sorted(weight, key=lambda label: -weight[label])[:room]
+    return [result for result in results if result.label in chosen]
+
+
+def _names(results: list[ClassResult], width: int) -> tuple[dict[int, str], dict[int, str]]:
+    """What stands above the column and before the row of each class: of names that begin alike, numbers tell them apart."""
+    heads = {result.label: _short(result.name, width) for result in results}
+    if len(set(heads.values())) == len(heads):
+        return heads, {result.label: fmt.literal(result.name) for result in results}
+    numbered = {result.label: f"{result.label:>{width}}" for result in results}
+    return numbered, {result.label: f"{result.label} {fmt.literal(result.name)}" for result in results}
+
+
+def _matrix(
+    shown: list[ClassResult], heads: dict[int, str], titles: dict[int, str], names: int, cell: int
+) -> list[Row]:
+    rows: list[Row] = [[(" " * names, "text"), ("".join(f" {heads[result.label]}" for result in shown), "dim")]]
+    for result in shown:
+        counts, images = dict(result.score.confusions), result.score.images
+        row: Row = [(fmt.fit(titles[result.label], names), "text")]
+        for other in shown:
+            itself = other.label == result.label
+            row.append(
+                (f"{result.score.correct:>{cell}}", "own")
+                if itself
+                else _cell(counts.get(other.label, 0), images, cell)
+            )
+        rows.append(row)
+    return rows
+
+
+def _cell(count: int, images: int, width: int) -> tuple[str, str]:
+    if not count:
+        return f"{'.':>{width}}", "faint"
+    return f"{count:>{width}}", _shade(count / max(images, 1))
+
+
+def _shade(share: float) -> str:
+    return next(style for least, style in _SHADES if share >= least)
+
+
+def _short(name: str, width: int) -> str:
+    """The first letters of a name, of exactly `width` cells or fewer."""
+    short = ""
+    for letter in fmt.literal(name):
+        if cell_len(short + letter) > width:
+            break
+        short += letter
+    return " " * (width - cell_len(short)) + short

@@ -1,0 +1,102 @@
+"""The network, stage by stage, and what a residual block does: one screen that teaches a newcomer."""
+
+from __future__ import annotations
+
+from trainer.architecture import Stage, stages
+from trainer.run.view import RunView
+from tui import format as fmt
+from tui.bars import bar
+from tui.canvas import Row
+from tui.glyphs import Glyphs
+from tui.scene import Scene
+from tui.widgets.pane import wrapped
+from tui.widgets.scrolling import TablePane
+
+_BRANCHES = (
+    ("conv 3x3", "batch norm", "ReLU", "conv 3x3", "batch norm"),
+    ("conv", "norm", "ReLU", "conv", "norm"),
+    ("conv x 2",),
+)
+"""The layers of a residual block, from the fullest account to the shortest."""
+
+_EXPLANATION = (
+    "A residual block adds its input x to what its layers make of it: y = ReLU(x + F(x)). The layers need to learn only what is "
+    "to change, and the gradient comes back along the shortcut undimmed, so that deep networks can be trained.",
+    "Where a stage halves its maps ('by 2'), its first block halves them and doubles the channels, and the shortcut is a "
+    "convolution of 1x1. So every stage costs about as much as the one before, with four times the parameters.",
+)
+
+_STAGE = 18
+_OUTPUT = 16
+_PARAMETERS = 12
+_SHARE = 6
+
+
+class NetworkPane(TablePane):
+    """Stages with output shape, parameters and share of the computation, then a block as a drawing and in words."""
+
+    page = "network"
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The whole pane."""
+        view, inner = scene.view, width - 4
+        if view.started is None or view.opened is None:
+            body: list[Row] = [[("appears when training starts", "dim")]]
+            return self.frame(scene.glyphs, "Network", [], body, width, height)
+        model = view.started.model
+        image_size = int(view.opened.config.get("data", {}).get("image_size", 32))
+        found = stages(str(model["stem"]), image_size, len(view.started.classes))
+        lines = [*_table(scene, found, image_size, inner), [], *_block(scene.glyphs, inner), []]
+        for paragraph in _EXPLANATION:
+            lines += [[(part, "text")] for part in wrapped(paragraph, inner)]
+        shown, place = self.in_sight(lines, height - 2)
+        return self.frame(scene.glyphs, "Network", _figures(view, found, place), shown, width, height)
+
+
+def _figures(view: RunView, found: list[Stage], place: str) -> Row:
+    """Sizes of the whole, and which lines are in sight."""
+    parameters, macs = sum(stage.parameters for stage in found), sum(stage.macs for stage in found)
+    row: Row = [("ResNet-18", "text"), (f"  {fmt.count(parameters)} parameters", "dim")]
+    if view.frozen and view.frozen.stages:
+        row.append((f"  {fmt.count(view.frozen.trainable)} trained", "dim"))
+    row.append((f"  {macs / 1e9:.2f} G multiply-adds an image", "dim"))
+    return [*row, (f"  {place}", "dim")] if place else row
+
+
+def _table(scene: Scene, found: list[Stage], image_size: int, width: int) -> list[Row]:
+    frozen = set(scene.view.frozen.stages) if scene.view.frozen else set()
+    total = sum(stage.macs for stage in found)
+    layers = max(min(34, width - _STAGE - _OUTPUT - _PARAMETERS - _SHARE - 1), 0)
+    room = width - _STAGE - layers - _OUTPUT - _PARAMETERS - _SHARE - 1
+    head = f"{fmt.fit('stage', _STAGE)}{fmt.fit('layers', layers)}{'output':>{_OUTPUT}}{'parameters':>{_PARAMETERS}}"
+    rows: list[Row] = [[(head, "dim"), ("  share of the work", "dim")]]
+    image = f"{fmt.fit('image', _STAGE)}{' ' * layers}{f'3 x {image_size} x {image_size}':>{_OUTPUT}}"
+    rows.append([(image, "dim")])
+    for stage in found:
+        name = f"{stage.name} (frozen)" if stage.name in frozen else stage.name
+        shape = f"{stage.channels:,}" if stage.size == 1 else f"{stage.channels} x {stage.size} x {stage.size}"
+        share = stage.macs / total
+        rows.append(
+            [
+                (fmt.fit(name, _STAGE), "dim" if stage.name in frozen else "title"),
+                (fmt.fit(stage.what, layers), "text"),
+                (f"{shape:>{_OUTPUT}}{stage.parameters:>{_PARAMETERS},}", "text"),
+                (f"{100 * share:>{_SHARE - 2}.0f} % ", "text"),
+                *(bar(share, room, scene.glyphs, "train") if room > 0 else []),
+            ]
+        )
+    return rows
+
+
+def _block(glyphs: Glyphs, width: int) -> list[Row]:
+    """A residual block, as full as the width allows."""
+    line = glyphs.horizontal * 2
+    for layers in _BRANCHES:
+        branch = f"{line} {f' {line} '.join(layers)} {line}"
+        above = f"x {line}{glyphs.axis_tick}{branch}(+){line} ReLU {line} y"
+        if len(above) <= width:
+            break
+    fork = above.index(glyphs.axis_tick)
+    shortcut = " shortcut ".center(above.index("(+)") - fork, glyphs.horizontal)
+    below = " " * fork + glyphs.corners[2] + shortcut + glyphs.corners[3]
+    return [[("A residual block", "title")], [(above, "text")], [(below, "text")]]

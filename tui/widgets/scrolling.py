@@ -1,0 +1,76 @@
+"""What panes have in common that hold more rows than they show: keys and wheel."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+from textual.binding import Binding, BindingType
+from textual.events import MouseScrollDown, MouseScrollUp
+
+from tui.widgets.pane import Pane
+
+_WHEEL_ROWS = 3
+_Item = TypeVar("_Item")
+
+
+class ScrollingPane(Pane):
+    """Moves by rows and by pages."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_rows(-1)"), Binding("down,j", "scroll_rows(1)"),
+        Binding("pageup", "scroll_pages(-1)"), Binding("pagedown,space", "scroll_pages(1)"),
+        Binding("home,g", "scroll_pages(-1000000)"), Binding("end,G", "scroll_pages(1000000)"),
+    ]  # fmt: skip
+
+    def move(self, rows: int) -> None:
+        """Take other rows into sight; `rows_for` sets bounds.
+
+        Args:
+            rows: Down when positive.
+        """
+        raise NotImplementedError
+
+    def action_scroll_rows(self, rows: int) -> None:
+        """Move by some rows, down when positive."""
+        self.move(rows)
+        if self._scene is not None:
+            self.paint(self._scene)
+
+    def action_scroll_pages(self, pages: int) -> None:
+        """Move by some pages, down when positive."""
+        self.action_scroll_rows(pages * max(self.size.height - 3, 1))
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """The wheel."""
+        event.stop()
+        self.action_scroll_rows(-_WHEEL_ROWS)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """The wheel."""
+        event.stop()
+        self.action_scroll_rows(_WHEEL_ROWS)
+
+
+class TablePane(ScrollingPane):
+    """A title, lines that stay, and rows that move below them."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id, classes=classes)
+        self._first = 0
+
+    def move(self, rows: int) -> None:
+        """Take other rows into sight."""
+        self._first += rows
+
+    def in_sight(self, items: list[_Item], room: int) -> tuple[list[_Item], str]:
+        """The items that are to be drawn, and which of how many they are; no words where that is all.
+
+        Args:
+            items: All of them.
+            room: Rows.
+        """
+        room = max(room, 1)
+        self._first = max(0, min(self._first, len(items) - room))
+        shown = items[self._first : self._first + room]
+        place = f"{self._first + 1:,}-{self._first + len(shown):,} of {len(items):,}"
+        return shown, place if len(shown) < len(items) else ""
