@@ -51,7 +51,7 @@ def compute_features(
     model.eval()
     parts: list[Tensor] = []
     done = 0
-    for pixels_NHWC, labels_N in evaluation_batches(split, batch_size, device, lost):
+    for pixels_NHWC, labels_N, _ in evaluation_batches(split, batch_size, device, lost):
         if len(labels_N) < min(batch_size, len(split) - done):
             raise DataLostError(
                 "an image that could be read at the start cannot be read now; bring it back, then resume"

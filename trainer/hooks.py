@@ -40,6 +40,9 @@ class Hooks(Protocol):
             CheckpointError: When it is not there.
         """
 
+    def feeding(self, epoch: int) -> None:
+        """Images of an epoch (from 0) are about to be trained on."""
+
     def evaluating(self, split: str) -> None:
         """An evaluation begins."""
 
@@ -76,6 +79,9 @@ class NoSession:
     def saved_best(self) -> Checkpoint:
         """There is no run."""
         raise CheckpointError("nothing was saved")
+
+    def feeding(self, epoch: int) -> None:
+        """There is nobody to look."""
 
     def evaluating(self, split: str) -> None:
         """There is no log."""

@@ -148,6 +148,8 @@ class Trainer:
     def _train_epoch(self) -> bool:
         """Train to the end of the epoch; False when a key has come between, after which it is gone on with otherwise."""
         batches = self._freeze_and_feed()
+        if batches is self.batches:  # and not what a frozen backbone makes of them
+            self.hooks.feeding(self.state.epoch)
         self.stopwatch.switch("data")
         self._window_began_s = self.stopwatch.of("data", "compute")
         stream = iter(batches.epoch(self.state.epoch, self.state.epoch_step))

@@ -5,21 +5,21 @@ Lives on the training thread from beginning to end. The loop calls it back throu
 
 from __future__ import annotations
 
-import threading
+import functools
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer.build import build_trainer, checkpoint_facts, started_event
+from trainer.build import build_trainer, checkpoint_facts, plan_of, started_event
 from trainer.check_request import changed_settings
 from trainer.checkpoint import Checkpoint
 from trainer.checks import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
-from trainer.evaluate import Evaluation, write_tables
+from trainer.evaluate import Evaluation
+from trainer.evaluation_files import EvaluationFiles
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
 from trainer.last_save import LastSave
@@ -44,12 +44,12 @@ from trainer.run.events import (
 from trainer.run.status import RunState
 from trainer.saver import Saver
 from trainer.system_monitor import SystemMonitor
+from trainer.training_images import TrainingImages, training_images
 from trainer.way_back import WayBack, no_way_back
 
 _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0
 _PAUSE_TICK_S = 0.1
-_TABLES_S = 10.0
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -72,7 +72,8 @@ class TrainingSession:
         self._last_save = LastSave(self._saver, commands, run.log.publish, hold_open)
         self._way_back = WayBack(self._saver, run.log.publish)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
-        self._tables = threading.Thread()
+        self._files = EvaluationFiles(run.run_dir, run.log.publish)
+        self._training_images = TrainingImages(run.config)
         self._monitor: SystemMonitor | None = None
         self._trainer: Trainer | None = None
         self._peers: Peers | None = None
@@ -185,16 +186,25 @@ class TrainingSession:
         self._evaluating = None
         self._state(RunState.TRAINING)
 
+    def feeding(self, epoch: int) -> None:
+        """Let people look at what the network sees, on another thread."""
+        if self._training_images.due(epoch):
+            data, config = self.trainer.data, self._run.config
+            plan = plan_of(config, data.dataset.splits["train"].labels_N, self._peers)
+            make = functools.partial(training_images, data, config, plan, epoch)
+            self._files.write_training_images(make, step=self.trainer.state.step, epoch=epoch + 1)
+
     def measured(self, split: str, evaluation: Evaluation) -> None:
-        """Keep the tables of the newest evaluation beside the run, on another thread."""
+        """Keep what there is to be seen of the newest evaluation beside the run, on another thread."""
         self._evaluating = None
         self._saver.outdate()
+        dataset = self.trainer.data.dataset
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.over:
-            classes, folder = self.trainer.data.dataset.classes, self._run.run_dir.evaluation / split
-            arguments = (self._tables, evaluation, classes, folder)
-            self._tables = threading.Thread(target=self._write_tables, args=arguments, name="tables", daemon=True)
-            self._tables.start()
+            self._files.write_tables(evaluation, dataset, split)
+        if evaluation.mistakes is not None:
+            step, epoch = self._position()
+            self._files.write_mistakes(evaluation.mistakes, dataset, split, step=step, epoch=epoch)
 
     def diverged(self, step: int, first_skipped: int) -> None:
         """Pause for whoever sits at the screen; without a screen end the run.
@@ -207,20 +217,6 @@ class TrainingSession:
         self._way_back.offer(step, first_skipped)
         self._paused = True
         self._hold()
-
-    def _write_tables(
-        self, before: threading.Thread, evaluation: Evaluation, classes: tuple[str, ...], folder: Path
-    ) -> None:
-        if before.ident is not None:
-            before.join()  # so that the newest ones are those that stay
-        try:
-            write_tables(evaluation, classes, folder)
-        except Exception as error:  # noqa: BLE001 - they are made from what the log has, too
-            self.publish(Warned(message=f"{folder}: tables not written: {error}"))
-
-    def _await_tables(self) -> None:
-        if self._tables.ident is not None:
-            self._tables.join(_TABLES_S)
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -349,7 +345,7 @@ class TrainingSession:
             self._commands.send(self._last_save.stopped_by)  # whoever holds a failed run open is to find it
         with ExitStack() as last_first:  # whatever one of them raises, the saves that wait are written
             last_first.callback(self._saver.close)
-            last_first.callback(self._await_tables)
+            last_first.callback(self._files.close)
             if self._trainer is not None:
                 last_first.callback(self._trainer.batches.close)
             last_first.callback(self._exporter.cancel)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import Presence, RunState
+from trainer.run.store import RunDir
 from trainer.run.verdicts import Verdict, verdicts
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
@@ -26,6 +28,7 @@ class Scene:
 
     Attributes:
         now: Unix seconds of this drawing.
+        run_dir: Where the run's files lie.
         version: Counts changes of the view; what is drawn from it alone need not be drawn twice at one version.
         behind: Whether the view is still that of a long history's beginning.
         smoothing: Beta of the smoothed curves, 0 for none.
@@ -41,6 +44,7 @@ class Scene:
 
     view: RunView
     now: float = 0.0
+    run_dir: RunDir = field(default_factory=lambda: RunDir(Path()))
     version: int = 0
     behind: bool = False
     glyphs: Glyphs = UNICODE

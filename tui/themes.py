@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 from rich.style import Style
 from textual.color import Color
@@ -98,6 +99,17 @@ def _heat(variables: dict[str, str], styles: dict[str, Style]) -> dict[str, Styl
         return {word: styles[other] for word, other in _HEAT_OF_FEW_COLOURS.items()}
     mixed = {word: background.blend(Color.parse(variables[name]), share) for word, (name, share) in _HEAT.items()}
     return {word: Style(color=foreground.rich_color, bgcolor=colour.rich_color) for word, colour in mixed.items()}
+
+
+def pixel_pair(above: tuple[int, ...], below: tuple[int, ...]) -> str:
+    """The word for a cell that shows two pixels, one over the other, each red, green and blue of 0 to 255."""
+    return "#" + "".join(f"{value:02x}" for value in (*above, *below))
+
+
+@lru_cache(8192)
+def pixel_style(word: str) -> Style:
+    """The style of a word of `pixel_pair`, for an upper half block."""
+    return Style(color=f"#{word[1:7]}", bgcolor=f"#{word[7:]}")
 
 
 def no_color() -> bool:

@@ -42,7 +42,9 @@ class Watched:
     def __init__(self, port: Port) -> None:
         self.port = port
         self.view = RunView()
-        self.scene = Scene(view=self.view, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command())
+        self.scene = Scene(
+            view=self.view, run_dir=port.run_dir, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command()
+        )
         self.screen = DashboardScreen(self.scene, self.situation)
         self._log = LogReader(port.run_dir)
         self._printed = 0

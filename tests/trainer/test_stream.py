@@ -403,9 +403,10 @@ def test_an_evaluation_leaves_a_lost_image_out_and_names_it(
     gone = Path(split.paths[20])
     gone.write_bytes(b"no image")
     batches = list(evaluation_batches(split, 16, CPU, LostImages(warnings.append)))
-    assert [len(labels) for _, labels in batches] == [16, 15, 4]
+    assert [(len(labels), len(rows)) for _, labels, rows in batches] == [(16, 16), (15, 15), (4, 4)]
+    assert [*batches[1][2]] == [row for row in range(16, 32) if row != 20]
     assert torch.equal(
-        torch.cat([labels for _, labels in batches]), torch.cat((split.labels_N[:20], split.labels_N[21:]))
+        torch.cat([labels for _, labels, _ in batches]), torch.cat((split.labels_N[:20], split.labels_N[21:]))
     )
     assert len(warnings) == 1
     assert str(gone) in warnings[0]
@@ -417,7 +418,7 @@ def test_a_last_batch_may_lose_all_of_its_few_images(make_folder: FolderMaker, m
     split = train_split(root)
     Path(split.paths[35]).unlink()
     lost = LostImages(warnings.append)
-    assert [len(labels) for _, labels in evaluation_batches(split, 35, CPU, lost)] == [35, 0]
+    assert [len(labels) for _, labels, _ in evaluation_batches(split, 35, CPU, lost)] == [35, 0]
     lost.note([("x", "gone")], 3, least=2)
     with pytest.raises(DataLostError, match="bring the folder back"):
         lost.note([("x", "gone")], 2, least=2)

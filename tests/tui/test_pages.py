@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.tui.canned import CannedSource, Recorder, evaluated, opened, started, steps, training_run
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
+from trainer.picture_sheet import Sheet, write_sheet
 from trainer.run import events as ev
 from trainer.run.replay import replay
+from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui.class_results import recalls
 from tui.pages import OVERVIEW, PAGES
@@ -20,7 +25,7 @@ from tui.widgets.pane import Pane
 
 IN_FULL = {
     "loss": "smoothed 0.9", "accuracy": "best, chosen on test", "lr": "● now", "memory": "CPU 97 %", "classes": "precision",
-    "confusion": "worst pairs", "network": "A residual block",
+    "confusion": "worst pairs", "mistakes": "none kept yet", "training": "none kept yet", "network": "A residual block",
 }  # fmt: skip
 
 
@@ -42,12 +47,12 @@ async def test_escape_leads_back_and_tab_to_the_next_page(dashboard: Dashboard) 
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("6")
         await settle(pilot, partial(shows, app, "6 Confusion"), "the page")
-        await pilot.press("tab")
-        await settle(pilot, partial(shows, app, "7 Network"), "the next one")
+        await pilot.press("tab", "tab", "tab")
+        await settle(pilot, partial(shows, app, "9 Network"), "the one after three")
         await pilot.press("tab")
         await settle(pilot, partial(shows, app, "1 Loss"), "the first one")
-        await pilot.press("shift+tab", "shift+tab")
-        await settle(pilot, partial(shows, app, "6 Confusion"), "the one before the last")
+        await pilot.press("shift+tab", "shift+tab", "shift+tab", "shift+tab")
+        await settle(pilot, partial(shows, app, "6 Confusion"), "four before it")
         await pilot.press("escape")
         await settle(pilot, partial(shows, app, "Learning rate"), "the overview")
 
@@ -153,7 +158,13 @@ async def test_a_log_of_before_confusions_were_told_says_so(dashboard: Dashboard
 
 async def test_pages_say_what_they_wait_for(dashboard: Dashboard) -> None:
     async with dashboard(CannedSource(opened())) as (app, pilot):
-        for key, text in (("5", "first evaluation after"), ("6", "first evaluation after"), ("7", "appears when")):
+        for key, text in (
+            ("5", "first evaluation after"),
+            ("6", "first evaluation after"),
+            ("7", "first evaluation after"),
+            ("8", "appears when"),
+            ("9", "appears when"),
+        ):
             await pilot.press(key)
             await settle(pilot, partial(shows, app, text), f"page {key}")
 
@@ -162,11 +173,83 @@ async def test_the_network_tells_what_is_frozen(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(ev.StagesFrozen(step=300, stages=["stem", "layer1"], trainable=11_024_138))
     async with dashboard(source) as (app, pilot):
-        await pilot.press("7")
+        await pilot.press("9")
         await settle(pilot, partial(shows, app, "layer1 (frozen)"), "the stage")
         text = screen_text(app)
         for part in ("11.0 M trained", "64 x 32 x 32", "512 x 4 x 4", "8,393,728", "0.56 G multiply-adds"):
             assert part in text
+
+
+def tile(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.full((8, 8, 3), colour, dtype=np.uint8)
+
+
+def with_pictures(run_dir: RunDir, confidence: float = 0.98) -> CannedSource:
+    """A run that has kept pictures of both kinds."""
+    told = {
+        "class": "[red]cat[/]",
+        "predicted": "dog",
+        "confidence": confidence,
+        "name": "cat/a_\x1b[2Jlong_name_of_a_file.png",
+    }
+    sheet = Sheet(pixels_NHWC=np.stack([tile((255, 0, 0)), tile((0, 0, 255))]), captions=[told, told])
+    write_sheet(run_dir.mistakes("test"), sheet)
+    mixed = {"class": "dog", "name": "image 7", "mixed_with": "airplane", "share": 0.7}
+    write_sheet(
+        run_dir.training_images, Sheet(pixels_NHWC=tile((0, 255, 0))[None], captions=[mixed], facts={"size": 24})
+    )
+    source = training_run()
+    source.add(
+        ev.PicturesSaved(what="mistakes", split="test", step=300, epoch=3.0, path="../../etc/passwd", images=2),
+        ev.PicturesSaved(what="training", split="train", step=200, epoch=3.0, path="eval/training.png", images=1),
+    )
+    return source
+
+
+async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Dashboard, tmp_path: Path) -> None:
+    async with dashboard(with_pictures(RunDir(tmp_path))) as (app, pilot):
+        await pilot.press("7")
+        await settle(pilot, partial(shows, app, "▀▀▀▀"), "the pictures, and not what the log names")
+        text = screen_text(app)
+        for part in ("7 Mistakes on test", "the 2 surest  epoch 3", "[red]cat[/] as dog 98 %", "name_of_a_file.png"):
+            assert part in text
+        pane = app.watched.screen.query_one("#page-mistakes", Pane)
+        colours = {str(segment.style) for segment in pane.render_line(2) if "▀" in segment.text}
+        assert colours == {"#f80808 on #f80808", "#0808f8 on #0808f8"}
+        await pilot.press("8")
+        await settle(pilot, partial(shows, app, "24 pixels  epoch 3"), "the other page")
+        assert "70 % dog, 30 % airplane" in screen_text(app)
+
+
+async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard, tmp_path: Path) -> None:
+    source = with_pictures(RunDir(tmp_path))
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("7")
+        await settle(pilot, partial(shows, app, "98 %"), "the first ones")
+        with_pictures(RunDir(tmp_path), confidence=0.77)
+        source.add(ev.PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=2))
+        await settle(pilot, partial(shows, app, "77 %"), "the newer ones")
+
+
+async def test_pictures_that_cannot_be_read_say_why(dashboard: Dashboard, tmp_path: Path) -> None:
+    source = with_pictures(RunDir(tmp_path))
+    RunDir(tmp_path).mistakes("test").write_bytes(b"no picture")
+    RunDir(tmp_path).training_images.unlink()
+    async with dashboard(source) as (app, pilot):
+        for key, text in (("7", "mistakes-test.png cannot be read"), ("8", "training.png cannot be read")):
+            await pilot.press(key)
+            await settle(pilot, partial(shows, app, text), text)
+
+
+async def test_without_colours_pictures_are_drawn_by_characters(
+    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with dashboard(with_pictures(RunDir(tmp_path))) as (app, pilot):
+        await pilot.press("8")
+        await settle(pilot, partial(shows, app, "24 pixels"), "the page")
+        assert "▀" not in screen_text(app)
+        assert "+++++++" in screen_text(app)
 
 
 async def test_what_is_wrong_stands_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:

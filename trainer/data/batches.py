@@ -6,7 +6,7 @@ its first position, so that a resume starts in the middle of an epoch without re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -146,8 +146,8 @@ class ResidentBatches:
 
 def evaluation_batches(
     split: Split, batch_size: int, device: torch.device, lost: LostImages
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device.
+) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
+    """All images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device, and which rows of the split they are.
 
     Args:
         split: Images and labels.
@@ -161,12 +161,14 @@ def evaluation_batches(
     for start in range(0, len(split), batch_size):
         stop = min(start + batch_size, len(split))
         labels_N = split.labels_N[start:stop]
+        rows: Sequence[int] = range(start, stop)
         if isinstance(split, FolderSplit):
             reading = split.read(range(start, stop), threads=None)
             lost.note(reading.lost, stop - start)
             pixels_NHWC, labels_N = reading.pixels_NHWC, labels_N[reading.kept]
+            rows = [rows[index] for index in reading.kept]
         else:
             assert isinstance(split, ResidentSplit)
             # A slice of a tensor copies nothing; rows by number would.
             pixels_NHWC = split.pixels_NHWC[start:stop]
-        yield pixels_NHWC.to(device, non_blocking=True), labels_N.to(device, non_blocking=True)
+        yield pixels_NHWC.to(device, non_blocking=True), labels_N.to(device, non_blocking=True), rows

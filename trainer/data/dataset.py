@@ -25,6 +25,10 @@ class Split(Protocol):
 
     labels_N: Tensor
 
+    @property
+    def paths(self) -> list[str] | None:
+        """Files of the images, by row; None where they come from no files."""
+
     def __len__(self) -> int:
         """Number of images."""
 
@@ -42,10 +46,12 @@ class ResidentSplit:
     Attributes:
         pixels_NHWC: uint8.
         labels_N: int64 on the CPU.
+        paths: Files that they were decoded from; None where they come from no files.
     """
 
     pixels_NHWC: Tensor
     labels_N: Tensor
+    paths: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -56,7 +62,8 @@ class ResidentSplit:
 
     def subset(self, rows: Tensor) -> ResidentSplit:
         """Some images as a split of their own."""
-        return ResidentSplit(self.pixels(rows.tolist()), self.labels_N[rows])
+        paths = None if self.paths is None else [self.paths[row] for row in rows.tolist()]
+        return ResidentSplit(self.pixels(rows.tolist()), self.labels_N[rows], paths)
 
 
 @dataclass(frozen=True, kw_only=True)

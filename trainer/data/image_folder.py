@@ -262,4 +262,4 @@ def _load_split(
             f"none of the {len(files)} {split} images could be decoded; such as {lost[-1][0]}: {lost[-1][1]}"
         )
     labels = torch.tensor([files[row].label for row in kept], dtype=torch.long)
-    return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels)
+    return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels, [str(files[row].path) for row in kept])

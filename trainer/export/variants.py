@@ -149,7 +149,7 @@ def _held_against(
 
 def _batches(subject: Subject) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     lost = LostImages(lambda _: None)  # said already, when fp32 was measured
-    for pixels_NHWC, labels_N in evaluation_batches(subject.held_out, _BATCH, torch.device("cpu"), lost):
+    for pixels_NHWC, labels_N, _ in evaluation_batches(subject.held_out, _BATCH, torch.device("cpu"), lost):
         if len(labels_N):
             yield pixels_NHWC.numpy(), labels_N.numpy()
 

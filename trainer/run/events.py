@@ -199,6 +199,26 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PicturesSaved(Event):
+    """Small pictures to look at are in a file (`trainer.picture_sheet`).
+
+    Attributes:
+        what: `training`, as the network sees them, or `mistakes`, the most confident ones of an evaluation.
+        split: Whose images they are.
+        epoch: As in `Evaluated`; of training images the epoch that they belong to, from 1.
+        path: Relative to the run directory.
+    """
+
+    kind: ClassVar[str] = "pictures"
+    what: str
+    split: str
+    step: int
+    epoch: float
+    path: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Event):
     """A checkpoint is on disk, verified and published."""
 

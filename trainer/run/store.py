@@ -75,6 +75,15 @@ class RunDir:
         """Folder of per-class tables."""
         return self.path / "eval"
 
+    def mistakes(self, split: str) -> Path:
+        """Pictures of the most confident mistakes of the newest evaluation of a split."""
+        return self.evaluation / f"mistakes-{split}.png"
+
+    @property
+    def training_images(self) -> Path:
+        """Pictures as the network sees them."""
+        return self.evaluation / "training.png"
+
     @property
     def log(self) -> Path:
         """Tracebacks, and what libraries printed under the dashboard."""

@@ -81,6 +81,7 @@ class RunView:
     lr_edits: list[tuple[int, float]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     checkpoints: list[ev.CheckpointSaved] = field(default_factory=list)
+    pictures: dict[str, ev.PicturesSaved] = field(default_factory=dict)
     budget: dict[str, float] = field(default_factory=dict)
     readings: dict[str, float] = field(default_factory=dict)
     exporting: ev.ExportProgress | None = None
@@ -346,6 +347,9 @@ class RunView:
         text = f"{event.split} {_loss(event.loss)}/{event.accuracy:.2%}{tta}{'  best' if event.best else ''}"
         self._note(time, "good" if event.best else "info", text)
 
+    def _pictures(self, event: ev.PicturesSaved, time: float) -> None:
+        self.pictures[event.what] = event
+
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
         self.unsaved_since = None
@@ -461,6 +465,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.StagesFrozen: RunView._frozen,
     ev.EpochEnded: RunView._epoch,
     ev.Evaluated: RunView._evaluation,
+    ev.PicturesSaved: RunView._pictures,
     ev.CheckpointSaved: RunView._checkpoint,
     ev.CheckpointFailed: RunView._checkpoint_failed,
     ev.LrEdited: RunView._lr_edited,

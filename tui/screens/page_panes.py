@@ -6,6 +6,10 @@ from tui.widgets.class_table import ClassTable
 from tui.widgets.confusion import ConfusionPane
 from tui.widgets.network import NetworkPane
 from tui.widgets.pane import Pane
+from tui.widgets.pictures import MistakesPane, TrainingImagesPane
 
-PAGE_PANES: dict[str, type[Pane]] = {"classes": ClassTable, "confusion": ConfusionPane, "network": NetworkPane}
+PAGE_PANES: dict[str, type[Pane]] = {
+    "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
+    "network": NetworkPane,
+}  # fmt: skip
 """By the name of the page."""

@@ -30,7 +30,7 @@ class ClassPane(Pane):
         results = class_results(view)
         body = class_rows(scene, results[:room], width - 4)
         hidden = max(len(results) - room, 0)
-        bottom = f"worst first{f', {hidden} more' if hidden else ''}  {hint('confusion')}"
+        bottom = f"worst first{f', {hidden} more' if hidden else ''}  {hint('confusion')}  {hint('mistakes')}"
         right: Row = [(f"epoch {round(last.epoch, 2):g}", "dim")]
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=bottom)
 

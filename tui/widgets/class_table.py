@@ -20,6 +20,7 @@ _SHORTEST_BAR = 6
 _RECALL = 14
 """Cells of number and change beside the bar."""
 _TREND = 12
+_CLASS = "class"
 _LEAST_CONFUSIONS = 20
 _WIDE_CONFUSIONS = 40
 
@@ -59,7 +60,7 @@ class ClassTable(TablePane):
         if last is None or not results:
             return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
         inner = width - 4
-        names = name_width(results, max(inner // 4, 8))
+        names = max(name_width(results, max(inner // 4, 8)), len(_CLASS))
         columns = _columns_that_fit(scene, inner - names - _SHORTEST_BAR - _RECALL)
         bar = min(inner - names - _RECALL - sum(column.width for column in columns), _LONGEST_BAR)
         shown, place = self.in_sight(results, height - 3)
@@ -110,7 +111,7 @@ def _columns_that_fit(scene: Scene, room: int) -> list[_Column]:
 
 def _head(names: int, bar: int, columns: list[_Column]) -> Row:
     cells = "".join(_placed(column.title, column) for column in columns)
-    return [(f"{fmt.fit('class', names)} {fmt.fit('accuracy (recall)', bar + _RECALL - 1)}{cells}", "dim")]
+    return [(f"{fmt.fit(_CLASS, names)} {fmt.fit('accuracy (recall)', bar + _RECALL - 1)}{cells}", "dim")]
 
 
 def _row(scene: Scene, result: ClassResult, names: int, bar: int, columns: list[_Column]) -> Row:

@@ -20,6 +20,7 @@ from tui.format import fit, literal
 from tui.glyphs import Glyphs
 from tui.pages import PAGE_BY_NAME, PAGES, hint
 from tui.scene import Scene
+from tui.themes import pixel_style
 
 _NARROW = frozenset(
     char
@@ -74,7 +75,7 @@ class Pane(Widget, can_focus=True):
         width, height = self.size
         if not width or not height:
             return
-        rows = [_exact(row, width) for row in self.rows_for(scene, width, height)[:height]]
+        rows = [exact(row, width) for row in self.rows_for(scene, width, height)[:height]]
         rows += [[(" " * width, "text")]] * (height - len(rows))
         before, self._rows = self._rows, rows
         if len(before) != len(rows) or len(self._strips) != len(rows):
@@ -150,7 +151,7 @@ class Pane(Widget, can_focus=True):
         rows: list[Row] = [top]
         for index in range(height - 2):
             inner = body[index] if index < len(body) else []
-            rows.append([(glyphs.vertical + " ", edge), *_exact(inner, width - 4), (" " + glyphs.vertical, edge)])
+            rows.append([(glyphs.vertical + " ", edge), *exact(inner, width - 4), (" " + glyphs.vertical, edge)])
         while cell_len(bottom) > width - 6 and "  " in bottom:
             bottom = bottom.rpartition("  ")[0]
         label = f"{glyphs.horizontal} {fit(bottom, width - 6).rstrip()} " if bottom else ""
@@ -164,8 +165,9 @@ class Pane(Widget, can_focus=True):
     def _strip(self, row: Row) -> Strip:
         # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.
         palette = self._palette()
+        styles = ((text, palette.get(name) or pixel_style(name)) for text, name in row if text)
         # Whatever a row holds may be from disk, and Textual passes control characters on.
-        return Strip([Segment(literal(text), palette[name]) for text, name in row if text])
+        return Strip([Segment(literal(text), style) for text, style in styles])
 
 
 @lru_cache(4096)
@@ -199,7 +201,7 @@ def _whole_figures(row: Row, width: int) -> Row:
     return kept
 
 
-def _exact(row: Row, width: int) -> Row:
+def exact(row: Row, width: int) -> Row:
     """A row of exactly `width` cells."""
     used = sum(cell_len(text) for text, _ in row)
     if used < width:

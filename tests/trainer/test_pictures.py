@@ -1,0 +1,200 @@
+"""Pictures to look at: the surest mistakes, training images as the network sees them, and the file that both are kept in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.conftest import FolderMaker
+from trainer.build import build_trainer, plan_of
+from trainer.config import Config
+from trainer.evaluation_files import EvaluationFiles
+from trainer.hooks import NoSession
+from trainer.loop import Trainer
+from trainer.mistakes import MOST, MistakeCollector
+from trainer.picture_sheet import Sheet, read_sheet, write_sheet
+from trainer.run.events import Event, PicturesSaved, Warned
+from trainer.run.store import RunDir
+from trainer.training_images import SHOWN, TrainingImages, training_images
+
+CPU = torch.device("cpu")
+
+
+def logits_for(predicted: list[int], confidences: list[float]) -> Tensor:
+    """Of three classes, so that the softmax gives a class its confidence."""
+    rest = torch.tensor([(1 - confidence) / 2 for confidence in confidences])
+    probabilities = rest[:, None].repeat(1, 3)
+    probabilities[torch.arange(len(predicted)), torch.tensor(predicted)] = torch.tensor(confidences)
+    return probabilities.log()
+
+
+def picture(value: int) -> Tensor:
+    return torch.full((4, 4, 3), value, dtype=torch.uint8)
+
+
+def test_the_surest_mistakes_of_all_batches_are_kept_in_order() -> None:
+    collector = MistakeCollector()
+    labels = torch.tensor([0, 1, 2])
+    pixels = torch.stack([picture(value) for value in (10, 11, 12)])
+    collector.add(pixels, range(3), labels, logits_for([1, 1, 0], [0.6, 0.99, 0.9]))
+    collector.add(pixels + 10, [5, 7, 8], labels, logits_for([0, 2, 1], [0.95, 0.8, 0.5]))
+    found = collector.result()
+    assert found is not None
+    assert found.rows == [2, 7, 0, 8]
+    assert (found.labels, found.predicted) == ([2, 1, 0, 2], [0, 2, 1, 1])
+    assert found.confidences == pytest.approx([0.9, 0.8, 0.6, 0.5])
+    assert found.pixels_MHWC[:, 0, 0, 0].tolist() == [12, 21, 10, 22]
+
+
+def test_no_more_than_so_many_are_kept_and_none_of_what_was_right() -> None:
+    collector = MistakeCollector()
+    assert collector.result() is None
+    right = torch.zeros(4, dtype=torch.int64)
+    collector.add(torch.stack([picture(0)] * 4), range(4), right, logits_for([0] * 4, [0.9] * 4))
+    assert collector.result() is None
+    for batch in range(3):
+        rows = range(batch * MOST, (batch + 1) * MOST)
+        labels = torch.ones(MOST, dtype=torch.int64)
+        pixels = torch.zeros(MOST, 4, 4, 3, dtype=torch.uint8)
+        collector.add(pixels, rows, labels, logits_for([0] * MOST, [0.5 + 0.001 * row for row in rows]))
+    found = collector.result()
+    assert found is not None
+    assert found.rows == list(range(3 * MOST - 1, 2 * MOST - 1, -1))
+
+
+def sheet_of(count: int, side: int = 6) -> Sheet:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return Sheet(
+        pixels_NHWC=pixels, captions=[{"class": f"[b]ä{index}"} for index in range(count)], facts={"size": side}
+    )
+
+
+@pytest.mark.parametrize("count", [1, 8, 19])
+def test_a_sheet_is_read_back_as_it_was_written_and_any_viewer_shows_it(tmp_path: Path, count: int) -> None:
+    sheet = sheet_of(count)
+    write_sheet(tmp_path / "eval" / "x.png", sheet)
+    again = read_sheet(tmp_path / "eval" / "x.png")
+    assert np.array_equal(again.pixels_NHWC, sheet.pixels_NHWC)
+    assert (again.captions, again.facts) == (sheet.captions, sheet.facts)
+    with Image.open(tmp_path / "eval" / "x.png") as image:
+        assert image.size == (min(count, 8) * 6, -(-count // 8) * 6)
+
+
+def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 128, 128, 3), dtype=np.uint8)
+    pixels[0, :, ::2] = 200
+    write_sheet(tmp_path / "x.png", Sheet(pixels_NHWC=pixels, captions=[{}, {}]))
+    again = read_sheet(tmp_path / "x.png").pixels_NHWC
+    assert again.shape == (2, 64, 64, 3)
+    assert np.unique(again[0]).tolist() == [100]
+
+
+def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(ValueError, match="no sheet"):
+        read_sheet(path)
+    write_sheet(path, sheet_of(3))
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:40], whole.replace(b'"side": 6', b'"side": 9')):
+        path.write_bytes(damaged)
+        with pytest.raises((OSError, ValueError, SyntaxError)):
+            read_sheet(path)
+    path.unlink()
+    with pytest.raises(OSError, match=r"x\.png"):
+        read_sheet(path)
+
+
+def folder_trainer(config: Config) -> Trainer:
+    return build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+
+
+AUGMENTED: dict[str, dict[str, Any]] = {
+    "crop and flip": {"crop_pad": 2, "flip": "alternate", "cutout": 4},
+    "mixup and cutmix": {"crop_pad": 2, "flip": "random", "mixup": 0.5, "cutmix": 1.0},
+    "crops of any size": {"resized_crop": 0.3, "flip": "random", "random_erase": 0.5},
+    "small first": {"crop_pad": 2, "image_size": 16, "progressive": [[8, 1]]},
+}
+
+
+@pytest.mark.parametrize("cache", ["ram", "none"])
+@pytest.mark.parametrize("case", AUGMENTED)
+def test_the_images_shown_are_those_that_are_trained_on(folder_config: Config, case: str, cache: str) -> None:
+    data = folder_config.data.model_copy(update={**AUGMENTED[case], "cache": cache, "workers": 0})
+    config = folder_config.model_copy(update={"data": type(data).model_validate(data.model_dump())})
+    trainer = folder_trainer(config)
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].detach().float().clone())
+
+    trainer.state.model.register_forward_pre_hook(note)
+    for epoch in (0, 1):
+        seen.clear()
+        batch = next(batch for batch in trainer.batches.epoch(epoch, 0) if batch is not None)
+        trainer.train_step.prepare(0)
+        trainer.train_step(batch, epoch=epoch, lr=0.1, metrics_3=torch.zeros(3))
+        plan = plan_of(config, trainer.data.dataset.splits["train"].labels_N)
+        sheet = training_images(trainer.data, config, plan, epoch)
+        count = min(SHOWN, len(batch))
+        normalize = trainer.data.normalize
+        trained = seen[0][:count].permute(0, 2, 3, 1) * normalize.std_C + normalize.mean_C
+        expected = (trained * 255).clamp(0, 255).numpy()
+        assert sheet.pixels_NHWC.shape == expected.shape
+        assert np.abs(sheet.pixels_NHWC - expected).max() < 3, "bf16 rounds to a hundredth"
+        assert sheet.facts["size"] == config.data.size_in(epoch)
+        classes = trainer.data.dataset.classes
+        assert [told["class"] for told in sheet.captions] == [classes[label] for label in batch.labels_N[:count]]
+        if "mixup" in AUGMENTED[case]:
+            others = [classes[label] for label in batch.labels_N.roll(1)[:count]]
+            assert [told["mixed_with"] for told in sheet.captions] == others
+        assert all("/" in told["name"] for told in sheet.captions), "folder and file"
+    trainer.batches.close()
+
+
+def test_another_look_is_taken_after_a_minute_and_at_another_size(
+    folder_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("trainer.training_images.time.monotonic", lambda: now[0])
+    data = folder_config.data.model_copy(update={"image_size": 16, "progressive": [[8, 2]]})
+    look = TrainingImages(folder_config.model_copy(update={"data": data}))
+    assert [look.due(0), look.due(1), look.due(2), look.due(3)] == [True, False, True, False]
+    now[0] += 61
+    assert look.due(3)
+
+
+def test_files_that_cannot_be_written_are_a_warning(tmp_path: Path) -> None:
+    published: list[Event] = []
+    (tmp_path / "eval").write_text("in the way")
+    files = EvaluationFiles(RunDir(tmp_path), published.append)
+    files.write_training_images(lambda: sheet_of(3), step=0, epoch=1)
+    files.close()
+    (event,) = published
+    assert isinstance(event, Warned)
+    assert "training.png: not written" in event.message
+
+
+def test_what_was_written_is_told_with_its_place(tmp_path: Path) -> None:
+    published: list[Event] = []
+    files = EvaluationFiles(RunDir(tmp_path), published.append)
+    files.write_training_images(lambda: sheet_of(3), step=7, epoch=2)
+    files.close()
+    told = PicturesSaved(what="training", split="train", step=7, epoch=2, path="eval/training.png", images=3)
+    assert published == [told]
+    assert json.dumps(read_sheet(tmp_path / "eval/training.png").captions) == json.dumps(sheet_of(3).captions)
+
+
+def test_names_of_files_and_numbers_of_others(make_folder: FolderMaker, folder_config: Config) -> None:
+    trainer = folder_trainer(folder_config)
+    split = trainer.data.dataset.splits["train"]
+    assert split.paths is not None
+    part = split.subset(torch.tensor([3, 1]))
+    assert part.paths == [split.paths[3], split.paths[1]]

@@ -1,0 +1,87 @@
+"""Training images as the network sees them: augmented, mixed, at the size of the epoch.
+
+Every draw is a hash of the image's place in the epoch's order, so these are the very images that training steps are made of, and
+no step has to be asked for them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.data.augment import Augment, Normalize
+from trainer.data.batches import Plan
+from trainer.data.build import PreparedData
+from trainer.data.mixing import Mixer
+from trainer.evaluation_files import name_of
+from trainer.picture_sheet import Sheet
+
+_CPU = torch.device("cpu")
+
+SHOWN = 32
+
+_OFTEN_S = 60.0
+"""Seconds between two looks, so that short epochs do not spend their time on them."""
+
+
+class TrainingImages:
+    """Knows when it is time for another look."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._size, self._looked_s = 0, -math.inf
+
+    def due(self, epoch: int) -> bool:
+        """Whether an epoch (from 0) should be looked at: after a minute, and when its images have another size."""
+        size, now = self._config.data.size_in(epoch), time.monotonic()
+        if size == self._size and now - self._looked_s < _OFTEN_S:
+            return False
+        self._size, self._looked_s = size, now
+        return True
+
+
+def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) -> Sheet:
+    """The first images of an epoch, computed on the CPU.
+
+    Args:
+        data: Of the run.
+        config: Of the run.
+        plan: Which images make which batch.
+        epoch: From 0.
+
+    Raises:
+        DataError: When a file cannot be decoded any more.
+    """
+    split, classes = data.dataset.splits["train"], data.dataset.classes
+    first, batch = plan.rows_of(plan.order(epoch), 0)
+    # Each is mixed with the one before it; the first one with the last of the batch.
+    places = [len(batch) - 1, *range(min(SHOWN, len(batch)))]
+    rows, positions = batch[places], first + torch.tensor(places)
+    normalize = Normalize.of(data.mean, data.std, _CPU)
+    augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
+    images_NCHW = augment(split.pixels(rows.tolist()).cpu(), torch.arange(len(rows)), rows, positions, epoch)
+    names = [classes[label] for label in split.labels_N[rows].tolist()]
+    captions: list[dict[str, Any]] = [
+        {"class": name, "name": name_of(split, row)} for name, row in zip(names[1:], rows[1:].tolist(), strict=True)
+    ]
+    mixer = Mixer.of(config.data, config.run.seed, _CPU)
+    shown_NCHW = images_NCHW[1:]
+    if mixer is not None:
+        mix = mixer(positions[1:], epoch, images_NCHW.shape[-1])
+        shown_NCHW = mix(shown_NCHW, images_NCHW[:-1])
+        for caption, share, other in zip(captions, mix.share_N.tolist(), names, strict=False):
+            caption |= {"share": round(share, 3), "mixed_with": other}
+    return Sheet(
+        pixels_NHWC=_pixels(shown_NCHW, normalize).numpy(), captions=captions, facts={"size": images_NCHW.shape[-1]}
+    )
+
+
+def _pixels(images_NCHW: Tensor, normalize: Normalize) -> Tensor:
+    """uint8 (N, H, W, C) of what was normalised; holes are of the mean colour."""
+    scaled_NHWC = images_NCHW.permute(0, 2, 3, 1) * normalize.std_C + normalize.mean_C
+    return (scaled_NHWC * 255).round().clamp(0, 255).to(torch.uint8)

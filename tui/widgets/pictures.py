@@ -1,0 +1,221 @@
+"""Small pictures in a terminal: half a cell a pixel, in rows of tiles with captions."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.run.events import PicturesSaved
+from tui import format as fmt
+from tui.canvas import Row
+from tui.scene import Scene
+from tui.themes import no_color, pixel_pair
+from tui.widgets.class_accuracy import waiting_text
+from tui.widgets.pane import exact
+from tui.widgets.scrolling import TablePane
+
+if TYPE_CHECKING:
+    from trainer.picture_sheet import Sheet
+
+_WIDTHS = (32, 24, 20, 16, 12, 8)
+"""Cells of a tile, and pixels: a terminal's cell is two pixels high."""
+_ENOUGH = 6
+"""Tiles that are wanted on the screen at once."""
+_GAP = 2
+_CAPTION = 2
+_DARK_TO_LIGHT = " .:-=+*#%@"
+"""Where there are no colours to draw with."""
+_LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue. Source: ITU-R BT.601."""
+
+
+class PicturePane(TablePane):
+    """Tiles of a sheet of pictures that the run has written.
+
+    Attributes:
+        what: As in `PicturesSaved`.
+    """
+
+    what: str
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id, classes=classes)
+        self._read: tuple[PicturesSaved | None, Sheet | None, str] = (None, None, "")
+        self._tiles: dict[tuple[int, int, bool], list[Row]] = {}
+
+    def title_for(self, scene: Scene) -> str:
+        """In the upper border."""
+        raise NotImplementedError
+
+    def empty(self, scene: Scene) -> str:
+        """Why there are none."""
+        raise NotImplementedError
+
+    def caption(self, told: dict[str, Any]) -> tuple[Row, str]:
+        """What stands below a picture: a line about it, and which one it is."""
+        raise NotImplementedError
+
+    def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
+        """At the upper right."""
+        raise NotImplementedError
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The whole pane."""
+        title, event = self.title_for(scene), scene.view.pictures.get(self.what)
+        sheet, problem = self._sheet(scene, event)
+        if event is None or sheet is None:
+            return self.frame(scene.glyphs, title, [], [[(problem or self.empty(scene), "dim")]], width, height)
+        side = _tile_width(len(sheet.captions), width - 4, height - 2)
+        columns = max((width - 4 + _GAP) // (side + _GAP), 1)
+        groups = [
+            range(first, min(first + columns, len(sheet.captions))) for first in range(0, len(sheet.captions), columns)
+        ]
+        shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
+        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side)]
+        right: Row = [(self.figures(event, sheet), "dim")]
+        if place:
+            right.append((f"  rows {place}", "dim"))
+        return self.frame(scene.glyphs, title, right, body, width, height, bottom=event.path)
+
+    def _sheet(self, scene: Scene, event: PicturesSaved | None) -> tuple[Sheet | None, str]:
+        """The newest pictures, and why there are none where they cannot be read."""
+        if event is not None and event is not self._read[0]:
+            self._tiles.clear()
+            self._read = (event, *_read(_path_of(scene, event)))
+        return self._read[1], self._read[2]
+
+    def _row_of_tiles(self, sheet: Sheet, group: range, side: int) -> list[Row]:
+        coloured = not (no_color() or self.app.current_theme.ansi)
+        rows: list[Row] = [[] for _ in range(side // 2 + _CAPTION)]
+        for index in group:
+            key = index, side, coloured
+            if key not in self._tiles:
+                self._tiles[key] = [
+                    *_tile(sheet, index, side, coloured=coloured),
+                    *self._caption_rows(sheet, index, side),
+                ]
+            for row, cells in zip(rows, self._tiles[key], strict=True):
+                row += [*cells, (" " * _GAP, "text")]
+        return rows
+
+    def _caption_rows(self, sheet: Sheet, index: int, side: int) -> list[Row]:
+        line, name = self.caption(sheet.captions[index])
+        return [exact(line, side), [(_end_of(fmt.literal(name), side), "dim")]]
+
+
+class MistakesPane(PicturePane):
+    """What the network was surest of, and wrong about."""
+
+    page = what = "mistakes"
+
+    def title_for(self, scene: Scene) -> str:
+        """Of which images."""
+        return f"Mistakes on {scene.view.selection_split}"
+
+    def empty(self, scene: Scene) -> str:
+        """Before the first evaluation, and of logs of before pictures were kept."""
+        last = scene.view.last_evaluation
+        if last is None:
+            return waiting_text(scene)
+        return (
+            "every image was recognised" if last.accuracy == 1.0 else "none kept yet; the next evaluation keeps them: e"
+        )
+
+    def caption(self, told: dict[str, Any]) -> tuple[Row, str]:
+        """The class, and what it was taken for."""
+        predicted = fmt.literal(str(told.get("predicted", "?")))
+        row: Row = [(fmt.literal(str(told.get("class", "?"))), "text"), (" as ", "dim"), (predicted, "bad")]
+        return [*row, (f" {100 * float(told.get('confidence', 0)):.0f} %", "dim")], str(told.get("name", ""))
+
+    def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
+        """How many, and when."""
+        return f"the {len(sheet.captions)} surest  epoch {round(event.epoch, 2):g}"
+
+
+class TrainingImagesPane(PicturePane):
+    """Augmented images, as the network sees them."""
+
+    page = what = "training"
+
+    def title_for(self, scene: Scene) -> str:
+        """That they are augmented."""
+        return "Training images as the network sees them"
+
+    def empty(self, scene: Scene) -> str:
+        """Before the first step, and while a backbone's features stand for the images."""
+        frozen = scene.view.frozen
+        if frozen and frozen.stages:
+            return "not while the classifier alone is trained, on features of images that are not augmented"
+        return "none kept yet" if scene.view.step else "appears when training starts"
+
+    def caption(self, told: dict[str, Any]) -> tuple[Row, str]:
+        """The class, or the two that were mixed."""
+        own, name = fmt.literal(str(told.get("class", "?"))), str(told.get("name", ""))
+        percent = round(100 * float(told.get("share", 1.0)))
+        if percent == 100:
+            return [(own, "text")], name
+        return [
+            (f"{percent} % {own}", "text"),
+            (f", {100 - percent} % {fmt.literal(str(told['mixed_with']))}", "dim"),
+        ], name
+
+    def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
+        """Size, and when."""
+        return f"{sheet.facts.get('size', '?')} pixels  epoch {event.epoch:g}"
+
+
+def _path_of(scene: Scene, event: PicturesSaved) -> Path:
+    """Where the run has written them: a log may come from anywhere, and names no file of ours."""
+    run_dir = scene.run_dir
+    if event.what == "training":
+        return run_dir.training_images
+    return run_dir.mistakes("val" if event.split == "val" else "test")
+
+
+def _read(path: Path) -> tuple[Sheet | None, str]:
+    # Here: neither numpy nor Pillow is loaded before there is something to see.
+    from trainer.picture_sheet import read_sheet
+
+    try:
+        return read_sheet(path), ""
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
+        return None, f"{path.name} cannot be read: {error}"
+
+
+def _tile_width(pictures: int, width: int, height: int) -> int:
+    """The largest tiles of which enough are on the screen at once."""
+
+    def shown(side: int) -> int:
+        return ((width + _GAP) // (side + _GAP)) * (height // (side // 2 + _CAPTION))
+
+    wanted = min(pictures, _ENOUGH)
+    return next((side for side in _WIDTHS if shown(side) >= wanted), _WIDTHS[-1])
+
+
+def _tile(sheet: Sheet, index: int, side: int, *, coloured: bool) -> list[Row]:
+    import numpy as np
+
+    from trainer.picture_sheet import resized
+
+    pixels_HWC = np.asarray(resized(sheet.pixels_NHWC[index], side))
+    if coloured:
+        # Sixteen shades of each colour: more cannot be seen at this size, and neighbours become alike.
+        shades = (pixels_HWC.astype(int) & 0xF0) | 0x08
+        return [
+            _half_blocks(upper, lower) for upper, lower in zip(shades[::2].tolist(), shades[1::2].tolist(), strict=True)
+        ]
+    light_YX = (pixels_HWC @ np.array(_LUMINANCE)).reshape(side // 2, 2, side).mean(1)
+    levels = (light_YX / 256 * len(_DARK_TO_LIGHT)).astype(int)
+    return [[("".join(_DARK_TO_LIGHT[level] for level in row), "text")] for row in levels.tolist()]
+
+
+def _half_blocks(upper: list[list[int]], lower: list[list[int]]) -> Row:
+    """Two lines of pixels in one row of cells, neighbours of the same colours joined."""
+    styles = [pixel_pair(tuple(above), tuple(below)) for above, below in zip(upper, lower, strict=True)]
+    return [("▀" * len(list(run)), style) for style, run in groupby(styles)]
+
+
+def _end_of(name: str, width: int) -> str:
+    """The end of a name, which tells files apart."""
+    return fmt.fit(name if len(name) <= width else "…" + name[-(width - 1) :], width)
