@@ -21,7 +21,7 @@ _LONGEST_WAIT_S = 10.0
 class EvaluationFiles:
     """Writes one thing after the other. Called by the training thread, which waits only in `close`."""
 
-    def __init__(self, run_dir: RunDir, publish: Callable[[Event], None]) -> None:
+    def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
         self._run_dir = run_dir
         self._publish = publish
         self._newest = threading.Thread()

@@ -30,7 +30,7 @@ from tui.plot import (
     tick_values,
 )
 from tui.sparkline import sparkline
-from tui.widgets.pane import _changed_cells, _exact, wrapped
+from tui.widgets.pane import _changed_cells, exact, wrapped
 
 
 def series_of(values: list[float]) -> Series:
@@ -249,5 +249,5 @@ def test_only_changed_cells_are_refreshed() -> None:
 
 
 def test_a_row_is_cut_or_filled_to_its_width() -> None:
-    assert _exact([("ab", "x"), ("cd", "y")], 6) == [("ab", "x"), ("cd", "y"), ("  ", "text")]
-    assert sum(cell_len(text) for text, _ in _exact([("abc", "x"), ("漢字漢字", "y")], 6)) == 6
+    assert exact([("ab", "x"), ("cd", "y")], 6) == [("ab", "x"), ("cd", "y"), ("  ", "text")]
+    assert sum(cell_len(text) for text, _ in exact([("abc", "x"), ("漢字漢字", "y")], 6)) == 6
