@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from trainer.config import RESUME_OVERRIDES, Config
-from tui.actions import ACTIONS, LIST_ACTIONS
+from tui.actions import ACTIONS, LIST_ACTIONS, shown_keys
 from tui.pages import OVERVIEW, PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +68,7 @@ def _pages_row() -> str:
 
 
 def _key_row(keys: str, text: str) -> str:
-    shown = ", ".join(f"`{key}`" for key in keys.replace("question_mark", "?").split(","))
+    shown = ", ".join(f"`{key}`" for key in shown_keys(keys))
     return f"| {shown} | {text} |"
 
 

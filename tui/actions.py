@@ -37,12 +37,13 @@ class Action:
     """Something that a key does.
 
     Attributes:
-        name: The method `action_<name>` of the application, and the binding's id.
+        name: The method `action_<name>`, and the binding's id.
         keys: Comma-separated, the first is shown.
         label: In the key bar.
         short: In its place where not all labels fit; empty for the label itself.
         help: A sentence.
         why_not: Why it cannot act in a situation; empty when it can.
+        on_screen: Whether it is a method of the dashboard, and not of the application.
     """
 
     name: str
@@ -52,17 +53,34 @@ class Action:
     why_not: Callable[[Situation], str] = lambda _: ""
     short: str = ""
     in_bar: bool = True
+    on_screen: bool = False
 
     @property
     def key(self) -> str:
         """The key as it is shown."""
         return shown_key(self.keys)
 
+    @property
+    def target(self) -> str:
+        """The method, as bindings name it."""
+        return f"screen.{self.name}" if self.on_screen else self.name
+
+
+KEY_NAMES = {
+    "question_mark": "?", "delete": "del", "plus": "+", "equals_sign": "=", "minus": "-", "less_than_sign": "<",
+    "greater_than_sign": ">", "comma": ",", "full_stop": ".",
+}  # fmt: skip
+"""Of keys that are called otherwise than what is written on them."""
+
+
+def shown_keys(keys: str) -> list[str]:
+    """All of some keys, as they are written on a keyboard."""
+    return [KEY_NAMES.get(key, key) for key in keys.split(",")]
+
 
 def shown_key(keys: str) -> str:
     """The first of some keys, as it is written on a keyboard."""
-    first = keys.split(",")[0]
-    return {"question_mark": "?", "delete": "del"}.get(first, first)
+    return shown_keys(keys)[0]
 
 
 def _command(name: str, states: frozenset[RunState]) -> Callable[[Situation], str]:
@@ -140,6 +158,32 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off."),
     Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong."),
+    Action(
+        name="zoom_in", keys="plus,equals_sign", label="closer", help="Fewer steps in all curves.",
+        in_bar=False, on_screen=True,
+    ),
+    Action(
+        name="zoom_out", keys="minus", label="wider", help="More steps in all curves.", in_bar=False, on_screen=True,
+    ),
+    Action(
+        name="pan_left", keys="less_than_sign,shift+left", label="earlier", help="Earlier steps in all curves.",
+        in_bar=False, on_screen=True,
+    ),
+    Action(
+        name="pan_right", keys="greater_than_sign,shift+right", label="later", help="Later steps in all curves.",
+        in_bar=False, on_screen=True,
+    ),
+    Action(
+        name="cursor_left", keys="comma", label="read earlier",
+        help="Read all curves at an earlier step; on a page also left.", in_bar=False, on_screen=True,
+    ),
+    Action(
+        name="cursor_right", keys="full_stop", label="read later",
+        help="Read them at a later step, and at last the newest again; on a page also right.", in_bar=False, on_screen=True,
+    ),
+    Action(
+        name="x_axis", keys="t", label="axis", help="Count epochs or steps below the curves.", in_bar=False, on_screen=True,
+    ),
     Action(
         name="zoom", keys="enter", label="zoom", help="Show the pane with the lit border alone, or all panes again.",
         in_bar=False,

@@ -62,7 +62,7 @@ class DashboardApp(App[int]):
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(action.keys, action.name, action.label, tooltip=action.help, id=action.name, show=False)
+            Binding(action.keys, action.target, action.label, tooltip=action.help, id=action.name, show=False)
             for action in ACTIONS
         ),
         *(Binding(page.keys, page.action, page.label, tooltip=page.help, id=page.name, show=False) for page in PAGES),
@@ -309,7 +309,7 @@ class DashboardApp(App[int]):
             yield SystemCommand(
                 action.label.capitalize(),
                 action.help,
-                lambda name=action.name: self.call_later(getattr(self, f"action_{name}")),
+                lambda target=action.target: self.call_later(self.run_action, target),
             )
         for page in PAGES:
             yield SystemCommand(

@@ -37,6 +37,11 @@ class Canvas:
                     self._styles[y][x + offset] = style
                     self._dots[y][x + offset] = 0
 
+    def put_behind(self, x: int, y: int, char: str, style: str) -> None:
+        """Write a character where there is nothing yet."""
+        if self._chars[y][x] == " " and not self._dots[y][x]:
+            self.put(x, y, char, style)
+
     def dots(self, x: int, y: int, pattern: int, style: str) -> None:
         """Add dots to a cell. A cell has one colour, so dots of another style clear those before them.
 

@@ -32,7 +32,9 @@ class Page:
         return f"page('{self.name}')"
 
 
-OVERVIEW = Page(name="overview", keys="0,escape", label="overview", help="All panes again.")
+OVERVIEW = Page(
+    name="overview", keys="0,escape", label="overview", help="All panes again; there, all steps and the newest values."
+)
 
 PAGES: tuple[Page, ...] = (
     OVERVIEW,
@@ -42,8 +44,8 @@ PAGES: tuple[Page, ...] = (
     Page(name="memory", keys="4", label="memory", help="Memory of the device."),
     Page(name="classes", keys="5", label="classes", help="Every class: accuracy, its interval, precision, what it is taken for."),
     Page(name="confusion", keys="6", label="confusion", help="Which class is taken for which: the matrix, and the worst pairs."),
-    Page(name="mistakes", keys="7", label="mistakes", help="What the network was surest of, and wrong about, in pictures."),
-    Page(name="training", keys="8", label="images", help="Training images as the network sees them, augmented and mixed."),
+    Page(name="mistakes", keys="7", label="mistakes", help="What the network was surest of, and wrong about."),
+    Page(name="training", keys="8", label="images", help="Training images as the network sees them."),
     Page(name="network", keys="9", label="network", help="The network, stage by stage, and what a residual block does."),
 )  # fmt: skip
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.run.events import Evaluated
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import Presence, RunState
 from trainer.run.store import RunDir
 from trainer.run.verdicts import Verdict, verdicts
 from trainer.run.view import RunView
 from tui.glyphs import UNICODE, Glyphs
+from tui.viewport import Viewport
 
 if TYPE_CHECKING:
     from tui.decimate import Pyramid
@@ -33,6 +36,8 @@ class Scene:
         behind: Whether the view is still that of a long history's beginning.
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
+        by_epoch: Whether the axis below curves counts epochs, or steps.
+        viewport: Which steps curves show, and at which of them they are read.
         pending: Words for what was asked for and not yet answered, by action.
         control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
         presence: Whether the run has a trainer.
@@ -50,6 +55,8 @@ class Scene:
     glyphs: Glyphs = UNICODE
     smoothing: float = 0.9
     log_scale: bool = False
+    by_epoch: bool = True
+    viewport: Viewport = field(default_factory=Viewport)
     pending: dict[str, str] = field(default_factory=dict)
     control_hint: str = ""
     presence: Presence = Presence.UNKNOWN
@@ -121,10 +128,33 @@ class Scene:
         """As `loss_name`, for the training accuracy."""
         return "~accuracy" if self.smoothing else "accuracy"
 
-    def latest(self, name: str) -> float | None:
-        """The newest value of `loss` or `accuracy`, smoothed where smoothing is on."""
+    @property
+    def total(self) -> float:
+        """Steps of the whole run, 1 at least."""
+        return float(max(self.view.total_steps, self.view.step, 1))
+
+    def value_of(self, name: str) -> float | None:
+        """The value of `loss` or `accuracy` at the cursor, else the newest; smoothed where smoothing is on."""
         view = self.view
         if self.smoothing:
             smooth = {"loss": view.smoothed_loss, "accuracy": view.smoothed_accuracy}[name]
-            return smooth[self.smoothing].last
-        return {"loss": view.train_loss, "accuracy": view.train_accuracy}[name].last
+            return self._at_cursor(smooth[self.smoothing])
+        return self.raw_value_of(name)
+
+    def raw_value_of(self, name: str) -> float | None:
+        """As `value_of`, of `lr` too, and never smoothed."""
+        view = self.view
+        return self._at_cursor({"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr}[name])
+
+    def evaluation(self) -> Evaluated | None:
+        """The newest evaluation on the selection split, or the newest one before the cursor."""
+        cursor, split = self.viewport.cursor, self.view.selection_split
+        if cursor is None:
+            return self.view.last_evaluation
+        return next((e for e in reversed(self.view.evaluations) if e.split == split and e.step <= cursor), None)
+
+    def _at_cursor(self, series: Series | Smoothed) -> float | None:
+        if self.viewport.cursor is None:
+            return series.last
+        index = bisect_right(series.x, self.viewport.cursor) - 1
+        return series.y[index] if index >= 0 else None

@@ -19,6 +19,7 @@ from trainer.run.status import Presence
 from trainer.run.store import RunDir
 from tui.actions import ACTIONS
 from tui.app import DashboardApp
+from tui.pages import PAGES
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
 from tui.settings import UiSettings
@@ -302,8 +303,11 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
         text = screen_text(app)
-        assert all(action.help[:40] in text for action in ACTIONS)
         assert "only looked at here" in text
+        await pilot.press("end")
+        await settle(pilot, partial(shows, app, PAGES[-1].help), "the last lines")
+        text += screen_text(app)
+        assert all(one.help[:20] in text for one in (*ACTIONS, *PAGES))
         await pilot.press("escape")
         assert not isinstance(app.screen, HelpScreen)
 

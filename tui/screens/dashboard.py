@@ -16,6 +16,8 @@ from textual.screen import Screen
 from tui.actions import Situation
 from tui.pages import OVERVIEW, PAGES
 from tui.scene import Scene
+from tui.screens.curve_actions import CurveActions
+from tui.viewport import Viewport
 from tui.widgets.class_accuracy import ClassPane
 from tui.widgets.compact import CompactPane, SparkPane, TooSmallPane, WorstPane
 from tui.widgets.curves import AccuracyPane, LossPane
@@ -26,6 +28,7 @@ from tui.widgets.key_bar import KeyBar
 from tui.widgets.lr_schedule import LrPane
 from tui.widgets.memory import MemoryPane
 from tui.widgets.pane import Pane
+from tui.widgets.stepped import StepPane
 from tui.widgets.time_budget import TimePane
 
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
@@ -41,6 +44,9 @@ slowest thread."""
 _LONGEST_REST_S = 2.0
 """After drawing some panes, however long that took."""
 
+_BESIDE_CURVE = 10
+"""Cells of a pane of curves that are border and labels."""
+
 _CLOCK_EVERY_S = 1.0
 """Panes that follow the clock do not rest longer: they are cheap, and tell that the run is alive."""
 
@@ -50,7 +56,7 @@ def layout_for(width: int, height: int) -> str:
     return next(name for name, columns, rows in LAYOUTS if width >= columns and height >= rows)
 
 
-class DashboardScreen(Screen[None]):
+class DashboardScreen(CurveActions, Screen[None]):
     """All panes of all layouts; the style sheet shows those of the current one."""
 
     AUTO_FOCUS = ""  # a border is lit once the user moves through the panes, not before
@@ -193,13 +199,16 @@ class DashboardScreen(Screen[None]):
             self._zoom(self.focused)
 
     def show_page(self, name: str) -> None:
-        """Show one pane alone; all of them for `overview`, and when it is shown already.
+        """Show one pane alone; all of them for `overview`, and when it is shown already; then, once more, all steps.
 
         Args:
             name: Of the page.
         """
         pane = None if name == OVERVIEW.name else self._pane_of_page(name)
-        if pane is None or pane is self._zoomed:
+        if pane is None and self._zoomed is None:
+            self._scene.viewport = Viewport()
+            self.look_again()
+        elif pane is None or pane is self._zoomed:
             self.unzoom()
         else:
             self._zoom(pane)
@@ -251,6 +260,22 @@ class DashboardScreen(Screen[None]):
             self.remove_class("-zoom")
             self.query(".zoomed").remove_class("zoomed")
             self._drawn.clear()
+
+    def on_step_pane_looked(self, event: StepPane.Looked) -> None:
+        """Other steps are to be shown, or read."""
+        event.stop()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Draw all curves at once: other steps are shown or read."""
+        self._scene.version += 1
+        self.draw_now(*(pane.id or "" for pane in self.shown_panes() if isinstance(pane, StepPane)))
+
+    def steps_a_column(self) -> float:
+        """How many steps a cell of a curve stands for."""
+        widths = [pane.size.width for pane in self.shown_panes() if isinstance(pane, StepPane)]
+        left, right = self._scene.viewport.edges(self._scene.total)
+        return (right - left) / max(max(widths, default=0) - _BESIDE_CURVE, 1)
 
     def show_failure(self, shown: bool) -> None:
         """Make room for the explanation of a failed run."""

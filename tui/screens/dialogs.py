@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, ScreenResultType
 from textual.validation import Number
 from textual.widgets import Input, Static
@@ -15,7 +16,7 @@ from textual.widgets import Input, Static
 from trainer.run.commands import HIGHEST_LR
 from trainer.run.events import Diverged
 from tui import format as fmt
-from tui.actions import ACTIONS
+from tui.actions import ACTIONS, shown_keys
 from tui.pages import PAGES
 
 
@@ -170,22 +171,19 @@ class HelpScreen(Dialog[None]):
         self._reasons = reasons
 
     def compose(self) -> ComposeResult:
-        """A line a key."""
-        text = Text()
+        """A row a key."""
+        table = Table.grid(padding=(0, 2, 0, 0))
         for action in ACTIONS:
-            keys = ", ".join(action.keys.replace("question_mark", "?").split(","))
             reason = self._reasons.get(action.name, "")
-            text.append(f"{fmt.fit(keys, 20)} ", style="bold")
-            text.append(action.help + "\n", style="dim" if reason else "")
-            if reason:
-                text.append(f"{'':21}{fmt.literal(reason)}\n", style="italic dim")
+            text = Text(action.help, style="dim" if reason else "")
+            text.append(f" Not now: {fmt.literal(reason)}." if reason else "", style="italic")
+            table.add_row(Text(" ".join(shown_keys(action.keys)), style="bold"), text)
         for page in PAGES:
-            text.append(f"{fmt.fit(page.key, 20)} ", style="bold")
-            text.append(page.help + "\n")
-        with Vertical(classes="dialog wide-dialog"):
-            yield Static("Keys", classes="dialog-title")
-            yield Static(text)
-            yield Static("train is a line, held-out evaluations are points; esc closes", classes="hint")
+            table.add_row(Text(" ".join(shown_keys(page.keys)), style="bold"), page.help)
+        with Vertical(classes="dialog wide-dialog tall-dialog"):
+            yield Static(Text.assemble("Keys", ("   up and down scroll, esc closes", "dim")), classes="dialog-title")
+            with VerticalScroll(id="help-keys"):
+                yield Static(table)
 
     def action_close(self) -> None:
         """Back to the dashboard."""

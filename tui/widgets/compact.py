@@ -92,7 +92,7 @@ class CompactPane(Pane, can_focus=False):
         return rows
 
     def _curve(self, scene: Scene, name: str, width: int) -> Row:
-        value = scene.latest(name)
+        value = scene.value_of(name)
         shown = fmt.percent(value) if name == "accuracy" else fmt.number(value)
         room = max(width - 16, 4)
         line = " " * room

@@ -9,7 +9,8 @@ from trainer.run.view import Mark
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene
-from tui.widgets.pane import Pane
+from tui.step_axis import step_labels
+from tui.widgets.stepped import StepPane
 
 if TYPE_CHECKING:
     from tui.plot import Area, Frame
@@ -19,7 +20,7 @@ _FAR_ABOVE = 1.5
 _MARKS = {"lr": "l", "resume": "r", "pause": "p"}
 
 
-class CurvePane(Pane):
+class CurvePane(StepPane):
     """Base of the two panes: frame, line, points, event track."""
 
     name_of_curve = ""
@@ -39,9 +40,20 @@ class CurvePane(Pane):
         """The numbers in the upper border."""
         raise NotImplementedError
 
-    def value_range(self, scene: Scene, right_edge: float) -> tuple[float, float, bool]:
-        """Lowest and highest value of the axis, and whether it is logarithmic."""
+    def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
+        """Lowest and highest value of the axis, and whether it is logarithmic.
+
+        Args:
+            scene: The run.
+            left: First step that is shown.
+            right: Last one.
+        """
         raise NotImplementedError
+
+    def evaluated_between(self, scene: Scene, left: float, right: float) -> list[float]:
+        """Values of the evaluations that are shown."""
+        steps, values = self.evaluated(scene)
+        return [value for step, value in zip(steps, values, strict=True) if left <= step <= right]
 
     def evaluated(self, scene: Scene) -> tuple[list[float], list[float]]:
         """Steps and values of the evaluations."""
@@ -52,17 +64,16 @@ class CurvePane(Pane):
     def _draw(self, canvas: Canvas, scene: Scene) -> bool:
         """Returns whether some evaluations lie above the axis."""
         # Here: the first frame must not wait for numpy.
-        from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_marks, draw_point
+        from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
 
         view, glyphs = scene.view, scene.glyphs
+        left, right = scene.viewport.edges(scene.total)
         with_axis = canvas.height >= 6
         area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if with_axis else 0))
-        right = float(max(view.total_steps, view.step, 1))
-        low, high, log = self.value_range(scene, right)
-        frame = Frame(left=0.0, right=right, low=low, high=high, log=log)
-        draw_axes(
-            canvas, area, frame, glyphs, x_labels=_epoch_labels(scene, area), percent=self.name_of_curve == "accuracy"
-        )
+        low, high, log = self.value_range(scene, left, right)
+        frame = Frame(left=left, right=right, low=low, high=high, log=log)
+        labels = step_labels(view, left, right, area.width, by_epoch=scene.by_epoch)
+        draw_axes(canvas, area, frame, glyphs, x_labels=labels, percent=self.name_of_curve == "accuracy")
         raw = scene.pyramid(self.name_of_curve)
         if scene.smoothing:
             draw_line(canvas, area, frame, raw, "raw")
@@ -77,9 +88,10 @@ class CurvePane(Pane):
             if best is not None and best <= high:
                 draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
+        draw_cursor(canvas, area, frame, scene.viewport.cursor)
         if with_axis:
             _draw_track(canvas, area, frame, view.marks, glyphs.mark)
-        return any(value > high for value in values)
+        return any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
 
     def _legend(self, scene: Scene, *, some_above: bool) -> str:
         glyphs = scene.glyphs
@@ -104,13 +116,13 @@ class LossPane(CurvePane):
 
     def figures(self, scene: Scene) -> Row:
         """Newest training and held-out loss."""
-        last = scene.view.last_evaluation
-        row: Row = [("train ", "dim"), (fmt.number(scene.latest("loss")), "train")]
+        last = scene.evaluation()
+        row = [*cursor_figures(scene), ("train ", "dim"), (fmt.number(scene.value_of("loss")), "train")]
         if last:
             row += [(f"  {last.split} ", "dim"), (fmt.number(last.loss), "test")]
         return row
 
-    def value_range(self, scene: Scene, right_edge: float) -> tuple[float, float, bool]:
+    def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
 
         The first evaluations, with batch norm's first statistics, can lie so high that they would press every curve flat.
@@ -118,8 +130,8 @@ class LossPane(CurvePane):
         """
         from tui.plot import nice_range
 
-        extent = scene.pyramid("loss").extent(0.0, right_edge)
-        values = [value for value in self.evaluated(scene)[1] if math.isfinite(value)]
+        extent = scene.pyramid("loss").extent(left, right)
+        values = [value for value in self.evaluated_between(scene, left, right) if math.isfinite(value)]
         low, high = extent or (0.0, 1.0)
         ceiling = _FAR_ABOVE * max(high, *values[-1:], 0.0)
         values = [value for value in values if value <= ceiling]
@@ -127,7 +139,8 @@ class LossPane(CurvePane):
         if scene.log_scale and high > 0:
             floor = max(low, high * 1e-6)
             return 10.0 ** math.floor(math.log10(floor)), 10.0 ** math.ceil(math.log10(high) + 1e-9), True
-        return (*nice_range(0.0 if low > 0 else low, high), False)
+        whole = scene.viewport.span is None
+        return (*nice_range(0.0 if low > 0 and whole else low, high), False)
 
 
 class AccuracyPane(CurvePane):
@@ -137,21 +150,35 @@ class AccuracyPane(CurvePane):
 
     def figures(self, scene: Scene) -> Row:
         """Newest training, held-out and best accuracy in percent; flip-TTA apart from plain."""
-        last, best = scene.view.last_evaluation, scene.view.best
-        row: Row = [("train ", "dim"), (fmt.percent(scene.latest("accuracy")), "train")]
+        last, best = scene.evaluation(), scene.view.best
+        row = [*cursor_figures(scene), ("train ", "dim"), (fmt.percent(scene.value_of("accuracy")), "train")]
         if last:
             row += [(f"  {last.split} ", "dim"), (fmt.percent(last.accuracy), "test")]
             if last.accuracy_tta is not None:
                 row += [("  tta ", "dim"), (fmt.percent(last.accuracy_tta), "test")]
-        if best:
+        if best and scene.viewport.cursor is None:
             row += [("  best ", "dim"), (fmt.percent(best.accuracy), "good")]
         return row
 
-    def value_range(self, scene: Scene, right_edge: float) -> tuple[float, float, bool]:
-        """0 to 100 %, or from the lowest multiple of ten once everything lies high."""
-        extent = scene.pyramid(scene.accuracy_name()).extent(0.0, right_edge)
-        values = [extent[0] if extent else 0.0, *self.evaluated(scene)[1]]
+    def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
+        """0 to 100 %, or from the lowest multiple of ten once everything lies high; of a part of the run what it takes."""
+        from tui.plot import nice_range
+
+        extent = scene.pyramid(scene.accuracy_name()).extent(left, right) or (0.0, 1.0)
+        values = [*extent, *self.evaluated_between(scene, left, right)]
+        if scene.viewport.span is not None:
+            low, high = nice_range(min(values), max(values))
+            return low, min(high, 1.0), False
         return min(math.floor(min(values) * 10) / 10, 0.9), 1.0, False
+
+
+def cursor_figures(scene: Scene) -> Row:
+    """The step whose values are read, where it is not the newest."""
+    cursor, started = scene.viewport.cursor, scene.view.started
+    if cursor is None or started is None:
+        return []
+    place = f"step {round(cursor):,}" if not scene.by_epoch else f"epoch {cursor / started.steps_per_epoch:.2f}"
+    return [(f"{place}  ", "accent")]
 
 
 def _waiting(scene: Scene) -> str:
@@ -167,22 +194,10 @@ def _centred(text: str, width: int, height: int) -> list[Row]:
     return rows
 
 
-def _epoch_labels(scene: Scene, area: Area) -> list[tuple[float, str]]:
-    started = scene.view.started
-    if not started:
-        return []
-    wanted = max(min(started.epochs, area.width // 8), 1)
-    stride = max(math.ceil(started.epochs / wanted), 1)
-    for nice in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000):
-        if nice >= stride:
-            stride = nice
-            break
-    numbers = [*range(0, started.epochs + 1, stride)]
-    return [(float(n * started.steps_per_epoch), f"{n}" if n else "epoch 0") for n in numbers]
-
-
 def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> None:
     """Events of the run on the position axis."""
     for mark in marks[-400:]:
+        if not frame.left <= mark.step <= frame.right:
+            continue
         style = "dim" if mark.kind == "checkpoint" else "warn"
         canvas.put(area.column_of(frame, mark.step), area.height, _MARKS.get(mark.kind, saved), style)

@@ -7,10 +7,11 @@ import math
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene
-from tui.widgets.pane import Pane
+from tui.step_axis import step_labels
+from tui.widgets.stepped import StepPane
 
 
-class LrPane(Pane):
+class LrPane(StepPane):
     """The whole schedule."""
 
     page = "lr"
@@ -22,23 +23,25 @@ class LrPane(Pane):
             body: list[Row] = [[("appears when training starts", "dim")]]
             return self.frame(scene.glyphs, "Learning rate", [], body, width, height)
         canvas = Canvas(width - 4, height - 2, braille=scene.glyphs.braille)
-        _draw(canvas, scene, epochs=view.started.epochs)
+        _draw(canvas, scene)
         edits = len(view.lr_edits)
         bottom = f"{scene.glyphs.now} now" + (f"  l {edits} edit{'s' if edits > 1 else ''}" if edits else "")
         return self.frame(scene.glyphs, "Learning rate", lr_figures(scene), canvas.rows(), width, height, bottom=bottom)
 
 
-def _draw(canvas: Canvas, scene: Scene, *, epochs: int) -> None:
+def _draw(canvas: Canvas, scene: Scene) -> None:
     # Here: the first frame must not wait for numpy.
-    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_line, draw_point, nice_range
+    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_point, nice_range
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
     area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if canvas.height >= 5 else 0))
-    right = float(max(view.total_steps, 1))
-    tops = [extent[1] for pyramid in (past, plan) if (extent := pyramid.extent(0.0, right))]
+    left, right = scene.viewport.edges(scene.total)
+    tops = [extent[1] for pyramid in (past, plan) if (extent := pyramid.extent(0.0, scene.total))]
     low, high = nice_range(0.0, max(tops, default=1.0), steps=2)
-    frame = Frame(left=0.0, right=right, low=low, high=high)
-    draw_axes(canvas, area, frame, scene.glyphs, x_labels=[(0.0, "epoch 0"), (right, str(epochs))])
+    frame = Frame(left=left, right=right, low=low, high=high)
+    draw_axes(
+        canvas, area, frame, scene.glyphs, x_labels=step_labels(view, left, right, area.width, by_epoch=scene.by_epoch)
+    )
     draw_line(canvas, area, frame, plan, "faint")
     draw_line(canvas, area, frame, past, "train")
     edited = [float(step) for step, _ in view.lr_edits]
@@ -46,12 +49,15 @@ def _draw(canvas: Canvas, scene: Scene, *, epochs: int) -> None:
         draw_point(canvas, area, frame, step, _rate_at(scene, step), "l", "warn")
     if view.lr.last is not None:
         draw_point(canvas, area, frame, view.lr.x[-1], view.lr.last, scene.glyphs.now, "accent")
+    draw_cursor(canvas, area, frame, scene.viewport.cursor)
 
 
 def lr_figures(scene: Scene) -> Row:
-    """The rate now and where it is going."""
+    """The rate now and where it is going; that at the cursor, where there is one."""
     view = scene.view
-    row: Row = [(fmt.rate(view.lr.last), "train")]
+    row: Row = [(fmt.rate(scene.raw_value_of("lr")), "train")]
+    if scene.viewport.cursor is not None:
+        return row
     steps, rates = view.planned_lr()
     ahead = next((rate for step, rate in zip(steps, rates, strict=True) if step > view.step), None)
     if ahead is not None and view.lr.last is not None and not math.isclose(ahead, view.lr.last, rel_tol=1e-4):

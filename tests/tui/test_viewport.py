@@ -1,0 +1,197 @@
+"""Coming closer to a part of the curves, moving along, and reading them at a step."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tui.canned import CannedSource, evaluated, opened, started, steps, training_run
+from tests.tui.screen import App, Dashboard, screen_text, settle, shows
+from trainer.run.replay import replay
+from trainer.run.view import RunView
+from tui.step_axis import step_labels
+from tui.viewport import Viewport
+from tui.widgets.stepped import StepPane
+
+
+def test_coming_closer_leaves_the_step_where_it_is() -> None:
+    view = Viewport()
+    view.zoom(0.5, around=250.0, total=1000.0)
+    assert view.edges(1000.0) == (125.0, 625.0)
+    view.zoom(0.5, around=250.0, total=1000.0)
+    assert view.edges(1000.0) == (187.5, 437.5)
+    view.zoom(4.0, around=250.0, total=1000.0)
+    assert view.span is None, "all of them again"
+
+
+def test_no_fewer_than_ten_steps_are_shown() -> None:
+    view = Viewport()
+    for _ in range(20):
+        view.zoom(0.5, around=999.0, total=1000.0)
+    left, right = view.edges(1000.0)
+    assert right - left == pytest.approx(10.0)
+    short = Viewport()
+    short.zoom(0.5, around=1.0, total=4.0)
+    assert short.edges(4.0) == (0.0, 4.0)
+
+
+def test_moving_along_ends_at_both_ends() -> None:
+    view = Viewport(span=(400.0, 600.0))
+    view.pan(0.25, 1000.0)
+    assert view.span == (450.0, 650.0)
+    view.pan(9.0, 1000.0)
+    assert view.span == (800.0, 1000.0)
+    view.pan(-9.0, 1000.0)
+    assert view.span == (0.0, 200.0)
+
+
+def test_the_cursor_starts_at_the_newest_step_and_leaves_there() -> None:
+    view = Viewport()
+    view.move_cursor(-10.0, newest=300.0, total=1000.0)
+    assert view.cursor == 290.0
+    view.move_cursor(-1000.0, newest=300.0, total=1000.0)
+    assert view.cursor == 1.0
+    view.move_cursor(1000.0, newest=300.0, total=1000.0)
+    assert view.cursor is None
+
+
+def test_what_is_shown_follows_the_cursor() -> None:
+    view = Viewport(span=(280.0, 320.0))
+    view.move_cursor(-30.0, newest=300.0, total=1000.0)
+    assert (view.cursor, view.span) == (270.0, (250.0, 290.0))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("zoom"), st.floats(0.1, 8.0), st.floats(0.0, 1.0)),
+            st.tuples(st.just("pan"), st.floats(-3.0, 3.0), st.just(0.0)),
+            st.tuples(st.just("cursor"), st.floats(-500.0, 500.0), st.floats(0.0, 1.0)),
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 10_000),
+)
+def test_only_steps_of_the_run_are_ever_shown(moves: list[tuple[str, float, float]], total: int) -> None:
+    view, newest = Viewport(), max(total * 0.6, 1.0)
+    for kind, amount, share in moves:
+        if kind == "zoom":
+            view.zoom(amount, share * total, float(total))
+        elif kind == "pan":
+            view.pan(amount, float(total))
+        else:
+            view.move_cursor(amount, newest, float(total))
+            left, right = view.edges(float(total))
+            assert left - 1e-6 <= (newest if view.cursor is None else view.cursor) <= right + 1e-6
+        left, right = view.edges(float(total))
+        assert -1e-6 <= left < right <= total + 1e-6
+        assert right - left >= min(10.0, total) - 1e-6
+
+
+def folded() -> RunView:
+    view = RunView()
+    replay(view, CannedSource(opened(), started(), steps(1)).read())
+    return view
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "width", "by_epoch", "labels"),
+    [
+        (0.0, 1000.0, 50, True, ["epoch 0", "2", "4", "6", "8", "10"]),
+        (0.0, 1000.0, 50, False, ["step 0", "250", "500", "750", "1,000"]),
+        (130.0, 870.0, 100, True, ["epoch 2", "3", "4", "5", "6", "7", "8"]),
+        (130.0, 170.0, 60, True, ["step 130", "140", "150", "160", "170"]),
+        (999.5, 1000.0, 10, False, ["step 1,000"]),
+    ],
+)
+def test_labels_are_round_and_the_first_has_its_unit(
+    left: float, right: float, width: int, by_epoch: bool, labels: list[str]
+) -> None:
+    found = step_labels(folded(), left, right, width, by_epoch=by_epoch)
+    assert [text for _, text in found] == labels
+    assert all(left - 1e-6 <= position <= right + 1e-6 for position, _ in found)
+
+
+def shown_steps(app: App) -> tuple[float, float]:
+    scene = app[0].watched.scene
+    return scene.viewport.edges(scene.total)
+
+
+async def test_keys_come_closer_move_along_and_lead_back(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as app:
+        _, pilot = app
+        await pilot.press("plus", "plus")
+        assert shown_steps(app) == (225.0, 475.0), "around the newest of 300 steps"
+        await settle(pilot, partial(shows, app[0], "epoch 3"), "the labels are of what is shown")
+        await pilot.press("less_than_sign")
+        assert shown_steps(app) == (162.5, 412.5)
+        await pilot.press("minus", "minus", "minus")
+        assert shown_steps(app) == (0.0, 1000.0)
+        await pilot.press("plus", "escape")
+        assert shown_steps(app) == (0.0, 1000.0)
+
+
+async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        app.watched.scene.smoothing = 0.0
+        await pilot.press(*["comma"] * 4)
+        cursor = app.watched.scene.viewport.cursor
+        assert cursor is not None
+        step = int(cursor)
+        await settle(pilot, partial(shows, app, f"epoch {cursor / 100:.2f}"), "the place")
+        text = screen_text(app)
+        event = steps(1, 300)
+        loss, accuracy = event.loss[step - 1], event.accuracy[step - 1]
+        assert loss is not None
+        assert f"train {loss:.3f}  test 0.667" in text, "the evaluation before the cursor"
+        assert f"train {100 * accuracy:.1f}  test 30.0" in text
+        assert f" {event.lr[step - 1]:.3g} " in text
+        rows = app.screen.query_one("#loss", StepPane).rows_for(app.watched.scene, 60, 20)
+        assert sum(("│", "accent") in row for row in rows) > 8, "a line from top to bottom, behind the curve"
+        await pilot.press("t")
+        await settle(pilot, partial(shows, app, f"step {step}"), "the same in steps")
+        await pilot.press(*["full_stop"] * 5)
+        assert app.watched.scene.viewport.cursor is None
+        await settle(pilot, partial(shows, app, "best 40.0"), "the newest values")
+
+
+async def test_before_the_first_evaluation_the_cursor_reads_none(dashboard: Dashboard) -> None:
+    async with dashboard(CannedSource(opened(), started(), steps(1), evaluated(1), steps(101))) as (app, pilot):
+        app.watched.scene.viewport.cursor = 50.0
+        app.watched.screen.look_again()
+        await settle(pilot, partial(shows, app, "epoch 0.50"), "the cursor")
+        assert "test" not in "".join(line for line in screen_text(app).splitlines() if "1 Loss" in line)
+
+
+async def test_on_a_page_the_arrows_move_the_cursor_and_in_the_overview_the_focus(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("tab", "right")
+        assert app.watched.scene.viewport.cursor is None
+        assert app.screen.focused is app.screen.query_one("#accuracy")
+        await pilot.press("1", "left")
+        assert app.watched.scene.viewport.cursor is not None
+
+
+async def test_the_wheel_comes_closer_to_the_step_under_it_and_a_click_reads_it(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as app:
+        _, pilot = app
+        pane = app[0].screen.query_one("#loss", StepPane)
+        await pilot.click(pane, offset=(20, 5))
+        cursor = app[0].watched.scene.viewport.cursor
+        assert cursor is not None
+        assert 200 < cursor < 300
+        await pilot._post_mouse_events([_scroll()], pane, offset=(20, 5))
+        left, right = shown_steps(app)
+        assert right - left == pytest.approx(1000 / 1.5)
+        assert left < cursor < right
+        await pilot.click(pane, offset=(50, 5))
+        assert app[0].watched.scene.viewport.cursor is None, "right of the newest step"
+
+
+def _scroll() -> type:
+    from textual.events import MouseScrollUp
+
+    return MouseScrollUp

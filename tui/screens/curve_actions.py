@@ -1,0 +1,68 @@
+"""What keys do to all curves of a dashboard at once: which steps they show, and at which of them they are read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from tui.scene import Scene
+
+_PANNED = 0.25
+"""Of what curves show, by one key."""
+
+
+class CurveActions:
+    """The part of the dashboard that these keys act on."""
+
+    _scene: Scene
+
+    @abstractmethod
+    def look_again(self) -> None:
+        """Draw all curves."""
+
+    @abstractmethod
+    def steps_a_column(self) -> float:
+        """How many steps a cell of a curve stands for."""
+
+    def action_zoom_in(self) -> None:
+        """Show fewer steps, around the cursor or the newest one."""
+        self._zoom_curves(0.5)
+
+    def action_zoom_out(self) -> None:
+        """Show more steps."""
+        self._zoom_curves(2.0)
+
+    def action_pan_left(self) -> None:
+        """Show earlier steps."""
+        self._pan(-_PANNED)
+
+    def action_pan_right(self) -> None:
+        """Show later steps."""
+        self._pan(_PANNED)
+
+    def action_cursor_left(self) -> None:
+        """Read the curves at an earlier step."""
+        self._move_cursor(-1)
+
+    def action_cursor_right(self) -> None:
+        """Read them at a later step."""
+        self._move_cursor(1)
+
+    def action_x_axis(self) -> None:
+        """Count epochs, or steps."""
+        self._scene.by_epoch = not self._scene.by_epoch
+        self.look_again()
+
+    def _zoom_curves(self, factor: float) -> None:
+        scene = self._scene
+        around = scene.view.step if scene.viewport.cursor is None else scene.viewport.cursor
+        scene.viewport.zoom(factor, around, scene.total)
+        self.look_again()
+
+    def _pan(self, share: float) -> None:
+        self._scene.viewport.pan(share, self._scene.total)
+        self.look_again()
+
+    def _move_cursor(self, columns: int) -> None:
+        steps = max(self.steps_a_column(), 1.0)
+        self._scene.viewport.move_cursor(columns * steps, float(self._scene.view.step), self._scene.total)
+        self.look_again()

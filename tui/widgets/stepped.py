@@ -1,0 +1,62 @@
+"""What panes have in common that show steps from left to right: coming closer, and reading values at a step."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
+from textual.message import Message
+
+from tui.scene import Scene
+from tui.widgets.pane import Pane
+
+_WHEEL_FACTOR = 1.5
+
+
+class StepPane(Pane):
+    """A pane with steps from left to right, below its border and right of the labels of its values.
+
+    The wheel comes closer to the step under it, or goes back; a click reads the values there.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("left", "arrow(-1)"), Binding("right", "arrow(1)")]
+
+    class Looked(Message):
+        """Other steps are to be shown, or read."""
+
+    async def action_arrow(self, direction: int) -> None:
+        """On a page move the cursor, in the overview the focus."""
+        if self.has_class("zoomed"):
+            await self.run_action("screen.cursor_right" if direction > 0 else "screen.cursor_left")
+        else:
+            await self.run_action("app.next_pane" if direction > 0 else "app.previous_pane")
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """Come closer."""
+        self._zoom_at(event, 1 / _WHEEL_FACTOR)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """Go back."""
+        self._zoom_at(event, _WHEEL_FACTOR)
+
+    def on_click(self, event: Click) -> None:
+        """Read the values there; right of the newest step, the newest."""
+        if self._scene is not None:
+            at, newest = self._step_under(event, self._scene), float(self._scene.view.step)
+            self._scene.viewport.cursor = at if at < newest else None
+            self.post_message(self.Looked())
+
+    def _zoom_at(self, event: MouseEvent, factor: float) -> None:
+        event.stop()
+        if self._scene is not None:
+            self._scene.viewport.zoom(factor, self._step_under(event, self._scene), self._scene.total)
+            self.post_message(self.Looked())
+
+    def _step_under(self, event: MouseEvent, scene: Scene) -> float:
+        """The step below the mouse."""
+        from tui.plot import GUTTER
+
+        left, right = scene.viewport.edges(scene.total)
+        width = max(self.size.width - 4 - GUTTER, 1)
+        return left + (right - left) * min(max((event.x - 2 - GUTTER + 0.5) / width, 0.0), 1.0)
