@@ -6,17 +6,14 @@ python docs/generate.py --check   # exits 1 when one of them is out of date
 
 from __future__ import annotations
 
-import ast
-import inspect
 import sys
-from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from trainer.config import RESUME_OVERRIDES, Config
+from trainer.config_docs import field_docs, value_words
 from tui.actions import ACTIONS, LIST_ACTIONS, shown_keys
 from tui.pages import OVERVIEW, PAGES
 
@@ -93,37 +90,12 @@ def main() -> int:
     return 0
 
 
-def field_docs(group: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each field of a group, on one line.
-
-    Pydantic can collect them too, but at every start of the program and for a tenth of the time to the first frame.
-    """
-    (node,) = ast.parse(inspect.getsource(group)).body
-    assert isinstance(node, ast.ClassDef)
-    docs = {}
-    for field, after in pairwise(node.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            docs[ast.unparse(field.target)] = " ".join(str(after.value.value).split())
-    return docs
-
-
 def _row(key: str, group: type[BaseModel]) -> str:
     field = group.model_fields[key]
     default = [] if field.default is PydanticUndefined else field.default
     shown = str(default).lower() if default is None or isinstance(default, bool) else default
-    return f"| `{key}` | `{shown}` | {_values(field.annotation)} | {field_docs(group)[key]} |"
-
-
-def _values(annotation: object) -> str:
-    parts: list[str] = []
-    for part in (annotation, *get_args(annotation)):
-        parts += [f"`{choice}`" for choice in get_args(part) if isinstance(choice, str)]
-        names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-        if part in names:
-            parts.append(names[part])  # type: ignore[index]
-        if str(part).startswith("list"):
-            parts.append("list")
-    return ", ".join(dict.fromkeys(parts))
+    values = ", ".join(value_words(field.annotation))
+    return f"| `{key}` | `{shown}` | {values} | {field_docs(group)[key]} |"
 
 
 if __name__ == "__main__":

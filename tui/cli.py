@@ -126,25 +126,14 @@ def _runs_parser() -> argparse.ArgumentParser:
 
 def _welcome(arguments: argparse.Namespace) -> int:
     """Without a configuration: what there is to start with."""
-    from trainer.config_loader import shipped_names
-    from trainer.run.holder import is_live
-    from trainer.run.store import list_runs
-    from trainer.run.text import literal
+    from tui.start import choose, print_choices
+    from tui.terminal import is_terminal, wait_for_foreground
 
-    lines = [
-        "r18-tui trains ResNet-18 in a live terminal dashboard. Start with: r18-tui digits",
-        "",
-        "shipped configurations:",
-    ]
-    lines += [f"  r18-tui {name}" for name in shipped_names()]
-    runs = list_runs(arguments.runs_dir)
-    if runs:
-        lines += ["", f"runs in {arguments.runs_dir} (newest first):"]
-        lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
-        lines.append(f"look at one with: r18-tui show {runs[0].path}   come back to a live one with: r18-tui attach")
-    lines += ["", "r18-tui --help has the rest"]
-    write_out("\n".join(literal(line) for line in lines) + "\n")
-    return 0
+    if not is_terminal():
+        return print_choices(arguments.runs_dir)
+    wait_for_foreground()
+    gc.enable()
+    return choose(arguments.runs_dir)
 
 
 def _run_command(name: str, rest: Sequence[str]) -> int:

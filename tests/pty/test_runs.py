@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pty.program import MANY_EPOCHS, code_of, list_runs, run_of, start, trainer_of
+from tests.pty.program import MANY_EPOCHS, PROGRAM, code_of, in_shell, list_runs, run_of, start, trainer_of
 from tests.running import view_of, wait_for
+from trainer.run.store import create_run
 
 pytestmark = pytest.mark.pty
 
@@ -51,5 +52,22 @@ def test_a_live_run_is_opened_from_the_list_and_steered(tmp_path: Path) -> None:
         terminal.wait_for("● stopped", 30)
         terminal.send("q")
         terminal.wait_for("0 in training", 30)
+        terminal.send("q")
+        assert code_of(terminal) == 0
+
+
+def test_the_first_screen_becomes_what_is_chosen_there(tmp_path: Path) -> None:
+    runs_dir = tmp_path / "runs"
+    create_run(runs_dir, "photos").events.touch()
+    with in_shell([*PROGRAM, "--runs-dir", str(runs_dir)], tmp_path) as terminal:
+        terminal.wait_for("start as it is", 30)
+        terminal.send("\x1b[F")  # end: all runs
+        terminal.wait_for("Every run of the folder", 10)
+        terminal.send("\r")
+        terminal.wait_for("0 in training", 30)
+        terminal.send("q")
+        assert code_of(terminal) == 0
+    with in_shell([*PROGRAM, "--runs-dir", str(runs_dir)], tmp_path) as terminal:
+        terminal.wait_for("start as it is", 30)
         terminal.send("q")
         assert code_of(terminal) == 0

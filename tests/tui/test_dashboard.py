@@ -307,7 +307,8 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
         await pilot.press("end")
         await settle(pilot, partial(shows, app, PAGES[-1].help), "the last lines")
         text += screen_text(app)
-        assert all(one.help[:20] in text for one in (*ACTIONS, *PAGES))
+        helps = [*(action.help for action in ACTIONS), *(page.help for page in PAGES)]
+        assert all(words[:20] in text for words in helps)
         await pilot.press("escape")
         assert not isinstance(app.screen, HelpScreen)
 

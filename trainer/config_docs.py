@@ -1,0 +1,50 @@
+"""What the code says of each setting, for the pages and forms that explain them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from itertools import pairwise
+from typing import get_args
+
+from pydantic import BaseModel
+
+from trainer.config_loader import known_keys
+
+_KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+
+
+def field_docs(group: type[BaseModel]) -> dict[str, str]:
+    """The docstring under each field of a group, on one line.
+
+    Pydantic can collect them too, but at every start of the program and for a tenth of the time to the first frame.
+    """
+    (node,) = ast.parse(inspect.getsource(group)).body
+    assert isinstance(node, ast.ClassDef)
+    docs = {}
+    for field, after in pairwise(node.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            docs[ast.unparse(field.target)] = " ".join(str(after.value.value).split())
+    return docs
+
+
+def value_words(annotation: object) -> list[str]:
+    """Which values a field takes, as Markdown: literal ones in backquotes."""
+    parts: list[str] = []
+    for part in (annotation, *get_args(annotation)):
+        parts += [f"`{choice}`" for choice in get_args(part) if isinstance(choice, str)]
+        if isinstance(part, type) and part in _KINDS:
+            parts.append(_KINDS[part])
+        if str(part).startswith("list"):
+            parts.append("list")
+    return list(dict.fromkeys(parts))
+
+
+def explanation(key: str) -> tuple[str, list[str]]:
+    """What a setting means, and which values it takes.
+
+    Args:
+        key: `group.name`, one of `known_keys`.
+    """
+    group, name = known_keys()[key], key.partition(".")[2]
+    return field_docs(group)[name], value_words(group.model_fields[name].annotation)

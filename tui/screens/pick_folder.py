@@ -1,0 +1,108 @@
+"""Asks for a folder of images, has it looked at, and ends with the configuration that was written for it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import DirectoryTree, Input, Static
+
+from trainer.own_process import own_command
+from tui import format as fmt
+from tui.new_file import unused
+
+_LINES_SHOWN = 16
+
+
+class FoldersTree(DirectoryTree):
+    """Folders alone, hidden ones left out."""
+
+    ICON_NODE = "+ "
+    ICON_NODE_EXPANDED = "- "
+
+    def filter_paths(self, paths: Iterable[Path]) -> Iterable[Path]:
+        """What is shown of a folder."""
+        return [path for path in paths if path.is_dir() and not path.name.startswith(".")]
+
+
+class FolderScreen(ModalScreen[str | None]):
+    """A line for the folder over a tree of folders. Returns the path of the new configuration."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,ctrl+c,ctrl+q", "cancel", "back")]
+
+    def __init__(self, runs_dir: Path) -> None:
+        super().__init__(id="pick-folder")
+        self._runs_dir = runs_dir
+        self._look: subprocess.Popen[str] | None = None
+
+    def compose(self) -> ComposeResult:
+        """The question, the tree, and what was found."""
+        with Vertical(classes="dialog wide-dialog tall-dialog"):
+            yield Static("A folder of your own images", classes="dialog-title")
+            yield Static(
+                "class folders (cat/ dog/ ...), or train/ and test/ or val/ with class folders", classes="hint"
+            )
+            yield Input(placeholder="path, or choose below; enter looks at it", id="folder-path")
+            yield FoldersTree(Path.cwd(), id="folder-tree")
+            yield Static(id="folder-found")
+            yield Static(
+                "enter in the tree chooses, in the line looks; tab goes between them, esc back", classes="hint"
+            )
+
+    def on_directory_tree_directory_selected(self, event: DirectoryTree.DirectorySelected) -> None:
+        """Take a folder of the tree into the line."""
+        event.stop()
+        self.query_one("#folder-path", Input).value = str(event.path)
+        self.query_one("#folder-path", Input).focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Look at the folder."""
+        folder = event.value.strip()
+        if not folder:
+            self._say("no folder yet: type a path, or choose one in the tree", problem=True)
+        elif self._look is not None:
+            self._say("the folder before is still being looked at", problem=True)
+        else:
+            self._say(f"looking at {folder}")
+            self.run_worker(lambda: self._look_at(folder), thread=True)
+
+    def action_cancel(self) -> None:
+        """Back, without a configuration."""
+        if self._look is not None:
+            self._look.terminate()
+        self.dismiss(None)
+
+    def _look_at(self, folder: str) -> None:
+        """On another thread: the command `init`, whose words are shown while it looks."""
+        target = unused(Path(f"{Path(folder).expanduser().resolve().name}.yaml"))
+        command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)
+        self._look = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            start_new_session=True,
+        )  # fmt: skip
+        assert self._look.stdout is not None
+        lines: list[str] = []
+        for line in self._look.stdout:
+            lines.append(line.rstrip().rpartition("\r")[2])
+            self.app.call_from_thread(self._say, "\n".join(lines[-_LINES_SHOWN:]))
+        code, self._look = self._look.wait(), None
+        self.app.call_from_thread(self._looked, code, lines, target)
+
+    def _looked(self, code: int, lines: list[str], target: Path) -> None:
+        if not self.is_attached:
+            return
+        if code == 0:
+            self.dismiss(str(target))
+        else:
+            self._say("\n".join(lines[-_LINES_SHOWN:]) or f"it ended with exit code {code}", problem=True)
+
+    def _say(self, text: str, *, problem: bool = False) -> None:
+        shown = Text(fmt.literal(text, keep="\n"), style="bold red" if problem else "")
+        self.query_one("#folder-found", Static).update(shown)

@@ -1,0 +1,167 @@
+"""The main settings of a configuration, each explained and checked while it is typed; and what they amount to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.events import DescendantFocus, Resize
+from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
+from textual.widgets import Input, Label, Static
+
+from trainer.config_docs import explanation
+from trainer.config_loader import Resolved
+from trainer.run.atomic import write_atomically
+from tui import format as fmt
+from tui.new_file import unused
+from tui.screens.key_line import key_line
+from tui.setting_values import command_of, main_settings, resolve, shown_command, whole_yaml
+
+_NARROW = 84
+"""Columns below which explanations stand below the fields."""
+_SHORT = 18
+"""Rows below which they have few of them."""
+
+
+class SettingsScreen(ModalScreen[list[str] | None]):
+    """A field a setting. Returns the arguments of `r18-tui` that start the run, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+r", "start", "start"),
+        Binding("ctrl+s", "save", "save"),
+        Binding("escape,ctrl+c,ctrl+q", "cancel", "back"),
+        Binding("down,enter", "app.focus_next", "next"),
+        Binding("up", "app.focus_previous", "previous"),
+    ]
+
+    def __init__(self, source: str) -> None:
+        """Show a configuration.
+
+        Args:
+            source: As for `load_config`.
+        """
+        super().__init__(id="settings")
+        self._source = source
+        self._resolved, self._problems = resolve(source, {})
+        self._original = main_settings(self._resolved.config) if self._resolved is not None else {}
+        self._typed = dict(self._original)
+        self._saved = ""
+
+    def compose(self) -> ComposeResult:
+        """Fields, explanation, what it amounts to, keys."""
+        yield Static(
+            Text.assemble((f" {fmt.literal(self._source)}", "bold"), ("  settings", "dim")), id="settings-title"
+        )
+        with Horizontal(id="settings-body"):
+            with VerticalScroll(id="settings-fields", can_focus=False):
+                for key, text in self._original.items():
+                    with Horizontal(classes="setting"):
+                        yield Label(key, classes="setting-key")
+                        choices = [word.strip("`") for word in explanation(key)[1] if word.startswith("`")]
+                        yield Input(
+                            text, id=_id_of(key), compact=True, suggester=SuggestFromList(choices) if choices else None
+                        )
+            with Vertical(id="settings-beside"):
+                yield Static(id="setting-explained")
+                yield Static(id="settings-amount-to")
+        keys = (("ctrl+r", "start"), ("ctrl+s", "save as YAML"), ("up down", "move"), ("esc", "back"))
+        yield Static(key_line(*keys), id="settings-keys")
+
+    def on_mount(self) -> None:
+        """Say what there is already."""
+        self._show_amount()
+
+    def on_resize(self, event: Resize) -> None:
+        """Explanations beside the fields need room."""
+        self.set_class(event.size.width < _NARROW, "-narrow")
+        self.set_class(event.size.height < _SHORT, "-short")
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Explain the setting that the cursor is in."""
+        if isinstance(event.widget, Input):
+            self._explain(_key_of(event.widget))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Check what was typed."""
+        key = _key_of(event.input)
+        if self._typed[key] == event.value:
+            return
+        self._typed[key] = event.value
+        self._saved = ""
+        self._resolved, self._problems = resolve(self._source, self._overrides)
+        for field in self.query(Input):
+            field.set_class(_key_of(field) in self._problems, "-wrong")
+            field.set_class(_key_of(field) in self._overrides, "-changed")
+        self._explain(key)
+        self._show_amount()
+
+    def action_start(self) -> None:
+        """End with the command, if there is nothing wrong."""
+        if self._resolved is None:
+            self._show_amount()
+        elif self._saved:
+            self.dismiss([self._saved])
+        else:
+            self.dismiss(command_of(self._source, self._overrides))
+
+    def action_save(self) -> None:
+        """Write the whole as a file of its own; none is replaced."""
+        if self._resolved is None:
+            return
+        path = unused(Path(f"{self._resolved.config.run.name}.yaml"))
+        try:
+            write_atomically(path, whole_yaml(self._resolved.config).encode())
+        except OSError as error:
+            self._show_amount(f"{path}: cannot be written: {error.strerror or error}")
+            return
+        self._saved = str(path)
+        self._show_amount(f"saved as {path}; r18-tui {path} trains it")
+
+    def action_cancel(self) -> None:
+        """Back, without a run."""
+        self.dismiss(None)
+
+    @property
+    def _overrides(self) -> dict[str, str]:
+        return {key: text for key, text in self._typed.items() if text != self._original[key]}
+
+    def _explain(self, key: str) -> None:
+        meaning, values = explanation(key)
+        text = Text.assemble((key, "bold"), "\n", meaning.replace("`", ""))
+        if values:
+            text.append(f"\nvalues: {', '.join(values)}".replace("`", ""), "dim")
+        if key in self._overrides:
+            text.append(f"\nwas {fmt.literal(self._original[key])}", "dim")
+        self.query_one("#setting-explained", Static).update(text)
+
+    def _show_amount(self, remark: str = "") -> None:
+        if self._resolved is None:
+            problems = [f"{key}: {problem}" if key else problem for key, problem in self._problems.items()]
+            text = Text("\n".join(fmt.literal(problem) for problem in problems), "bold red")
+        else:
+            text = Text.assemble(
+                ("it amounts to", "dim"), "\n", fmt.literal(shown_command(self._source, self._overrides))
+            )
+            text.append(f"\n{_steps(self._resolved)}", "dim")
+        if remark:
+            text.append(f"\n\n{fmt.literal(remark)}", "bold")
+        self.query_one("#settings-amount-to", Static).update(text)
+
+
+def _steps(resolved: Resolved) -> str:
+    config = resolved.config
+    what = f"ResNet-18, {config.model.stem} stem, {config.data.image_size} pixels"
+    return f"{what}, {config.train.epochs} epochs, {config.optim.name}"
+
+
+def _id_of(key: str) -> str:
+    return f"set-{key.replace('.', '-')}"
+
+
+def _key_of(field: Input) -> str:
+    return (field.id or "").removeprefix("set-").replace("-", ".", 1)

@@ -1,0 +1,111 @@
+"""The first screen of `r18-tui` without arguments: what there is to begin with, and what each of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.events import Resize
+from textual.screen import Screen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from tui import format as fmt
+from tui.screens.key_line import key_line
+from tui.screens.pick_folder import FolderScreen
+from tui.screens.settings import SettingsScreen
+from tui.start_choices import Choice
+
+_NARROW = 72
+"""Columns below which the list stands alone."""
+
+
+class StartScreen(Screen[None]):
+    """A list, and beside it an account of what is lit in it. Whatever is chosen ends the application with a command."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "start", "start as it is"),
+        Binding("q,escape,ctrl+c,ctrl+q", "leave", "leave"),
+    ]
+
+    def __init__(self, choices: list[Choice], runs_dir: Path) -> None:
+        super().__init__(id="start")
+        self._choices = choices
+        self._runs_dir = runs_dir
+
+    def compose(self) -> ComposeResult:
+        """Title, list and account, keys."""
+        title = Text.assemble((" r18-tui", "bold"), ("  train ResNet-18, watch it, steer it, export it", "dim"))
+        yield Static(title, id="start-title")
+        with Horizontal(id="start-body"):
+            yield OptionList(*_options(self._choices), id="start-list")
+            with VerticalScroll(id="start-about", can_focus=False):
+                yield Static(id="start-text")
+        yield Static(id="start-keys")
+
+    def on_mount(self) -> None:
+        """Light the first choice."""
+        self.query_one(OptionList).focus()
+        self.query_one(OptionList).action_first()
+
+    def on_resize(self, event: Resize) -> None:
+        """The account needs room."""
+        self.set_class(event.size.width < _NARROW, "-narrow")
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Tell about what is lit."""
+        choice = self._choices[int(event.option_id or 0)]
+        text = Text.assemble((fmt.literal(choice.label), "bold"), "\n\n", fmt.literal(choice.about, keep="\n"))
+        self.query_one("#start-text", Static).update(text)
+        keys = [("enter", "settings" if choice.config else "open")]
+        keys += [("s", "start as it is")] if choice.config else []
+        self.query_one("#start-keys", Static).update(key_line(*keys, ("up down", "move"), ("q", "leave")))
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Look at settings, pick a folder, or do what was chosen."""
+        choice = self._choices[int(event.option_id or 0)]
+        if choice.config:
+            self._show_settings(choice.config)
+        elif choice.command:
+            self.app.exit(list(choice.command))
+        else:
+            self.app.push_screen(FolderScreen(self._runs_dir), self._folder_looked_at)
+
+    def action_start(self) -> None:
+        """Start what is lit, as it is."""
+        lit = self.query_one(OptionList).highlighted_option
+        choice = self._choices[int(lit.id or 0)] if lit is not None else None
+        if choice is not None and choice.config:
+            self.app.exit([*choice.command, "--runs-dir", str(self._runs_dir)])
+
+    def action_leave(self) -> None:
+        """Back to the shell."""
+        self.app.exit(None)
+
+    def _folder_looked_at(self, config: str | None) -> None:
+        if config is not None:
+            self._show_settings(config)
+
+    def _show_settings(self, config: str) -> None:
+        self.app.push_screen(SettingsScreen(config), self._decided)
+
+    def _decided(self, command: list[str] | None) -> None:
+        if command is not None:
+            self.app.exit([*command, "--runs-dir", str(self._runs_dir)])
+
+
+def _options(choices: list[Choice]) -> Iterator[Option | None]:
+    """The choices by number, with a heading before each kind and a line between kinds."""
+    numbered = list(enumerate(choices))
+    for index, (heading, group) in enumerate(groupby(numbered, key=lambda item: item[1].heading)):
+        if index:
+            yield None
+        yield Option(Text(heading, "dim"), disabled=True)
+        for number, choice in group:
+            yield Option(Text(f"  {fmt.literal(choice.label)}"), id=str(number))

@@ -1,0 +1,81 @@
+"""Settings as a person types them: what stands in a field, and what a changed field amounts to. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.config import Config
+from trainer.config_loader import Resolved, load_config, to_yaml
+from trainer.errors import ConfigError
+from trainer.yaml_reader import read_scalar
+
+MAIN_SETTINGS = (
+    "run.name", "data.root", "train.epochs", "data.batch_size", "optim.name", "optim.lr", "optim.weight_decay", "schedule.name",
+    "train.label_smoothing", "model.dropout", "data.val_fraction", "data.flip", "data.crop_pad", "data.cutout", "data.mixup",
+    "eval.every_epochs", "eval.tta", "run.seed", "run.device", "run.precision",
+)  # fmt: skip
+"""Those that people change most, in the order in which they are asked for."""
+
+_ONLY_WITH_FILES = ("data.root",)
+
+
+def main_settings(config: Config) -> dict[str, str]:
+    """The main settings of a configuration, as text that is read back to the same values."""
+    values = config.model_dump(mode="json")
+    wanted = [key for key in MAIN_SETTINGS if key not in _ONLY_WITH_FILES or config.data.kind != "digits"]
+    return {key: typed(values[key.partition(".")[0]][key.partition(".")[2]]) for key in wanted}
+
+
+def typed(value: Any) -> str:
+    """A value as YAML in one line."""
+    if isinstance(value, str) and _reads_back(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _reads_back(text: str) -> bool:
+    """Whether a text needs no quotes."""
+    try:
+        return text == text.strip() and read_scalar(text, source="") == text
+    except ConfigError:
+        return False
+
+
+def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None, dict[str, str]]:
+    """What a configuration with some settings typed anew amounts to.
+
+    Args:
+        source: As for `load_config`.
+        overrides: Text by key.
+
+    Returns:
+        The whole, or None and what is wrong, by key; under the empty key what belongs to none of them.
+    """
+    tokens = [f"{key}={text}" for key, text in overrides.items()]
+    try:
+        return load_config(source, tokens), {}
+    except ConfigError as error:
+        problems: dict[str, str] = {}
+        for line in str(error).splitlines():
+            text = line.removeprefix("command line: ")
+            key = next((key for key in overrides if text.startswith((f"{key}:", f"{key}="))), "")
+            problems.setdefault(key, text.removeprefix(f"{key}: ") if key else text)
+        return None, problems
+
+
+def command_of(source: str, overrides: Mapping[str, str]) -> list[str]:
+    """The arguments of `r18-tui` that train it."""
+    return [source, *(f"{key}={text}" for key, text in overrides.items())]
+
+
+def shown_command(source: str, overrides: Mapping[str, str]) -> str:
+    """The same as a person would type it."""
+    return shlex.join(["r18-tui", *command_of(source, overrides)])
+
+
+def whole_yaml(config: Config) -> str:
+    """The whole configuration as a file, with a line that says where it comes from."""
+    return f"# Written by r18-tui. docs/configuration.md explains every key.\n{to_yaml(config)}"

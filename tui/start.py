@@ -1,0 +1,47 @@
+"""What `r18-tui` does without arguments: a screen to choose from, or, without a terminal, a list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from trainer.config_loader import shipped_names
+from trainer.errors import EXIT_OK
+from trainer.own_process import own_command
+from trainer.run.holder import is_live
+from trainer.run.store import list_runs
+from trainer.run.text import literal
+from trainer.standard_streams import write_out
+
+
+def choose(runs_dir: Path) -> int:
+    """Let the user choose, and become the command that was chosen.
+
+    Returns:
+        0 when nothing was.
+    """
+    from tui.start_app import StartApp
+
+    command = StartApp(runs_dir).run()
+    if command is None:
+        return EXIT_OK
+    arguments = own_command("tui.cli", *command)
+    os.execv(arguments[0], arguments)  # noqa: S606 - our own interpreter
+
+
+def print_choices(runs_dir: Path) -> int:
+    """Print what there is to start with."""
+    lines = [
+        "r18-tui trains ResNet-18 in a live terminal dashboard. Start with: r18-tui digits",
+        "",
+        "shipped configurations:",
+    ]
+    lines += [f"  r18-tui {name}" for name in shipped_names()]
+    runs = list_runs(runs_dir)
+    if runs:
+        lines += ["", f"runs in {runs_dir} (newest first):"]
+        lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
+        lines.append(f"look at one with: r18-tui show {runs[0].path}   come back to a live one with: r18-tui attach")
+    lines += ["", "r18-tui --help has the rest"]
+    write_out("\n".join(literal(line) for line in lines) + "\n")
+    return EXIT_OK
