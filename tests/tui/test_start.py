@@ -19,6 +19,7 @@ from tests.tui.screen import screen_text, settle
 from trainer.config_loader import load_config, parse_overrides, shipped_names
 from trainer.run.holder import RunLock
 from trainer.run.store import create_run
+from tui.screens.pick_folder import FolderScreen
 from tui.screens.settings import SettingsScreen
 from tui.setting_values import MAIN_SETTINGS, main_settings, resolve, typed
 from tui.start_app import StartApp
@@ -149,6 +150,8 @@ async def test_own_images_are_looked_at_and_their_settings_shown(
         app.screen.query_one("#folder-path", Input).value = str(tmp_path / "nothing")
         await pilot.press("enter")
         await settle(pilot, partial(shows, app, "train/<class>/*.jpg"), "what is expected")  # type: ignore[arg-type]
+        assert isinstance(app.screen, FolderScreen)
+        await settle(pilot, lambda: not app.screen.looking, "the end of the first look")  # type: ignore[attr-defined]
         app.screen.query_one("#folder-path", Input).value = str(root)
         await pilot.press("enter")
         await settle_long(pilot, lambda: isinstance(app.screen, SettingsScreen))

@@ -56,6 +56,11 @@ class FolderScreen(ModalScreen[str | None]):
                 "enter in the tree chooses, in the line looks; tab goes between them, esc back", classes="hint"
             )
 
+    @property
+    def looking(self) -> bool:
+        """Whether a folder is being looked at."""
+        return self._look is not None
+
     def on_directory_tree_directory_selected(self, event: DirectoryTree.DirectorySelected) -> None:
         """Take a folder of the tree into the line."""
         event.stop()
@@ -67,7 +72,7 @@ class FolderScreen(ModalScreen[str | None]):
         folder = event.value.strip()
         if not folder:
             self._say("no folder yet: type a path, or choose one in the tree", problem=True)
-        elif self._look is not None:
+        elif self.looking:
             self._say("the folder before is still being looked at", problem=True)
         else:
             self._say(f"looking at {folder}")
