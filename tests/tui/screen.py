@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
+from textual.app import App as TextualApp
 from textual.pilot import Pilot
 
 from tui.app import DashboardApp
@@ -15,23 +17,23 @@ App = tuple[DashboardApp, Pilot[int]]
 Dashboard = Callable[..., AbstractAsyncContextManager[App]]
 
 
-def screen_text(app: DashboardApp) -> str:
+def screen_text(app: TextualApp[Any]) -> str:
     """The characters on the screen, line by line."""
     width, height = app.size
     lines = [app.screen._compositor.render_strips()[y].text for y in range(height)]
     return "\n".join(line[:width] for line in lines)
 
 
-def shows(app: DashboardApp, part: str) -> bool:
+def shows(app: TextualApp[Any], part: str) -> bool:
     """Whether a text stands on the screen."""
     return part in screen_text(app)
 
 
-async def settle(pilot: Pilot[int], condition: Callable[[], bool], what: str) -> None:
+async def settle(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
     """Wait until a condition holds; after 10 s fail with the screen as it is."""
     end = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < end, f"timed out: {what}\n{screen_text(pilot.app)}"  # type: ignore[arg-type]
+        assert time.monotonic() < end, f"timed out: {what}\n{screen_text(pilot.app)}"
         await pilot.pause(0.05)
 
 

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from tests.conftest import FolderMaker
-from tests.tui.screen import screen_text, settle
+from tests.tui.screen import screen_text, settle, shows
 from trainer.config_loader import load_config, parse_overrides, shipped_names
 from trainer.run.holder import RunLock
 from trainer.run.store import create_run
@@ -41,10 +41,6 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
             yield app, pilot
 
     return run
-
-
-def shows(app: StartApp, part: str) -> bool:
-    return part in screen_text(app)  # type: ignore[arg-type]
 
 
 async def light(pilot: Pilot[Any], label: str) -> None:
@@ -103,16 +99,16 @@ async def test_changed_settings_are_explained_checked_and_part_of_the_command(
 ) -> None:
     async with start() as (app, pilot):
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")
         field = app.screen.query_one("#set-train-epochs", Input)
         field.focus()
-        await settle(pilot, partial(shows, app, "values: whole number"), "its explanation")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "values: whole number"), "its explanation")
         field.value = "many"
-        await settle(pilot, partial(shows, app, "train.epochs: expected int; found 'many'"), "what is wrong")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "train.epochs: expected int; found 'many'"), "what is wrong")
         await pilot.press("ctrl+r")
         assert isinstance(app.screen, SettingsScreen), "nothing is started with it"
         field.value = "20"
-        await settle(pilot, partial(shows, app, "r18-tui digits train.epochs=20"), "the command")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "r18-tui digits train.epochs=20"), "the command")
         assert shows(app, "was 6")
         await pilot.press("ctrl+r")
         await pilot.pause(0.1)
@@ -125,11 +121,11 @@ async def test_settings_are_saved_as_a_file_and_none_is_replaced(
     (tmp_path / "digits.yaml").write_text("mine\n")
     async with start() as (app, pilot):
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")
         app.screen.query_one("#set-optim-lr", Input).value = "0.1"
         await pilot.pause(0.1)
         await pilot.press("ctrl+s")
-        await settle(pilot, partial(shows, app, "saved as digits-2.yaml"), "the file")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "saved as digits-2.yaml"), "the file")
         await pilot.press("ctrl+r")
         await pilot.pause(0.1)
     assert app.return_value == ["digits-2.yaml", "--runs-dir", str(tmp_path / "runs")]
@@ -144,14 +140,15 @@ async def test_own_images_are_looked_at_and_their_settings_shown(
     async with start() as (app, pilot):
         await light(pilot, "own images")
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "A folder of your own images"), "the question")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "A folder of your own images"), "the question")
         await pilot.press("tab", "shift+tab", "enter")
-        await settle(pilot, partial(shows, app, "no folder yet"), "what is missing")  # type: ignore[arg-type]
+        await settle(pilot, partial(shows, app, "no folder yet"), "what is missing")
         app.screen.query_one("#folder-path", Input).value = str(tmp_path / "nothing")
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "train/<class>/*.jpg"), "what is expected")  # type: ignore[arg-type]
-        assert isinstance(app.screen, FolderScreen)
-        await settle(pilot, lambda: not app.screen.looking, "the end of the first look")  # type: ignore[attr-defined]
+        await settle(pilot, partial(shows, app, "train/<class>/*.jpg"), "what is expected")
+        question = app.screen
+        assert isinstance(question, FolderScreen)
+        await settle(pilot, lambda: not question.looking, "the end of the first look")
         app.screen.query_one("#folder-path", Input).value = str(root)
         await pilot.press("enter")
         await settle_long(pilot, lambda: isinstance(app.screen, SettingsScreen))
@@ -170,7 +167,7 @@ async def settle_long(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
         if condition():
             return
         await pilot.pause(0.1)
-    raise AssertionError(screen_text(pilot.app))  # type: ignore[arg-type]
+    raise AssertionError(screen_text(pilot.app))
 
 
 @pytest.mark.parametrize("name", shipped_names())
