@@ -67,11 +67,14 @@ def read_sheet(path: Path) -> Sheet:
         OSError: When it cannot be read.
         ValueError: When it is no such file.
     """
-    with Image.open(path, formats=("png",)) as image:
-        told = json.loads(str(image.info.get(_FACTS, "")) or "null")
-        if not isinstance(told, dict) or not isinstance(told.get("captions"), list):
-            raise ValueError(f"{path}: no sheet of pictures of r18-tui")
-        pixels_HWC = np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(path, formats=("png",)) as image:
+            told = json.loads(str(image.info.get(_FACTS, "")) or "null")
+            pixels_HWC = np.asarray(image.convert("RGB"))
+    except SyntaxError as error:  # Pillow's word for a broken file
+        raise ValueError(f"{path}: damaged: {error}") from error
+    if not isinstance(told, dict) or not isinstance(told.get("captions"), list):
+        raise ValueError(f"{path}: no sheet of pictures of r18-tui")
     side, captions = int(told["side"]), told["captions"]
     rows, columns = pixels_HWC.shape[0] // side, pixels_HWC.shape[1] // side
     if not 0 < len(captions) <= rows * columns:

@@ -73,8 +73,8 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
         "               [--detach] [--headless] [--nproc N]\n"
-        "       r18-tui init FOLDER | doctor [CONFIG] | find-lr CONFIG | attach [RUN] | show RUN | runs | export RUN\n"
-        "       r18-tui predict MODEL PATH... | eval MODEL [MODEL] [--data DIR] | bench [CONFIG...]",
+        "       r18-tui init FOLDER | doctor [CONFIG] | find-lr CONFIG | attach [RUN] | show RUN | report RUN | runs\n"
+        "       r18-tui export RUN | predict MODEL PATH... | eval MODEL [MODEL] [--data DIR] | bench [CONFIG...]",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
@@ -93,6 +93,20 @@ def _show_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="r18-tui show", description="Open a run in the dashboard, read-only.")
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
     parser.add_argument("--plain", action="store_true", help="print a report instead")
+    add_runs_dir(parser)
+    return parser
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    from pathlib import Path
+
+    from trainer.arguments import add_runs_dir
+
+    parser = argparse.ArgumentParser(prog="r18-tui report", description="Write a run as one page for a browser.")
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="what is written (default: report.html in the run directory)"
+    )
     add_runs_dir(parser)
     return parser
 
@@ -185,6 +199,17 @@ def _show(rest: list[str]) -> int:
         return print_report(run_dir)
     wait_for_foreground()
     return show_recorded(run_dir)
+
+
+def _report(rest: list[str]) -> int:
+    from trainer.run.store import find_run
+    from tui.html_report import write_report
+
+    gc.enable()
+    arguments = _report_parser().parse_args(rest)
+    run_dir = find_run(arguments.run, arguments.runs_dir)
+    write_out(f"wrote {write_report(run_dir, arguments.output)}\n")
+    return 0
 
 
 def _attach(rest: list[str]) -> int:
@@ -290,7 +315,7 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "attach": _attach, "show": _show, "runs": _runs,
+    "attach": _attach, "show": _show, "runs": _runs, "report": _report,
 }  # fmt: skip
 
 _WITH_OVERRIDES: dict[str, Callable[[Tokens], int]] = {"find-lr": _find_lr, "doctor": _doctor}

@@ -105,7 +105,7 @@ def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (b"", whole[:40], whole.replace(b'"side": 6', b'"side": 9')):
         path.write_bytes(damaged)
-        with pytest.raises((OSError, ValueError, SyntaxError)):
+        with pytest.raises((OSError, ValueError)):
             read_sheet(path)
     path.unlink()
     with pytest.raises(OSError, match=r"x\.png"):

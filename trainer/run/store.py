@@ -85,6 +85,11 @@ class RunDir:
         return self.evaluation / "training.png"
 
     @property
+    def report(self) -> Path:
+        """The run as a page for a browser."""
+        return self.path / "report.html"
+
+    @property
     def log(self) -> Path:
         """Tracebacks, and what libraries printed under the dashboard."""
         return self.path / "log.txt"

@@ -179,7 +179,7 @@ def _read(path: Path) -> tuple[Sheet | None, str]:
 
     try:
         return read_sheet(path), ""
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
+    except (OSError, ValueError) as error:
         return None, f"{path.name} cannot be read: {error}"
 
 

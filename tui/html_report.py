@@ -1,0 +1,255 @@
+"""A run as one page that needs nothing else: curves, classes, confusion, mistakes. No script, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import DiskError
+from trainer.picture_sheet import Sheet, read_sheet, resized
+from trainer.run.atomic import write_atomically
+from trainer.run.event_log import LogFollower
+from trainer.run.replay import replay
+from trainer.run.store import RunDir
+from trainer.run.verdicts import verdicts
+from trainer.run.view import RunView
+from tui import format as fmt
+from tui.class_results import ClassResult, class_results
+from tui.report import summary
+from tui.step_axis import step_labels
+from tui.svg_curves import WIDTH, Curve, svg
+
+_MATRIX_CLASSES = 40
+"""With more the matrix is too fine to read, and the worst pairs stand alone."""
+_PAIRS = 30
+_NOTES = 200
+_TILE = 64
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1f2328; --back: #fff; --dim: #5b6470; --faint: #e3e7ec; --train: #005fb8;
+  --raw: #a9c4de; --test: #a84f00; --warn: #8a5a00; --bad: 198, 40, 40; }
+@media (prefers-color-scheme: dark) { :root { --text: #d7dce4; --back: #11141a; --dim: #8b93a1; --faint: #262c36;
+  --train: #5fb3f9; --raw: #33546f; --test: #f2a65a; --warn: #f5c25b; --bad: 255, 107, 107; } }
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 84rem;
+  margin: 2rem auto; padding: 0 1.5rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } .dim, .tick { color: var(--dim); fill: var(--dim); }
+pre { overflow-x: auto; white-space: pre-wrap; } .plots { display: flex; flex-wrap: wrap; gap: 1.5rem; }
+figure { margin: 0; flex: 1 1 30rem; max-width: 41rem; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
+.tick { font-size: 12px; } .grid { stroke: var(--faint); } .raw { stroke: var(--raw); fill: none; }
+.train { stroke: var(--train); stroke-width: 1.6; fill: none; } .test { fill: var(--test); } .warn { color: var(--warn); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: .15rem .6rem; text-align: right; }
+td:first-child, th:first-child, .left { text-align: left; } th { color: var(--dim); font-weight: 500; }
+.bar { background: var(--faint); width: 12rem; height: .7rem; display: inline-block; }
+.bar > i { background: var(--test); height: 100%; display: block; } .own { color: var(--test); font-weight: 600; }
+.tiles { display: flex; flex-wrap: wrap; gap: 1rem; } .tiles div { width: 8.5rem; font-size: .85rem; overflow-wrap: anywhere; }
+.tiles img { width: 8rem; height: 8rem; image-rendering: pixelated; display: block; }
+"""
+
+
+def write_report(run_dir: RunDir, output: Path | None) -> Path:
+    """Write the page of a run.
+
+    Args:
+        run_dir: The run.
+        output: The file; None for `report.html` in the run directory.
+
+    Returns:
+        The file.
+
+    Raises:
+        DiskError: When it cannot be written.
+    """
+    view, log, target = RunView(), LogFollower(run_dir.events), output or run_dir.report
+    while lines := log.read():
+        replay(view, lines)
+    try:
+        write_atomically(target, html_report(view, run_dir).encode())
+    except OSError as error:
+        raise DiskError(
+            f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
+        ) from error
+    return target
+
+
+def html_report(view: RunView, run_dir: RunDir) -> str:
+    """The whole page.
+
+    Args:
+        view: The fold of the run's log.
+        run_dir: Where it lies; pictures and configuration are taken from there.
+    """
+    name = _safe(run_dir.name)
+    body = [
+        f"<h1>{name}</h1>", _identity(view), f"<pre>{_safe(chr(10).join(summary(view, run_dir)))}</pre>", _said(view),
+        _curves(view), _classes(view), _confusion(view), *_pictures(view, run_dir), _messages(view), _configuration(run_dir),
+        f'<p class="dim">Written by r18-tui on {time.strftime("%Y-%m-%d %H:%M")}.</p>',
+    ]  # fmt: skip
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{name}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{_STYLE}</style>'
+    )
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def _safe(text: str) -> str:
+    """Text from disk as text of a page."""
+    return escape(fmt.literal(text, keep="\n"))
+
+
+def _identity(view: RunView) -> str:
+    started = view.started
+    if started is None:
+        return ""
+    images = ", ".join(f"{count:,} {split}" for split, count in started.splits.items())
+    parts = [
+        f"ResNet-18, {started.model.get('stem', '?')} stem, {fmt.count(float(started.model.get('parameters', 0)))} parameters",
+        str(started.device.get("name", "?")), str(started.choices.get("precision", "?")), f"images: {images}",
+        *(f"{name} {version}" for name, version in started.versions.items() if name in ("torch", "r18-tui")),
+    ]  # fmt: skip
+    return f'<p class="dim">{_safe(" · ".join(parts))}</p>'
+
+
+def _said(view: RunView) -> str:
+    found = [
+        f"<li><b>{_safe(said.text)}</b>: {_safe(said.evidence)}; {_safe(said.remedy)}</li>" for said in verdicts(view)
+    ]
+    return f'<ul class="warn">{"".join(found)}</ul>' if found else ""
+
+
+def _curves(view: RunView) -> str:
+    total = float(max(view.total_steps, view.step, 1))
+    labels = step_labels(view, 0.0, total, WIDTH // 7, by_epoch=True)
+    split = view.selection_split
+    losses, accuracies = view.eval_loss.get(split), view.eval_accuracy.get(split)
+    curves = [
+        Curve(
+            title=f"Loss: training (line), {split} (points)", raw=view.train_loss, smooth=view.smoothed_loss[0.9], total=total,
+            points=list(zip(losses.x, losses.y, strict=True)) if losses else [], labels=labels,
+        ),
+        Curve(
+            title=f"Accuracy: training (line), {split} (points)", raw=view.train_accuracy, smooth=view.smoothed_accuracy[0.9],
+            points=list(zip(accuracies.x, accuracies.y, strict=True)) if accuracies else [], labels=labels, total=total,
+            percent=True,
+        ),
+        Curve(title="Learning rate", raw=view.lr, labels=labels, total=total),
+    ]  # fmt: skip
+    if not len(view.train_loss):
+        return "<p>No step was taken.</p>"
+    figures = [f"<figure><figcaption>{_safe(curve.title)}</figcaption>{svg(curve)}</figure>" for curve in curves]
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _classes(view: RunView) -> str:
+    results = class_results(view)
+    if not results:
+        return ""
+    names = view.started.classes if view.started else []
+    heads = ("class", "accuracy (recall)", "", "95 %", "precision", "images", "taken for")
+    rows = [_class_row(result, names) for result in results]
+    return f"<h2>Classes on {_safe(view.selection_split)}, the worst first</h2>{_table(heads, rows)}"
+
+
+def _class_row(result: ClassResult, names: Sequence[str]) -> list[str]:
+    score = result.score
+    low, high = score.interval or (0.0, 0.0)
+    taken = ", ".join(f"{names[other]} {100 * count / score.images:.1f} %" for other, count in score.confusions[:4])
+    return [
+        f"<td>{_safe(result.name)}</td>",
+        f"<td>{fmt.percent(score.recall, 2)}</td>",
+        f'<td><span class="bar"><i style="width: {100 * (score.recall or 0.0):.1f}%"></i></span></td>',
+        f"<td>{fmt.percent(low)} to {fmt.percent(high)}</td>" if score.interval else "<td></td>",
+        f"<td>{fmt.percent(score.precision, 2)}</td>",
+        f"<td>{score.images:,}</td>",
+        f'<td class="left">{_safe(taken)}</td>',
+    ]
+
+
+def _confusion(view: RunView) -> str:
+    results = sorted(class_results(view), key=lambda result: result.label)
+    if not any(result.score.confusions for result in results):
+        return ""
+    parts = ["<h2>Confusion: true class down, answer across</h2>"]
+    if len(results) <= _MATRIX_CLASSES:
+        rows = [
+            [f"<td>{_safe(result.name)}</td>", *(_cell(result, other.label) for other in results)] for result in results
+        ]
+        parts.append(_table(("", *(result.name for result in results)), rows))
+    pairs = [
+        (count / result.score.images, count, result.name, results[other].name)
+        for result in results
+        for other, count in result.score.confusions
+    ]
+    pairs.sort(reverse=True)
+    worst = [_pair_row(*pair) for pair in pairs[:_PAIRS]]
+    return "".join([*parts, "<h2>Worst pairs</h2>", _table(("true", "answer", "images", "of the class"), worst)])
+
+
+def _pair_row(share: float, count: int, true: str, answer: str) -> list[str]:
+    names = [f"<td>{_safe(true)}</td>", f'<td class="left">{_safe(answer)}</td>']
+    return [*names, f"<td>{count:,}</td>", f"<td>{100 * share:.1f} %</td>"]
+
+
+def _cell(result: ClassResult, other: int) -> str:
+    if other == result.label:
+        return f'<td class="own">{result.score.correct:,}</td>'
+    count = dict(result.score.confusions).get(other, 0)
+    share = count / max(result.score.images, 1)
+    return f'<td style="background: rgba(var(--bad), {min(4 * share, 0.8):.2f})">{count or ""}</td>'
+
+
+def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
+    found = []
+    for what, title, path in (
+        ("mistakes", "The surest mistakes", run_dir.mistakes(view.selection_split)),
+        ("training", "Training images as the network sees them", run_dir.training_images),
+    ):
+        if what in view.pictures and path.is_file():
+            try:
+                sheet = read_sheet(path)
+            except (OSError, ValueError) as error:
+                found.append(f"<h2>{title}</h2><p>{_safe(f'{path.name} cannot be read: {error}')}</p>")
+                continue
+            tiles = "".join(_tile(sheet, index) for index in range(len(sheet.captions)))
+            found.append(f'<h2>{title}</h2><div class="tiles">{tiles}</div>')
+    return found
+
+
+def _tile(sheet: Sheet, index: int) -> str:
+    file = io.BytesIO()
+    resized(sheet.pixels_NHWC[index], min(sheet.pixels_NHWC.shape[1], _TILE)).save(file, "png")
+    told: dict[str, Any] = sheet.captions[index]
+    words = str(told.get("class", "?"))
+    if "predicted" in told:
+        words += f" as {told['predicted']} {100 * float(told.get('confidence', 0)):.0f} %"
+    elif "mixed_with" in told:
+        percent = round(100 * float(told.get("share", 1)))
+        words = f"{percent} % {words}, {100 - percent} % {told['mixed_with']}"
+    source = base64.b64encode(file.getvalue()).decode()
+    name = f'<span class="dim">{_safe(str(told.get("name", "")))}</span>'
+    return f'<div><img alt="" src="data:image/png;base64,{source}">{_safe(words)}<br>{name}</div>'
+
+
+def _messages(view: RunView) -> str:
+    notes = list(view.notes)[-_NOTES:]
+    lines = "\n".join(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(note.time))}  {note.text}" for note in notes)
+    return f"<details><summary>Messages</summary><pre>{_safe(lines)}</pre></details>" if notes else ""
+
+
+def _configuration(run_dir: RunDir) -> str:
+    try:
+        text = run_dir.config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return f"<details><summary>Configuration</summary><pre>{_safe(text)}</pre></details>"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_safe(text)}</th>" for text in heads)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
