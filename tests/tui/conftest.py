@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.canned import START, Recorder
-from tests.tui.screen import App, Dashboard
+from tests.tui.screen import App, Dashboard, settle
 from trainer.launch import TrainingThread
 from trainer.run.commands import ControlPort
 from trainer.run.store import RunDir
@@ -33,7 +33,11 @@ def dashboard(tmp_path: Path) -> Dashboard:
         port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder(), thread=thread)
         app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
         async with app.run_test(size=size) as pilot:
-            await pilot.pause(1.2)
+            run = app.watched
+            await settle(
+                pilot, lambda: app._has_drawn and (bool(run.screen._drawn) or run.scene.behind), "the first drawing"
+            )
+            await pilot.pause(0.1)
             yield app, pilot
 
     return run

@@ -28,6 +28,7 @@ async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: 
 async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     source = training_run()
     async with dashboard(source) as (_app, pilot):
+        await pilot.pause(1.0)  # until what came with the first drawing has been drawn
         drawn: set[str | None] = set()
         monkeypatch.setattr(Pane, "paint", lambda self, _scene: drawn.add(self.id))
         await pilot.pause(0.5)
