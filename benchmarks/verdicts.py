@@ -1,10 +1,10 @@
-"""What the dashboard says is wrong, held against real runs: none of it of runs that are well, and the fault of those that have one.
+"""What the dashboard says is wrong, held against real runs: nothing of those that are well, the fault of those that have one.
 
     python -m benchmarks.verdicts WORK_FOLDER
 
 Small runs on the embedded digits, twenty that are well and differ in seed, rate, schedule, optimizer, augmentation and batch, and
-some that have a fault each. After every line of a run's log the verdicts are looked at as the screen would. What is in WORK_FOLDER
-already is not trained again.
+some that have a fault each. After every line of a run's log the verdicts are looked at as the screen would. What is in
+WORK_FOLDER already is not trained again.
 """
 
 from __future__ import annotations
@@ -65,9 +65,8 @@ def main() -> int:
         said = _said(_trained(work, name, settings))
         alarms += bool(said)
         print(f"| {name} | {_shown(said)} |", flush=True)
-    print(
-        f"\nfalse alarms: {alarms} of {len(WELL)} runs\n\n| fault | expected | what was said, and at which step |\n|---|---|---|"
-    )
+    print(f"\nfalse alarms: {alarms} of {len(WELL)} runs\n")
+    print("| fault | expected | what was said, and at which step |\n|---|---|---|")
     missed = 0
     for name, (make, settings, expected) in FAULTY.items():
         said = _said(_trained(work, name, (*make(work), *settings)))
@@ -133,9 +132,20 @@ def _few(work: Path) -> tuple[str, ...]:
     """Eight training images of each digit."""
     settings = _folder("few", lambda _split, label: label)(work)
     for folder in (work / "few" / "train").iterdir():
-        for path in sorted(folder.iterdir())[8:]:
-            path.unlink()
+        _keep(folder, 8)
     return settings
+
+
+def _rare(work: Path) -> tuple[str, ...]:
+    """Two training images of a digit."""
+    settings = _folder("rare", lambda _split, label: label)(work)
+    _keep(work / "rare" / "train" / "7", 2)
+    return settings
+
+
+def _keep(folder: Path, images: int) -> None:
+    for path in sorted(folder.iterdir())[images:]:
+        path.unlink()
 
 
 _DRAW = random.Random(0)  # noqa: S311
@@ -149,10 +159,7 @@ FAULTY: dict[str, tuple[Callable[[Path], tuple[str, ...]], tuple[str, ...], set[
         _folder("swapped", lambda split, label: _SWAPPED.get(label, label) if split == "test" else label),
         ("data.val_fraction=0.0",), {"labels swapped"},
     ),
-    "a class that is another in test": (
-        _folder("another", lambda split, label: 7 if split == "test" and label == 1 else 1 if split == "test" and label == 7 else label),
-        ("data.val_fraction=0.0",), {"class not learnt", "labels swapped"},
-    ),
+    "two images of a class": (_rare, ("data.val_fraction=0.0",), {"class not learnt"}),
     "eight images a class, long": (
         _few,
         ("data.val_fraction=0.0", "data.batch_size=16", "train.epochs=120", "train.label_smoothing=0.0", "data.crop_pad=0",
