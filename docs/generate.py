@@ -50,11 +50,18 @@ def configuration() -> str:
 def keys_table() -> str:
     """The README's tables of keys."""
     lines = ["| key | what it does |", "|---|---|"]
-    lines += [_key_row(action.keys, action.help) for action in ACTIONS]
-    lines.append(_pages_row())
+    lines += [_key_row(action.keys, action.help) for action in ACTIONS if not action.on_screen]
+    lines += [_curves_row(), _pages_row()]
     lines += ["", "In the list of runs:", "", "| key | what it does |", "|---|---|"]
     lines += [_key_row(action.keys, action.help) for action in LIST_ACTIONS]
     return "\n".join(lines)
+
+
+def _curves_row() -> str:
+    """What is done to all curves, in one line."""
+    acting = [action for action in ACTIONS if action.on_screen]
+    named = ", ".join(f"`{action.key}` {action.label}" for action in acting)
+    return f"| {', '.join(f'`{action.key}`' for action in acting)} | All curves: {named}. |"
 
 
 def _pages_row() -> str:

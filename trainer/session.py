@@ -37,6 +37,7 @@ from trainer.run.events import (
     LrEdited,
     LrRangeTested,
     Monitored,
+    Noted,
     Resumed,
     StateChanged,
     Warned,
@@ -96,6 +97,7 @@ class TrainingSession:
             cmd.GoBack: self._go_back,
             cmd.Unfreeze: self._unfreeze,
             cmd.FindLr: self._find_lr,
+            cmd.AddNote: self._add_note,
         }
 
     def run(self) -> int:
@@ -453,6 +455,10 @@ class TrainingSession:
         state.schedule.edit(state.step, factor)
         self._saver.outdate()
         self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
+        return ""
+
+    def _add_note(self, command: cmd.AddNote) -> str:
+        self.publish(Noted(step=self.trainer.state.step, text=command.text))
         return ""
 
     def _find_lr(self, command: cmd.FindLr) -> str:

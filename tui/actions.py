@@ -140,6 +140,10 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_command("learning_rate", _STEERABLE),
     ),
     Action(
+        name="note", keys="n", label="note", help="Keep a remark with the run: in the log, and at its step below the curves.",
+        why_not=_command("note", _WITH_SESSION), in_bar=False,
+    ),
+    Action(
         name="find_lr", keys="f", label="find rate",
         help="Try learning rates on a copy of the state; one more key takes the best.",
         why_not=_command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED})), in_bar=False,

@@ -356,12 +356,26 @@ class DashboardApp(App[int]):
             return
         from tui.screens.dialogs import LearningRateScreen  # not before the first frame
 
-        current = self.watched.view.lr.last or 0.0
-        self.push_screen(LearningRateScreen(current), self._set_rate)
+        view = self.watched.view
+        current = view.lr.last or 0.0
+        before = current / view.lr_edits[-1][1] if view.lr_edits else None
+        self.push_screen(LearningRateScreen(current, before), self._set_rate)
 
     def _set_rate(self, rate: float | None) -> None:
         if rate is not None:
             self._send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
+
+    def action_note(self) -> None:
+        """Ask for a remark and keep it."""
+        if self.watched.refuses("note"):
+            return
+        from tui.screens.dialogs import NoteScreen  # not before the first frame
+
+        self.push_screen(NoteScreen(), self._keep_note)
+
+    def _keep_note(self, text: str | None) -> None:
+        if text:
+            self._send("note", cmd.AddNote(text=text), "noting")
 
     def action_log_scale(self) -> None:
         """Switch the loss axis."""

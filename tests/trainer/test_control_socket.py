@@ -79,8 +79,7 @@ def answer_to(server: ControlServer, data: bytes) -> str:
     "command",
     [
         cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.GoBack(),
-        cmd.Unfreeze(),
-        cmd.Stop(),
+        cmd.Unfreeze(), cmd.AddNote(text="looks [b]good[/] äöü" * 10), cmd.Stop(),
     ],
     ids=lambda command: command.name,
 )  # fmt: skip
@@ -102,6 +101,10 @@ def test_a_signal_of_another_process_is_not_passed_on() -> None:
     ("line", "reason"),
     [
         (b"", "unexpected end|empty"),
+        (b'{"command": "note", ' + ID + b"}", "note takes one text"),
+        (b'{"command": "note", "text": "a\\nb", ' + ID + b"}", "one line of 1 to 200"),
+        (b'{"command": "note", "text": " ", ' + ID + b"}", "one line of 1 to 200"),
+        (b'{"command": "note", "text": "' + b"x" * 201 + b'", ' + ID + b"}", "one line of 1 to 200"),
         (b"pause", "unexpected"),
         (b"[1]", "JSON object"),
         (b"{" + ID + b"}", "unknown command; known are: pause, unpause"),

@@ -466,3 +466,34 @@ async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: D
     async with dashboard(source, NoControl(lambda: ("only looked at here", Presence.UNKNOWN))) as (app, pilot):
         await settle(pilot, lambda: shows(app, "10 steps in a row were not finite"), "the event")
         assert app.screen is app.watched.screen
+
+
+async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashboard) -> None:
+    control, source = Recorder(), training_run()
+    async with dashboard(source, control) as (app, pilot):
+        await pilot.press("n", *"good", "enter")
+        await pilot.pause()
+        assert [command.text for command in control.sent if isinstance(command, cmd.AddNote)] == ["good"]
+        source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="note", ok=True))
+        source.add(ev.Noted(step=150, text="good [red]"))
+        await settle(pilot, partial(shows, app, "note at step 150: good [red]"), "the event")
+        assert any(re.search(r"└.*n.*┬", line) for line in screen_text(app).splitlines()), "below the curves"
+        await pilot.press("n", "enter")
+        await pilot.press("n", "x", "escape")
+        assert len(control.sent) == 1, "nothing said, and nothing kept"
+
+
+async def test_an_edit_of_the_rate_is_undone(dashboard: Dashboard) -> None:
+    control, source = Recorder(), training_run()
+    source.add(ev.LrEdited(step=300, factor=0.5, lr=0.07))
+    async with dashboard(source, control) as (app, pilot):
+        await pilot.press("l")
+        rate = app.watched.view.lr.last
+        assert rate is not None
+        await settle(pilot, partial(shows, app, f"ctrl+z undoes the last edit: {2 * rate:.4g}"), "what it would be")
+        await pilot.press("ctrl+z")
+        await pilot.pause()
+        assert [command.lr for command in control.sent if isinstance(command, cmd.SetLr)] == [2 * rate]
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("l", "ctrl+z")
+        assert isinstance(app.screen, LearningRateScreen), "nothing to undo"

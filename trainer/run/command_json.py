@@ -1,6 +1,6 @@
 """Commands as lines of JSON, for the control socket: only the known ones, with arguments that were looked at.
 
-A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; only `set lr` takes an argument.
+A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; `set lr` and `note` take an argument.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import orjson
 
 from trainer.run import commands as cmd
 from trainer.run.commands import Command
+from trainer.run.text import literal
 
 LONGEST_LINE = 1024
 """Bytes of a command's line at most."""
 
 _KINDS = (
     cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.FindLr,
-    cmd.SetLr, cmd.Stop,
+    cmd.SetLr, cmd.AddNote, cmd.Stop,
 )  # fmt: skip
 _BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in _KINDS}
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -29,6 +30,8 @@ def encode_command(command: Command) -> bytes:
     message: dict[str, Any] = {"command": command.name, "id": command.command_id}
     if isinstance(command, cmd.SetLr):
         message["lr"] = command.lr
+    if isinstance(command, cmd.AddNote):
+        message["text"] = command.text
     return orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -51,6 +54,8 @@ def decode_command(line: bytes) -> Command:
         raise ValueError("id must be twelve hexadecimal digits")
     if kind is cmd.SetLr:
         return cmd.SetLr(command_id=command_id, lr=_rate(message))
+    if kind is cmd.AddNote:
+        return cmd.AddNote(command_id=command_id, text=_note(message))
     if message:
         raise ValueError(f"{name} takes no arguments")
     return kind(command_id=command_id)
@@ -63,3 +68,12 @@ def _rate(arguments: dict[str, Any]) -> float:
     if not 0 < rate <= cmd.HIGHEST_LR:
         raise ValueError(f"lr must be above 0 and at most {cmd.HIGHEST_LR:g}")
     return float(rate)
+
+
+def _note(arguments: dict[str, Any]) -> str:
+    text = arguments.get("text")
+    if set(arguments) != {"text"} or not isinstance(text, str):
+        raise ValueError("note takes one text: text")
+    if not text.strip() or len(text) > cmd.NOTE_LENGTH or literal(text) != text:
+        raise ValueError(f"text must be one line of 1 to {cmd.NOTE_LENGTH} characters")
+    return text

@@ -18,6 +18,9 @@ from trainer.run.status import Presence
 HIGHEST_LR = 1000.0
 """No learning rate above it is taken for meant."""
 
+NOTE_LENGTH = 200
+"""Characters of a user's remark at most."""
+
 
 class UndeliverableError(Exception):
     """A command found nobody to take it; the text says why."""
@@ -102,6 +105,18 @@ class SetLr(Command):
 
     name: ClassVar[str] = "set lr"
     lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddNote(Command):
+    """Keep a remark of the user with the run.
+
+    Attributes:
+        text: One line of at most `NOTE_LENGTH` characters.
+    """
+
+    name: ClassVar[str] = "note"
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -257,6 +257,19 @@ class LrEdited(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noted(Event):
+    """A remark of the user.
+
+    Attributes:
+        step: Steps done so far.
+    """
+
+    kind: ClassVar[str] = "note"
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LrRangeTested(Event):
     """Rates were tried on a copy of the state.
 

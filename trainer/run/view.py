@@ -46,7 +46,7 @@ class Mark:
     """Something that happened at a step, drawn under the curves.
 
     Attributes:
-        kind: `checkpoint`, `lr`, `resume` or `pause`.
+        kind: `checkpoint`, `lr`, `resume`, `pause` or `note`.
     """
 
     step: int
@@ -372,6 +372,10 @@ class RunView:
         self.marks.append(Mark(event.step, "lr", f"learning rate x{event.factor:g}"))
         self._note(time, "info", f"learning rate x{event.factor:.4g} to {event.lr:.4g} from step {event.step + 1}")
 
+    def _noted(self, event: ev.Noted, time: float) -> None:
+        self.marks.append(Mark(event.step, "note", event.text))
+        self._note(time, "info", f"note at step {event.step:,}: {event.text}")
+
     def _lr_range(self, event: ev.LrRangeTested, time: float) -> None:
         self.lr_range = event
         self._note(time, "info", f"learning rates tried: {event.reason}")
@@ -470,6 +474,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.CheckpointFailed: RunView._checkpoint_failed,
     ev.LrEdited: RunView._lr_edited,
     ev.LrRangeTested: RunView._lr_range,
+    ev.Noted: RunView._noted,
     ev.ExportProgress: RunView._export_progress,
     ev.Exported: RunView._exported,
     ev.ExportFailed: RunView._export_failed,

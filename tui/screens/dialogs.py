@@ -13,7 +13,7 @@ from textual.screen import ModalScreen, ScreenResultType
 from textual.validation import Number
 from textual.widgets import Input, Static
 
-from trainer.run.commands import HIGHEST_LR
+from trainer.run.commands import HIGHEST_LR, NOTE_LENGTH
 from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
@@ -132,11 +132,21 @@ class DeleteScreen(Dialog[bool]):
 class LearningRateScreen(Dialog[float | None]):
     """Asks for the rate of the next step. Returns it, or None."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel"),
+        Binding("ctrl+z", "undo", "undo", priority=True),
+    ]
 
-    def __init__(self, current: float) -> None:
+    def __init__(self, current: float, before: float | None) -> None:
+        """Ask.
+
+        Args:
+            current: The rate of the last step.
+            before: What it would be without the last edit; None when there was none.
+        """
         super().__init__()
         self._current = current
+        self._before = before
 
     def compose(self) -> ComposeResult:
         """The current rate, ready to be edited."""
@@ -146,7 +156,8 @@ class LearningRateScreen(Dialog[float | None]):
             yield Input(
                 f"{self._current:.4g}", type="number", validators=[Number(minimum=1e-9, maximum=HIGHEST_LR)], id="rate"
             )
-            yield Static("enter sets it, esc cancels", classes="hint", id="answer")
+            undo = "" if self._before is None else f", ctrl+z undoes the last edit: {self._before:.4g}"
+            yield Static(f"enter sets it{undo}, esc cancels", classes="hint", id="answer")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take a valid rate; explain an invalid one."""
@@ -155,8 +166,36 @@ class LearningRateScreen(Dialog[float | None]):
             return
         self.answer(float(event.value))
 
+    def action_undo(self) -> None:
+        """Take back the last edit."""
+        if self._before is not None:
+            self.answer(self._before)
+
     def action_cancel(self) -> None:
         """Leave the rate as it is."""
+        self.answer(None)
+
+
+class NoteScreen(Dialog[str | None]):
+    """Asks for a remark. Returns it, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
+
+    def compose(self) -> ComposeResult:
+        """A line."""
+        with Vertical(classes="dialog"):
+            yield Static("A note on this run", classes="dialog-title")
+            yield Input(max_length=NOTE_LENGTH, id="note")
+            yield Static(
+                "it stands in the log, and at its step below the curves; enter keeps it, esc cancels", classes="hint"
+            )
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Take it, as one line."""
+        self.answer(fmt.literal(event.value.strip()) or None)
+
+    def action_cancel(self) -> None:
+        """Say nothing."""
         self.answer(None)
 
 

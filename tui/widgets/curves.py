@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FAR_ABOVE = 1.5
 """An evaluation this many times above the highest training loss and the newest evaluation is left off the scale."""
-_MARKS = {"lr": "l", "resume": "r", "pause": "p"}
+_MARKS = {"lr": "l", "resume": "r", "pause": "p", "note": "n"}
 
 
 class CurvePane(StepPane):
