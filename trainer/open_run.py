@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from trainer.errors import DiskError, RunError
 from trainer.plain_config import PlainConfig
 from trainer.run.atomic import write_atomically
+from trainer.run.end_hook import EndHook
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.held_dir import HeldRunDir, point_output_at
 from trainer.run.holder import RunLock
@@ -227,5 +229,5 @@ def _open(run_dir: RunDir, runs_dir: Path, settings: PlainConfig, lock: RunLock,
     results = ResultsCsv(held)
     if run_dir.events.exists():
         results.replay(read_records(run_dir.events))
-    log = EventLog(run_dir.events, observers=(results,))
+    log = EventLog(run_dir.events, observers=(results, EndHook(held, os.environ)))
     return OpenRun(run_dir=held, runs_dir=runs_dir, settings=settings, lock=lock, log=log, resume=resume)

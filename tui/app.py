@@ -22,6 +22,7 @@ from trainer.run.commands import Command
 from trainer.run.events import Diverged, LrRangeTested
 from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
+from trainer.run.text import literal
 from trainer.run.view import SMOOTHING, RunView
 from tui.actions import ACTIONS
 from tui.driver import TerminalDriver
@@ -163,7 +164,7 @@ class DashboardApp(App[int]):
         ended = thread is not None and not thread.alive
         for run in self._followed():
             if run.read(self._clock()) and self._ui.bell:
-                self.bell()
+                self._ring(run)
         if any(run.scene.behind for run in self._followed()):
             self._read_on()
             return
@@ -178,6 +179,13 @@ class DashboardApp(App[int]):
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
+
+    def _ring(self, run: Watched) -> None:
+        """Ring the bell, and ask the terminal for a notification, which some know how to show and others pass over (OSC 9)."""
+        self.bell()
+        if self._driver is not None:
+            text = literal(f"r18-tui: {run.port.run_dir.name} {run.scene.word}")
+            self._driver.write(f"\x1b]9;{text}\x07")
 
     def _read_on(self) -> None:
         """Read the rest of a long history, after the keys that were pressed meanwhile."""
