@@ -87,7 +87,8 @@ def _trained(work: Path, name: str, settings: tuple[str, ...]) -> RunDir:
 
 def _said(run: RunDir) -> dict[str, int]:
     """Kinds of verdicts, and the steps at which each was first said."""
-    view, said = RunView(), {}
+    view = RunView()
+    said: dict[str, int] = {}
     for record in read_records(run.events):
         view.apply(record)
         for verdict in verdicts(view):

@@ -19,27 +19,34 @@ _LONGEST_WAIT_S = 10.0
 
 
 class EvaluationFiles:
-    """Writes one thing after the other. Called by the training thread, which waits only in `close`."""
+    """Writes one thing after the other; of what waits for one place the newest alone. The training thread only hands over."""
 
     def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
         self._run_dir = run_dir
         self._publish = publish
-        self._newest = threading.Thread()
+        self._changed = threading.Condition()
+        self._waiting: dict[Path, Callable[[], None]] = {}
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._said: dict[Path, str] = {}
 
     def write_tables(self, evaluation: Evaluation, data: DataSet, split: str) -> None:
         """Write `per_class.csv` and `confusion.csv` of a split."""
         folder = self._run_dir.evaluation / split
-        self._begin(folder, lambda: write_tables(evaluation, data.classes, folder))
+        self._hand_over(folder, lambda: write_tables(evaluation, data.classes, folder))
 
-    def write_mistakes(self, mistakes: Mistakes, data: DataSet, split: str, *, step: int, epoch: float) -> None:
-        """Write the pictures of the most confident mistakes of a split."""
+    def write_mistakes(self, mistakes: Mistakes | None, data: DataSet, split: str, *, step: int, epoch: float) -> None:
+        """Write the pictures of the most confident mistakes of a split; None where there are none: those of before go."""
         path = self._run_dir.mistakes(split)
 
         def write() -> None:
-            write_sheet(path, _sheet_of(mistakes, data.classes, data.splits[split]))
-            self._tell("mistakes", split, step, epoch, path, len(mistakes.rows))
+            if mistakes is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_sheet(path, _sheet_of(mistakes, data.classes, data.splits[split], split))
+            self._tell("mistakes", split, step, epoch, path, 0 if mistakes is None else len(mistakes.rows))
 
-        self._begin(path, write)
+        self._hand_over(path, write)
 
     def write_training_images(self, make: Callable[[], Sheet], *, step: int, epoch: int) -> None:
         """Write pictures as the network sees them.
@@ -56,39 +63,63 @@ class EvaluationFiles:
             write_sheet(path, sheet)
             self._tell("training", "train", step, epoch, path, len(sheet.captions))
 
-        self._begin(path, write)
+        self._hand_over(path, write)
 
     def close(self) -> None:
-        """Wait for what was begun, though not for ever."""
-        if self._newest.ident is not None:
-            self._newest.join(_LONGEST_WAIT_S)
+        """Wait for what was handed over, though not for ever."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(_LONGEST_WAIT_S)
 
     def _tell(self, what: str, split: str, step: int, epoch: float, path: Path, images: int) -> None:
         relative = str(path.relative_to(self._run_dir.path))
         self._publish(PicturesSaved(what=what, split=split, step=step, epoch=epoch, path=relative, images=images))
 
-    def _begin(self, place: Path, write: Callable[[], None]) -> None:
-        before = self._newest
+    def _hand_over(self, place: Path, write: Callable[[], None]) -> None:
+        with self._changed:
+            self._waiting.pop(place, None)
+            self._waiting[place] = write
+            self._changed.notify()
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="evaluation files", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no room for one more thread: nothing of this is needed to train
+                self._complain(place, error)
+            else:
+                self._thread = thread
 
-        def run() -> None:
-            if before.ident is not None:
-                before.join()  # so that the newest ones are those that stay
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._closing:
+                        return
+                    self._changed.wait()
+                place = next(iter(self._waiting))
+                write = self._waiting.pop(place)
             try:
                 write()
             except Exception as error:  # noqa: BLE001 - nothing of it is needed to train, or made of what is not in the log
-                self._publish(Warned(message=f"{place}: not written: {error}"))
+                self._complain(place, error)
 
-        self._newest = threading.Thread(target=run, name="evaluation files", daemon=True)
-        self._newest.start()
+    def _complain(self, place: Path, error: Exception) -> None:
+        """Say why something is missing, once for each place and reason."""
+        text = f"{place}: not written: {error}"
+        if self._said.get(place) != text:
+            self._said[place] = text
+            self._publish(Warned(message=text))
 
 
-def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], split: Split) -> Sheet:
+def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], images: Split, split: str) -> Sheet:
     captions = [
         {
             "class": classes[label],
             "predicted": classes[predicted],
             "confidence": round(confidence, 4),
-            "name": name_of(split, row),
+            "name": name_of(images, row, split),
         }
         for label, predicted, confidence, row in zip(
             mistakes.labels, mistakes.predicted, mistakes.confidences, mistakes.rows, strict=True
@@ -97,7 +128,7 @@ def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], split: Split) -> She
     return Sheet(pixels_NHWC=mistakes.pixels_MHWC.to(torch.uint8).numpy(), captions=captions)
 
 
-def name_of(split: Split, row: int) -> str:
-    """By which a person finds an image of a split: folder and file, or its number."""
-    paths = split.paths
-    return f"image {row}" if paths is None else "/".join(Path(paths[row]).parts[-2:])
+def name_of(images: Split, row: int, split: str) -> str:
+    """By which a person finds an image: folder and file, or its number in a split."""
+    paths = images.paths
+    return f"{split} image {row}" if paths is None else "/".join(Path(paths[row]).parts[-2:])

@@ -90,7 +90,7 @@ class Evaluator:
                 seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
             )
         )  # fmt: skip
-        self.hooks.measured(split, result)
+        self.hooks.measured(split, result, step)
         # A stage that was let go meanwhile is unfrozen by the loop, which then feeds the step otherwise.
         self.train_step.prepare(self.train_step.frozen)
         self.stopwatch.switch(before)
@@ -143,7 +143,7 @@ class Evaluator:
 
     def features(self) -> Tensor:
         """What the backbone makes of all training images."""
-        before = self.stopwatch.switch("data")
+        before = self.stopwatch.switch("evaluate")
         self.hooks.evaluating("features")
         while (features_MF := self._computed_features()) is None:
             continue  # with smaller batches

@@ -49,8 +49,14 @@ class Hooks(Protocol):
     def training(self) -> None:
         """Training goes on."""
 
-    def measured(self, split: str, evaluation: Evaluation) -> None:
-        """An evaluation has ended."""
+    def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
+        """An evaluation has ended.
+
+        Args:
+            split: `val` or `test`.
+            evaluation: Its result.
+            step: Steps after which the weights were what was measured.
+        """
 
     def diverged(self, step: int, first_skipped: int) -> None:
         """Too many steps in a row were left out; returns when training may go on.
@@ -89,7 +95,7 @@ class NoSession:
     def training(self) -> None:
         """There is no log."""
 
-    def measured(self, split: str, evaluation: Evaluation) -> None:
+    def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
         """There is no run."""
 
     def diverged(self, step: int, first_skipped: int) -> None:

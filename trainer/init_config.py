@@ -26,7 +26,7 @@ from trainer.progress import progress_bar
 from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.run.atomic import write_atomically
 from trainer.run.store import find_run
-from trainer.run.text import literal
+from trainer.run.text import literal, plain_name
 from trainer.yaml_reader import read_mapping
 
 _NAMED = 5
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
         R18Error: When the folder is not laid out in a way that is known, or the file cannot be written.
     """
     root = Path(arguments.folder).expanduser()
-    target = arguments.output or Path(f"{_plain_name(root)}.yaml")
+    target = arguments.output or Path(f"{plain_name(root)}.yaml")
     _refuse_to_overwrite(target)
     start = find_start(arguments.init_from, arguments.runs_dir)
     with progress_bar() as progress:
@@ -105,7 +105,7 @@ def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
         root.encode()
     except UnicodeEncodeError:
         raise DataError(f"{root!r}: is not named in UTF-8; rename the folder") from None
-    choices = choose(survey, name=_plain_name(survey.layout.root), root=root, start=start, gpu=gpu)
+    choices = choose(survey, name=plain_name(survey.layout.root), root=root, start=start, gpu=gpu)
     today = datetime.date.today().isoformat()
     counts = survey.counts("train")
     head = [
@@ -212,12 +212,6 @@ def _scalar(value: Any) -> str:
         return str(value)
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
-def _plain_name(root: Path) -> str:
-    """A name for file and run, of what a folder is called."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.absolute().name).strip("-._")
-    return name[:60] or "images"
 
 
 def _class_table(survey: Survey) -> list[str]:

@@ -50,7 +50,8 @@ class MistakeCollector:
             logits_NK: float32.
         """
         confidence_N, predicted_N = logits_NK.softmax(1).max(1)
-        confidence_N = torch.where(predicted_N == labels_N, -1.0, confidence_N)
+        # An image whose logits are not numbers is no confident mistake, and must not stand before those that are.
+        confidence_N = torch.where(predicted_N == labels_N, -1.0, confidence_N.nan_to_num(nan=0.0))
         rows_N = torch.tensor(rows, dtype=torch.int64).to(labels_N.device, non_blocking=True)
         found = [confidence_N, rows_N, labels_N, predicted_N, pixels_NHWC]
         self._kept = _surest(found) if self._kept is None else _joined(self._kept, _surest(found))

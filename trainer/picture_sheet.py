@@ -17,6 +17,10 @@ from trainer.run.atomic import write_atomically
 _COLUMNS = 8
 _LARGEST_SIDE = 64
 """Pixels: larger pictures are made smaller, since a terminal shows no more."""
+_CAPTION_WORDS = ("class", "predicted", "name", "mixed_with")
+_CAPTION_SHARES = ("confidence", "share")
+_LARGEST_FILE, _LARGEST_PICTURE = 2**24, 4096
+"""Bytes, and pixels of a side, beyond which nothing is read: a run directory may come from anybody."""
 _FACTS = "r18-tui"
 """The text in the file that says how it is divided and what is in it."""
 
@@ -67,20 +71,49 @@ def read_sheet(path: Path) -> Sheet:
         OSError: When it cannot be read.
         ValueError: When it is no such file.
     """
+    if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
+        raise OSError(f"{path}: no file of a sheet's size")
     try:
         with Image.open(path, formats=("png",)) as image:
+            if max(image.size) > _LARGEST_PICTURE:
+                raise ValueError(f"{path}: {image.size[0]}x{image.size[1]} pixels are too many")
             told = json.loads(str(image.info.get(_FACTS, "")) or "null")
             pixels_HWC = np.asarray(image.convert("RGB"))
-    except SyntaxError as error:  # Pillow's word for a broken file
+    except (
+        SyntaxError,
+        RecursionError,
+        Image.DecompressionBombError,
+    ) as error:  # the first is Pillow's word for broken
         raise ValueError(f"{path}: damaged: {error}") from error
-    if not isinstance(told, dict) or not isinstance(told.get("captions"), list):
-        raise ValueError(f"{path}: no sheet of pictures of r18-tui")
-    side, captions = int(told["side"]), told["captions"]
+    side, captions = _checked(path, told)
     rows, columns = pixels_HWC.shape[0] // side, pixels_HWC.shape[1] // side
-    if not 0 < len(captions) <= rows * columns:
+    if not 0 < len(captions) <= rows * columns or pixels_HWC.shape[:2] != (rows * side, columns * side):
         raise ValueError(f"{path}: {len(captions)} captions for {rows * columns} pictures")
     tiles = pixels_HWC.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(rows * columns, side, side, 3)
-    return Sheet(pixels_NHWC=tiles[: len(captions)], captions=captions, facts=dict(told.get("facts", {})))
+    facts = told.get("facts")
+    return Sheet(pixels_NHWC=tiles[: len(captions)], captions=captions, facts=facts if isinstance(facts, dict) else {})
+
+
+def _checked(path: Path, told: Any) -> tuple[int, list[dict[str, Any]]]:
+    """Side of the pictures and captions, as a file of anybody's making tells them.
+
+    Raises:
+        ValueError: When they are not what `write_sheet` writes.
+    """
+    side, captions = (told.get("side"), told.get("captions")) if isinstance(told, dict) else (None, None)
+    if not isinstance(side, int) or not 0 < side <= _LARGEST_SIDE or not isinstance(captions, list):
+        raise ValueError(f"{path}: no sheet of pictures of r18-tui")
+    for caption in captions:
+        if not isinstance(caption, dict):
+            raise ValueError(f"{path}: a caption is no object")
+        words = all(isinstance(caption.get(key, ""), str) for key in _CAPTION_WORDS)
+        if not words or not all(_is_share(caption.get(key, 0.0)) for key in _CAPTION_SHARES):
+            raise ValueError(f"{path}: a caption is not as it should be: {caption}")
+    return side, captions
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def resized(pixels_HWC: NDArray[np.uint8], side: int) -> Image.Image:

@@ -154,7 +154,8 @@ def confusions_of(confusion_KK: NDArray[np.int64], *, most: int) -> list[list[in
 
 
 def _confusions_of_one(wrong_K: NDArray[np.int64], most: int) -> list[int]:
-    others = np.argsort(-wrong_K, kind="stable")[: min(most, np.count_nonzero(wrong_K))]
+    others = np.flatnonzero(wrong_K)
+    others = others[np.argsort(-wrong_K[others], kind="stable")][:most]
     pairs: list[int] = np.stack([others, wrong_K[others]], axis=1).ravel().tolist()
     return pairs
 

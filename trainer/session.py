@@ -196,7 +196,7 @@ class TrainingSession:
             make = functools.partial(training_images, data, config, plan, epoch)
             self._files.write_training_images(make, step=self.trainer.state.step, epoch=epoch + 1)
 
-    def measured(self, split: str, evaluation: Evaluation) -> None:
+    def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
         """Keep what there is to be seen of the newest evaluation beside the run, on another thread."""
         self._evaluating = None
         self._saver.outdate()
@@ -204,9 +204,8 @@ class TrainingSession:
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.over:
             self._files.write_tables(evaluation, dataset, split)
-        if evaluation.mistakes is not None:
-            step, epoch = self._position()
-            self._files.write_mistakes(evaluation.mistakes, dataset, split, step=step, epoch=epoch)
+        epoch = round(step / self.trainer.state.schedule.steps_per_epoch, 4)
+        self._files.write_mistakes(evaluation.mistakes, dataset, split, step=step, epoch=epoch)
 
     def diverged(self, step: int, first_skipped: int) -> None:
         """Pause for whoever sits at the screen; without a screen end the run.

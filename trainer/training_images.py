@@ -17,6 +17,8 @@ from trainer.config import Config
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Plan
 from trainer.data.build import PreparedData
+from trainer.data.dataset import Split
+from trainer.data.image_folder import FolderSplit
 from trainer.data.mixing import Mixer
 from trainer.evaluation_files import name_of
 from trainer.picture_sheet import Sheet
@@ -53,21 +55,20 @@ def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) 
         config: Of the run.
         plan: Which images make which batch.
         epoch: From 0.
-
-    Raises:
-        DataError: When a file cannot be decoded any more.
     """
     split, classes = data.dataset.splits["train"], data.dataset.classes
     first, batch = plan.rows_of(plan.order(epoch), 0)
     # Each is mixed with the one before it; the first one with the last of the batch.
     places = [len(batch) - 1, *range(min(SHOWN, len(batch)))]
-    rows, positions = batch[places], first + torch.tensor(places)
+    pixels_NHWC, kept = _readable(split, batch[places].tolist())
+    rows, positions = batch[places][kept], first + torch.tensor(places)[kept]
     normalize = Normalize.of(data.mean, data.std, _CPU)
     augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
-    images_NCHW = augment(split.pixels(rows.tolist()).cpu(), torch.arange(len(rows)), rows, positions, epoch)
+    images_NCHW = augment(pixels_NHWC, torch.arange(len(rows)), rows, positions, epoch)
     names = [classes[label] for label in split.labels_N[rows].tolist()]
     captions: list[dict[str, Any]] = [
-        {"class": name, "name": name_of(split, row)} for name, row in zip(names[1:], rows[1:].tolist(), strict=True)
+        {"class": name, "name": name_of(split, row, "train")}
+        for name, row in zip(names[1:], rows[1:].tolist(), strict=True)
     ]
     mixer = Mixer.of(config.data, config.run.seed, _CPU)
     shown_NCHW = images_NCHW[1:]
@@ -79,6 +80,14 @@ def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) 
     return Sheet(
         pixels_NHWC=_pixels(shown_NCHW, normalize).numpy(), captions=captions, facts={"size": images_NCHW.shape[-1]}
     )
+
+
+def _readable(split: Split, rows: list[int]) -> tuple[Tensor, list[int]]:
+    """Pixels on the CPU, and which of the rows they are: images that cannot be read any more are left out, as in training."""
+    if isinstance(split, FolderSplit):
+        reading = split.read(rows, threads=None)
+        return reading.pixels_NHWC, reading.kept
+    return split.pixels(rows).cpu(), list(range(len(rows)))
 
 
 def _pixels(images_NCHW: Tensor, normalize: Normalize) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from trainer.class_score import ClassScore, scores_of
 from trainer.run.events import Evaluated
+from trainer.run.text import literal
 from trainer.run.view import RunView
 
 
@@ -15,6 +16,7 @@ class ClassResult:
 
     Attributes:
         label: Its index.
+        name: As it may be shown.
         change: Of the recall since the evaluation before; None without one.
     """
 
@@ -23,6 +25,12 @@ class ClassResult:
     score: ClassScore
     change: float | None
 
+    def taken_for(self, other: int) -> int | None:
+        """Images that were given another class; None where that is not known, since only the most frequent are told."""
+        told = dict(self.score.confusions)
+        complete = sum(told.values()) == self.score.images - self.score.correct
+        return told.get(other, 0 if complete else None)
+
 
 def class_results(view: RunView) -> list[ClassResult]:
     """All classes by their newest evaluation, the worst first; those without images last."""
@@ -30,7 +38,7 @@ def class_results(view: RunView) -> list[ClassResult]:
     if last is None or view.started is None:
         return []
     results = [
-        ClassResult(label=label, name=name, score=score, change=_change(score, label, before))
+        ClassResult(label=label, name=literal(name), score=score, change=_change(score, label, before))
         for label, (name, score) in enumerate(zip(view.started.classes, scores_of(last), strict=True))
     ]
     return sorted(results, key=lambda result: (result.score.recall is None, result.score.recall or 0.0))

@@ -58,7 +58,7 @@ def _dispatch(tokens: Tokens) -> int:
     parser = _train_parser()
     arguments = parser.parse_args(tokens.rest)
     if arguments.config is None and arguments.resume is None:
-        if tokens.overrides or arguments.headless or arguments.name:
+        if tokens.overrides or arguments.headless or arguments.name or arguments.detach or arguments.nproc > 1:
             parser.error("CONFIG is missing; for example: r18-tui digits")
         return _welcome(arguments)
     return _train(arguments, tokens.overrides)

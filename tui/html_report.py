@@ -69,6 +69,8 @@ def write_report(run_dir: RunDir, output: Path | None) -> Path:
         replay(view, lines)
     try:
         write_atomically(target, html_report(view, run_dir).encode())
+        if output is not None:
+            target.chmod(0o644)
     except OSError as error:
         raise DiskError(
             f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
@@ -174,8 +176,9 @@ def _confusion(view: RunView) -> str:
     results = sorted(class_results(view), key=lambda result: result.label)
     if not any(result.score.confusions for result in results):
         return ""
-    parts = ["<h2>Confusion: true class down, answer across</h2>"]
+    parts = []
     if len(results) <= _MATRIX_CLASSES:
+        parts.append("<h2>Confusion: true class down, answer across</h2>")
         rows = [
             [f"<td>{_safe(result.name)}</td>", *(_cell(result, other.label) for other in results)] for result in results
         ]
@@ -198,25 +201,28 @@ def _pair_row(share: float, count: int, true: str, answer: str) -> list[str]:
 def _cell(result: ClassResult, other: int) -> str:
     if other == result.label:
         return f'<td class="own">{result.score.correct:,}</td>'
-    count = dict(result.score.confusions).get(other, 0)
-    share = count / max(result.score.images, 1)
-    return f'<td style="background: rgba(var(--bad), {min(4 * share, 0.8):.2f})">{count or ""}</td>'
+    count = result.taken_for(other)
+    share = (count or 0) / max(result.score.images, 1)
+    shown = "?" if count is None else count or ""
+    return f'<td style="background: rgba(var(--bad), {min(4 * share, 0.8):.2f})">{shown}</td>'
 
 
 def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
     found = []
-    for what, title, path in (
-        ("mistakes", "The surest mistakes", run_dir.mistakes(view.selection_split)),
-        ("training", "Training images as the network sees them", run_dir.training_images),
+    split = view.selection_split
+    for key, title, path in (
+        (("mistakes", split), f"The surest mistakes on {split}", run_dir.mistakes(split)),
+        (("training", "train"), "Training images as the network sees them", run_dir.training_images),
     ):
-        if what in view.pictures and path.is_file():
+        told = view.pictures.get(key)
+        if told is not None and told.images:
             try:
                 sheet = read_sheet(path)
             except (OSError, ValueError) as error:
-                found.append(f"<h2>{title}</h2><p>{_safe(f'{path.name} cannot be read: {error}')}</p>")
+                found.append(f"<h2>{_safe(title)}</h2><p>{_safe(f'{path.name} cannot be read: {error}')}</p>")
                 continue
             tiles = "".join(_tile(sheet, index) for index in range(len(sheet.captions)))
-            found.append(f'<h2>{title}</h2><div class="tiles">{tiles}</div>')
+            found.append(f'<h2>{_safe(title)}</h2><div class="tiles">{tiles}</div>')
     return found
 
 

@@ -152,12 +152,12 @@ def draw_point(canvas: Canvas, area: Area, frame: Frame, position: float, value:
         canvas.put(*area.cell_of(frame, position, value), char, style)
 
 
-def draw_cursor(canvas: Canvas, area: Area, frame: Frame, position: float | None) -> None:
+def draw_cursor(canvas: Canvas, area: Area, frame: Frame, glyphs: Glyphs, position: float | None) -> None:
     """Draw a line from top to bottom, behind what is there already; None draws nothing."""
     if position is not None and frame.left <= position <= frame.right:
         column = area.column_of(frame, position)
         for row in range(area.height):
-            canvas.put_behind(column, row, "│", "accent")
+            canvas.put_behind(column, row, glyphs.vertical, "accent")
 
 
 def draw_axes(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.run.events import Evaluated
+from trainer.run.rules.verdict import Verdict
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import Presence, RunState
 from trainer.run.store import RunDir
-from trainer.run.verdicts import Verdict, verdicts
+from trainer.run.verdicts import verdicts
 from trainer.run.view import RunView
+from tui.class_results import ClassResult, class_results
 from tui.glyphs import UNICODE, Glyphs
 from tui.viewport import Viewport
 
@@ -65,6 +67,9 @@ class Scene:
     output: tuple[str, ...] = ()
     unseen_output: int = 0
     pyramids: dict[str, Pyramid] = field(default_factory=dict)
+    _classes: tuple[tuple[object, object, object], list[ClassResult]] = field(
+        default=((None, None, None), []), init=False, repr=False
+    )
     _judged: tuple[object, list[Verdict]] = field(default=(None, []), init=False, repr=False)
 
     @property
@@ -90,6 +95,14 @@ class Scene:
         if self._judged[0] != seen:
             self._judged = seen, verdicts(view)
         return self._judged[1]
+
+    @property
+    def class_results(self) -> list[ClassResult]:
+        """All classes by their newest evaluation, the worst first; the same list for as long as there is none after it."""
+        seen = (self.view.last_evaluation, self.view.previous_evaluation, self.view.started)
+        if any(before is not now for before, now in zip(self._classes[0], seen, strict=True)):
+            self._classes = seen, class_results(self.view)
+        return self._classes[1]
 
     def pyramid(self, name: str) -> Pyramid:
         """The decimated series of a name, up to date.
@@ -134,17 +147,22 @@ class Scene:
         return float(max(self.view.total_steps, self.view.step, 1))
 
     def value_of(self, name: str) -> float | None:
-        """The value of `loss` or `accuracy` at the cursor, else the newest; smoothed where smoothing is on."""
-        view = self.view
-        if self.smoothing:
-            smooth = {"loss": view.smoothed_loss, "accuracy": view.smoothed_accuracy}[name]
-            return self._at_cursor(smooth[self.smoothing])
-        return self.raw_value_of(name)
+        """The value of `loss`, `accuracy` or `lr` at the cursor, else the newest; smoothed where smoothing is on."""
+        series, cursor = self._shown_series(name), self.viewport.cursor
+        if cursor is None:
+            return series.last
+        index = bisect_right(series.x, cursor) - 1
+        return series.y[index] if index >= 0 else None
 
-    def raw_value_of(self, name: str) -> float | None:
-        """As `value_of`, of `lr` too, and never smoothed."""
+    def newest(self, name: str) -> float | None:
+        """As `value_of`, wherever the cursor is: for panes that do not show it."""
+        return self._shown_series(name).last
+
+    def _shown_series(self, name: str) -> Series | Smoothed:
         view = self.view
-        return self._at_cursor({"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr}[name])
+        if self.smoothing and name != "lr":
+            return {"loss": view.smoothed_loss, "accuracy": view.smoothed_accuracy}[name][self.smoothing]
+        return {"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr}[name]
 
     def evaluation(self) -> Evaluated | None:
         """The newest evaluation on the selection split, or the newest one before the cursor."""
@@ -152,9 +170,3 @@ class Scene:
         if cursor is None:
             return self.view.last_evaluation
         return next((e for e in reversed(self.view.evaluations) if e.split == split and e.step <= cursor), None)
-
-    def _at_cursor(self, series: Series | Smoothed) -> float | None:
-        if self.viewport.cursor is None:
-            return series.last
-        index = bisect_right(series.x, self.viewport.cursor) - 1
-        return series.y[index] if index >= 0 else None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from trainer.config_loader import shipped_names
-from trainer.errors import EXIT_OK
+from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.own_process import own_command
 from trainer.run.holder import is_live
 from trainer.run.store import list_runs
@@ -18,13 +18,14 @@ def choose(runs_dir: Path) -> int:
     """Let the user choose, and become the command that was chosen.
 
     Returns:
-        0 when nothing was.
+        0 when nothing was, 1 when the screen failed.
     """
     from tui.start_app import StartApp
 
-    command = StartApp(runs_dir).run()
+    app = StartApp(runs_dir)
+    command = app.run()
     if command is None:
-        return EXIT_OK
+        return EXIT_FAILED if app.return_code else EXIT_OK
     arguments = own_command("tui.cli", *command)
     os.execv(arguments[0], arguments)  # noqa: S606 - our own interpreter
 

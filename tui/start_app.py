@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import ClassVar
 
 from textual.app import App
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -21,6 +22,9 @@ class StartApp(App[list[str]]):
     CSS_PATH: ClassVar[list[str | PurePath]] = ["dashboard.tcss", "start.tcss"]
     TITLE = "r18-tui"
     ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "back", "back", priority=True)
+    ]  # not Textual's own: quit
 
     def __init__(self, runs_dir: Path) -> None:
         """List what there is.
@@ -38,6 +42,10 @@ class StartApp(App[list[str]]):
         """Colours of the themes that are not our own."""
         theme: Theme = self.current_theme
         return colours_beside(theme)
+
+    async def action_back(self) -> None:
+        """From a dialog to the list, from there to the shell."""
+        await self.run_action("screen.leave" if isinstance(self.screen, StartScreen) else "screen.cancel")
 
     def get_default_screen(self) -> Screen[None]:
         """The list is the first screen."""

@@ -53,8 +53,11 @@ def svg(curve: Curve) -> str:
     if curve.smooth is not None:
         parts.append(_line(_followed(curve.smooth), edges, frame))
     for step, value in curve.points:
-        if math.isfinite(value) and value <= frame.high:
-            x, y = _x(frame, step), _y(frame, value)
+        x, y = _x(frame, step), _y(frame, value)
+        if math.isfinite(value) and value > frame.high:
+            arrow = f"M{x - 4:.1f} {_TOP + 7}L{x:.1f} {_TOP}L{x + 4:.1f} {_TOP + 7}Z"
+            parts.append(f'<path class="test" d="{arrow}"><title>{_told(curve, value)}, above the axis</title></path>')
+        elif math.isfinite(value):
             parts.append(
                 f'<circle class="test" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_told(curve, value)}</title></circle>'
             )
@@ -70,8 +73,9 @@ def _followed(series: Series | Smoothed) -> Pyramid:
 def _frame(curve: Curve, pyramid: Pyramid) -> Frame:
     low, high = pyramid.extent(0.0, curve.total) or (0.0, 1.0)
     measured = [value for _, value in curve.points if math.isfinite(value)]
-    # A first evaluation far above all else would press the curve flat; it is left out, as in the dashboard.
-    high = max([high, *(value for value in measured if value <= 1.5 * high)])
+    # A first evaluation far above all else would press the curve flat: an arrow stands for it. The newest is always in sight.
+    ceiling = 1.5 * max([high, *measured[-1:]])
+    high = max([high, *(value for value in measured if value <= ceiling)])
     if curve.percent:
         return Frame(left=0.0, right=curve.total, low=0.0, high=1.0)
     low, high = nice_range(min(low, 0.0), high)

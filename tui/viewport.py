@@ -51,11 +51,19 @@ class Viewport:
             total: Steps of the run; what is shown moves along when the cursor leaves it.
         """
         at = (newest if self.cursor is None else self.cursor) + steps
-        self.cursor = None if at >= newest else max(at, 1.0)
+        self.cursor = None if at >= newest or newest < 1.0 else max(at, 1.0)
         left, right = self.edges(total)
         seen = newest if self.cursor is None else self.cursor
         if not left <= seen <= right:
             self._show(seen - (right - left) / 2, right - left, total)
+
+    def keep_within(self, newest: float, total: float) -> None:
+        """Forget a cursor at steps that are not there any more, after a return to an earlier one, and edges beyond the run."""
+        if self.cursor is not None and self.cursor >= newest:
+            self.cursor = None
+        if self.span is not None and self.span[1] > total:
+            left, right = self.span
+            self._show(left, right - left, total)
 
     def _show(self, left: float, width: float, total: float) -> None:
         if width >= total:

@@ -80,6 +80,7 @@ class Watched:
         """
         if not self._catch_up():
             return False
+        self.scene.viewport.keep_within(float(self.view.step), self.scene.total)
         self._take_output()
         self._take_answers()
         self.scene.now = now

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
-from tests.conftest import FolderMaker
 from trainer.build import build_trainer, plan_of
 from trainer.config import Config
-from trainer.evaluation_files import EvaluationFiles
+from trainer.data.dataset import ResidentSplit
+from trainer.evaluation_files import EvaluationFiles, name_of
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
-from trainer.mistakes import MOST, MistakeCollector
+from trainer.mistakes import MOST, MistakeCollector, Mistakes
 from trainer.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.run.events import Event, PicturesSaved, Warned
 from trainer.run.store import RunDir
@@ -51,6 +54,16 @@ def test_the_surest_mistakes_of_all_batches_are_kept_in_order() -> None:
     assert (found.labels, found.predicted) == ([2, 1, 0, 2], [0, 2, 1, 1])
     assert found.confidences == pytest.approx([0.9, 0.8, 0.6, 0.5])
     assert found.pixels_MHWC[:, 0, 0, 0].tolist() == [12, 21, 10, 22]
+
+
+def test_an_image_without_a_number_stands_behind_confident_mistakes() -> None:
+    collector = MistakeCollector()
+    logits = logits_for([1, 1], [0.9, 0.6])
+    logits = torch.cat([torch.full((1, 3), torch.nan), logits])
+    collector.add(torch.stack([picture(0)] * 3), range(3), torch.tensor([2, 0, 0]), logits)
+    found = collector.result()
+    assert found is not None
+    assert (found.rows, found.confidences[-1]) == ([1, 2, 0], 0.0)
 
 
 def test_no_more_than_so_many_are_kept_and_none_of_what_was_right() -> None:
@@ -103,13 +116,39 @@ def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
         read_sheet(path)
     write_sheet(path, sheet_of(3))
     whole = path.read_bytes()
-    for damaged in (b"", whole[:40], whole.replace(b'"side": 6', b'"side": 9')):
+    for damaged in (b"", whole[:40]):
         path.write_bytes(damaged)
         with pytest.raises((OSError, ValueError)):
             read_sheet(path)
     path.unlink()
     with pytest.raises(OSError, match=r"x\.png"):
         read_sheet(path)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {}, [], 7, {"captions": [{}]}, {"side": 0, "captions": [{}]}, {"side": 6, "captions": []},
+        {"side": 9, "captions": [{}] * 3}, {"side": 6, "captions": [{}] * 4}, {"side": 6, "captions": ["x"]},
+        {"side": 6, "captions": [{"confidence": "high"}]}, {"side": 6, "captions": [{"class": 3}]},
+        {"side": 6, "captions": [{"share": 7}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_facts_of_anybodys_making_are_looked_at(tmp_path: Path, told: object) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("r18-tui", json.dumps(told))
+    Image.new("RGB", (18, 6)).save(tmp_path / "x.png", pnginfo=text)
+    with pytest.raises(ValueError, match=r"x\.png"):
+        read_sheet(tmp_path / "x.png")
+
+
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    Image.new("RGB", (5000, 1)).save(tmp_path / "wide.png")
+    for name in ("fifo.png", "wide.png"):
+        with pytest.raises((OSError, ValueError), match=name):
+            read_sheet(tmp_path / name)
 
 
 def folder_trainer(config: Config) -> Trainer:
@@ -171,15 +210,33 @@ def test_another_look_is_taken_after_a_minute_and_at_another_size(
     assert look.due(3)
 
 
-def test_files_that_cannot_be_written_are_a_warning(tmp_path: Path) -> None:
+def test_files_that_cannot_be_written_are_one_warning(tmp_path: Path) -> None:
     published: list[Event] = []
     (tmp_path / "eval").write_text("in the way")
+    for _ in range(2):
+        files = EvaluationFiles(RunDir(tmp_path), published.append)
+        for step in range(3):
+            files.write_training_images(lambda: sheet_of(3), step=step, epoch=1)
+            time.sleep(0.05)
+        files.close()
+        (event,) = published
+        assert isinstance(event, Warned)
+        assert "training.png: not written" in event.message
+        published.clear()
+
+
+def test_no_thread_to_write_with_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    published: list[Event] = []
     files = EvaluationFiles(RunDir(tmp_path), published.append)
-    files.write_training_images(lambda: sheet_of(3), step=0, epoch=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_room)
+        files.write_training_images(lambda: sheet_of(3), step=0, epoch=1)
+        files.write_training_images(lambda: sheet_of(3), step=1, epoch=1)
+    assert [type(event) for event in published] == [Warned]
     files.close()
-    (event,) = published
-    assert isinstance(event, Warned)
-    assert "training.png: not written" in event.message
 
 
 def test_what_was_written_is_told_with_its_place(tmp_path: Path) -> None:
@@ -192,9 +249,67 @@ def test_what_was_written_is_told_with_its_place(tmp_path: Path) -> None:
     assert json.dumps(read_sheet(tmp_path / "eval/training.png").captions) == json.dumps(sheet_of(3).captions)
 
 
-def test_names_of_files_and_numbers_of_others(make_folder: FolderMaker, folder_config: Config) -> None:
-    trainer = folder_trainer(folder_config)
-    split = trainer.data.dataset.splits["train"]
-    assert split.paths is not None
-    part = split.subset(torch.tensor([3, 1]))
-    assert part.paths == [split.paths[3], split.paths[1]]
+def test_of_what_waits_for_a_place_the_newest_is_written(tmp_path: Path) -> None:
+    published: list[Event] = []
+    files = EvaluationFiles(RunDir(tmp_path), published.append)
+    held = threading.Event()
+
+    def slow() -> Sheet:
+        held.wait(10)
+        return sheet_of(1)
+
+    files.write_training_images(slow, step=1, epoch=1)
+    time.sleep(0.1)
+    for count in (2, 3, 4):
+        files.write_training_images(lambda count=count: sheet_of(count), step=count, epoch=1)  # type: ignore[misc]
+    held.set()
+    files.close()
+    assert [event.images for event in published if isinstance(event, PicturesSaved)] == [1, 4]
+
+
+def test_an_evaluation_without_mistakes_takes_the_pictures_of_before_away(
+    tmp_path: Path, folder_config: Config
+) -> None:
+    trainer, published = folder_trainer(folder_config), list[Event]()
+    data = trainer.data.dataset
+    mistakes = Mistakes(
+        pixels_MHWC=data.splits["test"].pixels([3]), rows=[3], labels=[0], predicted=[1], confidences=[0.9]
+    )
+    files = EvaluationFiles(RunDir(tmp_path), published.append)
+    files.write_mistakes(mistakes, data, "test", step=10, epoch=1.0)
+    files.close()
+    (told,) = read_sheet(tmp_path / "eval/mistakes-test.png").captions
+    assert (told["class"], told["predicted"], told["confidence"]) == (data.classes[0], data.classes[1], 0.9)
+    assert data.splits["test"].paths is not None
+    assert data.splits["test"].paths[3].endswith(told["name"])
+    again = EvaluationFiles(RunDir(tmp_path), published.append)
+    again.write_mistakes(None, data, "test", step=20, epoch=2.0)
+    again.close()
+    assert not (tmp_path / "eval/mistakes-test.png").exists()
+    assert [event.images for event in published if isinstance(event, PicturesSaved)] == [1, 0]
+
+
+def test_names_of_files_and_numbers_of_others(folder_config: Config) -> None:
+    images = folder_trainer(folder_config).data.dataset.splits["train"]
+    assert images.paths is not None
+    part = images.subset(torch.tensor([3, 1]))
+    assert part.paths == [images.paths[3], images.paths[1]]
+    assert name_of(part, 1, "val") == "/".join(Path(images.paths[1]).parts[-2:])
+    assert name_of(ResidentSplit(torch.zeros(2, 1, 1, 3), torch.zeros(2)), 1, "val") == "val image 1"
+
+
+def test_an_image_that_is_gone_is_left_out_of_what_is_shown(folder_config: Config) -> None:
+    data = folder_config.data.model_copy(update={"cache": "none", "workers": 0, "batch_size": 32})
+    config = folder_config.model_copy(update={"data": data})
+    trainer = folder_trainer(config)
+    images = trainer.data.dataset.splits["train"]
+    plan = plan_of(config, images.labels_N)
+    whole = training_images(trainer.data, config, plan, 0)
+    assert len(whole.captions) == 32
+    assert images.paths is not None
+    lost = int(plan.order(0)[4])
+    Path(images.paths[lost]).unlink()
+    shown = training_images(trainer.data, config, plan, 0)
+    expected = [told["name"] for told in whole.captions if told["name"] not in images.paths[lost]]
+    assert [told["name"] for told in shown.captions] == expected
+    trainer.batches.close()

@@ -65,11 +65,12 @@ def page_of(source: CannedSource, run_dir: RunDir) -> Checked:
 def test_a_page_has_everything_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("run: {name: demo}\n")
     source = with_pictures(RunDir(tmp_path))
-    source.add(dataclasses.replace(steps(301), budget={"data": 21.0, "compute": 42.0}))
+    source.add(dataclasses.replace(steps(301), budget={"data": 31.0, "compute": 150.0}))
     page = page_of(source, RunDir(tmp_path))
     for part in (
         "ResNet-18, cifar stem, 11.2 M parameters", "test accuracy 40.00%", "training waits for data", "Learning rate",
-        "Classes on test", "21.9 to 39.6", "Confusion", "Worst pairs", "47.0 %", "The surest mistakes", "[red]cat[/] as dog 98 %",
+        "Classes on test", "21.9 to 39.6", "Confusion", "Worst pairs", "47.0 %", "The surest mistakes on test",
+        "[red]cat[/] as dog 98 %",
         "Training images as the network sees them", "70 % dog, 30 % airplane", "new run runs/demo", "run: {name: demo}",
     ):  # fmt: skip
         assert part in page.text, part
@@ -96,7 +97,7 @@ def test_a_run_that_took_no_step_has_a_page(tmp_path: Path) -> None:
 def test_of_many_classes_the_worst_pairs_stand_alone(tmp_path: Path) -> None:
     page = page_of(training_run(classes=[f"class {label}" for label in range(100)]), RunDir(tmp_path))
     assert "Worst pairs" in page.text
-    assert "Confusion: true class down, answer across" in page.text
+    assert "Confusion: true class down, answer across" not in page.text
     assert page.seen.count("td") < 2000
 
 

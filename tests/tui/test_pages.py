@@ -77,8 +77,34 @@ async def test_a_page_stays_when_the_terminal_takes_another_size(dashboard: Dash
         for size in ((80, 24), (40, 12), (120, 40)):
             await pilot.resize_terminal(*size)
             await settle(pilot, partial(shows, app, "6 Confusion"), f"the page at {size}")
+            await pilot.pause(0.2)
+            assert app.screen.query_one("#page-confusion").size.height == size[1] - 3, "all but header and keys"
         await pilot.resize_terminal(20, 5)
         await settle(pilot, partial(shows, app, "too small"), "the message")
+
+
+async def test_a_page_of_a_failed_run_is_alone_too(dashboard: Dashboard) -> None:
+    source = training_run()
+    source.add(ev.Failed(error="no memory", exit_code=1))
+    async with dashboard(source, size=(80, 24)) as (app, pilot):
+        await pilot.press("5")
+        await settle(pilot, partial(shows, app, "5 Classes on test"), "the page")
+        assert app.screen.query_one("#page-classes").size.height == 21
+
+
+async def test_what_is_not_told_is_no_zero(dashboard: Dashboard) -> None:
+    classes = [f"{chr(97 + label)}-class" for label in range(14)]
+    counts = [number for other in range(1, 11) for number in (other, 5)]
+    told = dataclasses.replace(
+        evaluated(1, 14), correct=[40, *[100] * 13], confusions=[counts, *([] for _ in range(13))]
+    )
+    source = CannedSource(opened(), started(classes), steps(1), told)
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("6")
+        await settle(pilot, partial(shows, app, "worst pairs"), "the page")
+        rows = [line for line in screen_text(app).splitlines() if "-class " in line]
+        assert rows[0].count("?") == 3, "ten more images, of which it is not known where they went"
+        assert "?" not in rows[1]
 
 
 async def test_keys_act_on_the_run_while_a_page_is_shown(dashboard: Dashboard) -> None:
@@ -211,14 +237,15 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
         await pilot.press("7")
         await settle(pilot, partial(shows, app, "▀▀▀▀"), "the pictures, and not what the log names")
         text = screen_text(app)
-        for part in ("7 Mistakes on test", "the 2 surest  epoch 3", "[red]cat[/] as dog 98 %", "name_of_a_file.png"):
+        for part in ("7 Mistakes on test", "the 2 surest  epoch 3", "[red]cat[/]", "as dog 98 %", "name_of_a_file.png"):
             assert part in text
         pane = app.watched.screen.query_one("#page-mistakes", Pane)
         colours = {str(segment.style) for segment in pane.render_line(2) if "▀" in segment.text}
         assert colours == {"#f80808 on #f80808", "#0808f8 on #0808f8"}
         await pilot.press("8")
         await settle(pilot, partial(shows, app, "24 pixels  epoch 3"), "the other page")
-        assert "70 % dog, 30 % airplane" in screen_text(app)
+        assert "70 % dog" in screen_text(app)
+        assert "30 % airplane" in screen_text(app)
 
 
 async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard, tmp_path: Path) -> None:
@@ -229,6 +256,16 @@ async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard,
         with_pictures(RunDir(tmp_path), confidence=0.77)
         source.add(ev.PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=2))
         await settle(pilot, partial(shows, app, "77 %"), "the newer ones")
+
+
+async def test_pictures_of_another_split_are_not_shown_under_its_name(dashboard: Dashboard, tmp_path: Path) -> None:
+    source = with_pictures(RunDir(tmp_path))
+    source.add(ev.PicturesSaved(what="mistakes", split="val", step=300, epoch=3.0, path="eval/x.png", images=0))
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("7")
+        await settle(pilot, partial(shows, app, "as dog 98 %"), "those of test")
+        source.add(ev.PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=0))
+        await settle(pilot, partial(shows, app, "none kept yet"), "none any more")
 
 
 async def test_pictures_that_cannot_be_read_say_why(dashboard: Dashboard, tmp_path: Path) -> None:
@@ -255,7 +292,7 @@ async def test_without_colours_pictures_are_drawn_by_characters(
 async def test_what_is_wrong_stands_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:
     for size, rest in (((120, 40), "33% of the time of steps.  more data.workers"), ((80, 24), "more data.workers")):
         source = training_run()
-        source.add(dataclasses.replace(steps(301), budget={"data": 21.0, "compute": 42.0}))
+        source.add(dataclasses.replace(steps(301), budget={"data": 31.0, "compute": 150.0}))
         text = await shown(dashboard, source, size=size)
         assert f"▲ training waits for data: {rest}" in text
     assert "▲" not in await shown(dashboard, training_run())

@@ -62,7 +62,7 @@ def paused() -> CannedSource:
 
 def waiting() -> CannedSource:
     source = training_run()
-    source.add(dataclasses.replace(steps(301), budget={"data": 21.0, "compute": 43.0, "evaluate": 5.0, "save": 1.0}))
+    source.add(dataclasses.replace(steps(301), budget={"data": 31.0, "compute": 150.0, "evaluate": 5.0, "save": 1.0}))
     return source
 
 

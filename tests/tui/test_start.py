@@ -115,6 +115,44 @@ async def test_changed_settings_are_explained_checked_and_part_of_the_command(
     assert app.return_value == ["digits", "train.epochs=20", "--runs-dir", str(tmp_path / "runs")]
 
 
+async def test_the_arrows_move_between_settings_and_ctrl_q_goes_back(
+    start: Callable[..., AbstractAsyncContextManager[Start]],
+) -> None:
+    async with start((80, 24)) as (app, pilot):
+        await pilot.press("enter")
+        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")
+        for key, field in (("down", "train-epochs"), ("enter", "data-batch_size"), ("up", "train-epochs")):
+            await pilot.press(key)
+            await pilot.pause()
+            assert app.screen.focused is app.screen.query_one(f"#set-{field}"), key
+        await pilot.press("9")
+        await settle(pilot, partial(shows, app, "r18-tui digits train.epochs=9"), "what was typed")
+        await pilot.press("ctrl+q")
+        await settle(pilot, partial(shows, app, "enter settings"), "the list")
+        await pilot.press("ctrl+q")
+        await pilot.pause(0.1)
+    assert app.return_value is None
+
+
+@pytest.mark.parametrize("folder", ["~nosuchuser/x", "x" * 300, "-x", "photos=2024"])
+async def test_any_folder_may_be_typed(start: Callable[..., AbstractAsyncContextManager[Start]], folder: str) -> None:
+    async with start() as (app, pilot):
+        await light(pilot, "own images")
+        await pilot.press("enter")
+        await settle(pilot, partial(shows, app, "A folder of your own images"), "the question")
+        question = app.screen
+        assert isinstance(question, FolderScreen)
+        question.query_one("#folder-path", Input).value = folder
+        question.query_one("#folder-path", Input).focus()
+        await pilot.press("enter")
+        await pilot.pause(0.3)
+        await settle_long(pilot, lambda: not question.looking)
+        await pilot.pause(0.2)
+        text = screen_text(app)
+        assert any(word in text for word in ("no such folder", "too long", "home directory", "train/<class>")), text
+        assert "unrecognized" not in text
+
+
 async def test_settings_are_saved_as_a_file_and_none_is_replaced(
     start: Callable[..., AbstractAsyncContextManager[Start]], tmp_path: Path
 ) -> None:

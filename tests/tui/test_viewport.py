@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps, training_run
 from tests.tui.screen import App, Dashboard, screen_text, settle, shows
+from trainer.run import events as ev
 from trainer.run.replay import replay
 from trainer.run.view import RunView
+from tui.glyphs import ASCII
 from tui.step_axis import step_labels
 from tui.viewport import Viewport
 from tui.widgets.stepped import StepPane
@@ -64,6 +67,20 @@ def test_what_is_shown_follows_the_cursor() -> None:
     assert (view.cursor, view.span) == (270.0, (250.0, 290.0))
 
 
+def test_before_the_first_step_there_is_nothing_to_read() -> None:
+    view = Viewport()
+    view.move_cursor(-5.0, newest=0.0, total=1000.0)
+    assert view.cursor is None
+
+
+def test_a_return_to_an_earlier_step_takes_the_cursor_along() -> None:
+    view = Viewport(span=(600.0, 1000.0), cursor=290.0)
+    view.keep_within(newest=300.0, total=1000.0)
+    assert (view.cursor, view.edges(1000.0)) == (290.0, (600.0, 1000.0))
+    view.keep_within(newest=100.0, total=500.0)
+    assert (view.cursor, view.edges(500.0)) == (None, (100.0, 500.0))
+
+
 @given(
     st.lists(
         st.one_of(
@@ -74,9 +91,10 @@ def test_what_is_shown_follows_the_cursor() -> None:
         max_size=30,
     ),
     st.integers(1, 10_000),
+    st.sampled_from([0.0, 0.6, 1.0]),
 )
-def test_only_steps_of_the_run_are_ever_shown(moves: list[tuple[str, float, float]], total: int) -> None:
-    view, newest = Viewport(), max(total * 0.6, 1.0)
+def test_only_steps_of_the_run_are_ever_shown(moves: list[tuple[str, float, float]], total: int, done: float) -> None:
+    view, newest = Viewport(), float(int(total * done))
     for kind, amount, share in moves:
         if kind == "zoom":
             view.zoom(amount, share * total, float(total))
@@ -195,3 +213,38 @@ def _scroll() -> type:
     from textual.events import MouseScrollUp
 
     return MouseScrollUp
+
+
+async def test_after_a_return_to_an_earlier_step_the_newest_values_are_shown(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("comma")
+        assert app.watched.scene.viewport.cursor is not None
+        source.add(ev.Resumed(step=100, epoch=1, checkpoint="step-00000100", lr_edits=[]), steps(101, 10))
+        await settle(pilot, partial(shows, app, "step 110/"), "where the run is")
+        assert app.watched.scene.viewport.cursor is None
+
+
+async def test_without_curves_on_the_screen_their_keys_do_nothing(dashboard: Dashboard) -> None:
+    async with dashboard(training_run(), size=(40, 12)) as (app, pilot):
+        await pilot.press("comma", "plus", "less_than_sign")
+        assert app.watched.scene.viewport == Viewport()
+        assert shows(app, "1.043")
+
+
+@pytest.mark.parametrize("span", [(0.0, 300.0), (100.0, 250.0)])
+async def test_a_stretch_of_perfect_accuracy_can_be_looked_at(dashboard: Dashboard, span: tuple[float, float]) -> None:
+    perfect = dataclasses.replace(steps(1, 300), accuracy=[1.0] * 300)
+    async with dashboard(CannedSource(opened(), started(), perfect)) as (app, pilot):
+        app.watched.scene.viewport.span = span
+        app.watched.screen.look_again()
+        await settle(pilot, partial(shows, app, "90 ┤"), "a range below it")
+        assert app.crash is None
+
+
+async def test_the_cursor_is_drawn_with_the_terminals_characters(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        app.watched.scene.glyphs = ASCII
+        await pilot.press("comma", "comma")
+        app.watched.screen.draw_now()
+        await settle(pilot, lambda: "│" not in screen_text(app), "ASCII alone")

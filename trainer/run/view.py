@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainer.run import events as ev
@@ -26,6 +26,8 @@ SMOOTHING = (0.0, 0.9, 0.98)
 """Betas of the smoothed curves that `s` walks through; 0 shows the raw points alone."""
 
 _NOTES_KEPT = 500
+_BUDGETS_KEPT = 13
+"""Told every five seconds: the oldest of them is a minute old."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class RunView:
     lr_edits: list[tuple[int, float]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     checkpoints: list[ev.CheckpointSaved] = field(default_factory=list)
-    pictures: dict[str, ev.PicturesSaved] = field(default_factory=dict)
+    pictures: dict[tuple[str, str], ev.PicturesSaved] = field(default_factory=dict)
     budget: dict[str, float] = field(default_factory=dict)
     readings: dict[str, float] = field(default_factory=dict)
     exporting: ev.ExportProgress | None = None
@@ -98,6 +100,7 @@ class RunView:
     lr_range: ev.LrRangeTested | None = None
     bad_records: int = 0
     _window: StepWindow = field(default_factory=StepWindow)
+    _budgets: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_BUDGETS_KEPT), compare=False)
     _regular_save: Note | None = None
     _skip_note: Note | None = None
     _skipped_from: int = 0
@@ -127,14 +130,14 @@ class RunView:
         Raises:
             TypeError, ValueError, AttributeError: Where the log's head is damaged; nothing was folded then.
         """
-        sizes = list(self._image_sizes())  # first: they come from other lines, which may be damaged
+        sizes = list(self.image_sizes())  # first: they come from other lines, which may be damaged
         self.train_loss.extend(columns.steps, columns.losses)
         self.train_accuracy.extend(columns.steps, columns.accuracies)
         self.lr.extend(columns.steps, columns.rates)
         self.nonfinite_steps += columns.nonfinite
         self.step = int(columns.steps[-1])
         self.last_step_time = time
-        self.budget = columns.budget or self.budget
+        self._take_budget(columns.budget)
         groups = columns.groups
         for begin, _, _ in sizes:
             line = bisect_left(columns.firsts, begin + 1)
@@ -142,6 +145,11 @@ class RunView:
                 # Steps of another size say nothing of those to come.
                 self._window, groups = StepWindow(), columns.groups[line:]
         self._window.add(groups)
+
+    def _take_budget(self, budget: dict[str, float]) -> None:
+        if budget:
+            self.budget = budget
+            self._budgets.append(budget)
 
     def apply_reading(self, record: Record) -> None:
         """Fold a `Monitored` in, whatever its number."""
@@ -212,6 +220,14 @@ class RunView:
         return self._window.images_per_s
 
     @property
+    def recent_budget(self) -> dict[str, float]:
+        """Seconds by activity within the last minute, as far as so much is known; else since the start or resume."""
+        if len(self._budgets) < 2:
+            return self.budget
+        oldest = self._budgets[0]
+        return {name: seconds - oldest.get(name, 0.0) for name, seconds in self._budgets[-1].items()}
+
+    @property
     def eta_s(self) -> float | None:
         """Seconds of training and evaluation still to come; None until steps have been timed."""
         step_s = self._window.step_s
@@ -230,11 +246,11 @@ class RunView:
     @property
     def _steps_of_this_size_left(self) -> float:
         """As many steps with images of the size of now as take the time of all that are left: it goes by the pixels."""
-        sizes = [(max(end - max(begin, self.step), 0), size) for begin, end, size in self._image_sizes()]
+        sizes = [(max(end - max(begin, self.step), 0), size) for begin, end, size in self.image_sizes()]
         left = [(steps, size) for steps, size in sizes if steps]
         return sum(steps * (size / left[0][1]) ** 2 for steps, size in left)
 
-    def _image_sizes(self) -> Iterator[tuple[int, int, int]]:
+    def image_sizes(self) -> Iterator[tuple[int, int, int]]:
         """Steps done before and after each size of training images, and the size in pixels."""
         data = self.opened.config.get("data", {}) if self.opened else {}
         if self.started is None:
@@ -267,6 +283,7 @@ class RunView:
     def _opened(self, event: ev.Opened, time: float) -> None:
         self.opened = event
         self.failure = self.finish = self.exporting = None
+        self._budgets.clear()
         self.unsaved_since = self.unlogged_since = None
         self._set_state(RunState.LOADING, time)
         self._note(time, "info", f"{'resuming' if event.resume else 'new run'} {event.directory}")
@@ -339,6 +356,7 @@ class RunView:
         # The test of the best weights comes after the evaluations of later ones.
         later.insert(bisect_right(later, event.step, key=lambda e: e.step), event)
         self.evaluations[first:] = later
+        self._forget_confusions(event.split)
         self.eval_loss.setdefault(event.split, Series()).put(event.step, number(event.loss))
         self.eval_accuracy.setdefault(event.split, Series()).put(event.step, event.accuracy)
         if event.best:
@@ -347,8 +365,15 @@ class RunView:
         text = f"{event.split} {_loss(event.loss)}/{event.accuracy:.2%}{tta}{'  best' if event.best else ''}"
         self._note(time, "good" if event.best else "info", text)
 
+    def _forget_confusions(self, split: str) -> None:
+        """Keep them of the newest evaluation of a split alone: of a thousand classes they are a third of a megabyte each."""
+        of_split = [index for index, e in enumerate(self.evaluations) if e.split == split]
+        for index in of_split[-3:-1]:
+            if self.evaluations[index].confusions:
+                self.evaluations[index] = replace(self.evaluations[index], confusions=[], predicted=[])
+
     def _pictures(self, event: ev.PicturesSaved, time: float) -> None:
-        self.pictures[event.what] = event
+        self.pictures[event.what, event.split] = event
 
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
@@ -411,6 +436,7 @@ class RunView:
             series.drop_after(event.step)
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
+        self.pictures = {key: told for key, told in self.pictures.items() if told.step <= event.step}
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
         # By the checkpoint, where it says so: an edit at its very step may have come after it.
         known = event.lr_edits

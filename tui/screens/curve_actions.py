@@ -21,7 +21,7 @@ class CurveActions:
 
     @abstractmethod
     def steps_a_column(self) -> float:
-        """How many steps a cell of a curve stands for."""
+        """How many steps a cell of a curve stands for; 0 where no curve is on the screen."""
 
     def action_zoom_in(self) -> None:
         """Show fewer steps, around the cursor or the newest one."""
@@ -54,15 +54,21 @@ class CurveActions:
 
     def _zoom_curves(self, factor: float) -> None:
         scene = self._scene
+        if not self.steps_a_column():
+            return
         around = scene.view.step if scene.viewport.cursor is None else scene.viewport.cursor
         scene.viewport.zoom(factor, around, scene.total)
         self.look_again()
 
     def _pan(self, share: float) -> None:
-        self._scene.viewport.pan(share, self._scene.total)
-        self.look_again()
+        if self.steps_a_column():
+            self._scene.viewport.pan(share, self._scene.total)
+            self.look_again()
 
     def _move_cursor(self, columns: int) -> None:
-        steps = max(self.steps_a_column(), 1.0)
+        steps = self.steps_a_column()
+        if not steps:
+            return
+        steps = max(steps, 1.0)
         self._scene.viewport.move_cursor(columns * steps, float(self._scene.view.step), self._scene.total)
         self.look_again()

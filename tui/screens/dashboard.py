@@ -272,10 +272,12 @@ class DashboardScreen(CurveActions, Screen[None]):
         self.draw_now(*(pane.id or "" for pane in self.shown_panes() if isinstance(pane, StepPane)))
 
     def steps_a_column(self) -> float:
-        """How many steps a cell of a curve stands for."""
+        """How many steps a cell of a curve stands for; 0 where no curve is on the screen."""
         widths = [pane.size.width for pane in self.shown_panes() if isinstance(pane, StepPane)]
+        if not widths:
+            return 0.0
         left, right = self._scene.viewport.edges(self._scene.total)
-        return (right - left) / max(max(widths, default=0) - _BESIDE_CURVE, 1)
+        return (right - left) / max(max(widths) - _BESIDE_CURVE, 1)
 
     def show_failure(self, shown: bool) -> None:
         """Make room for the explanation of a failed run."""

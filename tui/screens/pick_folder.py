@@ -11,14 +11,18 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DirectoryTree, Input, Static
 
 from trainer.own_process import own_command
+from trainer.run.text import plain_name
 from tui import format as fmt
 from tui.new_file import unused
 
 _LINES_SHOWN = 16
+_SHORT = 18
+"""Rows below which nothing is explained."""
 
 
 class FoldersTree(DirectoryTree):
@@ -61,6 +65,10 @@ class FolderScreen(ModalScreen[str | None]):
         """Whether a folder is being looked at."""
         return self._look is not None
 
+    def on_resize(self, event: Resize) -> None:
+        """On a small terminal line and tree have all there is."""
+        self.set_class(event.size.height < _SHORT, "-short")
+
     def on_directory_tree_directory_selected(self, event: DirectoryTree.DirectorySelected) -> None:
         """Take a folder of the tree into the line."""
         event.stop()
@@ -86,16 +94,20 @@ class FolderScreen(ModalScreen[str | None]):
 
     def _look_at(self, folder: str) -> None:
         """On another thread: the command `init`, whose words are shown while it looks."""
-        target = unused(Path(f"{Path(folder).expanduser().resolve().name}.yaml"))
-        command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)
-        self._look = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True,
-        )  # fmt: skip
+        try:
+            target = unused(Path(f"{plain_name(Path(folder).expanduser())}.yaml"))
+            command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)
+            self._look = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                errors="replace", start_new_session=True,
+            )  # fmt: skip
+        except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, no more processes
+            self.app.call_from_thread(self._say, f"{folder}: {error}", problem=True)
+            return
         assert self._look.stdout is not None
         lines: list[str] = []
         for line in self._look.stdout:
-            lines.append(line.rstrip().rpartition("\r")[2])
+            lines.append(line.rstrip())
             self.app.call_from_thread(self._say, "\n".join(lines[-_LINES_SHOWN:]))
         code, self._look = self._look.wait(), None
         self.app.call_from_thread(self._looked, code, lines, target)

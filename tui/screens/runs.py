@@ -145,7 +145,7 @@ class RunsScreen(ModalScreen[None]):
         self._plot()
 
     def _fill(self, wanted: dict[str, dict[str, Text]]) -> None:
-        table, selected = self._table, self._selected_key()
+        table, selected = self._table, self._selected_key() or self._key_of_here()
         table.clear(columns=True)
         for column, width in self._columns.items():
             table.add_column(heading(column), key=column, width=width)
@@ -194,6 +194,10 @@ class RunsScreen(ModalScreen[None]):
 
     def _is_here(self, run: RunOverview) -> bool:
         return self._here is not None and run.run_dir.path.resolve() == self._here.path.resolve()
+
+    def _key_of_here(self) -> str:
+        """The run that the list was opened from."""
+        return next((key for key, run in self._runs.items() if self._is_here(run)), "")
 
     def _selected_key(self) -> str:
         table = self._table

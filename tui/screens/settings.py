@@ -28,6 +28,15 @@ _SHORT = 18
 """Rows below which they have few of them."""
 
 
+class SettingInput(Input):
+    """A field that the arrows leave, up and down."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,enter", "app.focus_next", "next"),
+        Binding("up", "app.focus_previous", "previous"),
+    ]
+
+
 class SettingsScreen(ModalScreen[list[str] | None]):
     """A field a setting. Returns the arguments of `r18-tui` that start the run, or None."""
 
@@ -35,8 +44,6 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         Binding("ctrl+r", "start", "start"),
         Binding("ctrl+s", "save", "save"),
         Binding("escape,ctrl+c,ctrl+q", "cancel", "back"),
-        Binding("down,enter", "app.focus_next", "next"),
-        Binding("up", "app.focus_previous", "previous"),
     ]
 
     def __init__(self, source: str) -> None:
@@ -63,13 +70,13 @@ class SettingsScreen(ModalScreen[list[str] | None]):
                     with Horizontal(classes="setting"):
                         yield Label(key, classes="setting-key")
                         choices = [word.strip("`") for word in explanation(key)[1] if word.startswith("`")]
-                        yield Input(
+                        yield SettingInput(
                             text, id=_id_of(key), compact=True, suggester=SuggestFromList(choices) if choices else None
                         )
             with Vertical(id="settings-beside"):
                 yield Static(id="setting-explained")
                 yield Static(id="settings-amount-to")
-        keys = (("ctrl+r", "start"), ("ctrl+s", "save as YAML"), ("up down", "move"), ("esc", "back"))
+        keys = (("esc", "back"), ("ctrl+r", "start"), ("ctrl+s", "save as YAML"), ("up down", "move"))
         yield Static(key_line(*keys), id="settings-keys")
 
     def on_mount(self) -> None:
@@ -116,6 +123,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         path = unused(Path(f"{self._resolved.config.run.name}.yaml"))
         try:
             write_atomically(path, whole_yaml(self._resolved.config).encode())
+            path.chmod(0o644)
         except OSError as error:
             self._show_amount(f"{path}: cannot be written: {error.strerror or error}")
             return

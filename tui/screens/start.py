@@ -65,7 +65,7 @@ class StartScreen(Screen[None]):
         self.query_one("#start-text", Static).update(text)
         keys = [("enter", "settings" if choice.config else "open")]
         keys += [("s", "start as it is")] if choice.config else []
-        self.query_one("#start-keys", Static).update(key_line(*keys, ("up down", "move"), ("q", "leave")))
+        self.query_one("#start-keys", Static).update(key_line(("q", "leave"), *keys, ("up down", "move")))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Look at settings, pick a folder, or do what was chosen."""

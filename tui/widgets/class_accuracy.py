@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from tui import format as fmt
 from tui.bars import bar
 from tui.canvas import Row
-from tui.class_results import ClassResult, class_results
+from tui.class_results import ClassResult
 from tui.pages import hint
 from tui.scene import Scene
 from tui.widgets.pane import Pane
@@ -27,7 +27,7 @@ class ClassPane(Pane):
             body: list[Row] = [[(waiting_text(scene), "dim")]]
             return self.frame(scene.glyphs, title, [], body, width, height)
         room = height - 2
-        results = class_results(view)
+        results = scene.class_results
         body = class_rows(scene, results[:room], width - 4)
         hidden = max(len(results) - room, 0)
         bottom = f"worst first{f', {hidden} more' if hidden else ''}  {hint('confusion')}  {hint('mistakes')}"
@@ -53,7 +53,7 @@ def class_rows(scene: Scene, results: list[ClassResult], width: int) -> list[Row
 
 def name_width(results: list[ClassResult], most: int) -> int:
     """Cells of the longest name, at most so many."""
-    return min(max((cell_len(fmt.literal(result.name)) for result in results), default=0), most)
+    return min(max((cell_len(result.name) for result in results), default=0), most)
 
 
 def recall_cells(scene: Scene, result: ClassResult, bar_width: int) -> Row:
@@ -69,6 +69,6 @@ def recall_cells(scene: Scene, result: ClassResult, bar_width: int) -> Row:
 
 
 def _row(scene: Scene, result: ClassResult, label_width: int, bar_width: int) -> Row:
-    name = fmt.fit(fmt.literal(result.name), label_width)
+    name = fmt.fit(result.name, label_width)
     style = "dim" if result.score.recall is None else "text"
     return [(name, style), *recall_cells(scene, result, bar_width)]

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from tui import format as fmt
 from tui.canvas import Row
-from tui.class_results import ClassResult, class_results, recalls
+from tui.class_results import ClassResult, recalls
 from tui.scene import Scene
 from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
 from tui.widgets.pane import wrapped
@@ -56,7 +56,7 @@ class ClassTable(TablePane):
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
         title = f"Classes on {scene.view.selection_split}"
-        last, results = scene.view.last_evaluation, class_results(scene.view)
+        last, results = scene.view.last_evaluation, scene.class_results
         if last is None or not results:
             return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
         inner = width - 4
@@ -118,7 +118,7 @@ def _row(scene: Scene, result: ClassResult, names: int, bar: int, columns: list[
     accuracy = recall_cells(scene, result, bar)
     used = sum(cell_len(text) for text, _ in accuracy)
     style = "dim" if result.score.recall is None else "text"
-    row: Row = [(fmt.fit(fmt.literal(result.name), names), style), *accuracy]
+    row: Row = [(fmt.fit(result.name, names), style), *accuracy]
     row.append((" " * max(bar + _RECALL - used, 0), "text"))
     row += [(_placed(column.cell(result), column), "dim" if column.title == "images" else "text") for column in columns]
     return row

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from tui import format as fmt
 from tui.canvas import Row
-from tui.class_results import class_results
 from tui.pages import PAGE_BY_NAME
 from tui.scene import Scene
 from tui.widgets.class_accuracy import class_rows, waiting_text
@@ -40,7 +39,7 @@ class SparkPane(Pane, can_focus=False):
                 (curve[:done], "train"),
                 (curve[done:], "faint"),
                 ("  ", "text"),
-                *lr_figures(scene),
+                *lr_figures(scene, cursor=False),
             ],
             [(" memory  ", "dim"), *memory, (f"   {facts(view.readings)}", "dim")],
             [(" speed   ", "dim"), (fmt.per_second(view.images_per_s), "text"), (share, "dim")],
@@ -52,7 +51,7 @@ class WorstPane(Pane, can_focus=False):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """A title and a row a class."""
-        results = class_results(scene.view)
+        results = scene.class_results
         key = PAGE_BY_NAME["classes"].key
         title: Row = [(f" {key}", "key"), (f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
         if not results:
@@ -84,15 +83,17 @@ class CompactPane(Pane, can_focus=False):
         if last:
             best = f"  best {fmt.percent(view.best.accuracy)}" if view.best else ""
             rows.append([(f"{last.split} {fmt.number(last.loss)}  {fmt.percent(last.accuracy)} %{best}", "test")])
-        rows.append([("lr ", "dim"), *lr_figures(scene), (f"  {fmt.per_second(view.images_per_s)}", "dim")])
-        results = class_results(view)
+        rows.append(
+            [("lr ", "dim"), *lr_figures(scene, cursor=False), (f"  {fmt.per_second(view.images_per_s)}", "dim")]
+        )
+        results = scene.class_results
         rows += class_rows(scene, results[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]
         if view.notes:
             rows.append([(fmt.fit(fmt.literal(view.notes[-1].text), width), "dim")])
         return rows
 
     def _curve(self, scene: Scene, name: str, width: int) -> Row:
-        value = scene.value_of(name)
+        value = scene.newest(name)
         shown = fmt.percent(value) if name == "accuracy" else fmt.number(value)
         room = max(width - 16, 4)
         line = " " * room

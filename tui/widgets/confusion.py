@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from tui import format as fmt
 from tui.canvas import Row
-from tui.class_results import ClassResult, class_results
+from tui.class_results import ClassResult
 from tui.scene import Scene
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.scrolling import TablePane
@@ -21,30 +21,43 @@ _LIST_HEIGHT = 4
 """Least rows of the list below it."""
 
 
+_Pair = tuple[float, int, str, str]
+"""Share of the class, images, the class, the answer."""
+
+
 class ConfusionPane(TablePane):
     """The matrix as far as it fits, with the classes that are confused most, and the list of pairs."""
 
     page = "confusion"
 
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id, classes=classes)
+        self._found: list[ClassResult] = []
+        self._by_label: list[ClassResult] = []
+        self._pairs: list[_Pair] = []
+
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
         last = scene.view.last_evaluation
         title = f"Confusion on {scene.view.selection_split}"
-        results = sorted(class_results(scene.view), key=lambda result: result.label)
+        results, pairs = self._by_label_and_pairs(scene)
         if last is None or not results:
             return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
         if not last.confusions:
             text = "this log is from before confusions were told; the next evaluation tells them: e"
             return self.frame(scene.glyphs, title, [], [[(text, "dim")]], width, height)
         mistakes = sum(last.counts) - sum(last.correct)
-        body, chosen = self._body(scene, results, width - 4, height - 2)
+        body, chosen = self._body(results, pairs, width - 4, height - 2)
         which = "" if chosen == len(results) else f"  {chosen} of {len(results):,} classes"
         right: Row = [(f"{mistakes:,}", "test"), (f" mistakes in {sum(last.counts):,}{which}", "dim")]
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="row: true class, column: answer")
 
-    def _body(self, scene: Scene, results: list[ClassResult], width: int, height: int) -> tuple[list[Row], int]:
+    def _body(self, results: list[ClassResult], pairs: list[_Pair], width: int, height: int) -> tuple[list[Row], int]:
         """Matrix and list, and how many classes the matrix has."""
-        cell = max(_LEAST_CELL, len(str(max(result.score.correct for result in results))) + 1)
+        largest = max(
+            max([result.score.correct, *(count for _, count in result.score.confusions[:1])]) for result in results
+        )
+        cell = max(_LEAST_CELL, len(str(largest)) + 1)
         heads, titles = _names(results, cell - 1)
         names = min(max(cell_len(title) for title in titles.values()), max(width // 6, 6))
         room = max(min((width - names) // cell, height - 1), 1)
@@ -52,25 +65,33 @@ class ConfusionPane(TablePane):
         matrix = _matrix(shown, heads, titles, names, cell)
         used = names + cell * len(shown)
         if width - used - 3 >= _LIST_WIDTH:
-            pairs = self._pairs(results, width - used - 3, height)
+            beside = self._listed(pairs, width - used - 3, height)
             empty: Row = [(" " * used, "text")]
             padded = matrix + [empty] * (height - len(matrix))
-            return [[*row, ("   ", "text"), *pair] for row, pair in zip(padded, pairs, strict=False)], len(shown)
+            return [[*row, ("   ", "text"), *pair] for row, pair in zip(padded, beside, strict=False)], len(shown)
         below = height - len(matrix) - 1
-        return [*matrix, *([[], *self._pairs(results, width, below)] if below >= _LIST_HEIGHT else [])], len(shown)
+        return [*matrix, *([[], *self._listed(pairs, width, below)] if below >= _LIST_HEIGHT else [])], len(shown)
 
-    def _pairs(self, results: list[ClassResult], width: int, height: int) -> list[Row]:
-        """The worst pairs, the one that takes the largest share of its class first, filled up to `height` rows."""
-        found = [
-            (count / result.score.images, count, result.name, results[other].name)
-            for result in results
-            for other, count in result.score.confusions
-        ]
-        found.sort(key=lambda pair: (-pair[0], -pair[1]))
-        shown, place = self.in_sight(found, height - 1)
+    def _by_label_and_pairs(self, scene: Scene) -> tuple[list[ClassResult], list[_Pair]]:
+        """All classes in their order, and all pairs, the worst first; made anew with each evaluation alone."""
+        found = scene.class_results
+        if found is not self._found:
+            self._found = found
+            self._by_label = sorted(found, key=lambda result: result.label)
+            pairs = [
+                (count / result.score.images, count, result.name, self._by_label[other].name)
+                for result in self._by_label
+                for other, count in result.score.confusions
+            ]
+            self._pairs = sorted(pairs, key=lambda pair: (-pair[0], -pair[1]))
+        return self._by_label, self._pairs
+
+    def _listed(self, pairs: list[_Pair], width: int, height: int) -> list[Row]:
+        """The pairs in sight, filled up to `height` rows."""
+        shown, place = self.in_sight(pairs, height - 1)
         rows: list[Row] = [[(fmt.fit(f"worst pairs  {place}", width), "dim")]]
         for share, count, true, answer in shown:
-            words = fmt.fit(f"{fmt.literal(true)} taken for {fmt.literal(answer)}", width - 15)
+            words = fmt.fit(f"{true} taken for {answer}", width - 15)
             rows.append([(words, "text"), (f"{count:>7,} ", "text"), (f"{100 * share:>5.1f} %", _shade(share))])
         return rows + [[] for _ in range(height - len(rows))]
 
@@ -91,9 +112,9 @@ def _names(results: list[ClassResult], width: int) -> tuple[dict[int, str], dict
     """What stands above the column and before the row of each class: of names that begin alike, numbers tell them apart."""
     heads = {result.label: _short(result.name, width) for result in results}
     if len(set(heads.values())) == len(heads):
-        return heads, {result.label: fmt.literal(result.name) for result in results}
+        return heads, {result.label: result.name for result in results}
     numbered = {result.label: f"{result.label:>{width}}" for result in results}
-    return numbered, {result.label: f"{result.label} {fmt.literal(result.name)}" for result in results}
+    return numbered, {result.label: f"{result.label} {result.name}" for result in results}
 
 
 def _matrix(
@@ -101,22 +122,23 @@ def _matrix(
 ) -> list[Row]:
     rows: list[Row] = [[(" " * names, "text"), ("".join(f" {heads[result.label]}" for result in shown), "dim")]]
     for result in shown:
-        counts, images = dict(result.score.confusions), result.score.images
+        images = result.score.images
         row: Row = [(fmt.fit(titles[result.label], names), "text")]
         for other in shown:
             itself = other.label == result.label
             row.append(
                 (f"{result.score.correct:>{cell}}", "own")
                 if itself
-                else _cell(counts.get(other.label, 0), images, cell)
+                else _cell(result.taken_for(other.label), images, cell)
             )
         rows.append(row)
     return rows
 
 
-def _cell(count: int, images: int, width: int) -> tuple[str, str]:
+def _cell(count: int | None, images: int, width: int) -> tuple[str, str]:
+    """A dot for none, a question mark for what is not told: some images, but not among the most frequent."""
     if not count:
-        return f"{'.':>{width}}", "faint"
+        return f"{'?' if count is None else '.':>{width}}", "faint"
     return f"{count:>{width}}", _shade(count / max(images, 1))
 
 
@@ -127,7 +149,7 @@ def _shade(share: float) -> str:
 def _short(name: str, width: int) -> str:
     """The first letters of a name, of exactly `width` cells or fewer."""
     short = ""
-    for letter in fmt.literal(name):
+    for letter in name:
         if cell_len(short + letter) > width:
             break
         short += letter

@@ -10,7 +10,7 @@ from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene
 from tui.step_axis import step_labels
-from tui.widgets.stepped import StepPane
+from tui.widgets.stepped import StepPane, cursor_figures
 
 if TYPE_CHECKING:
     from tui.plot import Area, Frame
@@ -88,7 +88,7 @@ class CurvePane(StepPane):
             if best is not None and best <= high:
                 draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
-        draw_cursor(canvas, area, frame, scene.viewport.cursor)
+        draw_cursor(canvas, area, frame, glyphs, scene.viewport.cursor)
         if with_axis:
             _draw_track(canvas, area, frame, view.marks, glyphs.mark)
         return any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
@@ -168,17 +168,9 @@ class AccuracyPane(CurvePane):
         values = [*extent, *self.evaluated_between(scene, left, right)]
         if scene.viewport.span is not None:
             low, high = nice_range(min(values), max(values))
-            return low, min(high, 1.0), False
+            # What lies at 100 % alone has a range above it, where there is nothing.
+            return min(low, 0.9) if high > 1.0 else low, min(high, 1.0), False
         return min(math.floor(min(values) * 10) / 10, 0.9), 1.0, False
-
-
-def cursor_figures(scene: Scene) -> Row:
-    """The step whose values are read, where it is not the newest."""
-    cursor, started = scene.viewport.cursor, scene.view.started
-    if cursor is None or started is None:
-        return []
-    place = f"step {round(cursor):,}" if not scene.by_epoch else f"epoch {cursor / started.steps_per_epoch:.2f}"
-    return [(f"{place}  ", "accent")]
 
 
 def _waiting(scene: Scene) -> str:

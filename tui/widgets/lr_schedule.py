@@ -8,7 +8,7 @@ from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene
 from tui.step_axis import step_labels
-from tui.widgets.stepped import StepPane
+from tui.widgets.stepped import StepPane, cursor_figures
 
 
 class LrPane(StepPane):
@@ -26,7 +26,8 @@ class LrPane(StepPane):
         _draw(canvas, scene)
         edits = len(view.lr_edits)
         bottom = f"{scene.glyphs.now} now" + (f"  l {edits} edit{'s' if edits > 1 else ''}" if edits else "")
-        return self.frame(scene.glyphs, "Learning rate", lr_figures(scene), canvas.rows(), width, height, bottom=bottom)
+        figures = lr_figures(scene, cursor=True)
+        return self.frame(scene.glyphs, "Learning rate", figures, canvas.rows(), width, height, bottom=bottom)
 
 
 def _draw(canvas: Canvas, scene: Scene) -> None:
@@ -49,15 +50,20 @@ def _draw(canvas: Canvas, scene: Scene) -> None:
         draw_point(canvas, area, frame, step, _rate_at(scene, step), "l", "warn")
     if view.lr.last is not None:
         draw_point(canvas, area, frame, view.lr.x[-1], view.lr.last, scene.glyphs.now, "accent")
-    draw_cursor(canvas, area, frame, scene.viewport.cursor)
+    draw_cursor(canvas, area, frame, scene.glyphs, scene.viewport.cursor)
 
 
-def lr_figures(scene: Scene) -> Row:
-    """The rate now and where it is going; that at the cursor, where there is one."""
+def lr_figures(scene: Scene, *, cursor: bool) -> Row:
+    """The rate now and where it is going; or that at the cursor.
+
+    Args:
+        scene: The run.
+        cursor: Whether the pane shows the cursor.
+    """
     view = scene.view
-    row: Row = [(fmt.rate(scene.raw_value_of("lr")), "train")]
-    if scene.viewport.cursor is not None:
-        return row
+    if cursor and scene.viewport.cursor is not None:
+        return [*cursor_figures(scene), (fmt.rate(scene.value_of("lr")), "train")]
+    row: Row = [(fmt.rate(view.lr.last), "train")]
     steps, rates = view.planned_lr()
     ahead = next((rate for step, rate in zip(steps, rates, strict=True) if step > view.step), None)
     if ahead is not None and view.lr.last is not None and not math.isclose(ahead, view.lr.last, rel_tol=1e-4):

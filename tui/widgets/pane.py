@@ -100,7 +100,9 @@ class Pane(Widget, can_focus=True):
 
     def recolour(self) -> None:
         """The palette has changed: all cells with it."""
-        self._strips = [self._strip(row) for row in self._rows]
+        self._rows = []
+        if self._scene is not None:
+            self.paint(self._scene)
         self.refresh()
 
     def on_resize(self, event: Resize) -> None:

@@ -6,6 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+
 from trainer.run.events import PicturesSaved
 from tui import format as fmt
 from tui.canvas import Row
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
 
 _WIDTHS = (32, 24, 20, 16, 12, 8)
 """Cells of a tile, and pixels: a terminal's cell is two pixels high."""
-_ENOUGH = 6
+_ENOUGH = 4
 """Tiles that are wanted on the screen at once."""
 _GAP = 2
-_CAPTION = 2
+_CAPTION = 3
+"""Lines below a picture."""
 _DARK_TO_LIGHT = " .:-=+*#%@"
 """Where there are no colours to draw with."""
 _LUMINANCE = (0.299, 0.587, 0.114)
@@ -52,8 +55,12 @@ class PicturePane(TablePane):
         """Why there are none."""
         raise NotImplementedError
 
-    def caption(self, told: dict[str, Any]) -> tuple[Row, str]:
-        """What stands below a picture: a line about it, and which one it is."""
+    def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
+        """Two lines below a picture; which one it is follows in a third."""
+        raise NotImplementedError
+
+    def split_of(self, scene: Scene) -> str:
+        """Whose pictures are shown."""
         raise NotImplementedError
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
@@ -62,7 +69,9 @@ class PicturePane(TablePane):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
-        title, event = self.title_for(scene), scene.view.pictures.get(self.what)
+        title, event = self.title_for(scene), scene.view.pictures.get((self.what, self.split_of(scene)))
+        if event is not None and not event.images:
+            event = None
         sheet, problem = self._sheet(scene, event)
         if event is None or sheet is None:
             return self.frame(scene.glyphs, title, [], [[(problem or self.empty(scene), "dim")]], width, height)
@@ -72,7 +81,7 @@ class PicturePane(TablePane):
             range(first, min(first + columns, len(sheet.captions))) for first in range(0, len(sheet.captions), columns)
         ]
         shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
-        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side)]
+        body = [row for group in shown for row in self._row_of_tiles(scene, sheet, group, side)]
         right: Row = [(self.figures(event, sheet), "dim")]
         if place:
             right.append((f"  rows {place}", "dim"))
@@ -85,8 +94,8 @@ class PicturePane(TablePane):
             self._read = (event, *_read(_path_of(scene, event)))
         return self._read[1], self._read[2]
 
-    def _row_of_tiles(self, sheet: Sheet, group: range, side: int) -> list[Row]:
-        coloured = not (no_color() or self.app.current_theme.ansi)
+    def _row_of_tiles(self, scene: Scene, sheet: Sheet, group: range, side: int) -> list[Row]:
+        coloured = scene.glyphs.braille and not (no_color() or self.app.current_theme.ansi)
         rows: list[Row] = [[] for _ in range(side // 2 + _CAPTION)]
         for index in group:
             key = index, side, coloured
@@ -100,8 +109,9 @@ class PicturePane(TablePane):
         return rows
 
     def _caption_rows(self, sheet: Sheet, index: int, side: int) -> list[Row]:
-        line, name = self.caption(sheet.captions[index])
-        return [exact(line, side), [(_end_of(fmt.literal(name), side), "dim")]]
+        told = sheet.captions[index]
+        lines = [exact(line, side) for line in self.captions(told)]
+        return [*lines, [(_end_of(fmt.literal(str(told.get("name", ""))), side), "dim")]]
 
 
 class MistakesPane(PicturePane):
@@ -122,11 +132,15 @@ class MistakesPane(PicturePane):
             "every image was recognised" if last.accuracy == 1.0 else "none kept yet; the next evaluation keeps them: e"
         )
 
-    def caption(self, told: dict[str, Any]) -> tuple[Row, str]:
+    def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
         """The class, and what it was taken for."""
-        predicted = fmt.literal(str(told.get("predicted", "?")))
-        row: Row = [(fmt.literal(str(told.get("class", "?"))), "text"), (" as ", "dim"), (predicted, "bad")]
-        return [*row, (f" {100 * float(told.get('confidence', 0)):.0f} %", "dim")], str(told.get("name", ""))
+        answer = fmt.literal(str(told.get("predicted", "?")))
+        sure: Row = [("as ", "dim"), (answer, "bad"), (f" {100 * float(told.get('confidence', 0)):.0f} %", "dim")]
+        return [(fmt.literal(str(told.get("class", "?"))), "text")], sure
+
+    def split_of(self, scene: Scene) -> str:
+        """The one that chooses the best."""
+        return scene.view.selection_split
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
         """How many, and when."""
@@ -149,16 +163,17 @@ class TrainingImagesPane(PicturePane):
             return "not while the classifier alone is trained, on features of images that are not augmented"
         return "none kept yet" if scene.view.step else "appears when training starts"
 
-    def caption(self, told: dict[str, Any]) -> tuple[Row, str]:
+    def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
         """The class, or the two that were mixed."""
-        own, name = fmt.literal(str(told.get("class", "?"))), str(told.get("name", ""))
+        own, other = fmt.literal(str(told.get("class", "?"))), told.get("mixed_with")
         percent = round(100 * float(told.get("share", 1.0)))
-        if percent == 100:
-            return [(own, "text")], name
-        return [
-            (f"{percent} % {own}", "text"),
-            (f", {100 - percent} % {fmt.literal(str(told['mixed_with']))}", "dim"),
-        ], name
+        if other is None or percent == 100:
+            return [(own, "text")], []
+        return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.literal(str(other))}", "dim")]
+
+    def split_of(self, scene: Scene) -> str:
+        """Of training."""
+        return "train"
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
         """Size, and when."""
@@ -218,4 +233,8 @@ def _half_blocks(upper: list[list[int]], lower: list[list[int]]) -> Row:
 
 def _end_of(name: str, width: int) -> str:
     """The end of a name, which tells files apart."""
-    return fmt.fit(name if len(name) <= width else "…" + name[-(width - 1) :], width)
+    if cell_len(name) <= width:
+        return fmt.fit(name, width)
+    while cell_len(name) > width - 1:
+        name = name[1:]
+    return fmt.fit("…" + name, width)

@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 
+from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
@@ -60,3 +61,12 @@ class StepPane(Pane):
         left, right = scene.viewport.edges(scene.total)
         width = max(self.size.width - 4 - GUTTER, 1)
         return left + (right - left) * min(max((event.x - 2 - GUTTER + 0.5) / width, 0.0), 1.0)
+
+
+def cursor_figures(scene: Scene) -> Row:
+    """The step whose values are read, where it is not the newest."""
+    cursor, started = scene.viewport.cursor, scene.view.started
+    if cursor is None or started is None:
+        return []
+    place = f"step {round(cursor):,}" if not scene.by_epoch else f"epoch {cursor / started.steps_per_epoch:.2f}"
+    return [(f"{place}  ", "accent")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.run.verdicts import WAITING_SHARE
+from trainer.run.rules.resource_rules import WAITING_SHARE
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane

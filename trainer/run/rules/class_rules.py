@@ -1,0 +1,91 @@
+"""Rules about classes: swapped labels, a class that is not learnt, a best that test images chose."""
+
+from __future__ import annotations
+
+from trainer.class_score import ClassScore, scores_of, wilson_interval
+from trainer.run.events import Evaluated
+from trainer.run.rules.verdict import Verdict
+from trainer.run.view import RunView
+
+_LEARNT = 0.5
+"""Accuracy from which on single classes can be told to lag, and that swapped ones would have if they were exchanged."""
+
+_NOT_LEARNT = 0.05
+"""Recall at most, at three evaluations in a row."""
+
+_EARLY = 1 / 3
+"""Of the run: what has not been learnt by then may still be."""
+
+_CHOICES = 10
+"""Evaluations from which on the best of them is better than it is on other images."""
+
+_LEAST_IMAGES = 20
+"""Of a class, to judge it."""
+
+
+def labels_swapped(view: RunView) -> Verdict | None:
+    """Two classes of which most images are taken for the other, while the rest is learnt."""
+    measured = [event for event in view.evaluations if event.split == view.selection_split][-2:]
+    if len(measured) < 2 or view.started is None or not measured[-1].confusions:
+        return None
+    last, scores = measured[-1], scores_of(measured[-1])
+    for label, score in enumerate(scores):
+        other = score.confused_with
+        if other is None or other < label or not _most_are(score, other) or not _most_are(scores[other], label):
+            continue
+        there, back = dict(score.confusions)[other], dict(scores[other].confusions)[label]
+        exchanged = sum(last.correct) - score.correct - scores[other].correct + there + back
+        if exchanged < _LEARNT * sum(last.counts) or not _few_are_right(measured[0], label, other):
+            continue
+        names = view.started.classes
+        return Verdict(
+            kind="labels swapped", level="warning", text=f"{names[label]} and {names[other]} look swapped",
+            evidence=f"{there / score.images:.0%} and {back / scores[other].images:.0%} are taken for the other",
+            remedy=f"compare their folders in train and {last.split}",
+        )  # fmt: skip
+    return None
+
+
+def class_not_learnt(view: RunView) -> Verdict | None:
+    """A class of which hardly an image is recognised, when a third of the run is over and the others are learnt."""
+    regular = [event for event in view.evaluations if event.split == view.selection_split and event.trigger != "key"]
+    measured = [event for event in regular[-3:] if event.step >= _EARLY * view.total_steps]
+    if len(measured) < 3 or view.started is None:
+        return None
+    last, scores = measured[-1], scores_of(measured[-1])
+    lagging = [label for label, score in enumerate(scores) if all(_lags(event, label) for event in measured)]
+    others = [score.recall for label, score in enumerate(scores) if label not in lagging and score.recall is not None]
+    if not lagging or not others or sum(others) / len(others) < _LEARNT:
+        return None
+    names = ", ".join(view.started.classes[label] for label in lagging[:3]) + (", ..." if len(lagging) > 3 else "")
+    first = lagging[0]
+    return Verdict(
+        kind="class not learnt", level="warning", text=f"not learnt: {names}",
+        evidence=f"{last.correct[first]} of {last.counts[first]:,} recognised, at three evaluations",
+        remedy="6 shows what it is taken for; data.balance weighs rare classes",
+    )  # fmt: skip
+
+
+def chosen_on_test(view: RunView) -> Verdict | None:
+    """A best checkpoint that the test images have chosen, which they are then no judge of."""
+    choices = sum(event.split == "test" for event in view.evaluations)
+    if view.selection_split != "test" or choices < _CHOICES:
+        return None
+    return Verdict(
+        kind="chosen on test", level="info", text="the best is chosen on the test images, which flatters it",
+        evidence=f"best of {choices} evaluations", remedy="data.val_fraction=0.1 keeps them apart",
+    )  # fmt: skip
+
+
+def _most_are(score: ClassScore, other: int) -> bool:
+    """Whether more than half of a class is taken for another, beyond chance."""
+    taken = dict(score.confusions).get(other, 0)
+    return score.images >= _LEAST_IMAGES and wilson_interval(taken, score.images)[0] > 0.5
+
+
+def _few_are_right(event: Evaluated, *labels: int) -> bool:
+    return all(event.correct[label] < 0.5 * event.counts[label] for label in labels)
+
+
+def _lags(event: Evaluated, label: int) -> bool:
+    return event.counts[label] >= _LEAST_IMAGES and event.correct[label] <= _NOT_LEARNT * event.counts[label]

@@ -1,0 +1,177 @@
+"""Rules about the loss: not a number, stuck, rising, overfitting."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from trainer.class_score import wilson_interval
+from trainer.run.events import Evaluated, number
+from trainer.run.rules.verdict import Verdict
+from trainer.run.view import RunView
+
+_RECENT = 100
+"""Steps whose mean is compared."""
+
+_LEAST_STEPS = 200
+"""Before which nothing is said: warm-up and batch norm's first statistics are over by then."""
+
+_MANY = 0.1
+"""Of the recent steps: so many that are not finite are no accident."""
+
+_LEARNS_NOTHING = 0.98
+"""Of the first loss, or of the loss of guessing: above it nothing has been learnt."""
+
+_GUESSING = 0.7
+"""Of the loss of guessing: a run that begins below it began with good weights."""
+
+_FALLING = 0.99
+"""Of the mean of the steps before: a loss below that falls."""
+
+_RISING = 1.5
+"""Times its lowest recent mean: a loss that high has left its way. A larger image size, or stronger mixing, makes far less."""
+
+_LEAST_RISE = 0.1
+"""Of the loss of guessing: what rises by less from nearly nothing is no matter."""
+
+_ERRORS = 4.0
+"""Standard errors of two means beyond which they differ, also when one of them was chosen as the lowest of twenty."""
+
+_LOOKED_BACK = 2000
+"""Steps in which that lowest mean is looked for."""
+
+_OVERFITTING = 1.1
+"""Times its lowest, for three evaluations in a row, while training loss goes on to fall."""
+
+
+def not_finite(view: RunView) -> Verdict | None:
+    """A loss that is NaN or infinite. The loss that is logged is never the scaled one, so this holds for fp16 too."""
+    recent = view.train_loss.y[-_RECENT:]
+    bad = sum(not math.isfinite(loss) for loss in recent)
+    if not bad:
+        return None
+    many = bad >= _MANY * len(recent)
+    return Verdict(
+        kind="not finite", level="error" if many else "warning",
+        text="the loss is not a number" if many else "some steps were left out: their loss is not a number",
+        evidence=f"in {bad} of the last {len(recent)} steps", remedy="l sets a lower rate; max_grad_norm tames single batches",
+    )  # fmt: skip
+
+
+def loss_stuck(view: RunView) -> Verdict | None:
+    """A loss that is where it began, or where guessing leads, and goes nowhere."""
+    losses = view.train_loss.y
+    per_epoch = view.started.steps_per_epoch if view.started else 1
+    if len(losses) < max(_LEAST_STEPS, per_epoch) or _rate_is_rising(view) or _better_than_guessing(view):
+        return None
+    first, before, now = _mean(losses[: _RECENT // 5]), _mean(losses[-2 * _RECENT : -_RECENT]), _mean(losses[-_RECENT:])
+    level = min(first, _guessing_loss(view)) if first >= _GUESSING * _guessing_loss(view) else _guessing_loss(view)
+    accuracy, error = _mean_and_error(view.train_accuracy.y[-_RECENT:])
+    if not now >= _LEARNS_NOTHING * level or now < _FALLING * before or accuracy - 3 * error > _majority(view):
+        return None
+    return Verdict(
+        kind="loss stuck", level="warning", text="the loss does not fall",
+        evidence=f"{first:.2f} at first, {now:.2f} after {len(losses):,} steps",
+        remedy="f finds a rate; wrong labels look the same",
+    )  # fmt: skip
+
+
+def loss_rising(view: RunView) -> Verdict | None:
+    """A loss that has left its way and stays there, with nothing but the rate to have made it."""
+    since = bisect_right(view.train_loss.x, _last_change(view))
+    losses = view.train_loss.y[max(since, len(view.train_loss) - _LOOKED_BACK) :]
+    if len(view.train_loss) - since < 2 * _LEAST_STEPS or _rate_is_rising(view):
+        return None
+    earlier = [
+        _mean_and_error(losses[begin : begin + _RECENT])
+        for begin in range(0, len(losses) - 2 * _LEAST_STEPS + 1, _RECENT)
+    ]
+    lowest, error = min((pair for pair in earlier if math.isfinite(pair[0])), default=(math.inf, 0.0))
+    newest = [_mean_and_error(losses[-2 * _RECENT : -_RECENT]), _mean_and_error(losses[-_RECENT:])]
+    bound = max(_RISING * lowest, lowest + _LEAST_RISE * _guessing_loss(view))
+    if not all(mean > max(bound, lowest + _ERRORS * math.hypot(error, spread)) for mean, spread in newest):
+        return None
+    return Verdict(
+        kind="loss rising", level="warning", text="the loss rises: the rate is too high",
+        evidence=f"{lowest:.3g} before, {newest[-1][0]:.3g} in the last {_RECENT} steps",
+        remedy="l sets a lower rate, f finds one",
+    )  # fmt: skip
+
+
+def overfitting(view: RunView) -> Verdict | None:
+    """Held-out images that are told worse and worse, while training images are told better."""
+    measured = [event for event in _regular(view) if math.isfinite(number(event.loss))]
+    losses = [number(event.loss) for event in measured]
+    if len(losses) < 5 or not len(view.train_loss):
+        return None
+    best = min(range(len(losses)), key=lambda index: losses[index])
+    accuracy = max(event.accuracy for event in measured[:-3])
+    at_best, now = _train_loss_at(view, measured[best].step), _mean(view.train_loss.y[-_RECENT:])
+    risen = best < len(losses) - 3 and all(loss > _OVERFITTING * losses[best] for loss in losses[-3:])
+    if not risen or not now < at_best or any(event.accuracy > accuracy for event in measured[-3:]):
+        return None
+    split = view.selection_split
+    return Verdict(
+        kind="overfitting", level="warning", text=f"overfitting: {split} gets worse while training gets better",
+        evidence=f"{split} loss {losses[best]:.3f} at epoch {measured[best].epoch:g}, now {losses[-1]:.3f}; "
+        f"train {at_best:.3f}, now {now:.3f}",
+        remedy="the best is saved; more augmentation or weight decay next time",
+    )  # fmt: skip
+
+
+def _regular(view: RunView) -> list[Evaluated]:
+    """Evaluations on the selection split that no key has asked for."""
+    return [event for event in view.evaluations if event.split == view.selection_split and event.trigger != "key"]
+
+
+def _guessing_loss(view: RunView) -> float:
+    """Cross-entropy of an answer that knows nothing: the logarithm of the number of classes."""
+    return math.log(max(len(view.started.classes) if view.started else 0, 2))
+
+
+def _majority(view: RunView) -> float:
+    """Accuracy of always answering the most frequent class, as far as it is known."""
+    last = view.last_evaluation
+    if last is not None and any(last.counts):
+        return max(last.counts) / sum(last.counts)
+    return 1.0 / max(len(view.started.classes) if view.started else 0, 2)
+
+
+def _better_than_guessing(view: RunView) -> bool:
+    """Whether held-out images are recognised more often than by guessing: whatever the loss does, something was learnt."""
+    last = view.last_evaluation
+    if last is None or not any(last.counts):
+        return False
+    return wilson_interval(sum(last.correct), sum(last.counts))[0] > _majority(view)
+
+
+def _rate_is_rising(view: RunView) -> bool:
+    """Whether the warm-up is under way, or was until a short while ago."""
+    rates = view.lr.y[-_LEAST_STEPS:]
+    return len(rates) > 0 and rates[-1] > rates[0]
+
+
+def _last_change(view: RunView) -> float:
+    """The newest step at which something changed that changes the loss: a resume, an edit, stages, the size of images."""
+    changes = [float(mark.step) for mark in view.marks if mark.kind in ("resume", "lr")]
+    changes += [float(begin) for begin, _, _ in view.image_sizes() if begin <= view.step]
+    return max([0.0, *changes, *([float(view.frozen.step)] if view.frozen else [])])
+
+
+def _train_loss_at(view: RunView, step: int) -> float:
+    end = bisect_right(view.train_loss.x, step)
+    return _mean(view.train_loss.y[max(end - _RECENT, 0) : end])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are finite; NaN without any."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error."""
+    mean = _mean(values)
+    variance = _mean([(value - mean) ** 2 for value in values])
+    return mean, math.sqrt(variance / max(len(values), 1))
