@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from trainer.class_score import ClassScore
+from trainer.run.class_score import ClassScore
 
 
 def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> list[list[object]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
@@ -18,15 +18,15 @@ from textual.theme import Theme
 from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
-from trainer.run.commands import Command
 from trainer.run.events import Diverged, LrRangeTested
 from trainer.run.status import RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.text import literal
-from trainer.run.view import SMOOTHING, RunView
+from trainer.run.view import RunView
 from tui.actions import ACTIONS
 from tui.driver import TerminalDriver
 from tui.pages import PAGES
+from tui.run_actions import RunActions
 from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
 from tui.source import Port, attached_port, recorded_port
@@ -49,7 +49,7 @@ _LOOK_AROUND_S = 1.0
 """Time between two looks at whether the terminal and the trainer are still there."""
 
 
-class DashboardApp(App[int]):
+class DashboardApp(RunActions):
     """The dashboard over one run, and the list of runs over it.
 
     Attributes:
@@ -224,7 +224,7 @@ class DashboardApp(App[int]):
         assert found is not None
         from tui.screens.lr_range import LrRangeScreen  # not before the first frame
 
-        self.push_screen(LrRangeScreen(found), self._set_rate)
+        self.push_screen(LrRangeScreen(found), self.set_rate)
 
     def _decided(self, choice: str | None) -> None:
         if choice == "back":
@@ -325,112 +325,11 @@ class DashboardApp(App[int]):
             )
         yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
 
-    def action_pause(self) -> None:
-        """Pause, or go on."""
-        if self.watched.scene.state is RunState.PAUSED:
-            self._send("pause", cmd.Unpause(), "resuming")
-        else:
-            self._send("pause", cmd.Pause(), "pausing")
-
-    def action_checkpoint(self) -> None:
-        """Save now."""
-        self._send("checkpoint", cmd.SaveCheckpoint(), "saving")
-
-    def action_evaluate(self) -> None:
-        """Measure now."""
-        self._send("evaluate", cmd.Evaluate(), "evaluating")
-
-    def action_export(self) -> None:
-        """Export this step."""
-        self._send("export", cmd.Export(), "exporting")
-
     def action_find_lr(self) -> None:
         """Try learning rates."""
         self._range_before = self.watched.view.lr_range
-        if self._send("find_lr", cmd.FindLr(), "trying learning rates"):
+        if self.send("find_lr", cmd.FindLr(), "trying learning rates"):
             self._range_wanted_of = self.watched
-
-    def action_unfreeze(self) -> None:
-        """Train one more frozen stage."""
-        self._send("unfreeze", cmd.Unfreeze(), "unfreezing")
-
-    def action_go_back(self) -> None:
-        """Return to before the run went wrong."""
-        self._send("go_back", cmd.GoBack(), "going back")
-
-    def action_learning_rate(self) -> None:
-        """Ask for a rate and set it."""
-        if self.watched.refuses("learning_rate"):
-            return
-        from tui.screens.dialogs import LearningRateScreen  # not before the first frame
-
-        view = self.watched.view
-        current = view.lr.last or 0.0
-        before = current / view.lr_edits[-1][1] if view.lr_edits else None
-        self.push_screen(LearningRateScreen(current, before), self._set_rate)
-
-    def _set_rate(self, rate: float | None) -> None:
-        if rate is not None:
-            self._send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
-
-    def action_note(self) -> None:
-        """Ask for a remark and keep it."""
-        if self.watched.refuses("note"):
-            return
-        from tui.screens.dialogs import NoteScreen  # not before the first frame
-
-        self.push_screen(NoteScreen(), self._keep_note)
-
-    def _keep_note(self, text: str | None) -> None:
-        if text:
-            self._send("note", cmd.AddNote(text=text), "noting")
-
-    def action_log_scale(self) -> None:
-        """Switch the loss axis."""
-        run = self.watched
-        run.scene.log_scale = not run.scene.log_scale
-        run.remark(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
-        run.screen.draw_next("loss", "m-loss")
-
-    def action_smoothing(self) -> None:
-        """Take the next smoothing."""
-        run = self.watched
-        run.scene.smoothing = SMOOTHING[(SMOOTHING.index(run.scene.smoothing) + 1) % len(SMOOTHING)]
-        run.remark(f"smoothing {run.scene.smoothing:g}" if run.scene.smoothing else "no smoothing")
-        run.screen.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
-
-    def action_zoom(self) -> None:
-        """Show the focused pane alone, or all again."""
-        if self.screen is self.watched.screen:
-            self.watched.screen.toggle_zoom()
-
-    def action_page(self, name: str) -> None:
-        """Show a page, or the overview again."""
-        if self.screen is self.watched.screen:
-            self.watched.screen.show_page(name)
-
-    def action_next_pane(self) -> None:
-        """Move the focus on, or to the next page."""
-        if not self.watched.screen.show_next_page(1):
-            self.watched.screen.focus_next()
-
-    def action_previous_pane(self) -> None:
-        """Move the focus back, or to the page before."""
-        if not self.watched.screen.show_next_page(-1):
-            self.watched.screen.focus_previous()
-
-    def action_messages(self) -> None:
-        """Show everything that was said."""
-        from tui.screens.messages import MessagesScreen  # not before the first frame
-
-        self.push_screen(MessagesScreen(self.watched.scene))
-
-    def action_help(self) -> None:
-        """Explain the keys."""
-        from tui.screens.dialogs import HelpScreen  # not before the first frame
-
-        now = self.watched.situation()
-        self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
 
     def action_detach(self) -> None:
         """Leave the screen and let the run go on."""
@@ -462,13 +361,6 @@ class DashboardApp(App[int]):
             self.watched.ask("leave", cmd.Stop(), "stopping")
         elif choice == "detach":
             self.action_detach()
-
-    def _send(self, name: str, command: Command, word: str) -> bool:
-        """Send a command, unless it cannot act now; whether it was sent."""
-        refused = self.watched.refuses(name)
-        if not refused:
-            self.watched.ask(name, command, word)
-        return not refused
 
     # Failure ----------------------------------------------------------------------------------------------------------
 

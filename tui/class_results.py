@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.class_score import ClassScore, scores_of
+from trainer.run.class_score import ClassScore, scores_of
 from trainer.run.events import Evaluated
 from trainer.run.text import literal
 from trainer.run.view import RunView

@@ -18,12 +18,12 @@ from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write
 from tests.running import train, view_of
 from trainer.arguments import add_eval_arguments
 from trainer.check_request import read_run_config
-from trainer.class_score import wilson_interval
 from trainer.config_loader import build_config
 from trainer.errors import ConfigError, DataError
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
 from trainer.robustness import DAMAGES, damaged_batch
+from trainer.run.class_score import wilson_interval
 from trainer.run.store import RunDir
 from trainer.scores import Scores, class_scores, compare
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainer.run.view import Mark
+from trainer.run.facts import Mark
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene

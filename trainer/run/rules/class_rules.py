@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.class_score import ClassScore, scores_of, wilson_interval
+from trainer.run.class_score import ClassScore, scores_of, wilson_interval
 from trainer.run.events import Evaluated
 from trainer.run.rules.verdict import Verdict
 from trainer.run.view import RunView

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from trainer.class_score import wilson_interval
+from trainer.run.class_score import wilson_interval
 from trainer.run.events import Evaluated, number
 from trainer.run.rules.verdict import Verdict
 from trainer.run.view import RunView

@@ -1,0 +1,205 @@
+"""What is known of a run, and what a screen asks about it; `trainer.run.view` folds the events that it is known from."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from trainer.run import events as ev
+from trainer.run.series import Series, Smoothed
+from trainer.run.status import LIVE_STATES, LOST_AFTER_S, Presence, RunState
+from trainer.run.step_window import StepWindow
+
+SMOOTHING = (0.0, 0.9, 0.98)
+"""Betas of the smoothed curves that `s` walks through; 0 shows the raw points alone."""
+
+_NOTES_KEPT = 500
+_BUDGETS_KEPT = 13
+"""Told every five seconds: the oldest of them is a minute old."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the event pane.
+
+    Attributes:
+        level: `info`, `good`, `warning` or `error`.
+    """
+
+    time: float
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a step, drawn under the curves.
+
+    Attributes:
+        kind: `checkpoint`, `lr`, `resume`, `pause` or `note`.
+    """
+
+    step: int
+    kind: str
+    text: str
+
+
+@dataclass
+class RunFacts:
+    """The folded state, and questions about it. Read by one thread, which is also the one that folds."""
+
+    seq: int = -1
+    opened: ev.Opened | None = None
+    started: ev.Started | None = None
+    state: RunState = RunState.LOADING
+    state_detail: str = ""
+    state_fraction: float | None = None
+    state_since: float = 0.0
+    last_time: float = 0.0
+    last_step_time: float = 0.0
+    step: int = 0
+    train_loss: Series = field(default_factory=Series)
+    train_accuracy: Series = field(default_factory=Series)
+    lr: Series = field(default_factory=Series)
+    smoothed_loss: dict[float, Smoothed] = field(init=False, compare=False)
+    smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
+    eval_loss: dict[str, Series] = field(default_factory=dict)
+    eval_accuracy: dict[str, Series] = field(default_factory=dict)
+    evaluations: list[ev.Evaluated] = field(default_factory=list)
+    epochs: list[ev.EpochEnded] = field(default_factory=list)
+    best: ev.Evaluated | None = None
+    lr_edits: list[tuple[int, float]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    checkpoints: list[ev.CheckpointSaved] = field(default_factory=list)
+    pictures: dict[tuple[str, str], ev.PicturesSaved] = field(default_factory=dict)
+    budget: dict[str, float] = field(default_factory=dict)
+    readings: dict[str, float] = field(default_factory=dict)
+    exporting: ev.ExportProgress | None = None
+    exported: ev.Exported | None = None
+    failure: ev.Failed | None = None
+    finish: ev.Finished | None = None
+    notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
+    acknowledged: dict[str, ev.Acknowledged] = field(default_factory=dict)
+    unsaved_since: float | None = None
+    unlogged_since: float | None = None
+    nonfinite_steps: int = 0
+    diverged: ev.Diverged | None = None
+    frozen: ev.StagesFrozen | None = None
+    lr_range: ev.LrRangeTested | None = None
+    bad_records: int = 0
+    _window: StepWindow = field(default_factory=StepWindow)
+    _budgets: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_BUDGETS_KEPT), compare=False)
+    _regular_save: Note | None = None
+    _skip_note: Note | None = None
+    _skipped_from: int = 0
+
+    def __post_init__(self) -> None:
+        self.smoothed_loss = {beta: Smoothed(self.train_loss, beta) for beta in SMOOTHING if beta}
+        self.smoothed_accuracy = {beta: Smoothed(self.train_accuracy, beta) for beta in SMOOTHING if beta}
+
+    def state_seen(self, presence: Presence, silence_s: float) -> RunState:
+        """The state, or `lost` when nobody can be training a run whose log says so.
+
+        Args:
+            presence: Whether it has a trainer.
+            silence_s: Seconds since it was last heard of; they count only where its trainer cannot be seen.
+        """
+        silent = presence is Presence.UNKNOWN and silence_s > LOST_AFTER_S
+        lost = self.state in LIVE_STATES and (presence is Presence.GONE or silent)
+        return RunState.LOST if lost else self.state
+
+    def word_for(self, state: RunState) -> str:
+        """A state as a word for people: `stopped` for a run that ended before its last epoch."""
+        early = state is RunState.FINISHED and self.finish is not None and self.finish.reason != "completed"
+        return "stopped" if early else state.value
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run; 0 until they are known."""
+        return self.started.total_steps if self.started else 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, from 1, so an epoch lasts until its evaluation is over; 0 before the start."""
+        if not self.started:
+            return 0
+        return max(math.ceil(self.step / max(self.started.steps_per_epoch, 1)), 1)
+
+    @property
+    def selection_split(self) -> str:
+        """The split that titles the panes: `val` where it exists, else `test`."""
+        return self.started.selection_split if self.started else "test"
+
+    @property
+    def last_evaluation(self) -> ev.Evaluated | None:
+        """The newest evaluation on the selection split."""
+        return next((e for e in reversed(self.evaluations) if e.split == self.selection_split), None)
+
+    @property
+    def previous_evaluation(self) -> ev.Evaluated | None:
+        """The one before `last_evaluation` on the same split."""
+        of_split = [e for e in self.evaluations[-64:] if e.split == self.selection_split]
+        return of_split[-2] if len(of_split) > 1 else None
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images a second over the last half minute of training; pauses and evaluations do not count."""
+        return self._window.images_per_s
+
+    @property
+    def recent_budget(self) -> dict[str, float]:
+        """Seconds by activity within the last minute, as far as so much is known; else since the start or resume."""
+        if len(self._budgets) < 2:
+            return self.budget
+        oldest = self._budgets[0]
+        return {name: seconds - oldest.get(name, 0.0) for name, seconds in self._budgets[-1].items()}
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds of training and evaluation still to come; None until steps have been timed."""
+        step_s = self._window.step_s
+        if not self.started or step_s is None:
+            return None
+        left = self._steps_left
+        last = self.last_evaluation
+        every = int(self.opened.config.get("eval", {}).get("every_epochs", 1)) if self.opened else 1
+        evaluations_left = left / max(self.started.steps_per_epoch * every, 1)
+        return self._steps_of_this_size_left * step_s + evaluations_left * (last.seconds if last else 0.0)
+
+    @property
+    def _steps_left(self) -> int:
+        return max(self.total_steps - self.step, 0)
+
+    @property
+    def _steps_of_this_size_left(self) -> float:
+        """As many steps with images of the size of now as take the time of all that are left: it goes by the pixels."""
+        sizes = [(max(end - max(begin, self.step), 0), size) for begin, end, size in self.image_sizes()]
+        left = [(steps, size) for steps, size in sizes if steps]
+        return sum(steps * (size / left[0][1]) ** 2 for steps, size in left)
+
+    def image_sizes(self) -> Iterator[tuple[int, int, int]]:
+        """Steps done before and after each size of training images, and the size in pixels."""
+        data = self.opened.config.get("data", {}) if self.opened else {}
+        if self.started is None:
+            return
+        begin = 0
+        for size, epochs in [*data.get("progressive", []), (data.get("image_size", 1), math.inf)]:
+            end = int(min(begin + epochs * self.started.steps_per_epoch, self.total_steps))
+            yield begin, end, size
+            begin = end
+
+    def lr_factor_at(self, step: float) -> float:
+        """Product of the user's factors in force at a step, counted from 1."""
+        product = 1.0
+        for steps_done, factor in self.lr_edits:
+            product *= factor if steps_done < step else 1.0
+        return product
+
+    def planned_lr(self) -> tuple[list[float], list[float]]:
+        """Sampled steps and rates of the whole schedule, the user's edits included."""
+        if not self.started:
+            return [], []
+        steps, rates = self.started.planned_lr
+        return steps, [rate * self.lr_factor_at(step) for step, rate in zip(steps, rates, strict=True)]

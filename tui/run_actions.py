@@ -1,0 +1,134 @@
+"""What keys do to the run on the screen, and to how it is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.app import App
+
+from trainer.run import commands as cmd
+from trainer.run.commands import Command
+from trainer.run.facts import SMOOTHING
+from trainer.run.status import RunState
+from tui.actions import ACTIONS
+
+if TYPE_CHECKING:
+    from tui.watched import Watched
+
+
+class RunActions(App[int]):
+    """The part of the application that steers the run on its screen."""
+
+    @property
+    def watched(self) -> Watched:
+        """The run on the screen, or under the list."""
+        raise NotImplementedError
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        if self.watched.scene.state is RunState.PAUSED:
+            self.send("pause", cmd.Unpause(), "resuming")
+        else:
+            self.send("pause", cmd.Pause(), "pausing")
+
+    def action_checkpoint(self) -> None:
+        """Save now."""
+        self.send("checkpoint", cmd.SaveCheckpoint(), "saving")
+
+    def action_evaluate(self) -> None:
+        """Measure now."""
+        self.send("evaluate", cmd.Evaluate(), "evaluating")
+
+    def action_export(self) -> None:
+        """Export this step."""
+        self.send("export", cmd.Export(), "exporting")
+
+    def action_unfreeze(self) -> None:
+        """Train one more frozen stage."""
+        self.send("unfreeze", cmd.Unfreeze(), "unfreezing")
+
+    def action_go_back(self) -> None:
+        """Return to before the run went wrong."""
+        self.send("go_back", cmd.GoBack(), "going back")
+
+    def action_learning_rate(self) -> None:
+        """Ask for a rate and set it."""
+        if self.watched.refuses("learning_rate"):
+            return
+        from tui.screens.dialogs import LearningRateScreen  # not before the first frame
+
+        view = self.watched.view
+        current = view.lr.last or 0.0
+        before = current / view.lr_edits[-1][1] if view.lr_edits else None
+        self.push_screen(LearningRateScreen(current, before), self.set_rate)
+
+    def set_rate(self, rate: float | None) -> None:
+        """Set a rate; None leaves it."""
+        if rate is not None:
+            self.send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
+
+    def action_note(self) -> None:
+        """Ask for a remark and keep it."""
+        if self.watched.refuses("note"):
+            return
+        from tui.screens.dialogs import NoteScreen  # not before the first frame
+
+        self.push_screen(NoteScreen(), self._keep_note)
+
+    def _keep_note(self, text: str | None) -> None:
+        if text:
+            self.send("note", cmd.AddNote(text=text), "noting")
+
+    def action_log_scale(self) -> None:
+        """Switch the loss axis."""
+        run = self.watched
+        run.scene.log_scale = not run.scene.log_scale
+        run.remark(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
+        run.screen.draw_next("loss", "m-loss")
+
+    def action_smoothing(self) -> None:
+        """Take the next smoothing."""
+        run = self.watched
+        run.scene.smoothing = SMOOTHING[(SMOOTHING.index(run.scene.smoothing) + 1) % len(SMOOTHING)]
+        run.remark(f"smoothing {run.scene.smoothing:g}" if run.scene.smoothing else "no smoothing")
+        run.screen.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
+
+    def action_zoom(self) -> None:
+        """Show the focused pane alone, or all again."""
+        if self.screen is self.watched.screen:
+            self.watched.screen.toggle_zoom()
+
+    def action_page(self, name: str) -> None:
+        """Show a page, or the overview again."""
+        if self.screen is self.watched.screen:
+            self.watched.screen.show_page(name)
+
+    def action_next_pane(self) -> None:
+        """Move the focus on, or to the next page."""
+        if not self.watched.screen.show_next_page(1):
+            self.watched.screen.focus_next()
+
+    def action_previous_pane(self) -> None:
+        """Move the focus back, or to the page before."""
+        if not self.watched.screen.show_next_page(-1):
+            self.watched.screen.focus_previous()
+
+    def action_messages(self) -> None:
+        """Show everything that was said."""
+        from tui.screens.messages import MessagesScreen  # not before the first frame
+
+        self.push_screen(MessagesScreen(self.watched.scene))
+
+    def action_help(self) -> None:
+        """Explain the keys."""
+        from tui.screens.dialogs import HelpScreen  # not before the first frame
+
+        now = self.watched.situation()
+        self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
+
+    def send(self, name: str, command: Command, word: str) -> bool:
+        """Send a command, unless it cannot act now; whether it was sent."""
+        refused = self.watched.refuses(name)
+        if not refused:
+            self.watched.ask(name, command, word)
+        return not refused
