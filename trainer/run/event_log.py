@@ -94,7 +94,8 @@ class EventLog:
         """
         with self._wake:
             self._seq += 1
-            record = Record(seq=self._seq, time=self._clock(), event=event)
+            # To the millisecond, as the line has it: whoever observes a run sees what a replay sees.
+            record = Record(seq=self._seq, time=round(self._clock(), 3), event=event)
             line = encode(record)
             self._pending.append((record, line))
             self._pending_bytes += len(line)
