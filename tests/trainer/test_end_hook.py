@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-from trainer.cli import main
+from tests.running import train
+from trainer.config import Config
 from trainer.errors import ConfigError
 from trainer.run import events as ev
 from trainer.run.end_hook import EndHook
@@ -75,9 +75,9 @@ def test_a_command_that_does_not_exist_is_refused_at_the_start(tmp_path: Path, c
         EndHook(RunDir(tmp_path), {"R18_TUI_HOOK": command})
 
 
-def test_a_run_tells_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_tells_its_end(folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, told = tmp_path / "tell me.py", tmp_path / "told.txt"
     script.write_text(SCRIPT)
     monkeypatch.setenv("R18_TUI_HOOK", f"{sys.executable} '{script}' {told}")
-    assert main(["digits", *TINY, "train.epochs=1", "--runs-dir", str(tmp_path / "runs")]) == 0
-    assert wait_for(told).startswith(f"{tmp_path / 'runs' / 'digits'}|finished|completed at step")
+    run = train(folder_config, tmp_path).run.run_dir
+    assert wait_for(told) == f"{run.path}|finished|completed at step 8\n"

@@ -95,7 +95,7 @@ def test_a_run_goes_on_as_if_no_rates_had_been_tried(
 
 
 def test_rates_are_tried_before_any_run(make_config: ConfigMaker, tmp_path: Path) -> None:
-    config = make_config("data.image_size=16", "data.batch_size=64", "data.flip=random")
+    config = make_config("data.batch_size=32", "data.flip=random")
     found, warnings = find_lr(config, tmp_path / "runs", quiet)
     assert warnings == []
     assert found.suggestion is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ConfigMaker
+from tests.conftest import ConfigMaker, FolderMaker
 from tests.exact_resume import check_that_stops_change_no_bit
 from trainer.reproducible import set_deterministic, surroundings, take_over
 
@@ -25,9 +25,11 @@ def leave_torch_as_it_was() -> Iterator[None]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
-    tmp_path: Path, make_config: ConfigMaker, precision: str
+    tmp_path: Path, make_config: ConfigMaker, make_folder: FolderMaker, precision: str
 ) -> None:
+    root = make_folder(per_class=120)
     config = make_config(
+        "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0",
         "run.deterministic=true", f"run.precision={precision}", "run.convolution=products", "model.dropout=0.2",
         "data.flip=alternate", "data.cutout=3", "data.batch_size=16", "train.epochs=1",
     )  # fmt: skip
