@@ -363,7 +363,7 @@ class UiConfig(Group):
     mouse: bool = True
     """Whether the mouse is reported; false sends fewer bytes over slow links."""
     bell: bool = True
-    """Ring the terminal's bell when the run ends or fails."""
+    """Ring the terminal's bell when the run ends or fails, and ask for a notification where the terminal knows them (OSC 9)."""
 
 
 class Config(Group):
