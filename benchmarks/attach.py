@@ -50,19 +50,20 @@ def main() -> int:
     return 0
 
 
-def write_history(runs_dir: Path, steps: int, *, line: int = _LINE) -> Path:
+def write_history(runs_dir: Path, steps: int, *, line: int = _LINE, spike: int | None = None) -> Path:
     """Make the log of the run `history`, which has ended.
 
     Args:
         runs_dir: Where its directory is made.
         steps: Whole thousands.
         line: Steps in a line of the log.
+        spike: A step whose loss is 40.
     """
     log = runs_dir / "history" / "events.jsonl"
     log.parent.mkdir()
     now = time.time()
     with log.open("wb") as file:
-        for seq, event in enumerate(history(steps, line)):
+        for seq, event in enumerate(history(steps, line, spike)):
             file.write(encode(Record(seq=seq, time=now + seq * _LINE_S, event=event)))
     return log
 
@@ -82,7 +83,7 @@ def attach(runs_dir: Path, steps: int) -> float:
         return terminal.wait_for(f"step {steps:,}/{steps:,}", 60)
 
 
-def history(steps: int, line: int) -> Iterator[Event]:
+def history(steps: int, line: int, spike: int | None = None) -> Iterator[Event]:
     """The events of a run of so many steps that has ended."""
     yield ev.Opened(run="history", directory="history", pid=1, host="", resume=False, config={})
     yield ev.Started(
@@ -97,7 +98,8 @@ def history(steps: int, line: int) -> Iterator[Event]:
         numbers = range(first, first + line)
         spent += _LINE_S
         window = Window(
-            first_step=first, losses=[2 * math.exp(-n / steps) + draw.random() / 10 for n in numbers],
+            first_step=first,
+            losses=[40.0 if n == spike else 2 * math.exp(-n / steps) + draw.random() / 10 for n in numbers],
             accuracies=[draw.randrange(65) / 64 for _ in numbers], skipped=[False] * line,
             lrs=[0.1 * (1 - n / steps) for n in numbers], images=[64] * line, seconds=_LINE_S,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Draw the README's picture from a real run.
 
-    r18-tui digits && python scripts/screenshot.py runs/digits docs/dashboard.svg [--at STEP] [--size 120x40]
+    r18-tui digits && python scripts/screenshot.py runs/digits docs/dashboard.svg [--at STEP] [--size 120x40] [--keys 5]
 
 The run's own events up to a step are folded and drawn by the dashboard itself, without a terminal.
 """
@@ -39,7 +39,9 @@ class Excerpt:
         return lines
 
 
-async def draw(run_dir: RunDir, target: Path, last_step: int, size: tuple[int, int], theme: str) -> None:
+async def draw(
+    run_dir: RunDir, target: Path, last_step: int, size: tuple[int, int], theme: str, keys: list[str]
+) -> None:
     """Write the picture."""
     excerpt = Excerpt(run_dir, last_step)
     port = Port(run_dir=run_dir, source=excerpt, control=CommandQueue())
@@ -47,6 +49,8 @@ async def draw(run_dir: RunDir, target: Path, last_step: int, size: tuple[int, i
     app = DashboardApp(port, ui, clock=lambda: excerpt.end + 0.2)
     async with app.run_test(size=size) as pilot:
         await pilot.pause(2.0)
+        await pilot.press(*keys)
+        await pilot.pause(1.0 if keys else 0.0)
         target.write_text(app.export_screenshot(title="r18-tui"), encoding="utf-8")
 
 
@@ -58,9 +62,12 @@ def main() -> None:
     parser.add_argument("--at", type=int, default=10**9, help="last step to show")
     parser.add_argument("--size", default="120x40")
     parser.add_argument("--theme", default="dark")
+    parser.add_argument("--keys", nargs="*", default=[], help="pressed before: 5 for the page of the classes, say")
     arguments = parser.parse_args()
     columns, rows = (int(part) for part in arguments.size.split("x"))
-    asyncio.run(draw(RunDir(arguments.run), arguments.target, arguments.at, (columns, rows), arguments.theme))
+    asyncio.run(
+        draw(RunDir(arguments.run), arguments.target, arguments.at, (columns, rows), arguments.theme, arguments.keys)
+    )
 
 
 if __name__ == "__main__":

@@ -82,3 +82,11 @@ def wait_for(run_dir: RunDir, condition: Callable[[RunView], bool], *, timeout: 
         time.sleep(0.02)
     notes = list(view.notes)[-5:]
     raise AssertionError(f"the run did not get there: {view.state.value} at step {view.step}; notes: {notes}")
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> None:
+    """Wait for something that another process or thread does."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

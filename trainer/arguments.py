@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from trainer.errors import ConfigError
 from trainer.run.store import default_runs_dir
+from trainer.sinks.names import SinkName
 
 _OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*=")
 """A path may hold a `=` too, but has a slash or a dash before it."""
@@ -90,6 +92,15 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures at a time (default: 32)")
     parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
     add_which(parser)
+    add_runs_dir(parser)
+
+
+def add_sync_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of passing a run on."""
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    parser.add_argument("--to", required=True, choices=get_args(SinkName), help="the tracker")
+    # Of a process that a trainer has started: until that one (its id) has ended.
+    parser.add_argument("--until-ends", type=positive, help=argparse.SUPPRESS)
     add_runs_dir(parser)
 
 

@@ -47,8 +47,6 @@ from trainer.train_state import TrainState
 from trainer.versions import software_versions
 from trainer.weights import InitialWeights, find_initial_weights, load_initial_weights
 
-_LR_SAMPLES = 256
-
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
@@ -220,8 +218,6 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
     write_env(
         run_dir, {"versions": versions, "device": device, "host": socket.gethostname(), "platform": platform.platform()}
     )
-    last = schedule.total_steps - 1
-    steps = sorted({round(last * index / _LR_SAMPLES) for index in range(_LR_SAMPLES + 1)})
     return Started(
         classes=list(dataset.classes),
         splits={name: len(split) for name, split in dataset.splits.items()},
@@ -233,7 +229,7 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
         epochs=schedule.epochs,
         steps_per_epoch=schedule.steps_per_epoch,
         total_steps=schedule.total_steps,
-        planned_lr=[[float(step + 1) for step in steps], [float(f"{schedule.planned(step):.6g}") for step in steps]],
+        planned_lr=schedule.samples(),
         versions=versions,
         skipped_images=len(dataset.skipped),
     )

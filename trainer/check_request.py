@@ -11,6 +11,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir, find_run
+from trainer.sinks.names import refuse_missing
 from trainer.yaml_reader import read_mapping
 
 
@@ -44,7 +45,8 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
 
 
 def _passable(request: Request) -> Request:
-    """Refuse what neither a line between processes nor a run's log can hold, before anything is written."""
+    """Refuse what cannot be carried out, or what neither a line between processes nor a run's log can hold."""
+    refuse_missing(request.settings.values["run"]["sinks"])
     try:
         request.to_json()
     except TypeError as error:

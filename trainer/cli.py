@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("trainer.export.command", "Export a run for other programs, checked against the model."),
     "eval": ("trainer.measure", "Measure a model on images with known classes, or compare two models."),
     "bench": ("trainer.bench", "Measure in two minutes how fast this machine trains each shipped configuration."),
+    "sync": ("trainer.sinks.command", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
     "predict": ("trainer.predict", "Say what a trained model sees in pictures."),
 }
 """Module and description of the commands that train nothing; `trainer.arguments` has their options."""
@@ -144,7 +145,7 @@ def run_command(name: str, rest: Sequence[str], *, program: str) -> int:
         rest: Of the command line, behind the name.
         program: As usage texts call this program.
     """
-    if name == "export":  # the others take names of files, which may hold a `=`
+    if name in ("export", "sync"):  # the others take names of files, which may hold a `=`
         refuse_overrides(split_overrides(rest), name)
     module, description = COMMANDS[name]
     parser = argparse.ArgumentParser(prog=f"{program} {name}", description=description)

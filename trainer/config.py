@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from trainer.sinks.names import SinkName
+
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -48,6 +50,9 @@ class RunConfig(Group):
     cuda_graph: bool = True
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
     captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel; the log says why."""
+    sinks: list[SinkName] = Field(default_factory=list)
+    """Trackers that the run is passed on to as well, each by a process of its own: `tensorboard`, `wandb`, `mlflow` or
+    `trackio`."""
     deterministic: bool = False
     """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
     as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""
@@ -57,6 +62,13 @@ class RunConfig(Group):
     def _plain_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError("expected letters, digits, `.`, `_` or `-` (at most 100, starting with a letter or digit)")
+        return value
+
+    @field_validator("sinks")
+    @classmethod
+    def _each_once(cls, value: list[SinkName]) -> list[SinkName]:
+        if len(set(value)) < len(value):
+            raise ValueError("each tracker can be named once")
         return value
 
     @field_validator("device")
@@ -360,6 +372,9 @@ class UiConfig(Group):
     redraw_hz: float = Field(2.0, ge=0.1, le=10.0)
     """Redraws of the curves a second, at most. While the run computes there are fewer, down to one in 2 s, where building the
     panes would take more than 0.75 % of a core."""
+    low_bandwidth: bool = False
+    """Redraw every 4 s at most, for slow links; keys are answered as quickly as ever. `--low-bandwidth` says the same for this
+    terminal."""
     mouse: bool = True
     """Whether the mouse is reported; false sends fewer bytes over slow links."""
     bell: bool = True
@@ -410,10 +425,14 @@ class Config(Group):
 
 
 RESUME_OVERRIDES = (
-    "run.device", "data.root", "data.workers", "data.cache", "train.epochs", "train.early_stop_epochs", "eval.", "checkpoint.",
-    "export.", "ui.",
+    "run.device", "run.sinks", "data.root", "data.workers", "data.cache", "train.epochs", "train.early_stop_epochs", "eval.",
+    "checkpoint.", "export.", "ui.",
 )  # fmt: skip
 """Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
+
+
+CHANGEABLE = ("train.epochs", "eval.every_epochs", "checkpoint.every_s")
+"""Keys that may be changed while a run goes on."""
 
 
 def may_change_on_resume(key: str) -> bool:

@@ -15,6 +15,7 @@ from trainer.data.batches import evaluation_batches
 from trainer.data.dataset import Split
 from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
+from trainer.layers import SilentChannels
 from trainer.mistakes import MistakeCollector, Mistakes
 from trainer.run.atomic import write_atomically
 from trainer.scores import class_scores, confusions_of
@@ -38,6 +39,7 @@ class Evaluation:
         accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not asked for.
         confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
         mistakes: The most confident ones; None where there are none.
+        silent: Share of the channels that answered to no image, by the convolution that makes them, where there are any.
     """
 
     loss: float
@@ -45,6 +47,7 @@ class Evaluation:
     accuracy_tta: float | None
     confusion_KK: Tensor
     mistakes: Mistakes | None
+    silent: dict[str, float]
 
     @property
     def correct(self) -> list[int]:
@@ -103,7 +106,7 @@ def evaluate(
     # Losses are added up in fp32 a batch at a time; the sums stay on the device until the end.
     loss_sum = torch.zeros((), device=device)
     correct_tta = torch.zeros((), dtype=torch.int64, device=device)
-    mistakes = MistakeCollector()
+    mistakes, silent = MistakeCollector(), SilentChannels()
     done = 0
     filled_up = device.type in _CHOOSY_ABOUT_SHAPES and len(split) > batch_size
     for pixels_NHWC, labels_N, rows in evaluation_batches(split, batch_size, device, lost):
@@ -113,7 +116,8 @@ def evaluate(
         images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
         if filled_up and len(images_NCHW) < batch_size:
             images_NCHW = functional.pad(images_NCHW, (0, 0) * 3 + (0, batch_size - len(images_NCHW)))
-        logits_NK = _logits(model, images_NCHW, numerics)[: len(labels_N)]
+        with silent.watching(model, len(labels_N)):
+            logits_NK = _logits(model, images_NCHW, numerics)[: len(labels_N)]
         loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
         mistakes.add(pixels_NHWC, rows, labels_N, logits_NK)
         confusion.scatter_add_(0, labels_N * num_classes + logits_NK.argmax(1), torch.ones_like(labels_N))
@@ -132,6 +136,7 @@ def evaluate(
         accuracy_tta=int(correct_tta) / done if tta else None,
         confusion_KK=confusion_KK,
         mistakes=mistakes.result(),
+        silent=silent.shares(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ class EvaluationFiles:
             if mistakes is None:
                 path.unlink(missing_ok=True)
             else:
-                write_sheet(path, _sheet_of(mistakes, data.classes, data.splits[split], split))
+                write_sheet(path, _at(step, _sheet_of(mistakes, data.classes, data.splits[split], split)))
             self._tell("mistakes", split, step, epoch, path, 0 if mistakes is None else len(mistakes.rows))
 
         self._hand_over(path, write)
@@ -59,7 +60,7 @@ class EvaluationFiles:
         path = self._run_dir.training_images
 
         def write() -> None:
-            sheet = make()
+            sheet = _at(step, make())
             write_sheet(path, sheet)
             self._tell("training", "train", step, epoch, path, len(sheet.captions))
 
@@ -111,6 +112,11 @@ class EvaluationFiles:
         if self._said.get(place) != text:
             self._said[place] = text
             self._publish(Warned(message=text))
+
+
+def _at(step: int, sheet: Sheet) -> Sheet:
+    """Pictures with the step that they are of: the file is written anew at another."""
+    return replace(sheet, facts=sheet.facts | {"step": step})
 
 
 def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], images: Split, split: str) -> Sheet:

@@ -85,7 +85,8 @@ class Evaluator:
             Evaluated(
                 split=split, epoch=round(step / self.state.schedule.steps_per_epoch, 4), step=step,
                 loss=result.loss, accuracy=result.accuracy, accuracy_tta=result.accuracy_tta, correct=result.correct,
-                counts=result.counts, predicted=result.predicted, confusions=result.confusions, best=best, trigger=trigger,
+                counts=result.counts, predicted=result.predicted, confusions=result.confusions, silent=result.silent, best=best,
+                trigger=trigger,
                 weights="raw" if self.state.ema is None else "ema",
                 seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
             )

@@ -87,5 +87,8 @@ class FeatureBatches:
             positions = torch.arange(start, start + len(ids), device=self._device)
             yield Batch(self._no_pixels, ids, ids, positions, self._labels_N[ids])
 
+    def extend(self, epochs: int) -> None:
+        """Nothing to do, likewise."""
+
     def close(self) -> None:
         """Nothing to end."""

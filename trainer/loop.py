@@ -26,6 +26,7 @@ from trainer.data.build import PreparedData
 from trainer.evaluator import Evaluator
 from trainer.freezing import BACKBONE, STAGES, frozen_stages, unfreezing_ends
 from trainer.hooks import Hooks
+from trainer.layers import measured_layers
 from trainer.metrics import StepMetrics, Stopwatch, Window
 from trainer.peers import Order
 from trainer.run.events import EpochEnded, StagesFrozen, Steps, Warned
@@ -273,6 +274,7 @@ class Trainer:
                 lr=self.state.schedule.at(self.state.step - 1), seconds=round(sums.seconds, 3),
             )
         )  # fmt: skip
+        self.hooks.publish(measured_layers(self.state.model, step=self.state.step, epoch=self.state.epoch))
         self.state.evaluation_due = self.state.epoch % self.config.eval.every_epochs == 0 or self.state.finished
         self._finish_epoch()
 

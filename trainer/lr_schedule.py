@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from trainer.config import Config, ScheduleConfig
 
+_SAMPLES = 256
+"""Of a whole schedule, for whoever draws it."""
+
 
 @dataclass(kw_only=True)
 class LrSchedule:
@@ -52,6 +55,12 @@ class LrSchedule:
         if self.config.unit == "epoch":
             return self.lr * factor_at(self.config, step // self.steps_per_epoch, self.epochs, per_epoch=1)
         return self.lr * factor_at(self.config, step, self.total_steps, per_epoch=self.steps_per_epoch)
+
+    def samples(self) -> list[list[float]]:
+        """`[steps, rates]` of the whole schedule without the user's edits; steps count from 1, as the log has them."""
+        last = self.total_steps - 1
+        steps = sorted({round(last * index / _SAMPLES) for index in range(_SAMPLES + 1)})
+        return [[float(step + 1) for step in steps], [float(f"{self.planned(step):.6g}") for step in steps]]
 
     def edited(self, step: int) -> float:
         """The factor of all edits together at a step."""

@@ -32,7 +32,7 @@ _ALL = ("",)
 """In `Displacement.deleted`: the directory itself."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class OpenRun:
     """A run that this process may write to.
 
@@ -56,6 +56,19 @@ class OpenRun:
     def config(self) -> Config:
         """The configuration, typed: for what comes after the first frame."""
         return self.settings.typed
+
+    def change(self, settings: PlainConfig) -> None:
+        """Go on with other settings, and keep them in the run.
+
+        Raises:
+            DiskError: When they cannot be written; those of before then stay.
+        """
+        before, self.settings = self.settings, settings
+        try:
+            self.keep_config()
+        except DiskError:
+            self.settings = before
+            raise
 
     def keep_config(self) -> None:
         """Write the configuration into the run, as a resume changed it.

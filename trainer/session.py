@@ -34,16 +34,16 @@ from trainer.run.events import (
     BY_ITSELF,
     Event,
     Finished,
-    LrEdited,
     LrRangeTested,
     Monitored,
-    Noted,
     Resumed,
     StateChanged,
     Warned,
 )
 from trainer.run.status import RunState
 from trainer.saver import Saver
+from trainer.sinks.children import SinkChildren
+from trainer.steering import Steering
 from trainer.system_monitor import SystemMonitor
 from trainer.training_images import TrainingImages, training_images
 from trainer.way_back import WayBack, no_way_back
@@ -72,7 +72,9 @@ class TrainingSession:
         self._saver = Saver(run)
         self._last_save = LastSave(self._saver, commands, run.log.publish, hold_open)
         self._way_back = WayBack(self._saver, run.log.publish)
+        self._steering = Steering(run, self._saver, lambda: self.trainer, lambda: self._finished)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
+        self._sinks = SinkChildren(run.run_dir, run.log.publish)
         self._files = EvaluationFiles(run.run_dir, run.log.publish)
         self._training_images = TrainingImages(run.config)
         self._monitor: SystemMonitor | None = None
@@ -93,11 +95,12 @@ class TrainingSession:
             cmd.SaveCheckpoint: self._checkpoint,
             cmd.Evaluate: self._evaluate,
             cmd.Export: self._export,
-            cmd.SetLr: self._set_lr,
+            cmd.SetLr: self._steering.set_lr,
             cmd.GoBack: self._go_back,
-            cmd.Unfreeze: self._unfreeze,
+            cmd.Unfreeze: self._steering.unfreeze,
             cmd.FindLr: self._find_lr,
-            cmd.AddNote: self._add_note,
+            cmd.AddNote: self._steering.add_note,
+            cmd.ChangeSettings: self._steering.change_settings,
         }
 
     def run(self) -> int:
@@ -251,6 +254,7 @@ class TrainingSession:
             self.publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits, changes=changes))
             if checkpoint:
                 self._saver.resumed_from(state.step)
+        self._sinks.start(self._run.config.run.sinks)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
 
@@ -443,23 +447,6 @@ class TrainingSession:
         self._exporter.start(step, lambda: self._saver.wait_for(step))
         return ""
 
-    def _set_lr(self, command: cmd.SetLr) -> str:
-        state = self.trainer.state
-        if self._finished or self.trainer.over:
-            return "all steps are done"
-        current = state.schedule.at(state.step)
-        if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
-            return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
-        factor = command.lr / current
-        state.schedule.edit(state.step, factor)
-        self._saver.outdate()
-        self.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
-        return ""
-
-    def _add_note(self, command: cmd.AddNote) -> str:
-        self.publish(Noted(step=self.trainer.state.step, text=command.text))
-        return ""
-
     def _find_lr(self, command: cmd.FindLr) -> str:
         if self._finished or self.trainer.over:
             return "all steps are done"
@@ -495,14 +482,6 @@ class TrainingSession:
             )
         )
         return ""
-
-    def _unfreeze(self, command: cmd.Unfreeze) -> str:
-        if self._finished:
-            return "the run has ended"
-        refusal = self.trainer.unfreeze_next()
-        if not refusal:
-            self._saver.outdate()
-        return refusal
 
     def _go_back(self, command: cmd.GoBack) -> str:
         if self._finished:

@@ -140,6 +140,10 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_command("learning_rate", _STEERABLE),
     ),
     Action(
+        name="plan", keys="a", label="plan", help="More or fewer epochs; how often the run is measured and saved.",
+        why_not=_command("plan", _STEERABLE), in_bar=False,
+    ),
+    Action(
         name="note", keys="n", label="note", help="Keep a remark with the run: in the log, and at its step below the curves.",
         why_not=_command("note", _WITH_SESSION), in_bar=False,
     ),
@@ -186,7 +190,7 @@ ACTIONS: tuple[Action, ...] = (
         help="Read them at a later step, and at last the newest again; on a page also right.", in_bar=False, on_screen=True,
     ),
     Action(
-        name="x_axis", keys="t", label="axis", help="Count epochs or steps below the curves.", in_bar=False, on_screen=True,
+        name="x_axis", keys="t", label="axis", help="Count epochs, steps or time below the curves.", in_bar=False, on_screen=True,
     ),
     Action(
         name="zoom", keys="enter", label="zoom", help="Show the pane with the lit border alone, or all panes again.",
@@ -231,7 +235,10 @@ LIST_ACTIONS: tuple[ListAction, ...] = (
     ListAction(
         name="open", keys="enter", label="open", help="Open the run; one that another process trains can be steered."
     ),
-    ListAction(name="mark", keys="space", label="compare", help="Draw its curves together with those of others."),
+    ListAction(
+        name="mark", keys="space", label="compare",
+        help="Draw its curves together with those of others, and below those of the dashboard that the list was opened from.",
+    ),
     ListAction(name="resume", keys="r", label="resume", help="Go on with a run that nobody trains."),
     ListAction(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after a question."),
     ListAction(name="leave", keys="q,escape,ctrl+c,ctrl+q", label="back", help="Back to where you came from."),

@@ -24,6 +24,7 @@ from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.actions import ACTIONS
+from tui.compared import Compared
 from tui.driver import TerminalDriver
 from tui.pages import PAGES
 from tui.run_actions import RunActions
@@ -36,6 +37,7 @@ from tui.watched import Watched
 
 if TYPE_CHECKING:
     from trainer.run.overview import RunOverview
+    from tui.compared import Compared
     from tui.screens.runs import RunsScreen
 
 _LONGEST_PUMP_S = 0.2
@@ -71,7 +73,7 @@ class DashboardApp(RunActions):
 
     def __init__(
         self, port: Port | None, ui: UiSettings, *, runs_dir: Path | None = None, clock: Callable[[], float] = time.time,
-        input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False,
+        input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False, read_only: bool = False,
     ) -> None:  # fmt: skip
         """Show a run, or the list of runs.
 
@@ -81,6 +83,7 @@ class DashboardApp(RunActions):
             runs_dir: The folder whose runs are listed; None for the one that the run lies in.
             clock: Unix seconds.
             input_fd: Of the terminal, watched for a hang-up.
+            read_only: Whether no run of the list can be steered, resumed or deleted either.
             hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
         """
         # Without colours also no greys, which Textual would send in their place.
@@ -102,9 +105,10 @@ class DashboardApp(RunActions):
         self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
         self._reading_on = self._has_drawn = False
-        self._pump_s = min(_LONGEST_PUMP_S, 1.0 / ui.redraw_hz)
+        self._pump_s = min(_LONGEST_PUMP_S, ui.redraw_every_s)
         self._clock = clock
         self._input_fd = input_fd
+        self._read_only = read_only
         self._hung_up = hung_up
         for theme in THEMES:
             self.register_theme(theme)
@@ -173,7 +177,7 @@ class DashboardApp(RunActions):
             gc.enable()
         if self._shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-            self._shown.draw(1.0 / self._ui.redraw_hz - self._pump_s / 2)
+            self._shown.draw(self._ui.redraw_every_s - self._pump_s / 2)
             self._ask_after_divergence()
             self._show_lr_range()
         if ended:
@@ -260,7 +264,9 @@ class DashboardApp(RunActions):
         from tui.screens.runs import RunsScreen
 
         folder = RunsFolder(self._runs_dir, clock=self._clock)
-        return RunsScreen(folder, clock=self._clock, here=None if self._home is None else self._home.port.run_dir)
+        here = None if self._home is None else self._home.port.run_dir
+        marked = () if self._shown is None else self._shown.scene.compared
+        return RunsScreen(folder, clock=self._clock, here=here, marked=marked)
 
     def action_runs(self) -> None:
         """Show all runs; from a run that was opened there, go back."""
@@ -275,8 +281,15 @@ class DashboardApp(RunActions):
         if home is not None and run.run_dir.path.resolve() == home.port.run_dir.path.resolve():
             self.pop_screen()
             return
-        self._shown = Watched(attached_port(run.run_dir) if run.live else recorded_port(run.run_dir))
+        self._shown = Watched(
+            attached_port(run.run_dir) if run.live and not self._read_only else recorded_port(run.run_dir)
+        )
         self.push_screen(self._shown.screen)
+
+    @property
+    def list_refusal(self) -> str:
+        """Why no run of the list can be changed; empty where they can."""
+        return "only looked at here; without --read-only runs can be resumed and deleted" if self._read_only else ""
 
     def resume_run(self, run: RunOverview) -> str:
         """Go on with a run of the list.
@@ -290,12 +303,15 @@ class DashboardApp(RunActions):
         self.exit(EXIT_OK)
         return ""
 
-    def leave_list(self) -> None:
-        """Back to the dashboard under the list, or to the shell."""
+    def leave_list(self, marked: tuple[Compared, ...]) -> None:
+        """Back to the dashboard under the list, which then shows the curves of marked runs too, or to the shell."""
         if self._home is None:
             self.exit(EXIT_OK)
-        else:
-            self.pop_screen()
+            return
+        scene = self._home.scene
+        scene.compared = tuple(one for one in marked if one.run.run_dir.path.resolve() != scene.run_dir.path.resolve())
+        scene.version += 1
+        self.pop_screen()
 
     def _back_to_list(self) -> None:
         self.watched.close()

@@ -72,13 +72,15 @@ def _train_parser() -> argparse.ArgumentParser:
         prog="r18-tui",
         description="Train ResNet-18 in a live terminal dashboard.",
         usage="r18-tui [CONFIG] [group.key=value ...] [--name NAME] [--runs-dir DIR] [--resume [RUN]]\n"
-        "               [--detach] [--headless] [--nproc N]\n"
+        "               [--detach] [--headless] [--nproc N] [--low-bandwidth]\n"
         "       r18-tui init FOLDER | doctor [CONFIG] | find-lr CONFIG | attach [RUN] | show RUN | report RUN | runs\n"
-        "       r18-tui export RUN | predict MODEL PATH... | eval MODEL [MODEL] [--data DIR] | bench [CONFIG...]",
+        "       r18-tui export RUN | predict MODEL PATH... | eval MODEL [MODEL] [--data DIR] | bench [CONFIG...]\n"
+        "       r18-tui sync RUN --to TRACKER",
         epilog="Examples: r18-tui digits    r18-tui configs/cifar.yaml train.epochs=40    r18-tui --resume latest",
     )
     add_train_arguments(parser)
     parser.add_argument("--headless", action="store_true", help="plain lines instead of the dashboard")
+    _add_low_bandwidth(parser)
     parser.add_argument("--detach", action="store_true", help="train in the background; r18-tui attach comes back")
     parser.add_argument(
         "--nproc", type=positive, default=1, metavar="N", help="train with N processes, one a GPU, under torchrun"
@@ -92,9 +94,17 @@ def _show_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="r18-tui show", description="Open a run in the dashboard, read-only.")
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
-    parser.add_argument("--plain", action="store_true", help="print a report instead")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--plain", action="store_true", help="print a report instead")
+    printed.add_argument("--json", action="store_true", help="print how it stands, for other programs")
+    printed.add_argument("--csv", action="store_true", help="print a line for every step")
+    _add_low_bandwidth(parser)
     add_runs_dir(parser)
     return parser
+
+
+def _add_low_bandwidth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--low-bandwidth", action="store_true", help="redraw every 4 s at most, for a slow link")
 
 
 def _report_parser() -> argparse.ArgumentParser:
@@ -122,6 +132,7 @@ def _attach_parser() -> argparse.ArgumentParser:
         "run", metavar="RUN", nargs="?", help="a run directory, a name, or latest (default: the newest that is trained)"
     )
     parser.add_argument("--read-only", action="store_true", help="watch, and steer nothing")
+    _add_low_bandwidth(parser)
     add_runs_dir(parser)
     return parser
 
@@ -189,16 +200,18 @@ def _doctor(tokens: Tokens) -> int:
 
 def _show(rest: list[str]) -> int:
     from trainer.run.store import find_run
-    from tui.run_app import print_report, show_recorded
+    from tui.run_app import print_csv, print_json, print_report, show_recorded
 
     arguments = _show_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir)
     from tui.terminal import is_terminal, wait_for_foreground
 
+    if arguments.json or arguments.csv:
+        return print_json(run_dir) if arguments.json else print_csv(run_dir)
     if arguments.plain or not is_terminal():
         return print_report(run_dir)
     wait_for_foreground()
-    return show_recorded(run_dir)
+    return show_recorded(run_dir, low_bandwidth=arguments.low_bandwidth)
 
 
 def _report(rest: list[str]) -> int:
@@ -224,7 +237,7 @@ def _attach(rest: list[str]) -> int:
     if not is_terminal():
         raise ConfigError(f"attach needs a terminal; for a report: r18-tui show {run_dir.path} --plain")
     wait_for_foreground()
-    return attach(run_dir, read_only=arguments.read_only)
+    return attach(run_dir, read_only=arguments.read_only, low_bandwidth=arguments.low_bandwidth)
 
 
 def _runs(rest: list[str]) -> int:
@@ -272,14 +285,14 @@ def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> 
         write_out(f"{arguments.nproc} processes train {run_dir.name}; come to it with: {run_dir.attach_command()}\n")
         return 0
     wait_for_foreground()
-    return attach(run_dir, read_only=False)
+    return attach(run_dir, read_only=False, low_bandwidth=arguments.low_bandwidth)
 
 
 def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
     """A wrong configuration is explained before anything is written."""
     from trainer.check_request import check_request
 
-    return check_request(arguments, overrides)
+    return check_request(arguments, [*overrides, *(["ui.low_bandwidth=true"] if arguments.low_bandwidth else [])])
 
 
 def _dashboard(link: LauncherLink) -> int:

@@ -126,7 +126,7 @@ def _said(view: RunView) -> str:
 
 def _curves(view: RunView) -> str:
     total = float(max(view.total_steps, view.step, 1))
-    labels = step_labels(view, 0.0, total, WIDTH // 7, by_epoch=True)
+    labels = step_labels(view, 0.0, total, WIDTH // 7, axis="epoch")
     split = view.selection_split
     losses, accuracies = view.eval_loss.get(split), view.eval_accuracy.get(split)
     curves = [

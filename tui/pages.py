@@ -47,6 +47,7 @@ PAGES: tuple[Page, ...] = (
     Page(name="mistakes", keys="7", label="mistakes", help="What the network was surest of, and wrong about."),
     Page(name="training", keys="8", label="images", help="Training images as the network sees them."),
     Page(name="network", keys="9", label="network", help="The network, stage by stage, and what a residual block does."),
+    Page(name="layers", keys="w", label="weights", help="Weights and gradients of every layer, and its dead channels."),
 )  # fmt: skip
 
 PAGE_BY_NAME = {page.name: page for page in PAGES}

@@ -67,6 +67,21 @@ class RunActions(App[int]):
         if rate is not None:
             self.send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
 
+    def action_plan(self) -> None:
+        """Ask how the run shall go on."""
+        if self.watched.refuses("plan"):
+            return
+        from tui.screens.plan import PlanScreen  # not before the first frame
+
+        view = self.watched.view
+        self.push_screen(
+            PlanScreen(view.plan, max(view.step // max(view.steps_per_epoch, 1) + 1, 1)), self._change_plan
+        )
+
+    def _change_plan(self, settings: dict[str, float] | None) -> None:
+        if settings:
+            self.send("plan", cmd.ChangeSettings(settings=settings), "changing the plan")
+
     def action_note(self) -> None:
         """Ask for a remark and keep it."""
         if self.watched.refuses("note"):

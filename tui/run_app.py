@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from trainer.run.view import RunView
 from trainer.standard_streams import write_out
 from trainer.stop_signals import install_stop_handlers
 from tui.background import go_on_without_terminal, way_back
+from tui.data_output import as_json, write_csv
 from tui.hazards import hazards
 from tui.launcher import LauncherLink
 from tui.report import plain_report, summary
@@ -131,19 +133,20 @@ def _after_screen(
     return thread.exit_code
 
 
-def attach(run_dir: RunDir, *, read_only: bool) -> int:
+def attach(run_dir: RunDir, *, read_only: bool, low_bandwidth: bool) -> int:
     """Watch, and steer, a run that another process trains."""
-    return _look_at(run_dir, recorded_port(run_dir) if read_only else attached_port(run_dir))
+    port = recorded_port(run_dir) if read_only else attached_port(run_dir)
+    return _look_at(run_dir, port, UiSettings(low_bandwidth=low_bandwidth), read_only=read_only)
 
 
-def show_recorded(run_dir: RunDir) -> int:
+def show_recorded(run_dir: RunDir, *, low_bandwidth: bool) -> int:
     """Look at a run that this process does not train."""
-    return _look_at(run_dir, recorded_port(run_dir))
+    return _look_at(run_dir, recorded_port(run_dir), UiSettings(low_bandwidth=low_bandwidth))
 
 
 def show_runs(runs_dir: Path) -> int:
     """Show the list of runs; from there a run can be gone on with, in this terminal."""
-    ending, received = _in_terminal(None, runs_dir)
+    ending, received = _in_terminal(None, runs_dir, UiSettings())
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:
         _go_on_with(ending.resume)
@@ -156,9 +159,9 @@ def _go_on_with(run_dir: RunDir) -> NoReturn:
     os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
 
 
-def _look_at(run_dir: RunDir, port: Port) -> int:
+def _look_at(run_dir: RunDir, port: Port, ui: UiSettings, *, read_only: bool = False) -> int:
     """Put a run of another process, or of nobody, on the screen; from its list of runs one can be gone on with."""
-    ending, received = _in_terminal(port, run_dir.path.parent)
+    ending, received = _in_terminal(port, run_dir.path.parent, ui, read_only=read_only)
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:
         _go_on_with(ending.resume)
@@ -170,7 +173,9 @@ def _look_at(run_dir: RunDir, port: Port) -> int:
     return code
 
 
-def _in_terminal(port: Port | None, runs_dir: Path) -> tuple[_Ending, list[int]]:
+def _in_terminal(
+    port: Port | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False
+) -> tuple[_Ending, list[int]]:
     """Show what other processes train, and what nobody does.
 
     Returns:
@@ -186,7 +191,7 @@ def _in_terminal(port: Port | None, runs_dir: Path) -> tuple[_Ending, list[int]]
 
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, receive)
-    ending = _run_app(port, UiSettings(), terminal, lambda: bool(received), runs_dir)
+    ending = _run_app(port, ui, terminal, lambda: bool(received), runs_dir, read_only=read_only)
     terminal.give_back()
     return ending, received
 
@@ -213,15 +218,32 @@ def print_report(run_dir: RunDir) -> int:
     return 0
 
 
+def print_json(run_dir: RunDir) -> int:
+    """Print how a run stands, as JSON."""
+    write_out(as_json(_caught_up(RunView(), LogFollower(run_dir.events)), run_dir))
+    return EXIT_OK
+
+
+def print_csv(run_dir: RunDir) -> int:
+    """Print a run step by step."""
+    text = io.StringIO()
+    write_csv(_caught_up(RunView(), LogFollower(run_dir.events)), text)
+    write_out(text.getvalue())
+    return EXIT_OK
+
+
 def _run_app(
-    port: Port | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path
-) -> _Ending:
+    port: Port | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path,
+    *, read_only: bool = False,
+) -> _Ending:  # fmt: skip
     """Run the application to its end."""
     app = None
     try:
         from tui.app import DashboardApp
 
-        app = DashboardApp(port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up)
+        app = DashboardApp(
+            port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up, read_only=read_only
+        )
         app.run(mouse=ui.mouse)
     except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run goes on
         if port is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.run.events import Evaluated
+from trainer.run.events import Evaluated, LayersMeasured
 from trainer.run.rules.verdict import Verdict
 from trainer.run.series import Series, Smoothed
 from trainer.run.status import Presence, RunState
@@ -21,6 +21,7 @@ from tui.glyphs import UNICODE, Glyphs
 from tui.viewport import Viewport
 
 if TYPE_CHECKING:
+    from tui.compared import Compared
     from tui.decimate import Pyramid
 
 _JUDGED_EVERY = 25
@@ -38,7 +39,8 @@ class Scene:
         behind: Whether the view is still that of a long history's beginning.
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
-        by_epoch: Whether the axis below curves counts epochs, or steps.
+        axis: What the axis below curves counts, of `tui.step_axis.AXES`.
+        compared: Other runs, whose held-out curves lie below those of this one.
         viewport: Which steps curves show, and at which of them they are read.
         pending: Words for what was asked for and not yet answered, by action.
         control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
@@ -57,8 +59,9 @@ class Scene:
     glyphs: Glyphs = UNICODE
     smoothing: float = 0.9
     log_scale: bool = False
-    by_epoch: bool = True
+    axis: str = "epoch"
     viewport: Viewport = field(default_factory=Viewport)
+    compared: tuple[Compared, ...] = ()
     pending: dict[str, str] = field(default_factory=dict)
     control_hint: str = ""
     presence: Presence = Presence.UNKNOWN
@@ -108,21 +111,27 @@ class Scene:
         """The decimated series of a name, up to date.
 
         Args:
-            name: `loss`, `accuracy` or `lr`, with `~` in front for the smoothed one.
+            name: `loss`, `accuracy`, `lr` or `memory`, with `~` in front for the smoothed one of the first two.
         """
-        raw = {"loss": self.view.train_loss, "accuracy": self.view.train_accuracy, "lr": self.view.lr}
+        raw = {
+            "loss": self.view.train_loss,
+            "accuracy": self.view.train_accuracy,
+            "lr": self.view.lr,
+            "memory": self.view.memory,
+        }
         smooth = {"loss": self.view.smoothed_loss, "accuracy": self.view.smoothed_accuracy}
         key = f"{name}{self.smoothing}" if name.startswith("~") else name
         return self._followed(key, smooth[name[1:]][self.smoothing] if name.startswith("~") else raw[name])
 
     def planned_pyramid(self) -> Pyramid:
-        """The whole learning-rate schedule, the user's edits included."""
-        key = f"planned {self.view.total_steps} {self.view.lr_edits}"
+        """The learning-rate schedule as it is planned now, the user's edits included."""
+        key = f"planned {self.view.total_steps} {self.view.lr_edits} {self.view.replanned_at}"
         if key in self.pyramids:
             return self.pyramids[key]
         series = Series()
         for step, rate in zip(*self.view.planned_lr(), strict=True):
-            series.append(step, rate)
+            if step > self.view.replanned_at:  # before that another plan held
+                series.append(step, rate)
         return self._followed(key, series)
 
     def _followed(self, key: str, series: Series | Smoothed) -> Pyramid:
@@ -154,6 +163,15 @@ class Scene:
         index = bisect_right(series.x, cursor) - 1
         return series.y[index] if index >= 0 else None
 
+    def raw_at_cursor(self, name: str) -> float | None:
+        """The value of `loss` or `accuracy` at the step that is read, not smoothed; None where nothing else is shown."""
+        cursor = self.viewport.cursor
+        if cursor is None or not self.smoothing:
+            return None
+        series = {"loss": self.view.train_loss, "accuracy": self.view.train_accuracy}[name]
+        index = bisect_right(series.x, cursor) - 1
+        return series.y[index] if index >= 0 else None
+
     def newest(self, name: str) -> float | None:
         """As `value_of`, wherever the cursor is: for panes that do not show it."""
         return self._shown_series(name).last
@@ -163,6 +181,13 @@ class Scene:
         if self.smoothing and name != "lr":
             return {"loss": view.smoothed_loss, "accuracy": view.smoothed_accuracy}[name][self.smoothing]
         return {"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr}[name]
+
+    def layers(self) -> LayersMeasured | None:
+        """What is known of each layer at the cursor, else the newest."""
+        measured, cursor = self.view.layers, self.viewport.cursor
+        if cursor is None:
+            return measured[-1] if measured else None
+        return next((event for event in reversed(measured) if event.step <= cursor), None)
 
     def evaluation(self) -> Evaluated | None:
         """The newest evaluation on the selection split, or the newest one before the cursor."""

@@ -36,6 +36,22 @@ def as_ticks(values: Sequence[float], glyphs: Glyphs) -> str:
     return "".join(_tick(value, low, high, glyphs.ticks) for value in values)
 
 
+def histogram(counts: Sequence[int], width: int, glyphs: Glyphs) -> str:
+    """A histogram in one row: of bins that are joined to fit, each as high as its count, a blank where it is 0.
+
+    Args:
+        counts: Of each bin.
+        width: Cells at most; the row is as wide as the largest divisor of the number of bins that fits.
+        glyphs: Levels, lowest first.
+    """
+    joined = next(
+        (size for size in range(1, len(counts)) if len(counts) % size == 0 and len(counts) // size <= width), 1
+    )
+    bins = [sum(counts[begin : begin + joined]) for begin in range(0, len(counts), joined)]
+    highest = max(bins, default=0)
+    return "".join(_tick(count, 0, highest, glyphs.ticks) if count else " " for count in bins)
+
+
 def _tick(value: float, low: float, high: float, ticks: str) -> str:
     if not math.isfinite(value):
         return " "

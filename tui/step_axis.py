@@ -1,17 +1,23 @@
-"""The labels below curves: epochs, or steps. Pure."""
+"""The labels below curves: epochs, steps, or time. Pure."""
 
 from __future__ import annotations
 
 import math
 
 from trainer.run.view import RunView
+from tui import format as fmt
+
+AXES = ("epoch", "step", "time")
+"""What can be counted below curves; distances are those of steps in any case."""
 
 _EPOCH_CELLS = 8
 _STEP_CELLS = 12
 """Cells that a label takes with its gap."""
+_TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+"""Round distances of labels in seconds; beyond, whole days."""
 
 
-def step_labels(view: RunView, left: float, right: float, width: int, *, by_epoch: bool) -> list[tuple[float, str]]:
+def step_labels(view: RunView, left: float, right: float, width: int, *, axis: str) -> list[tuple[float, str]]:
     """Positions and texts, the first with its unit.
 
     Args:
@@ -19,14 +25,43 @@ def step_labels(view: RunView, left: float, right: float, width: int, *, by_epoc
         left: First step that is shown.
         right: Last one.
         width: Cells in which they are shown.
-        by_epoch: Whether epochs are counted, where at least two are shown, or steps.
+        axis: One of `AXES`; epochs are counted where at least two are shown, else steps.
     """
     if view.started is None:
         return []
     per_epoch = view.started.steps_per_epoch
-    if by_epoch and right - left >= 2 * per_epoch:
+    if axis == "time":
+        return _time_labels(view, left, right, width // _STEP_CELLS)
+    if axis == "epoch" and right - left >= 2 * per_epoch:
         return _labels(left / per_epoch, right / per_epoch, width // _EPOCH_CELLS, "epoch", per_epoch)
     return _labels(left, right, width // _STEP_CELLS, "step", 1)
+
+
+def place_of(view: RunView, step: float, axis: str) -> str:
+    """A step as an axis counts, without its unit."""
+    if axis == "time":
+        return fmt.duration(view.elapsed_at(step))
+    if axis == "epoch" and view.started is not None:
+        return f"{step / view.started.steps_per_epoch:.2f}"
+    return f"{round(step):,}"
+
+
+def _time_labels(view: RunView, left: float, right: float, wanted: int) -> list[tuple[float, str]]:
+    """Round times since the start, where they were; each of them once."""
+    begin, end = view.elapsed_at(left), view.elapsed_at(right)
+    least = (end - begin) / max(wanted, 1)
+    stride = next((seconds for seconds in _TIMES if seconds >= least), math.ceil(least / _TIMES[-1]) * _TIMES[-1])
+    times = range(math.ceil(begin / stride - 1e-9) * stride, math.floor(end + 1e-9) + 1, stride)
+    found = [(_step_at(view, left, right, time), fmt.duration(time)) for time in times]
+    return [(step, text if index else f"time {text}") for index, (step, text) in enumerate(found)]
+
+
+def _step_at(view: RunView, low: float, high: float, seconds: float) -> float:
+    """The step at a time since the start, between two steps, by halving: time only rises from step to step."""
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if view.elapsed_at(middle) < seconds else (low, middle)
+    return high
 
 
 def _labels(left: float, right: float, wanted: int, unit: str, size: int) -> list[tuple[float, str]]:

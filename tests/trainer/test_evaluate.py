@@ -28,17 +28,18 @@ def test_a_last_batch_that_is_filled_up_changes_no_figure(
         seen.append(len(inputs[0]))
 
     trainer.state.model.register_forward_pre_hook(note)
-    plain = _measured(trainer, batch_size)
+    plain = measured_test_images(trainer, batch_size)
     seen.clear()
     monkeypatch.setattr(evaluate_module, "_CHOOSY_ABOUT_SHAPES", ("cpu",))
-    filled_up = _measured(trainer, batch_size)
+    filled_up = measured_test_images(trainer, batch_size)
     assert sorted(set(seen)) == shapes
     assert torch.equal(filled_up.confusion_KK, plain.confusion_KK)
+    assert filled_up.silent == plain.silent
     assert filled_up.accuracy_tta == plain.accuracy_tta
     assert filled_up.loss == pytest.approx(plain.loss, rel=1e-6)
 
 
-def _measured(trainer: Trainer, batch_size: int) -> Evaluation:
+def measured_test_images(trainer: Trainer, batch_size: int) -> Evaluation:
     split = trainer.data.dataset.splits["test"]
     assert len(split) == 36
     return evaluate(

@@ -89,7 +89,7 @@ def test_run_checkpoint_and_onnx_give_the_same_answers(
             assert other.path == first.path
             assert [name for name, _ in other.ranking] == [name for name, _ in first.ranking]
             assert [p for _, p in other.ranking] == pytest.approx([p for _, p in first.ranking], abs=1e-5)
-    assert len({round(prediction.ranking[0][1], 4) for prediction in answers[0]}) > 5, "it looks at the pictures"
+    assert len({prediction.ranking[0][1] for prediction in answers[0]}) > 5, "it looks at the pictures"
 
 
 def test_json_is_a_list_of_objects_in_the_order_of_the_paths(

@@ -488,6 +488,7 @@ def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path
     for part in (slice(0, 5), slice(5, 12)):
         head.aim(positions[part], 2)
         parts.append(head(features[part]))
-    assert torch.equal(whole, torch.cat(parts))
+    # Not to the bit: of another number of rows a processor may add up in another order.
+    assert torch.allclose(whole, torch.cat(parts), rtol=0.0, atol=1e-6)
     head.eval()
     assert not torch.equal(head(features), whole)

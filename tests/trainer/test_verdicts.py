@@ -47,6 +47,15 @@ def measured(epoch: int, loss: float, recall: float, classes: int = 10, **change
     return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
 
 
+def layers(epoch: int, *, gradient: float | None = 0.05) -> ev.LayersMeasured:
+    """Two layers, the first of them frozen."""
+    return ev.LayersMeasured(
+        epoch=float(epoch), step=epoch * PER_EPOCH, names=["conv1", "layer3.0.conv1"], parameters=[1728, 36864],
+        weight_norms=[3.0, 10.0], weight_ranges=[1.0, 1.0], weights=[[], []], gradient_norms=[None, gradient],
+        gradient_ranges=[None, gradient], gradients=[[], []],
+    )  # fmt: skip
+
+
 def folded(events: Iterable[Event]) -> RunView:
     view = RunView()
     for seq, event in enumerate(events):
@@ -88,8 +97,10 @@ def healthy(seed: int) -> list[Event]:
         rates = [0.1 * min(n / warm_up, 1) for n in range((epoch - 1) * PER_EPOCH, epoch * PER_EPOCH)]
         events.append(steps(epoch, loss, accuracy, lr=rates))
         held_out = (math.log(classes) * (1 - share(epoch * PER_EPOCH)) + floor * 1.3) * (1 + abs(draw.gauss(0, 0.04)))
+        events.append(layers(epoch, gradient=draw.choice([0.001, 0.05, 0.5])))
         recall = min(max(guess + (top - 0.03 - guess) * share(epoch * PER_EPOCH) + draw.gauss(0, 0.01), 0), 1)
-        events.append(measured(epoch, held_out, recall, classes))
+        silent = {"layer3.0.conv1": draw.choice([0.01, 0.3, 0.6])}
+        events.append(measured(epoch, held_out, recall, classes, silent=silent))
     return events
 
 
@@ -145,6 +156,24 @@ def rising(n: int) -> float:
 def well(epochs: int) -> list[Event]:
     """So many epochs of a run that learns."""
     return training(started()) + [steps(epoch, falling, rising) for epoch in range(1, epochs + 1)]
+
+
+def test_a_layer_that_answers_to_nothing_at_two_evaluations_is_told() -> None:
+    events = [*well(4), measured(3, 1.0, 0.5, silent={"layer3.0.conv1": 1.0})]
+    assert "dead layer" not in said(events), "one evaluation is not enough"
+    events.append(measured(4, 1.0, 0.5, silent={"layer3.0.conv1": 0.97, "layer2.0.conv1": 0.5}))
+    assert said(events)["dead layer"] == "97% of its channels are 0 for every val image"
+
+
+def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:
+    # A rate of 0.1 times a gradient of 45 is 45 % of a layer's length of 10.
+    events = [*well(4), layers(3, gradient=40.0)]
+    assert "exploding layer" not in said(events), "one measurement is not enough"
+    events.append(layers(4, gradient=45.0))
+    assert said(events)["exploding layer"] == "one step changes it by 45% of its length"
+    muon = ev.Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"optim": {"name": "muon"}})
+    assert "exploding layer" not in said([muon, *events]), "there a gradient's length says nothing of the step's"
+    assert "exploding layer" not in said([*events, layers(5, gradient=None)]), "not finite: another rule's"
 
 
 def test_a_loss_that_does_not_fall_is_told_after_an_epoch_and_200_steps() -> None:

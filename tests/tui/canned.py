@@ -104,6 +104,26 @@ def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> 
     )  # fmt: skip
 
 
+def layers(epoch: int, *, frozen: int = 0) -> ev.LayersMeasured:
+    """Layers whose gradients shrink as the epochs pass.
+
+    Args:
+        epoch: Number, from 1.
+        frozen: How many layers are, from the image.
+    """
+    names = [f"layer{stage}.{block}.conv{conv}" for stage in range(1, 5) for block in (0, 1) for conv in (1, 2)]
+    names = ["conv1", *names, "fc"]
+    count = len(names)
+    hidden: list[None] = [None] * frozen
+    shape = [0] * 8 + [1, 5, 20, 100, 100, 20, 5, 1] + [0] * 8
+    shares = [0.02 * epoch] * (count - frozen)
+    return ev.LayersMeasured(
+        epoch=float(epoch), step=epoch * 100, names=names, parameters=[36_864] * count, weight_norms=[12.0] * count,
+        weight_ranges=[0.3] * count, weights=[shape] * count, gradient_norms=[*hidden, *shares],
+        gradient_ranges=[*hidden, *shares], gradients=[*[[]] * frozen, *[shape] * (count - frozen)],
+    )  # fmt: skip
+
+
 def _confusions(label: int, wrong: int, classes: int) -> list[int]:
     second = wrong // 3 if classes > 2 else 0
     pairs = [((label + 1) % classes, wrong - second), ((label + 2) % classes, second)]
@@ -117,7 +137,7 @@ def training_run(epochs: int = 3, classes: list[str] | None = None) -> CannedSou
     for epoch in range(1, epochs + 1):
         source.add(steps((epoch - 1) * 100 + 1), ev.EpochEnded(
             epoch=epoch, step=epoch * 100, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=0.5
-        ), evaluated(epoch, number))  # fmt: skip
+        ), layers(epoch), evaluated(epoch, number))  # fmt: skip
     source.add(
         ev.Monitored(
             readings={

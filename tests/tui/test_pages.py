@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.tui.canned import CannedSource, Recorder, evaluated, opened, started, steps, training_run
+from tests.tui.canned import CannedSource, Recorder, evaluated, layers, opened, started, steps, training_run
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.picture_sheet import Sheet, write_sheet
 from trainer.run import events as ev
@@ -26,6 +26,7 @@ from tui.widgets.pane import Pane
 IN_FULL = {
     "loss": "smoothed 0.9", "accuracy": "best, chosen on test", "lr": "● now", "memory": "CPU 97 %", "classes": "precision",
     "confusion": "worst pairs", "mistakes": "none kept yet", "training": "none kept yet", "network": "A residual block",
+    "layers": "layer4.1.conv2",
 }  # fmt: skip
 
 
@@ -49,10 +50,10 @@ async def test_escape_leads_back_and_tab_to_the_next_page(dashboard: Dashboard) 
         await settle(pilot, partial(shows, app, "6 Confusion"), "the page")
         await pilot.press("tab", "tab", "tab")
         await settle(pilot, partial(shows, app, "9 Network"), "the one after three")
-        await pilot.press("tab")
+        await pilot.press("tab", "tab")
         await settle(pilot, partial(shows, app, "1 Loss"), "the first one")
-        await pilot.press("shift+tab", "shift+tab", "shift+tab", "shift+tab")
-        await settle(pilot, partial(shows, app, "6 Confusion"), "four before it")
+        await pilot.press(*["shift+tab"] * 5)
+        await settle(pilot, partial(shows, app, "6 Confusion"), "five before it")
         await pilot.press("escape")
         await settle(pilot, partial(shows, app, "Learning rate"), "the overview")
 
@@ -133,6 +134,26 @@ async def test_the_class_page_has_all_figures_of_a_class(dashboard: Dashboard) -
     for figure in ("30.0", "▴10.0", "21.9-39.6", "36.6", "100", "[red]cat[/] 47.0"):
         assert figure in row, f"{figure} is missing in {row}"
     assert any(tick in row for tick in "▁█"), "the trend"
+
+
+async def test_the_weights_page_has_all_figures_of_a_layer_and_follows_the_cursor(dashboard: Dashboard) -> None:
+    source = training_run()
+    last = dataclasses.replace(evaluated(4), silent={"layer1.0.conv1": 0.95, "layer1.0.conv2": 0.002})
+    source.add(steps(301), layers(4, frozen=1), last)
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("w")
+        await settle(pilot, partial(shows, app, "layer4.1.conv2"), "the page")
+        rows = {line.split()[1]: line for line in screen_text(app).splitlines() if line.startswith("│ ")}
+        assert "epoch 4" in screen_text(app)
+        assert "frozen" in rows["conv1"]
+        # 0.5 times the epoch; a peak in the middle; 95 % and 0.2 % of its channels.
+        for figure in ("12.00", "0.08", "▁▁▂██▂▁▁", "95 %"):
+            assert figure in rows["layer1.0.conv1"], f"{figure} is missing in {rows['layer1.0.conv1']}"
+        assert "< 1 %" in rows["layer1.0.conv2"]
+        assert "0 %" in rows["layer4.1.conv2"]
+        assert "%" not in rows["fc"], "no ReLU follows it"
+        await pilot.press(",", ",")
+        await settle(pilot, partial(shows, app, "epoch 2"), "as it was then")
 
 
 async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:

@@ -26,9 +26,9 @@ STOPPED = ev.Finished(reason="stopped", step=300, epoch=3.0, exit_code=0)
 
 
 @asynccontextmanager
-async def listed(runs_dir: Path, size: tuple[int, int] = (120, 40)) -> AsyncIterator[App]:
+async def listed(runs_dir: Path, size: tuple[int, int] = (120, 40), *, read_only: bool = False) -> AsyncIterator[App]:
     """The list over a folder."""
-    app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=runs_dir, clock=lambda: START + 30)
+    app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=runs_dir, clock=lambda: START + 30, read_only=read_only)
     async with app.run_test(size=size) as pilot:
         await settle(pilot, lambda: shows(app, "Runs") and not shows(app, "reading"), "the folder is read")
         yield app, pilot
@@ -60,6 +60,36 @@ async def test_the_list_fits_into_any_terminal(runs_dir: Path, size: tuple[int, 
         assert shows(app, "Held-out accuracy") is (size[1] >= 24)
         await pilot.resize_terminal(100, 30)
         await settle(pilot, lambda: shows(app, "last event"), "all columns after a resize")
+
+
+async def test_marked_runs_lie_below_the_curves_of_the_dashboard(dashboard: Dashboard, tmp_path: Path) -> None:
+    write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(1), evaluated(3), STOPPED)
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("r")
+        await settle(pilot, lambda: shows(app, "other"), "the list")
+        await pilot.press("space")
+        await settle(pilot, lambda: shows(app, "1 other"), "the mark")
+        await pilot.press("escape")
+        await settle(pilot, lambda: screen_text(app).count("1 other") == 2, "in the legends of loss and accuracy")
+        await pilot.press("r")
+        await settle(pilot, lambda: shows(app, "1 other") and shows(app, "Runs"), "the mark is kept")
+        await pilot.press("space", "escape")
+        await settle(pilot, lambda: not shows(app, "1 other") and not shows(app, "Runs  "), "it is taken away")
+
+
+async def test_who_may_only_look_cannot_change_another_run_by_the_list(runs_dir: Path) -> None:
+    lock = RunLock.take(RunDir(runs_dir / "half"))
+    try:
+        async with listed(runs_dir, read_only=True) as (app, pilot):
+            for key in ("r", "delete"):
+                await pilot.press(key)
+                await settle(pilot, lambda: shows(app, "only looked at here"), f"key {key} is refused")
+            assert (runs_dir / "half").is_dir()
+            await pilot.press("enter")
+            await settle(pilot, lambda: shows(app, "read-only"), "a run that is trained is only looked at, too")
+            assert not app.watched.port.control.can_control
+    finally:
+        lock.release()
 
 
 async def test_names_from_disk_are_shown_literally_in_the_list(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps, training_run
 from tests.tui.screen import App, Dashboard, screen_text, settle, shows
 from trainer.run import events as ev
+from trainer.run.events import Record
 from trainer.run.replay import replay
 from trainer.run.view import RunView
 from tui.glyphs import ASCII
@@ -116,21 +117,45 @@ def folded() -> RunView:
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "width", "by_epoch", "labels"),
+    ("left", "right", "width", "axis", "labels"),
     [
-        (0.0, 1000.0, 50, True, ["epoch 0", "2", "4", "6", "8", "10"]),
-        (0.0, 1000.0, 50, False, ["step 0", "250", "500", "750", "1,000"]),
-        (130.0, 870.0, 100, True, ["epoch 2", "3", "4", "5", "6", "7", "8"]),
-        (130.0, 170.0, 60, True, ["step 130", "140", "150", "160", "170"]),
-        (999.5, 1000.0, 10, False, ["step 1,000"]),
+        (0.0, 1000.0, 50, "epoch", ["epoch 0", "2", "4", "6", "8", "10"]),
+        (0.0, 1000.0, 50, "step", ["step 0", "250", "500", "750", "1,000"]),
+        (130.0, 870.0, 100, "epoch", ["epoch 2", "3", "4", "5", "6", "7", "8"]),
+        (130.0, 170.0, 60, "epoch", ["step 130", "140", "150", "160", "170"]),
+        (999.5, 1000.0, 10, "step", ["step 1,000"]),
     ],
 )
 def test_labels_are_round_and_the_first_has_its_unit(
-    left: float, right: float, width: int, by_epoch: bool, labels: list[str]
+    left: float, right: float, width: int, axis: str, labels: list[str]
 ) -> None:
-    found = step_labels(folded(), left, right, width, by_epoch=by_epoch)
+    found = step_labels(folded(), left, right, width, axis=axis)
     assert [text for _, text in found] == labels
     assert all(left - 1e-6 <= position <= right + 1e-6 for position, _ in found)
+
+
+def test_time_is_counted_with_absences_and_guessed_of_what_is_to_come() -> None:
+    view = RunView()
+    told = [opened(), started(), *(steps(first, 50) for first in range(1, 401, 50))]
+    for seq, event in enumerate(told):
+        absent = 600.0 if seq > 5 else 0.0  # from step 200 on
+        view.apply(Record(seq=seq, time=1000.0 + 10 * seq + absent, event=event))
+    assert view.elapsed_at(0.0) == 0.0
+    assert view.elapsed_at(100.0) == 20.0
+    assert view.elapsed_at(400.0) == 680.0
+    assert view.elapsed_at(500.0) == pytest.approx(680.0 + 100 * 0.01), "at the pace of the last steps"
+    found = step_labels(view, 0.0, 400.0, 60, axis="time")
+    assert [text for _, text in found] == ["time 0:00", "5:00", "10:00"]
+    assert [round(step) for step, _ in found] == [0, 221, 246]
+
+
+async def test_the_raw_value_stands_beside_the_smoothed_one_where_it_is_read(dashboard: Dashboard) -> None:
+    async with dashboard(training_run(), size=(120, 40)) as (app, pilot):
+        assert "raw " not in screen_text(app)
+        await pilot.press(",")
+        await settle(pilot, lambda: "raw " in screen_text(app), "the raw value")
+        await pilot.press("t", "t")
+        await settle(pilot, lambda: "time 0:00" in screen_text(app), "the axis of time")
 
 
 def shown_steps(app: App) -> tuple[float, float]:
@@ -159,7 +184,7 @@ async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> No
         cursor = app.watched.scene.viewport.cursor
         assert cursor is not None
         step = int(cursor)
-        await settle(pilot, partial(shows, app, f"epoch {cursor / 100:.2f}"), "the place")
+        await settle(pilot, partial(shows, app, f"at {cursor / 100:.2f}"), "the place")
         text = screen_text(app)
         event = steps(1, 300)
         loss, accuracy = event.loss[step - 1], event.accuracy[step - 1]
@@ -170,7 +195,7 @@ async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> No
         rows = app.screen.query_one("#loss", StepPane).rows_for(app.watched.scene, 60, 20)
         assert sum(("│", "accent") in row for row in rows) > 8, "a line from top to bottom, behind the curve"
         await pilot.press("t")
-        await settle(pilot, partial(shows, app, f"step {step}"), "the same in steps")
+        await settle(pilot, partial(shows, app, f"at {step}"), "the same in steps")
         await pilot.press(*["full_stop"] * 5)
         assert app.watched.scene.viewport.cursor is None
         await settle(pilot, partial(shows, app, "best 40.0"), "the newest values")
@@ -180,7 +205,7 @@ async def test_before_the_first_evaluation_the_cursor_reads_none(dashboard: Dash
     async with dashboard(CannedSource(opened(), started(), steps(1), evaluated(1), steps(101))) as (app, pilot):
         app.watched.scene.viewport.cursor = 50.0
         app.watched.screen.look_again()
-        await settle(pilot, partial(shows, app, "epoch 0.50"), "the cursor")
+        await settle(pilot, partial(shows, app, "at 0.50"), "the cursor")
         assert "test" not in "".join(line for line in screen_text(app).splitlines() if "1 Loss" in line)
 
 

@@ -114,6 +114,9 @@ class Batches(Protocol):
         None comes where the next one takes long: whoever waits has time for something else.
         """
 
+    def extend(self, epochs: int) -> None:
+        """The run has more epochs than it had. Between two batches only."""
+
     def close(self) -> None:
         """End helpers."""
 
@@ -139,6 +142,9 @@ class ResidentBatches:
             pixels = self._pixels[ids].to(self._device, non_blocking=True)
             rows = torch.arange(len(ids), device=self._device)
             yield Batch(pixels, rows, ids.to(self._device), positions, self._labels[ids].to(self._device))
+
+    def extend(self, epochs: int) -> None:
+        """Nothing to do: an epoch is like the other."""
 
     def close(self) -> None:
         """Nothing to end."""

@@ -105,6 +105,11 @@ class StreamedBatches:
             self._next = (epoch, step + 1) if step + 1 < self._plan.steps_per_epoch else (epoch + 1, 0)
             yield self._to_device(delivery, step)
 
+    def extend(self, epochs: int) -> None:
+        """The stream ends with a later epoch; workers are started anew, since those of now were given their orders."""
+        self._epochs = epochs
+        self.close()
+
     def close(self) -> None:
         """End the workers."""
         decoding, self._decoding, self._next = self._decoding, None, None

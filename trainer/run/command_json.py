@@ -1,6 +1,7 @@
 """Commands as lines of JSON, for the control socket: only the known ones, with arguments that were looked at.
 
-A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; `set lr` and `note` take an argument.
+A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; `set lr`, `note` and
+`change settings` take an argument.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LONGEST_LINE = 1024
 
 _KINDS = (
     cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.FindLr,
-    cmd.SetLr, cmd.AddNote, cmd.Stop,
+    cmd.SetLr, cmd.AddNote, cmd.ChangeSettings, cmd.Stop,
 )  # fmt: skip
 _BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in _KINDS}
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -32,6 +33,8 @@ def encode_command(command: Command) -> bytes:
         message["lr"] = command.lr
     if isinstance(command, cmd.AddNote):
         message["text"] = command.text
+    if isinstance(command, cmd.ChangeSettings):
+        message["settings"] = command.settings
     return orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -56,6 +59,8 @@ def decode_command(line: bytes) -> Command:
         return cmd.SetLr(command_id=command_id, lr=_rate(message))
     if kind is cmd.AddNote:
         return cmd.AddNote(command_id=command_id, text=_note(message))
+    if kind is cmd.ChangeSettings:
+        return cmd.ChangeSettings(command_id=command_id, settings=_settings(message))
     if message:
         raise ValueError(f"{name} takes no arguments")
     return kind(command_id=command_id)
@@ -77,3 +82,13 @@ def _note(arguments: dict[str, Any]) -> str:
     if not text.strip() or len(text) > cmd.NOTE_LENGTH or literal(text) != text:
         raise ValueError(f"text must be one line of 1 to {cmd.NOTE_LENGTH} characters")
     return text
+
+
+def _settings(arguments: dict[str, Any]) -> dict[str, float]:
+    """Numbers by key; whether there are such keys, and values, is the trainer's to say."""
+    settings = arguments.get("settings")
+    if set(arguments) != {"settings"} or not isinstance(settings, dict) or not settings:
+        raise ValueError("change settings takes one object: settings")
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings.values()):
+        raise ValueError("settings are numbers")
+    return settings

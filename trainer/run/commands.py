@@ -120,6 +120,18 @@ class AddNote(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChangeSettings(Command):
+    """Go on by another plan: how long, how often the run is measured and saved.
+
+    Attributes:
+        settings: By dotted key, of `trainer.config.CHANGEABLE`.
+    """
+
+    name: ClassVar[str] = "change settings"
+    settings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stop(Command):
     """Save and end.
 

@@ -176,6 +176,7 @@ class Evaluated(Event):
         counts: Images in each class.
         predicted: How often each class was answered.
         confusions: For each class the ten that it was most often taken for: their indices and numbers of images, by turns.
+        silent: Share of the channels that answered to no image, by the convolution that makes them, where there are any.
         weights: `raw` or `ema`.
         best: Whether this is the best accuracy so far on the selection split.
         trigger: `epoch`, `key` or `end`.
@@ -192,10 +193,40 @@ class Evaluated(Event):
     counts: list[int]
     predicted: list[int] = field(default_factory=list)
     confusions: list[list[int]] = field(default_factory=list)
+    silent: dict[str, float] = field(default_factory=dict)
     weights: str = "raw"
     best: bool = False
     trigger: str = "epoch"
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersMeasured(Event):
+    """Weights at an epoch's end, and the gradients of its last step, layer by layer (`trainer.layers`).
+
+    Attributes:
+        epoch: Epochs trained so far.
+        names: As in the state dict, from the image.
+        parameters: Weights of each.
+        weight_norms: Euclidean.
+        weight_ranges: The bins of a histogram are as wide as each other, from minus this to plus this.
+        weights: How many of some thousands of weights lie in each bin.
+        gradient_norms: As the optimizer got them; null where a layer is frozen, or one of them is not finite.
+        gradient_ranges: As of the weights; null where a layer is frozen.
+        gradients: Likewise; empty where a layer is frozen.
+    """
+
+    kind: ClassVar[str] = "layers"
+    epoch: float
+    step: int
+    names: list[str]
+    parameters: list[int]
+    weight_norms: list[float | None]
+    weight_ranges: list[float]
+    weights: list[list[int]]
+    gradient_norms: list[float | None]
+    gradient_ranges: list[float | None]
+    gradients: list[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +285,26 @@ class LrEdited(Event):
     step: int
     factor: float
     lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsChanged(Event):
+    """The run goes on by another plan.
+
+    Attributes:
+        step: Steps done so far.
+        changes: As `key: old -> new`.
+        config: What is other than before, by group and key.
+        epochs: Of the whole run, as it is planned now; likewise the others, as in `Started`.
+    """
+
+    kind: ClassVar[str] = "settings"
+    step: int
+    changes: list[str]
+    config: dict[str, dict[str, Any]]
+    epochs: int
+    total_steps: int
+    planned_lr: list[list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,7 +49,12 @@ class Mark:
 
 @dataclass
 class RunFacts:
-    """The folded state, and questions about it. Read by one thread, which is also the one that folds."""
+    """The folded state, and questions about it. Read by one thread, which is also the one that folds.
+
+    Attributes:
+        clock: Unix seconds of some steps, a second apart or more.
+        memory: Bytes in use at some steps: of the GPU, or by this process.
+    """
 
     seq: int = -1
     opened: ev.Opened | None = None
@@ -63,6 +69,8 @@ class RunFacts:
     train_loss: Series = field(default_factory=Series)
     train_accuracy: Series = field(default_factory=Series)
     lr: Series = field(default_factory=Series)
+    clock: Series = field(default_factory=Series, compare=False)
+    memory: Series = field(default_factory=Series, compare=False)
     smoothed_loss: dict[float, Smoothed] = field(init=False, compare=False)
     smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
     eval_loss: dict[str, Series] = field(default_factory=dict)
@@ -71,9 +79,11 @@ class RunFacts:
     epochs: list[ev.EpochEnded] = field(default_factory=list)
     best: ev.Evaluated | None = None
     lr_edits: list[tuple[int, float]] = field(default_factory=list)
+    replanned_at: int = 0
     marks: list[Mark] = field(default_factory=list)
     checkpoints: list[ev.CheckpointSaved] = field(default_factory=list)
     pictures: dict[tuple[str, str], ev.PicturesSaved] = field(default_factory=dict)
+    layers: list[ev.LayersMeasured] = field(default_factory=list)
     budget: dict[str, float] = field(default_factory=dict)
     readings: dict[str, float] = field(default_factory=dict)
     exporting: ev.ExportProgress | None = None
@@ -121,6 +131,21 @@ class RunFacts:
         return self.started.total_steps if self.started else 0
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; 0 until they are known."""
+        return self.started.steps_per_epoch if self.started else 0
+
+    @property
+    def plan(self) -> dict[str, float]:
+        """How long the run goes on, and how often it is measured and saved, by dotted key of the configuration."""
+        config = self.opened.config if self.opened else {}
+        return {
+            "train.epochs": self.started.epochs if self.started else 1,
+            "eval.every_epochs": config.get("eval", {}).get("every_epochs", 1),
+            "checkpoint.every_s": config.get("checkpoint", {}).get("every_s", 60),
+        }
+
+    @property
     def epoch(self) -> int:
         """The epoch of the last step, from 1, so an epoch lasts until its evaluation is over; 0 before the start."""
         if not self.started:
@@ -164,8 +189,7 @@ class RunFacts:
             return None
         left = self._steps_left
         last = self.last_evaluation
-        every = int(self.opened.config.get("eval", {}).get("every_epochs", 1)) if self.opened else 1
-        evaluations_left = left / max(self.started.steps_per_epoch * every, 1)
+        evaluations_left = left / max(self.started.steps_per_epoch * self.plan["eval.every_epochs"], 1)
         return self._steps_of_this_size_left * step_s + evaluations_left * (last.seconds if last else 0.0)
 
     @property
@@ -189,6 +213,17 @@ class RunFacts:
             end = int(min(begin + epochs * self.started.steps_per_epoch, self.total_steps))
             yield begin, end, size
             begin = end
+
+    def elapsed_at(self, step: float) -> float:
+        """Seconds from the start of the first session until a step, pauses and absences included; of steps to come a guess."""
+        clock = self.clock
+        if not clock:
+            return 0.0
+        after = min(bisect_left(clock.x, step), len(clock) - 1)
+        if step >= clock.x[-1] or not after:
+            return clock.y[after] - clock.y[0] + (step - clock.x[after]) * (self._window.step_s or 0.0)
+        share = (step - clock.x[after - 1]) / (clock.x[after] - clock.x[after - 1])
+        return clock.y[after - 1] + share * (clock.y[after] - clock.y[after - 1]) - clock.y[0]
 
     def lr_factor_at(self, step: float) -> float:
         """Product of the user's factors in force at a step, counted from 1."""

@@ -85,6 +85,11 @@ class RunDir:
         return self.evaluation / "training.png"
 
     @property
+    def sinks(self) -> Path:
+        """Folder of what trackers keep of it, by their names."""
+        return self.path / "sinks"
+
+    @property
     def report(self) -> Path:
         """The run as a page for a browser."""
         return self.path / "report.html"

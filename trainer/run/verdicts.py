@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.run.rules import class_rules, loss_rules, resource_rules
+from trainer.run.rules import class_rules, layer_rules, loss_rules, resource_rules
 from trainer.run.rules.verdict import Verdict
 from trainer.run.status import RunState
 from trainer.run.view import RunView
@@ -17,8 +17,8 @@ _LEVELS = ("error", "warning", "info")
 
 _RULES: tuple[Callable[[RunView], Verdict | None], ...] = (
     loss_rules.not_finite, loss_rules.loss_rising, loss_rules.loss_stuck, loss_rules.overfitting,
-    class_rules.labels_swapped, class_rules.class_not_learnt,
-    resource_rules.data_bound, resource_rules.memory_full, class_rules.chosen_on_test,
+    layer_rules.layer_torn, layer_rules.dead_layer, class_rules.labels_swapped, class_rules.class_not_learnt,
+    resource_rules.data_bound, resource_rules.memory_full, resource_rules.memory_grows, class_rules.chosen_on_test,
 )  # fmt: skip
 
 

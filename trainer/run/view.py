@@ -20,6 +20,10 @@ from trainer.run.status import RunState
 from trainer.run.step_columns import StepColumns
 from trainer.run.step_window import StepWindow
 
+_LAYERS_KEPT = 96
+
+_TICK_S = 1.0
+
 
 @dataclass
 class RunView(RunFacts):
@@ -53,6 +57,7 @@ class RunView(RunFacts):
         self.nonfinite_steps += columns.nonfinite
         self.step = int(columns.steps[-1])
         self.last_step_time = time
+        self._tick(time)
         self._take_budget(columns.budget)
         groups = columns.groups
         for begin, _, _ in sizes:
@@ -61,6 +66,12 @@ class RunView(RunFacts):
                 # Steps of another size say nothing of those to come.
                 self._window, groups = StepWindow(), columns.groups[line:]
         self._window.add(groups)
+
+    def _tick(self, time: float) -> None:
+        clock = self.clock
+        if len(clock) > 1 and time - clock.y[-2] < _TICK_S:
+            clock.drop_after(clock.x[-2])
+        clock.put(float(self.step), time)
 
     def _take_budget(self, budget: dict[str, float]) -> None:
         if budget:
@@ -99,6 +110,7 @@ class RunView(RunFacts):
 
     def _started(self, event: ev.Started, time: float) -> None:
         self.started = event
+        self._tick(time)
         self.frozen = None  # what is frozen is said anew
         device = event.device.get("name", "?")
         self._note(
@@ -184,6 +196,12 @@ class RunView(RunFacts):
     def _pictures(self, event: ev.PicturesSaved, time: float) -> None:
         self.pictures[event.what, event.split] = event
 
+    def _layers(self, event: ev.LayersMeasured, time: float) -> None:
+        self.layers.append(event)
+        if len(self.layers) > _LAYERS_KEPT:
+            # Some kilobytes each: of a run of hundreds of epochs every second is kept, then every fourth, and the newest.
+            self.layers = self.layers[-1::-2][::-1]
+
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
         self.unsaved_since = None
@@ -205,6 +223,17 @@ class RunView(RunFacts):
         self.lr_edits.append((event.step, event.factor))
         self.marks.append(Mark(event.step, "lr", f"learning rate x{event.factor:g}"))
         self._note(time, "info", f"learning rate x{event.factor:.4g} to {event.lr:.4g} from step {event.step + 1}")
+
+    def _settings(self, event: ev.SettingsChanged, time: float) -> None:
+        if self.opened is not None:
+            config = {group: keys | event.config.get(group, {}) for group, keys in self.opened.config.items()}
+            self.opened = replace(self.opened, config=config)
+        if self.started is not None:
+            self.started = replace(
+                self.started, epochs=event.epochs, total_steps=event.total_steps, planned_lr=event.planned_lr
+            )
+        self.replanned_at = event.step
+        self._note(time, "info", f"from step {event.step + 1:,}: {', '.join(event.changes)}")
 
     def _noted(self, event: ev.Noted, time: float) -> None:
         self.marks.append(Mark(event.step, "note", event.text))
@@ -239,12 +268,15 @@ class RunView(RunFacts):
             self.train_loss,
             self.train_accuracy,
             self.lr,
+            self.clock,
+            self.memory,
             *self.eval_loss.values(),
             *self.eval_accuracy.values(),
         ):
             series.drop_after(event.step)
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
+        self.layers = [told for told in self.layers if told.step <= event.step]
         self.pictures = {key: told for key, told in self.pictures.items() if told.step <= event.step}
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
         # By the checkpoint, where it says so: an edit at its very step may have come after it.
@@ -262,6 +294,9 @@ class RunView(RunFacts):
 
     def _monitor(self, event: ev.Monitored, time: float) -> None:
         self.readings = event.readings
+        used = event.readings.get("device_used_bytes", event.readings.get("process_bytes"))
+        if used is not None and self.step:
+            self.memory.put(float(self.step), used)
 
     def _warning(self, event: ev.Warned, time: float) -> None:
         self._note(time, "warning", event.message)
@@ -304,12 +339,14 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.StagesFrozen: RunView._frozen,
     ev.EpochEnded: RunView._epoch,
     ev.Evaluated: RunView._evaluation,
+    ev.LayersMeasured: RunView._layers,
     ev.PicturesSaved: RunView._pictures,
     ev.CheckpointSaved: RunView._checkpoint,
     ev.CheckpointFailed: RunView._checkpoint_failed,
     ev.LrEdited: RunView._lr_edited,
     ev.LrRangeTested: RunView._lr_range,
     ev.Noted: RunView._noted,
+    ev.SettingsChanged: RunView._settings,
     ev.ExportProgress: RunView._export_progress,
     ev.Exported: RunView._exported,
     ev.ExportFailed: RunView._export_failed,

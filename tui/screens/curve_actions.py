@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from tui.scene import Scene
+from tui.step_axis import AXES
 
 _PANNED = 0.25
 """Of what curves show, by one key."""
@@ -17,11 +18,11 @@ class CurveActions:
 
     @abstractmethod
     def look_again(self) -> None:
-        """Draw all curves."""
+        """Draw what shows steps, or is read at one."""
 
     @abstractmethod
     def steps_a_column(self) -> float:
-        """How many steps a cell of a curve stands for; 0 where no curve is on the screen."""
+        """How many steps a cell of a curve stands for; an epoch without a curve, and 0 where nothing is read at a step."""
 
     def action_zoom_in(self) -> None:
         """Show fewer steps, around the cursor or the newest one."""
@@ -48,8 +49,8 @@ class CurveActions:
         self._move_cursor(1)
 
     def action_x_axis(self) -> None:
-        """Count epochs, or steps."""
-        self._scene.by_epoch = not self._scene.by_epoch
+        """Count epochs, steps, or time."""
+        self._scene.axis = AXES[(AXES.index(self._scene.axis) + 1) % len(AXES)]
         self.look_again()
 
     def _zoom_curves(self, factor: float) -> None:

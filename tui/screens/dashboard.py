@@ -267,15 +267,16 @@ class DashboardScreen(CurveActions, Screen[None]):
         self.look_again()
 
     def look_again(self) -> None:
-        """Draw all curves at once: other steps are shown or read."""
+        """Draw at once what shows other steps, or is read at another."""
         self._scene.version += 1
-        self.draw_now(*(pane.id or "" for pane in self.shown_panes() if isinstance(pane, StepPane)))
+        self.draw_now(*(pane.id or "" for pane in self.shown_panes() if pane.follows_cursor))
 
     def steps_a_column(self) -> float:
-        """How many steps a cell of a curve stands for; 0 where no curve is on the screen."""
-        widths = [pane.size.width for pane in self.shown_panes() if isinstance(pane, StepPane)]
+        """How many steps a cell of a curve stands for; an epoch without a curve, and 0 where nothing is read at a step."""
+        panes = [pane for pane in self.shown_panes() if pane.follows_cursor]
+        widths = [pane.size.width for pane in panes if isinstance(pane, StepPane)]
         if not widths:
-            return 0.0
+            return float(self._scene.view.steps_per_epoch) if panes else 0.0
         left, right = self._scene.viewport.edges(self._scene.total)
         return (right - left) / max(max(widths) - _BESIDE_CURVE, 1)
 

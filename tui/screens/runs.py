@@ -21,6 +21,7 @@ from trainer.run.store import RunDir
 from trainer.run.view import RunView
 from tui import format as fmt
 from tui.actions import LIST_ACTIONS
+from tui.compared import COLOURS, Compared
 from tui.glyphs import choose_glyphs
 from tui.runs_reader import RunsReader
 from tui.runs_table import WIDTHS, cells, heading, size
@@ -28,7 +29,7 @@ from tui.scene import Scene
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import DeleteScreen
-from tui.widgets.comparison import COLOURS, Compared, ComparisonPane
+from tui.widgets.comparison import ComparisonPane
 
 _LOOK_EVERY_S = 0.25
 _REMARK_LOOKS = 16
@@ -44,14 +45,18 @@ class ListOwner(Protocol):
 
     palette: dict[str, Style]
 
+    @property
+    def list_refusal(self) -> str:
+        """Why no run of the list can be changed; empty where they can."""
+
     def open_run(self, run: RunOverview) -> None:
         """Show a run."""
 
     def resume_run(self, run: RunOverview) -> str:
         """Go on with a run; returns why that cannot be, or nothing."""
 
-    def leave_list(self) -> None:
-        """Back to what was there before the list."""
+    def leave_list(self, marked: tuple[Compared, ...]) -> None:
+        """Back to what was there before the list, with the curves of some runs below its own."""
 
 
 class RunsScreen(ModalScreen[None]):
@@ -61,13 +66,16 @@ class RunsScreen(ModalScreen[None]):
         Binding(action.keys, action.name, action.label, tooltip=action.help) for action in LIST_ACTIONS
     ]
 
-    def __init__(self, folder: RunsFolder, *, clock: Callable[[], float], here: RunDir | None) -> None:
+    def __init__(
+        self, folder: RunsFolder, *, clock: Callable[[], float], here: RunDir | None, marked: tuple[Compared, ...] = ()
+    ) -> None:
         """List a folder.
 
         Args:
             folder: Of runs.
             clock: Unix seconds.
             here: The run of this process, if it has one.
+            marked: Runs that are compared already.
         """
         super().__init__(id=LIST_OF_RUNS)
         self._folder = folder
@@ -75,7 +83,7 @@ class RunsScreen(ModalScreen[None]):
         self._here = here
         self._reader: RunsReader | None = None
         self._runs: dict[str, RunOverview] = {}
-        self._marked: list[str] = []
+        self._marked = [str(one.run.run_dir.path) for one in marked]
         self._columns: dict[str, int] = {}
         self._shown: dict[str, dict[str, Text]] = {}
         self._scene = Scene(view=RunView(), glyphs=choose_glyphs())
@@ -162,15 +170,17 @@ class RunsScreen(ModalScreen[None]):
 
     def _plot(self) -> None:
         selected = self._selected_key()
-        keys = self._marked or ([selected] if selected else [])
-        compared = tuple(
+        compared = self._compared(self._marked or ([selected] if selected else []))
+        for pane in self.query(ComparisonPane):
+            pane.compared = compared
+            pane.paint(self._scene)
+
+    def _compared(self, keys: list[str]) -> tuple[Compared, ...]:
+        return tuple(
             Compared(label=str(number), style=style, run=self._runs[key])
             for number, (key, style) in enumerate(zip(keys, COLOURS, strict=False), 1)
             if key in self._runs
         )
-        for pane in self.query(ComparisonPane):
-            pane.compared = compared
-            pane.paint(self._scene)
 
     def _title(self, text: str) -> None:
         self.query_one("#runs-title", Static).update(self._titled(text))
@@ -208,6 +218,13 @@ class RunsScreen(ModalScreen[None]):
     def _selected(self) -> RunOverview | None:
         return self._runs.get(self._selected_key())
 
+    def _changeable(self) -> RunOverview | None:
+        """The selected run, unless none may be changed here."""
+        if self._owner.list_refusal:
+            self._remark(self._owner.list_refusal)
+            return None
+        return self._selected()
+
     # Keys -------------------------------------------------------------------------------------------------------------
 
     def on_data_table_row_highlighted(self) -> None:
@@ -237,7 +254,7 @@ class RunsScreen(ModalScreen[None]):
 
     def action_resume(self) -> None:
         """Go on with the run."""
-        run = self._selected()
+        run = self._changeable()
         if run is None:
             return
         if run.live:
@@ -251,7 +268,7 @@ class RunsScreen(ModalScreen[None]):
 
     def action_delete(self) -> None:
         """Ask, then delete."""
-        run = self._selected()
+        run = self._changeable()
         if run is None:
             return
         if run.live:
@@ -263,7 +280,7 @@ class RunsScreen(ModalScreen[None]):
 
     def action_leave(self) -> None:
         """Back."""
-        self._owner.leave_list()
+        self._owner.leave_list(self._compared(self._marked))
 
     def _delete(self, run: RunOverview) -> None:
         try:

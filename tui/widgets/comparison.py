@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.run.overview import Point, RunOverview
+from trainer.run.overview import Point
 from trainer.run.series import Series
 from tui import format as fmt
 from tui.canvas import Canvas, Row
+from tui.compared import Compared
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from tui.decimate import Pyramid
     from tui.plot import Area, Frame
-
-COLOURS = ("train", "test", "good", "accent", "warn", "text")
-"""Of the runs that are compared: in this plot a colour stands for a run."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A run in the plot.
-
-    Attributes:
-        label: One character, drawn at the end of its curve and in the list.
-        style: Its colour.
-    """
-
-    label: str
-    style: str
-    run: RunOverview
 
 
 class ComparisonPane(Pane, can_focus=False):
@@ -56,7 +38,7 @@ class ComparisonPane(Pane, can_focus=False):
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
         title = f"Held-out {self.measure} by epoch"
-        drawn = [(one, points) for one in self.compared if (points := self._points(one.run))]
+        drawn = [(one, points) for one in self.compared if (points := one.points(self.measure))]
         if not drawn:
             body: list[Row] = [[], [("  no evaluation yet", "dim")]] if self.compared else []
             return self.frame(scene.glyphs, title, [], body, width, height)
@@ -64,10 +46,6 @@ class ComparisonPane(Pane, can_focus=False):
         _draw(canvas, scene, drawn, percent=self.measure == "accuracy")
         right = [run for one, points in drawn for run in self._figure(one, points)]
         return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=self._legend())
-
-    def _points(self, run: RunOverview) -> tuple[Point, ...]:
-        points = run.accuracies if self.measure == "accuracy" else run.losses
-        return tuple((epoch, value) for epoch, value in points if math.isfinite(value))
 
     def _figure(self, one: Compared, points: tuple[Point, ...]) -> Row:
         value = fmt.percent(points[-1][1]) if self.measure == "accuracy" else fmt.number(points[-1][1])

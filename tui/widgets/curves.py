@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trainer.run.facts import Mark
+from trainer.run.series import Series
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene
@@ -72,8 +73,9 @@ class CurvePane(StepPane):
         area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if with_axis else 0))
         low, high, log = self.value_range(scene, left, right)
         frame = Frame(left=left, right=right, low=low, high=high, log=log)
-        labels = step_labels(view, left, right, area.width, by_epoch=scene.by_epoch)
+        labels = step_labels(view, left, right, area.width, axis=scene.axis)
         draw_axes(canvas, area, frame, glyphs, x_labels=labels, percent=self.name_of_curve == "accuracy")
+        self._draw_compared(canvas, area, frame, scene)
         raw = scene.pyramid(self.name_of_curve)
         if scene.smoothing:
             draw_line(canvas, area, frame, raw, "raw")
@@ -93,11 +95,33 @@ class CurvePane(StepPane):
             _draw_track(canvas, area, frame, view.marks, glyphs.mark)
         return any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
 
+    def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: Scene) -> None:
+        """Held-out curves of other runs, by epoch; what lies beyond the axis is left out."""
+        from tui.decimate import Pyramid
+        from tui.plot import draw_line, draw_point
+
+        per_epoch = scene.view.steps_per_epoch
+        for one in scene.compared:
+            points = [
+                (epoch * per_epoch, value)
+                for epoch, value in one.points(self.name_of_curve)
+                if frame.low <= value <= frame.high and epoch * per_epoch <= frame.right
+            ]
+            if not points:
+                continue
+            series, pyramid = Series(), Pyramid()
+            series.extend([step for step, _ in points], [value for _, value in points])
+            pyramid.follow(series)
+            draw_line(canvas, area, frame, pyramid, "dim", thin=True)
+            if frame.left <= points[-1][0]:
+                draw_point(canvas, area, frame, *points[-1], one.label, "text")
+
     def _legend(self, scene: Scene, *, some_above: bool) -> str:
         glyphs = scene.glyphs
         split = scene.view.selection_split
         flatters = split == "test" and self.name_of_curve == "accuracy"
         parts = [f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
+        parts += [f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in scene.compared]
         if some_above:
             parts.append(f"{glyphs.above} above the axis")
         if any(mark.kind == "checkpoint" for mark in scene.view.marks):
@@ -120,7 +144,8 @@ class LossPane(CurvePane):
         row = [*cursor_figures(scene), ("train ", "dim"), (fmt.number(scene.value_of("loss")), "train")]
         if last:
             row += [(f"  {last.split} ", "dim"), (fmt.number(last.loss), "test")]
-        return row
+        raw = scene.raw_at_cursor("loss")
+        return row if raw is None else [*row, ("  raw ", "dim"), (fmt.number(raw), "text")]
 
     def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
@@ -156,6 +181,9 @@ class AccuracyPane(CurvePane):
             row += [(f"  {last.split} ", "dim"), (fmt.percent(last.accuracy), "test")]
             if last.accuracy_tta is not None:
                 row += [("  tta ", "dim"), (fmt.percent(last.accuracy_tta), "test")]
+        raw = scene.raw_at_cursor("accuracy")
+        if raw is not None:
+            row += [("  raw ", "dim"), (fmt.percent(raw), "text")]
         if best and scene.viewport.cursor is None:
             row += [("  best ", "dim"), (fmt.percent(best.accuracy), "good")]
         return row

@@ -40,9 +40,7 @@ def _draw(canvas: Canvas, scene: Scene) -> None:
     tops = [extent[1] for pyramid in (past, plan) if (extent := pyramid.extent(0.0, scene.total))]
     low, high = nice_range(0.0, max(tops, default=1.0), steps=2)
     frame = Frame(left=left, right=right, low=low, high=high)
-    draw_axes(
-        canvas, area, frame, scene.glyphs, x_labels=step_labels(view, left, right, area.width, by_epoch=scene.by_epoch)
-    )
+    draw_axes(canvas, area, frame, scene.glyphs, x_labels=step_labels(view, left, right, area.width, axis=scene.axis))
     draw_line(canvas, area, frame, plan, "faint")
     draw_line(canvas, area, frame, past, "train")
     edited = [float(step) for step, _ in view.lr_edits]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.run.memory_forecast import memory_forecast, memory_left
 from tui import format as fmt
 from tui.bars import bar
-from tui.canvas import Row
+from tui.canvas import Canvas, Row
 from tui.scene import Scene
-from tui.widgets.pane import Pane
+from tui.step_axis import step_labels
+from tui.widgets.stepped import StepPane
 
 _LABEL = 10
+_ROOM_FOR_CURVE = 14
+"""Rows of the pane from which on it also shows how memory was used over the run."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class _Bar:
     style: str
 
 
-class MemoryPane(Pane):
-    """Bars with numbers in GiB."""
+class MemoryPane(StepPane):
+    """Bars with numbers in GiB; alone on the screen also a curve over the run."""
 
     page = "memory"
 
@@ -39,7 +43,45 @@ class MemoryPane(Pane):
         line = facts(readings)
         if line:
             body.append([(line, "dim")])
+        if height >= _ROOM_FOR_CURVE and len(scene.view.memory):
+            body += [[], *_curve(scene, inner, height - 3 - len(body))]
         return self.frame(scene.glyphs, title, memory_figures(scene), body, width, height)
+
+
+def _curve(scene: Scene, width: int, height: int) -> list[Row]:
+    """Memory over the run, and whether it will last."""
+    # Here: the first frame must not wait for numpy.
+    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, nice_range
+
+    view = scene.view
+    canvas = Canvas(width, height - 1, braille=scene.glyphs.braille)
+    area = Area(x=GUTTER, width=width - GUTTER, height=canvas.height - 2)
+    left, right = scene.viewport.edges(scene.total)
+    memory = scene.pyramid("memory")
+    extent = memory.extent(left, right) or (0.0, 1.0)
+    low, high = nice_range(0.0, extent[1] / 2**30)
+    # The curve is in bytes, the labels are in GiB.
+    draw_axes(
+        canvas, area, Frame(left=left, right=right, low=low, high=high), scene.glyphs,
+        x_labels=step_labels(view, left, right, area.width, axis=scene.axis),
+    )  # fmt: skip
+    in_bytes = Frame(left=left, right=right, low=low * 2**30, high=high * 2**30)
+    draw_line(canvas, area, in_bytes, memory, "train")
+    draw_cursor(canvas, area, in_bytes, scene.glyphs, scene.viewport.cursor)
+    return [_outlook(scene), *canvas.rows()]
+
+
+def _outlook(scene: Scene) -> Row:
+    """What the curve shows, and whether memory lasts to the end of the run."""
+    view, left = scene.view, memory_left(scene.view)
+    what = "device" if "device_used_bytes" in view.readings else "process"
+    row: Row = [(f"{what}, GiB", "train")]
+    if left is not None:
+        row.append((f"   {fmt.gib(left)} GiB are free", "dim"))
+    forecast = memory_forecast(view)
+    if forecast is not None:
+        row.append((f"   at this pace none at step {forecast.step:,.0f}", "warn"))
+    return row
 
 
 def memory_figures(scene: Scene) -> Row:

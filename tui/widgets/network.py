@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from trainer.architecture import Stage, stages
+from trainer.freezing import STAGES, stage_of
+from trainer.run.events import LayersMeasured, number
 from trainer.run.view import RunView
 from tui import format as fmt
 from tui.bars import bar
@@ -30,12 +34,15 @@ _STAGE = 18
 _OUTPUT = 16
 _PARAMETERS = 12
 _SHARE = 6
+_GRADIENT = 10
+_ROOM_FOR_GRADIENT = 90
 
 
 class NetworkPane(TablePane):
     """Stages with output shape, parameters and share of the computation, then a block as a drawing and in words."""
 
     page = "network"
+    follows_cursor = True
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
@@ -66,9 +73,12 @@ def _figures(view: RunView, found: list[Stage], place: str) -> Row:
 def _table(scene: Scene, found: list[Stage], image_size: int, width: int) -> list[Row]:
     frozen = set(scene.view.frozen.stages) if scene.view.frozen else set()
     total = sum(stage.macs for stage in found)
-    layers = max(min(34, width - _STAGE - _OUTPUT - _PARAMETERS - _SHARE - 1), 0)
-    room = width - _STAGE - layers - _OUTPUT - _PARAMETERS - _SHARE - 1
+    measured = scene.layers() if width >= _ROOM_FOR_GRADIENT else None
+    gradient = _GRADIENT if measured else 0
+    layers = max(min(34, width - _STAGE - _OUTPUT - _PARAMETERS - _SHARE - gradient - 1), 0)
+    room = width - _STAGE - layers - _OUTPUT - _PARAMETERS - _SHARE - gradient - 1
     head = f"{fmt.fit('stage', _STAGE)}{fmt.fit('layers', layers)}{'output':>{_OUTPUT}}{'parameters':>{_PARAMETERS}}"
+    head += f"{'gradient':>{gradient}}" if measured else ""
     rows: list[Row] = [[(head, "dim"), ("  share of the work", "dim")]]
     image = f"{fmt.fit('image', _STAGE)}{' ' * layers}{f'3 x {image_size} x {image_size}':>{_OUTPUT}}"
     rows.append([(image, "dim")])
@@ -81,11 +91,22 @@ def _table(scene: Scene, found: list[Stage], image_size: int, width: int) -> lis
                 (fmt.fit(name, _STAGE), "dim" if stage.name in frozen else "title"),
                 (fmt.fit(stage.what, layers), "text"),
                 (f"{shape:>{_OUTPUT}}{stage.parameters:>{_PARAMETERS},}", "text"),
+                *([(f"{_gradient(measured, stage.name):>{gradient}}", "text")] if measured else []),
                 (f"{100 * share:>{_SHARE - 2}.0f} % ", "text"),
                 *(bar(share, room, scene.glyphs, "train") if room > 0 else []),
             ]
         )
     return rows
+
+
+def _gradient(measured: LayersMeasured, stage: str) -> str:
+    """Length of the gradient of a stage's weights in an epoch's last step."""
+    norms = [
+        number(norm)
+        for name, norm, reach in zip(measured.names, measured.gradient_norms, measured.gradient_ranges, strict=True)
+        if STAGES[stage_of(name)] == stage and reach is not None
+    ]
+    return fmt.rate(math.hypot(*norms)) if norms else "none"
 
 
 def _block(glyphs: Glyphs, width: int) -> list[Row]:

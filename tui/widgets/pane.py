@@ -48,6 +48,8 @@ class Pane(Widget, can_focus=True):
     """
 
     ALLOW_SELECT = False
+    follows_cursor: ClassVar[bool] = False
+    """Whether it shows steps, or is read at one."""
     follows_clock: ClassVar[bool] = False
     """Whether the drawing depends on the time of day, and not on the run alone."""
     page: ClassVar[str] = ""
@@ -156,9 +158,10 @@ class Pane(Widget, can_focus=True):
             rows.append([(glyphs.vertical + " ", edge), *exact(inner, width - 4), (" " + glyphs.vertical, edge)])
         while cell_len(bottom) > width - 6 and "  " in bottom:
             bottom = bottom.rpartition("  ")[0]
-        label = f"{glyphs.horizontal} {fit(bottom, width - 6).rstrip()} " if bottom else ""
-        line = fit(label, cell_len(label)) + glyphs.horizontal * max(width - 2 - cell_len(label), 0)
-        rows.append([(glyphs.corners[2] + line + glyphs.corners[3], edge)])
+        label = fit(bottom, width - 6).rstrip() if bottom else ""
+        before, after = (f"{glyphs.horizontal} ", " ") if label else ("", "")
+        rest = glyphs.horizontal * max(width - 2 - cell_len(before + label + after), 0)
+        rows.append([(glyphs.corners[2] + before, edge), (label, "dim"), (after + rest + glyphs.corners[3], edge)])
         return rows
 
     def _palette(self) -> dict[str, Style]:

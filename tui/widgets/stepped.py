@@ -10,6 +10,7 @@ from textual.message import Message
 
 from tui.canvas import Row
 from tui.scene import Scene
+from tui.step_axis import place_of
 from tui.widgets.pane import Pane
 
 _WHEEL_FACTOR = 1.5
@@ -20,6 +21,8 @@ class StepPane(Pane):
 
     The wheel comes closer to the step under it, or goes back; a click reads the values there.
     """
+
+    follows_cursor = True
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("left", "arrow(-1)"), Binding("right", "arrow(1)")]
 
@@ -64,9 +67,8 @@ class StepPane(Pane):
 
 
 def cursor_figures(scene: Scene) -> Row:
-    """The step whose values are read, where it is not the newest."""
-    cursor, started = scene.viewport.cursor, scene.view.started
-    if cursor is None or started is None:
+    """Where the values are read, as the axis counts, if that is not the newest step."""
+    cursor = scene.viewport.cursor
+    if cursor is None or scene.view.started is None:
         return []
-    place = f"step {round(cursor):,}" if not scene.by_epoch else f"epoch {cursor / started.steps_per_epoch:.2f}"
-    return [(f"{place}  ", "accent")]
+    return [(f"at {place_of(scene.view, cursor, scene.axis)}  ", "accent")]

@@ -28,7 +28,13 @@ class TimePane(Pane):
         room = width - 4 - used
         remark = [(f"   {verdict[0]}", verdict[1])] if room - len(verdict[0]) - 3 >= _LEAST_BAR else []
         body: Row = [*_stacked(scene, shares, room - sum(len(text) for text, _ in remark)), *words, *remark]
-        return self.frame(scene.glyphs, "Time", [], [body], width, height)
+        return self.frame(scene.glyphs, "Time", _utilization(scene), [body], width, height)
+
+
+def _utilization(scene: Scene) -> Row:
+    """How busy a GPU is, beside what it waits for."""
+    busy = scene.view.readings.get("utilization_pct")
+    return [] if busy is None else [("GPU ", "dim"), (f"{busy:.0f} %", "text")]
 
 
 def time_shares(scene: Scene) -> dict[str, float]:

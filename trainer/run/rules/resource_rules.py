@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer.run.memory_forecast import memory_forecast
 from trainer.run.rules.verdict import Verdict
 from trainer.run.view import RunView
 
@@ -42,6 +43,18 @@ def memory_full(view: RunView) -> Verdict | None:
     ) or _full(
         machine, readings.get("system_total_bytes"), "this machine's memory", "fewer data.workers, or data.cache=none"
     )
+
+
+def memory_grows(view: RunView) -> Verdict | None:
+    """Memory that is used up before the end, if it goes on growing as it does."""
+    forecast = memory_forecast(view)
+    if forecast is None:
+        return None
+    return Verdict(
+        kind="memory grows", level="warning", text=f"memory lasts until step {forecast.step:,.0f} of {view.total_steps:,}",
+        evidence=f"{forecast.grown_bytes / 2**30:.2f} GiB more in {forecast.steps:,.0f} steps",
+        remedy="4 shows it; a stop and a resume begin with little",
+    )  # fmt: skip
 
 
 def _full(used: float, total: float | None, what: str, remedy: str) -> Verdict | None:

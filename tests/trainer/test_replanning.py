@@ -1,0 +1,121 @@
+"""Another plan while a run goes on: how long, how often it is measured and saved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.running import events_of, new_run, resumed_run, start, view_of, wait_for
+from trainer.build import build_trainer
+from trainer.check_request import read_run_config
+from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.config import Config
+from trainer.errors import ConfigError
+from trainer.hooks import NoSession
+from trainer.loop import Trainer
+from trainer.replanning import by_group, replanned, take_up
+from trainer.run import commands as cmd
+from trainer.run import events as ev
+from trainer.run.status import RunState
+from trainer.run.store import RunDir
+
+
+@pytest.fixture
+def trainer(folder_config: Config) -> Trainer:
+    """Of a run of ten epochs of four steps, whose rate rises for two epochs and falls to 0."""
+    config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 10})})
+    return build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+
+
+@pytest.mark.parametrize("epochs", [11, 20, 100])
+def test_a_longer_run_goes_on_at_the_rate_of_now_and_falls_to_its_end(trainer: Trainer, epochs: int) -> None:
+    trainer.state.step = 32
+    schedule, before = trainer.state.schedule, trainer.state.schedule.at(32)
+    take_up(replanned(trainer.config, {"train.epochs": epochs}, trainer), trainer)
+    assert schedule.total_steps == 4 * epochs
+    later = [schedule.at(step) for step in range(32, schedule.total_steps)]
+    assert schedule.at(32) == pytest.approx(min(before, schedule.planned(32)))
+    assert max(later) <= (before if epochs < 100 else schedule.lr) * (1 + 1e-9)
+    assert later[-1] < before / 2
+
+
+def test_a_shorter_run_takes_the_lower_rate_of_its_plan_at_once(trainer: Trainer) -> None:
+    trainer.state.step = 16
+    schedule, before = trainer.state.schedule, trainer.state.schedule.at(16)
+    assert take_up(replanned(trainer.config, {"train.epochs": 6}, trainer), trainer) == 1.0
+    assert schedule.at(16) == schedule.planned(16) < before
+
+
+def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.lr cannot be changed .* train\.epochs, eval\.every_epochs"):
+        replanned(trainer.config, {"optim.lr": 0.1}, trainer)
+    with pytest.raises(ConfigError, match=r"checkpoint\.every_s"):
+        replanned(trainer.config, {"checkpoint.every_s": -1}, trainer)
+    trainer.state.step = 17
+    with pytest.raises(ConfigError, match="epoch 5 is under way"):
+        replanned(trainer.config, {"train.epochs": 4}, trainer)
+    assert replanned(trainer.config, {"train.epochs": 5}, trainer).train.epochs == 5
+
+
+def test_settings_by_group() -> None:
+    assert by_group({"a.b": 1, "a.c": 2, "d.e": 3}) == {"a": {"b": 1, "c": 2}, "d": {"e": 3}}
+
+
+def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_config: Config, tmp_path: Path) -> None:
+    config = folder_config.model_copy(
+        update={
+            "train": folder_config.train.model_copy(update={"epochs": 12}),
+            "checkpoint": folder_config.checkpoint.model_copy(update={"keep": 50}),
+            "run": folder_config.run.model_copy(update={"deterministic": True}),
+        }
+    )
+    threads = torch.get_num_threads()
+    try:
+        run = new_run(config, tmp_path)
+        thread = start(run)
+        wait_for(run.run_dir, lambda view: view.step >= 1)
+        thread.commands.send(cmd.Pause())
+        held = wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
+        thread.commands.send(cmd.ChangeSettings(settings={"train.epochs": 14, "eval.every_epochs": 5}))
+        thread.commands.send(cmd.Unpause())
+        assert thread.join(120)
+        view = view_of(run.run_dir)
+        assert (view.step, view.total_steps, view.plan["train.epochs"]) == (56, 56, 14)
+        later = [event.epoch for event in view.evaluations if event.step > held.step]
+        assert later == [epoch for epoch in (5.0, 10.0, 14.0) if 4 * epoch > held.step]
+        assert read_run_config(run.run_dir).train.epochs == 14
+        [told] = events_of(run.run_dir, ev.SettingsChanged)
+        assert told.changes == ["train.epochs 12 -> 14", "eval.every_epochs 1 -> 5"]
+        assert told.step == held.step
+
+        folder = CheckpointFolder(run.run_dir, keep=50)
+        whole = read_checkpoint(folder.at(56))
+        assert folder.at(told.step).is_file(), "it is saved with the new plan"
+        again = tmp_path / "again"
+        shutil.copytree(run.run_dir.path, again)
+        second = resumed_run(RunDir(again), tmp_path)
+        copy = CheckpointFolder(second.run_dir, keep=50)
+        for step in copy.steps():
+            if step > told.step:
+                copy.at(step).unlink()
+        thread = start(second)
+        assert thread.join(120)
+        pieced = read_checkpoint(copy.at(56))
+        assert all(torch.equal(tensor, pieced.tensors[name]) for name, tensor in whole.tensors.items())
+        assert view_of(second.run_dir).lr == view.lr
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+
+
+def test_a_run_that_has_ended_has_no_plan_to_change(folder_config: Config, tmp_path: Path) -> None:
+    run = new_run(folder_config, tmp_path)
+    thread = start(run, hold_open=True)
+    wait_for(run.run_dir, lambda view: view.finish is not None)
+    asked = cmd.ChangeSettings(settings={"train.epochs": 9})
+    thread.commands.send(asked)
+    view = wait_for(run.run_dir, lambda view: asked.command_id in view.acknowledged)
+    assert view.acknowledged[asked.command_id].message == "all steps are done"

@@ -1,0 +1,53 @@
+"""The dialog that changes how a run goes on."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.tui.canned import Recorder, training_run
+from tests.tui.screen import Dashboard, screen_text, settle, shows
+from trainer.run import commands as cmd
+from trainer.run import events as ev
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
+async def test_the_plan_is_asked_for_checked_and_sent(dashboard: Dashboard, size: tuple[int, int]) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control, size=size) as (app, pilot):
+        await pilot.press("a")
+        await settle(pilot, partial(shows, app, "How the run goes on"), "the dialog")
+        assert "enter sets them" in screen_text(app), "all of it is to be seen"
+        await pilot.press("home", "delete", "delete", "2", "enter")
+        await settle(pilot, partial(shows, app, "epochs in all: 4 or more"), "the reason")
+        await pilot.press("5", "tab", "tab", "end", ".", "5", "enter")
+        await settle(pilot, lambda: not shows(app, "How the run goes on"), "the dashboard")
+    assert [command.settings for command in control.sent if isinstance(command, cmd.ChangeSettings)] == [
+        {"train.epochs": 25, "checkpoint.every_s": 60.5}
+    ]
+
+
+async def test_a_plan_that_is_left_as_it_is_sends_nothing(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        for key in ("enter", "escape"):
+            await pilot.press("a")
+            await settle(pilot, partial(shows, app, "How the run goes on"), "the dialog")
+            await pilot.press(key)
+            await settle(pilot, lambda: not shows(app, "How the run goes on"), "the dashboard")
+    assert control.sent == []
+
+
+async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source) as (app, pilot):
+        source.add(
+            ev.SettingsChanged(
+                step=300, changes=["train.epochs 10 -> 20"], config={"train": {"epochs": 20}, "eval": {"every_epochs": 4}},
+                epochs=20, total_steps=2000, planned_lr=[[1.0, 2000.0], [0.2, 0.0]],
+            )
+        )  # fmt: skip
+        await settle(pilot, partial(shows, app, "epoch 3/20"), "the header")
+        assert "from step 301: train.epochs 10 -> 20" in screen_text(app)
+        assert app.watched.view.plan == {"train.epochs": 20, "eval.every_epochs": 4, "checkpoint.every_s": 60}

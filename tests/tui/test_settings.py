@@ -1,0 +1,41 @@
+"""How often the screen is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tui import cli
+from tui.settings import UiSettings
+
+
+def test_a_slow_link_is_written_to_every_four_seconds_at_most() -> None:
+    assert UiSettings().redraw_every_s == 0.5
+    assert UiSettings(redraw_hz=10.0, low_bandwidth=True).redraw_every_s == 4.0
+    assert UiSettings(redraw_hz=0.1, low_bandwidth=True).redraw_every_s == 10.0
+
+
+@pytest.mark.parametrize(("options", "low"), [([], False), (["--low-bandwidth"], True)])
+def test_the_option_is_a_setting_of_the_run(options: list[str], low: bool, tmp_path: Path) -> None:
+    arguments = cli._train_parser().parse_args(["digits", "--runs-dir", str(tmp_path), *options])
+    assert cli._check(arguments, ["train.epochs=2"]).settings.values["ui"]["low_bandwidth"] is low
+
+
+@pytest.mark.parametrize("command", ["show", "attach"])
+def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "events.jsonl").touch()
+    shown: list[bool] = []
+
+    def look(*_: object, low_bandwidth: bool, **__: object) -> int:
+        shown.append(low_bandwidth)
+        return 0
+
+    monkeypatch.setattr("tui.terminal.is_terminal", lambda: True)
+    monkeypatch.setattr("tui.terminal.wait_for_foreground", lambda: None)
+    monkeypatch.setattr("tui.run_app.attach", look)
+    monkeypatch.setattr("tui.run_app.show_recorded", look)
+    assert cli.main([command, str(tmp_path / "demo"), "--low-bandwidth"]) == 0
+    assert cli.main([command, str(tmp_path / "demo")]) == 0
+    assert shown == [True, False]

@@ -1,0 +1,67 @@
+"""Whether memory grows so that it will not last to the end of the run. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from trainer.run.view import RunView
+
+_LEAST = 12
+"""Readings, by a third each of which is compared."""
+
+_GROWN = 0.02
+"""Of all memory, within the newer half of the readings: what grows less is noise, or ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Memory that will not last.
+
+    Attributes:
+        step: At which it is used up, if it goes on as in the newer half of the run.
+        grown_bytes: In that half.
+        steps: That it took.
+    """
+
+    step: float
+    grown_bytes: float
+    steps: float
+
+
+def memory_forecast(view: RunView) -> Forecast | None:
+    """When memory runs out; None where it lasts to the end of the run.
+
+    Of the readings since the images have the size of now the newer half counts, as the medians of its thirds. Each must lie
+    above the one before by a fair part of the whole: caches that fill up, and single leaps, do not go on.
+    """
+    memory, left = view.memory, memory_left(view)
+    since = max((begin for begin, _, _ in view.image_sizes() if begin <= view.step), default=0)
+    begin = bisect_right(memory.x, since)
+    half = (begin + len(memory)) // 2
+    third = (len(memory) - half) // 3
+    if half - begin < _LEAST or left is None:
+        return None
+    middles = [
+        (statistics.median(memory.x[part : part + third]), statistics.median(memory.y[part : part + third]))
+        for part in (half, half + third, half + 2 * third)
+    ]
+    (first_step, first), (_, second), (last_step, last) = middles
+    risen = last - first
+    steady = min(second - first, last - second) >= risen / 4
+    if risen < _GROWN * view.readings[_total_name(view)] or not steady or last_step <= first_step:
+        return None
+    step = view.step + left / (risen / (last_step - first_step))
+    return Forecast(step=step, grown_bytes=risen, steps=last_step - first_step) if step < view.total_steps else None
+
+
+def memory_left(view: RunView) -> float | None:
+    """Bytes that are free where the run computes: of a GPU, or of this machine."""
+    used = "device_used_bytes" if "device_used_bytes" in view.readings else "system_used_bytes"
+    total = view.readings.get(_total_name(view))
+    return None if total is None or used not in view.readings else max(total - view.readings[used], 0.0)
+
+
+def _total_name(view: RunView) -> str:
+    return "device_total_bytes" if "device_used_bytes" in view.readings else "system_total_bytes"

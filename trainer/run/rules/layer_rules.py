@@ -1,0 +1,64 @@
+"""Rules about single layers: those that have died, and those whose gradients tear them apart."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+
+from trainer.run.events import LayersMeasured, number
+from trainer.run.rules.verdict import Verdict
+from trainer.run.view import RunView
+
+DEAD = 0.9
+"""Of a layer's channels: as many never are silent in a run that is well, weight decay included."""
+
+_TORN = 0.3
+"""Of a layer's length that one step of plain SGD changes: about a thousandth is usual."""
+
+
+def dead_layer(view: RunView) -> Verdict | None:
+    """A layer of which nearly no channel answers to any image, at two evaluations in a row."""
+    measured = [event for event in view.evaluations[-64:] if event.split == view.selection_split][-2:]
+    if len(measured) < 2:
+        return None
+    dead = [
+        name for name, share in measured[-1].silent.items() if min(share, measured[0].silent.get(name, 0.0)) >= DEAD
+    ]
+    if not dead:
+        return None
+    return Verdict(
+        kind="dead layer", level="warning", text=f"dead: {_listed(dead)}",
+        evidence=f"{measured[-1].silent[dead[0]]:.0%} of its channels are 0 for every {view.selection_split} image",
+        remedy="w shows the layers; a lower rate (l) or a longer warm-up keeps them alive",
+    )  # fmt: skip
+
+
+def layer_torn(view: RunView) -> Verdict | None:
+    """A layer that single steps of SGD change by a large share of it, at two measurements in a row."""
+    optimizer = view.opened.config.get("optim", {}).get("name", "sgd") if view.opened else "sgd"
+    if optimizer != "sgd" or len(view.layers) < 2:
+        return None
+    before, now = (_changes(view, measured) for measured in view.layers[-2:])
+    torn = [name for name, share in now.items() if min(share, before.get(name, 0.0)) > _TORN]
+    if not torn:
+        return None
+    return Verdict(
+        kind="exploding layer", level="warning", text=f"exploding gradients: {_listed(torn)}",
+        evidence=f"one step changes it by {now[torn[0]]:.0%} of its length",
+        remedy="l sets a lower rate; train.max_grad_norm bounds them",
+    )  # fmt: skip
+
+
+def _changes(view: RunView, measured: LayersMeasured) -> dict[str, float]:
+    """What rate times gradient is of each layer's length; of frozen ones nothing is said."""
+    at = bisect_left(view.lr.x, measured.step)
+    rate = view.lr.y[at] if at < len(view.lr) else math.nan
+    return {
+        name: rate * number(gradient) / number(weight)
+        for name, weight, gradient in zip(measured.names, measured.weight_norms, measured.gradient_norms, strict=True)
+        if gradient is not None and number(weight) > 0
+    }
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

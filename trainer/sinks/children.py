@@ -1,0 +1,56 @@
+"""A process for each tracker of a run that is trained. Torch-free, as is everything that stays in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+from trainer.own_process import own_command
+from trainer.run.events import Event, Warned
+from trainer.run.store import RunDir
+from trainer.sinks.names import SinkName
+
+
+class SinkChildren:
+    """Started once a session. They end by themselves, a second after this process."""
+
+    def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
+        self._run_dir = run_dir
+        self._publish = publish
+
+    def start(self, names: Sequence[SinkName]) -> None:
+        """Start the processes; one that cannot be started is a warning."""
+        for name in names:
+            threading.Thread(target=self._main, args=(name,), name=f"sink {name}", daemon=True).start()
+
+    def _main(self, name: SinkName) -> None:
+        try:
+            why = self._run(name)
+        except OSError as error:
+            why = f"it could not be started: {error}"
+        if why:
+            later = f"r18-tui sync {self._run_dir.path} --to {name}"
+            self._publish(
+                Warned(message=f"{name} is told nothing more: {why}; training goes on, and this does it later: {later}")
+            )
+
+    def _run(self, name: SinkName) -> str:
+        """Wait for a process; why it has ended, which it does not while this one lives."""
+        command = own_command(
+            "trainer.cli", "sync", str(self._run_dir.path), "--to", name, "--until-ends", str(os.getpid())
+        )
+        with self._run_dir.log.open("ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE, start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            last = ""
+            assert process.stderr is not None
+            for line in process.stderr:
+                log.write(line)
+                log.flush()
+                last = line.decode(errors="replace").strip() or last
+        code = process.wait()
+        return f"its process ended with code {code}" + (f": {last}" if last else "")

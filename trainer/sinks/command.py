@@ -1,0 +1,34 @@
+"""`r18-tui sync RUN --to TRACKER`, and what a running trainer starts for each of its trackers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from trainer.errors import EXIT_OK
+from trainer.run.store import find_run
+from trainer.sinks.follower import pass_on
+from trainer.sinks.names import refuse_missing
+from trainer.standard_streams import write_out
+
+_NICENESS = 10
+"""Beside a process that trains: it goes first."""
+
+
+def main(given: argparse.Namespace) -> int:
+    """Pass a run on.
+
+    Raises:
+        R18Error: When there is no such run, the tracker is not installed, or another process does it already.
+    """
+    run_dir = find_run(given.run, given.runs_dir)
+    refuse_missing([given.to])
+    follows = given.until_ends
+    if follows is not None:
+        os.nice(_NICENESS)
+    feed = pass_on(run_dir, given.to, lambda: follows is None or os.getppid() != follows)
+    place = run_dir.sinks / given.to
+    write_out(f"{given.to} has {run_dir.name} up to step {feed.step:,}; its files are in {place}\n")
+    if feed.held:
+        write_out(f"{feed.held:,} steps after the newest checkpoint wait for the next: a resume would take them back\n")
+    return EXIT_OK

@@ -1,0 +1,191 @@
+"""Turns the events of a run into calls of a sink.
+
+A resume takes back the steps since the last checkpoint. Most trackers cannot forget what they were told, and would then draw two
+curves. So what belongs to a step is held until a checkpoint of that step, or of a later one, is on disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.run import events as ev
+from trainer.run.events import Record, number
+from trainer.sinks.sink import Histogram, Sink
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A call that waits.
+
+    Attributes:
+        seq: Of the line that it comes from.
+        step: That it belongs to.
+    """
+
+    seq: int
+    step: int
+    call: Callable[[], None]
+
+
+@dataclass
+class Feed:
+    """Takes records in the order of the log.
+
+    Attributes:
+        sink: What is called.
+        picture: Reads a file of the run directory as it was at a step; None when there is another one by now.
+        seq: Of the last line that was passed on, by an earlier session to begin with; what is not behind it is passed over.
+        step: That it belongs to.
+        results: What the run has reached; empty until it is over.
+    """
+
+    sink: Sink
+    picture: Callable[[str, int], bytes | None]
+    seq: int = -1
+    step: int = 0
+    results: dict[str, float] = field(default_factory=dict)
+    _held: deque[_Held] = field(default_factory=deque)
+    _classes: list[str] = field(default_factory=list)
+    _at: int = 0
+    _best: dict[str, float] = field(default_factory=dict)
+
+    def take(self, record: Record) -> None:
+        """Hold what a record tells, and pass on what a checkpoint makes safe."""
+        event = record.event
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event, record)
+        if isinstance(event, ev.CheckpointSaved):
+            self._pass_on(event.step)
+
+    @property
+    def held(self) -> int:
+        """Steps that wait for a checkpoint."""
+        return max((held.step for held in self._held), default=self.step) - self.step
+
+    def _hold(self, record: Record, step: int, call: Callable[[], None]) -> None:
+        if record.seq > self.seq:
+            self._held.append(_Held(record.seq, step, call))
+
+    def _pass_on(self, saved: int) -> None:
+        while self._held and self._held[0].step <= saved:
+            held = self._held.popleft()
+            held.call()
+            self.seq, self.step = held.seq, max(self.step, held.step)
+
+    # What records tell ------------------------------------------------------------------------------------------------
+
+    def _started(self, event: ev.Started, record: Record) -> None:
+        self._classes = event.classes
+
+    def _steps(self, event: ev.Steps, record: Record) -> None:
+        count = len(event.loss)
+        pace = event.seconds / max(count, 1)
+        for index in range(count):
+            step = event.first_step + index
+            values = {
+                "train/loss": number(event.loss[index]), "train/accuracy": event.accuracy[index], "train/rate": event.lr[index],
+            }  # fmt: skip
+            if index == count - 1 and event.seconds > 0:
+                values["train/images_per_s"] = event.images / event.seconds
+            self._scalars(record, step, values, time=record.time - pace * (count - 1 - index))
+        self._at = event.first_step + count - 1
+
+    def _scalars(self, record: Record, step: int, values: dict[str, float], time: float | None = None) -> None:
+        at = record.time if time is None else time
+        self._hold(record, step, lambda: self.sink.scalars(values, step=step, time=at))
+
+    def _epoch(self, event: ev.EpochEnded, record: Record) -> None:
+        values = {"epoch": float(event.epoch), "epoch/seconds": event.seconds}
+        if event.train_loss is not None and event.train_accuracy is not None:
+            values |= {"epoch/train_loss": event.train_loss, "epoch/train_accuracy": event.train_accuracy}
+        self._scalars(record, event.step, values)
+
+    def _evaluation(self, event: ev.Evaluated, record: Record) -> None:
+        split = event.split
+        values = {f"{split}/loss": number(event.loss), f"{split}/accuracy": event.accuracy}
+        if event.accuracy_tta is not None:
+            values[f"{split}/accuracy_tta"] = event.accuracy_tta
+        for name, right, images in zip(self._classes, event.correct, event.counts, strict=False):
+            if images:
+                values[f"{split}_class/{name}"] = right / images
+        self._scalars(record, event.step, values)
+        if event.best:
+            self._best = {f"best/{split}_accuracy": event.accuracy, "best/step": float(event.step)}
+        elif self._best and event.trigger == "end":
+            self._best[f"best/{split}_accuracy"] = event.accuracy
+
+    def _layers(self, event: ev.LayersMeasured, record: Record) -> None:
+        norms = {}
+        for index, name in enumerate(event.names):
+            for kind, counts, reach in (
+                ("weights", event.weights[index], event.weight_ranges[index]),
+                ("gradients", event.gradients[index], event.gradient_ranges[index]),
+            ):
+                if counts and reach:
+                    self._histogram(record, event.step, f"{kind}/{name}", Histogram(counts=counts, reach=reach))
+            norm = event.gradient_norms[index]
+            if norm is not None:
+                norms[f"gradient_norm/{name}"] = norm
+        self._scalars(record, event.step, norms)
+
+    def _histogram(self, record: Record, step: int, name: str, histogram: Histogram) -> None:
+        self._hold(record, step, lambda: self.sink.histogram(name, histogram, step=step, time=record.time))
+
+    def _pictures(self, event: ev.PicturesSaved, record: Record) -> None:
+        if record.seq <= self.seq:
+            return
+        png = self.picture(event.path, event.step)  # now: the next evaluation writes to the same file
+        if png is not None:
+            name = f"{event.what}/{event.split}"
+            self._hold(record, event.step, lambda: self.sink.picture(name, png, step=event.step, time=record.time))
+
+    def _monitor(self, event: ev.Monitored, record: Record) -> None:
+        self._scalars(record, self._at, {f"system/{name}": value for name, value in event.readings.items()})
+
+    def _noted(self, event: ev.Noted, record: Record) -> None:
+        self._note(record, event.step, event.text)
+
+    def _lr_edited(self, event: ev.LrEdited, record: Record) -> None:
+        self._note(record, event.step, f"learning rate x{event.factor:.4g} to {event.lr:.4g}")
+
+    def _warned(self, event: ev.Warned, record: Record) -> None:
+        self._note(record, self._at, event.message)
+
+    def _note(self, record: Record, step: int, text: str) -> None:
+        self._hold(record, step, lambda: self.sink.note(text, step=step, time=record.time))
+
+    def _resumed(self, event: ev.Resumed, record: Record) -> None:
+        self._held = deque(held for held in self._held if held.step <= event.step)
+        self._at = event.step
+        self.results = {}
+        if record.seq > self.seq and event.step < self.step:
+            # To a checkpoint that is not the newest: those behind it were damaged, or have diverged.
+            self.sink.back_to(event.step)
+            self.step = event.step
+        self._note(record, event.step, f"resumed at step {event.step:,}")
+
+    def _finished(self, event: ev.Finished, record: Record) -> None:
+        self._note(record, event.step, f"{event.reason} at step {event.step:,}")
+        if event.reason in ev.BY_ITSELF:
+            self.results = dict(self._best)
+            self._pass_on(event.step)
+
+
+_HANDLERS: dict[type[ev.Event], Callable[[Feed, Any, Record], None]] = {
+    ev.Started: Feed._started,
+    ev.Steps: Feed._steps,
+    ev.EpochEnded: Feed._epoch,
+    ev.Evaluated: Feed._evaluation,
+    ev.LayersMeasured: Feed._layers,
+    ev.PicturesSaved: Feed._pictures,
+    ev.Monitored: Feed._monitor,
+    ev.Noted: Feed._noted,
+    ev.LrEdited: Feed._lr_edited,
+    ev.Warned: Feed._warned,
+    ev.Resumed: Feed._resumed,
+    ev.Finished: Feed._finished,
+}

@@ -1,0 +1,65 @@
+"""Passes a run on to one tracker, now or as it grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.check_request import read_run_config
+from trainer.picture_sheet import read_sheet
+from trainer.run.event_log import LogFollower
+from trainer.run.store import RunDir
+from trainer.sinks.feed import Feed
+from trainer.sinks.names import SinkName, opener
+from trainer.sinks.position import Position
+from trainer.sinks.sink import Origin
+
+_LOOK_EVERY_S = 1.0
+
+
+def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
+    """Tell a tracker what the log tells, from where an earlier call has ended.
+
+    Args:
+        run_dir: The run.
+        name: Of the tracker.
+        ended: Whether nothing more is to be waited for; what stands in the log by then is still read.
+
+    Returns:
+        The feed, with what is still held.
+
+    Raises:
+        RunError: When another process does the same.
+        OSError: When the log or the tracker's folder cannot be used.
+    """
+    folder = run_dir.sinks / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = read_run_config(run_dir).model_dump(mode="json")
+    with Position(folder) as position:
+        sink = opener(name)(
+            Origin(name=run_dir.name, identity=position.identity, folder=folder, config=config, step=position.step)
+        )
+        feed = Feed(sink, lambda path, step: _picture(run_dir.path / path, step), position.seq, position.step)
+        log = LogFollower(run_dir.events)
+        try:
+            over = False
+            while not over:
+                over = ended()
+                for record in log.records():
+                    feed.take(record)
+                sink.flush()
+                position.move(feed.seq, feed.step)
+                if not over:
+                    time.sleep(_LOOK_EVERY_S)
+        finally:
+            sink.close(feed.results)
+        return feed
+
+
+def _picture(path: Path, step: int) -> bytes | None:
+    """A file of pictures, if it is still that of a step."""
+    try:
+        return path.read_bytes() if read_sheet(path).facts.get("step") == step else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,96 @@
+"""MLflow, in an SQLite file of the run directory unless `MLFLOW_TRACKING_URI` names a server or a file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from trainer.sinks.sink import Histogram, Origin, finite
+
+_EXPERIMENT = "r18-tui"
+_BATCH = 1000
+"""Metrics of one call: the most that MLflow takes."""
+_LONGEST_VALUE = 6000
+
+
+def open_sink(origin: Origin) -> MlflowSink:
+    """A run of the experiment r18-tui."""
+    return MlflowSink(origin)
+
+
+class MlflowSink:
+    """Implements `Sink`. One run for all sessions, found again by a tag."""
+
+    def __init__(self, origin: Origin) -> None:
+        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{origin.folder.absolute() / 'mlflow.db'}")
+        self._client = MlflowClient(tracking_uri=place)
+        self._run = self._find(origin) or self._create(origin)
+        self._metrics: list[Metric] = []
+        self._over = False
+
+    def _find(self, origin: Origin) -> str | None:
+        experiment = self._client.get_experiment_by_name(_EXPERIMENT)
+        if experiment is None:
+            return None
+        found = self._client.search_runs(
+            [experiment.experiment_id], f"tags.identity = '{origin.identity}'", max_results=1
+        )
+        return found[0].info.run_id if found else None
+
+    def _create(self, origin: Origin) -> str:
+        experiment = self._client.get_experiment_by_name(_EXPERIMENT)
+        # Artifacts of a local store lie beside it, and not in whatever folder the program was started in.
+        local = None if "MLFLOW_TRACKING_URI" in os.environ else (origin.folder.absolute() / "artifacts").as_uri()
+        place = experiment.experiment_id if experiment else self._client.create_experiment(_EXPERIMENT, local)
+        run = self._client.create_run(place, run_name=origin.name, tags={"identity": origin.identity}).info.run_id
+        settings = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in origin.settings.items()]
+        self._client.log_batch(run, params=settings)
+        return str(run)
+
+    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
+        """Figures of a step."""
+        self._metrics += [Metric(_named(name), value, int(1000 * time), step) for name, value in finite(values).items()]
+        if len(self._metrics) >= _BATCH:
+            self.flush()
+
+    def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
+        """Left out: MLflow has none."""
+
+    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
+        """An artifact."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / f"step-{step:08}.png"
+            path.write_bytes(png)
+            self._client.log_artifact(self._run, str(path), name)
+
+    def note(self, text: str, *, step: int, time: float) -> None:
+        """A tag by the step."""
+        self._client.log_batch(self._run, tags=[RunTag(f"note.{step:08}.{int(time)}", text[:_LONGEST_VALUE])])
+
+    def back_to(self, step: int) -> None:
+        """Nothing can be taken back there."""
+
+    def flush(self) -> None:
+        """Send what has come together."""
+        while self._metrics:
+            self._client.log_batch(self._run, metrics=self._metrics[:_BATCH])
+            del self._metrics[:_BATCH]
+
+    def close(self, results: Mapping[str, float]) -> None:
+        """End the session; a run that is not over stays open."""
+        self.flush()
+        for name, value in results.items():
+            self._client.log_metric(self._run, _named(name), value)
+        if results:
+            self._client.set_terminated(self._run)
+
+
+def _named(name: str) -> str:
+    """A name as MLflow takes them: classes may be called anything."""
+    return re.sub(r"[^\w\-. /]", "_", name)

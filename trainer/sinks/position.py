@@ -1,0 +1,72 @@
+"""How far a run was passed on to a tracker: a small file beside what the tracker keeps, and the right to write it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+
+from trainer.errors import RunError
+from trainer.run.atomic import write_atomically
+
+
+class Position:
+    """Held by one process at a time, from `with` to its end.
+
+    Attributes:
+        seq: Of the last line of the log that was passed on; -1 for none.
+        step: That it belongs to.
+        identity: Of the run, for trackers that join sessions by it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "position.json"
+        self._lock = -1
+        self.seq, self.step, self.identity = -1, 0, secrets.token_hex(6)
+
+    def __enter__(self) -> Position:
+        """Take it.
+
+        Raises:
+            RunError: When another process has it.
+        """
+        self._lock = os.open(self._path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise RunError(
+                f"{self._path.parent}: another process passes this run on; it ends with the run's trainer"
+            ) from None
+        self._read()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave it to others."""
+        os.close(self._lock)
+
+    def move(self, seq: int, step: int) -> None:
+        """Remember that everything up to a line is where a crash leaves it."""
+        if (seq, step) != (self.seq, self.step):
+            self.seq, self.step = seq, step
+            self._write()
+
+    def _write(self) -> None:
+        told = {"seq": self.seq, "step": self.step, "identity": self.identity}
+        write_atomically(self._path, json.dumps(told).encode())
+
+    def _read(self) -> None:
+        try:
+            told = json.loads(self._path.read_bytes())
+            self.seq, self.step, self.identity = int(told["seq"]), int(told["step"]), str(told["identity"])
+        except FileNotFoundError:
+            self._write()  # the identity, before the tracker is told
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self._path}: cannot be read ({error}); delete it, and the run is passed on anew"
+            ) from error

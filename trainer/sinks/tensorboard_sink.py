@@ -1,0 +1,67 @@
+"""TensorBoard, by PyTorch's own writer: `tensorboard --logdir runs`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer.sinks.sink import Histogram, Origin
+
+
+def open_sink(origin: Origin) -> TensorBoardSink:
+    """A writer of event files in the run directory."""
+    return TensorBoardSink(origin)
+
+
+class TensorBoardSink:
+    """Implements `Sink`. Steps that were taken back are purged, as its readers know them to be."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._writer = self._open(origin.step)
+
+    def _open(self, step: int) -> SummaryWriter:
+        return SummaryWriter(str(self._origin.folder), purge_step=step + 1)
+
+    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
+        """A point in each of some curves."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step, walltime=time)
+
+    def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
+        """A slice of a histogram over time."""
+        counts, edges = np.array(values.counts, dtype=np.float64), np.array(values.edges)
+        middles = (edges[:-1] + edges[1:]) / 2
+        self._writer.add_histogram_raw(
+            name, min=edges[0], max=edges[-1], num=int(counts.sum()), sum=float(counts @ middles),
+            sum_squares=float(counts @ middles**2), bucket_limits=edges[1:].tolist(), bucket_counts=counts.tolist(),
+            global_step=step, walltime=time,
+        )  # fmt: skip
+
+    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
+        """An image."""
+        pixels_HWC = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        self._writer.add_image(name, pixels_HWC, step, walltime=time, dataformats="HWC")
+
+    def note(self, text: str, *, step: int, time: float) -> None:
+        """A text; Markdown there, so it is marked as literal."""
+        self._writer.add_text("notes", "    " + text, step, walltime=time)
+
+    def back_to(self, step: int) -> None:
+        """Begin a file that takes later steps back."""
+        self._writer.close()
+        self._writer = self._open(step)
+
+    def flush(self) -> None:
+        """Write the file."""
+        self._writer.flush()
+
+    def close(self, results: Mapping[str, float]) -> None:
+        """End the file; of a run that is over, tell settings and results side by side."""
+        if results:
+            self._writer.add_hparams(self._origin.settings, dict(results), run_name=".")
+        self._writer.close()

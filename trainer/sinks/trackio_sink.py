@@ -1,0 +1,64 @@
+"""trackio: local, in SQLite. `TRACKIO_DIR=RUN/sinks/trackio trackio show`."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from trainer.sinks.sink import Histogram, Origin, finite
+from trainer.sinks.wandb_like import Lines
+
+
+def open_sink(origin: Origin) -> TrackioSink:
+    """A run of the project r18-tui."""
+    os.environ.setdefault("TRACKIO_DIR", str(origin.folder))  # before the import, which reads it
+    return TrackioSink(origin)
+
+
+class TrackioSink:
+    """Implements `Sink`."""
+
+    def __init__(self, origin: Origin) -> None:
+        import trackio
+
+        self._trackio = trackio
+        trackio.init(
+            project="r18-tui", name=origin.name, config=dict(origin.settings), resume="allow", embed=False,
+            auto_log_gpu=False, auto_log_cpu=False,
+        )  # fmt: skip
+        self._lines = Lines(self)
+
+    def log(self, values: dict[str, Any], step: int, time: float) -> None:
+        """A line of the run."""
+        self._trackio.log(values, step=step)
+
+    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
+        """Figures of a step."""
+        self._lines.add(finite(values), step, time)
+
+    def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
+        """Left out: trackio makes histograms of all values only, which the log does not keep."""
+
+    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
+        """An image."""
+        self._lines.add({name: self._trackio.Image(Image.open(io.BytesIO(png)))}, step, time)
+
+    def note(self, text: str, *, step: int, time: float) -> None:
+        """A text."""
+        self._lines.add({"note": text}, step, time)
+
+    def back_to(self, step: int) -> None:
+        """Nothing can be taken back there."""
+
+    def flush(self) -> None:
+        """Hand over what is complete."""
+        self._lines.flush()
+
+    def close(self, results: Mapping[str, float]) -> None:
+        """End the session."""
+        self._lines.flush()
+        self._trackio.finish()

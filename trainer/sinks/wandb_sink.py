@@ -1,0 +1,73 @@
+"""Weights & Biases, offline unless `WANDB_MODE` says otherwise: `wandb sync` sends it later, `wandb leet` opens it here."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import wandb
+from PIL import Image
+
+from trainer.sinks.sink import Histogram, Origin
+from trainer.sinks.wandb_like import STEP, Lines
+
+
+def open_sink(origin: Origin) -> WandbSink:
+    """A run of `WANDB_PROJECT`, by default r18-tui. Of this machine nothing is told but what the configuration says."""
+    settings = wandb.Settings(
+        console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
+        x_disable_stats=True,
+    )  # fmt: skip
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "r18-tui"), name=origin.name, id=origin.identity, resume="allow",
+        dir=os.environ.get("WANDB_DIR", str(origin.folder)), mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        config={group: dict(keys) for group, keys in origin.config.items()}, settings=settings,
+    )  # fmt: skip
+    run.define_metric(STEP, hidden=True)
+    run.define_metric("*", step_metric=STEP)
+    return WandbSink(run)
+
+
+class WandbSink:
+    """Implements `Sink`."""
+
+    def __init__(self, run: wandb.Run) -> None:
+        self._run = run
+        self._lines = Lines(self)
+
+    def log(self, values: dict[str, Any], step: int, time: float) -> None:
+        """A line of the run; its own counter is left alone, since it refuses steps that it has seen."""
+        self._run.log({**values, STEP: step, "_timestamp": time})
+
+    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
+        """Figures of a step."""
+        self._lines.add(values, step, time)
+
+    def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
+        """How values lay."""
+        whole = wandb.Histogram(np_histogram=(np.array(values.counts), np.array(values.edges)))
+        self._lines.add({name: whole}, step, time)
+
+    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
+        """An image."""
+        self._lines.add({name: wandb.Image(Image.open(io.BytesIO(png)))}, step, time)
+
+    def note(self, text: str, *, step: int, time: float) -> None:
+        """A line at the end of the run's notes."""
+        self._run.notes = "\n".join(filter(None, [self._run.notes, f"step {step:,}: {text}"]))
+
+    def back_to(self, step: int) -> None:
+        """Nothing can be taken back there: the note of the resume tells."""
+
+    def flush(self) -> None:
+        """Hand over what is complete; the package writes it at once."""
+        self._lines.flush()
+
+    def close(self, results: Mapping[str, float]) -> None:
+        """End the session."""
+        self._lines.flush()
+        self._run.summary.update(dict(results))
+        self._run.finish()

@@ -1,0 +1,94 @@
+"""What a user changes of a run between two of its steps: the rate, the plan, frozen stages; and remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainer.config_loader import differences
+from trainer.errors import ConfigError, DiskError
+from trainer.loop import Trainer
+from trainer.open_run import OpenRun
+from trainer.plain_config import PlainConfig
+from trainer.replanning import by_group, replanned, take_up
+from trainer.run import commands as cmd
+from trainer.run.events import LrEdited, Noted, SettingsChanged
+from trainer.saver import Saver
+
+
+class Steering:
+    """Carries commands out, each of which returns why it is refused, or nothing. On the training thread."""
+
+    def __init__(
+        self, run: OpenRun, saver: Saver, trainer: Callable[[], Trainer], finished: Callable[[], bool]
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            run: That is trained.
+            saver: Of its checkpoints.
+            trainer: The loop; asked for when there is one.
+            finished: Whether the run has ended.
+        """
+        self._run = run
+        self._saver = saver
+        self._of = trainer
+        self._finished = finished
+
+    def set_lr(self, command: cmd.SetLr) -> str:
+        """Scale the rest of the schedule so that the next rate is this one."""
+        trainer = self._of()
+        if self._finished() or trainer.over:
+            return "all steps are done"
+        state = trainer.state
+        current = state.schedule.at(state.step)
+        if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
+            return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
+        factor = command.lr / current
+        state.schedule.edit(state.step, factor)
+        self._saver.outdate()
+        self._run.log.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
+        return ""
+
+    def change_settings(self, command: cmd.ChangeSettings) -> str:
+        """Go on by another plan, which the next checkpoint knows of: it is made at once."""
+        trainer, before = self._of(), self._run.config
+        if self._finished() or trainer.over:
+            return "all steps are done"
+        if trainer.train_step.peers is not None:
+            return "not with several processes; stop, and resume with these settings"
+        try:
+            config = replanned(before, command.settings, trainer)
+            self._run.change(PlainConfig.of(config))
+        except (ConfigError, DiskError) as error:
+            return str(error)
+        factor, schedule = take_up(config, trainer), trainer.state.schedule
+        changed, step = differences(before, config), trainer.state.step
+        self._saver.facts["config"] = config.model_dump(mode="json")
+        self._run.log.publish(
+            SettingsChanged(
+                step=step,
+                changes=[f"{key} {old} -> {new}" for key, (old, new) in changed.items()],
+                config=by_group({key: new for key, (_, new) in changed.items()}),
+                epochs=schedule.epochs,
+                total_steps=schedule.total_steps,
+                planned_lr=schedule.samples(),
+            )
+        )
+        if factor != 1.0:
+            self._run.log.publish(LrEdited(step=step, factor=factor, lr=schedule.at(step)))
+        self._saver.save(trainer)
+        return ""
+
+    def unfreeze(self, command: cmd.Unfreeze) -> str:
+        """Train one more stage."""
+        if self._finished():
+            return "the run has ended"
+        refusal = self._of().unfreeze_next()
+        if not refusal:
+            self._saver.outdate()
+        return refusal
+
+    def add_note(self, command: cmd.AddNote) -> str:
+        """Keep a remark."""
+        self._run.log.publish(Noted(step=self._of().state.step, text=command.text))
+        return ""

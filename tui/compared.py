@@ -1,0 +1,34 @@
+"""Runs whose held-out curves are drawn together, or below those of another run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trainer.run.overview import Point, RunOverview
+
+COLOURS = ("train", "test", "good", "accent", "warn", "text")
+"""Of the runs that are compared: where they are drawn together a colour stands for a run."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run beside others.
+
+    Attributes:
+        label: One character, drawn at the end of its curve and in the list.
+        style: Its colour.
+    """
+
+    label: str
+    style: str
+    run: RunOverview
+
+    def points(self, measure: str) -> tuple[Point, ...]:
+        """Epochs and values that are finite.
+
+        Args:
+            measure: `accuracy` or `loss`.
+        """
+        points = self.run.accuracies if measure == "accuracy" else self.run.losses
+        return tuple((epoch, value) for epoch, value in points if math.isfinite(value))

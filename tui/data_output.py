@@ -1,0 +1,85 @@
+"""A run for other programs: `show --json` says how it stands, `show --csv` has a line for every step."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain
+from typing import IO
+
+import orjson
+
+from trainer.run.events import Evaluated
+from trainer.run.store import RunDir
+from trainer.run.verdicts import verdicts
+from trainer.run.view import RunView
+
+
+def as_json(view: RunView, run_dir: RunDir) -> str:
+    """How a run stands, as one object; a number that is not finite is null.
+
+    Args:
+        view: The fold of the run's log.
+        run_dir: Where it lies.
+    """
+    opened, started = view.opened, view.started
+    told = {
+        "run": run_dir.name,
+        "directory": str(run_dir.path),
+        "state": view.state.value,
+        "step": view.step,
+        "total_steps": view.total_steps,
+        "epoch": view.epoch,
+        "images_per_s": view.images_per_s,
+        "eta_s": view.eta_s if view.finish is None and view.failure is None else None,
+        "train_loss": view.train_loss.last,
+        "train_accuracy": view.train_accuracy.last,
+        "lr": view.lr.last,
+        "best": asdict(view.best) if view.best else None,
+        "evaluations": [asdict(event) for event in view.evaluations],
+        "epochs": [asdict(event) for event in view.epochs],
+        "checkpoints": [asdict(event) for event in view.checkpoints],
+        "exported": asdict(view.exported) if view.exported else None,
+        "verdicts": [asdict(verdict) for verdict in verdicts(view)],
+        "failure": asdict(view.failure) if view.failure else None,
+        "finish": asdict(view.finish) if view.finish else None,
+        "readings": view.readings,
+        "config": opened.config if opened else {},
+        "started": asdict(started) if started else None,
+    }
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def write_csv(view: RunView, file: IO[str]) -> None:
+    """Write a line a step, with what was measured after it; a cell is empty where there is nothing, and for what is not finite.
+
+    Args:
+        view: The fold of the run's log.
+        file: That is written to.
+    """
+    splits = sorted({event.split for event in view.evaluations})
+    figures = ("loss", "accuracy", "accuracy_tta")
+    writer = csv.writer(file, lineterminator="\n")
+    measured = [f"{split}_{figure}" for split in splits for figure in figures]
+    writer.writerow(["step", "epoch", "train_loss", "train_accuracy", "lr", *measured])
+    newest = {(event.step, event.split): event for event in view.evaluations}
+    per_epoch = view.steps_per_epoch or 1
+    for step, *values in _steps(view):
+        held_out = (_measured(newest.get((round(step), split)), figures) for split in splits)
+        writer.writerow(
+            [round(step), round(step / per_epoch, 4), *map(_cell, values), *map(_cell, chain.from_iterable(held_out))]
+        )
+
+
+def _steps(view: RunView) -> Iterator[tuple[float, float, float, float]]:
+    return zip(view.train_loss.x, view.train_loss.y, view.train_accuracy.y, view.lr.y, strict=True)
+
+
+def _measured(event: Evaluated | None, figures: tuple[str, ...]) -> list[float | None]:
+    return [None if event is None else getattr(event, figure) for figure in figures]
+
+
+def _cell(value: float | None) -> object:
+    return "" if value is None or not math.isfinite(value) else value

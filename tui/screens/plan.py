@@ -1,0 +1,100 @@
+"""The dialog that changes a run's plan: how long it goes on, how often it is measured and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.validation import Number
+from textual.widgets import Input, Label, Static
+
+from tui.screens.dialogs import Dialog
+
+_ROOM_FOR_HINT = 16
+"""Rows of a terminal."""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A setting that can be changed.
+
+    Attributes:
+        key: Dotted.
+        label: Before its value.
+        whole: Whether it is a whole number.
+        least: The lowest value.
+    """
+
+    key: str
+    label: str
+    whole: bool
+    least: float
+
+
+_FIELDS = (
+    _Field("train.epochs", "epochs in all", True, 1),
+    _Field("eval.every_epochs", "evaluate every, epochs", True, 1),
+    _Field("checkpoint.every_s", "save every, seconds", False, 1),
+)
+
+
+class PlanScreen(Dialog[dict[str, float] | None]):
+    """Asks for the plan. Returns what is to be other than before, by dotted key, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel"),
+        Binding("down", "app.focus_next", "next"),
+        Binding("up", "app.focus_previous", "previous"),
+    ]
+
+    def __init__(self, now: Mapping[str, float], under_way: int) -> None:
+        """Ask.
+
+        Args:
+            now: The settings as they are.
+            under_way: Number of the epoch that is trained, below which no run can end.
+        """
+        super().__init__()
+        self._now = now
+        self._under_way = under_way
+
+    def compose(self) -> ComposeResult:
+        """A line a setting, ready to be edited."""
+        with Vertical(classes="dialog"):
+            yield Static("How the run goes on", classes="dialog-title")
+            for field in _FIELDS:
+                least = self._under_way if field.key == "train.epochs" else field.least
+                with Horizontal(classes="field"):
+                    yield Label(field.label)
+                    yield Input(
+                        f"{self._now[field.key]:g}", type="integer" if field.whole else "number",
+                        validators=[Number(minimum=least)], id=field.key.replace(".", "-"), compact=True,
+                    )  # fmt: skip
+            if self.app.size.height >= _ROOM_FOR_HINT:
+                yield Static("more epochs: the rate falls from where it is", classes="hint")
+            yield Static("enter sets them, esc cancels", classes="hint", id="answer")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Take valid settings; explain an invalid one."""
+        wanted: dict[str, float] = {}
+        for field in _FIELDS:
+            box = self.query_one(f"#{field.key.replace('.', '-')}", Input)
+            result = box.validate(box.value)
+            if result is not None and not result.is_valid:
+                least = self._under_way if field.key == "train.epochs" else field.least
+                why = " (under way)" if field.key == "train.epochs" and least > 1 else ""
+                self.query_one("#answer", Static).update(f"{field.label}: {least:g} or more{why}")
+                box.focus()
+                return
+            value = int(box.value) if field.whole else float(box.value)
+            if value != self._now[field.key]:
+                wanted[field.key] = value
+        self.answer(wanted or None)
+
+    def action_cancel(self) -> None:
+        """Leave the plan as it is."""
+        self.answer(None)
