@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, InputEvent
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.timer import Timer
 
 from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
@@ -24,7 +26,6 @@ from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.actions import ACTIONS
-from tui.compared import Compared
 from tui.driver import TerminalDriver
 from tui.pages import PAGES
 from tui.run_actions import RunActions
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 _LONGEST_PUMP_S = 0.2
 """Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
 some 0.4 ms."""
+_CALM_PUMP_S = 1.0
+"""The same where nothing happens: each look wakes the processor."""
+_CALM_AFTER_S = 5.0
+"""Without a key or news, of runs that rest. Longer than a remark stays."""
 _READ_ON_AFTER_S = 0.001
 """A timer, since `call_later` would come before whatever else waits in the event loop, keys among it."""
 
@@ -106,6 +111,9 @@ class DashboardApp(RunActions):
         self._ui = ui
         self._reading_on = self._has_drawn = False
         self._pump_s = min(_LONGEST_PUMP_S, ui.redraw_every_s)
+        self._pumping: Timer | None = None
+        self._calm = False
+        self._stirred_s = time.monotonic()
         self._clock = clock
         self._input_fd = input_fd
         self._read_only = read_only
@@ -144,7 +152,7 @@ class DashboardApp(RunActions):
         # Textual takes what is printed for itself, and drops it. It belongs in the log, with what workers and native code print.
         sys.stdout, sys.stderr = self._printed_to
         self.theme_changed_signal.subscribe(self, self._theme_changed)
-        self.set_interval(self._pump_s, self._pump)
+        self._pumping = self.set_interval(self._pump_s, self._pump)
         self.set_interval(_LOOK_AROUND_S, self._look_around)
         self._pump()
         # Importing PyTorch takes seconds of both cores; the first frame goes before it.
@@ -166,9 +174,11 @@ class DashboardApp(RunActions):
             return
         thread = self._home.port.thread if self._home is not None else None
         ended = thread is not None and not thread.alive
+        versions = [run.scene.version for run in self._followed()]
         for run in self._followed():
             if run.read(self._clock()) and self._ui.bell:
                 self._ring(run)
+        self._take_pace(news=versions != [run.scene.version for run in self._followed()])
         if any(run.scene.behind for run in self._followed()):
             self._read_on()
             return
@@ -183,6 +193,25 @@ class DashboardApp(RunActions):
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
+
+    async def on_event(self, event: Event) -> None:
+        """A key or the mouse wakes a screen that rests."""
+        if isinstance(event, InputEvent):
+            self._take_pace(news=True)
+        await super().on_event(event)
+
+    def _take_pace(self, *, news: bool) -> None:
+        """Look more seldom once all runs rest and nobody touches a key."""
+        if self._pumping is None:
+            return
+        now = time.monotonic()
+        self._stirred_s = now if news else self._stirred_s
+        rest = all(run.at_rest for run in self._followed())
+        calm = rest and now - self._stirred_s >= _CALM_AFTER_S
+        if calm is not self._calm:
+            self._calm = calm
+            self._pumping.stop()
+            self._pumping = self.set_interval(_CALM_PUMP_S if calm else self._pump_s, self._pump)
 
     def _ring(self, run: Watched) -> None:
         """Ring the bell, and ask the terminal for a notification, which some know how to show and others pass over (OSC 9)."""

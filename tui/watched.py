@@ -17,7 +17,7 @@ from tui.screens.dashboard import DashboardScreen
 from tui.source import Port
 from tui.widgets.key_bar import KeyBar
 
-_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
+_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
 _REMARK_S = 4.0
 
 _READ_FOR_S = 0.1
@@ -66,6 +66,11 @@ class Watched:
             session_open=control.can_control if thread is None else thread.alive,
             pending=frozenset(self._pending),
         )
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing happens in the run unless somebody asks for it."""
+        return self.scene.state in _AT_REST and not self.scene.behind and not self._pending and not self.view.exporting
 
     # Following --------------------------------------------------------------------------------------------------------
 
