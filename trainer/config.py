@@ -373,8 +373,8 @@ class UiConfig(Group):
     """Redraws of the curves a second, at most. While the run computes there are fewer, down to one in 2 s, where building the
     panes would take more than 0.75 % of a core."""
     low_bandwidth: bool = False
-    """Redraw every 4 s at most, for slow links; keys are answered as quickly as ever. `--low-bandwidth` says the same for this
-    terminal."""
+    """Redraw every 4 s at most, for slow links; keys are answered as quickly as ever. `--low-bandwidth` sets it; `attach` and
+    `show` take that option for themselves."""
     mouse: bool = True
     """Whether the mouse is reported; false sends fewer bytes over slow links."""
     bell: bool = True

@@ -39,7 +39,7 @@ class Evaluation:
         accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not asked for.
         confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
         mistakes: The most confident ones; None where there are none.
-        silent: Share of the channels that answered to no image, by the convolution that makes them, where there are any.
+        silent: Share of the channels that were 0 for all images looked at, by the convolution that makes them, where any were.
     """
 
     loss: float

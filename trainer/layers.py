@@ -52,7 +52,7 @@ def measured_layers(model: nn.Module, *, step: int, epoch: float) -> LayersMeasu
 
 
 class SilentChannels:
-    """Finds channels behind a ReLU that are 0 for all images of an evaluation, everywhere in them."""
+    """Finds channels behind a ReLU that are 0, everywhere, for all images of an evaluation that are looked at."""
 
     def __init__(self) -> None:
         self._answered: dict[str, Tensor] = {}

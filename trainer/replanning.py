@@ -43,23 +43,13 @@ def by_group(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def take_up(config: Config, trainer: Trainer) -> float:
+def take_up(config: Config, trainer: Trainer) -> None:
     """Go on by another plan from the next step on.
 
-    The schedule is that of a run of so many epochs from the beginning. Where its rate would be higher than the one of now, the
-    rest of it is scaled so that the rate goes on from where it is: a longer run does not jump back up.
-
-    Returns:
-        The factor of the rest of the schedule.
+    The schedule is then that of a run of so many epochs, as after a resume with more of them, with the user's edits in it.
     """
-    schedule, step = trainer.state.schedule, trainer.state.step
-    before = schedule.at(step)
+    schedule = trainer.state.schedule
     trainer.config = trainer.evaluator.config = config
     if config.train.epochs > schedule.epochs:
         trainer.batches.extend(config.train.epochs)
     schedule.epochs = config.train.epochs
-    after = schedule.at(step)
-    if not 0 < before < after:
-        return 1.0
-    schedule.edit(step, before / after)
-    return before / after

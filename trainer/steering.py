@@ -50,7 +50,7 @@ class Steering:
         return ""
 
     def change_settings(self, command: cmd.ChangeSettings) -> str:
-        """Go on by another plan, which the next checkpoint knows of: it is made at once."""
+        """Go on by another plan, which stands in the run's configuration from now on."""
         trainer, before = self._of(), self._run.config
         if self._finished() or trainer.over:
             return "all steps are done"
@@ -61,12 +61,12 @@ class Steering:
             self._run.change(PlainConfig.of(config))
         except (ConfigError, DiskError) as error:
             return str(error)
-        factor, schedule = take_up(config, trainer), trainer.state.schedule
-        changed, step = differences(before, config), trainer.state.step
+        take_up(config, trainer)
+        schedule, changed = trainer.state.schedule, differences(before, config)
         self._saver.facts["config"] = config.model_dump(mode="json")
         self._run.log.publish(
             SettingsChanged(
-                step=step,
+                step=trainer.state.step,
                 changes=[f"{key} {old} -> {new}" for key, (old, new) in changed.items()],
                 config=by_group({key: new for key, (_, new) in changed.items()}),
                 epochs=schedule.epochs,
@@ -74,9 +74,7 @@ class Steering:
                 planned_lr=schedule.samples(),
             )
         )
-        if factor != 1.0:
-            self._run.log.publish(LrEdited(step=step, factor=factor, lr=schedule.at(step)))
-        self._saver.save(trainer)
+        self._saver.outdate()
         return ""
 
     def unfreeze(self, command: cmd.Unfreeze) -> str:

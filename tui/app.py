@@ -332,14 +332,16 @@ class DashboardApp(RunActions):
         self.exit(EXIT_OK)
         return ""
 
-    def leave_list(self, marked: tuple[Compared, ...]) -> None:
+    def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
         """Back to the dashboard under the list, which then shows the curves of marked runs too, or to the shell."""
         if self._home is None:
             self.exit(EXIT_OK)
             return
         scene = self._home.scene
-        scene.compared = tuple(one for one in marked if one.run.run_dir.path.resolve() != scene.run_dir.path.resolve())
-        scene.version += 1
+        if marked is not None:
+            here = scene.run_dir.path.resolve()
+            scene.compared = tuple(one for one in marked if one.run.run_dir.path.resolve() != here)
+            scene.version += 1
         self.pop_screen()
 
     def _back_to_list(self) -> None:

@@ -12,6 +12,7 @@ from typing import IO
 import orjson
 
 from trainer.run.events import Evaluated
+from trainer.run.log_lines import in_utf8
 from trainer.run.store import RunDir
 from trainer.run.verdicts import verdicts
 from trainer.run.view import RunView
@@ -49,7 +50,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         "config": opened.config if opened else {},
         "started": asdict(started) if started else None,
     }
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    return orjson.dumps(in_utf8(told), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def write_csv(view: RunView, file: IO[str]) -> None:

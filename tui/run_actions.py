@@ -74,9 +74,8 @@ class RunActions(App[int]):
         from tui.screens.plan import PlanScreen  # not before the first frame
 
         view = self.watched.view
-        self.push_screen(
-            PlanScreen(view.plan, max(view.step // max(view.steps_per_epoch, 1) + 1, 1)), self._change_plan
-        )
+        under_way = view.step // max(view.steps_per_epoch, 1) + 1
+        self.push_screen(PlanScreen(view.plan, under_way, view.rate_with), self._change_plan)
 
     def _change_plan(self, settings: dict[str, float] | None) -> None:
         if settings:

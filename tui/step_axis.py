@@ -25,24 +25,33 @@ def step_labels(view: RunView, left: float, right: float, width: int, *, axis: s
         left: First step that is shown.
         right: Last one.
         width: Cells in which they are shown.
-        axis: One of `AXES`; epochs are counted where at least two are shown, else steps.
+        axis: One of `AXES`; where less than two epochs, or two seconds, are shown, steps are counted.
     """
     if view.started is None:
         return []
-    per_epoch = view.started.steps_per_epoch
+    per_epoch, axis = view.started.steps_per_epoch, _counted(view, left, right, axis)
     if axis == "time":
         return _time_labels(view, left, right, width // _STEP_CELLS)
-    if axis == "epoch" and right - left >= 2 * per_epoch:
+    if axis == "epoch":
         return _labels(left / per_epoch, right / per_epoch, width // _EPOCH_CELLS, "epoch", per_epoch)
     return _labels(left, right, width // _STEP_CELLS, "step", 1)
 
 
-def place_of(view: RunView, step: float, axis: str) -> str:
-    """A step as an axis counts, without its unit."""
+def _counted(view: RunView, left: float, right: float, axis: str) -> str:
+    """What an axis counts between two steps."""
+    if axis == "time":
+        return axis if view.elapsed_at(right) - view.elapsed_at(left) >= 2.0 else "step"
+    per_epoch = view.steps_per_epoch
+    return axis if per_epoch and right - left >= 2 * per_epoch else "step"
+
+
+def place_of(view: RunView, step: float, edges: tuple[float, float], axis: str) -> str:
+    """A step as the axis between two steps counts, without its unit."""
+    axis = _counted(view, *edges, axis)
     if axis == "time":
         return fmt.duration(view.elapsed_at(step))
-    if axis == "epoch" and view.started is not None:
-        return f"{step / view.started.steps_per_epoch:.2f}"
+    if axis == "epoch":
+        return f"{step / view.steps_per_epoch:.2f}"
     return f"{round(step):,}"
 
 

@@ -319,8 +319,19 @@ def test_trackio_has_every_step_once(recorded: RunDir, monkeypatch: pytest.Monke
     done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "trackio has demo up to step 8" in done.stdout
+    identity = json.loads((recorded.sinks / "trackio" / "position.json").read_bytes())["identity"]
     ask = "import sys; from trackio.cli import main; sys.exit(main())"
-    question = ["get", "metric", "--project", "r18-tui", "--run", "demo", "--metric", "train/rate", "--json"]
+    question = [
+        "get",
+        "metric",
+        "--project",
+        "r18-tui",
+        "--run",
+        f"demo-{identity}",
+        "--metric",
+        "train/rate",
+        "--json",
+    ]
     answer = subprocess.run(
         [sys.executable, "-c", ask, *question], timeout=60, capture_output=True, check=True,
         env=os.environ | {"TRACKIO_DIR": str(recorded.sinks / "trackio")},

@@ -158,11 +158,21 @@ def well(epochs: int) -> list[Event]:
     return training(started()) + [steps(epoch, falling, rising) for epoch in range(1, epochs + 1)]
 
 
+def test_what_a_rate_at_its_peak_throws_about_is_no_overfitting() -> None:
+    rates = [0.1 * min(n, 500) / 500 for n in range(1, 1001)]
+    begun = started(planned_lr=[[float(n) for n in range(1, 1001)], rates])
+    held_out = {4: 0.5, 11: 0.6, 12: 0.6, 13: 0.6}
+    events = training(begun)
+    for epoch in range(1, 14):
+        events += [steps(epoch, falling, rising), measured(epoch, held_out.get(epoch, 0.7), 0.8)]
+    assert "overfitting" not in said(events), "the lowest was before the peak"
+
+
 def test_a_layer_that_answers_to_nothing_at_two_evaluations_is_told() -> None:
     events = [*well(4), measured(3, 1.0, 0.5, silent={"layer3.0.conv1": 1.0})]
     assert "dead layer" not in said(events), "one evaluation is not enough"
     events.append(measured(4, 1.0, 0.5, silent={"layer3.0.conv1": 0.97, "layer2.0.conv1": 0.5}))
-    assert said(events)["dead layer"] == "97% of its channels are 0 for every val image"
+    assert said(events)["dead layer"] == "97% of its channels are 0 for all val images looked at"
 
 
 def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:

@@ -176,7 +176,8 @@ class Evaluated(Event):
         counts: Images in each class.
         predicted: How often each class was answered.
         confusions: For each class the ten that it was most often taken for: their indices and numbers of images, by turns.
-        silent: Share of the channels that answered to no image, by the convolution that makes them, where there are any.
+        silent: Share of the channels that were 0 for all images looked at (`trainer.layers`), by the convolution that makes them,
+            where there are any.
         weights: `raw` or `ema`.
         best: Whether this is the best accuracy so far on the selection split.
         trigger: `epoch`, `key` or `end`.

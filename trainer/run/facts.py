@@ -70,7 +70,7 @@ class RunFacts:
     train_accuracy: Series = field(default_factory=Series)
     lr: Series = field(default_factory=Series)
     clock: Series = field(default_factory=Series, compare=False)
-    memory: Series = field(default_factory=Series, compare=False)
+    memory: Series = field(default_factory=Series)
     smoothed_loss: dict[float, Smoothed] = field(init=False, compare=False)
     smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
     eval_loss: dict[str, Series] = field(default_factory=dict)
@@ -144,6 +144,19 @@ class RunFacts:
             "eval.every_epochs": config.get("eval", {}).get("every_epochs", 1),
             "checkpoint.every_s": config.get("checkpoint", {}).get("every_s", 60),
         }
+
+    def rate_with(self, epochs: int) -> float:
+        """The learning rate of the next step, of a run of so many epochs, with the user's edits."""
+        # Here: what validates a configuration is not for the first frame.
+        from trainer.config import ScheduleConfig
+        from trainer.lr_schedule import LrSchedule
+
+        config = self.opened.config if self.opened else {}
+        schedule = LrSchedule(
+            config=ScheduleConfig(**config.get("schedule", {})), lr=float(config.get("optim", {}).get("lr", 0.0)),
+            epochs=epochs, steps_per_epoch=max(self.steps_per_epoch, 1), edits=self.lr_edits,
+        )  # fmt: skip
+        return schedule.at(self.step)
 
     @property
     def epoch(self) -> int:

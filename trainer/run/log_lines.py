@@ -45,16 +45,16 @@ def encode(record: Record) -> bytes:
     try:
         return orjson.dumps(line, option=_OPTIONS)
     except TypeError:
-        return orjson.dumps(_in_utf8(line), option=_OPTIONS)
+        return orjson.dumps(in_utf8(line), option=_OPTIONS)
 
 
-def _in_utf8(value: Any) -> Any:
+def in_utf8(value: Any) -> Any:
     """The value with every string fit for UTF-8: file names may hold any bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_in_utf8(key): _in_utf8(item) for key, item in value.items()}
-    return [_in_utf8(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {in_utf8(key): in_utf8(item) for key, item in value.items()}
+    return [in_utf8(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def decode(line: bytes) -> Record | None:

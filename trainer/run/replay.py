@@ -35,6 +35,22 @@ def replay(view: RunView, lines: Sequence[bytes]) -> None:
             begin = end + 1
 
 
+def _readings(lines: list[Any], done: int) -> list[tuple[int, dict[str, float]]]:
+    """Readings, each with the steps done then.
+
+    Args:
+        lines: Steps, readings and heartbeats.
+        done: Steps before the first of them.
+    """
+    found: list[tuple[int, dict[str, float]]] = []
+    for index, content in enumerate(lines):
+        if content["kind"] == Monitored.kind:
+            before = next((line for line in reversed(lines[:index]) if line["kind"] == Steps.kind), None)
+            numbers = None if before is None else _NUMBERS(before)
+            found.append((done if numbers is None else int(numbers[0]) + len(numbers[1]) - 1, content.get("readings")))
+    return found
+
+
 def _fold_each(view: RunView, lines: Iterable[Any]) -> None:
     for content in lines:
         record = record_of(content)
@@ -57,7 +73,10 @@ def _fold_together(view: RunView, lines: list[Any]) -> None:
         budget: dict[str, float] = next((content["budget"] for content in reversed(steps) if "budget" in content), {})
         columns = StepColumns.of(list(map(_NUMBERS, steps)), budget)
         step_time, time = float(steps[-1]["time"]), float(lines[-1]["time"])
+        memory = _readings(lines, view.step)
+        view.tick(columns.firsts[0], float(steps[0]["time"]))  # after a pause, say
         view.apply_steps(columns, step_time)
+        view.take_memory(memory)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
         return _fold_each(view, lines)  # of these lines nothing has been folded yet
     view.heard(numbers[-1], time)

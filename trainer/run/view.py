@@ -57,7 +57,7 @@ class RunView(RunFacts):
         self.nonfinite_steps += columns.nonfinite
         self.step = int(columns.steps[-1])
         self.last_step_time = time
-        self._tick(time)
+        self.tick(self.step, time)
         self._take_budget(columns.budget)
         groups = columns.groups
         for begin, _, _ in sizes:
@@ -67,11 +67,23 @@ class RunView(RunFacts):
                 self._window, groups = StepWindow(), columns.groups[line:]
         self._window.add(groups)
 
-    def _tick(self, time: float) -> None:
+    def tick(self, step: int, time: float) -> None:
+        """Take note of when a step was done. Steps never go back here."""
         clock = self.clock
         if len(clock) > 1 and time - clock.y[-2] < _TICK_S:
             clock.drop_after(clock.x[-2])
-        clock.put(float(self.step), time)
+        clock.put(float(step), time)
+
+    def take_memory(self, readings: list[tuple[int, dict[str, float]]]) -> None:
+        """Take note of the memory in use after some steps.
+
+        Args:
+            readings: Of `Monitored` events, with the steps done then, in order.
+        """
+        for step, reading in readings:
+            used = reading.get("device_used_bytes", reading.get("process_bytes")) if isinstance(reading, dict) else None
+            if isinstance(used, int | float) and step:
+                self.memory.put(float(step), float(used))
 
     def _take_budget(self, budget: dict[str, float]) -> None:
         if budget:
@@ -79,8 +91,9 @@ class RunView(RunFacts):
             self._budgets.append(budget)
 
     def apply_reading(self, record: Record) -> None:
-        """Fold a `Monitored` in, whatever its number."""
-        self._fold(record)
+        """Take the readings of a `Monitored`, whatever its number, whose memory is taken note of already."""
+        if isinstance(record.event, ev.Monitored):
+            self.readings = record.event.readings
 
     def heard(self, seq: int, time: float) -> None:
         """Take note of the newest line that was folded in."""
@@ -110,7 +123,7 @@ class RunView(RunFacts):
 
     def _started(self, event: ev.Started, time: float) -> None:
         self.started = event
-        self._tick(time)
+        self.tick(self.step, time)
         self.frozen = None  # what is frozen is said anew
         device = event.device.get("name", "?")
         self._note(
@@ -276,6 +289,7 @@ class RunView(RunFacts):
             series.drop_after(event.step)
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
+        self.replanned_at = min(self.replanned_at, event.step)
         self.layers = [told for told in self.layers if told.step <= event.step]
         self.pictures = {key: told for key, told in self.pictures.items() if told.step <= event.step}
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
@@ -294,9 +308,7 @@ class RunView(RunFacts):
 
     def _monitor(self, event: ev.Monitored, time: float) -> None:
         self.readings = event.readings
-        used = event.readings.get("device_used_bytes", event.readings.get("process_bytes"))
-        if used is not None and self.step:
-            self.memory.put(float(self.step), used)
+        self.take_memory([(self.step, event.readings)])
 
     def _warning(self, event: ev.Warned, time: float) -> None:
         self._note(time, "warning", event.message)

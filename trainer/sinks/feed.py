@@ -50,7 +50,7 @@ class Feed:
     _held: deque[_Held] = field(default_factory=deque)
     _classes: list[str] = field(default_factory=list)
     _at: int = 0
-    _best: dict[str, float] = field(default_factory=dict)
+    _bests: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
         """Hold what a record tells, and pass on what a checkpoint makes safe."""
@@ -77,6 +77,9 @@ class Feed:
             self.seq, self.step = held.seq, max(self.step, held.step)
 
     # What records tell ------------------------------------------------------------------------------------------------
+
+    def _opened(self, event: ev.Opened, record: Record) -> None:
+        self._at = self.step  # what is said before it is known where a resume goes on belongs to what is safe
 
     def _started(self, event: ev.Started, record: Record) -> None:
         self._classes = event.classes
@@ -114,9 +117,10 @@ class Feed:
                 values[f"{split}_class/{name}"] = right / images
         self._scalars(record, event.step, values)
         if event.best:
-            self._best = {f"best/{split}_accuracy": event.accuracy, "best/step": float(event.step)}
-        elif self._best and event.trigger == "end":
-            self._best[f"best/{split}_accuracy"] = event.accuracy
+            best = {f"best/{split}_accuracy": event.accuracy, "best/step": float(event.step)}
+            self._bests.append((event.step, best))
+        elif self._bests and event.trigger == "end":  # what was chosen, on the images that did not choose it
+            self._bests[-1][1][f"best/{split}_accuracy"] = event.accuracy
 
     def _layers(self, event: ev.LayersMeasured, record: Record) -> None:
         norms = {}
@@ -152,6 +156,9 @@ class Feed:
     def _lr_edited(self, event: ev.LrEdited, record: Record) -> None:
         self._note(record, event.step, f"learning rate x{event.factor:.4g} to {event.lr:.4g}")
 
+    def _settings(self, event: ev.SettingsChanged, record: Record) -> None:
+        self._note(record, event.step, ", ".join(event.changes))
+
     def _warned(self, event: ev.Warned, record: Record) -> None:
         self._note(record, self._at, event.message)
 
@@ -161,6 +168,7 @@ class Feed:
     def _resumed(self, event: ev.Resumed, record: Record) -> None:
         self._held = deque(held for held in self._held if held.step <= event.step)
         self._at = event.step
+        self._bests = [(step, best) for step, best in self._bests if step <= event.step]
         self.results = {}
         if record.seq > self.seq and event.step < self.step:
             # To a checkpoint that is not the newest: those behind it were damaged, or have diverged.
@@ -171,11 +179,12 @@ class Feed:
     def _finished(self, event: ev.Finished, record: Record) -> None:
         self._note(record, event.step, f"{event.reason} at step {event.step:,}")
         if event.reason in ev.BY_ITSELF:
-            self.results = dict(self._best)
+            self.results = dict(self._bests[-1][1]) if self._bests else {}
             self._pass_on(event.step)
 
 
 _HANDLERS: dict[type[ev.Event], Callable[[Feed, Any, Record], None]] = {
+    ev.Opened: Feed._opened,
     ev.Started: Feed._started,
     ev.Steps: Feed._steps,
     ev.EpochEnded: Feed._epoch,
@@ -185,6 +194,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Feed, Any, Record], None]] = {
     ev.Monitored: Feed._monitor,
     ev.Noted: Feed._noted,
     ev.LrEdited: Feed._lr_edited,
+    ev.SettingsChanged: Feed._settings,
     ev.Warned: Feed._warned,
     ev.Resumed: Feed._resumed,
     ev.Finished: Feed._finished,

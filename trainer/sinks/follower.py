@@ -36,30 +36,33 @@ def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
     folder = run_dir.sinks / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = read_run_config(run_dir).model_dump(mode="json")
-    with Position(folder) as position:
+    with Position(folder, wait=lambda: not ended()) as position:
         sink = opener(name)(
             Origin(name=run_dir.name, identity=position.identity, folder=folder, config=config, step=position.step)
         )
         feed = Feed(sink, lambda path, step: _picture(run_dir.path / path, step), position.seq, position.step)
-        log = LogFollower(run_dir.events)
+        log, begun = LogFollower(run_dir.events), position.seq
         try:
             over = False
             while not over:
                 over = ended()
                 for record in log.records():
                     feed.take(record)
-                sink.flush()
-                position.move(feed.seq, feed.step)
+                    if feed.seq != position.seq:
+                        sink.flush()
+                        position.move(feed.seq, feed.step)
                 if not over:
                     time.sleep(_LOOK_EVERY_S)
         finally:
-            sink.close(feed.results)
+            sink.close(feed.results if feed.seq > begun else {})
         return feed
 
 
 def _picture(path: Path, step: int) -> bytes | None:
     """A file of pictures, if it is still that of a step."""
     try:
-        return path.read_bytes() if read_sheet(path).facts.get("step") == step else None
+        before = path.stat().st_mtime_ns
+        png = path.read_bytes() if read_sheet(path).facts.get("step") == step else None
+        return png if path.stat().st_mtime_ns == before else None  # another one meanwhile
     except (OSError, ValueError):
         return None

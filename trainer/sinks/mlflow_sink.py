@@ -17,6 +17,7 @@ _EXPERIMENT = "r18-tui"
 _BATCH = 1000
 """Metrics of one call: the most that MLflow takes."""
 _LONGEST_VALUE = 6000
+_LONGEST_NAME = 250
 
 
 def open_sink(origin: Origin) -> MlflowSink:
@@ -32,7 +33,7 @@ class MlflowSink:
         self._client = MlflowClient(tracking_uri=place)
         self._run = self._find(origin) or self._create(origin)
         self._metrics: list[Metric] = []
-        self._over = False
+        self._notes = 0
 
     def _find(self, origin: Origin) -> str | None:
         experiment = self._client.get_experiment_by_name(_EXPERIMENT)
@@ -71,7 +72,9 @@ class MlflowSink:
 
     def note(self, text: str, *, step: int, time: float) -> None:
         """A tag by the step."""
-        self._client.log_batch(self._run, tags=[RunTag(f"note.{step:08}.{int(time)}", text[:_LONGEST_VALUE])])
+        self._notes += 1
+        key = f"note.{step:08}.{int(1000 * time)}.{self._notes}"
+        self._client.log_batch(self._run, tags=[RunTag(key, text[:_LONGEST_VALUE])])
 
     def back_to(self, step: int) -> None:
         """Nothing can be taken back there."""
@@ -93,4 +96,4 @@ class MlflowSink:
 
 def _named(name: str) -> str:
     """A name as MLflow takes them: classes may be called anything."""
-    return re.sub(r"[^\w\-. /]", "_", name)
+    return re.sub(r"[^\w\-. /]", "_", name)[:_LONGEST_NAME]

@@ -24,7 +24,7 @@ def refuse_missing(names: Sequence[SinkName]) -> None:
     missing = [name for name in names if find_spec(_PACKAGES[name]) is None]
     if missing:
         raise ConfigError(
-            f"run.sinks: {', '.join(missing)}: not installed; install with: pip install 'r18-tui[{','.join(missing)}]'"
+            f"{', '.join(missing)}: not installed; install with: pip install 'r18-tui[{','.join(missing)}]'"
         )
 
 

@@ -6,11 +6,17 @@ import fcntl
 import json
 import os
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from trainer.errors import RunError
 from trainer.run.atomic import write_atomically
+
+_LOOK_EVERY_S = 0.5
+
+_LOOK_EVERY_S = 0.5
 
 
 class Position:
@@ -22,8 +28,15 @@ class Position:
         identity: Of the run, for trackers that join sessions by it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait: Callable[[], bool] = lambda: False) -> None:
+        """Nothing is taken yet.
+
+        Args:
+            folder: Of the tracker.
+            wait: Whether to wait for another process that has it, which may just be ending.
+        """
         self._path = folder / "position.json"
+        self._wait = wait
         self._lock = -1
         self.seq, self.step, self.identity = -1, 0, secrets.token_hex(6)
 
@@ -34,15 +47,22 @@ class Position:
             RunError: When another process has it.
         """
         self._lock = os.open(self._path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while not self._taken():
+            if not self._wait():
+                os.close(self._lock)
+                raise RunError(
+                    f"{self._path.parent}: another process passes this run on; it ends with the run's trainer"
+                )
+            time.sleep(_LOOK_EVERY_S)
+        self._read()
+        return self
+
+    def _taken(self) -> bool:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
-            raise RunError(
-                f"{self._path.parent}: another process passes this run on; it ends with the run's trainer"
-            ) from None
-        self._read()
-        return self
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

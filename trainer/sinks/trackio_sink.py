@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from PIL import Image
 
 from trainer.sinks.sink import Histogram, Origin, finite
 from trainer.sinks.wandb_like import Lines
+
+_WRITTEN_AFTER_S = 1.2
+"""It writes twice a second."""
 
 
 def open_sink(origin: Origin) -> TrackioSink:
@@ -27,7 +31,7 @@ class TrackioSink:
 
         self._trackio = trackio
         trackio.init(
-            project="r18-tui", name=origin.name, config=dict(origin.settings), resume="allow", embed=False,
+            project="r18-tui", name=f"{origin.name}-{origin.identity}", config=dict(origin.settings), resume="allow", embed=False,
             auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
         self._lines = Lines(self)
@@ -49,14 +53,15 @@ class TrackioSink:
 
     def note(self, text: str, *, step: int, time: float) -> None:
         """A text."""
-        self._lines.add({"note": text}, step, time)
+        self._lines.note(text, step, time)
 
     def back_to(self, step: int) -> None:
         """Nothing can be taken back there."""
 
     def flush(self) -> None:
-        """Hand over what is complete."""
+        """Hand over what is complete, and leave the package's thread the time to write it."""
         self._lines.flush()
+        time.sleep(_WRITTEN_AFTER_S)
 
     def close(self, results: Mapping[str, float]) -> None:
         """End the session."""

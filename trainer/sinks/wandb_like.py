@@ -32,6 +32,11 @@ class Lines:
         self._values.update(values)
         self._step, self._time = step, time
 
+    def note(self, text: str, step: int, time: float) -> None:
+        """A line for people; several of one step are joined."""
+        told = self._values.get("note") if step == self._step else None
+        self.add({"note": text if told is None else f"{told}\n{text}"}, step, time)
+
     def flush(self) -> None:
         """Hand the line over that is being joined."""
         if self._values:

@@ -19,7 +19,7 @@ def open_sink(origin: Origin) -> WandbSink:
     """A run of `WANDB_PROJECT`, by default r18-tui. Of this machine nothing is told but what the configuration says."""
     settings = wandb.Settings(
         console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
-        x_disable_stats=True,
+        x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False, host="",
     )  # fmt: skip
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "r18-tui"), name=origin.name, id=origin.identity, resume="allow",
@@ -56,8 +56,8 @@ class WandbSink:
         self._lines.add({name: wandb.Image(Image.open(io.BytesIO(png)))}, step, time)
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """A line at the end of the run's notes."""
-        self._run.notes = "\n".join(filter(None, [self._run.notes, f"step {step:,}: {text}"]))
+        """A text in the step's line."""
+        self._lines.note(text, step, time)
 
     def back_to(self, step: int) -> None:
         """Nothing can be taken back there: the note of the resume tells."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.validation import Number
 from textual.widgets import Input, Label, Static
 
+from tui import format as fmt
 from tui.screens.dialogs import Dialog
 
 _ROOM_FOR_HINT = 16
@@ -38,8 +39,13 @@ class _Field:
 _FIELDS = (
     _Field("train.epochs", "epochs in all", True, 1),
     _Field("eval.every_epochs", "evaluate every, epochs", True, 1),
-    _Field("checkpoint.every_s", "save every, seconds", False, 1),
+    _Field("checkpoint.every_s", "save every, seconds", False, 0.001),
 )
+
+
+def _shown(value: float) -> str:
+    """A number as it is typed, and read back to the same."""
+    return repr(int(value)) if value == int(value) else repr(value)
 
 
 class PlanScreen(Dialog[dict[str, float] | None]):
@@ -51,16 +57,18 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         Binding("up", "app.focus_previous", "previous"),
     ]
 
-    def __init__(self, now: Mapping[str, float], under_way: int) -> None:
+    def __init__(self, now: Mapping[str, float], under_way: int, rate: Callable[[int], float]) -> None:
         """Ask.
 
         Args:
             now: The settings as they are.
             under_way: Number of the epoch that is trained, below which no run can end.
+            rate: Of the next step, of a run of so many epochs.
         """
         super().__init__()
         self._now = now
         self._under_way = under_way
+        self._rate = rate
 
     def compose(self) -> ComposeResult:
         """A line a setting, ready to be edited."""
@@ -71,12 +79,22 @@ class PlanScreen(Dialog[dict[str, float] | None]):
                 with Horizontal(classes="field"):
                     yield Label(field.label)
                     yield Input(
-                        f"{self._now[field.key]:g}", type="integer" if field.whole else "number",
+                        _shown(self._now[field.key]), type="integer" if field.whole else "number",
                         validators=[Number(minimum=least)], id=field.key.replace(".", "-"), compact=True,
                     )  # fmt: skip
             if self.app.size.height >= _ROOM_FOR_HINT:
-                yield Static("more epochs: the rate falls from where it is", classes="hint")
+                yield Static(self._told_rate(self._now["train.epochs"]), classes="hint", id="rate")
             yield Static("enter sets them, esc cancels", classes="hint", id="answer")
+
+    def _told_rate(self, epochs: float) -> str:
+        return f"the rate is that of a run of so many: next {fmt.rate(self._rate(int(epochs)))}"
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Say what another number of epochs makes of the rate."""
+        hints = self.query("#rate")
+        valid = event.validation_result is None or event.validation_result.is_valid
+        if event.input.id == "train-epochs" and hints and valid:
+            hints.first(Static).update(self._told_rate(float(event.value)))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take valid settings; explain an invalid one."""

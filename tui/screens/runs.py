@@ -55,8 +55,8 @@ class ListOwner(Protocol):
     def resume_run(self, run: RunOverview) -> str:
         """Go on with a run; returns why that cannot be, or nothing."""
 
-    def leave_list(self, marked: tuple[Compared, ...]) -> None:
-        """Back to what was there before the list, with the curves of some runs below its own."""
+    def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
+        """Back to what was there before the list, with the curves of some runs below its own; None leaves these as they are."""
 
 
 class RunsScreen(ModalScreen[None]):
@@ -280,7 +280,8 @@ class RunsScreen(ModalScreen[None]):
 
     def action_leave(self) -> None:
         """Back."""
-        self._owner.leave_list(self._compared(self._marked))
+        read = self._reader is not None and self._reader.runs is not None
+        self._owner.leave_list(self._compared(self._marked) if read else None)
 
     def _delete(self, run: RunOverview) -> None:
         try:

@@ -24,7 +24,7 @@ _HISTOGRAMS = (24, 12, 8, 6)
 _EXPLANATION = (
     "|weights|, |grad|: length (Euclidean norm) of weights, and of the gradient in an epoch's last step, with its trend",
     "histograms: how weights and gradients lie around 0, each from minus its largest magnitude to plus that",
-    "dead: channels that are 0 for every held-out image. A healthy layer has few; a rate that is too high makes more",
+    "dead: channels that are 0 for all held-out images looked at, 32 or more of each batch; a rate that is too high makes more",
     "Read them at an earlier epoch with , and . as the curves.",
 )
 

@@ -71,4 +71,5 @@ def cursor_figures(scene: Scene) -> Row:
     cursor = scene.viewport.cursor
     if cursor is None or scene.view.started is None:
         return []
-    return [(f"at {place_of(scene.view, cursor, scene.axis)}  ", "accent")]
+    place = place_of(scene.view, cursor, scene.viewport.edges(scene.total), scene.axis)
+    return [(f"at {place}  ", "accent")]

@@ -28,7 +28,7 @@ def dead_layer(view: RunView) -> Verdict | None:
         return None
     return Verdict(
         kind="dead layer", level="warning", text=f"dead: {_listed(dead)}",
-        evidence=f"{measured[-1].silent[dead[0]]:.0%} of its channels are 0 for every {view.selection_split} image",
+        evidence=f"{measured[-1].silent[dead[0]]:.0%} of its channels are 0 for all {view.selection_split} images looked at",
         remedy="w shows the layers; a lower rate (l) or a longer warm-up keeps them alive",
     )  # fmt: skip
 

@@ -100,8 +100,12 @@ def loss_rising(view: RunView) -> Verdict | None:
 
 
 def overfitting(view: RunView) -> Verdict | None:
-    """Held-out images that are told worse and worse, while training images are told better."""
-    measured = [event for event in _regular(view) if math.isfinite(number(event.loss))]
+    """Held-out images that are told worse and worse, while training images are told better, since the rate was highest.
+
+    Around its peak a rate throws what is measured about, in runs that end well.
+    """
+    peak = _peak(view)
+    measured = [event for event in _regular(view) if event.step >= peak and math.isfinite(number(event.loss))]
     losses = [number(event.loss) for event in measured]
     if len(losses) < 5 or not len(view.train_loss):
         return None
@@ -157,6 +161,13 @@ def _last_change(view: RunView) -> float:
     changes = [float(mark.step) for mark in view.marks if mark.kind in ("resume", "lr")]
     changes += [float(begin) for begin, _, _ in view.image_sizes() if begin <= view.step]
     return max([0.0, *changes, *([float(view.frozen.step)] if view.frozen else [])])
+
+
+def _peak(view: RunView) -> float:
+    """The step of the highest rate so far, as it was planned."""
+    steps, rates = view.planned_lr()
+    so_far = [(rate, -step) for step, rate in zip(steps, rates, strict=True) if step <= view.step]
+    return -max(so_far)[1] if so_far else 0.0
 
 
 def _train_loss_at(view: RunView, step: int) -> float:
