@@ -44,6 +44,9 @@ _LOOKED_BACK = 2000
 _OVERFITTING = 1.1
 """Times its lowest, for three evaluations in a row, while training loss goes on to fall."""
 
+_LEAST_WORSE = 0.025
+"""Of the loss of guessing: of a few hundred images a loss of nearly nothing goes up and down by as much."""
+
 
 def not_finite(view: RunView) -> Verdict | None:
     """A loss that is NaN or infinite. The loss that is logged is never the scaled one, so this holds for fp16 too."""
@@ -112,7 +115,8 @@ def overfitting(view: RunView) -> Verdict | None:
     best = min(range(len(losses)), key=lambda index: losses[index])
     accuracy = max(event.accuracy for event in measured[:-3])
     at_best, now = _train_loss_at(view, measured[best].step), _mean(view.train_loss.y[-_RECENT:])
-    risen = best < len(losses) - 3 and all(loss > _OVERFITTING * losses[best] for loss in losses[-3:])
+    bound = max(_OVERFITTING * losses[best], losses[best] + _LEAST_WORSE * _guessing_loss(view))
+    risen = best < len(losses) - 3 and all(loss > bound for loss in losses[-3:])
     if not risen or not now < at_best or any(event.accuracy > accuracy for event in measured[-3:]):
         return None
     split = view.selection_split
