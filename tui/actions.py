@@ -136,7 +136,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         name="learning_rate", keys="l", label="learning rate", short="rate",
-        help="Set the rate of the next step; the rest of the schedule is scaled by the same factor.",
+        help="Set the rate of the next step, or its factor (x0.5); the rest is scaled alike. In it ctrl+z undoes the last edit.",
         why_not=_command("learning_rate", _STEERABLE),
     ),
     Action(

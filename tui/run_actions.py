@@ -60,7 +60,7 @@ class RunActions(App[int]):
         view = self.watched.view
         current = view.lr.last or 0.0
         before = current / view.lr_edits[-1][1] if view.lr_edits else None
-        self.push_screen(LearningRateScreen(current, before), self.set_rate)
+        self.push_screen(LearningRateScreen(lambda: view.lr.last or 0.0, before), self.set_rate)
 
     def set_rate(self, rate: float | None) -> None:
         """Set a rate; None leaves it."""

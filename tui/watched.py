@@ -206,8 +206,7 @@ class Watched:
         answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
         for name in answered:
             ack = self.view.acknowledged[self._pending.pop(name).command_id]
-            if not ack.ok:
-                self.remark(f"{ack.command}: {ack.message}")
+            self.remark(f"{ack.command}: {ack.message if not ack.ok else 'done'}")
         if answered:
             self._show_pending()
 

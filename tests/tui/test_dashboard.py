@@ -185,7 +185,7 @@ async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashbo
         await pilot.press("l")
         assert isinstance(app.screen, LearningRateScreen)
         await pilot.press("0", "enter")
-        assert "must be a number above 0" in screen_text(app)
+        assert "a rate is a number above 0" in screen_text(app)
         await pilot.press(".", "0", "2", "enter")
         await pilot.pause()
         assert [command.lr for command in control.sent if isinstance(command, cmd.SetLr)] == [0.02]

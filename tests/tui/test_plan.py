@@ -1,4 +1,4 @@
-"""The dialog that changes how a run goes on."""
+"""The dialogs that change how a run goes on: its plan, and its rate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.tui.canned import Recorder, training_run
 from tests.tui.screen import Dashboard, screen_text, settle, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
+from tui.screens.dialogs import typed_rate
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
@@ -51,3 +52,27 @@ async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
         await settle(pilot, partial(shows, app, "epoch 3/20"), "the header")
         assert "from step 301: train.epochs 10 -> 20" in screen_text(app)
         assert app.watched.view.plan == {"train.epochs": 20, "eval.every_epochs": 4, "checkpoint.every_s": 60}
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("0.01", 0.01), ("x0.5", 0.02), ("X2", 0.08), (" 1e-3 ", 0.001), ("0", None), ("x", None), ("0.5x", None), ("nan", None),
+     ("-1", None), ("1e9", None)],
+)  # fmt: skip
+def test_a_rate_is_a_number_or_a_factor(text: str, rate: float | None) -> None:
+    found = typed_rate(text, 0.04)
+    assert found is None if rate is None else found == pytest.approx(rate)
+
+
+async def test_the_dialog_of_the_rate_says_what_is_meant_and_warns_of_a_leap(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("l", "x", "5")
+        await settle(pilot, partial(shows, app, "can ruin what was"), "a warning")
+        await pilot.press("backspace", "0", ".", "5")
+        await settle(pilot, partial(shows, app, "0.14 becomes 0.07 (x0.5)"), "what it amounts to")
+        assert "can ruin" not in screen_text(app)
+        await pilot.press("enter")
+        await settle(pilot, lambda: bool(control.sent), "it is sent")
+    [command] = [command for command in control.sent if isinstance(command, cmd.SetLr)]
+    assert command.lr == pytest.approx(0.5 * 0.2 * (1 - 300 / 1000), rel=0.01)

@@ -263,9 +263,13 @@ class RunView(RunFacts):
         self.exporting, self.exported = None, event
         self._note(
             time, "good",
-            f"exported {event.path} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, "
+            f"exported {self._place(event.path)} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, "
             f"max diff {event.max_abs_diff:.1e})",
         )  # fmt: skip
+
+    def _place(self, path: str) -> str:
+        """A file of the run, from where it was started."""
+        return f"{self.opened.directory}/{path}" if self.opened else path
 
     def _export_failed(self, event: ev.ExportFailed, time: float) -> None:
         self.exporting = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.table import Table
@@ -10,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, ScreenResultType
-from textual.validation import Number
 from textual.widgets import Input, Static
 
 from trainer.run.commands import HIGHEST_LR, NOTE_LENGTH
@@ -18,6 +18,10 @@ from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
 from tui.pages import PAGES
+
+_LOWEST_LR = 1e-9
+_LEAP = 3.0
+"""Times the rate of now: one that is warned of."""
 
 
 class Dialog(ModalScreen[ScreenResultType]):
@@ -129,6 +133,22 @@ class DeleteScreen(Dialog[bool]):
         self.answer(choice)
 
 
+def typed_rate(text: str, current: float) -> float | None:
+    """A rate as it is typed: a number, or `x0.5` for half of what it is; None for what is neither, or no rate.
+
+    Args:
+        text: What was typed.
+        current: The rate of now.
+    """
+    factor = text.strip().lower().startswith("x")
+    try:
+        value = float(text.strip().lower().removeprefix("x"))
+    except ValueError:
+        return None
+    rate = value * current if factor else value
+    return rate if _LOWEST_LR <= rate <= HIGHEST_LR else None
+
+
 class LearningRateScreen(Dialog[float | None]):
     """Asks for the rate of the next step. Returns it, or None."""
 
@@ -137,11 +157,11 @@ class LearningRateScreen(Dialog[float | None]):
         Binding("ctrl+z", "undo", "undo", priority=True),
     ]
 
-    def __init__(self, current: float, before: float | None) -> None:
+    def __init__(self, current: Callable[[], float], before: float | None) -> None:
         """Ask.
 
         Args:
-            current: The rate of the last step.
+            current: Tells the rate of the last step, which goes on to change meanwhile.
             before: What it would be without the last edit; None when there was none.
         """
         super().__init__()
@@ -152,19 +172,30 @@ class LearningRateScreen(Dialog[float | None]):
         """The current rate, ready to be edited."""
         with Vertical(classes="dialog"):
             yield Static("Learning rate of the next step", classes="dialog-title")
-            yield Static("the rest of the schedule is scaled by the same factor", classes="hint")
-            yield Input(
-                f"{self._current:.4g}", type="number", validators=[Number(minimum=1e-9, maximum=HIGHEST_LR)], id="rate"
-            )
+            yield Static("the rest of the schedule is scaled by the same factor; x0.5 halves it", classes="hint")
+            yield Input(f"{self._current():.4g}", id="rate")
             undo = "" if self._before is None else f", ctrl+z undoes the last edit: {self._before:.4g}"
             yield Static(f"enter sets it{undo}, esc cancels", classes="hint", id="answer")
 
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Say what it amounts to, and warn of a leap: weights that it ruins are not brought back by another rate."""
+        current = self._current()
+        rate = typed_rate(event.value, current)
+        if rate is None or current <= 0 or f"{rate:.4g}" == f"{current:.4g}":
+            return
+        leap = "  careful: so high a rate can ruin what was learnt" if rate > _LEAP * current else ""
+        self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take a valid rate; explain an invalid one."""
-        if event.validation_result is not None and not event.validation_result.is_valid:
-            self.query_one("#answer", Static).update(f"a rate must be a number above 0 and at most {HIGHEST_LR:g}")
-            return
-        self.answer(float(event.value))
+        rate = typed_rate(event.value, self._current())
+        if rate is None:
+            self._say(f"a rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
+        else:
+            self.answer(rate)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#answer", Static).update(text)
 
     def action_undo(self) -> None:
         """Take back the last edit."""

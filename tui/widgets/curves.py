@@ -120,7 +120,8 @@ class CurvePane(StepPane):
         glyphs = scene.glyphs
         split = scene.view.selection_split
         flatters = split == "test" and self.name_of_curve == "accuracy"
-        parts = [f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
+        back = ["esc reads the newest"] if scene.viewport.cursor is not None and not self.has_class("zoomed") else []
+        parts = [*back, f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
         parts += [f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in scene.compared]
         if some_above:
             parts.append(f"{glyphs.above} above the axis")

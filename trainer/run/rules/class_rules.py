@@ -72,8 +72,8 @@ def chosen_on_test(view: RunView) -> Verdict | None:
     if view.selection_split != "test" or choices < _CHOICES:
         return None
     return Verdict(
-        kind="chosen on test", level="info", text="the best is chosen on the test images, which flatters it",
-        evidence=f"best of {choices} evaluations", remedy="data.val_fraction=0.1 keeps them apart",
+        kind="chosen on test", level="info", text="the test images choose the best checkpoint, so they flatter it",
+        evidence=f"best of {choices} evaluations", remedy="start a run with data.val_fraction=0.1 to keep them apart",
     )  # fmt: skip
 
 
