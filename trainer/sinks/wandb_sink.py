@@ -21,9 +21,10 @@ def open_sink(origin: Origin) -> WandbSink:
         console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
         x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False, host="",
     )  # fmt: skip
+    mode: Any = os.environ.get("WANDB_MODE", "offline")  # one of the package's words, or its own error
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "r18-tui"), name=origin.name, id=origin.identity, resume="allow",
-        dir=os.environ.get("WANDB_DIR", str(origin.folder)), mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        dir=os.environ.get("WANDB_DIR", str(origin.folder)), mode=mode,
         config={group: dict(keys) for group, keys in origin.config.items()}, settings=settings,
     )  # fmt: skip
     run.define_metric(STEP, hidden=True)
