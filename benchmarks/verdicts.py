@@ -94,6 +94,8 @@ def _said(run: RunDir) -> dict[str, int]:
         for verdict in verdicts(view):
             said.setdefault(verdict.kind, view.step)
     assert view.step, f"{run.path}: no step was taken"
+    if view.failure is not None:
+        said["its failure"] = view.step  # which explains what is wrong, and ends all verdicts
     return said
 
 
@@ -153,7 +155,7 @@ _DRAW = random.Random(0)  # noqa: S311
 _SWAPPED = {3: 8, 8: 3}
 
 FAULTY: dict[str, tuple[Callable[[Path], tuple[str, ...]], tuple[str, ...], set[str]]] = {
-    "rate far too high": (_as_it_is, ("optim.lr=30.0", "schedule.warmup=0.0"), {"not finite", "loss rising", "loss stuck"}),
+    "rate far too high": (_as_it_is, ("optim.lr=30.0", "schedule.warmup=0.0"), {"not finite", "its failure"}),
     "rate far too low": (_as_it_is, ("optim.lr=1.0e-7",), {"loss stuck"}),
     "labels at random": (_folder("random", lambda _split, _label: _DRAW.randrange(10)), ("optim.lr=0.01",), {"loss stuck"}),
     "two classes swapped in test": (
