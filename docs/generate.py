@@ -68,7 +68,7 @@ def _pages_row() -> str:
     """All pages in one line."""
     named = ", ".join(f"`{page.key}` {page.label}" for page in PAGES[1:])
     text = f"One pane alone, in full: {named}; again, `{OVERVIEW.key}` or `esc` shows all."
-    return f"| `{PAGES[1].key}` to `{PAGES[-1].key}` | {text} |"
+    return f"| {' '.join(f'`{page.key}`' for page in PAGES[1:])} | {text} |"
 
 
 def _key_row(keys: str, text: str) -> str:

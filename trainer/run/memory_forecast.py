@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from trainer.run.view import RunView
 
 _LEAST = 12
-"""Readings, by a third each of which is compared."""
+"""Readings in the older half: of fewer nothing can be said."""
 
 _GROWN = 0.02
 """Of all memory, within the newer half of the readings: what grows less is noise, or ends."""

@@ -174,14 +174,19 @@ class LearningRateScreen(Dialog[float | None]):
             yield Static("Learning rate of the next step", classes="dialog-title")
             yield Static("the rest of the schedule is scaled by the same factor; x0.5 halves it", classes="hint")
             yield Input(f"{self._current():.4g}", id="rate")
-            undo = "" if self._before is None else f", ctrl+z undoes the last edit: {self._before:.4g}"
-            yield Static(f"enter sets it{undo}, esc cancels", classes="hint", id="answer")
+            yield Static(self._hint, classes="hint", id="answer")
+
+    @property
+    def _hint(self) -> str:
+        undo = "" if self._before is None else f", ctrl+z undoes the last edit: {self._before:.4g}"
+        return f"enter sets it{undo}, esc cancels"
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say what it amounts to, and warn of a leap: weights that it ruins are not brought back by another rate."""
         current = self._current()
         rate = typed_rate(event.value, current)
         if rate is None or current <= 0 or f"{rate:.4g}" == f"{current:.4g}":
+            self._say(self._hint)
             return
         leap = "  careful: so high a rate can ruin what was learnt" if rate > _LEAP * current else ""
         self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
