@@ -19,14 +19,13 @@ def frozen_stages(config: ModelConfig, epoch: int, *, unfrozen_by_key: int = 0) 
     Args:
         config: Of the model.
         epoch: From 0.
-        unfrozen_by_key: How many the user has let go.
+        unfrozen_by_key: How many the user has let go, less those that the user has frozen.
     """
-    frozen = _FROZEN_AT_FIRST[config.freeze] - unfrozen_by_key
+    frozen = _FROZEN_AT_FIRST[config.freeze]
     if config.unfreeze_after is not None and epoch >= config.unfreeze_after:
-        if not config.unfreeze_every:
-            return 0
-        frozen -= 1 + (epoch - config.unfreeze_after) // config.unfreeze_every
-    return max(frozen, 0)
+        every = config.unfreeze_every
+        frozen = max(frozen - 1 - (epoch - config.unfreeze_after) // every, 0) if every else 0
+    return min(max(frozen - unfrozen_by_key, 0), BACKBONE)
 
 
 def stage_of(parameter: str) -> int:

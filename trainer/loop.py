@@ -109,13 +109,14 @@ class Trainer:
         """Whether no more steps are to come."""
         return self.state.finished or (self.stalled and not self.state.evaluation_due)
 
-    def unfreeze_next(self) -> str:
-        """Begin to train one more stage, from the next step on; why not, where that is so."""
-        if not self.frozen_now:
-            return "nothing is frozen"
-        self.state.unfrozen_by_key += 1
+    def freeze(self, stages: int) -> None:
+        """Freeze so many stages, from the image, from the next step on; what the configuration unfreezes later counts from there.
+
+        Args:
+            stages: At most `BACKBONE`.
+        """
+        self.state.unfrozen_by_key = frozen_stages(self.config.model, self.state.epoch) - stages
         self.state.unfrozen_step = self.state.step
-        return ""
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them with the time spent until now."""
@@ -141,6 +142,8 @@ class Trainer:
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
         self.state.restore(checkpoint)
+        self.train_step.prepare(self.frozen_now)  # first: only the momentum of what is trained is shared
+        self.train_step.features_MF = None
         self.train_step.share_state()
         schedule = self.state.schedule
         schedule.edit(self.state.step, factor * edited / schedule.edited(self.state.step))
@@ -176,7 +179,7 @@ class Trainer:
         return True
 
     def _changed_since(self, step: int) -> bool:
-        """Whether a command has gone back to an earlier state, or has unfrozen a stage."""
+        """Whether a command has gone back to an earlier state, or has frozen other stages."""
         return self.state.step != step or self.frozen_now != self.train_step.frozen
 
     def _freeze_and_feed(self) -> Batches:

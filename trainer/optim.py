@@ -71,6 +71,14 @@ def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return buffers
 
 
+def forget_momentum_of_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Let what is frozen begin without momentum once it is trained again, as it does after a resume."""
+    for parameter in model.parameters():
+        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if buffer is not None and not parameter.requires_grad:
+            buffer.zero_()
+
+
 def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buffers: dict[str, torch.Tensor]) -> None:
     """Put momentum buffers back, in their places and the layout of their parameters; those that are missing begin at zero.
 

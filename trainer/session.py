@@ -98,6 +98,7 @@ class TrainingSession:
             cmd.SetLr: self._steering.set_lr,
             cmd.GoBack: self._go_back,
             cmd.Unfreeze: self._steering.unfreeze,
+            cmd.Freeze: self._steering.freeze,
             cmd.FindLr: self._find_lr,
             cmd.AddNote: self._steering.add_note,
             cmd.ChangeSettings: self._steering.change_settings,

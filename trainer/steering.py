@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from trainer.config_loader import differences
 from trainer.errors import ConfigError, DiskError
+from trainer.freezing import BACKBONE
 from trainer.loop import Trainer
 from trainer.open_run import OpenRun
 from trainer.plain_config import PlainConfig
@@ -79,12 +80,24 @@ class Steering:
 
     def unfreeze(self, command: cmd.Unfreeze) -> str:
         """Train one more stage."""
+        return self._freeze(-1)
+
+    def freeze(self, command: cmd.Freeze) -> str:
+        """Train one stage less."""
+        return self._freeze(1)
+
+    def _freeze(self, more: int) -> str:
         if self._finished():
             return "the run has ended"
-        refusal = self._of().unfreeze_next()
-        if not refusal:
-            self._saver.outdate()
-        return refusal
+        trainer = self._of()
+        stages = trainer.frozen_now + more
+        if stages < 0:
+            return "nothing is frozen"
+        if stages > BACKBONE:
+            return "all stages before the classifier are frozen"
+        trainer.freeze(stages)
+        self._saver.outdate()
+        return ""
 
     def add_note(self, command: cmd.AddNote) -> str:
         """Keep a remark."""

@@ -20,7 +20,7 @@ from trainer.data.mixing import Mix, Mixer
 from trainer.errors import is_out_of_memory
 from trainer.loss_scale import LossScale
 from trainer.model import head_of, losses_of, set_train_mode
-from trainer.optim import momentum_state, set_lr
+from trainer.optim import forget_momentum_of_frozen, momentum_state, set_lr
 from trainer.peers import Order, Peers, among_peers
 from trainer.step_graph import StepGraph
 from trainer.update_gate import UpdateGate
@@ -129,12 +129,13 @@ class TrainStep:
         return step
 
     def prepare(self, frozen: int) -> None:
-        """Switch the model to training; call it before the first step, after each evaluation and when a stage is unfrozen."""
+        """Switch the model to training; call it before the first step, after each evaluation and when other stages are frozen."""
         parallel_as_before = self._parallel is not None and frozen == self.frozen
         if self._graph is not None and frozen != self.frozen:
             self._graph.forget()
         self.frozen = frozen
         set_train_mode(self._model, frozen)
+        forget_momentum_of_frozen(self._model, self._optimizer)
         if self.peers is not None and not parallel_as_before:
             self.peers.order(Order.PREPARE, frozen)
             self._parallel = self.peers.parallel(self._model)

@@ -65,8 +65,8 @@ class TrainState:
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: The average of the weights, where one is kept.
         loss_scale: Of an fp16 run; off otherwise.
-        unfrozen_by_key: Stages that the user has let go.
-        unfrozen_step: Steps done when the last of them was.
+        unfrozen_by_key: Stages that the user has let go, less those that the user has frozen.
+        unfrozen_step: Steps done when that last changed.
         measured_step: Of the newest evaluation on the selection split.
         tested_step: Of the best state when it was tested at the end; -1 before.
     """

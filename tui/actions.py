@@ -43,6 +43,7 @@ class Action:
         short: In its place where not all labels fit; empty for the label itself.
         help: A sentence.
         why_not: Why it cannot act in a situation; empty when it can.
+        bar: Of the key bar: 1 for what stands there first, 2 for what stands there where room is left, 0 for nothing.
         on_screen: Whether it is a method of the dashboard, and not of the application.
     """
 
@@ -52,7 +53,7 @@ class Action:
     help: str
     why_not: Callable[[Situation], str] = lambda _: ""
     short: str = ""
-    in_bar: bool = True
+    bar: int = 0
     on_screen: bool = False
 
     @property
@@ -119,98 +120,102 @@ def _detach(now: Situation) -> str:
 
 ACTIONS: tuple[Action, ...] = (
     Action(
-        name="pause", keys="p", label="pause", help="Pause at the next step, or go on.", why_not=_command("pause", _STEERABLE)
+        name="pause", keys="p", label="pause", help="Pause at the next step, or go on.",
+        why_not=_command("pause", _STEERABLE), bar=1,
     ),
     Action(
         name="checkpoint", keys="c", label="checkpoint", short="save", help="Save now; rotation leaves this checkpoint alone.",
-        why_not=_command("checkpoint", _WITH_SESSION),
+        why_not=_command("checkpoint", _WITH_SESSION), bar=1,
     ),
     Action(
         name="evaluate", keys="e", label="evaluate", help="Measure the held-out images now.",
-        why_not=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})),
+        why_not=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})), bar=1,
     ),
     Action(
         name="export", keys="x", label="export",
         help="Save this step and export it to ONNX, checked against the model; after the end the best that val chose.",
-        why_not=_export,
+        why_not=_export, bar=1,
     ),
     Action(
-        name="learning_rate", keys="l", label="learning rate", short="rate",
-        help="Set the rate of the next step, or its factor (x0.5); the rest is scaled alike. In it ctrl+z undoes the last edit.",
-        why_not=_command("learning_rate", _STEERABLE),
+        name="learning_rate", keys="l", label="learning rate", short="LR",
+        help="Set the next step's learning rate, or its factor (x0.5); the rest is scaled alike. In it ctrl+z undoes.",
+        why_not=_command("learning_rate", _STEERABLE), bar=1,
     ),
     Action(
         name="plan", keys="a", label="plan", help="More or fewer epochs; how often the run is measured and saved.",
-        why_not=_command("plan", _STEERABLE), in_bar=False,
+        why_not=_command("plan", _STEERABLE), bar=2,
     ),
     Action(
         name="note", keys="n", label="note", help="Keep a remark with the run: in the log, and at its step below the curves.",
-        why_not=_command("note", _WITH_SESSION), in_bar=False,
+        why_not=_command("note", _WITH_SESSION), bar=2,
     ),
     Action(
-        name="find_lr", keys="f", label="find rate",
+        name="find_lr", keys="f", label="find LR",
         help="Try learning rates on a copy of the state; one more key takes the best.",
-        why_not=_command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED})), in_bar=False,
+        why_not=_command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED})), bar=2,
     ),
     Action(
-        name="go_back", keys="b", label="go back", help="To the checkpoint before steps that were not finite, at half the rate.",
-        why_not=_back, in_bar=False,
+        name="go_back", keys="b", label="go back", help="Back to before steps that were not finite, at half the learning rate.",
+        why_not=_back,
     ),
     Action(
         name="unfreeze", keys="u", label="unfreeze", help="Train one more frozen stage, the one nearest to the classifier.",
-        why_not=_unfreeze, in_bar=False,
+        why_not=_unfreeze,
+    ),
+    Action(
+        name="freeze", keys="U", label="freeze", help="Freeze one more stage, the trained one nearest to the image.",
+        why_not=_command("freeze", _STEERABLE),
     ),
     Action(
         name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training goes on.",
-        why_not=_detach,
+        why_not=_detach, bar=1,
     ),
-    Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off."),
-    Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong."),
+    Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off.", bar=2),
+    Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong.", bar=2),
     Action(
-        name="zoom_in", keys="plus,equals_sign", label="closer", help="Fewer steps in all curves.",
-        in_bar=False, on_screen=True,
+        name="zoom_in", keys="plus,equals_sign", label="closer", help="Fewer steps in all curves.", on_screen=True,
     ),
     Action(
-        name="zoom_out", keys="minus", label="wider", help="More steps in all curves.", in_bar=False, on_screen=True,
+        name="zoom_out", keys="minus", label="wider", help="More steps in all curves.", on_screen=True,
     ),
     Action(
         name="pan_left", keys="less_than_sign,shift+left", label="earlier", help="Earlier steps in all curves.",
-        in_bar=False, on_screen=True,
+        on_screen=True,
     ),
     Action(
         name="pan_right", keys="greater_than_sign,shift+right", label="later", help="Later steps in all curves.",
-        in_bar=False, on_screen=True,
+        on_screen=True,
     ),
     Action(
         name="cursor_left", keys="comma", label="read earlier",
-        help="Read all curves at an earlier step; on a page also left.", in_bar=False, on_screen=True,
+        help="Read all curves at an earlier step; on a page also left.", on_screen=True,
     ),
     Action(
         name="cursor_right", keys="full_stop", label="read later",
-        help="Read them at a later step, and at last the newest again; on a page also right.", in_bar=False, on_screen=True,
+        help="Read them at a later step, and at last the newest again; on a page also right.", on_screen=True,
     ),
     Action(
-        name="x_axis", keys="t", label="axis", help="Count epochs, steps or time below the curves.", in_bar=False, on_screen=True,
+        name="x_axis", keys="t", label="axis", help="Count epochs, steps or time below the curves.", bar=2, on_screen=True,
     ),
     Action(
         name="zoom", keys="enter", label="zoom", help="Show the pane with the lit border alone, or all panes again.",
-        in_bar=False,
     ),
     Action(
         name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane, or to the next page.",
-        in_bar=False,
     ),
     Action(
         name="previous_pane", keys="shift+tab,left,up", label="previous pane",
-        help="Move to the pane before, or to the page before.", in_bar=False,
+        help="Move to the pane before, or to the page before.",
     ),
-    Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete."),
+    Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete.", bar=1),
     Action(
         name="messages", keys="m", label="messages", short="msgs",
-        help="All messages of the run, and what libraries printed (log.txt).",
+        help="All messages of the run, and what libraries printed (log.txt).", bar=1,
     ),
-    Action(name="help", keys="question_mark", label="help", help="What the keys do."),
-    Action(name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or detach; leave a run that has ended."),
+    Action(name="help", keys="question_mark", label="help", help="What the keys do.", bar=1),
+    Action(
+        name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or detach; leave a run that has ended.", bar=1,
+    ),
 )  # fmt: skip
 
 BY_NAME = {action.name: action for action in ACTIONS}

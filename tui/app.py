@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import select
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,7 +23,7 @@ from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
 from trainer.run import commands as cmd
 from trainer.run.events import Diverged, LrRangeTested
-from trainer.run.status import RunState
+from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.text import literal
 from trainer.run.view import RunView
@@ -52,7 +54,7 @@ _READ_ON_AFTER_S = 0.001
 """A timer, since `call_later` would come before whatever else waits in the event loop, keys among it."""
 
 _START_AFTER_S = 0.02
-_LOOK_AROUND_S = 1.0
+_LOOK_AROUND_S = 0.9
 """Time between two looks at whether the terminal and the trainer are still there."""
 
 
@@ -113,7 +115,7 @@ class DashboardApp(RunActions):
         self._pump_s = min(_LONGEST_PUMP_S, ui.redraw_every_s)
         self._pumping: Timer | None = None
         self._calm = False
-        self._stirred_s = time.monotonic()
+        self._stirred_s = self._looked_s = time.monotonic()
         self._clock = clock
         self._input_fd = input_fd
         self._read_only = read_only
@@ -122,6 +124,15 @@ class DashboardApp(RunActions):
             self.register_theme(theme)
         self.theme = theme_for(ui.theme)
         self.palette = palette(self.get_css_variables())
+
+    @cached_property
+    def picture_protocol(self) -> str:
+        """How pictures are drawn, of `tui.terminal_pictures.protocol_for`."""
+        from tui.terminal_pictures import BLOCKS, protocol_for  # not before the first frame
+
+        if self._ui.low_bandwidth:
+            return BLOCKS
+        return protocol_for(os.environ, all_colours=self.console.color_system == "truecolor")
 
     @property
     def first_view(self) -> RunView:
@@ -153,7 +164,6 @@ class DashboardApp(RunActions):
         sys.stdout, sys.stderr = self._printed_to
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self._pumping = self.set_interval(self._pump_s, self._pump)
-        self.set_interval(_LOOK_AROUND_S, self._look_around)
         self._pump()
         # Importing PyTorch takes seconds of both cores; the first frame goes before it.
         self.call_after_refresh(self.set_timer, _START_AFTER_S, self._first_frame_is_drawn)
@@ -172,6 +182,10 @@ class DashboardApp(RunActions):
     def _pump(self) -> None:
         if not self.screen_stack:  # an application that closes loses its screens before its timers
             return
+        now = time.monotonic()
+        if now - self._looked_s >= _LOOK_AROUND_S:  # here, since a timer of its own would wake the processor once more
+            self._looked_s = now
+            self._look_around()
         thread = self._home.port.thread if self._home is not None else None
         ended = thread is not None and not thread.alive
         versions = [run.scene.version for run in self._followed()]
@@ -267,21 +281,23 @@ class DashboardApp(RunActions):
 
     def _look_around(self) -> None:
         if self._hung_up() or self._terminal_gone():
-            self._detach()
+            self._let_go("the terminal was lost")
             return
         for run in self._followed():
             run.follow_trainer()
 
     def _terminal_gone(self) -> bool:
-        """Textual's input thread spins at the end of input (textual#6690), so a lost terminal must end the application."""
+        """A lost terminal ends the application; the run goes on."""
         if self._input_fd is None:
             return False
         poll = select.poll()
         poll.register(self._input_fd, select.POLLHUP | select.POLLERR)
         return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def _detach(self) -> None:
-        """Leave the screen; the run goes on."""
+    def _let_go(self, how: str) -> None:
+        """Leave the screen; the run goes on, and keeps a note of when that was."""
+        if self._home is not None and self._home.port.thread is not None and self._home.scene.state in LIVE_STATES:
+            self._home.port.control.send(cmd.AddNote(text=how))
         self.detached = True
         self.exit(EXIT_OK)
 
@@ -383,7 +399,7 @@ class DashboardApp(RunActions):
         if self.watched.refuses("detach"):
             return
         if self._shown is self._home:
-            self._detach()
+            self._let_go("detached")
         else:
             self._back_to_list()
 

@@ -16,6 +16,7 @@ class Glyphs:
         partial: A bar's last cell, from one eighth to seven eighths.
         braille: Whether curves may use braille cells.
         ticks: A sparkline's levels, lowest first.
+        shades: From nothing to full.
     """
 
     corners: str
@@ -42,18 +43,19 @@ class Glyphs:
     progress: str
     progress_rest: str
     ticks: str
+    shades: str
 
 
 UNICODE = Glyphs(
     corners="╭╮╰╯", horizontal="─", vertical="│", axis="┤", axis_corner="└", axis_tick="┬", bar="█", partial="▏▎▍▌▋▊▉",
     bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", above="↑", up="▴", down="▾", same=" ",
-    dot="●", warning="▲", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█",
+    dot="●", warning="▲", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█", shades=" ░▒▓█",
 )  # fmt: skip
 
 ASCII = Glyphs(
     corners="++++", horizontal="-", vertical="|", axis="|", axis_corner="+", axis_tick="+", bar="#", partial="",
     bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="!", up="^", down="v", same=" ",
-    dot="*", warning="!", progress="=", progress_rest="-", ticks="_.-=*#",
+    dot="*", warning="!", progress="=", progress_rest="-", ticks="_.-=*#", shades=" .:+#",
 )  # fmt: skip
 
 

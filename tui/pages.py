@@ -40,7 +40,7 @@ PAGES: tuple[Page, ...] = (
     OVERVIEW,
     Page(name="loss", keys="1", label="loss", help="The loss alone."),
     Page(name="accuracy", keys="2", label="accuracy", help="The accuracy alone."),
-    Page(name="lr", keys="3", label="rate", help="The learning rate: what was, and what is to come."),
+    Page(name="lr", keys="3", label="LR", help="The learning rate: what was, and what is to come."),
     Page(name="memory", keys="4", label="memory", help="Memory of the device."),
     Page(name="classes", keys="5", label="classes", help="Every class: accuracy, its interval, precision, what it is taken for."),
     Page(name="confusion", keys="6", label="confusion", help="Which class is taken for which: the matrix, and the worst pairs."),
@@ -51,6 +51,10 @@ PAGES: tuple[Page, ...] = (
 )  # fmt: skip
 
 PAGE_BY_NAME = {page.name: page for page in PAGES}
+
+
+NEXT_PAGE = "tab next page"
+"""What borders say where not all pages can be named."""
 
 
 def hint(name: str) -> str:

@@ -47,6 +47,10 @@ class RunActions(App[int]):
         """Train one more frozen stage."""
         self.send("unfreeze", cmd.Unfreeze(), "unfreezing")
 
+    def action_freeze(self) -> None:
+        """Train one stage less."""
+        self.send("freeze", cmd.Freeze(), "freezing")
+
     def action_go_back(self) -> None:
         """Return to before the run went wrong."""
         self.send("go_back", cmd.GoBack(), "going back")

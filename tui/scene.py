@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tui.compared import Compared
     from tui.decimate import Pyramid
 
+_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
 _JUDGED_EVERY = 25
 """Steps."""
 
@@ -84,6 +85,16 @@ class Scene:
     def word(self) -> str:
         """The state as a word for people."""
         return "reading the log" if self.behind else self.view.word_for(self.state)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no step is taken, and none will be unless somebody asks for it."""
+        return self.state in _AT_REST
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Of the newest steps; none while the run is paused."""
+        return None if self.state is RunState.PAUSED else self.view.images_per_s
 
     @property
     def silence_s(self) -> float:

@@ -17,7 +17,6 @@ from tui.screens.dashboard import DashboardScreen
 from tui.source import Port
 from tui.widgets.key_bar import KeyBar
 
-_AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
 _REMARK_S = 4.0
 
 _READ_FOR_S = 0.1
@@ -70,7 +69,7 @@ class Watched:
     @property
     def at_rest(self) -> bool:
         """Whether nothing happens in the run unless somebody asks for it."""
-        return self.scene.state in _AT_REST and not self.scene.behind and not self._pending and not self.view.exporting
+        return self.scene.at_rest and not self.scene.behind and not self._pending and not self.view.exporting
 
     # Following --------------------------------------------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class Watched:
 
     def draw(self, interval_s: float) -> None:
         """Draw the panes that are due."""
-        self.screen.draw(time.monotonic(), interval_s, computing=self.scene.state not in _AT_REST)
+        self.screen.draw(time.monotonic(), interval_s, computing=not self.scene.at_rest)
 
     def follow_trainer(self) -> None:
         """Take over what is known of a trainer in another process."""

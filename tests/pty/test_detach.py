@@ -58,6 +58,7 @@ def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -
     steps_go_on(run)
     assert trainer_of(run) == trainer
     view = view_of(run)
+    assert [mark.text for mark in view.marks if mark.kind == "note"] == ["detached"]
     assert view.opened.resume is False  # type: ignore[union-attr]
     assert list(view.train_loss.x) == list(range(1, view.step + 1)), "no step is missing"
     stop(run)
@@ -168,6 +169,7 @@ def test_a_closed_terminal_leaves_the_run_training(tmp_path: Path, prefix: str) 
         terminal.hang_up()
         assert not psutil.wait_procs(list(in_front), timeout=30)[1], "only the trainer may stay"
     steps_go_on(run)
+    assert [mark.text for mark in view_of(run).marks if mark.kind == "note"] == ["the terminal was lost"]
     assert trainer_of(run) == trainer
     descriptors = {Path(f"/proc/{trainer.pid}/fd/{fd}").resolve() for fd in range(3)}
     assert descriptors == {Path(os.devnull), run.log.resolve()}

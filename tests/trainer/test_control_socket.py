@@ -79,7 +79,7 @@ def answer_to(server: ControlServer, data: bytes) -> str:
     "command",
     [
         cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.GoBack(),
-        cmd.Unfreeze(), cmd.AddNote(text="looks [b]good[/] äöü" * 10), cmd.Stop(),
+        cmd.Unfreeze(), cmd.Freeze(), cmd.AddNote(text="looks [b]good[/] äöü" * 10), cmd.Stop(),
         cmd.ChangeSettings(settings={"train.epochs": 20, "checkpoint.every_s": 7.5}),
     ],
     ids=lambda command: command.name,

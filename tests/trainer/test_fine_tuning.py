@@ -14,14 +14,16 @@ from tests.conftest import ConfigMaker, FolderMaker, TunedMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer import evaluator, features
-from trainer.build import class_weights
+from trainer.build import build_trainer, class_weights
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.config import OptimConfig
+from trainer.config import Config, OptimConfig
 from trainer.data import image_folder
 from trainer.ema import ModelEma
 from trainer.errors import ConfigError
 from trainer.export.command import Wanted, export_run
 from trainer.freezing import frozen_stages, stage_of, unfreezing_ends
+from trainer.hooks import NoSession
+from trainer.loop import Trainer
 from trainer.model import build_model, features_of
 from trainer.optim import build_optimizer, set_lr
 from trainer.run import commands as cmd
@@ -50,7 +52,7 @@ def test_stages_are_unfrozen_on_a_schedule(make_config: ConfigMaker) -> None:
     assert frozen(*gradual) == [5, 4, 4, 3, 3, 2, 2, 1, 1]
     assert unfreezing_ends(make_config("model.init_from=x", *gradual).model) == 9
     model = make_config("model.init_from=x", "model.freeze=layer3").model
-    assert [frozen_stages(model, 0, unfrozen_by_key=keys) for keys in range(6)] == [4, 3, 2, 1, 0, 0]
+    assert [frozen_stages(model, 0, unfrozen_by_key=keys) for keys in range(-2, 6)] == [5, 5, 4, 3, 2, 1, 0, 0]
 
 
 def test_a_frozen_stage_keeps_weights_and_statistics_until_its_epoch(tuned: TunedMaker, tmp_path: Path) -> None:
@@ -101,6 +103,63 @@ def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Pa
     assert [event.stages[-1] for event in frozen][:3] == ["layer4", "layer3", "layer2"]
     assert frozen[-1].stages[-1] == "layer2", "a resume knows of it"
     assert view_of(run.run_dir).frozen == frozen[-1]
+
+
+class _Keys(NoSession):
+    """Freezes so many stages before some steps, keeps the state before another, and goes back to it from a third."""
+
+    trainer: Trainer
+    kept: Checkpoint
+
+    def __init__(self, stages: dict[int, int], keep_at: int, back_from: int = -1) -> None:
+        self._stages = stages
+        self._keep_at = keep_at
+        self._back_from = back_from
+        self.published: list[ev.Event] = []
+
+    def publish(self, event: ev.Event) -> None:
+        self.published.append(event)
+
+    def poll(self, evaluating: float | None = None) -> None:
+        step = self.trainer.state.step
+        if step in self._stages:
+            self.trainer.freeze(self._stages.pop(step))
+        if step == self._keep_at and not hasattr(self, "kept"):
+            self.kept = self.trainer.state.snapshot({})
+        if step == self._back_from:
+            self._back_from = -1
+            self.trainer.go_back(self.kept, 1.0)
+
+
+def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_makes_no_difference(
+    folder_config: Config,
+) -> None:
+    config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 3})})
+    whole, later = _Keys({2: 1, 3: 2, 6: 1}, keep_at=4), _Keys({6: 1}, keep_at=4)
+    for keys in (whole, later):
+        keys.trainer = build_trainer(config, Path("runs"), keys, lambda *_: None, None).trainer
+        if keys is later:
+            keys.trainer.state.restore(whole.kept)
+        keys.trainer.run()
+    frozen = [(event.step, event.stages) for event in whole.published if isinstance(event, ev.StagesFrozen)]
+    assert frozen == [(2, ["stem"]), (3, ["stem", "layer1"]), (6, ["stem"])]
+    before, first, second = whole.kept, whole.trainer.state.snapshot({}), later.trainer.state.snapshot({})
+    assert changed_stages(before.group("model"), first.group("model")) == {1, 2, 3, 4, 5}, "the stem is as it was"
+    assert first.meta["unfrozen_by_key"] == -1
+    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
+
+
+@pytest.mark.parametrize("keep_at", [2, 3], ids=["before it was frozen", "after the key and before the step"])
+def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_config: Config, keep_at: int) -> None:
+    config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 2})})
+    back, resumed = _Keys({3: 1, 7: 0}, keep_at, back_from=6), _Keys({7: 0}, keep_at=-1)
+    for keys in (back, resumed):
+        keys.trainer = build_trainer(config, Path("runs"), keys, lambda *_: None, None).trainer
+        if keys is resumed:
+            keys.trainer.state.restore(back.kept)
+        keys.trainer.run()
+    first, second = (keys.trainer.state.snapshot({}) for keys in (back, resumed))
+    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
 def test_there_is_nothing_to_unfreeze_twice(tuned: TunedMaker, tmp_path: Path) -> None:

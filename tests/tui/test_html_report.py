@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps, training_run
-from tests.tui.test_pages import with_pictures
+from tests.tui.canned_pictures import with_pictures
 from trainer.errors import DiskError
 from trainer.run import events as ev
 from trainer.run.replay import replay

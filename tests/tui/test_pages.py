@@ -7,13 +7,11 @@ import re
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.tui.canned import CannedSource, Recorder, evaluated, layers, opened, started, steps, training_run
+from tests.tui.canned_pictures import with_pictures
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
-from trainer.picture_sheet import Sheet, write_sheet
 from trainer.run import events as ev
 from trainer.run.replay import replay
 from trainer.run.store import RunDir
@@ -26,7 +24,7 @@ from tui.widgets.pane import Pane
 IN_FULL = {
     "loss": "smoothed 0.9", "accuracy": "best, chosen on test", "lr": "● now", "memory": "CPU 97 %", "classes": "precision",
     "confusion": "worst pairs", "mistakes": "none kept yet", "training": "none kept yet", "network": "A residual block",
-    "layers": "layer4.1.conv2",
+    "layers": "|grad|",
 }  # fmt: skip
 
 
@@ -56,6 +54,24 @@ async def test_escape_leads_back_and_tab_to_the_next_page(dashboard: Dashboard) 
         await settle(pilot, partial(shows, app, "6 Confusion"), "five before it")
         await pilot.press("escape")
         await settle(pilot, partial(shows, app, "Learning rate"), "the overview")
+
+
+async def test_the_border_of_a_page_names_all_others_or_says_how_to_reach_them(dashboard: Dashboard) -> None:
+    names = [f"{page.key} {page.label}" for page in PAGES if page.name != "network"]
+    async with dashboard(training_run(), size=(140, 40)) as (app, pilot):
+        await pilot.press("9")
+        await settle(pilot, partial(shows, app, "A residual block"), "the page")
+        border = screen_text(app).splitlines()[-2]
+        assert "  ".join(names) in border
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot, lambda: len(screen_text(app).splitlines()) == 24, "the smaller screen")
+        await settle(pilot, partial(shows, app, "0 overview  tab next page"), "the way to the others")
+
+
+async def test_the_overview_names_every_page(dashboard: Dashboard) -> None:
+    text = await shown(dashboard, training_run())
+    for page in PAGES[1:]:
+        assert re.search(rf"[╭ ] ?{page.key} \w", text), page.name
 
 
 async def test_titles_in_the_overview_tell_the_keys_of_pages(dashboard: Dashboard) -> None:
@@ -143,7 +159,8 @@ async def test_the_weights_page_has_all_figures_of_a_layer_and_follows_the_curso
     async with dashboard(source) as (app, pilot):
         await pilot.press("w")
         await settle(pilot, partial(shows, app, "layer4.1.conv2"), "the page")
-        rows = {line.split()[1]: line for line in screen_text(app).splitlines() if line.startswith("│ ")}
+        table = [line.removeprefix("│ ● ").removeprefix("│   ") for line in screen_text(app).splitlines()[3:23]]
+        rows = {line.split()[0]: line for line in table}
         assert "epoch 4" in screen_text(app)
         assert "frozen" in rows["conv1"]
         # 0.5 times the epoch; a peak in the middle; 95 % and 0.2 % of its channels.
@@ -154,6 +171,29 @@ async def test_the_weights_page_has_all_figures_of_a_layer_and_follows_the_curso
         assert "%" not in rows["fc"], "no ReLU follows it"
         await pilot.press(",", ",")
         await settle(pilot, partial(shows, app, "epoch 2"), "as it was then")
+
+
+async def test_of_one_layer_the_weights_page_shows_all_epochs_and_keys_choose_it(dashboard: Dashboard) -> None:
+    source = training_run()
+    source.add(layers(4, frozen=1))
+    async with dashboard(source) as (app, pilot):
+        await pilot.press("w")
+        await settle(pilot, partial(shows, app, "36,864 weights of conv1, epochs 1 to 4"), "the first layer")
+        await pilot.press("down", "down")
+        await settle(pilot, partial(shows, app, "gradients of layer1.0.conv2"), "the third one")
+        assert "│ ● layer1.0.conv2" in screen_text(app)
+        await pilot.press("end")
+        await settle(pilot, partial(shows, app, "│ ● fc"), "the last one")
+        await pilot.click("#page-layers", offset=(10, 2))
+        await settle(pilot, partial(shows, app, "│ ● conv1"), "what was clicked")
+        await pilot.click("#page-layers", offset=(10, 30))
+        await pilot.pause(0.2)
+        assert "│ ● conv1" in screen_text(app), "not in the table"
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot, partial(shows, app, "1-8 of 18"), "fewer layers")
+        await pilot.press("pagedown")
+        await settle(pilot, partial(shows, app, "│ ● layer2.1.conv2"), "eight layers on")
+        assert "2-9 of 18" in screen_text(app)
 
 
 async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:
@@ -227,38 +267,19 @@ async def test_the_network_tells_what_is_frozen(dashboard: Dashboard) -> None:
             assert part in text
 
 
-def tile(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    return np.full((8, 8, 3), colour, dtype=np.uint8)
-
-
-def with_pictures(run_dir: RunDir, confidence: float = 0.98) -> CannedSource:
-    """A run that has kept pictures of both kinds."""
-    told = {
-        "class": "[red]cat[/]",
-        "predicted": "dog",
-        "confidence": confidence,
-        "name": "cat/a_\x1b[2Jlong_name_of_a_file.png",
-    }
-    sheet = Sheet(pixels_NHWC=np.stack([tile((255, 0, 0)), tile((0, 0, 255))]), captions=[told, told])
-    write_sheet(run_dir.mistakes("test"), sheet)
-    mixed = {"class": "dog", "name": "image 7", "mixed_with": "airplane", "share": 0.7}
-    write_sheet(
-        run_dir.training_images, Sheet(pixels_NHWC=tile((0, 255, 0))[None], captions=[mixed], facts={"size": 24})
-    )
-    source = training_run()
-    source.add(
-        ev.PicturesSaved(what="mistakes", split="test", step=300, epoch=3.0, path="../../etc/passwd", images=2),
-        ev.PicturesSaved(what="training", split="train", step=200, epoch=3.0, path="eval/training.png", images=1),
-    )
-    return source
-
-
 async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Dashboard, tmp_path: Path) -> None:
     async with dashboard(with_pictures(RunDir(tmp_path))) as (app, pilot):
         await pilot.press("7")
         await settle(pilot, partial(shows, app, "▀▀▀▀"), "the pictures, and not what the log names")
         text = screen_text(app)
-        for part in ("7 Mistakes on test", "the 2 surest  epoch 3", "[red]cat[/]", "as dog 98 %", "name_of_a_file.png"):
+        for part in (
+            "7 Mistakes on test",
+            "the 2 surest  epoch 3",
+            "[red]cat[/]",
+            "true [red]cat",
+            "as dog 98 %",
+            "name_of_a_file.png",
+        ):
             assert part in text
         pane = app.watched.screen.query_one("#page-mistakes", Pane)
         colours = {str(segment.style) for segment in pane.render_line(2) if "▀" in segment.text}

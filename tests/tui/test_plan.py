@@ -21,7 +21,7 @@ async def test_the_plan_is_asked_for_checked_and_sent(dashboard: Dashboard, size
         await settle(pilot, partial(shows, app, "How the run goes on"), "the dialog")
         assert "enter sets them" in screen_text(app), "all of it is to be seen"
         await pilot.press("home", "delete", "delete", "2", "enter")
-        await settle(pilot, partial(shows, app, "epochs in all: 4 or more"), "the reason")
+        await settle(pilot, partial(shows, app, "train in all: 4 epochs or more"), "the reason")
         await pilot.press("5", "tab", "tab", "end", ".", "5", "enter")
         await settle(pilot, lambda: not shows(app, "How the run goes on"), "the dashboard")
     assert [command.settings for command in control.sent if isinstance(command, cmd.ChangeSettings)] == [

@@ -19,7 +19,7 @@ LONGEST_LINE = 1024
 """Bytes of a command's line at most."""
 
 _KINDS = (
-    cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.FindLr,
+    cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.Freeze, cmd.FindLr,
     cmd.SetLr, cmd.AddNote, cmd.ChangeSettings, cmd.Stop,
 )  # fmt: skip
 _BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in _KINDS}

@@ -89,6 +89,13 @@ class Unfreeze(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Freeze(Command):
+    """Train one stage less of the network: freeze the trained one that is nearest to the image."""
+
+    name: ClassVar[str] = "freeze"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FindLr(Command):
     """Try rates on a copy of the state, and say which one looks best."""
 

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from trainer.run import events as ev
 from trainer.run.series import Series, Smoothed
@@ -173,13 +174,23 @@ class RunFacts:
     @property
     def last_evaluation(self) -> ev.Evaluated | None:
         """The newest evaluation on the selection split."""
-        return next((e for e in reversed(self.evaluations) if e.split == self.selection_split), None)
+        return next(iter(self.last_evaluations(1)), None)
 
     @property
     def previous_evaluation(self) -> ev.Evaluated | None:
         """The one before `last_evaluation` on the same split."""
-        of_split = [e for e in self.evaluations[-64:] if e.split == self.selection_split]
-        return of_split[-2] if len(of_split) > 1 else None
+        measured = self.last_evaluations(2)
+        return measured[0] if len(measured) > 1 else None
+
+    @property
+    def regular_evaluations(self) -> list[ev.Evaluated]:
+        """All evaluations on the selection split that no key has asked for."""
+        return [event for event in self.evaluations if event.split == self.selection_split and event.trigger != "key"]
+
+    def last_evaluations(self, count: int) -> list[ev.Evaluated]:
+        """The newest evaluations on the selection split, at most so many, the oldest first."""
+        of_split = (event for event in reversed(self.evaluations) if event.split == self.selection_split)
+        return list(islice(of_split, count))[::-1]
 
     @property
     def images_per_s(self) -> float | None:

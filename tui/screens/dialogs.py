@@ -86,7 +86,7 @@ class DivergedScreen(Dialog[str]):
             ("esc", "decide later; the run is paused"),
         ]
         if self._event.checkpoint:
-            choices.insert(0, ("b", f"back to {fmt.literal(self._event.checkpoint)}, at half the rate"))
+            choices.insert(0, ("b", f"back to {fmt.literal(self._event.checkpoint)}, at half the learning rate"))
         with Vertical(classes="dialog"):
             yield Static(f"{self._event.in_a_row} steps in a row were not finite", classes="dialog-title")
             yield Static(
@@ -188,14 +188,14 @@ class LearningRateScreen(Dialog[float | None]):
         if rate is None or current <= 0 or f"{rate:.4g}" == f"{current:.4g}":
             self._say(self._hint)
             return
-        leap = "  careful: so high a rate can ruin what was learnt" if rate > _LEAP * current else ""
+        leap = "  careful: so high a learning rate can ruin what was learnt" if rate > _LEAP * current else ""
         self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take a valid rate; explain an invalid one."""
         rate = typed_rate(event.value, self._current())
         if rate is None:
-            self._say(f"a rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
+            self._say(f"a learning rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
         else:
             self.answer(rate)
 

@@ -45,7 +45,7 @@ class LrRangeScreen(Dialog[float | None]):
             if self._event.suggestion is not None:
                 take = f"  takes {self._event.suggestion:g} from the next step on; the rest of the schedule is scaled alike"
                 yield Static(Text.assemble(("enter", "bold"), take), classes="choice")
-            yield Static(Text.assemble(("esc", "bold"), "    leave the rate as it is"), classes="choice")
+            yield Static(Text.assemble(("esc", "bold"), "    leave the learning rate as it is"), classes="choice")
 
     def action_take(self) -> None:
         """Take the suggestion, where there is one."""

@@ -26,20 +26,22 @@ class _Field:
     Attributes:
         key: Dotted.
         label: Before its value.
+        unit: After it.
         whole: Whether it is a whole number.
         least: The lowest value.
     """
 
     key: str
     label: str
+    unit: str
     whole: bool
     least: float
 
 
 _FIELDS = (
-    _Field("train.epochs", "epochs in all", True, 1),
-    _Field("eval.every_epochs", "evaluate every, epochs", True, 1),
-    _Field("checkpoint.every_s", "save every, seconds", False, 0.001),
+    _Field("train.epochs", "train in all", "epochs", True, 1),
+    _Field("eval.every_epochs", "evaluate every", "epochs", True, 1),
+    _Field("checkpoint.every_s", "save every", "seconds", False, 0.001),
 )
 
 
@@ -82,12 +84,13 @@ class PlanScreen(Dialog[dict[str, float] | None]):
                         _shown(self._now[field.key]), type="integer" if field.whole else "number",
                         validators=[Number(minimum=least)], id=field.key.replace(".", "-"), compact=True,
                     )  # fmt: skip
+                    yield Label(field.unit, classes="unit")
             if self.app.size.height >= _ROOM_FOR_HINT:
                 yield Static(self._told_rate(self._now["train.epochs"]), classes="hint", id="rate")
             yield Static("enter sets them, esc cancels", classes="hint", id="answer")
 
     def _told_rate(self, epochs: float) -> str:
-        return f"the rate is that of a run of so many: next {fmt.rate(self._rate(int(epochs)))}"
+        return f"the learning rate is that of a run of so many: next {fmt.rate(self._rate(int(epochs)))}"
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say what another number of epochs makes of the rate."""
@@ -105,7 +108,7 @@ class PlanScreen(Dialog[dict[str, float] | None]):
             if result is not None and not result.is_valid:
                 least = self._under_way if field.key == "train.epochs" else field.least
                 why = " (under way)" if field.key == "train.epochs" and least > 1 else ""
-                self.query_one("#answer", Static).update(f"{field.label}: {least:g} or more{why}")
+                self.query_one("#answer", Static).update(f"{field.label}: {least:g} {field.unit} or more{why}")
                 box.focus()
                 return
             value = int(box.value) if field.whole else float(box.value)

@@ -30,6 +30,7 @@ _EXPLANATION = (
     "95 %: where that share would lie if there were very many images of this kind",
     "precision: of the images that were given this class, how many were of it",
     "taken for: what the images that were not recognised were given instead",
+    "trend: accuracy of the newest evaluations, each row from its own lowest to its own highest",
 )
 
 

@@ -41,8 +41,8 @@ class SparkPane(Pane, can_focus=False):
                 ("  ", "text"),
                 *lr_figures(scene, cursor=False),
             ],
-            [(" memory  ", "dim"), *memory, (f"   {facts(view.readings)}", "dim")],
-            [(" speed   ", "dim"), (fmt.per_second(view.images_per_s), "text"), (share, "dim")],
+            [(" memory  ", "dim"), *memory, (f"   {facts(scene)}", "dim")],
+            [(" speed   ", "dim"), (fmt.per_second(scene.images_per_s), "text"), (share, "dim")],
         ]
 
 
@@ -51,12 +51,14 @@ class WorstPane(Pane, can_focus=False):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """A title and a row a class."""
-        results = scene.class_results
+        results, room = scene.class_results, height - 1
         key = PAGE_BY_NAME["classes"].key
         title: Row = [(f" {key}", "key"), (f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
         if not results:
             return [title, [(f" {waiting_text(scene)}", "dim")]]
-        return [title, *([(" ", "text"), *row] for row in class_rows(scene, results[: height - 1], width - 2))]
+        if len(results) > room:
+            title.append((f"  {len(results) - room} more below", "dim"))
+        return [title, *([(" ", "text"), *row] for row in class_rows(scene, results[:room], width - 2))]
 
 
 class CompactPane(Pane, can_focus=False):
@@ -84,7 +86,7 @@ class CompactPane(Pane, can_focus=False):
             best = f"  best {fmt.percent(view.best.accuracy)}" if view.best else ""
             rows.append([(f"{last.split} {fmt.number(last.loss)}  {fmt.percent(last.accuracy)} %{best}", "test")])
         rows.append(
-            [("lr ", "dim"), *lr_figures(scene, cursor=False), (f"  {fmt.per_second(view.images_per_s)}", "dim")]
+            [("LR ", "dim"), *lr_figures(scene, cursor=False), (f"  {fmt.per_second(scene.images_per_s)}", "dim")]
         )
         results = scene.class_results
         rows += class_rows(scene, results[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]

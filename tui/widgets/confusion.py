@@ -49,7 +49,8 @@ class ConfusionPane(TablePane):
         mistakes = sum(last.counts) - sum(last.correct)
         body, chosen = self._body(results, pairs, width - 4, height - 2)
         which = "" if chosen == len(results) else f"  {chosen} of {len(results):,} classes"
-        right: Row = [(f"{mistakes:,}", "test"), (f" mistakes in {sum(last.counts):,}{which}", "dim")]
+        when = f"  epoch {round(last.epoch, 2):g}"
+        right: Row = [(f"{mistakes:,}", "test"), (f" mistakes in {sum(last.counts):,}{which}{when}", "dim")]
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="row: true class, column: answer")
 
     def _body(self, results: list[ClassResult], pairs: list[_Pair], width: int, height: int) -> tuple[list[Row], int]:
@@ -89,7 +90,8 @@ class ConfusionPane(TablePane):
     def _listed(self, pairs: list[_Pair], width: int, height: int) -> list[Row]:
         """The pairs in sight, filled up to `height` rows."""
         shown, place = self.in_sight(pairs, height - 1)
-        rows: list[Row] = [[(fmt.fit(f"worst pairs  {place}", width), "dim")]]
+        title = fmt.fit(f"pairs {place}" if place else "worst pairs", width - 15)
+        rows: list[Row] = [[(f"{title}{'images':>7}{'share':>8}", "dim")]]
         for share, count, true, answer in shown:
             words = fmt.fit(f"{true} taken for {answer}", width - 15)
             rows.append([(words, "text"), (f"{count:>7,} ", "text"), (f"{100 * share:>5.1f} %", _shade(share))])

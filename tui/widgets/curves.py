@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _FAR_ABOVE = 1.5
 """An evaluation this many times above the highest training loss and the newest evaluation is left off the scale."""
-_MARKS = {"lr": "l", "resume": "r", "pause": "p", "note": "n"}
+_MARKS = {"lr": ("l", "LR set"), "resume": ("r", "resumed"), "pause": ("p", "paused"), "note": ("n", "note")}
+"""Letter below the curves and word of each kind but checkpoints."""
+_SEVERAL = "*"
 
 
 class CurvePane(StepPane):
@@ -33,8 +35,7 @@ class CurvePane(StepPane):
         if not len(scene.view.train_loss):
             return self.frame(scene.glyphs, title, [], _centred(_waiting(scene), inner, rows), width, height)
         canvas = Canvas(inner, rows, braille=scene.glyphs.braille)
-        some_above = self._draw(canvas, scene)
-        legend = self._legend(scene, some_above=some_above)
+        legend = self._legend(scene, self._draw(canvas, scene))
         return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
     def figures(self, scene: Scene) -> Row:
@@ -62,8 +63,8 @@ class CurvePane(StepPane):
         found = series.get(scene.view.selection_split)
         return (list(found.x), list(found.y)) if found else ([], [])
 
-    def _draw(self, canvas: Canvas, scene: Scene) -> bool:
-        """Returns whether some evaluations lie above the axis."""
+    def _draw(self, canvas: Canvas, scene: Scene) -> list[str]:
+        """Draw everything; returns what the legend has to explain of it."""
         # Here: the first frame must not wait for numpy.
         from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
 
@@ -91,9 +92,9 @@ class CurvePane(StepPane):
                 draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
         draw_cursor(canvas, area, frame, glyphs, scene.viewport.cursor)
-        if with_axis:
-            _draw_track(canvas, area, frame, view.marks, glyphs.mark)
-        return any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
+        above = any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
+        remarks = [f"{glyphs.above} above the axis"] if above else []
+        return remarks + (_draw_track(canvas, area, frame, view.marks, glyphs.mark) if with_axis else [])
 
     def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: Scene) -> None:
         """Held-out curves of other runs, by epoch; what lies beyond the axis is left out."""
@@ -116,22 +117,18 @@ class CurvePane(StepPane):
             if frame.left <= points[-1][0]:
                 draw_point(canvas, area, frame, *points[-1], one.label, "text")
 
-    def _legend(self, scene: Scene, *, some_above: bool) -> str:
+    def _legend(self, scene: Scene, drawn: list[str]) -> str:
         glyphs = scene.glyphs
         split = scene.view.selection_split
         flatters = split == "test" and self.name_of_curve == "accuracy"
         back = ["esc reads the newest"] if scene.viewport.cursor is not None and not self.has_class("zoomed") else []
         parts = [*back, f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
         parts += [f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in scene.compared]
-        if some_above:
-            parts.append(f"{glyphs.above} above the axis")
-        if any(mark.kind == "checkpoint" for mark in scene.view.marks):
-            parts.append(f"{glyphs.mark} saved")
         if scene.smoothing:
             parts.append(f"smoothed {scene.smoothing:g}")
         if scene.view.nonfinite_steps:
             parts.append(f"{glyphs.not_a_number} not finite")
-        return "  ".join(parts)
+        return "  ".join([*parts, *drawn])
 
 
 class LossPane(CurvePane):
@@ -215,10 +212,21 @@ def _centred(text: str, width: int, height: int) -> list[Row]:
     return rows
 
 
-def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> None:
-    """Events of the run on the position axis."""
+def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> list[str]:
+    """Events of the run on the position axis: a checkpoint gives way to what else happened there.
+
+    Returns:
+        Each of the signs with its meaning.
+    """
+    seen: dict[int, str] = {}
     for mark in marks[-400:]:
         if not frame.left <= mark.step <= frame.right:
             continue
-        style = "dim" if mark.kind == "checkpoint" else "warn"
-        canvas.put(area.column_of(frame, mark.step), area.height, _MARKS.get(mark.kind, saved), style)
+        letter, _ = _MARKS.get(mark.kind, (saved, ""))
+        column = area.column_of(frame, mark.step)
+        before = seen.get(column, saved)
+        seen[column] = before if letter in (saved, before) else letter if before == saved else _SEVERAL
+    for column, letter in seen.items():
+        canvas.put(column, area.height, letter, "dim" if letter == saved else "warn")
+    meanings = dict([*_MARKS.values(), (_SEVERAL, "several"), (saved, "saved")])
+    return [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in seen.values()]

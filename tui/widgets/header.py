@@ -87,7 +87,7 @@ def progress_row(scene: Scene, width: int) -> Row:
     done = view.step / view.total_steps if view.total_steps else 0.0
     parts = [
         f"step {view.step:,}/{view.total_steps:,}",
-        fmt.per_second(view.images_per_s),
+        fmt.per_second(scene.images_per_s),
         f"ETA {fmt.duration(view.eta_s)}",
     ]
     parts.append(_age(scene))

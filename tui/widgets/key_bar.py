@@ -1,17 +1,20 @@
-"""The keys and what they do; those that cannot act now are dimmed. A remark takes their place for a few seconds."""
+"""Keys and what they do, as far as there is room; those that cannot act now are dimmed. A remark may stand there instead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from rich.cells import cell_len
 
-from trainer.run.status import RunState
+from trainer.run.status import LIVE_STATES, RunState
 from tui import format as fmt
-from tui.actions import ACTIONS, BY_NAME, Action, Situation
+from tui.actions import ACTIONS, Action, Situation
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
+
+_GAP = 2
+"""Cells between two entries."""
 
 
 class KeyBar(Pane, can_focus=False):
@@ -32,44 +35,48 @@ class KeyBar(Pane, can_focus=False):
         if self.remark:
             return [[(" " + fmt.fit(fmt.literal(self.remark), width - 2), "warn")]]
         now = self.situation()
+        short = {action.name: action.short or action.label for action in ACTIONS}
         labels = {action.name: action.label for action in ACTIONS}
-        if now.state is RunState.PAUSED:
-            labels["pause"] = "resume"
-        if scene.unseen_output:
-            labels["messages"] += f" +{scene.unseen_output}"
-        shown = _fitting(labels, width - 1, also=["messages"] if scene.unseen_output else [])
+        for names in (short, labels):
+            names["pause"] = "resume" if now.state is RunState.PAUSED else "pause"
+            names["messages"] += f" +{scene.unseen_output}" if scene.unseen_output else ""
+        shown = _chosen(now, short, width - 1, keep=["messages"] if scene.unseen_output else [])
         row: Row = [(" ", "text")]
         for action in shown:
+            if _size(shown, short | {action.name: labels[action.name]}) <= width - 1:
+                short[action.name] = labels[action.name]  # written out as far as there is room, from the left
             style = "warn" if action.name == "messages" and scene.unseen_output else "dim"
-            row += _entry(action.key, labels[action.name], "faint" if action.why_not(now) else style)
+            if action is not shown[0]:
+                row.append((" " * _GAP, "text"))
+            row += _entry(action.key, short[action.name], "faint" if action.why_not(now) else style)
         return [row]
 
 
-def _fitting(labels: dict[str, str], room: int, *, also: list[str]) -> list[Action]:
-    """The actions that find room, in order; labels are shortened, from the left, as far as that takes.
+def _chosen(now: Situation, labels: dict[str, str], room: int, keep: list[str]) -> list[Action]:
+    """The actions that find room, in the order of the registry.
+
+    Those that cannot act for now are among them; not so those that never can again in this run, or on this screen.
 
     Args:
-        labels: By name; changed.
+        now: The run's situation.
+        labels: By name.
         room: Cells.
-        also: Names of actions that are shown in any case, beside the last two.
+        keep: Names of actions that are shown in any case, beside the last two.
     """
-    actions = [action for action in ACTIONS if action.in_bar]
-    always = [*also, *(action.name for action in actions[-2:])]
+    steerable = now.can_control and (now.state in LIVE_STATES or now.session_open)
+    possible = [action for action in ACTIONS if action.bar and (steerable or not action.why_not(now))]
+    first = [*keep, *(action.name for action in possible[-2:])]
+    chosen: list[Action] = []
+    for action in sorted(possible, key=lambda action: (action.name not in first, action.bar)):
+        if _size([*chosen, action], labels) <= room:
+            chosen.append(action)
+    return [action for action in possible if action in chosen]
 
-    def size(names: Iterable[str]) -> int:
-        return sum(cell_len(f"{BY_NAME[name].key} {labels[name]}  ") for name in names)
 
-    for action in actions:
-        if size(action.name for action in actions) <= room:
-            break
-        if action.short:
-            labels[action.name] = labels[action.name].replace(action.label, action.short, 1)
-    shown = list(always)
-    for action in actions:
-        if action.name not in always and size([*shown, action.name]) <= room:
-            shown.append(action.name)
-    return [action for action in actions if action.name in shown]
+def _size(actions: list[Action], labels: dict[str, str]) -> int:
+    """Cells that some actions take."""
+    return sum(cell_len(f"{action.key} {labels[action.name]}") + _GAP for action in actions) - _GAP
 
 
 def _entry(key: str, label: str, style: str) -> Row:
-    return [(key, "faint" if style == "faint" else "key"), (f" {label}  ", style)]
+    return [(key, "faint" if style == "faint" else "key"), (f" {label}", style)]

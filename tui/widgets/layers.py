@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
+
+from textual.events import Click
 
 from trainer.run.events import LayersMeasured, number
 from trainer.run.rules.layer_rules import DEAD
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene
-from tui.widgets.pane import wrapped
+from tui.widgets.pane import exact, wrapped
 from tui.widgets.scrolling import TablePane
 
 _TITLE = "Weights and gradients"
+_ABOVE_LAYERS = 2
+"""Rows of the pane."""
+_LEAST_LAYERS = 8
+_LEAST_HISTORY = 9
+_HIGHEST_HISTORY = 15
+_SIGN = 2
+"""Cells before a layer's name, for the sign of the chosen one."""
 _NAME = 21
 _SHORT_NAME = 16
 _NORM = 9
@@ -22,9 +32,9 @@ _HISTOGRAMS = (24, 12, 8, 6)
 """Cells that one may take: what the bins of the log join to evenly."""
 
 _EXPLANATION = (
-    "|weights|, |grad|: length (Euclidean norm) of weights, and of the gradient in an epoch's last step, with its trend",
+    "|weights|, |grad|: length (Euclidean norm) of weights, and of an epoch's last gradient; trend: |grad|, lowest to highest",
     "histograms: how weights and gradients lie around 0, each from minus its largest magnitude to plus that",
-    "dead: channels that are 0 for all held-out images looked at, 32 or more of each batch; a rate that is too high makes more",
+    "dead: channels that are 0 for all held-out images looked at, 32 or more of each batch; too high a learning rate makes more",
     "Read them at an earlier epoch with , and . as the curves.",
 )
 
@@ -39,10 +49,29 @@ class _Widths:
 
 
 class LayersPane(TablePane):
-    """A row a layer, from the image to the classes."""
+    """A row a layer, from the image to the classes; of one of them also how its numbers lay over the run."""
 
     page = "layers"
     follows_cursor = True
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id, classes=classes)
+        self._chosen = self._in_sight = 0
+
+    def move(self, rows: int) -> None:
+        """Choose another layer."""
+        self._chosen += rows
+
+    def on_click(self, event: Click) -> None:
+        """Choose the layer there."""
+        row = event.y - _ABOVE_LAYERS
+        if self._scene is not None and 0 <= row < self._in_sight:
+            self._chosen = self._first + row
+            self.paint(self._scene)
+
+    def action_scroll_pages(self, pages: int) -> None:
+        """Move by as many layers as are in sight, down when positive."""
+        self.action_scroll_rows(pages * max(self._in_sight, 1))
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
@@ -53,20 +82,37 @@ class LayersPane(TablePane):
         inner = width - 4
         widths = _widths(inner)
         silent = _silent(scene, measured)
-        shown, place = self.in_sight(list(range(len(measured.names))), height - 3)
-        body = [_head(widths), *(_row(scene, measured, layer, silent, widths) for layer in shown)]
+        layers = list(range(len(measured.names)))
+        self._chosen = min(max(self._chosen, 0), len(layers) - 1)
+        shown, place = self._around_chosen(layers, height - 3)
+        self._in_sight = len(shown)
+        body = [_head(widths)]
+        for layer in shown:
+            sign = scene.glyphs.now if layer == self._chosen else " "
+            body.append([(f"{sign} ", "accent"), *_row(scene, measured, layer, silent, widths)])
+        left = height - 2 - len(body)
+        if left > _LEAST_HISTORY:
+            body += [[], *_history(scene, measured, self._chosen, inner, min(left - 1, _HIGHEST_HISTORY))]
         lines = [line for text in _EXPLANATION for line in wrapped(text, inner)]
-        if len(body) + len(lines) < height - 2:
-            body += [[], *([(line, "dim")] for line in lines)]
+        if len(body) + 1 < height - 2:
+            body += [[], *([(line, "dim")] for line in lines[: height - 3 - len(body)])]
         right: Row = [(f"epoch {round(measured.epoch, 2):g}", "text"), (f"  step {measured.step:,}", "dim")]
         if place:
             right.append((f"  {place}", "dim"))
-        return self.frame(scene.glyphs, _TITLE, right, body, width, height)
+        return self.frame(scene.glyphs, _TITLE, right, body, width, height, bottom="up and down choose a layer")
+
+    def _around_chosen(self, layers: list[int], room: int) -> tuple[list[int], str]:
+        """The layers in sight, with the chosen one among them; of a high pane the lower part is left to its history."""
+        least = min(len(layers), _LEAST_LAYERS)
+        if room - len(layers) <= _LEAST_HISTORY and room - least > _LEAST_HISTORY:
+            room -= _LEAST_HISTORY + 1
+        self._first = min(max(self._first, self._chosen - room + 1), self._chosen)
+        return self.in_sight(layers, room)
 
 
 def _widths(inner: int) -> _Widths:
     """What there is room for: histograms before the trend, both before long names."""
-    fixed = 2 * _NORM + _DEAD
+    fixed = _SIGN + 2 * _NORM + _DEAD
     name = _NAME if inner >= _NAME + fixed + _TREND + 2 + 2 * (_HISTOGRAMS[1] + 2) else _SHORT_NAME
     room = inner - name - fixed
     trend = _TREND if room >= _TREND + 2 + 2 * (_HISTOGRAMS[2] + 2) else 0
@@ -76,7 +122,7 @@ def _widths(inner: int) -> _Widths:
 
 
 def _head(widths: _Widths) -> Row:
-    text = f"{fmt.fit('layer', widths.name)}{'|weights|':>{_NORM}}{'|grad|':>{_NORM}}"
+    text = f"{' ' * _SIGN}{fmt.fit('layer', widths.name)}{'|weights|':>{_NORM}}{'|grad|':>{_NORM}}"
     text += f"  {fmt.fit('trend', widths.trend)}" if widths.trend else ""
     for title in ("weights", "grads") if widths.histogram else ():
         text += f"  {fmt.fit(title, widths.histogram)}"
@@ -112,6 +158,27 @@ def _share(share: float | None) -> str:
     if share is None:
         return ""
     return "0 %" if not share else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _history(scene: Scene, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
+    """How weights and gradients of a layer lay, beside each other, with a mark where the table is read."""
+    # Here: the first frame must not wait for numpy.
+    from tui.layer_history import Histogram, history_rows
+
+    events, half, name = scene.view.layers, (width - 2) // 2, fmt.literal(measured.names[layer])
+    here = events.index(measured)
+    first, last = (f"{round(events[end].epoch, 2):g}" for end in (0, -1))
+    title = f"{measured.parameters[layer]:,} weights of {name}, epochs {first} to {last}"
+    weights = [Histogram(event.weight_ranges[layer], event.weights[layer]) for event in events]
+    gradients = [
+        None if reach is None else Histogram(reach, event.gradients[layer])
+        for event in events
+        for reach in [event.gradient_ranges[layer]]
+    ]
+    left = history_rows(weights, here, title, "test", half, height, scene.glyphs)
+    right = history_rows(gradients, here, f"gradients of {name}", "train", half, height, scene.glyphs)
+    nothing: Row = []
+    return [[*exact(one, half), ("  ", "text"), *other] for one, other in zip_longest(left, right, fillvalue=nothing)]
 
 
 def _silent(scene: Scene, measured: LayersMeasured) -> dict[str, float]:

@@ -40,7 +40,7 @@ class MemoryPane(StepPane):
             return self.frame(scene.glyphs, title, [], body, width, height)
         total = _total(readings)
         body = [_bar_row(scene, entry, total, inner) for entry in _bars(readings)]
-        line = facts(readings)
+        line = facts(scene)
         if line:
             body.append([(line, "dim")])
         if height >= _ROOM_FOR_CURVE and len(scene.view.memory):
@@ -91,9 +91,13 @@ def memory_figures(scene: Scene) -> Row:
     return [(f"{fmt.gib(used)} of {fmt.gib(_total(readings))} GiB", "text")] if readings else []
 
 
-def facts(readings: dict[str, float]) -> str:
-    """Utilisation, temperature and power of a GPU, load of a CPU; what cannot be read is left out."""
-    parts = []
+def facts(scene: Scene) -> str:
+    """Utilisation, temperature and power of a GPU, load of a CPU; what cannot be read is left out.
+
+    Nothing while the run rests: then nobody reads them.
+    """
+    parts: list[str] = []
+    readings = {} if scene.at_rest else scene.view.readings
     if "utilization_pct" in readings:
         parts.append(f"util {readings['utilization_pct']:.0f} %")
     if "temperature_c" in readings:

@@ -18,7 +18,7 @@ from textual.widget import Widget
 from tui.canvas import Row
 from tui.format import fit, literal
 from tui.glyphs import Glyphs
-from tui.pages import PAGE_BY_NAME, PAGES, hint
+from tui.pages import NEXT_PAGE, OVERVIEW, PAGE_BY_NAME, PAGES, hint
 from tui.scene import Scene
 from tui.themes import pixel_style
 
@@ -146,23 +146,27 @@ class Pane(Widget, can_focus=True):
             (title, "title"),
             (" " + glyphs.horizontal * fill, edge),
         ]
-        if self.has_class("zoomed"):
-            bottom = "  ".join(
-                [*([bottom] if bottom else []), *(hint(page.name) for page in PAGES if page.name != self.page)]
-            )
         top += [(" ", edge), *right, (" ", edge)] if right else []
         top.append((glyphs.corners[1], edge))
         rows: list[Row] = [top]
         for index in range(height - 2):
             inner = body[index] if index < len(body) else []
             rows.append([(glyphs.vertical + " ", edge), *exact(inner, width - 4), (" " + glyphs.vertical, edge)])
-        while cell_len(bottom) > width - 6 and "  " in bottom:
-            bottom = bottom.rpartition("  ")[0]
-        label = fit(bottom, width - 6).rstrip() if bottom else ""
+        label = self._below(bottom, width - 6)
         before, after = (f"{glyphs.horizontal} ", " ") if label else ("", "")
         rest = glyphs.horizontal * max(width - 2 - cell_len(before + label + after), 0)
         rows.append([(glyphs.corners[2] + before, edge), (label, "dim"), (after + rest + glyphs.corners[3], edge)])
         return rows
+
+    def _below(self, text: str, room: int) -> str:
+        """What the lower border says: a text, cut between its parts, and on a page which others there are."""
+        if not self.has_class("zoomed"):
+            return _parts_that_fit(text, room)
+        pages = "  ".join(hint(page.name) for page in PAGES if page.name != self.page)
+        if cell_len(pages) > room - (cell_len(text) + 2 if text else 0):
+            pages = f"{hint(OVERVIEW.name)}  {NEXT_PAGE}"
+        text = _parts_that_fit(text, room - cell_len(pages) - 2)
+        return fit(f"{text}  {pages}" if text else pages, room).rstrip()
 
     def _palette(self) -> dict[str, Style]:
         return cast(PaletteOwner, self.app).palette
@@ -173,6 +177,15 @@ class Pane(Widget, can_focus=True):
         styles = ((text, palette.get(name) or pixel_style(name)) for text, name in row if text)
         # Whatever a row holds may be from disk, and Textual passes control characters on.
         return Strip([Segment(literal(text), style) for text, style in styles])
+
+
+def _parts_that_fit(text: str, room: int) -> str:
+    """A text of parts with two blanks between them, as many of them as there is room for; an ellipsis tells of the rest."""
+    if cell_len(text) <= room:
+        return text
+    while "  " in text and cell_len(text) > room - 3:
+        text = text.rpartition("  ")[0]
+    return f"{text}  …" if cell_len(text) <= room - 3 else fit(text, room).rstrip()
 
 
 @lru_cache(4096)

@@ -1,10 +1,10 @@
-"""Small pictures in a terminal: half a cell a pixel, in rows of tiles with captions."""
+"""Small pictures in a terminal, in rows of tiles with captions: half a cell a pixel, or as the terminal draws pictures itself."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rich.cells import cell_len
 
@@ -12,12 +12,15 @@ from trainer.run.events import PicturesSaved
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene
+from tui.terminal_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_widget
 from tui.themes import no_color, pixel_pair
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.pane import exact
 from tui.widgets.scrolling import TablePane
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from trainer.picture_sheet import Sheet
 
 _WIDTHS = (32, 24, 20, 16, 12, 8)
@@ -25,12 +28,23 @@ _WIDTHS = (32, 24, 20, 16, 12, 8)
 _ENOUGH = 4
 """Tiles that are wanted on the screen at once."""
 _GAP = 2
+_TILES_A_STRIP = 8
+"""So that a strip is never wider than what kitty's protocol has places for."""
+_CHARACTERS = "characters"
 _CAPTION = 3
 """Lines below a picture."""
 _DARK_TO_LIGHT = " .:-=+*#%@"
 """Where there are no colours to draw with."""
 _LUMINANCE = (0.299, 0.587, 0.114)
 """Of red, green and blue. Source: ITU-R BT.601."""
+
+
+class PictureTerminal(Protocol):
+    """The application, as far as pictures know it."""
+
+    @property
+    def picture_protocol(self) -> str:
+        """Of `tui.terminal_pictures.protocol_for`."""
 
 
 class PicturePane(TablePane):
@@ -45,7 +59,17 @@ class PicturePane(TablePane):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
         self._read: tuple[PicturesSaved | None, Sheet | None, str] = (None, None, "")
-        self._tiles: dict[tuple[int, int, bool], list[Row]] = {}
+        self._tiles: dict[tuple[int, int, str], list[Row]] = {}
+        self._strips_shown: tuple[object, ...] = ()
+        self._strips_wanted: tuple[object, ...] = ()
+
+    def paint(self, scene: Scene) -> None:
+        """Draw the pane, and over it the pictures that the terminal shows by its own means."""
+        self._strips_wanted = ()
+        super().paint(scene)
+        if self._strips_wanted != self._strips_shown:
+            self._strips_shown = self._strips_wanted
+            self._show_strips()
 
     def title_for(self, scene: Scene) -> str:
         """In the upper border."""
@@ -81,7 +105,10 @@ class PicturePane(TablePane):
             range(first, min(first + columns, len(sheet.captions))) for first in range(0, len(sheet.captions), columns)
         ]
         shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
-        body = [row for group in shown for row in self._row_of_tiles(scene, sheet, group, side)]
+        means = self._means(scene)
+        if means in (KITTY, SIXEL):
+            self._strips_wanted = event, side, tuple(shown), means, cell_size()
+        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, means)]
         right: Row = [(self.figures(event, sheet), "dim")]
         if place:
             right.append((f"  rows {place}", "dim"))
@@ -94,16 +121,34 @@ class PicturePane(TablePane):
             self._read = (event, *_read(_path_of(scene, event)))
         return self._read[1], self._read[2]
 
-    def _row_of_tiles(self, scene: Scene, sheet: Sheet, group: range, side: int) -> list[Row]:
-        coloured = scene.glyphs.braille and not (no_color() or self.app.current_theme.ansi)
+    def _means(self, scene: Scene) -> str:
+        """What pictures are drawn with."""
+        if no_color() or self.app.current_theme.ansi or not scene.glyphs.braille:
+            return _CHARACTERS
+        protocol = cast(PictureTerminal, self.app).picture_protocol
+        return protocol if cell_size() else BLOCKS
+
+    def _show_strips(self) -> None:
+        """Put a picture of each row of tiles in its place, and take those away that are there."""
+        self.remove_children()
+        if not self._strips_wanted or self._read[1] is None or (cell := cell_size()) is None:
+            return
+        _, side, groups, means, _ = cast("tuple[object, int, tuple[range, ...], str, object]", self._strips_wanted)
+        for number, group in enumerate(groups):
+            for first in range(0, len(group), _TILES_A_STRIP):
+                part = group[first : first + _TILES_A_STRIP]
+                strip = picture_widget(means, _strip_of(self._read[1], part, side, cell), cell)
+                strip.styles.position = "absolute"
+                strip.styles.offset = 2 + first * (side + _GAP), 1 + number * (side // 2 + _CAPTION)
+                strip.styles.width, strip.styles.height = len(part) * (side + _GAP) - _GAP, side // 2
+                self.mount(strip)
+
+    def _row_of_tiles(self, sheet: Sheet, group: range, side: int, means: str) -> list[Row]:
         rows: list[Row] = [[] for _ in range(side // 2 + _CAPTION)]
         for index in group:
-            key = index, side, coloured
+            key = index, side, means
             if key not in self._tiles:
-                self._tiles[key] = [
-                    *_tile(sheet, index, side, coloured=coloured),
-                    *self._caption_rows(sheet, index, side),
-                ]
+                self._tiles[key] = [*_tile(sheet, index, side, means), *self._caption_rows(sheet, index, side)]
             for row, cells in zip(rows, self._tiles[key], strict=True):
                 row += [*cells, (" " * _GAP, "text")]
         return rows
@@ -136,7 +181,7 @@ class MistakesPane(PicturePane):
         """The class, and what it was taken for."""
         answer = fmt.literal(str(told.get("predicted", "?")))
         sure: Row = [("as ", "dim"), (answer, "bad"), (f" {100 * float(told.get('confidence', 0)):.0f} %", "dim")]
-        return [(fmt.literal(str(told.get("class", "?"))), "text")], sure
+        return [("true ", "dim"), (fmt.literal(str(told.get("class", "?"))), "text")], sure
 
     def split_of(self, scene: Scene) -> str:
         """The one that chooses the best."""
@@ -208,13 +253,30 @@ def _tile_width(pictures: int, width: int, height: int) -> int:
     return next((side for side in _WIDTHS if shown(side) >= wanted), _WIDTHS[-1])
 
 
-def _tile(sheet: Sheet, index: int, side: int, *, coloured: bool) -> list[Row]:
+def _strip_of(sheet: Sheet, group: range, side: int, cell: tuple[int, int]) -> Image:
+    """One picture of a row of tiles, in the terminal's pixels, with nothing between them."""
+    from PIL import Image
+
+    width, height = cell
+    gap = _GAP * width
+    strip = Image.new("RGBA", (len(group) * (side * width + gap) - gap, side // 2 * height))
+    for column, index in enumerate(group):
+        tile = Image.fromarray(sheet.pixels_NHWC[index].copy())
+        size = (side * width, side // 2 * height)
+        strip.paste(tile.resize(size, Image.Resampling.BICUBIC), (column * (side * width + gap), 0))
+    return strip
+
+
+def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
+    """The cells of a picture; empty ones where the terminal draws over them."""
+    if means in (KITTY, SIXEL):
+        return [[(" " * side, "text")]] * (side // 2)
     import numpy as np
 
     from trainer.picture_sheet import resized
 
     pixels_HWC = np.asarray(resized(sheet.pixels_NHWC[index], side))
-    if coloured:
+    if means == BLOCKS:
         # Sixteen shades of each colour: more cannot be seen at this size, and neighbours become alike.
         shades = (pixels_HWC.astype(int) & 0xF0) | 0x08
         return [

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from trainer.run.rules.resource_rules import WAITING_SHARE
 from tui.canvas import Row
+from tui.pages import hint
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
 _STYLES = {"compute": "train", "evaluate": "test", "data": "warn", "save": "dim"}
 _SOME_WAIT = 0.05
 _LEAST_BAR = 4
+_PAGES = "  ".join(hint(name) for name in ("training", "network", "layers"))
+"""Those that belong to no pane of the overview, whose keys would be found nowhere else."""
 
 
 class TimePane(Pane):
@@ -17,9 +20,10 @@ class TimePane(Pane):
 
     def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
         """The whole pane."""
-        shares = time_shares(scene)
+        shares, bottom = time_shares(scene), "" if self.has_class("zoomed") else _PAGES
         if not shares:
-            return self.frame(scene.glyphs, "Time", [], [[("measured from the first step on", "dim")]], width, height)
+            waiting: list[Row] = [[("measured from the first step on", "dim")]]
+            return self.frame(scene.glyphs, "Time", [], waiting, width, height, bottom=bottom)
         words: Row = []
         for name, share in shares.items():
             words += [(f"  {name} ", "dim"), (f"{100 * share:2.0f} %", _STYLES[name])]
@@ -28,13 +32,13 @@ class TimePane(Pane):
         room = width - 4 - used
         remark = [(f"   {verdict[0]}", verdict[1])] if room - len(verdict[0]) - 3 >= _LEAST_BAR else []
         body: Row = [*_stacked(scene, shares, room - sum(len(text) for text, _ in remark)), *words, *remark]
-        return self.frame(scene.glyphs, "Time", _utilization(scene), [body], width, height)
+        return self.frame(scene.glyphs, "Time", _utilization(scene), [body], width, height, bottom=bottom)
 
 
 def _utilization(scene: Scene) -> Row:
     """How busy a GPU is, beside what it waits for."""
     busy = scene.view.readings.get("utilization_pct")
-    return [] if busy is None else [("GPU ", "dim"), (f"{busy:.0f} %", "text")]
+    return [] if busy is None or scene.at_rest else [("GPU ", "dim"), (f"{busy:.0f} %", "text")]
 
 
 def time_shares(scene: Scene) -> dict[str, float]:

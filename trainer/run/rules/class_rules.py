@@ -25,7 +25,7 @@ _LEAST_IMAGES = 20
 
 def labels_swapped(view: RunView) -> Verdict | None:
     """Two classes of which most images are taken for the other, while the rest is learnt."""
-    measured = [event for event in view.evaluations if event.split == view.selection_split][-2:]
+    measured = view.last_evaluations(2)
     if len(measured) < 2 or view.started is None or not measured[-1].confusions:
         return None
     last, scores = measured[-1], scores_of(measured[-1])
@@ -48,8 +48,7 @@ def labels_swapped(view: RunView) -> Verdict | None:
 
 def class_not_learnt(view: RunView) -> Verdict | None:
     """A class of which hardly an image is recognised, when a third of the run is over and the others are learnt."""
-    regular = [event for event in view.evaluations if event.split == view.selection_split and event.trigger != "key"]
-    measured = [event for event in regular[-3:] if event.step >= _EARLY * view.total_steps]
+    measured = [event for event in view.regular_evaluations[-3:] if event.step >= _EARLY * view.total_steps]
     if len(measured) < 3 or view.started is None:
         return None
     last, scores = measured[-1], scores_of(measured[-1])

@@ -18,7 +18,7 @@ _TORN = 0.3
 
 def dead_layer(view: RunView) -> Verdict | None:
     """A layer of which nearly no channel answers to any image, at two evaluations in a row."""
-    measured = [event for event in view.evaluations[-64:] if event.split == view.selection_split][-2:]
+    measured = view.last_evaluations(2)
     if len(measured) < 2:
         return None
     dead = [
@@ -29,7 +29,7 @@ def dead_layer(view: RunView) -> Verdict | None:
     return Verdict(
         kind="dead layer", level="warning", text=f"dead: {_listed(dead)}",
         evidence=f"{measured[-1].silent[dead[0]]:.0%} of its channels are 0 for all {view.selection_split} images looked at",
-        remedy="w shows the layers; a lower rate (l) or a longer warm-up keeps them alive",
+        remedy="w shows the layers; a lower learning rate (l) or a longer warm-up keeps them alive",
     )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def layer_torn(view: RunView) -> Verdict | None:
     return Verdict(
         kind="exploding layer", level="warning", text=f"exploding gradients: {_listed(torn)}",
         evidence=f"one step changes it by {now[torn[0]]:.0%} of its length",
-        remedy="l sets a lower rate; train.max_grad_norm bounds them",
+        remedy="l sets a lower learning rate; train.max_grad_norm bounds them",
     )  # fmt: skip
 
 

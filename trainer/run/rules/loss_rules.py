@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from trainer.run.class_score import wilson_interval
-from trainer.run.events import Evaluated, number
+from trainer.run.events import number
 from trainer.run.rules.verdict import Verdict
 from trainer.run.view import RunView
 
@@ -58,7 +58,7 @@ def not_finite(view: RunView) -> Verdict | None:
     return Verdict(
         kind="not finite", level="error" if many else "warning",
         text="the loss is not a number" if many else "some steps were left out: their loss is not a number",
-        evidence=f"in {bad} of the last {len(recent)} steps", remedy="l sets a lower rate; max_grad_norm tames single batches",
+        evidence=f"in {bad} of the last {len(recent)} steps", remedy="l sets a lower learning rate; max_grad_norm tames batches",
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def loss_stuck(view: RunView) -> Verdict | None:
     return Verdict(
         kind="loss stuck", level="warning", text="the loss does not fall",
         evidence=f"{first:.2f} at first, {now:.2f} after {len(losses):,} steps",
-        remedy="f finds a rate; wrong labels look the same",
+        remedy="f finds a learning rate; wrong labels look the same",
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def loss_rising(view: RunView) -> Verdict | None:
     return Verdict(
         kind="loss rising", level="warning", text="the loss rises: the rate is too high",
         evidence=f"{lowest:.3g} before, {newest[-1][0]:.3g} in the last {_RECENT} steps",
-        remedy="l sets a lower rate, f finds one",
+        remedy="l sets a lower learning rate, f finds one",
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def overfitting(view: RunView) -> Verdict | None:
     Around its peak a rate throws what is measured about, in runs that end well.
     """
     peak = _peak(view)
-    measured = [event for event in _regular(view) if event.step >= peak and math.isfinite(number(event.loss))]
+    measured = [event for event in view.regular_evaluations if event.step >= peak and math.isfinite(number(event.loss))]
     losses = [number(event.loss) for event in measured]
     if len(losses) < 5 or not len(view.train_loss):
         return None
@@ -126,11 +126,6 @@ def overfitting(view: RunView) -> Verdict | None:
         f"train {at_best:.3f}, now {now:.3f}",
         remedy="the best is saved; more augmentation or weight decay next time",
     )  # fmt: skip
-
-
-def _regular(view: RunView) -> list[Evaluated]:
-    """Evaluations on the selection split that no key has asked for."""
-    return [event for event in view.evaluations if event.split == view.selection_split and event.trigger != "key"]
 
 
 def _guessing_loss(view: RunView) -> float:

@@ -1,0 +1,110 @@
+"""The thread that reads keys: it passes on what is typed, sleeps while nothing is, and ends when it is told to."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from textual import events
+from textual.app import App
+from textual.message import Message
+
+from tui.driver import TerminalDriver
+
+
+@dataclass
+class Keyboard:
+    """A driver whose keys come from a pipe.
+
+    Attributes:
+        typing: The pipe's end to type at.
+        keys: That were passed on.
+        looks: How often the thread has woken up, or gone to sleep.
+    """
+
+    driver: TerminalDriver
+    typing: int
+    keys: list[str] = field(default_factory=list)
+    looks: int = 0
+
+    def type(self, text: bytes) -> None:
+        """Press keys."""
+        os.write(self.typing, text)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds; fails after 5 s."""
+        end = time.monotonic() + 5
+        while not condition():
+            assert time.monotonic() < end, self.keys
+            time.sleep(0.005)
+
+
+@pytest.fixture
+async def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:  # type: ignore[misc]
+    """A driver that reads, and has ended when the test has."""
+    reader, writer = os.pipe()
+    driver = TerminalDriver(App())
+    driver.fileno = reader
+    board = Keyboard(driver, writer)
+    select = selectors.SelectSelector.select
+
+    def counted(self: selectors.SelectSelector, timeout: float | None = None) -> object:
+        board.looks += 1
+        return select(self, timeout)
+
+    def take(message: Message) -> None:
+        assert isinstance(message, events.Key)
+        board.keys.append(message.key)
+
+    monkeypatch.setattr(selectors.SelectSelector, "select", counted)
+    monkeypatch.setattr(driver, "process_message", take)
+    driver._wake_reader, driver._wake_writer = os.pipe()
+    driver._reading = True
+    driver._key_thread = thread = threading.Thread(target=driver.run_input_thread)
+    thread.start()
+    yield board
+    driver.disable_input()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+async def test_keys_come_as_they_are_typed(keyboard: Keyboard) -> None:
+    keyboard.type(b"a\x1b[A")
+    keyboard.wait_for(lambda: keyboard.keys == ["a", "up"])
+    keyboard.type(b"\xc3")
+    time.sleep(0.05)
+    keyboard.type(b"\xa9")
+    keyboard.wait_for(lambda: len(keyboard.keys) == 3)
+    assert keyboard.keys[2] == "é"
+    keyboard.type(b"\xff")
+    keyboard.wait_for(lambda: len(keyboard.keys) == 4)
+    keyboard.type(b"b")
+    keyboard.wait_for(lambda: keyboard.keys[-1] == "b")
+
+
+async def test_an_escape_that_stays_alone_is_a_key(keyboard: Keyboard) -> None:
+    keyboard.type(b"\x1b")
+    keyboard.wait_for(lambda: keyboard.keys == ["escape"])
+    keyboard.type(b"q")
+    keyboard.wait_for(lambda: keyboard.keys == ["escape", "q"])
+
+
+async def test_nobody_wakes_up_while_nothing_is_typed(keyboard: Keyboard) -> None:
+    keyboard.type(b"a")
+    keyboard.wait_for(lambda: keyboard.keys == ["a"])
+    before = keyboard.looks
+    time.sleep(0.5)
+    assert keyboard.looks <= before + 1
+
+
+async def test_the_end_of_the_input_is_no_work(keyboard: Keyboard) -> None:
+    os.close(keyboard.typing)
+    keyboard.wait_for(lambda: keyboard.looks >= 2)
+    before = keyboard.looks
+    time.sleep(0.3)
+    assert keyboard.looks <= before + 1

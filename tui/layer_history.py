@@ -1,0 +1,81 @@
+"""How numbers have lain over a run: a histogram a column, time from left to right, values from bottom to top. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tui import format as fmt
+from tui.canvas import Row
+from tui.glyphs import Glyphs
+
+_WIDEST = 4
+"""Cells of a column at most: the first few would look like a wall."""
+_LABEL = 10
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many numbers lie in each of some bins, all as wide, from minus `reach` to plus `reach`."""
+
+    reach: float
+    counts: Sequence[int]
+
+
+def history_rows(
+    histograms: Sequence[Histogram | None], here: int, title: str, style: str, width: int, height: int, glyphs: Glyphs
+) -> list[Row]:
+    """Draw histograms beside each other, on one axis of values.
+
+    Args:
+        histograms: In their order; None where there is none. What does not fit is thinned out evenly.
+        here: Which of them is marked below the picture.
+        title: Above the picture.
+        style: Of the picture.
+        width: Cells.
+        height: Rows, with those above and below the picture.
+        glyphs: Shades, fewest numbers first.
+    """
+    rows, room = height - 2, width - _LABEL
+    reach = max((one.reach for one in histograms if one is not None), default=0.0)
+    if rows < 1 or room < 1 or not reach:
+        return [[(fmt.fit(title, width), "dim")]]
+    places = _places(len(histograms), room)
+    wide = min(max(room // len(places), 1), _WIDEST)
+    columns = [_shades(histograms[place], rows, reach, glyphs) for place in places]
+    labels = {0: f"{reach:.2g}", rows // 2: "0", rows - 1: f"-{reach:.2g}"}
+    picture: list[Row] = [
+        [
+            (f"{labels.get(row, ''):>{_LABEL - 2}} {glyphs.vertical}", "dim"),
+            ("".join(column[row] * wide for column in columns), style),
+        ]
+        for row in range(rows)
+    ]
+    nearest = min(range(len(places)), key=lambda column: abs(places[column] - here))
+    below: Row = [(" " * (_LABEL + nearest * wide), "text"), (glyphs.mark, "accent")]
+    return [[(fmt.fit(title, width), "dim")], *([*row, *_filled(row, width)] for row in picture), below]
+
+
+def _places(count: int, room: int) -> list[int]:
+    """Which of so many things are shown in so many columns, the first and the last among them."""
+    if count <= room:
+        return list(range(count))
+    return [round(place) for place in np.linspace(0, count - 1, room).tolist()]
+
+
+def _shades(histogram: Histogram | None, rows: int, reach: float, glyphs: Glyphs) -> str:
+    """A column from top to bottom; the row with the most numbers has the darkest shade, a row with few of them still some."""
+    if histogram is None or not histogram.reach:
+        return " " * rows
+    bins = np.linspace(-histogram.reach, histogram.reach, len(histogram.counts) + 1)
+    below = np.concatenate([[0.0], np.cumsum(histogram.counts)])
+    shares = np.diff(np.interp(np.linspace(-reach, reach, rows + 1), bins, below))[::-1]
+    darkest = len(glyphs.shades) - 1
+    levels = np.ceil(np.sqrt(shares / max(shares.max(), 1e-12)) * darkest - 1e-9)
+    return "".join(glyphs.shades[int(level)] for level in levels.tolist())
+
+
+def _filled(row: Row, width: int) -> Row:
+    return [(" " * (width - sum(len(text) for text, _ in row)), "text")]
