@@ -28,8 +28,6 @@ _WIDTHS = (32, 24, 20, 16, 12, 8)
 _ENOUGH = 4
 """Tiles that are wanted on the screen at once."""
 _GAP = 2
-_TILES_A_STRIP = 8
-"""So that a strip is never wider than what kitty's protocol has places for."""
 _CHARACTERS = "characters"
 _CAPTION = 3
 """Lines below a picture."""
@@ -60,16 +58,16 @@ class PicturePane(TablePane):
         super().__init__(id=id, classes=classes)
         self._read: tuple[PicturesSaved | None, Sheet | None, str] = (None, None, "")
         self._tiles: dict[tuple[int, int, str], list[Row]] = {}
-        self._strips_shown: tuple[object, ...] = ()
-        self._strips_wanted: tuple[object, ...] = ()
+        self._overlays_shown: tuple[object, ...] = ()
+        self._overlays_wanted: tuple[object, ...] = ()
 
     def paint(self, scene: Scene) -> None:
         """Draw the pane, and over it the pictures that the terminal shows by its own means."""
-        self._strips_wanted = ()
+        self._overlays_wanted = ()
         super().paint(scene)
-        if self._strips_wanted != self._strips_shown:
-            self._strips_shown = self._strips_wanted
-            self._show_strips()
+        if self._overlays_wanted != self._overlays_shown:
+            self._overlays_shown = self._overlays_wanted
+            self._show_overlays()
 
     def title_for(self, scene: Scene) -> str:
         """In the upper border."""
@@ -107,7 +105,7 @@ class PicturePane(TablePane):
         shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
         means = self._means(scene)
         if means in (KITTY, SIXEL):
-            self._strips_wanted = event, side, tuple(shown), means, cell_size()
+            self._overlays_wanted = event, side, tuple(shown), means, cell_size()
         body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, means)]
         right: Row = [(self.figures(event, sheet), "dim")]
         if place:
@@ -128,20 +126,20 @@ class PicturePane(TablePane):
         protocol = cast(PictureTerminal, self.app).picture_protocol
         return protocol if cell_size() else BLOCKS
 
-    def _show_strips(self) -> None:
-        """Put a picture of each row of tiles in its place, and take those away that are there."""
+    def _show_overlays(self) -> None:
+        """Put pictures into their places, and take those away that are there."""
         self.remove_children()
-        if not self._strips_wanted or self._read[1] is None or (cell := cell_size()) is None:
+        sheet, cell = self._read[1], cell_size()
+        if not self._overlays_wanted or sheet is None or cell is None:
             return
-        _, side, groups, means, _ = cast("tuple[object, int, tuple[range, ...], str, object]", self._strips_wanted)
-        for number, group in enumerate(groups):
-            for first in range(0, len(group), _TILES_A_STRIP):
-                part = group[first : first + _TILES_A_STRIP]
-                strip = picture_widget(means, _strip_of(self._read[1], part, side, cell), cell)
-                strip.styles.position = "absolute"
-                strip.styles.offset = 2 + first * (side + _GAP), 1 + number * (side // 2 + _CAPTION)
-                strip.styles.width, strip.styles.height = len(part) * (side + _GAP) - _GAP, side // 2
-                self.mount(strip)
+        _, side, groups, means, _ = cast("tuple[object, int, tuple[range, ...], str, object]", self._overlays_wanted)
+        for row, group in enumerate(groups):
+            for column, index in enumerate(group):
+                overlay = picture_widget(means, _enlarged(sheet, index, side, cell), cell)
+                overlay.styles.position = "absolute"
+                overlay.styles.offset = 2 + column * (side + _GAP), 1 + row * (side // 2 + _CAPTION)
+                overlay.styles.width, overlay.styles.height = side, side // 2
+                self.mount(overlay)
 
     def _row_of_tiles(self, sheet: Sheet, group: range, side: int, means: str) -> list[Row]:
         rows: list[Row] = [[] for _ in range(side // 2 + _CAPTION)]
@@ -253,18 +251,12 @@ def _tile_width(pictures: int, width: int, height: int) -> int:
     return next((side for side in _WIDTHS if shown(side) >= wanted), _WIDTHS[-1])
 
 
-def _strip_of(sheet: Sheet, group: range, side: int, cell: tuple[int, int]) -> Image:
-    """One picture of a row of tiles, in the terminal's pixels, with nothing between them."""
+def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int]) -> Image:
+    """A picture in the terminal's pixels."""
     from PIL import Image
 
-    width, height = cell
-    gap = _GAP * width
-    strip = Image.new("RGBA", (len(group) * (side * width + gap) - gap, side // 2 * height))
-    for column, index in enumerate(group):
-        tile = Image.fromarray(sheet.pixels_NHWC[index].copy())
-        size = (side * width, side // 2 * height)
-        strip.paste(tile.resize(size, Image.Resampling.BICUBIC), (column * (side * width + gap), 0))
-    return strip
+    picture = Image.fromarray(sheet.pixels_NHWC[index].copy())
+    return picture.resize((side * cell[0], side // 2 * cell[1]), Image.Resampling.BICUBIC)
 
 
 def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
