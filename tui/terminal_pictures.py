@@ -21,7 +21,6 @@ BLOCKS, SIXEL, KITTY = "blocks", "sixel", "kitty"
 VARIABLE = "R18_TUI_PICTURES"
 """Says how pictures are drawn: `sixel`, `kitty` or `blocks`."""
 
-_KITTY = ("xterm-kitty", "xterm-ghostty")
 _SIXEL = ("foot", "mlterm", "contour")
 _SIXEL_PROGRAMS = ("WezTerm", "iTerm.app", "mintty")
 
@@ -29,7 +28,8 @@ _SIXEL_PROGRAMS = ("WezTerm", "iTerm.app", "mintty")
 def protocol_for(environment: Mapping[str, str], *, all_colours: bool) -> str:
     """How the terminal shows pictures: `sixel`, `kitty`, or `blocks` where nothing better is known of it.
 
-    It is not asked. That would hold up the first frame, and over a slow link the answer would come among the keys.
+    It is not asked. That would hold up the first frame, and over a slow link the answer would come among the keys. Kitty's protocol is
+    never guessed: kitty before 0.28, which calls itself the same, shows boxes for the places of pictures.
 
     Args:
         environment: Of the process.
@@ -48,8 +48,6 @@ def _known(environment: Mapping[str, str]) -> str:
     if "TMUX" in environment or "STY" in environment or term.startswith(("tmux", "screen")):
         return BLOCKS  # neither tmux nor screen passes them on unless it was built and told to
     program = environment.get("TERM_PROGRAM") or environment.get("LC_TERMINAL", "").replace("iTerm2", "iTerm.app")
-    if term in _KITTY:
-        return KITTY
     return SIXEL if term.partition("-")[0] in _SIXEL or program in _SIXEL_PROGRAMS else BLOCKS
 
 

@@ -23,16 +23,16 @@ pytest.importorskip("textual_image")
     ("environment", "expected"),
     [
         ({"TERM": "xterm-256color"}, BLOCKS),
-        ({"TERM": "xterm-kitty"}, KITTY),
-        ({"TERM": "xterm-ghostty"}, KITTY),
+        ({"TERM": "xterm-kitty"}, BLOCKS),
+        ({"TERM": "xterm-kitty", VARIABLE: "kitty"}, KITTY),
         ({"TERM": "foot-extra"}, SIXEL),
         ({"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}, SIXEL),
         ({"TERM": "xterm-256color", "LC_TERMINAL": "iTerm2"}, SIXEL),
-        ({"TERM": "xterm-kitty", "TMUX": "/tmp/tmux-0/default,1,0"}, BLOCKS),
+        ({"TERM": "foot", "TMUX": "/tmp/tmux-0/default,1,0"}, BLOCKS),
         ({"TERM": "tmux-256color", "TMUX": "/tmp/tmux-0/default,1,0", VARIABLE: "sixel"}, SIXEL),
         ({"TERM": "screen-256color", "LC_TERMINAL": "iTerm2"}, BLOCKS),
-        ({"TERM": "xterm-kitty", VARIABLE: "blocks"}, BLOCKS),
-        ({"TERM": "xterm-kitty", VARIABLE: "nonsense"}, BLOCKS),
+        ({"TERM": "foot", VARIABLE: "blocks"}, BLOCKS),
+        ({"TERM": "foot", VARIABLE: "nonsense"}, BLOCKS),
     ],
 )  # fmt: skip
 def test_what_a_terminal_is_taken_to_know(environment: dict[str, str], expected: str) -> None:
@@ -42,7 +42,7 @@ def test_what_a_terminal_is_taken_to_know(environment: dict[str, str], expected:
 
 def test_without_the_library_there_are_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert protocol_for({"TERM": "xterm-kitty"}, all_colours=True) == BLOCKS
+    assert protocol_for({"TERM": "foot"}, all_colours=True) == BLOCKS
 
 
 def test_a_terminal_that_does_not_tell_its_pixels_has_no_cell_size(monkeypatch: pytest.MonkeyPatch) -> None:
