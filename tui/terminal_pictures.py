@@ -28,8 +28,8 @@ _SIXEL_PROGRAMS = ("WezTerm", "iTerm.app", "mintty")
 def protocol_for(environment: Mapping[str, str], *, all_colours: bool) -> str:
     """How the terminal shows pictures: `sixel`, `kitty`, or `blocks` where nothing better is known of it.
 
-    It is not asked. That would hold up the first frame, and over a slow link the answer would come among the keys. Kitty's protocol is
-    never guessed: kitty before 0.28, which calls itself the same, shows boxes for the places of pictures.
+    It is not asked. That would hold up the first frame, and over a slow link the answer would come among the keys. Kitty's
+    protocol is never guessed: kitty before 0.28, which calls itself the same, shows boxes for the places of pictures.
 
     Args:
         environment: Of the process.

@@ -168,7 +168,8 @@ def _history(scene: Scene, measured: LayersMeasured, layer: int, width: int, hei
     events, half, name = scene.view.layers, (width - 2) // 2, fmt.literal(measured.names[layer])
     here = events.index(measured)
     first, last = (f"{round(events[end].epoch, 2):g}" for end in (0, -1))
-    title = f"{measured.parameters[layer]:,} weights of {name}, epochs {first} to {last}"
+    span = f"epoch {last}" if first == last else f"epochs {first} to {last}"
+    title = f"{measured.parameters[layer]:,} weights of {name}, {span}"
     weights = [Histogram(event.weight_ranges[layer], event.weights[layer]) for event in events]
     gradients = [
         None if reach is None else Histogram(reach, event.gradients[layer])
