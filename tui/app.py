@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
@@ -29,19 +29,14 @@ from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.actions import ACTIONS
 from tui.driver import TerminalDriver
+from tui.list_actions import ListActions
 from tui.pages import PAGES
-from tui.run_actions import RunActions
 from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.settings import UiSettings
-from tui.source import Port, attached_port, recorded_port
+from tui.source import Port
 from tui.terminal import terminal_size
 from tui.themes import THEMES, colours_beside, no_color, palette, theme_for
 from tui.watched import Watched
-
-if TYPE_CHECKING:
-    from trainer.run.overview import RunOverview
-    from tui.compared import Compared
-    from tui.screens.runs import RunsScreen
 
 _LONGEST_PUMP_S = 0.2
 """Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
@@ -58,7 +53,7 @@ _LOOK_AROUND_S = 0.9
 """Time between two looks at whether the terminal and the trainer are still there."""
 
 
-class DashboardApp(RunActions):
+class DashboardApp(ListActions):
     """The dashboard over one run, and the list of runs over it.
 
     Attributes:
@@ -300,77 +295,6 @@ class DashboardApp(RunActions):
             self._home.port.control.send(cmd.AddNote(text=how))
         self.detached = True
         self.exit(EXIT_OK)
-
-    # The list of runs -------------------------------------------------------------------------------------------------
-
-    def _list_of_runs(self) -> RunsScreen:
-        # Not before the first frame of a run.
-        from trainer.run.overview import RunsFolder
-        from tui.screens.runs import RunsScreen
-
-        folder = RunsFolder(self._runs_dir, clock=self._clock)
-        here = None if self._home is None else self._home.port.run_dir
-        marked = () if self._shown is None else self._shown.scene.compared
-        return RunsScreen(folder, clock=self._clock, here=here, marked=marked)
-
-    def action_runs(self) -> None:
-        """Show all runs; from a run that was opened there, go back."""
-        if self._shown is self._home:
-            self.push_screen(self._list_of_runs())
-        else:
-            self._back_to_list()
-
-    def open_run(self, run: RunOverview) -> None:
-        """Show a run of the list, to be steered where another process trains it."""
-        home = self._home
-        if home is not None and run.run_dir.path.resolve() == home.port.run_dir.path.resolve():
-            self.pop_screen()
-            return
-        self._shown = Watched(
-            attached_port(run.run_dir) if run.live and not self._read_only else recorded_port(run.run_dir)
-        )
-        self.push_screen(self._shown.screen)
-
-    @property
-    def list_refusal(self) -> str:
-        """Why no run of the list can be changed; empty where they can."""
-        return "only looked at here; without --read-only runs can be resumed and deleted" if self._read_only else ""
-
-    def resume_run(self, run: RunOverview) -> str:
-        """Go on with a run of the list.
-
-        Returns:
-            Why that cannot be; empty when it is under way.
-        """
-        if self._home is not None and self._home.port.thread is not None:
-            return f"one process trains one run; from another shell: {run.run_dir.resume_command()}"
-        self.resume = run.run_dir
-        self.exit(EXIT_OK)
-        return ""
-
-    def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Back to the dashboard under the list, which then shows the curves of marked runs too, or to the shell."""
-        if self._home is None:
-            self.exit(EXIT_OK)
-            return
-        scene = self._home.scene
-        if marked is not None:
-            here = scene.run_dir.path.resolve()
-            scene.compared = tuple(one for one in marked if one.run.run_dir.path.resolve() != here)
-            scene.version += 1
-        self.pop_screen()
-
-    def _back_to_list(self) -> None:
-        self.watched.close()
-        self._shown = self._home
-        self.pop_screen()
-
-    def _leave(self) -> None:
-        """Leave the run on the screen; other processes go on as they do."""
-        if self._shown is self._home:
-            self.exit(EXIT_OK)
-        else:
-            self._back_to_list()
 
     # Keys -------------------------------------------------------------------------------------------------------------
 

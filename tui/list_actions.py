@@ -1,0 +1,102 @@
+"""The list of runs over a dashboard: opening, comparing and resuming them, and the ways back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import EXIT_OK
+from trainer.run.store import RunDir
+from tui.run_actions import RunActions
+from tui.source import attached_port, recorded_port
+from tui.watched import Watched
+
+if TYPE_CHECKING:
+    from trainer.run.overview import RunOverview
+    from tui.compared import Compared
+    from tui.screens.runs import RunsScreen
+
+
+class ListActions(RunActions):
+    """The part of the application that goes from one run to another.
+
+    Attributes:
+        resume: The run that the user wants to go on with, in a process of its own.
+    """
+
+    resume: RunDir | None
+    _home: Watched | None
+    _shown: Watched | None
+    _runs_dir: Path
+    _clock: Callable[[], float]
+    _read_only: bool
+
+    def _list_of_runs(self) -> RunsScreen:
+        # Not before the first frame of a run.
+        from trainer.run.overview import RunsFolder
+        from tui.screens.runs import RunsScreen
+
+        folder = RunsFolder(self._runs_dir, clock=self._clock)
+        here = None if self._home is None else self._home.port.run_dir
+        marked = () if self._shown is None else self._shown.scene.compared
+        return RunsScreen(folder, clock=self._clock, here=here, marked=marked)
+
+    def action_runs(self) -> None:
+        """Show all runs; from a run that was opened there, go back."""
+        if self._shown is self._home:
+            self.push_screen(self._list_of_runs())
+        else:
+            self._back_to_list()
+
+    def open_run(self, run: RunOverview) -> None:
+        """Show a run of the list, to be steered where another process trains it."""
+        home = self._home
+        if home is not None and run.run_dir.path.resolve() == home.port.run_dir.path.resolve():
+            self.pop_screen()
+            return
+        self._shown = Watched(
+            attached_port(run.run_dir) if run.live and not self._read_only else recorded_port(run.run_dir)
+        )
+        self.push_screen(self._shown.screen)
+
+    @property
+    def list_refusal(self) -> str:
+        """Why no run of the list can be changed; empty where they can."""
+        return "only looked at here; without --read-only runs can be resumed and deleted" if self._read_only else ""
+
+    def resume_run(self, run: RunOverview) -> str:
+        """Go on with a run of the list.
+
+        Returns:
+            Why that cannot be; empty when it is under way.
+        """
+        if self._home is not None and self._home.port.thread is not None:
+            return f"one process trains one run; from another shell: {run.run_dir.resume_command()}"
+        self.resume = run.run_dir
+        self.exit(EXIT_OK)
+        return ""
+
+    def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
+        """Back to the dashboard under the list, which then shows the curves of marked runs too, or to the shell."""
+        if self._home is None:
+            self.exit(EXIT_OK)
+            return
+        scene = self._home.scene
+        if marked is not None:
+            here = scene.run_dir.path.resolve()
+            scene.compared = tuple(one for one in marked if one.run.run_dir.path.resolve() != here)
+            scene.version += 1
+        self.pop_screen()
+
+    def _back_to_list(self) -> None:
+        self.watched.close()
+        self._shown = self._home
+        self.pop_screen()
+
+    def _leave(self) -> None:
+        """Leave the run on the screen; other processes go on as they do."""
+        if self._shown is self._home:
+            self.exit(EXIT_OK)
+        else:
+            self._back_to_list()
