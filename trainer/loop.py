@@ -24,7 +24,7 @@ from trainer.config import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
 from trainer.evaluator import Evaluator
-from trainer.freezing import BACKBONE, STAGES, frozen_stages, unfreezing_ends
+from trainer.freezing import BACKBONE, STAGES, frozen_stages, stage_of, unfreezing_ends
 from trainer.hooks import Hooks
 from trainer.layers import measured_layers
 from trainer.metrics import StepMetrics, Stopwatch, Window
@@ -117,6 +117,7 @@ class Trainer:
         """
         self.state.unfrozen_by_key = frozen_stages(self.config.model, self.state.epoch) - stages
         self.state.unfrozen_step = self.state.step
+        self._announce(self.frozen_now)
 
     def drain(self) -> None:
         """Wait for the metrics of all steps done so far, and publish them with the time spent until now."""
@@ -186,10 +187,7 @@ class Trainer:
         """Freeze what is to be frozen now; where batches for that come from."""
         frozen = self.frozen_now
         self.train_step.prepare(frozen)
-        if frozen != self._announced_frozen:
-            self._announced_frozen = frozen
-            stages = list(STAGES[:frozen])
-            self.hooks.publish(StagesFrozen(step=self.state.step, stages=stages, trainable=self._trainable))
+        self._announce(frozen)
         if not (self.config.model.cache_features and frozen == BACKBONE):
             self.train_step.features_MF = None
             return self.batches
@@ -198,9 +196,14 @@ class Trainer:
             self.train_step.prepare(frozen)
         return self.feature_batches
 
-    @property
-    def _trainable(self) -> int:
-        return sum(parameter.numel() for parameter in self.state.model.parameters() if parameter.requires_grad)
+    def _announce(self, frozen: int) -> None:
+        """Tell what is frozen from the next step on, once."""
+        if frozen != self._announced_frozen:
+            self._announced_frozen = frozen
+            named = self.state.model.named_parameters()
+            trainable = sum(parameter.numel() for name, parameter in named if stage_of(name) >= frozen)
+            stages = list(STAGES[:frozen])
+            self.hooks.publish(StagesFrozen(step=self.state.step, stages=stages, trainable=trainable))
 
     def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches

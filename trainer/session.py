@@ -62,6 +62,10 @@ class StopRequested(Exception):  # noqa: N818 - not an error
         self.exit_code = exit_code
 
 
+class _RangeTestStoppedError(Exception):
+    """The key that began to try learning rates was pressed again."""
+
+
 class TrainingSession:
     """One session of a run, from preparation to the last event."""
 
@@ -82,7 +86,7 @@ class TrainingSession:
         self._peers: Peers | None = None
         self._paused = False
         self._finished = False
-        self._on_demand = False
+        self._on_demand = self._testing_rates = False
         self._after_evaluation: list[Command] = []
         self._evaluating: float | None = None
         self._began = (0, 0.0)
@@ -96,6 +100,7 @@ class TrainingSession:
             cmd.Evaluate: self._evaluate,
             cmd.Export: self._export,
             cmd.SetLr: self._steering.set_lr,
+            cmd.ScaleLr: self._steering.scale_lr,
             cmd.GoBack: self._go_back,
             cmd.Unfreeze: self._steering.unfreeze,
             cmd.Freeze: self._steering.freeze,
@@ -387,6 +392,7 @@ class TrainingSession:
         self.publish(answer_to(command, refusal))
 
     def _hold(self) -> None:
+        self.trainer.drain()  # so that the run is seen to stop where it does
         before = self.trainer.stopwatch.switch("pause")
         assert self._monitor is not None
         self._monitor.suspend(paused=True)
@@ -453,14 +459,19 @@ class TrainingSession:
             return "all steps are done"
         if self._peers is not None:
             return "not with several processes; r18-tui find-lr tries rates with one"
+        if self._testing_rates:
+            self._testing_rates = False
+            return ""
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
         self.trainer.drain()
-        self._on_demand = True
+        self._on_demand = self._testing_rates = True
         before = self.trainer.stopwatch.switch("evaluate")
         self.evaluating("learning rates")
         try:
-            found = range_test(self.trainer, self.poll)
+            found = range_test(self.trainer, self._poll_range_test)
+        except _RangeTestStoppedError:
+            return "stopped by key"
         except (RuntimeError, MemoryError) as error:
             # The run itself needs no second set of weights.
             if not is_out_of_memory(error):
@@ -469,7 +480,7 @@ class TrainingSession:
                 torch.cuda.empty_cache()
             return "a copy of the weights does not fit in memory"
         finally:
-            self._on_demand = False
+            self._on_demand = self._testing_rates = False
             self._evaluating = None
             self.trainer.stopwatch.switch(before)
             self._state(RunState.PAUSED if self._paused else RunState.TRAINING)
@@ -483,6 +494,11 @@ class TrainingSession:
             )
         )
         return ""
+
+    def _poll_range_test(self, share: float) -> None:
+        self.poll(share)
+        if not self._testing_rates:
+            raise _RangeTestStoppedError
 
     def _go_back(self, command: cmd.GoBack) -> str:
         if self._finished:

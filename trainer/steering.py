@@ -44,10 +44,23 @@ class Steering:
         current = state.schedule.at(state.step)
         if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
             return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
-        factor = command.lr / current
+        return self._scale(command.lr / current)
+
+    def scale_lr(self, command: cmd.ScaleLr) -> str:
+        """Scale the rest of the schedule."""
+        trainer = self._of()
+        if self._finished() or trainer.over:
+            return "all steps are done"
+        scaled = command.factor * trainer.state.schedule.at(trainer.state.step)
+        if not 0 < scaled <= cmd.HIGHEST_LR:
+            return f"a learning rate of {scaled:g} cannot be; it is above 0 and at most {cmd.HIGHEST_LR:g}"
+        return self._scale(command.factor)
+
+    def _scale(self, factor: float) -> str:
+        state = self._of().state
         state.schedule.edit(state.step, factor)
         self._saver.outdate()
-        self._run.log.publish(LrEdited(step=state.step, factor=factor, lr=command.lr))
+        self._run.log.publish(LrEdited(step=state.step, factor=factor, lr=state.schedule.at(state.step)))
         return ""
 
     def change_settings(self, command: cmd.ChangeSettings) -> str:

@@ -101,6 +101,17 @@ def _export(now: Situation) -> str:
     return _command("export", _WITH_SESSION)(now) or ("an export is under way" if now.view.exporting else "")
 
 
+def tries_rates(now: Situation) -> bool:
+    """Whether learning rates are being tried, which the same key stops."""
+    return now.can_control and now.state is RunState.EVALUATING and now.view.state_detail == "learning rates"
+
+
+def _find_lr(now: Situation) -> str:
+    if tries_rates(now):
+        return ""
+    return _command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED}))(now)
+
+
 def _back(now: Situation) -> str:
     if now.view.diverged is None or not now.view.diverged.checkpoint:
         return "only after steps that were not finite, with a checkpoint before them"
@@ -124,7 +135,7 @@ ACTIONS: tuple[Action, ...] = (
         why_not=_command("pause", _STEERABLE), bar=1,
     ),
     Action(
-        name="checkpoint", keys="c", label="checkpoint", short="save", help="Save now; rotation leaves this checkpoint alone.",
+        name="checkpoint", keys="c", label="save", help="Save now; rotation leaves this checkpoint alone.",
         why_not=_command("checkpoint", _WITH_SESSION), bar=1,
     ),
     Action(
@@ -151,8 +162,8 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         name="find_lr", keys="f", label="find LR",
-        help="Try learning rates on a copy of the state; one more key takes the best.",
-        why_not=_command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED})), bar=2,
+        help="Try learning rates on a copy of the state, or stop that; one more key takes the best.",
+        why_not=_find_lr, bar=2,
     ),
     Action(
         name="go_back", keys="b", label="go back", help="Back to before steps that were not finite, at half the learning rate.",

@@ -27,7 +27,7 @@ from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.text import literal
 from trainer.run.view import RunView
-from tui.actions import ACTIONS
+from tui.actions import ACTIONS, tries_rates
 from tui.driver import TerminalDriver
 from tui.list_actions import ListActions
 from tui.pages import PAGES
@@ -313,7 +313,11 @@ class DashboardApp(ListActions):
         yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
 
     def action_find_lr(self) -> None:
-        """Try learning rates."""
+        """Try learning rates, or stop trying."""
+        if tries_rates(self.watched.situation()):
+            self._range_wanted_of = None
+            self.send("find_lr", cmd.FindLr(), "stopping")
+            return
         self._range_before = self.watched.view.lr_range
         if self.send("find_lr", cmd.FindLr(), "trying learning rates"):
             self._range_wanted_of = self.watched

@@ -27,6 +27,11 @@ def rate(value: float | None) -> str:
     return "—" if value is None else f"{value:.3g}"
 
 
+def significant(value: float) -> str:
+    """Three decimals, or a power of ten for less than a thousandth, so that points stand below each other."""
+    return number(value) if value >= 0.001 or value == 0 else f"{value:.1e}"
+
+
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction as a percentage without its sign: `83.9`."""
     return "—" if fraction is None else f"{100 * fraction:.{digits}f}"

@@ -9,7 +9,6 @@ from textual.app import App
 from trainer.run import commands as cmd
 from trainer.run.commands import Command
 from trainer.run.facts import SMOOTHING
-from trainer.run.status import RunState
 from tui.actions import ACTIONS
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class RunActions(App[int]):
 
     def action_pause(self) -> None:
         """Pause, or go on."""
-        if self.watched.scene.state is RunState.PAUSED:
+        if self.watched.view.held:
             self.send("pause", cmd.Unpause(), "resuming")
         else:
             self.send("pause", cmd.Pause(), "pausing")
@@ -62,9 +61,11 @@ class RunActions(App[int]):
         from tui.screens.dialogs import LearningRateScreen  # not before the first frame
 
         view = self.watched.view
-        current = view.lr.last or 0.0
-        before = current / view.lr_edits[-1][1] if view.lr_edits else None
-        self.push_screen(LearningRateScreen(lambda: view.lr.last or 0.0, before), self.set_rate)
+        self.push_screen(LearningRateScreen(lambda: view.next_lr, view.edit_to_undo), self._edit_rate)
+
+    def _edit_rate(self, command: cmd.SetLr | cmd.ScaleLr | None) -> None:
+        if command is not None:
+            self.send("learning_rate", command, "setting learning rate")
 
     def set_rate(self, rate: float | None) -> None:
         """Set a rate; None leaves it."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from trainer.run import commands as cmd
 from trainer.run.commands import Command, UndeliverableError
+from trainer.run.events import Exported
 from trainer.run.replay import replay
 from trainer.run.status import RunState
 from trainer.run.view import RunView
@@ -52,6 +54,8 @@ class Watched:
         self._remark_until = 0.0
         self._has_read = self._has_news = False
         self._unread: list[bytes] = []
+        self._exported: Exported | None = None
+        self._has_exported = False
         self.follow_trainer()
 
     def situation(self) -> Situation:
@@ -87,6 +91,7 @@ class Watched:
         self.scene.viewport.keep_within(float(self.view.step), self.scene.total)
         self._take_output()
         self._take_answers()
+        self._take_export()
         self.scene.now = now
         if self._remark_until and time.monotonic() > self._remark_until:
             self.remark("")
@@ -205,9 +210,18 @@ class Watched:
         answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
         for name in answered:
             ack = self.view.acknowledged[self._pending.pop(name).command_id]
-            self.remark(f"{ack.command}: {ack.message if not ack.ok else 'done'}")
+            done = "under way" if ack.command == cmd.Export.name else "done"
+            self.remark(f"{ack.command}: {done if ack.ok else ack.message}")
         if answered:
             self._show_pending()
+
+    def _take_export(self) -> None:
+        """Say where the file is that was asked for here."""
+        exported, before = self.view.exported, self._exported
+        self._exported = exported
+        if exported is not None and exported is not before and self._has_exported:
+            self.remark(f"exported and checked: {self.view.place_of(exported.path)}")
+        self._has_exported = True
 
     def _show_pending(self) -> None:
         self.scene.pending = {name: pending.word for name, pending in self._pending.items()}

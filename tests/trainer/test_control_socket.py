@@ -78,7 +78,8 @@ def answer_to(server: ControlServer, data: bytes) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05), cmd.GoBack(),
+        cmd.Pause(), cmd.Unpause(), cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.Export(), cmd.SetLr(lr=0.05),
+        cmd.ScaleLr(factor=0.5), cmd.GoBack(),
         cmd.Unfreeze(), cmd.Freeze(), cmd.AddNote(text="looks [b]good[/] äöü" * 10), cmd.Stop(),
         cmd.ChangeSettings(settings={"train.epochs": 20, "checkpoint.every_s": 7.5}),
     ],

@@ -483,19 +483,3 @@ async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashbo
         await pilot.press("n", "enter")
         await pilot.press("n", "x", "escape")
         assert len(control.sent) == 1, "nothing said, and nothing kept"
-
-
-async def test_an_edit_of_the_rate_is_undone(dashboard: Dashboard) -> None:
-    control, source = Recorder(), training_run()
-    source.add(ev.LrEdited(step=300, factor=0.5, lr=0.07))
-    async with dashboard(source, control) as (app, pilot):
-        await pilot.press("l")
-        rate = app.watched.view.lr.last
-        assert rate is not None
-        await settle(pilot, partial(shows, app, f"ctrl+z undoes the last edit: {2 * rate:.4g}"), "what it would be")
-        await pilot.press("ctrl+z")
-        await pilot.pause()
-        assert [command.lr for command in control.sent if isinstance(command, cmd.SetLr)] == [2 * rate]
-    async with dashboard(training_run(), control) as (app, pilot):
-        await pilot.press("l", "ctrl+z")
-        assert isinstance(app.screen, LearningRateScreen), "nothing to undo"

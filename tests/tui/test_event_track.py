@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.tui.canned import CannedSource, opened, started, steps
-from tests.tui.screen import Dashboard, screen_text, shown
+from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.run import events as ev
 
 
@@ -56,3 +58,15 @@ async def test_none_hides_another_where_several_happened(
         text = screen_text(app)
         assert [found for found in track(text) if found in "▴nl*"] == [sign]
         assert ("* several" in text) is (sign == "*")
+
+
+async def test_reading_at_a_step_tells_what_happened_there(dashboard: Dashboard) -> None:
+    source = CannedSource(
+        opened(), started(), steps(1, 400), noted(100), edited(100), ev.Noted(step=300, text="[b]later")
+    )
+    async with dashboard(source) as (app, pilot):
+        for step, told in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
+            app.watched.scene.viewport.cursor = step
+            app.watched.screen.look_again()
+            await settle(pilot, partial(shows, app, told), f"what happened at step {step}")
+        assert "looks good" not in screen_text(app).replace("note at step 100: looks good", "")

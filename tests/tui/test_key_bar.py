@@ -55,8 +55,19 @@ def test_of_a_run_that_has_ended_only_what_can_still_be_done() -> None:
         assert gone not in line
     for left in ("r runs", "m messages", "y log", "? help", "q quit"):
         assert left in line
-    paused = bar(120, state=RunState.PAUSED)
-    assert paused.startswith(" p resume")
+
+
+@pytest.mark.parametrize("state", [RunState.PAUSED, RunState.EVALUATING, RunState.SAVING])
+def test_a_run_that_is_held_can_be_resumed_whatever_it_does_meanwhile(state: RunState) -> None:
+    view = RunView()
+    view.held = True
+    assert bar(120, view=view, state=state).startswith(" p resume")
+
+
+def test_the_key_that_tries_rates_also_stops_it() -> None:
+    view = RunView()
+    view.state_detail = "learning rates"
+    assert "f stop" in bar(120, view=view, state=RunState.EVALUATING)
 
 
 async def test_a_recorded_run_offers_no_key_that_steers(dashboard: Dashboard) -> None:

@@ -277,7 +277,7 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
             "the 2 surest  epoch 3",
             "[red]cat[/]",
             "true [red]cat",
-            "as dog 98 %",
+            "98 % dog",
             "name_of_a_file.png",
         ):
             assert part in text
@@ -305,7 +305,7 @@ async def test_pictures_of_another_split_are_not_shown_under_its_name(dashboard:
     source.add(ev.PicturesSaved(what="mistakes", split="val", step=300, epoch=3.0, path="eval/x.png", images=0))
     async with dashboard(source) as (app, pilot):
         await pilot.press("7")
-        await settle(pilot, partial(shows, app, "as dog 98 %"), "those of test")
+        await settle(pilot, partial(shows, app, "98 % dog"), "those of test")
         source.add(ev.PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=0))
         await settle(pilot, partial(shows, app, "none kept yet"), "none any more")
 

@@ -74,5 +74,31 @@ async def test_the_dialog_of_the_rate_says_what_is_meant_and_warns_of_a_leap(das
         assert "can ruin" not in screen_text(app)
         await pilot.press("enter")
         await settle(pilot, lambda: bool(control.sent), "it is sent")
-    [command] = [command for command in control.sent if isinstance(command, cmd.SetLr)]
-    assert command.lr == pytest.approx(0.5 * 0.2 * (1 - 300 / 1000), rel=0.01)
+    assert [(type(command), getattr(command, "factor", None)) for command in control.sent] == [(cmd.ScaleLr, 0.5)]
+
+
+async def test_edits_of_the_rate_are_undone_one_after_the_other(dashboard: Dashboard) -> None:
+    control, source = Recorder(), training_run()
+    source.add(ev.LrEdited(step=300, factor=0.5, lr=0.07), ev.LrEdited(step=300, factor=0.1, lr=0.007))
+    async with dashboard(source, control) as (app, pilot):
+        for factor, now, before in ((0.1, 0.007, 0.07), (0.5, 0.07, 0.14)):
+            await pilot.press("l")
+            await settle(
+                pilot, partial(shows, app, f"ctrl+z undoes the last edit (x{factor}): {before:.2g}"), "the hint"
+            )
+            assert f"▊  {now:.2g}" in screen_text(app), "the rate of the next step, which no step has taken yet"
+            await pilot.press("ctrl+z")
+            await pilot.pause()
+            undone = [command.factor for command in control.sent if isinstance(command, cmd.ScaleLr)][-1]
+            assert undone == pytest.approx(1 / factor)
+            sent = control.sent[-1]
+            source.add(
+                ev.LrEdited(step=300, factor=undone, lr=before),
+                ev.Acknowledged(command=sent.name, command_id=sent.command_id, ok=True),
+            )
+            await settle(pilot, lambda lr=before: app.watched.view.next_lr == pytest.approx(lr, rel=0.01), "the answer")  # type: ignore[misc]
+        await pilot.press("l")
+        await settle(pilot, partial(shows, app, "enter sets it, esc cancels"), "nothing to undo")
+        await pilot.press("ctrl+z", "escape")
+        await pilot.pause()
+    assert len(control.sent) == 2

@@ -46,6 +46,11 @@ _LEAST_TORCH = (2, 9)
 Publish = Callable[[Event], None]
 
 
+_BESIDE_TRAINING = 5
+"""Niceness of an export while the run goes on. Each step waits for its slowest thread: on two cores training made 98 images a
+second beside an export of 54 s, and with this makes 276 beside one of 64 s; with 10, 339 beside one of 85 s."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What is to be written.
@@ -81,6 +86,7 @@ def main(arguments: argparse.Namespace) -> int:
     )
     if arguments.events:
         # The child of a live trainer: the parent logs what is printed here.
+        os.nice(_BESIDE_TRAINING)
         _publishing(run_dir, wanted, _print_event)
         return EXIT_OK
     refuse_links(run_dir)

@@ -1,7 +1,7 @@
 """Commands as lines of JSON, for the control socket: only the known ones, with arguments that were looked at.
 
-A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; `set lr`, `note` and
-`change settings` take an argument.
+A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; `set lr`, `scale lr`, `note`
+and `change settings` take an argument.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_LINE = 1024
 
 _KINDS = (
     cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.Freeze, cmd.FindLr,
-    cmd.SetLr, cmd.AddNote, cmd.ChangeSettings, cmd.Stop,
+    cmd.SetLr, cmd.ScaleLr, cmd.AddNote, cmd.ChangeSettings, cmd.Stop,
 )  # fmt: skip
 _BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in _KINDS}
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -31,6 +31,8 @@ def encode_command(command: Command) -> bytes:
     message: dict[str, Any] = {"command": command.name, "id": command.command_id}
     if isinstance(command, cmd.SetLr):
         message["lr"] = command.lr
+    if isinstance(command, cmd.ScaleLr):
+        message["factor"] = command.factor
     if isinstance(command, cmd.AddNote):
         message["text"] = command.text
     if isinstance(command, cmd.ChangeSettings):
@@ -56,7 +58,9 @@ def decode_command(line: bytes) -> Command:
     if not isinstance(command_id, str) or not _ID.fullmatch(command_id):
         raise ValueError("id must be twelve hexadecimal digits")
     if kind is cmd.SetLr:
-        return cmd.SetLr(command_id=command_id, lr=_rate(message))
+        return cmd.SetLr(command_id=command_id, lr=_number(message, "set lr", "lr", cmd.HIGHEST_LR))
+    if kind is cmd.ScaleLr:
+        return cmd.ScaleLr(command_id=command_id, factor=_number(message, "scale lr", "factor", cmd.HIGHEST_FACTOR))
     if kind is cmd.AddNote:
         return cmd.AddNote(command_id=command_id, text=_note(message))
     if kind is cmd.ChangeSettings:
@@ -66,13 +70,13 @@ def decode_command(line: bytes) -> Command:
     return kind(command_id=command_id)
 
 
-def _rate(arguments: dict[str, Any]) -> float:
-    rate = arguments.get("lr")
-    if set(arguments) != {"lr"} or isinstance(rate, bool) or not isinstance(rate, int | float):
-        raise ValueError("set lr takes one number: lr")
-    if not 0 < rate <= cmd.HIGHEST_LR:
-        raise ValueError(f"lr must be above 0 and at most {cmd.HIGHEST_LR:g}")
-    return float(rate)
+def _number(arguments: dict[str, Any], command: str, name: str, highest: float) -> float:
+    number = arguments.get(name)
+    if set(arguments) != {name} or isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{command} takes one number: {name}")
+    if not 0 < number <= highest:
+        raise ValueError(f"{name} must be above 0 and at most {highest:g}")
+    return float(number)
 
 
 def _note(arguments: dict[str, Any]) -> str:

@@ -18,6 +18,9 @@ from trainer.run.status import Presence
 HIGHEST_LR = 1000.0
 """No learning rate above it is taken for meant."""
 
+HIGHEST_FACTOR = 1e6
+"""Likewise for what a rate is multiplied by."""
+
 NOTE_LENGTH = 200
 """Characters of a user's remark at most."""
 
@@ -97,7 +100,7 @@ class Freeze(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class FindLr(Command):
-    """Try rates on a copy of the state, and say which one looks best."""
+    """Try rates on a copy of the state, and say which one looks best; a second one while that is done stops it."""
 
     name: ClassVar[str] = "find lr"
 
@@ -112,6 +115,18 @@ class SetLr(Command):
 
     name: ClassVar[str] = "set lr"
     lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleLr(Command):
+    """Scale the rate of the next step and the rest of the schedule; exact, where the step before is all that a sender knows of.
+
+    Attributes:
+        factor: Above 0.
+    """
+
+    name: ClassVar[str] = "scale lr"
+    factor: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class Mark:
     """Something that happened at a step, drawn under the curves.
 
     Attributes:
-        kind: `checkpoint`, `lr`, `resume`, `pause` or `note`.
+        kind: `checkpoint`, `lr`, `resume`, `pause`, `frozen` or `note`.
     """
 
     step: int
@@ -53,6 +53,8 @@ class RunFacts:
     """The folded state, and questions about it. Read by one thread, which is also the one that folds.
 
     Attributes:
+        held: Whether a key has paused the run, which may be measured and saved meanwhile.
+        held_since: Since when, in Unix seconds.
         clock: Unix seconds of some steps, a second apart or more.
         memory: Bytes in use at some steps: of the GPU, or by this process.
     """
@@ -64,6 +66,8 @@ class RunFacts:
     state_detail: str = ""
     state_fraction: float | None = None
     state_since: float = 0.0
+    held: bool = False
+    held_since: float = 0.0
     last_time: float = 0.0
     last_step_time: float = 0.0
     step: int = 0
@@ -105,6 +109,7 @@ class RunFacts:
     _regular_save: Note | None = None
     _skip_note: Note | None = None
     _skipped_from: int = 0
+    _begun_at: int = 0
 
     def __post_init__(self) -> None:
         self.smoothed_loss = {beta: Smoothed(self.train_loss, beta) for beta in SMOOTHING if beta}
@@ -145,6 +150,22 @@ class RunFacts:
             "eval.every_epochs": config.get("eval", {}).get("every_epochs", 1),
             "checkpoint.every_s": config.get("checkpoint", {}).get("every_s", 60),
         }
+
+    @property
+    def next_lr(self) -> float:
+        """The learning rate of the last step, with the edits since then: nearly that of the next one. 0 before the first."""
+        return (self.lr.last or 0.0) * math.prod(factor for step, factor in self.lr_edits if step >= self.step)
+
+    @property
+    def edit_to_undo(self) -> float | None:
+        """The factor of the newest edit of the learning rate that none has taken back since."""
+        standing: list[float] = []
+        for _, factor in self.lr_edits:
+            if standing and math.isclose(standing[-1] * factor, 1.0):
+                standing.pop()
+            else:
+                standing.append(factor)
+        return standing[-1] if standing else None
 
     def rate_with(self, epochs: int) -> float:
         """The learning rate of the next step, of a run of so many epochs, with the user's edits."""

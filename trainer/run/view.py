@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.run import events as ev
+from trainer.run.commands import GoBack, Unpause
 from trainer.run.events import Record, number
 from trainer.run.facts import Mark, Note, RunFacts
 from trainer.run.log_lines import STEP_FIELDS
@@ -124,7 +125,7 @@ class RunView(RunFacts):
     def _started(self, event: ev.Started, time: float) -> None:
         self.started = event
         self.tick(self.step, time)
-        self.frozen = None  # what is frozen is said anew
+        self.frozen, self._begun_at = None, self.step  # what is frozen is said anew
         device = event.device.get("name", "?")
         self._note(
             time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images"
@@ -136,10 +137,19 @@ class RunView(RunFacts):
 
     def _state(self, event: ev.StateChanged, time: float) -> None:
         state = RunState(event.state)
-        if state is RunState.PAUSED and self.state is not RunState.PAUSED:
+        if state is RunState.PAUSED and not self.held:
+            self.held, self.held_since = True, time
             self.marks.append(Mark(self.step, "pause", "paused"))
+            self._note(time, "info", f"paused at step {self.step:,}")
+        elif state not in (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING):
+            self._let_go(time)
         self._set_state(state, time)
         self.state_detail, self.state_fraction = event.detail, event.fraction
+
+    def _let_go(self, time: float) -> None:
+        if self.held:
+            self.held = False
+            self._note(time, "info", f"goes on from step {self.step:,}")
 
     def _set_state(self, state: RunState, time: float) -> None:
         if state is RunState.TRAINING:
@@ -173,6 +183,8 @@ class RunView(RunFacts):
 
     def _frozen(self, event: ev.StagesFrozen, time: float) -> None:
         self.frozen = event
+        if event.step > self._begun_at:
+            self.marks.append(Mark(event.step, "frozen", f"frozen: {', '.join(event.stages) or 'nothing'}"))
         which = " to ".join(dict.fromkeys((event.stages[0], event.stages[-1]))) if event.stages else "nothing"
         self._note(time, "info", f"frozen: {which}; {event.trainable:,} parameters are trained")
 
@@ -263,11 +275,11 @@ class RunView(RunFacts):
         self.exporting, self.exported = None, event
         self._note(
             time, "good",
-            f"exported {self._place(event.path)} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, "
+            f"exported {self.place_of(event.path)} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, "
             f"max diff {event.max_abs_diff:.1e})",
         )  # fmt: skip
 
-    def _place(self, path: str) -> str:
+    def place_of(self, path: str) -> str:
         """A file of the run, from where it was started."""
         return f"{self.opened.directory}/{path}" if self.opened else path
 
@@ -277,6 +289,8 @@ class RunView(RunFacts):
 
     def _ack(self, event: ev.Acknowledged, time: float) -> None:
         self.acknowledged[event.command_id] = event
+        if event.ok and event.command in (Unpause.name, GoBack.name):
+            self._let_go(time)
         if not event.ok:
             self._note(time, "warning", f"{event.command}: {event.message}")
 

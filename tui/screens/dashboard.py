@@ -28,6 +28,7 @@ from tui.widgets.key_bar import KeyBar
 from tui.widgets.lr_schedule import LrPane
 from tui.widgets.memory import MemoryPane
 from tui.widgets.pane import Pane
+from tui.widgets.scrolling import TablePane
 from tui.widgets.stepped import StepPane
 from tui.widgets.time_budget import TimePane
 
@@ -250,6 +251,8 @@ class DashboardScreen(CurveActions, Screen[None]):
             if node is self:
                 break
             node.add_class("zoomed")
+        if isinstance(pane, TablePane):
+            pane.rewind()
         pane.focus()
         self._drawn.clear()
 

@@ -13,7 +13,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Input, Static
 
-from trainer.run.commands import HIGHEST_LR, NOTE_LENGTH
+from trainer.run.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
 from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
@@ -140,33 +140,41 @@ def typed_rate(text: str, current: float) -> float | None:
         text: What was typed.
         current: The rate of now.
     """
-    factor = text.strip().lower().startswith("x")
+    factor = typed_factor(text)
     try:
-        value = float(text.strip().lower().removeprefix("x"))
+        rate = float(text) if factor is None else factor * current
     except ValueError:
         return None
-    rate = value * current if factor else value
     return rate if _LOWEST_LR <= rate <= HIGHEST_LR else None
 
 
-class LearningRateScreen(Dialog[float | None]):
-    """Asks for the rate of the next step. Returns it, or None."""
+def typed_factor(text: str) -> float | None:
+    """The factor of a rate that was typed as one (`x0.5`); None for all else."""
+    sign, number = text.strip()[:1], text.strip()[1:]
+    try:
+        return float(number) if sign in ("x", "X") else None
+    except ValueError:
+        return None
+
+
+class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
+    """Asks for the rate of the next step. Returns the command that makes it so, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel"),
         Binding("ctrl+z", "undo", "undo", priority=True),
     ]
 
-    def __init__(self, current: Callable[[], float], before: float | None) -> None:
+    def __init__(self, current: Callable[[], float], edit: float | None) -> None:
         """Ask.
 
         Args:
-            current: Tells the rate of the last step, which goes on to change meanwhile.
-            before: What it would be without the last edit; None when there was none.
+            current: Tells the rate of the next step, which goes on to change meanwhile.
+            edit: The factor that can be undone; None when there is none.
         """
         super().__init__()
         self._current = current
-        self._before = before
+        self._edit = edit
 
     def compose(self) -> ComposeResult:
         """The current rate, ready to be edited."""
@@ -178,8 +186,9 @@ class LearningRateScreen(Dialog[float | None]):
 
     @property
     def _hint(self) -> str:
-        undo = "" if self._before is None else f", ctrl+z undoes the last edit: {self._before:.4g}"
-        return f"enter sets it{undo}, esc cancels"
+        back = "" if self._edit is None else f"{self._current() / self._edit:.4g}"
+        undo = f"\nctrl+z undoes the last edit (x{self._edit:.3g}): {back}" if back else ""
+        return f"enter sets it, esc cancels{undo}"
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say what it amounts to, and warn of a leap: weights that it ruins are not brought back by another rate."""
@@ -193,19 +202,19 @@ class LearningRateScreen(Dialog[float | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take a valid rate; explain an invalid one."""
-        rate = typed_rate(event.value, self._current())
+        rate, factor = typed_rate(event.value, self._current()), typed_factor(event.value)
         if rate is None:
             self._say(f"a learning rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
         else:
-            self.answer(rate)
+            self.answer(SetLr(lr=rate) if factor is None else ScaleLr(factor=factor))
 
     def _say(self, text: str) -> None:
         self.query_one("#answer", Static).update(text)
 
     def action_undo(self) -> None:
         """Take back the last edit."""
-        if self._before is not None:
-            self.answer(self._before)
+        if self._edit is not None:
+            self.answer(ScaleLr(factor=1 / self._edit))
 
     def action_cancel(self) -> None:
         """Leave the rate as it is."""

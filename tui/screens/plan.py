@@ -90,7 +90,8 @@ class PlanScreen(Dialog[dict[str, float] | None]):
             yield Static("enter sets them, esc cancels", classes="hint", id="answer")
 
     def _told_rate(self, epochs: float) -> str:
-        return f"the learning rate is that of a run of so many: next {fmt.rate(self._rate(int(epochs)))}"
+        now, then = (fmt.rate(self._rate(int(number))) for number in (self._now["train.epochs"], epochs))
+        return f"learning rate of the next step: {now}" + (f", then {then}" if then != now else "")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say what another number of epochs makes of the rate."""

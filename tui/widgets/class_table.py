@@ -66,7 +66,7 @@ class ClassTable(TablePane):
         bar = min(inner - names - _RECALL - sum(column.width for column in columns), _LONGEST_BAR)
         shown, place = self.in_sight(results, height - 3)
         body = [_head(names, bar, columns), *(_row(scene, result, names, bar, columns) for result in shown)]
-        body += _explained(inner, height - 2 - len(body))
+        body += _explained(columns, inner, height - 2 - len(body))
         right: Row = [
             ("all ", "dim"),
             (fmt.percent(last.accuracy), "test"),
@@ -77,9 +77,11 @@ class ClassTable(TablePane):
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="worst first")
 
 
-def _explained(width: int, room: int) -> list[Row]:
-    """What the columns mean, where the table leaves room for it."""
-    lines = [line for text in _EXPLANATION for line in wrapped(text, width)]
+def _explained(columns: list[_Column], width: int, room: int) -> list[Row]:
+    """What the columns that are there mean, where the table leaves room for it."""
+    shown = ["accuracy", *(column.title.partition(",")[0] for column in columns)]
+    texts = [text for text in _EXPLANATION if any(text.startswith(title) for title in shown)]
+    lines = [line for text in texts for line in wrapped(text, width)]
     return [[], *([(line, "dim")] for line in lines)] if len(lines) < room else []
 
 

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 _FAR_ABOVE = 1.5
 """An evaluation this many times above the highest training loss and the newest evaluation is left off the scale."""
-_MARKS = {"lr": ("l", "LR set"), "resume": ("r", "resumed"), "pause": ("p", "paused"), "note": ("n", "note")}
+_MARKS = {
+    "lr": ("l", "LR set"),
+    "resume": ("r", "resumed"),
+    "pause": ("p", "paused"),
+    "note": ("n", "note"),
+    "frozen": ("u", "frozen or let go"),
+}
 """Letter below the curves and word of each kind but checkpoints."""
 _SEVERAL = "*"
 
@@ -93,7 +99,8 @@ class CurvePane(StepPane):
         draw_marks(canvas, area, frame, raw, glyphs)
         draw_cursor(canvas, area, frame, glyphs, scene.viewport.cursor)
         above = any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
-        remarks = [f"{glyphs.above} above the axis"] if above else []
+        remarks = _happened_at(area, frame, view.marks, scene.viewport.cursor)
+        remarks += [f"{glyphs.above} above the axis"] if above else []
         return remarks + (_draw_track(canvas, area, frame, view.marks, glyphs.mark) if with_axis else [])
 
     def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: Scene) -> None:
@@ -124,11 +131,12 @@ class CurvePane(StepPane):
         back = ["esc reads the newest"] if scene.viewport.cursor is not None and not self.has_class("zoomed") else []
         parts = [*back, f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
         parts += [f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in scene.compared]
-        if scene.smoothing:
-            parts.append(f"smoothed {scene.smoothing:g}")
         if scene.view.nonfinite_steps:
             parts.append(f"{glyphs.not_a_number} not finite")
-        return "  ".join([*parts, *drawn])
+        smoothed = [f"smoothed {scene.smoothing:g}"] if scene.smoothing else []
+        return "  ".join(
+            [*drawn, *parts, *smoothed] if scene.viewport.cursor is not None else [*parts, *drawn, *smoothed]
+        )
 
 
 class LossPane(CurvePane):
@@ -210,6 +218,17 @@ def _centred(text: str, width: int, height: int) -> list[Row]:
     if height:
         rows[height // 2] = [(" " * max((width - len(text)) // 2, 0) + text, "dim")]
     return rows
+
+
+def _happened_at(area: Area, frame: Frame, marks: list[Mark], cursor: float | None) -> list[str]:
+    """What happened in the column that is read, the newest first, checkpoints left out."""
+    if cursor is None:
+        return []
+    column = area.column_of(frame, cursor)
+    found = [
+        mark.text for mark in marks[-400:] if mark.kind != "checkpoint" and area.column_of(frame, mark.step) == column
+    ]
+    return [fmt.literal(text) for text in dict.fromkeys(reversed(found))]
 
 
 def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> list[str]:

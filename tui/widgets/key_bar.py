@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
-from trainer.run.status import LIVE_STATES, RunState
+from trainer.run.status import LIVE_STATES
 from tui import format as fmt
-from tui.actions import ACTIONS, Action, Situation
+from tui.actions import ACTIONS, Action, Situation, tries_rates
 from tui.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
@@ -38,7 +38,8 @@ class KeyBar(Pane, can_focus=False):
         short = {action.name: action.short or action.label for action in ACTIONS}
         labels = {action.name: action.label for action in ACTIONS}
         for names in (short, labels):
-            names["pause"] = "resume" if now.state is RunState.PAUSED else "pause"
+            names["pause"] = "resume" if now.view.held else "pause"
+            names["find_lr"] = "stop" if tries_rates(now) else names["find_lr"]
             names["messages"] += f" +{scene.unseen_output}" if scene.unseen_output else ""
         shown = _chosen(now, short, width - 1, keep=["messages"] if scene.unseen_output else [])
         row: Row = [(" ", "text")]

@@ -91,9 +91,10 @@ class LayersPane(TablePane):
             sign = scene.glyphs.now if layer == self._chosen else " "
             body.append([(f"{sign} ", "accent"), *_row(scene, measured, layer, silent, widths)])
         left = height - 2 - len(body)
-        if left > _LEAST_HISTORY:
-            body += [[], *_history(scene, measured, self._chosen, inner, min(left - 1, _HIGHEST_HISTORY))]
         lines = [line for text in _EXPLANATION for line in wrapped(text, inner)]
+        if left > _LEAST_HISTORY:
+            rows = min(max(left - len(lines) - 2, _LEAST_HISTORY), _HIGHEST_HISTORY)
+            body += [[], *_history(scene, measured, self._chosen, inner, rows)]
         if len(body) + 1 < height - 2:
             body += [[], *([(line, "dim")] for line in lines[: height - 3 - len(body)])]
         right: Row = [(f"epoch {round(measured.epoch, 2):g}", "text"), (f"  step {measured.step:,}", "dim")]
@@ -133,7 +134,7 @@ def _row(scene: Scene, measured: LayersMeasured, layer: int, silent: dict[str, f
     name = measured.names[layer]
     weight, gradient = number(measured.weight_norms[layer]), measured.gradient_norms[layer]
     frozen = measured.gradient_ranges[layer] is None
-    length = "frozen" if frozen else "not finite" if gradient is None else fmt.rate(gradient)
+    length = "frozen" if frozen else "not finite" if gradient is None else fmt.significant(gradient)
     row: Row = [
         (fmt.fit(fmt.literal(name), widths.name), "dim" if frozen else "title"),
         (f"{fmt.number(weight):>{_NORM}}", "text"),

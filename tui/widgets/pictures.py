@@ -178,7 +178,7 @@ class MistakesPane(PicturePane):
     def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
         """The class, and what it was taken for."""
         answer = fmt.literal(str(told.get("predicted", "?")))
-        sure: Row = [("as ", "dim"), (answer, "bad"), (f" {100 * float(told.get('confidence', 0)):.0f} %", "dim")]
+        sure: Row = [(f"{100 * float(told.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
         return [("true ", "dim"), (fmt.literal(str(told.get("class", "?"))), "text")], sure
 
     def split_of(self, scene: Scene) -> str:

@@ -62,6 +62,10 @@ class TablePane(ScrollingPane):
         """Take other rows into sight."""
         self._first += rows
 
+    def rewind(self) -> None:
+        """Show the first items again."""
+        self._first = 0
+
     def in_sight(self, items: list[_Item], room: int) -> tuple[list[_Item], str]:
         """The items that are to be drawn, and which of how many they are; no words where that is all.
 
