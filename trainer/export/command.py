@@ -47,8 +47,8 @@ Publish = Callable[[Event], None]
 
 
 _BESIDE_TRAINING = 5
-"""Niceness of an export while the run goes on. Each step waits for its slowest thread: on two cores training made 98 images a
-second beside an export of 54 s, and with this makes 276 beside one of 64 s; with 10, 339 beside one of 85 s."""
+"""Niceness of an export while the run goes on. Each training step waits for its slowest thread, so that an export of the same
+priority takes far more than its share (`benchmarks/export_beside.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
