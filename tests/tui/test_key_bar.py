@@ -51,6 +51,9 @@ def test_what_is_asked_for_most_stands_there_first() -> None:
 
 def test_of_a_run_that_has_ended_only_what_can_still_be_done() -> None:
     line = bar(120, state=RunState.FINISHED, can_control=False, refusal="it has ended", session_open=False)
+    open_still = bar(120, state=RunState.FINISHED)
+    assert "pause" not in open_still
+    assert "e evaluate  x export" in open_still
     for gone in ("pause", "evaluate", "export", "plan", "detach"):
         assert gone not in line
     for left in ("r runs", "m messages", "y log", "? help", "q quit"):

@@ -64,7 +64,7 @@ def _chosen(now: Situation, labels: dict[str, str], room: int, keep: list[str]) 
         room: Cells.
         keep: Names of actions that are shown in any case, beside the last two.
     """
-    steerable = now.can_control and (now.state in LIVE_STATES or now.session_open)
+    steerable = now.can_control and now.state in LIVE_STATES
     possible = [action for action in ACTIONS if action.bar and (steerable or not action.why_not(now))]
     first = [*keep, *(action.name for action in possible[-2:])]
     chosen: list[Action] = []

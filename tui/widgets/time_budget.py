@@ -26,7 +26,8 @@ class TimePane(Pane):
             return self.frame(scene.glyphs, "Time", [], waiting, width, height, bottom=bottom)
         words: Row = []
         for name, share in shares.items():
-            words += [(f"  {name} ", "dim"), (f"{100 * share:2.0f} %", _STYLES[name])]
+            style = "dim" if name == "data" and share < _SOME_WAIT else _STYLES[name]
+            words += [(f"  {name} ", "dim"), (f"{100 * share:2.0f} %", style)]
         verdict = _verdict(shares)
         used = sum(len(text) for text, _ in words)
         room = width - 4 - used
