@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 
-from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
+from tests.running import events_of, new_run, resumed_run, start, train, view_of
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
 from trainer.run import events as ev
+from trainer.run.commands import Stop
 from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.session import TrainingSession
 
 
 def check_that_stops_change_no_bit(config: Config, runs_dir: Path, *, stops: int = 3) -> None:
@@ -33,7 +36,8 @@ def check_that_stops_change_no_bit(config: Config, runs_dir: Path, *, stops: int
 def _check(config: Config, runs_dir: Path, stops: int) -> None:
     straight = train(config, runs_dir).run.run_dir
     assert torch.are_deterministic_algorithms_enabled()
-    patched = _train_with_stops(config, runs_dir, stops)
+    total = view_of(straight).total_steps
+    patched = _train_with_stops(config, runs_dir, [total * number // (stops + 1) for number in range(1, stops + 1)])
     views = [view_of(run_dir) for run_dir in (straight, patched)]
     assert [view.step for view in views] == [views[0].total_steps] * 2
     whole, pieced = (read_checkpoint(CheckpointFolder(r, keep=2).at(views[0].step)) for r in (straight, patched))
@@ -45,19 +49,28 @@ def _check(config: Config, runs_dir: Path, stops: int) -> None:
     assert events_of(patched, ev.Warned) == events_of(straight, ev.Warned)
 
 
-def _train_with_stops(config: Config, runs_dir: Path, stops: int) -> RunDir:
+def _train_with_stops(config: Config, runs_dir: Path, stops: list[int]) -> RunDir:
     run = new_run(config, runs_dir)
-    for _ in range(stops):
-        thread, stopped = start(run), view_of(run.run_dir).step
-        wait_for(run.run_dir, partial(_went_on, stopped))
-        thread.stop("SIGTERM", 143)
-        assert thread.join(60)
+    for step in stops:
+        with _stopped_before(step):
+            thread = start(run)
+            assert thread.join(120)
         run = resumed_run(run.run_dir, runs_dir)
     thread = start(run)
     assert thread.join(120)
-    assert len(events_of(run.run_dir, ev.Resumed)) == stops
+    assert [event.step for event in events_of(run.run_dir, ev.Resumed)] == stops
     return run.run_dir
 
 
-def _went_on(stopped: int, view: RunView) -> bool:
-    return view.step > stopped
+@contextmanager
+def _stopped_before(step: int) -> Iterator[None]:
+    """A run of this process is asked to stop when it has done so many steps, as a signal asks it."""
+    poll = TrainingSession.poll
+
+    def stopping(session: TrainingSession, evaluating: float | None = None) -> None:
+        if evaluating is None and session.trainer.state.step == step:
+            session._commands.send(Stop(reason="SIGTERM", exit_code=143))
+        poll(session, evaluating)
+
+    with mock.patch.object(TrainingSession, "poll", stopping):
+        yield
