@@ -15,6 +15,8 @@ from trainer.run import commands as cmd
 from trainer.run.events import LrEdited, Noted, SettingsChanged
 from trainer.saver import Saver
 
+_OVER = "all steps are done"
+
 
 class Steering:
     """Carries commands out, each of which returns why it is refused, or nothing. On the training thread."""
@@ -35,12 +37,15 @@ class Steering:
         self._of = trainer
         self._finished = finished
 
+    @property
+    def _over(self) -> bool:
+        return self._finished() or self._of().over
+
     def set_lr(self, command: cmd.SetLr) -> str:
         """Scale the rest of the schedule so that the next rate is this one."""
-        trainer = self._of()
-        if self._finished() or trainer.over:
-            return "all steps are done"
-        state = trainer.state
+        if self._over:
+            return _OVER
+        state = self._of().state
         current = state.schedule.at(state.step)
         if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
             return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
@@ -48,10 +53,10 @@ class Steering:
 
     def scale_lr(self, command: cmd.ScaleLr) -> str:
         """Scale the rest of the schedule."""
-        trainer = self._of()
-        if self._finished() or trainer.over:
-            return "all steps are done"
-        scaled = command.factor * trainer.state.schedule.at(trainer.state.step)
+        if self._over:
+            return _OVER
+        state = self._of().state
+        scaled = command.factor * state.schedule.at(state.step)
         if not 0 < scaled <= cmd.HIGHEST_LR:
             return f"a learning rate of {scaled:g} cannot be; it is above 0 and at most {cmd.HIGHEST_LR:g}"
         return self._scale(command.factor)
@@ -66,8 +71,8 @@ class Steering:
     def change_settings(self, command: cmd.ChangeSettings) -> str:
         """Go on by another plan, which stands in the run's configuration from now on."""
         trainer, before = self._of(), self._run.config
-        if self._finished() or trainer.over:
-            return "all steps are done"
+        if self._over:
+            return _OVER
         if trainer.train_step.peers is not None:
             return "not with several processes; stop, and resume with these settings"
         try:

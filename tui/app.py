@@ -50,7 +50,7 @@ _READ_ON_AFTER_S = 0.001
 
 _START_AFTER_S = 0.02
 _LOOK_AROUND_S = 0.9
-"""Time between two looks at whether the terminal and the trainer are still there."""
+"""Least time between two looks at whether the terminal and the trainer are still there; less than `_CALM_PUMP_S`."""
 
 
 class DashboardApp(ListActions):
@@ -276,7 +276,7 @@ class DashboardApp(ListActions):
 
     def _look_around(self) -> None:
         if self._hung_up() or self._terminal_gone():
-            self._let_go("the terminal was lost")
+            self._leave_it_running("the terminal was lost")
             return
         for run in self._followed():
             run.follow_trainer()
@@ -289,7 +289,7 @@ class DashboardApp(ListActions):
         poll.register(self._input_fd, select.POLLHUP | select.POLLERR)
         return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def _let_go(self, how: str) -> None:
+    def _leave_it_running(self, how: str) -> None:
         """Leave the screen; the run goes on, and keeps a note of when that was."""
         if self._home is not None and self._home.port.thread is not None and self._home.scene.state in LIVE_STATES:
             self._home.port.control.send(cmd.AddNote(text=how))
@@ -327,7 +327,7 @@ class DashboardApp(ListActions):
         if self.watched.refuses("detach"):
             return
         if self._shown is self._home:
-            self._let_go("detached")
+            self._leave_it_running("detached")
         else:
             self._back_to_list()
 

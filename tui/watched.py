@@ -55,7 +55,7 @@ class Watched:
         self._has_read = self._has_news = False
         self._unread: list[bytes] = []
         self._exported: Exported | None = None
-        self._has_exported = False
+        self._knows_exports = False
         self.follow_trainer()
 
     def situation(self) -> Situation:
@@ -216,12 +216,12 @@ class Watched:
             self._show_pending()
 
     def _take_export(self) -> None:
-        """Say where the file is that was asked for here."""
+        """Say where a file is that was exported while the run was watched."""
         exported, before = self.view.exported, self._exported
         self._exported = exported
-        if exported is not None and exported is not before and self._has_exported:
+        if exported is not None and exported is not before and self._knows_exports:
             self.remark(f"exported and checked: {self.view.place_of(exported.path)}")
-        self._has_exported = True
+        self._knows_exports = True
 
     def _show_pending(self) -> None:
         self.scene.pending = {name: pending.word for name, pending in self._pending.items()}

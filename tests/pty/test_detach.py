@@ -54,7 +54,9 @@ def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -
         terminal.send("d")
         assert code_of(terminal) == 0
         assert f"(process {trainer.pid}); come back with: r18-tui attach" in terminal.text.replace("\n", "")
-        assert b"\x1b[?1049l" in terminal.raw
+        drawn, left, _ = terminal.raw.partition(b"\x1b[?1049l")
+        assert left
+        assert b"\x1b[2J" in drawn[-100:], "nothing is left for tmux to put into the scrollback"
     steps_go_on(run)
     assert trainer_of(run) == trainer
     view = view_of(run)

@@ -57,6 +57,19 @@ def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config
     assert frozen == [["stem"], ["stem", "layer1"], ["stem"]]
 
 
+def test_a_run_that_is_stopped_while_it_is_held_does_not_go_on(make_config: ConfigMaker, tmp_path: Path) -> None:
+    run = new_run(make_config("train.epochs=200"), tmp_path / "runs")
+    thread = start(run)
+    wait_for(run.run_dir, lambda view: view.step >= 2)
+    thread.commands.send(cmd.Pause())
+    wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
+    thread.stop()
+    assert thread.join(60)
+    view = view_of(run.run_dir)
+    assert not view.held
+    assert not [note.text for note in view.notes if "goes on" in note.text]
+
+
 def test_the_same_key_stops_the_trial_of_learning_rates(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ class Keyboard:
 @pytest.fixture
 async def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:  # type: ignore[misc]
     """A driver that reads, and has ended when the test has."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTSTP, signal.SIGCONT)}
     reader, writer = os.pipe()
     driver = TerminalDriver(App())
     driver.fileno = reader
@@ -71,6 +73,10 @@ async def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:  # ty
     driver.disable_input()
     thread.join(5)
     assert not thread.is_alive()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for descriptor in (reader, driver._wake_reader, driver._wake_writer):
+        os.close(descriptor)
 
 
 async def test_keys_come_as_they_are_typed(keyboard: Keyboard) -> None:

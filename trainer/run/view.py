@@ -26,6 +26,10 @@ _LAYERS_KEPT = 96
 _TICK_S = 1.0
 
 
+_MAY_BE_HELD = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)
+"""What a run that a key has paused does at most."""
+
+
 @dataclass
 class RunView(RunFacts):
     """The folded state. `apply` is called by the thread that reads it."""
@@ -141,12 +145,12 @@ class RunView(RunFacts):
             self.held, self.held_since = True, time
             self.marks.append(Mark(self.step, "pause", "paused"))
             self._note(time, "info", f"paused at step {self.step:,}")
-        elif state not in (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING):
-            self._let_go(time)
+        elif state is RunState.TRAINING:
+            self._go_on(time)
         self._set_state(state, time)
         self.state_detail, self.state_fraction = event.detail, event.fraction
 
-    def _let_go(self, time: float) -> None:
+    def _go_on(self, time: float) -> None:
         if self.held:
             self.held = False
             self._note(time, "info", f"goes on from step {self.step:,}")
@@ -154,6 +158,8 @@ class RunView(RunFacts):
     def _set_state(self, state: RunState, time: float) -> None:
         if state is RunState.TRAINING:
             self.diverged = None
+        if state not in _MAY_BE_HELD:
+            self.held = False
         if state is not self.state or not self.state_since:
             self.state, self.state_since = state, time
         self.state_detail, self.state_fraction = "", None
@@ -290,7 +296,7 @@ class RunView(RunFacts):
     def _ack(self, event: ev.Acknowledged, time: float) -> None:
         self.acknowledged[event.command_id] = event
         if event.ok and event.command in (Unpause.name, GoBack.name):
-            self._let_go(time)
+            self._go_on(time)
         if not event.ok:
             self._note(time, "warning", f"{event.command}: {event.message}")
 
