@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
@@ -27,15 +27,16 @@ from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.store import RunDir, default_runs_dir
 from trainer.run.text import literal
 from trainer.run.view import RunView
-from tui.actions import ACTIONS, tries_rates
-from tui.driver import TerminalDriver
+from tui.actions import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
 from tui.list_actions import ListActions
 from tui.pages import PAGES
 from tui.screens import LIST_OF_RUNS, MESSAGES
+from tui.screens.dashboard import DashboardScreen
 from tui.settings import UiSettings
 from tui.source import Port
 from tui.terminal import terminal_size
-from tui.themes import THEMES, colours_beside, no_color, palette, theme_for
+from tui.terminal_app import INTERRUPT
+from tui.themes import palette
 from tui.watched import Watched
 
 _LONGEST_PUMP_S = 0.2
@@ -57,15 +58,14 @@ class DashboardApp(ListActions):
     """The dashboard over one run, and the list of runs over it.
 
     Attributes:
-        crash: The exception that ended the application, if one did.
         detached: Whether the user left the screen, or lost the terminal, while the run was to go on.
         resume: The run that the user wants to go on with, in a process of its own.
     """
 
     CSS_PATH = "dashboard.tcss"
-    TITLE = "r18-tui"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
+        INTERRUPT,
         *(
             Binding(action.keys, action.target, action.label, tooltip=action.help, id=action.name, show=False)
             for action in ACTIONS
@@ -88,19 +88,17 @@ class DashboardApp(ListActions):
             read_only: Whether no run of the list can be steered, resumed or deleted either.
             hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
         """
-        # Without colours also no greys, which Textual would send in their place.
-        super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
+        super().__init__(ui.theme)
         size = terminal_size(input_fd) if input_fd is not None else None
         if size is not None:
             # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would
             # find 80x25 until then: all would be laid out twice.
             self.console.size = size
         self._printed_to = sys.stdout, sys.stderr
-        self.crash: BaseException | None = None
         self.detached = False
         self.resume: RunDir | None = None
         self._home = None if port is None else Watched(port)
-        self._shown = self._home
+        self._open = [] if self._home is None else [self._home]
         self._asked: Diverged | None = None
         self._range_wanted_of: Watched | None = None
         self._range_before: LrRangeTested | None = None
@@ -115,9 +113,6 @@ class DashboardApp(ListActions):
         self._input_fd = input_fd
         self._read_only = read_only
         self._hung_up = hung_up
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = theme_for(ui.theme)
         self.palette = palette(self.get_css_variables())
 
     @cached_property
@@ -135,18 +130,27 @@ class DashboardApp(ListActions):
         return RunView() if self._home is None else self._home.view
 
     @property
+    def _shown(self) -> Watched | None:
+        """The run whose dashboard is on the screen, or the nearest below what is; None below a list that stands alone."""
+        shown = {id(run.screen): run for run in self._open}
+        below = (shown[id(screen)] for screen in reversed(self._screen_stack) if id(screen) in shown)
+        return next(below, self._home)
+
+    @property
     def watched(self) -> Watched:
         """The run on the screen, or under the list."""
-        assert self._shown is not None, "keys of a dashboard are not bound in the list of runs"
-        return self._shown
+        shown = self._shown
+        assert shown is not None, "keys of a dashboard are not bound in the list of runs"
+        return shown
 
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Colours of the themes that are not our own."""
-        return colours_beside(self.current_theme)
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What keys of a dashboard do acts where a dashboard is on the screen, and nowhere else."""
+        of_dashboard = action in BY_NAME or action == "page"
+        return not of_dashboard or isinstance(self.screen, DashboardScreen)
 
     def _theme_changed(self, _theme: Theme) -> None:
         self.palette = palette(self.get_css_variables())
-        for run in self._followed():
+        for run in self._open:
             run.screen.recolour()
 
     def get_default_screen(self) -> Screen[None]:
@@ -170,10 +174,6 @@ class DashboardApp(ListActions):
 
     # Following the runs -----------------------------------------------------------------------------------------------
 
-    def _followed(self) -> list[Watched]:
-        """The run of this process, and the one on the screen."""
-        return list(dict.fromkeys(run for run in (self._home, self._shown) if run is not None))
-
     def _pump(self) -> None:
         if not self.screen_stack:  # an application that closes loses its screens before its timers
             return
@@ -183,20 +183,21 @@ class DashboardApp(ListActions):
             self._look_around()
         thread = self._home.port.thread if self._home is not None else None
         ended = thread is not None and not thread.alive
-        versions = [run.scene.version for run in self._followed()]
-        for run in self._followed():
+        versions = [run.scene.version for run in self._open]
+        for run in self._open:
             if run.read(self._clock()) and self._ui.bell:
                 self._ring(run)
-        self._take_pace(news=versions != [run.scene.version for run in self._followed()])
-        if any(run.scene.behind for run in self._followed()):
+        self._take_pace(news=versions != [run.scene.version for run in self._open])
+        if any(run.scene.behind for run in self._open):
             self._read_on()
             return
         if self._has_drawn and not gc.isenabled():
             # Off since the start of the program, where it would look only at modules, and at a history that is being read.
             gc.enable()
-        if self._shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
+        shown = self._shown
+        if shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-            self._shown.draw(self._ui.redraw_every_s - self._pump_s / 2)
+            shown.draw(self._ui.redraw_every_s - self._pump_s / 2)
             self._ask_after_divergence()
             self._show_lr_range()
         if ended:
@@ -215,7 +216,7 @@ class DashboardApp(ListActions):
             return
         now = time.monotonic()
         self._stirred_s = now if news else self._stirred_s
-        rest = all(run.at_rest for run in self._followed())
+        rest = all(run.at_rest for run in self._open)
         calm = rest and now - self._stirred_s >= _CALM_AFTER_S
         if calm is not self._calm:
             self._calm = calm
@@ -278,7 +279,7 @@ class DashboardApp(ListActions):
         if self._hung_up() or self._terminal_gone():
             self._leave_it_running("the terminal was lost")
             return
-        for run in self._followed():
+        for run in self._open:
             run.follow_trainer()
 
     def _terminal_gone(self) -> bool:
@@ -299,18 +300,32 @@ class DashboardApp(ListActions):
     # Keys -------------------------------------------------------------------------------------------------------------
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: every action of the registry, and the themes."""
-        for action in ACTIONS:
-            yield SystemCommand(
-                action.label.capitalize(),
-                action.help,
-                lambda target=action.target: self.call_later(self.run_action, target),
-            )
-        for page in PAGES:
-            yield SystemCommand(
-                f"Show {page.label}", page.help, lambda name=page.name: self.call_later(self.action_page, name)
-            )
+        """The palette: what can act now on the screen below it, and the themes."""
+        if isinstance(screen, DashboardScreen):
+            now = self.watched.situation()
+            for action in ACTIONS:
+                if not action.why_not(now):
+                    yield self._command(screen, action.label.capitalize(), action.help, action.target)
+            for page in PAGES:
+                yield self._command(screen, f"Show {page.label}", page.help, page.action)
+        elif screen.id == LIST_OF_RUNS:
+            for choice in LIST_ACTIONS:
+                yield self._command(screen, choice.label.capitalize(), choice.help, f"screen.{choice.name}")
         yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
+
+    def _command(self, screen: Screen[Any], title: str, help_text: str, action: str) -> SystemCommand:
+        async def act() -> None:
+            if self.screen is screen:
+                await self.run_action(action)
+
+        return SystemCommand(title, help_text, lambda: self.call_later(act))
+
+    def action_interrupt(self) -> None:
+        """On a dashboard as its key; elsewhere out of what is on the screen."""
+        if isinstance(self.screen, DashboardScreen):
+            self.action_leave()
+        else:
+            super().action_interrupt()
 
     def action_find_lr(self) -> None:
         """Try learning rates, or stop trying."""
@@ -326,7 +341,7 @@ class DashboardApp(ListActions):
         """Leave the screen and let the run go on."""
         if self.watched.refuses("detach"):
             return
-        if self._shown is self._home:
+        if self.watched is self._home:
             self._leave_it_running("detached")
         else:
             self._back_to_list()
@@ -357,11 +372,6 @@ class DashboardApp(ListActions):
 
     def _handle_exception(self, error: Exception) -> None:
         """An error of the dashboard ends the dashboard, not the run; the traceback goes to log.txt, not over the screen."""
-        self.crash = self.crash or error
-        followed = self._followed()
-        if followed:
-            log_traceback(followed[0].port.run_dir, error)
+        if self._open:
+            log_traceback(self._open[0].port.run_dir, error)
         super()._handle_exception(error)
-
-    def _fatal_error(self) -> None:
-        self._close_messages_no_wait()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.standard_streams import open_standard_streams, write_out
 from tui.foreign import foreign_packages
+from tui.terminal_mark import restore_after_a_kill
 
 if TYPE_CHECKING:
     from trainer.arguments import Tokens
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     open_standard_streams()
+    restore_after_a_kill()
     # Until the first frame: a tenth of that time would go into looking at modules that stay anyhow.
     gc.disable()
     foreign = foreign_packages()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 import selectors
+import time
+from collections.abc import Iterator
 
-from textual._xterm_parser import XTermParser
+from textual.constants import DISABLE_KITTY_KEY
 from textual.drivers.linux_driver import LinuxDriver
 
-_MAYBE_ESCAPE_S = 0.02
-"""Between two looks at whether an escape stays alone, and is a key, or goes on as the first byte of another."""
+from tui.key_input import KeyInput
+from tui.terminal_modes import SWITCHED_OFF, switched_on
+
 _AT_ONCE = 4096
 """Bytes."""
 
@@ -24,6 +26,7 @@ class TerminalDriver(LinuxDriver):
     """
 
     _active = False
+    _silent = False
     _reading = False
     _wake_reader, _wake_writer = -1, -1
 
@@ -32,7 +35,13 @@ class TerminalDriver(LinuxDriver):
         if self._wake_reader < 0:
             self._wake_reader, self._wake_writer = os.pipe()
         self._reading = True
-        super().start_application_mode()  # type: ignore[no-untyped-call]
+        self._writer_thread = None
+        with self._without_its_own_modes():
+            super().start_application_mode()  # type: ignore[no-untyped-call]
+        if not self._can_write:
+            return  # in the background of a shell, which continues us in the foreground
+        self.write(switched_on(mouse=self._mouse, kitty_keys=not DISABLE_KITTY_KEY))
+        self._request_terminal_sync_mode_support()
         self._active = True
 
     def stop_application_mode(self) -> None:
@@ -41,9 +50,31 @@ class TerminalDriver(LinuxDriver):
         Of one that was made larger meanwhile tmux breaks the lines anew, and what then is too much stays in the scrollback.
         """
         if self._active:
-            self.write("\x1b[2J")
+            self.write(f"\x1b[2J{SWITCHED_OFF}")
         self._active = False
-        super().stop_application_mode()
+        with self._without_its_own_modes():
+            super().stop_application_mode()
+
+    @property
+    def _can_write(self) -> bool:
+        return self._writer_thread is not None
+
+    def write(self, data: str) -> None:
+        """Write to the terminal."""
+        if not self._silent:
+            super().write(data)
+
+    @contextlib.contextmanager
+    def _without_its_own_modes(self) -> Iterator[None]:
+        """Drop the modes that Textual writes: `tui.terminal_modes` has those of the program, on and off in one list.
+
+        Not among them are reports of size in the input, with which the mouse is reported in pixels: SIGWINCH says it, too.
+        """
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
 
     def disable_input(self) -> None:
         """Wait for the thread that reads keys to end."""
@@ -53,29 +84,35 @@ class TerminalDriver(LinuxDriver):
         super().disable_input()
 
     def run_input_thread(self) -> None:
-        """Pass keys on until the input is disabled or has ended.
+        """Pass events on until the input is disabled or has ended; an error is the application's.
 
         Textual's own thread looks ten times a second whether it is to end, which is most of what a screen costs on which nothing
-        happens, and turns without a rest when the input has ended (textual#6690).
+        happens, turns without a rest when the input has ended (textual#6690), and ends the application without a word when
+        it fails.
         """
-        parser = XTermParser(self._debug)
-        decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        try:
+            self._pass_on_events()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the application ends with it and says so
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the application with it
+                self._loop.call_soon_threadsafe(self._app._handle_exception, error)
+
+    def _pass_on_events(self) -> None:
+        keys = KeyInput()
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             selector.register(self._wake_reader, selectors.EVENT_READ)
             while self._reading:
-                undecided = parser._timeout_time is not None
-                ready = [key.fd for key, _ in selector.select(_MAYBE_ESCAPE_S if undecided else None)]
+                wait = None if keys.deadline is None else max(keys.deadline - time.monotonic(), 0.0)
+                ready = [key.fd for key, _ in selector.select(wait)]
                 if self._wake_reader in ready:
                     os.read(self._wake_reader, _AT_ONCE)
                 if self.fileno in ready:
                     typed = self._read()
                     if typed == b"":
                         selector.unregister(self.fileno)  # the terminal has gone, as the application will see
-                    text = decode(typed or b"")
-                    for event in parser.feed(text) if text else ():
+                    for event in keys.feed(typed or b"", time.monotonic()):
                         self.process_message(event)
-                for event in parser.tick():
+                for event in keys.tick(time.monotonic()):
                     self.process_message(event)
 
     def _read(self) -> bytes | None:

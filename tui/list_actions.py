@@ -27,7 +27,7 @@ class ListActions(RunActions):
 
     resume: RunDir | None
     _home: Watched | None
-    _shown: Watched | None
+    _open: list[Watched]
     _runs_dir: Path
     _clock: Callable[[], float]
     _read_only: bool
@@ -39,12 +39,12 @@ class ListActions(RunActions):
 
         folder = RunsFolder(self._runs_dir, clock=self._clock)
         here = None if self._home is None else self._home.port.run_dir
-        marked = () if self._shown is None else self._shown.scene.compared
+        marked = () if self._home is None else self._home.scene.compared
         return RunsScreen(folder, clock=self._clock, here=here, marked=marked)
 
     def action_runs(self) -> None:
         """Show all runs; from a run that was opened there, go back."""
-        if self._shown is self._home:
+        if self.watched is self._home:
             self.push_screen(self._list_of_runs())
         else:
             self._back_to_list()
@@ -55,10 +55,10 @@ class ListActions(RunActions):
         if home is not None and run.run_dir.path.resolve() == home.port.run_dir.path.resolve():
             self.pop_screen()
             return
-        self._shown = Watched(
-            attached_port(run.run_dir) if run.live and not self._read_only else recorded_port(run.run_dir)
-        )
-        self.push_screen(self._shown.screen)
+        steered = run.live and not self._read_only
+        opened = Watched(attached_port(run.run_dir) if steered else recorded_port(run.run_dir))
+        self._open.append(opened)
+        self.push_screen(opened.screen)
 
     @property
     def list_refusal(self) -> str:
@@ -90,13 +90,14 @@ class ListActions(RunActions):
         self.pop_screen()
 
     def _back_to_list(self) -> None:
-        self.watched.close()
-        self._shown = self._home
+        shown = self.watched
+        shown.close()
+        self._open.remove(shown)
         self.pop_screen()
 
     def _leave(self) -> None:
         """Leave the run on the screen; other processes go on as they do."""
-        if self._shown is self._home:
+        if self.watched is self._home:
             self.exit(EXIT_OK)
         else:
             self._back_to_list()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.app import App
-
 from trainer.run import commands as cmd
 from trainer.run.commands import Command
 from trainer.run.facts import SMOOTHING
 from tui.actions import ACTIONS
+from tui.terminal_app import TerminalApp
 
 if TYPE_CHECKING:
     from tui.watched import Watched
 
 
-class RunActions(App[int]):
+class RunActions(TerminalApp[int]):
     """The part of the application that steers the run on its screen."""
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from trainer.config_loader import shipped_names
@@ -18,14 +19,17 @@ def choose(runs_dir: Path) -> int:
     """Let the user choose, and become the command that was chosen.
 
     Returns:
-        0 when nothing was, 1 when the screen failed.
+        0 when nothing was chosen, 1 when the screen failed.
     """
     from tui.start_app import StartApp
 
     app = StartApp(runs_dir)
     command = app.run()
+    if app.ended_by is not None:
+        sys.excepthook(type(app.ended_by), app.ended_by, app.ended_by.__traceback__)
+        return EXIT_FAILED
     if command is None:
-        return EXIT_FAILED if app.return_code else EXIT_OK
+        return EXIT_OK
     arguments = own_command("tui.cli", *command)
     os.execv(arguments[0], arguments)  # noqa: S606 - our own interpreter
 

@@ -19,21 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-
-RESET = (
-    "\x1b[?2026l\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l"
-    "\x1b[?2048l\x1b[<u\x1b[0m"
-)
-"""End a frame that was begun, leave the alternate screen, show the cursor, stop reports of mouse, paste, focus and size, plain
-colours."""
+from tui.terminal_mark import TerminalMark
+from tui.terminal_modes import RESTORED
 
 _STOPPED_S = 0.05
 """A signal that stops us has not when it returns sooner than this: nobody can have continued us by then."""
 
 
 def is_terminal() -> bool:
-    """Whether a person sits at both ends: standard input and output are terminals."""
-    return os.isatty(0) and os.isatty(1)
+    """Whether standard input and output are terminals, and one that can be drawn on."""
+    return os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def read_key() -> str:
@@ -87,6 +82,7 @@ class PrivateTerminal:
         Args:
             log: What is printed from now on is appended to it.
         """
+        self._mark = TerminalMark(0)
         self.input_fd = os.dup(0)
         self._output_fd = os.dup(1)
         self._streams = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
@@ -115,6 +111,7 @@ class PrivateTerminal:
         os.dup2(self._output_fd, 2)
         sys.stdin, sys.stdout, sys.stderr = self._streams[:3]
         self._replace_originals(*self._streams[3:])
+        self._mark.remove()
 
     def let_go(self) -> None:
         """Leave the terminal; 0, 1 and 2 stay where they are. For a run that goes on without it.
@@ -123,6 +120,7 @@ class PrivateTerminal:
         some time, and must not meet a file that was given the same number.
         """
         self._replace_originals(*self._streams[3:])
+        self._mark.remove()
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, self.input_fd)
         os.dup2(null, self._output_fd)
@@ -164,7 +162,7 @@ def terminal_guard(fd: int = 0) -> Callable[[], None]:
 
     def restore() -> None:
         try:
-            os.write(1, RESET.encode())
+            os.write(1, RESTORED.encode())
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
         except (termios.error, OSError):
             # The terminal itself is gone; there is nothing left to restore.

@@ -15,11 +15,13 @@ from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, in_shell, launcher_of, run_of, start
 from tests.running import view_of
+from tests.trainer.written_runs import write_log
+from tests.tui.canned import opened, started, steps
 from trainer.checkpoint import CheckpointFolder
+from trainer.run import events as ev
 from trainer.run.holder import read_holder
 from trainer.run.status import RunState
 from trainer.stop_signals import DOUBLED_S
-from tui.terminal import RESET
 
 pytestmark = pytest.mark.pty
 
@@ -88,10 +90,87 @@ def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
         trainer = launcher_of(terminal).children()[0]
         trainer.kill()
         assert code_of(terminal) == 137
-        switched_on = set(re.findall(rb"\x1b\[\?(\d+)h", bytes(terminal.raw))) - {b"25"}
-        switched_off = set(re.findall(r"\x1b\[\?(\d+)l", RESET))
-        assert {mode.decode() for mode in switched_on} <= switched_off
-        assert bytes(terminal.raw).find(RESET.encode()) > 0
+        assert left_on(bytes(terminal.raw)) == []
+
+
+def left_on(written: bytes) -> list[str]:
+    """What a terminal that has got these bytes is other than before: modes by number, kitty's flags by screen."""
+    usual = {"7", "25"}
+    modes: set[str] = set(usual)
+    kitty = {"main": 0, "alternate": 0}
+    for mark, number, end in re.findall(r"\x1b\[([?<>])([0-9]*)([hlu])", written.decode("utf-8", "replace")):
+        if mark == "?":
+            modes = modes | {number} if end == "h" else modes - {number}
+        elif end == "u":
+            kitty["alternate" if "1049" in modes else "main"] += 1 if mark == ">" else -1
+    kitty["alternate"] = max(kitty["alternate"], 0)  # a pop of nothing does nothing
+    return sorted(modes ^ usual) + [screen for screen, flags in kitty.items() if flags]
+
+
+def test_a_terminal_is_given_back_as_it_was(tmp_path: Path) -> None:
+    write_log(
+        tmp_path,
+        "done",
+        opened(),
+        started(),
+        steps(1),
+        ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
+    )
+    with in_shell([*PROGRAM, "show", str(tmp_path / "done")], tmp_path) as terminal:
+        terminal.wait_for("finished", 30)
+        assert left_on(bytes(terminal.raw)) == [
+            "1000",
+            "1003",
+            "1004",
+            "1006",
+            "1015",
+            "1049",
+            "2004",
+            "25",
+            "7",
+            "alternate",
+        ]
+        terminal.send("q")
+        assert code_of(terminal) == 0
+        assert left_on(bytes(terminal.raw)) == []
+
+
+@pytest.mark.parametrize("command", ["show", "runs"])
+def test_the_next_start_gives_the_terminal_of_a_killed_viewer_back(tmp_path: Path, command: str) -> None:
+    write_log(
+        tmp_path,
+        "done",
+        opened(),
+        started(),
+        steps(1),
+        ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
+    )
+    viewer = [*PROGRAM, command, *([str(tmp_path / "done")] if command == "show" else []), "--runs-dir", str(tmp_path)]
+    with in_shell([*viewer, ";", *PROGRAM, "--version"], tmp_path) as terminal:
+        terminal.wait_for("finished", 30)
+        (process,) = (one for one in psutil.Process(terminal.pid).children(recursive=True) if command in one.cmdline())
+        process.kill()
+        assert code_of(terminal) == 0
+        assert left_on(bytes(terminal.raw)) == []
+
+
+@pytest.mark.parametrize("name", ["dumb", ""])
+def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, name: str) -> None:
+    write_log(
+        tmp_path,
+        "done",
+        opened(),
+        started(),
+        steps(1),
+        ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
+    )
+    for command in (["show", "done"], ["runs"], [], ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]):
+        with PseudoTerminal(
+            [*PROGRAM, *command, "--runs-dir", str(tmp_path)], env={"PYTHONPATH": ROOT, "TERM": name}, cwd=str(tmp_path)
+        ) as terminal:
+            assert terminal.wait_exit(120) == 0
+            assert b"\x1b" not in terminal.raw
+            assert len(terminal.raw) > 100
 
 
 def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(

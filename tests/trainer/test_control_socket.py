@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from trainer.private_folder import private_folder
 from trainer.run import commands as cmd
 from trainer.run import control_socket
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
@@ -21,7 +22,6 @@ from trainer.run.control_socket import (
     MOST_WAITING,
     ControlServer,
     SocketControl,
-    socket_folder,
 )
 from trainer.run.holder import RunLock
 from trainer.run.status import Presence
@@ -194,24 +194,24 @@ def test_the_kernel_names_the_user_at_the_other_end() -> None:
 
 
 def test_the_folder_of_sockets_must_be_private(tmp_path: Path) -> None:
-    folder = socket_folder(tmp_path)
+    folder = private_folder(tmp_path)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert socket_folder(tmp_path) == folder
+    assert private_folder(tmp_path) == folder
     folder.chmod(0o755)
     with pytest.raises(PermissionError, match="only this user"):
-        socket_folder(tmp_path)
+        private_folder(tmp_path)
     folder.rmdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     folder.symlink_to(elsewhere)
     with pytest.raises(PermissionError, match="only this user"):
-        socket_folder(tmp_path)
+        private_folder(tmp_path)
 
 
 def test_sockets_of_killed_trainers_are_removed_and_those_of_live_ones_kept(
     server: ControlServer, commands: CommandQueue
 ) -> None:
-    abandoned = socket_folder() / "0123456789abcdef.sock"
+    abandoned = private_folder() / "0123456789abcdef.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(abandoned))
     other = ControlServer(commands)
@@ -222,7 +222,7 @@ def test_sockets_of_killed_trainers_are_removed_and_those_of_live_ones_kept(
 
 
 def test_a_socket_that_its_trainer_never_finished_is_removed_after_a_while(commands: CommandQueue) -> None:
-    young, old = (socket_folder() / f"{os.urandom(8).hex()}.new" for _ in range(2))
+    young, old = (private_folder() / f"{os.urandom(8).hex()}.new" for _ in range(2))
     for path in (young, old):
         path.touch()
     os.utime(old, (time.time() - 3600,) * 2)
@@ -234,7 +234,7 @@ def test_a_socket_that_its_trainer_never_finished_is_removed_after_a_while(comma
 
 
 def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = socket_folder() / f"{bytes(8).hex()}.new"
+    taken = private_folder() / f"{bytes(8).hex()}.new"
     taken.touch()
     monkeypatch.setattr("trainer.run.control_socket.os.urandom", bytes)
     before = len(os.listdir("/dev/fd"))

@@ -76,7 +76,7 @@ def test_a_run_without_a_socket_trains_and_says_so(
     def refuse() -> Path:
         raise PermissionError("/tmp/r18-tui-0 must be a folder that only this user may enter (mode 0700)")
 
-    monkeypatch.setattr(control_socket, "socket_folder", refuse)
+    monkeypatch.setattr(control_socket, "private_folder", refuse)
     run = train(folder_config, tmp_path).run.run_dir
     assert view_of(run).state is RunState.FINISHED
     warnings = [event.message for event in events_of(run, ev.Warned)]

@@ -21,7 +21,7 @@ from tui.actions import ACTIONS
 from tui.app import DashboardApp
 from tui.pages import PAGES
 from tui.screens.dashboard import layout_for
-from tui.screens.dialogs import HelpScreen, LearningRateScreen, QuitScreen
+from tui.screens.dialogs import HELD_KEY_S, UNEXPECTED_S, DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
 from tui.settings import UiSettings
 from tui.source import Port
 from tui.widgets.curves import CurvePane, LossPane
@@ -264,10 +264,28 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashbo
         assert [type(command) for command in control.sent] == [cmd.Stop]
         assert "● stopping" in screen_text(app), "the screen stays until the run has ended"
     async with dashboard(training_run(), control) as (app, pilot):
-        await pilot.press("q", "q")
+        await pilot.press("q")
+        await pilot.pause(HELD_KEY_S + 0.05)
+        await pilot.press("q")
         await pilot.pause(0.1)
     assert app.detached
     assert len(control.sent) == 1
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
+async def test_a_held_key_asks_and_answers_nothing(dashboard: Dashboard, key: str) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press(key)
+        await pilot.pause(0.66)  # before a keyboard repeats a key
+        for _ in range(20):
+            await pilot.press(key)
+            await pilot.pause(0.03)
+        assert isinstance(app.screen, QuitScreen)
+        assert not control.sent
+        assert not app.detached
+        await pilot.press("escape")
+        assert not isinstance(app.screen, QuitScreen)
 
 
 async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashboard: Dashboard) -> None:
@@ -458,6 +476,9 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard) -> No
         source.add(ev.StateChanged(state="training"), diverged(checkpoint=""), ev.StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "set a lower learning rate"), "the next question")
         assert not shows(app, "back to")
+        await pilot.press("l")  # may have been meant for the dashboard
+        assert isinstance(app.screen, DivergedScreen)
+        await pilot.pause(UNEXPECTED_S + 0.05)
         await pilot.press("l")
         await settle(pilot, lambda: isinstance(app.screen, LearningRateScreen), "the rate")
 

@@ -12,7 +12,6 @@ import os
 import re
 import selectors
 import socket
-import stat
 import struct
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Protocol
 
 import orjson
 
+from trainer.private_folder import private_folder
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.commands import Command, UndeliverableError
 from trainer.run.holder import is_live, on_this_machine, presence, read_holder
@@ -42,21 +42,6 @@ _NAME = re.compile(r"[0-9a-f]{16}\.sock")
 _UNFINISHED = re.compile(r"[0-9a-f]{16}\.new")
 _UNFINISHED_S = 60.0
 """Age above which a socket under its first name belongs to a trainer that died before it listened."""
-
-
-def socket_folder(parent: Path = Path("/tmp")) -> Path:  # noqa: S108 - owner and mode are checked
-    """The user's private folder for sockets, made when missing.
-
-    Raises:
-        OSError: When it cannot be made, or is not a folder of this user's alone.
-    """
-    folder = parent / f"r18-tui-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} must be a folder that only this user may enter (mode 0700)")
-    return folder
 
 
 class CommandSink(Protocol):
@@ -85,7 +70,7 @@ class ControlServer:
         """
         self._commands = commands
         self._clients: dict[socket.socket, _Client] = {}
-        folder = socket_folder()
+        folder = private_folder()
         _remove_abandoned(folder)
         self.path = folder / f"{os.urandom(8).hex()}.sock"
         self._listener = _listen(self.path)
@@ -289,7 +274,7 @@ def _connect(holder: dict[str, object]) -> socket.socket:
     path = Path(str(holder.get("socket", "")))
     if not _NAME.fullmatch(path.name):
         raise ConnectionError("its trainer does not listen")
-    if path.parent != socket_folder():
+    if path.parent != private_folder():
         raise ConnectionError("another user trains it")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -19,6 +20,11 @@ from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
 from tui.pages import PAGES
 
+HELD_KEY_S = 0.75
+"""Longer than a keyboard waits before it repeats a key that is held (660 ms by X11's default)."""
+UNEXPECTED_S = 0.5
+"""Time in which a person sees that a question has come."""
+
 _LOWEST_LR = 1e-9
 _LEAP = 3.0
 """Times the rate of now: one that is warned of."""
@@ -27,10 +33,36 @@ _LEAP = 3.0
 class Dialog(ModalScreen[ScreenResultType]):
     """The base of all dialogs."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._quiet_since = time.monotonic()
+
+    def on_show(self) -> None:
+        """From here on it can be read."""
+        self._quiet_since = time.monotonic()
+
+    def is_meant(self, quiet_s: float) -> bool:
+        """Whether a key can be an answer to the question, and not one that was pressed before it could be read.
+
+        Args:
+            quiet_s: How long the question must have been there without such a key: a held key comes again and again.
+        """
+        now, since = time.monotonic(), self._quiet_since
+        self._quiet_since = now
+        return now - since >= quiet_s
+
     def answer(self, result: ScreenResultType) -> None:
         """Close with an answer; a second key that was on its way meanwhile says nothing."""
         if self.is_active:
             self.dismiss(result)
+
+    def action_cancel(self) -> None:
+        """Close without an answer."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """As `escape`."""
+        self.action_cancel()
 
 
 class QuitScreen(Dialog[str]):
@@ -39,8 +71,9 @@ class QuitScreen(Dialog[str]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "choose('stop')", "stop and save"),
         Binding("d", "choose('detach')", "detach"),
-        Binding("q,enter,ctrl+c,ctrl+q", "choose('')", "the first choice"),
-        Binding("escape,n", "choose('cancel')", "cancel"),
+        Binding("q", "again", "the first choice"),
+        Binding("enter", "choose('')", "the first choice"),
+        Binding("escape,n", "cancel", "cancel"),
     ]
 
     def __init__(self, *, attached: bool) -> None:
@@ -65,6 +98,19 @@ class QuitScreen(Dialog[str]):
         """Close with an answer; an empty one is the first choice."""
         self.answer(choice or self._choices[0][0])
 
+    def action_cancel(self) -> None:
+        """Stay."""
+        self.answer("cancel")
+
+    def action_again(self) -> None:
+        """Take the first choice, when the key that has asked is pressed again; a key that is held answers nothing."""
+        if self.is_meant(HELD_KEY_S):
+            self.action_choose("")
+
+    def interrupt(self) -> None:
+        """As `q`."""
+        self.action_again()
+
 
 class DivergedScreen(Dialog[str]):
     """Asks what shall become of a run that is held after steps that were not finite. Returns `back`, `rate` or `later`."""
@@ -72,7 +118,7 @@ class DivergedScreen(Dialog[str]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b,enter", "choose('back')", "go back"),
         Binding("l", "choose('rate')", "learning rate"),
-        Binding("escape,q,ctrl+c,ctrl+q", "choose('later')", "later"),
+        Binding("escape,q", "cancel", "later"),
     ]
 
     def __init__(self, event: Diverged) -> None:
@@ -96,17 +142,21 @@ class DivergedScreen(Dialog[str]):
                 yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
 
     def action_choose(self, choice: str) -> None:
-        """Close with an answer."""
-        if choice != "back" or self._event.checkpoint:
+        """Close with an answer. The dialog comes by itself, so a key that was meant for the dashboard is none."""
+        if self.is_meant(UNEXPECTED_S) and (choice != "back" or self._event.checkpoint):
             self.answer(choice)
+
+    def action_cancel(self) -> None:
+        """Decide later."""
+        self.answer("later")
 
 
 class DeleteScreen(Dialog[bool]):
     """Asks whether a run shall be deleted. Returns the answer; enter alone is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "choose(True)", "delete"),
-        Binding("n,q,escape,enter,ctrl+c,ctrl+q", "choose(False)", "cancel"),
+        Binding("y", "delete", "delete"),
+        Binding("n,q,escape,enter", "cancel", "cancel"),
     ]
 
     def __init__(self, path: str, size: str) -> None:
@@ -128,9 +178,13 @@ class DeleteScreen(Dialog[bool]):
             yield Static(Text.assemble(("y  ", "bold"), "  delete"), classes="choice")
             yield Static(Text.assemble(("esc", "bold"), "  cancel"), classes="choice")
 
-    def action_choose(self, choice: bool) -> None:
-        """Close with an answer."""
-        self.answer(choice)
+    def action_delete(self) -> None:
+        """Yes."""
+        self.answer(True)
+
+    def action_cancel(self) -> None:
+        """No."""
+        self.answer(False)
 
 
 def typed_rate(text: str, current: float) -> float | None:
@@ -247,7 +301,7 @@ class NoteScreen(Dialog[str | None]):
 class HelpScreen(Dialog[None]):
     """What every key does, from the registry."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "close", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "cancel", "close")]
 
     def __init__(self, reasons: dict[str, str]) -> None:
         """Take why actions cannot act now, by their names."""
@@ -269,6 +323,6 @@ class HelpScreen(Dialog[None]):
             with VerticalScroll(id="help-keys"):
                 yield Static(table)
 
-    def action_close(self) -> None:
+    def action_cancel(self) -> None:
         """Back to the dashboard."""
         self.answer(None)

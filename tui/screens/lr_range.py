@@ -13,7 +13,7 @@ from textual.widgets import Static
 from trainer.run.events import LrRangeTested
 from tui import format as fmt
 from tui.lr_range import lr_range_plot
-from tui.screens.dialogs import Dialog
+from tui.screens.dialogs import UNEXPECTED_S, Dialog
 
 _WIDEST, _HIGHEST = 72, 16
 _BESIDE = 12
@@ -25,7 +25,7 @@ class LrRangeScreen(Dialog[float | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,t", "take", "take it over"),
-        Binding("escape,q,ctrl+c,ctrl+q", "cancel", "close"),
+        Binding("escape,q", "cancel", "close"),
     ]
 
     def __init__(self, event: LrRangeTested) -> None:
@@ -49,7 +49,7 @@ class LrRangeScreen(Dialog[float | None]):
 
     def action_take(self) -> None:
         """Take the suggestion, where there is one."""
-        if self._event.suggestion is not None:
+        if self._event.suggestion is not None and self.is_meant(UNEXPECTED_S):
             self.answer(self._event.suggestion)
 
     def action_cancel(self) -> None:

@@ -22,7 +22,7 @@ class MessagesScreen(ModalScreen[None]):
 
     AUTO_FOCUS = "#notes"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m,q,escape,ctrl+c,ctrl+q", "close", "back"),
+        Binding("m,q,escape", "close", "back"),
         Binding("tab,shift+tab", "app.focus_next", "other pane"),
     ]
 
@@ -54,6 +54,10 @@ class MessagesScreen(ModalScreen[None]):
             self._version = self._scene.version
             for pane in self.query(ScrolledPane):
                 pane.paint(self._scene)
+
+    def interrupt(self) -> None:
+        """As `escape`."""
+        self.action_close()
 
     def action_close(self) -> None:
         """Back to the dashboard."""

@@ -39,7 +39,7 @@ class FoldersTree(DirectoryTree):
 class FolderScreen(ModalScreen[str | None]):
     """A line for the folder over a tree of folders. Returns the path of the new configuration."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,ctrl+c,ctrl+q", "cancel", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "back")]
 
     def __init__(self, runs_dir: Path) -> None:
         super().__init__(id="pick-folder")
@@ -85,6 +85,10 @@ class FolderScreen(ModalScreen[str | None]):
         else:
             self._say(f"looking at {folder}")
             self.run_worker(lambda: self._look_at(folder), thread=True)
+
+    def interrupt(self) -> None:
+        """As `escape`."""
+        self.action_cancel()
 
     def action_cancel(self) -> None:
         """Back, without a configuration."""

@@ -278,6 +278,10 @@ class RunsScreen(ModalScreen[None]):
             DeleteScreen(str(run.run_dir.path), size(run)), lambda yes: self._delete(run) if yes else None
         )
 
+    def interrupt(self) -> None:
+        """As `q`."""
+        self.action_leave()
+
     def action_leave(self) -> None:
         """Back."""
         read = self._reader is not None and self._reader.runs is not None

@@ -43,7 +43,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "start"),
         Binding("ctrl+s", "save", "save"),
-        Binding("escape,ctrl+c,ctrl+q", "cancel", "back"),
+        Binding("escape", "cancel", "back"),
     ]
 
     def __init__(self, source: str) -> None:
@@ -129,6 +129,10 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             return
         self._saved = str(path)
         self._show_amount(f"saved as {path}; r18-tui {path} trains it")
+
+    def interrupt(self) -> None:
+        """As `escape`."""
+        self.action_cancel()
 
     def action_cancel(self) -> None:
         """Back, without a run."""

@@ -31,7 +31,7 @@ class StartScreen(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "start as it is"),
-        Binding("q,escape,ctrl+c,ctrl+q", "leave", "leave"),
+        Binding("q,escape", "leave", "leave"),
     ]
 
     def __init__(self, choices: list[Choice], runs_dir: Path) -> None:
@@ -83,6 +83,10 @@ class StartScreen(Screen[None]):
         choice = self._choices[int(lit.id or 0)] if lit is not None else None
         if choice is not None and choice.config:
             self.app.exit([*choice.command, "--runs-dir", str(self._runs_dir)])
+
+    def interrupt(self) -> None:
+        """As `q`."""
+        self.action_leave()
 
     def action_leave(self) -> None:
         """Back to the shell."""

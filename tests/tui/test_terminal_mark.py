@@ -1,0 +1,75 @@
+"""The mark of a terminal that is taken over, and what it is for: giving the terminal of a killed program back."""
+
+from __future__ import annotations
+
+import os
+import pty
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainer import private_folder as private
+from tui.terminal_mark import TerminalMark, restore_after_a_kill
+from tui.terminal_modes import RESTORED
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """Both ends of a pseudo-terminal, the user's first; marks lie in a folder of the test's own."""
+    monkeypatch.setattr(private, "private_folder", lambda: tmp_path)
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+def killed(mark: TerminalMark) -> None:
+    """What the kernel does of a program that is killed: its files are closed, and that is all."""
+    os.close(mark._file)
+
+
+def test_what_a_killed_program_left_is_given_back_once(terminal: tuple[int, int], tmp_path: Path) -> None:
+    ours, theirs = terminal
+    before = termios.tcgetattr(theirs)
+    killed(TerminalMark(theirs))
+    raw = termios.tcgetattr(theirs)
+    raw[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(theirs, termios.TCSANOW, raw)
+    assert restore_after_a_kill(theirs)
+    assert termios.tcgetattr(theirs) == before
+    assert os.read(ours, 4096) == RESTORED.encode()
+    assert not restore_after_a_kill(theirs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_that_is_in_use_or_was_given_back_is_left_alone(terminal: tuple[int, int]) -> None:
+    mark = TerminalMark(terminal[1])
+    assert not restore_after_a_kill(terminal[1]), "its owner lives"
+    mark.remove()
+    assert not restore_after_a_kill(terminal[1])
+
+
+def test_another_terminal_of_the_same_number_is_left_alone(terminal: tuple[int, int], tmp_path: Path) -> None:
+    killed(TerminalMark(terminal[1]))
+    (mark,) = tmp_path.iterdir()
+    os.utime(mark, (0, 0))
+    assert not restore_after_a_kill(terminal[1])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[1,2", b'[0,0,0,0,0,0,["a"]]'])
+def test_a_mark_that_is_not_whole_ends_nothing(terminal: tuple[int, int], tmp_path: Path, content: bytes) -> None:
+    killed(TerminalMark(terminal[1]))
+    (mark,) = tmp_path.iterdir()
+    mark.write_bytes(content)
+    restore_after_a_kill(terminal[1])
+    assert not mark.exists()
+
+
+def test_what_is_no_terminal_has_no_mark(tmp_path: Path) -> None:
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    TerminalMark(file).remove()
+    assert not restore_after_a_kill(file)
+    os.close(file)

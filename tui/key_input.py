@@ -1,0 +1,236 @@
+"""Cuts what a terminal sends into whole sequences, and turns those that are known into Textual's events.
+
+Textual's own parser hands on what it does not know as keys, letter by letter: a late answer of the terminal saves or
+evaluates, and a report that it cannot read ends its thread. Here a sequence is complete by its grammar (ECMA-48, section 5.4;
+xterm's ctlseqs; kitty's keyboard protocol), and an unknown one is dropped whole. Nothing within a paste is a key.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from textual import events, messages
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
+from textual._keyboard_protocol import FUNCTIONAL_KEYS
+from textual._xterm_parser import XTermParser
+from textual.message import Message
+
+ESCAPE_S = 0.03
+"""Time after which an escape that stays alone is the key. Over a network a sequence arrives in one piece nearly always."""
+REST_S = 1.0
+"""Time that a sequence which has begun waits for its rest. Then it is dropped."""
+PASTE_S = 2.0
+"""Time without more text after which a paste whose end was lost is over. Single keys do not prolong it."""
+LONGEST_PASTE = 1 << 20
+"""Bytes of a paste that are kept."""
+
+_ESC, _CTRL_C = b"\x1b", b"\x03"
+_LONGEST_KEY = 64
+_LONGEST_SEQUENCE = 4096
+
+_SEQUENCE = re.compile(
+    rb"\x1b\[M[\x20-\xff]{3}"  # a mouse report of old terminals
+    rb"|\x1b\[\[[\x40-\x7e]"  # function keys of the Linux console
+    rb"|\x1b\[(?:3|7|8|23|24)\$"  # rxvt's keys with shift
+    rb"|\x1b\[(?!M|\[)[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]"  # CSI
+    rb"|\x1bO[0-9;]*[\x40-\x7e]"  # SS3
+)
+_BEGUN = re.compile(rb"\x1b(?:\[M[\x20-\xff]{0,2}|\[\[|\[[\x30-\x3f]*[\x20-\x2f]*|O[0-9;]*)?")
+"""The longest beginning of a sequence that may still become whole."""
+_STRING = re.compile(rb"\x1b[P\]_^X]")
+"""DCS, OSC, APC, PM and SOS, whose text goes on until its end."""
+_STRING_END = re.compile(rb"[\x07\x18\x1a]|\x1b\\|(?=\x03)|(?=\x1b[^\\\x1b])")
+"""The bell, CAN, SUB, ST; ctrl+c and another sequence end it, too."""
+_PASTE_BEGIN, _PASTE_END = b"\x1b[200~", b"\x1b[201~"
+
+_MOUSE = re.compile(r"\x1b\[<\d{1,4};-?\d{1,5};-?\d{1,5}[Mm]")
+_SYNCHRONISED = re.compile(r"\x1b\[\?2026;[123]\$y")
+_KEY = re.compile(r"\x1b\[(\d{0,7})(?::[\d:]*)?(?:;(\d{0,3})(?::(\d))?)?(?:;([\d:]*))?([u~ABCDEFHPQS])")
+"""Code point or number, modifiers, event type, text; alternate keys are passed over."""
+_MODIFIED = re.compile(r"\x1b\[27;(\d{1,3});(\d{1,7})~")
+"""xterm's modifyOtherKeys: modifiers and code point."""
+_RELEASED = "3"
+_KITTY_CTRL_C = re.compile(rb"\x1b\[99(?::[\d:]*)?;5(?::[12])?(?:;[\d:]*)?u")
+
+_LATE_REST = (b"[", b"]", b"O", b"P", b"_", b"^", b"X")
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class KeyInput:
+    """Bytes in, events out. Knows no clock and no file; used by one thread.
+
+    Attributes:
+        deadline: When `tick` is to be called, in seconds of the caller's clock; None when nothing is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+        self._keys = XTermParser()
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._alt = False
+        self._rest = b""
+        self._in_string = False
+        self._pasted: bytearray | None = None
+        self._late_until = -1.0
+
+    def feed(self, data: bytes, now: float) -> list[Message]:
+        """Take bytes.
+
+        Args:
+            data: What one read has returned: a person's key arrives alone, a paste and an answer in larger pieces.
+            now: Seconds of a monotonic clock.
+        """
+        found: list[Message] = []
+        if data == _CTRL_C or _KITTY_CTRL_C.fullmatch(data):
+            self._forget()
+        elif now < self._late_until and len(data) > 1 and data.startswith(_LATE_REST):
+            data = _ESC + data  # the rest of a sequence whose escape was taken for a key
+        self._late_until = -1.0
+        pasting = self._pasted is not None
+        rest = self._rest + data
+        self._rest = b""
+        while rest:
+            rest = self._take(rest, found)
+        if not (pasting and self._pasted is not None and len(data) == 1):
+            self.deadline = self._next_deadline(now)
+        return found
+
+    def tick(self, now: float) -> list[Message]:
+        """Decide what was waited for, once its time is over."""
+        if self.deadline is None or now < self.deadline:
+            return []
+        found: list[Message] = []
+        if self._pasted is not None:
+            self._end_paste(found)
+        elif self._rest == _ESC and not self._in_string:
+            found.append(events.Key("escape", "\x1b"))
+            self._late_until = now + REST_S
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Drop what has begun."""
+        self._rest, self._in_string, self._pasted, self._alt = b"", False, None, False
+        self._decoder.reset()
+        self.deadline = None
+
+    def _next_deadline(self, now: float) -> float | None:
+        if self._pasted is not None:
+            return now + PASTE_S
+        if self._in_string or len(self._rest) > 1:
+            return now + REST_S
+        return now + ESCAPE_S if self._rest else None
+
+    def _take(self, data: bytes, found: list[Message]) -> bytes:
+        """Take the first piece of some bytes; returns what is left of them."""
+        if self._pasted is not None:
+            return self._take_paste(data, self._pasted, found)
+        if self._in_string:
+            return self._take_string(data)
+        if not data.startswith(_ESC):
+            text, escape, rest = data.partition(_ESC)
+            self._take_text(text, found)
+            return escape + rest
+        self._decoder.reset()  # a character that an escape has cut
+        self._alt = False
+        whole = _SEQUENCE.match(data)
+        if whole is not None:
+            self._take_sequence(whole.group(), found)
+            return data[whole.end() :]
+        if _STRING.match(data):
+            self._in_string = True
+            return data[2:]
+        begun = _BEGUN.match(data)
+        assert begun is not None, "it begins with an escape"
+        if begun.end() == len(data) and len(data) < _LONGEST_SEQUENCE:
+            self._rest = data
+            return b""
+        if begun.end() > 1:
+            return data[begun.end() :]  # broken off: by ctrl+c, by another sequence, or without an end
+        if data.startswith(_ESC * 2):
+            found.append(events.Key("escape", "\x1b"))
+        else:
+            self._alt = True
+        return data[1:]
+
+    def _take_string(self, data: bytes) -> bytes:
+        end = _STRING_END.search(data)
+        if end is None:
+            self._rest = _ESC if data.endswith(_ESC) else b""
+            return b""
+        self._in_string = False
+        return data[end.end() :]
+
+    def _take_paste(self, data: bytes, pasted: bytearray, found: list[Message]) -> bytes:
+        text, end, rest = data.partition(_PASTE_END)
+        if not end:
+            # What may be the beginning of the end waits for its rest.
+            held = next((n for n in range(len(_PASTE_END) - 1, 0, -1) if text.endswith(_PASTE_END[:n])), 0)
+            self._rest = text[len(text) - held :]
+            text = text[: len(text) - held]
+        pasted += text[: LONGEST_PASTE - len(pasted)]
+        if end:
+            self._end_paste(found)
+        return rest
+
+    def _end_paste(self, found: list[Message]) -> None:
+        pasted, self._pasted = bytes(self._pasted or b""), None
+        text = _CONTROLS.sub("", pasted.decode("utf-8", "replace"))
+        if text:
+            found.append(events.Paste(text))
+        if self.deadline is not None and pasted.endswith(_CTRL_C):
+            found.append(events.Key("ctrl+c", "\x03"))
+
+    def _take_text(self, data: bytes, found: list[Message]) -> None:
+        """Characters are keys, except those that no keyboard has: bytes that are no UTF-8, and C1 controls."""
+        for character in self._decoder.decode(data):
+            alt, self._alt = self._alt, False
+            if character == "\ufffd" or "\x80" <= character <= "\x9f":
+                continue
+            known = "\x1b" + character
+            sequence = known if alt and known in ANSI_SEQUENCES_KEYS else character
+            found += self._keys._sequence_to_key_events(sequence, alt=alt)
+
+    def _take_sequence(self, data: bytes, found: list[Message]) -> None:
+        """Whole sequences that stand for something; all others are dropped."""
+        if data == _PASTE_BEGIN:
+            self._pasted = bytearray()
+            return
+        if len(data) > _LONGEST_KEY:
+            return
+        sequence = data.decode("latin-1")
+        if data in (b"\x1b[I", b"\x1b[O"):
+            found.append(events.AppFocus() if data == b"\x1b[I" else events.AppBlur())
+        elif _MOUSE.fullmatch(sequence):
+            mouse = self._keys.parse_mouse_code(sequence)
+            found += [mouse] if mouse is not None else []
+        elif _SYNCHRONISED.fullmatch(sequence):
+            found.append(messages.TerminalSupportsSynchronizedOutput())
+        elif key := _readable_key(sequence):
+            found += [event for event in self._keys._sequence_to_key_events(key) if event.key != "<ignore>"]
+
+
+def _readable_key(sequence: str) -> str:
+    """A key's sequence in a form that Textual reads; empty for what is no key, or one that was let go."""
+    other = _MODIFIED.fullmatch(sequence)
+    if other is not None:
+        sequence = f"\x1b[{other.group(2)};{other.group(1)}u"
+    match = _KEY.fullmatch(sequence)
+    if match is None:
+        return sequence if sequence in ANSI_SEQUENCES_KEYS and not sequence.endswith("R") else ""
+    number, modifiers, event_type, text, end = match.groups(default="")
+    name = f"{number or 1}{end}"
+    if event_type == _RELEASED or not 0 <= int(modifiers or 1) - 1 < 256:
+        return ""
+    if name not in FUNCTIONAL_KEYS and not (end == "u" and _is_typed(int(number or 0))):
+        return ""
+    points = [int(point) for point in text.split(":") if 0 < len(point) < 8]
+    typed = ":".join(str(point) for point in points if _is_typed(point))
+    return f"\x1b[{number};{modifiers};{typed}{end}"
+
+
+def _is_typed(point: int) -> bool:
+    """Whether a code point is a character that a keyboard types: no control, surrogate, private use or beyond Unicode."""
+    controls, surrogates, private = point < 32 or 127 <= point < 160, 0xD800 <= point < 0xE000, 0xE000 <= point < 0xF900
+    return not (controls or surrogates or private or point > 0x10FFFF)

@@ -1,0 +1,145 @@
+"""The base of all applications: driver, themes, keys that act one after another, and an end that is never silent."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from rich.console import RenderableType
+from textual import events
+from textual.app import App, ReturnType
+from textual.binding import Binding
+from textual.message_pump import MessagePump
+
+from tui.driver import TerminalDriver
+from tui.themes import THEMES, colours_beside, no_color, theme_for
+
+INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=True)
+"""Acts on every screen, also where a text is typed."""
+
+_KEY_S = 0.25
+"""Longest time that a key keeps the next one waiting."""
+
+
+class EndedByItselfError(Exception):
+    """The application ended, and nobody asked it to."""
+
+
+class TerminalApp(App[ReturnType]):
+    """The base of all applications.
+
+    Attributes:
+        crash: What ended the application, if nobody asked for its end.
+    """
+
+    TITLE = "r18-tui"
+    BINDINGS: ClassVar = [INTERRUPT]
+
+    def __init__(self, theme: str = "auto") -> None:
+        """Take the terminal's driver and a theme.
+
+        Args:
+            theme: As `ui.theme`.
+        """
+        # Without colours also no greys, which Textual would send in their place.
+        super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
+        self.crash: BaseException | None = None
+        self._asked_to_end = False
+        self._typed: deque[events.Key | events.Paste] = deque()
+        self._acting = 0
+        for one in THEMES:
+            self.register_theme(one)
+        self.theme = theme_for(theme)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours of the themes that are not our own."""
+        return colours_beside(self.current_theme)
+
+    def action_interrupt(self) -> None:
+        """Leave what is on the screen: a screen says how by a method `interrupt`; Textual's own, such as the palette, close."""
+        interrupt = getattr(self.screen, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
+        elif len(self.screen_stack) > 1:
+            self.screen.dismiss(None)
+
+    # One key after another --------------------------------------------------------------------------------------------
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys and pastes wait until the one before has acted.
+
+        Textual hands a key to the widget that has the focus, and acts on a binding when it comes back from there; of keys that
+        arrive together a later character would be typed before an earlier backspace has acted.
+        """
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded and event not in self._typed:
+            self._typed.append(event)
+            if len(self._typed) == 1:
+                await self._act()
+            return
+        await super().on_event(event)
+
+    async def _act(self) -> None:
+        """Hand on the oldest key. The next follows once nothing is under way any more that it has set off."""
+        number, way = self._acting, self._place
+        await super().on_event(self._typed[0])
+        self.set_timer(_KEY_S, partial(self._acted, number))  # where a widget of the way goes away
+        self._pass_along(list(way), partial(self._settle, number, ()))
+
+    @property
+    def _place(self) -> tuple[MessagePump, ...]:
+        """The widget that has the focus, and all around it up to the application: the way of a key, and of what it sets off."""
+        return tuple((self.focused or self.screen).ancestors_with_self) if self.screen_stack else (self,)
+
+    def _settle(self, number: int, before: tuple[MessagePump, ...]) -> None:
+        """Wait for what a key has set off, a dialog that opens or closes above all, until the focus stays."""
+        place = self._place
+        if number != self._acting:
+            return
+        if place == before:
+            self._acted(number)
+        else:
+            self._pass_along(list(place), partial(self._settle, number, place))
+
+    def _pass_along(self, way: list[MessagePump], then: Callable[[], None]) -> None:
+        """Call a function after all that waits in the queues of some widgets, one after another."""
+        if not way:
+            then()
+        elif not way[0].call_later(self._pass_along, way[1:], then):
+            self._pass_along(way[1:], then)
+
+    def _acted(self, number: int) -> None:
+        if number != self._acting:
+            return
+        self._acting += 1
+        self._typed.popleft()
+        if self._typed:
+            self.call_next(self._act)
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    def exit(
+        self, result: ReturnType | None = None, return_code: int = 0, message: RenderableType | None = None
+    ) -> None:
+        """End, as somebody has asked for."""
+        self._asked_to_end = True
+        super().exit(result, return_code, message)
+
+    def panic(self, *renderables: RenderableType) -> None:
+        """End by an error of Textual's own, which is kept and not printed over the screen."""
+        self._handle_exception(EndedByItselfError("an error of Textual's own"))
+
+    @property
+    def ended_by(self) -> BaseException | None:
+        """What ended the application; None when somebody asked for it."""
+        if self.crash is None and not self._asked_to_end:
+            return EndedByItselfError("nobody asked for the end")
+        return self.crash
+
+    def _handle_exception(self, error: Exception) -> None:
+        self.crash = self.crash or error
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        self._close_messages_no_wait()
