@@ -92,7 +92,7 @@ def history(steps: int, line: int, spike: int | None = None) -> Iterator[Event]:
         choices={"precision": "fp32"}, epochs=steps // _EPOCH, steps_per_epoch=_EPOCH, total_steps=steps,
         planned_lr=[[0.0, float(steps)], [0.1, 0.0]], versions={},
     )  # fmt: skip
-    draw = random.Random(0)  # noqa: S311 - no secret
+    draw = random.Random(0)
     spent = 0.0
     for index, first in enumerate(range(1, steps + 1, line)):
         numbers = range(first, first + line)

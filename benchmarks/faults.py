@@ -106,7 +106,7 @@ def kill_and_resume(
         longest_life_s: No process lives longer, unless it is the one that ends its run.
         from_first_step: A life begins with the first step of the process, and not with its start.
     """
-    moments = random.Random(seed)  # noqa: S311 - no secret
+    moments = random.Random(seed)
     reference = RunDir(folder / "reference")
     found = Findings()
     _to_the_end([*run, "--name", reference.name, "--runs-dir", str(folder)], found)

@@ -92,7 +92,22 @@ class PseudoTerminal:
 
     def send(self, keys: str) -> None:
         """Type."""
-        os.write(self._fd, keys.encode())
+        self.send_bytes(keys.encode())
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send what no keyboard can type, too."""
+        os.write(self._fd, data)
+
+    def quiet(self, seconds: float = 0.2, timeout: float = 10.0) -> None:
+        """Wait until nothing has been written for so long.
+
+        Raises:
+            TimeoutError: When the command goes on writing.
+        """
+        end = time.monotonic() + timeout
+        while self.pump(seconds):
+            if time.monotonic() > end:
+                raise TimeoutError(f"it writes for more than {timeout} s; the screen:\n{self.text}")
 
     def pump(self, seconds: float) -> bool:
         """Take what the command writes for at most `seconds`; whether anything came."""

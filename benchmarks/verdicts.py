@@ -151,7 +151,7 @@ def _keep(folder: Path, images: int) -> None:
         path.unlink()
 
 
-_DRAW = random.Random(0)  # noqa: S311
+_DRAW = random.Random(0)
 _SWAPPED = {3: 8, 8: 3}
 
 FAULTY: dict[str, tuple[Callable[[Path], tuple[str, ...]], tuple[str, ...], set[str]]] = {

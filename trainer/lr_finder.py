@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ _SMOOTHING = 0.9
 _HOPELESS = 4.0
 """Times the lowest loss, from which on, above the loss of guessing, nothing more is to be learned."""
 _LEAST_FALL = 0.1
-"""Share of the loss that must go for a rate to be suggested: late in a run what is left to fall is noise."""
+"""Share of the loss whose fall is large enough to suggest a rate, whatever the noise."""
+_LEAST_CLEAR_FALL, _NOISES = 0.01, 4.0
+"""A smaller fall into a valley is enough when it is so many times the noise, the standard deviation of the loss at the lowest
+rates."""
 _REACH = 5
 """Steps to either side over which the loss's fall is measured: over one it is noise."""
 _FEWEST = 10
@@ -119,11 +123,11 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
     steepest = min(slopes, key=slopes.__getitem__, default=0)
     if not slopes or slopes[steepest] >= 0 or losses[low] >= losses[_REACH]:
         return None, "the loss fell at none of the rates; look at the data, or begin from other weights"
-    if losses[low] > (1.0 - _LEAST_FALL) * losses[_REACH]:
-        return (
-            None,
-            f"the loss hardly moved, from {losses[_REACH]:.3g} to {losses[low]:.3g}: there is nothing to choose by",
-        )
+    fall, noise = losses[_REACH] - losses[low], statistics.pstdev(losses[_REACH : max(len(losses) // 4, _REACH + 2)])
+    valley = losses[-1] - losses[low] > fall > max(_LEAST_CLEAR_FALL * losses[_REACH], _NOISES * noise)
+    if fall < _LEAST_FALL * losses[_REACH] and not valley:
+        moved = f"from {losses[_REACH]:.3g} to {losses[low]:.3g}"
+        return None, f"the loss changed too little to suggest a rate: {moved}, with a noise of {noise:.2g}"
     rate = _rounded(lrs[steepest])
     end = "" if low >= len(lrs) - 2 else f", is lowest at {lrs[low]:.2g} and grows from there"
     return rate, f"the loss falls fastest at about {rate:g}{end}"

@@ -466,7 +466,7 @@ class TrainingSession:
             return "an evaluation is under way"
         self.trainer.drain()
         self._on_demand = self._testing_rates = True
-        before = self.trainer.stopwatch.switch("evaluate")
+        before = self.trainer.stopwatch.switch("rates")  # no part of the budget, as a pause is none
         self.evaluating("learning rates")
         try:
             found = range_test(self.trainer, self._poll_range_test)

@@ -102,6 +102,8 @@ class KeyInput:
             return []
         found: list[Message] = []
         if self._pasted is not None:
+            if self._pasted.endswith(_CTRL_C):
+                found.append(events.Key("ctrl+c", "\x03"))
             self._end_paste(found)
         elif self._rest == _ESC and not self._in_string:
             found.append(events.Key("escape", "\x1b"))
@@ -179,8 +181,6 @@ class KeyInput:
         text = _CONTROLS.sub("", pasted.decode("utf-8", "replace"))
         if text:
             found.append(events.Paste(text))
-        if self.deadline is not None and pasted.endswith(_CTRL_C):
-            found.append(events.Key("ctrl+c", "\x03"))
 
     def _take_text(self, data: bytes, found: list[Message]) -> None:
         """Characters are keys, except those that no keyboard has: bytes that are no UTF-8, and C1 controls."""

@@ -45,7 +45,10 @@ def lr_range_plot(lrs: Sequence[float], losses: Sequence[float], width: int, hei
     figure.plot_size(width, height)
     x = [math.log10(lr) for lr in lrs]
     figure.draw(figure.signal(x, [min(loss, top) for loss in losses], marker="braille").lines(True))
+    ruler, powers = figure.ruler("x"), range(math.ceil(x[0]), math.floor(x[-1]) + 1)
+    ruler.ticks(list(powers), [f"{10.0**power:g}" for power in powers])
     text: str = figure.build().string(colorless=True)
+    ruler.ticks()  # the figure is one for all plots
     return text
 
 
@@ -62,7 +65,9 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
         sys.stderr.write(literal(warning) + "\n")
     plot = lr_range_plot(found.lrs, found.losses, 76, 18)
     sys.stdout.write(
-        f"{plot}\n  loss against log10 of the learning rate\n" if plot else _table(found.lrs, found.losses)
+        f"{plot}\n  loss against the learning rate, on a logarithmic axis\n"
+        if plot
+        else _table(found.lrs, found.losses)
     )
     sys.stdout.write(f"\n{found.reason}\n")
     if found.suggestion is None:

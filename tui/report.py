@@ -29,7 +29,7 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
             f"  {last.split} accuracy {last.accuracy:.2%}{tta}, loss {number(last.loss):.4f} (step {last.step:,})"
         )
     if best and last and best.step != last.step:
-        lines.append(f"  best {best.split} accuracy {best.accuracy:.2%} (step {best.step:,})")
+        lines.append(f"  {view.best_name}: {best.split} accuracy {best.accuracy:.2%} (step {best.step:,})")
     tested = next((e for e in reversed(view.evaluations) if e.split == "test"), None)
     if tested and last and last.split != "test":
         lines.append(f"  test accuracy {tested.accuracy:.2%} (step {tested.step:,}, chosen on {last.split})")
@@ -56,6 +56,7 @@ def plain_report(view: RunView, run_dir: RunDir) -> str:
     """The summary, what is wrong, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
     lines = summary(view, run_dir)
     lines += [f"  look at      {fmt.literal(said.text)}: {said.evidence}; {said.remedy}" for said in verdicts(view)]
+    lines += [f"  note         step {mark.step:,}: {fmt.literal(mark.text)}" for mark in view.user_notes]
     lines.append("")
     lines += [_epoch_line(view, event) for event in view.epochs[-10:]]
     plot = loss_plot(view)

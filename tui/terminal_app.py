@@ -82,6 +82,9 @@ class TerminalApp(App[ReturnType]):
 
     async def _act(self) -> None:
         """Hand on the oldest key. The next follows once nothing is under way any more that it has set off."""
+        if self._asked_to_end or not self.screen_stack:
+            self._typed.clear()  # nobody is there any more to take them
+            return
         number, way = self._acting, self._place
         await super().on_event(self._typed[0])
         self.set_timer(_KEY_S, partial(self._acted, number))  # where a widget of the way goes away
@@ -90,7 +93,7 @@ class TerminalApp(App[ReturnType]):
     @property
     def _place(self) -> tuple[MessagePump, ...]:
         """The widget that has the focus, and all around it up to the application: the way of a key, and of what it sets off."""
-        return tuple((self.focused or self.screen).ancestors_with_self) if self.screen_stack else (self,)
+        return tuple((self.focused or self.screen).ancestors_with_self) if self.screen_stack else ()
 
     def _settle(self, number: int, before: tuple[MessagePump, ...]) -> None:
         """Wait for what a key has set off, a dialog that opens or closes above all, until the focus stays."""
@@ -110,7 +113,7 @@ class TerminalApp(App[ReturnType]):
             self._pass_along(way[1:], then)
 
     def _acted(self, number: int) -> None:
-        if number != self._acting:
+        if number != self._acting or not self._typed:
             return
         self._acting += 1
         self._typed.popleft()

@@ -86,6 +86,7 @@ def test_two_terminals_attach_steer_and_see_the_same(tmp_path: Path) -> None:
         one.wait_for("● training", 30)
         one.send("q")
         one.wait_for("Leave this run")
+        one.drain(2 * HELD_KEY_S)  # a key that is held answers nothing
         one.send("q")  # the first choice of a watcher is to leave
         assert code_of(one) == 0
         assert "come back" in one.text
@@ -286,7 +287,8 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
     script.write_text(
         "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
         "def broken(*given):\n"
-        "    from tui.widgets.header import Header\n"
+        "    from tui.screens.dialogs import HELD_KEY_S
+from tui.widgets.header import Header\n"
         "    draw = Header.rows_for\n"
         "    def rows_for(self, scene, w, h):\n"
         "        view = scene.view\n"

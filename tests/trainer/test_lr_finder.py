@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
     [
         ([2.0 + 0.01 * n for n in range(60)], "fell at none of the rates"),
         ([2.0] * 60, "fell at none"),
-        ([2.0 - 0.002 * n for n in range(60)], "the loss hardly moved, from 1.99 to 1.88"),
+        ([2.0 - 0.002 * n for n in range(60)], "the loss changed too little to suggest a rate: from 1.99 to 1.88"),
         ([2.0, 9.0], "exploded after 2"),
     ],
 )
@@ -53,6 +54,23 @@ def test_without_a_fall_nothing_is_suggested(losses: list[float], reason: str) -
     rate, said = suggest(rates()[: len(losses)], losses)
     assert rate is None
     assert reason in said
+
+
+@pytest.mark.parametrize(("depth", "noise", "found"), [(0.08, 0.002, True), (0.08, 0.05, False), (0.01, 0.0005, False)])
+def test_a_valley_that_is_clear_of_the_noise_is_enough(depth: float, noise: float, found: bool) -> None:
+    """Of a network that knows most already: the loss falls by some percent down to a rate of 0.01, and explodes behind."""
+    draw = random.Random(0)
+    lrs = rates(100)
+    losses = [
+        2.0
+        + draw.gauss(0.0, noise)
+        - depth * math.exp(-((math.log10(lr) + 2) ** 2))
+        + max(0.0, math.log10(lr) + 1) ** 2
+        for lr in lrs
+    ]
+    rate, reason = suggest(lrs, losses)
+    assert (rate is not None) is found, reason
+    assert not found or 1e-4 < (rate or 0.0) < 2e-2
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=0, max_size=80))

@@ -58,7 +58,7 @@ def test_a_leak_on_a_gpu_is_held_against_its_own_memory() -> None:
     "used",
     [
         lambda step: 2.0,
-        lambda step: 2.0 + random.Random(step).random() / 4,  # noqa: S311
+        lambda step: 2.0 + random.Random(step).random() / 4,
         lambda step: min(1 + step / 50, 5.0),  # a cache that fills up
         lambda step: 3 - step / 1000,
         lambda step: 2.0 if step < 300 else 4.0,  # larger images

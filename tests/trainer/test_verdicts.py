@@ -75,7 +75,7 @@ def training(event: Event) -> list[Event]:
 
 def healthy(seed: int) -> list[Event]:
     """A run as they are when all is well: of another length, noise, number of classes and difficulty with every seed."""
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     classes, epochs = draw.choice([2, 3, 10, 100]), draw.choice([5, 12, 30, 80])
     noise, floor, speed = draw.choice([0.02, 0.1, 0.25]), draw.choice([0.02, 0.3, 1.0]), draw.choice([80, 400, 1200])
     warm_up, bump = draw.choice([1, 60, 250]), draw.choice([1.0, 1.0, 1.25])
@@ -121,7 +121,7 @@ def ever_said(events: Iterable[Event]) -> set[str]:
 
 def few_large_losses(seed: int) -> Callable[[int], float]:
     """Losses of batches of eight, of which an image in twenty is hopeless."""
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     return lambda _: sum(3.0 if draw.random() < 0.05 else 0.05 for _ in range(8)) / 8
 
 
@@ -187,7 +187,7 @@ def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:
 
 
 def test_a_loss_that_does_not_fall_is_told_after_an_epoch_and_200_steps() -> None:
-    draw = random.Random(0)  # noqa: S311
+    draw = random.Random(0)
     events = training(started())
     for epoch in range(1, 6):
         events.append(steps(epoch, lambda _: 2.3 + draw.gauss(0, 0.02), lambda _: 0.1 + draw.gauss(0, 0.03)))

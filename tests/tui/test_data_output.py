@@ -22,6 +22,7 @@ from tui.data_output import as_json, write_csv
 def view() -> RunView:
     """Three epochs and a step whose loss is not a number."""
     source = training_run()
+    source.add(ev.Noted(step=300, text="slower"))
     source.add(ev.Steps(first_step=301, loss=[None], accuracy=[0.5], lr=[0.1], images=64, seconds=0.1))
     view = RunView()
     replay(view, source.read())
@@ -34,6 +35,8 @@ def test_the_object_says_how_the_run_stands(view: RunView) -> None:
     assert told["train_loss"] is None, "it is not a number"
     assert [event["epoch"] for event in told["evaluations"]] == [1.0, 2.0, 3.0]
     assert told["best"]["accuracy"] == view.evaluations[-1].accuracy
+    assert told["best_by"] == "accuracy"
+    assert told["notes"] == [{"step": 300, "text": "slower"}]
     assert told["verdicts"][0]["kind"] == "not finite"
     assert told["started"]["classes"][2] == "ev\x1b[2Jil", "as it is: JSON escapes it"
 

@@ -10,23 +10,8 @@ from hypothesis import strategies as st
 from textual import events, messages
 from textual.message import Message
 
+from tests.terminal_input import ANSWERS
 from tui.key_input import ESCAPE_S, LONGEST_PASTE, PASTE_S, REST_S, KeyInput
-
-ANSWERS = (
-    b"\x1b[?62;22c", b"\x1b[>0;276;0c", b"\x1b[=1;2c",  # DA1, DA2, DA3
-    b"\x1bP>|XTerm(370)\x1b\\", b"\x1bP>|tmux 3.4\x1b\\", b"\x1bP1$r0m\x1b\\",
-    b"\x1bP1+r544e=787465726d\x1b\\", b"\x1bP!|0\x1b\\",
-    b"\x1b]11;rgb:1c1c/1c1c/1c1c\x1b\\", b"\x1b]10;rgb:ffff/ffff/ffff\x07",
-    b"\x1b]4;1;rgb:cd00/0000/0000\x07", b"\x1b]52;c;cXVpdA==\x07",
-    b"\x1b[?997;1n", b"\x1b[0n", b"\x1b[12;40R", b"\x1b[?12;40;1R",  # DSR, cursor position
-    b"\x1b[?2004;1$y", b"\x1b[4;2$y", b"\x1b[?25u", b"\x1b[?0u", b"\x1b[?2;0;1024;768S",  # modes, kitty flags, graphics
-    b"\x1b[8;32;110t", b"\x1b[4;640;1100t", b"\x1b[48;32;110;0;0t", b"\x1b]lq title\x1b\\", b"\x1b[1;1w",
-    b"\x1b_Gi=31;OK\x1b\\", b"\x1b^pq\x1b\\", b"\x1bXqc\x1b\\",  # APC, PM, SOS
-    b"\x1b[M qq", b"\x1b[M\xff\xe9\xc3", b"\x1b[32;10;20M",  # mouse reports that were not asked for
-    b"\x1b[97;1:3u", b"\x1b[1114112;1u", b"\x1b[55296u", b"\x1b[57500u", b"\x1b[1;5u", b"\x1b[97;999u", b"\x1b[1;1:3A",
-    b"\x1b[99~", b"\x1b[112;5~", b"\x1b[99Q", b"\x1b[27;5;1114112~", b"\x1b[201~", b"\x1b[" + b"1;" * 90 + b"u",
-)  # fmt: skip
-"""None of them is a key."""
 
 KEYS = {
     b"q": ["q"], b"\x1b[A": ["up"], b"\x1bOA": ["up"], b"\x1bOP": ["f1"], b"\x1b[[A": ["f1"], b"\x1b[3~": ["delete"],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from trainer.run import commands as cmd
 from trainer.run import events as ev
 from tui.cli import main
 from tui.lr_range import lr_range_plot
+from tui.screens.dialogs import UNEXPECTED_S
 from tui.screens.lr_range import LrRangeScreen
 
 LRS = [1e-5 * 10 ** (6 * n / 59) for n in range(60)]
@@ -40,8 +42,10 @@ async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard) -> None:
         assert isinstance(asked, cmd.FindLr)
         source.add(ev.Acknowledged(command_id=asked.command_id, command=asked.name, ok=True), found())
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
-        await pilot.pause(0.2)
         assert shows(app, "the loss falls fastest at about 0.01")
+        await pilot.press("enter")  # as the curve came up: meant for something else
+        assert len(control.sent) == 1
+        await pilot.pause(UNEXPECTED_S + 0.05)
         await pilot.press("enter")
         await settle(pilot, lambda: len(control.sent) == 2, "the rate")
         assert isinstance(control.sent[1], cmd.SetLr)
@@ -54,6 +58,7 @@ async def test_nothing_is_taken_over_where_nothing_is_suggested(dashboard: Dashb
         await pilot.press("f")
         source.add(found(None))
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
+        await pilot.pause(UNEXPECTED_S + 0.05)
         await pilot.press("enter")
         assert isinstance(app.screen, LrRangeScreen)
         await pilot.press("escape")
@@ -83,6 +88,7 @@ def test_the_command_prints_curve_and_suggestion(
     assert load_config("digits", small).config.data.image_size == 16
     assert main(["find-lr", "digits", *small, "run.convolution=native"]) == 0
     said = capsys.readouterr().out
-    assert "loss against log10 of the learning rate" in said
+    assert "loss against the learning rate, on a logarithmic axis" in said
+    assert re.search(r"1e-05 .*0\.01 .*0\.1", said), "rates, not their powers, stand below the axis"
     assert "train with it: r18-tui digits data.image_size=16" in said
     assert main(["find-lr", "nowhere"]) == 2

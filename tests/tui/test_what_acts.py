@@ -161,7 +161,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
         return dataclasses.replace(recorded_port(run_dir), control=controls[run_dir.name])
 
     monkeypatch.setattr("tui.list_actions.recorded_port", port_of)
-    draw = random.Random(seed)  # noqa: S311 - a walk, no secret
+    draw = random.Random(seed)
     async with dashboard(training_run(), controls["demo"]) as (app, pilot):
         for _ in range(120):
             if app._exit or not app._running:

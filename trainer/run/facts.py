@@ -193,6 +193,17 @@ class RunFacts:
         return self.started.selection_split if self.started else "test"
 
     @property
+    def best_name(self) -> str:
+        """`best`, or `best by loss` where its loss chose it: its accuracy need not be the highest then."""
+        config = self.opened.config if self.opened else {}
+        return "best by loss" if config.get("eval", {}).get("best_by") == "loss" else "best"
+
+    @property
+    def user_notes(self) -> list[Mark]:
+        """Notes of the user, by their steps."""
+        return [mark for mark in self.marks if mark.kind == "note"]
+
+    @property
     def last_evaluation(self) -> ev.Evaluated | None:
         """The newest evaluation on the selection split."""
         return next(iter(self.last_evaluations(1)), None)

@@ -37,7 +37,7 @@ class LrRangeScreen(Dialog[float | None]):
         width = min(self.app.size.width - _BESIDE, _WIDEST)
         height = min(self.app.size.height - _BESIDE, _HIGHEST)
         with Vertical(classes="dialog wide-dialog"):
-            yield Static("Loss against log10 of the learning rate", classes="dialog-title")
+            yield Static("Loss against the learning rate", classes="dialog-title")
             plot = lr_range_plot(self._event.lrs, self._event.losses, width, height) if height >= 5 else ""
             if plot:
                 yield Static(Text(plot))

@@ -83,7 +83,7 @@ class CompactPane(Pane, can_focus=False):
         rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
         last = view.last_evaluation
         if last:
-            best = f"  best {fmt.percent(view.best.accuracy)}" if view.best else ""
+            best = f"  {view.best_name} {fmt.percent(view.best.accuracy)}" if view.best else ""
             rows.append([(f"{last.split} {fmt.number(last.loss)}  {fmt.percent(last.accuracy)} %{best}", "test")])
         rows.append(
             [("LR ", "dim"), *lr_figures(scene, cursor=False), (f"  {fmt.per_second(scene.images_per_s)}", "dim")]

@@ -129,7 +129,8 @@ class CurvePane(StepPane):
         split = scene.view.selection_split
         flatters = split == "test" and self.name_of_curve == "accuracy"
         back = ["esc reads the newest"] if scene.viewport.cursor is not None and not self.has_class("zoomed") else []
-        parts = [*back, f"{glyphs.point} {split}", f"{glyphs.best} best" + (", chosen on test" if flatters else "")]
+        best = f"{glyphs.best} {scene.view.best_name}{', chosen on test' if flatters else ''}"
+        parts = [*back, f"{glyphs.point} {split}", best]
         parts += [f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in scene.compared]
         if scene.view.nonfinite_steps:
             parts.append(f"{glyphs.not_a_number} not finite")
@@ -191,7 +192,7 @@ class AccuracyPane(CurvePane):
         if raw is not None:
             row += [("  raw ", "dim"), (fmt.percent(raw), "text")]
         if best and scene.viewport.cursor is None:
-            row += [("  best ", "dim"), (fmt.percent(best.accuracy), "good")]
+            row += [(f"  {scene.view.best_name} ", "dim"), (fmt.percent(best.accuracy), "good")]
         return row
 
     def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:

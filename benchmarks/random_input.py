@@ -1,0 +1,72 @@
+"""Random bytes, keys, pastes, answers of terminals and resizes against the program, for as long as wanted.
+
+    python -m benchmarks.random_input [--minutes 10] [--seed 0]
+
+Two programs take turns, each in a pseudo-terminal: `show` of a finished run, to which only what nobody has pressed is sent and
+whose screen must stay as it is; and `show`, `runs`, the start screen and a run that trains, to which anything is sent and which
+may be left by it, but must not fail. Prints what went wrong, with the seed of its round; the exit code is 1 when anything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.conftest import TINY
+from tests.terminal_input import changes_unpressed, survive
+from tests.trainer.written_runs import write_log
+from tests.tui.canned import evaluated, opened, started, steps
+from trainer.run import events as ev
+
+_PROGRAM = [sys.executable, "-m", "tui.cli"]
+_ROUNDS = 60
+
+
+def main() -> int:
+    """Send and count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first round; each has the next")
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
+    seed, faults = arguments.seed, 0
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        finished = ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
+        write_log(runs, "done", opened(), started(), steps(1), evaluated(1), finished)
+        while time.monotonic() < end:
+            for fault in _round(runs, seed):
+                faults += 1
+                print(f"seed {seed}: {fault}", flush=True)
+            seed += 1
+    print(f"{seed - arguments.seed} rounds, {faults} faults")
+    return 1 if faults else 0
+
+
+def _round(runs: Path, seed: int) -> list[str]:
+    """One program, from its first frame on."""
+    draw = random.Random(seed)
+    folder = ["--runs-dir", str(runs)]
+    commands = [
+        (["show", "done", *folder], "finished"), (["runs", *folder], "done"), ([*folder], "start as it is"),
+        (["digits", *folder, "train.epochs=500", *TINY], "loading|training"),
+    ]  # fmt: skip
+    quiet = seed % 2 == 0
+    command, shown = commands[0] if quiet else commands[seed // 2 % len(commands)]
+    with PseudoTerminal(
+        [*_PROGRAM, *command], cwd=str(runs), env={"PYTHONPATH": str(Path(__file__).parents[1])}
+    ) as terminal:
+        terminal.wait_for(shown, 60)
+        if quiet:
+            return list(changes_unpressed(terminal, draw, _ROUNDS))
+        fault = survive(terminal, draw, 4 * _ROUNDS)
+        return [fault] if fault else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""What nobody has pressed changes no screen, and nothing that a terminal can send makes the program fail."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.pty.program import PROGRAM, ROOT
+from tests.terminal_input import changes_unpressed, survive
+from tests.trainer.written_runs import write_log
+from tests.tui.canned import evaluated, opened, started, steps
+from trainer.run import events as ev
+
+pytestmark = pytest.mark.pty
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    finished = ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
+    write_log(tmp_path, "done", opened(), started(), steps(1), evaluated(1), finished)
+    return tmp_path
+
+
+def viewer(runs_dir: Path, *command: str) -> PseudoTerminal:
+    return PseudoTerminal(
+        [*PROGRAM, *command, "--runs-dir", str(runs_dir)], env={"PYTHONPATH": ROOT}, cwd=str(runs_dir)
+    )
+
+
+def test_what_nobody_has_pressed_changes_nothing(runs_dir: Path) -> None:
+    with viewer(runs_dir, "show", "done") as terminal:
+        terminal.wait_for("finished", 30)
+        assert list(changes_unpressed(terminal, random.Random(1), 30)) == []
+        terminal.send("?")
+        terminal.wait_for("esc closes", 10)  # and keys still act
+
+
+@pytest.mark.parametrize(
+    ("command", "shown", "seed"), [("show", "finished", 3), ("runs", "done", 4), ("", "start as it is", 5)]
+)
+def test_anything_at_all_leaves_the_program_whole(runs_dir: Path, command: str, shown: str, seed: int) -> None:
+    with viewer(runs_dir, *([command] if command else []), *(["done"] if command == "show" else [])) as terminal:
+        terminal.wait_for(shown, 30)
+        assert survive(terminal, random.Random(seed), 80) == ""
