@@ -19,6 +19,7 @@ from trainer.run import events as ev
 from trainer.run.holder import is_live
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
+from tui.screens.dialogs import HELD_KEY_S
 
 pytestmark = pytest.mark.pty
 
@@ -287,8 +288,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
     script.write_text(
         "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
         "def broken(*given):\n"
-        "    from tui.screens.dialogs import HELD_KEY_S
-from tui.widgets.header import Header\n"
+        "    from tui.widgets.header import Header\n"
         "    draw = Header.rows_for\n"
         "    def rows_for(self, scene, w, h):\n"
         "        view = scene.view\n"
