@@ -36,15 +36,17 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --text: #d7dce4; --back: #11141a; --dim: #8b93a1; --faint: #262c36;
   --train: #5fb3f9; --raw: #33546f; --test: #f2a65a; --warn: #f5c25b; --bad: 255, 107, 107; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 84rem;
-  margin: 2rem auto; padding: 0 1.5rem; }
+  margin: 2rem auto; padding: 0 min(1.5rem, 4vw); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } .dim, .tick { color: var(--dim); fill: var(--dim); }
 pre { overflow-x: auto; white-space: pre-wrap; } .plots { display: flex; flex-wrap: wrap; gap: 1.5rem; }
-figure { margin: 0; flex: 1 1 30rem; max-width: 41rem; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
+.wide { overflow-x: auto; } figure { margin: 0; flex: 1 1 30rem; min-width: 0; max-width: 41rem; } figcaption { font-weight: 600; } 
+svg { width: 100%; height: auto; }
 .tick { font-size: 12px; } .grid { stroke: var(--faint); } .raw { stroke: var(--raw); fill: none; }
 .train { stroke: var(--train); stroke-width: 1.6; fill: none; } .test { fill: var(--test); } .warn { color: var(--warn); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: .15rem .6rem; text-align: right; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; } 
+td, th { padding: .15rem .6rem; text-align: right; white-space: nowrap; }
 td:first-child, th:first-child, .left { text-align: left; } th { color: var(--dim); font-weight: 500; }
-.bar { background: var(--faint); width: 12rem; height: .7rem; display: inline-block; }
+.bar { background: var(--faint); width: min(12rem, 25vw); height: .7rem; display: inline-block; }
 .bar > i { background: var(--test); height: 100%; display: block; } .own { color: var(--test); font-weight: 600; }
 .tiles { display: flex; flex-wrap: wrap; gap: 1rem; } .tiles div { width: 8.5rem; font-size: .85rem; overflow-wrap: anywhere; }
 .tiles img { width: 8rem; height: 8rem; image-rendering: pixelated; display: block; }
@@ -258,4 +260,4 @@ def _configuration(run_dir: RunDir) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{_safe(text)}</th>" for text in heads)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'

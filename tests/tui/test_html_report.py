@@ -79,6 +79,14 @@ def test_a_page_has_everything_of_the_run(tmp_path: Path) -> None:
     assert len(page.links) == 3
 
 
+def test_a_table_that_is_wider_than_the_window_can_be_scrolled(tmp_path: Path) -> None:
+    view = RunView()
+    replay(view, training_run().read())
+    page = html_report(view, RunDir(tmp_path))
+    assert page.count("<table>") == page.count('<div class="wide"><table>') > 0
+    assert ".wide { overflow-x: auto; }" in page
+
+
 def test_names_from_disk_are_text_and_nothing_more(tmp_path: Path) -> None:
     source = training_run(classes=[EVIL, "a&b", "ev\x1b[2Jil"])
     source.add(ev.Warned(message=EVIL))

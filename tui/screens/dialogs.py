@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -19,11 +18,15 @@ from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
 from tui.pages import PAGES
+from tui.widgets.pane import wrapped
 
 HELD_KEY_S = 0.75
 """Longer than a keyboard waits before it repeats a key that is held (660 ms by X11's default)."""
 UNEXPECTED_S = 0.5
 """Time in which a person sees that a question has come."""
+
+_HELP_COLUMNS, _HELP_FRAME = 96, 7
+"""Width of the help, and of its border, padding and scroll bar."""
 
 _LOWEST_LR = 1e-9
 _LEAP = 3.0
@@ -309,19 +312,24 @@ class HelpScreen(Dialog[None]):
         self._reasons = reasons
 
     def compose(self) -> ComposeResult:
-        """A row a key."""
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for action in ACTIONS:
-            reason = self._reasons.get(action.name, "")
-            text = Text(action.help, style="dim" if reason else "")
-            text.append(f" Not now: {fmt.literal(reason)}." if reason else "", style="italic")
-            table.add_row(Text(" ".join(shown_keys(action.keys)), style="bold"), text)
-        for page in PAGES:
-            table.add_row(Text(" ".join(shown_keys(page.keys)), style="bold"), page.help)
+        """One row per key."""
         with Vertical(classes="dialog wide-dialog tall-dialog"):
             yield Static(Text.assemble("Keys", ("   up and down scroll, esc closes", "dim")), classes="dialog-title")
             with VerticalScroll(id="help-keys"):
-                yield Static(table)
+                yield Static(self._rows(min(_HELP_COLUMNS, self.app.size.width * 95 // 100) - _HELP_FRAME))
+
+    def _rows(self, width: int) -> Text:
+        """Keys and sentences in two columns. Wrapped here: laid out as a table they take half the time that the dialog needs."""
+        reasons = {name: f" Not now: {fmt.literal(reason)}." for name, reason in self._reasons.items() if reason}
+        entries = [(shown_keys(action.keys), action.help, reasons.get(action.name, "")) for action in ACTIONS]
+        entries += [(shown_keys(page.keys), page.help, "") for page in PAGES]
+        column = max(len(" ".join(keys)) for keys, _, _ in entries) + 2
+        text = Text()
+        for keys, sentence, reason in entries:
+            for index, line in enumerate(wrapped(sentence + reason, max(width - column, 10))):
+                text.append(f"{'' if index else ' '.join(keys):{column}}", "bold")
+                text.append(f"{line}\n", "dim" if reason else "")
+        return text
 
     def action_cancel(self) -> None:
         """Back to the dashboard."""
