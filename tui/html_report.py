@@ -39,8 +39,8 @@ body { font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: va
   margin: 2rem auto; padding: 0 min(1.5rem, 4vw); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } .dim, .tick { color: var(--dim); fill: var(--dim); }
 pre { overflow-x: auto; white-space: pre-wrap; } .plots { display: flex; flex-wrap: wrap; gap: 1.5rem; }
-.wide { overflow-x: auto; } figure { margin: 0; flex: 1 1 30rem; min-width: 0; max-width: 41rem; } figcaption { font-weight: 600; }
-svg { width: 100%; height: auto; }
+.wide { overflow-x: auto; } figure { margin: 0; flex: 1 1 30rem; min-width: 0; max-width: 41rem; }
+figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
 .tick { font-size: 12px; } .grid { stroke: var(--faint); } .raw { stroke: var(--raw); fill: none; }
 .train { stroke: var(--train); stroke-width: 1.6; fill: none; } .test { fill: var(--test); } .warn { color: var(--warn); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
