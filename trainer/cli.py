@@ -21,7 +21,7 @@ from trainer.request import Request
 from trainer.run.live_source import LiveSource
 from trainer.run.text import literal
 from trainer.standard_streams import drop_output, open_standard_streams
-from trainer.stop_signals import install_stop_handlers
+from trainer.stop_signals import ignore_warnings
 
 COMMANDS = {
     "init": (
@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         The exit code.
     """
     open_standard_streams()
+    ignore_warnings()
     return exit_code_after(lambda: _dispatch(argv))
 
 
@@ -132,7 +133,7 @@ def train_headless(request: Request, *, opened: Callable[[Path], None] | None = 
         run.lock.note(launched_by=os.environ[LAUNCHED_BY])
     thread = TrainingThread(run, hold_open=False)
     source = LiveSource(run.run_dir, run.log, history=False)
-    install_stop_handlers(thread.stop)
+    thread.take_signals()
     thread.start()
     return run_headless(thread, source, remark=request.remark)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trainer.sinks.names import SinkName
+from trainer.stop_signals import WarningSignal
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -53,6 +54,10 @@ class RunConfig(Group):
     sinks: list[SinkName] = Field(default_factory=list)
     """Trackers that the run is passed on to as well, each by a process of its own: `tensorboard`, `wandb`, `mlflow` or
     `trackio`."""
+    stop_on_signals: list[WarningSignal] = ["SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"]
+    """Warning signals that save and stop the run; its exit code is 128 + the signal's number. Of `SIGUSR1`, `SIGUSR2` (as Slurm
+    sends before the time limit), `SIGXCPU`, `SIGPWR`, `SIGALRM` and `SIGVTALRM`, those not listed save and training continues.
+    SIGTERM, SIGINT and SIGHUP always stop."""
     deterministic: bool = False
     """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
     as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""
@@ -425,8 +430,8 @@ class Config(Group):
 
 
 RESUME_OVERRIDES = (
-    "run.device", "run.sinks", "data.root", "data.workers", "data.cache", "train.epochs", "train.early_stop_epochs", "eval.",
-    "checkpoint.", "export.", "ui.",
+    "run.device", "run.sinks", "run.stop_on_signals", "data.root", "data.workers", "data.cache", "train.epochs",
+    "train.early_stop_epochs", "eval.", "checkpoint.", "export.", "ui.",
 )  # fmt: skip
 """Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
 

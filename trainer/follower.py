@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from trainer.reproducible import set_deterministic
 from trainer.run.store import RunDir
 from trainer.run.text import literal
 from trainer.step import Numerics, TrainStep
-from trainer.stop_signals import SIGNAL_CODES
+from trainer.stop_signals import ignore_stop_signals
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,7 @@ def follow() -> int:
     """
     peers = Peers()
     told = peers.told()
-    for number in SIGNAL_CODES:
-        signal.signal(number, signal.SIG_IGN)  # the leader gets them, too: it saves, and then ends all of us
+    ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all of us
     failed: list[Exception] = []
     # Streamed batches must not be read on the main thread (`trainer.data.stream`).
     thread = threading.Thread(target=_main, args=(told, peers, failed), name="training")

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
@@ -20,6 +21,7 @@ from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
 from trainer.run.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
+from trainer.stop_signals import install_stop_handlers
 
 if TYPE_CHECKING:
     from trainer.run.control_socket import ControlServer
@@ -100,6 +102,19 @@ class TrainingThread:
         if exit_code != EXIT_OK:
             self.release()
         self.commands.send(Stop(reason=reason, exit_code=exit_code))
+
+    def take_signals(self, hang_up: Callable[[], None] | None = None) -> None:
+        """Let signals stop and save this run.
+
+        Args:
+            hang_up: Called at SIGHUP, instead of a stop; must be safe in a signal handler.
+        """
+        install_stop_handlers(
+            self.stop,
+            hang_up,
+            save=lambda name: self.commands.send(SaveCheckpoint(reason=name)),
+            stop_on=self.run.settings.values["run"]["stop_on_signals"],
+        )
 
     def release(self) -> None:
         """Nobody looks any more: end the thread when the run ends, instead of holding it open for more commands."""

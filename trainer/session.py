@@ -418,7 +418,9 @@ class TrainingSession:
         return ""
 
     def _checkpoint(self, command: cmd.SaveCheckpoint) -> str:
-        self.save(pinned=True)
+        if command.reason:
+            self.publish(Warned(message=f"{command.reason}: saving; training continues (run.stop_on_signals)"))
+        self.save(pinned=not command.reason)
         return ""
 
     def _evaluate(self, command: cmd.Evaluate) -> str:

@@ -1,12 +1,14 @@
-"""Signals that ask a run to stop: the first one saves, a second one leaves at once."""
+"""Signals that ask a run to stop or to save: a stop saves, a second one leaves at once."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
+from typing import Literal, get_args
 
 from trainer.errors import EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM
 
@@ -17,32 +19,94 @@ SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal
 """What the process exits with when a signal has stopped it and the state is saved."""
 
 
-def install_stop_handlers(stop: Callable[[str, int], None], hang_up: Callable[[], None] | None = None) -> None:
-    """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one leaves at once.
+WarningSignal = Literal["SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"]
+"""Signals that announce an end: Slurm, LSF and Grid Engine send the first three, a UPS SIGPWR, `alarm` the timers' two.
+
+Left out: SIGQUIT, which ends at once on purpose; SIGPROF and SIGIO, which reach only programs that ask for them; SIGPIPE and
+SIGXFSZ, which Python ignores, so that the write fails instead.
+"""
+
+WARNINGS: dict[str, signal.Signals] = {
+    name: getattr(signal, name) for name in get_args(WarningSignal) if hasattr(signal, name)
+}
+"""The warning signals of this system by name."""
+
+
+def ignore_warnings() -> None:
+    """Ignore warning signals until there is a run to save. Processes started from here ignore them too.
+
+    A handler that was installed before Python started, such as a profiler's, stays.
+    """
+    for number in WARNINGS.values():
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def ignore_stop_signals() -> None:
+    """Ignore every signal that the trainer handles for this process, too: a data worker's, or a rank's that follows."""
+    for number in (*SIGNAL_CODES, *WARNINGS.values()):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def install_stop_handlers(
+    stop: Callable[[str, int], None],
+    hang_up: Callable[[], None] | None = None,
+    *,
+    save: Callable[[str], None] = lambda _name: None,
+    stop_on: Collection[str] = (),
+) -> None:
+    """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one leaves at once. Warning signals save.
 
     A hang-up and a Ctrl-C that whoever started us wants ignored stay ignored.
 
     Args:
         stop: Called with the signal's name and the exit code; must be safe in a signal handler.
         hang_up: Called at SIGHUP instead, by a run that can go on without its terminal; must be safe there, too.
+        save: Called with the name of a warning signal; must be safe there, too.
+        stop_on: Names of warning signals that stop the run.
     """
-    first_s: list[float] = []
+    requests = _Requests(stop, save, stop_on)
+    for handled in SIGNAL_CODES:
+        if not ignored_from_the_start(handled):
+            on_signal = (lambda _number, _frame: hang_up()) if hang_up and handled is signal.SIGHUP else requests.asked
+            signal.signal(handled, on_signal)
+    for number in WARNINGS.values():
+        if signal.getsignal(number) is not None:
+            signal.signal(number, requests.warned)
 
-    def handle(received: int, _frame: FrameType | None) -> None:
-        code = SIGNAL_CODES[signal.Signals(received)]
-        if first_s and (received == signal.SIGHUP or time.monotonic() - first_s[0] < DOUBLED_S):
-            return  # schedulers signal the launcher and us, and the launcher passes its own on: that is one request
-        if first_s:
+
+class _Requests:
+    """The signals that came so far. Its methods are signal handlers."""
+
+    def __init__(self, stop: Callable[[str, int], None], save: Callable[[str], None], stop_on: Collection[str]) -> None:
+        self._stop, self._save, self._stop_on = stop, save, stop_on
+        self._first_s: float | None = None
+        self._saved_s = -math.inf
+        self._announced = False
+
+    def asked(self, received: int, _frame: FrameType | None) -> None:
+        """SIGINT, SIGTERM or SIGHUP."""
+        now = time.monotonic()
+        if self._first_s is not None:
+            if received == signal.SIGHUP or now - self._first_s < DOUBLED_S:
+                return  # schedulers signal the launcher and us, and the launcher passes its own on: that is one request
             # By the signal itself: whoever started us sees that nothing was tidied up, the terminal included.
             signal.signal(received, signal.SIG_DFL)
             os.kill(os.getpid(), received)
-        first_s.append(time.monotonic())
-        stop(signal.Signals(received).name, code)
+        self._first_s = now
+        if not self._announced:  # else it is the end that a warning announced, and the last save is under way
+            self._stop(signal.Signals(received).name, SIGNAL_CODES[signal.Signals(received)])
 
-    for handled in SIGNAL_CODES:
-        if not ignored_from_the_start(handled):
-            on_signal = (lambda _number, _frame: hang_up()) if hang_up and handled is signal.SIGHUP else handle
-            signal.signal(handled, on_signal)
+    def warned(self, received: int, _frame: FrameType | None) -> None:
+        """A warning signal. None of them leaves at once: SIGXCPU comes again every second."""
+        name, now = signal.Signals(received).name, time.monotonic()
+        if name in self._stop_on:
+            if self._first_s is None and not self._announced:
+                self._announced = True
+                self._stop(name, 128 + received)
+        elif now - self._saved_s >= DOUBLED_S:
+            self._saved_s = now
+            self._save(name)
 
 
 def ignored_from_the_start(number: signal.Signals) -> bool:

@@ -10,7 +10,6 @@ from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.run.store import RunDir
 from trainer.run.text import literal
-from trainer.stop_signals import install_stop_handlers
 from tui.hazards import hazards
 from tui.launcher import LauncherLink
 from tui.terminal import PrivateTerminal
@@ -29,7 +28,7 @@ def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
     """
     thread = TrainingThread(run, hold_open=False)
     terminal = PrivateTerminal(run.run_dir.log)
-    install_stop_handlers(thread.stop)
+    thread.take_signals()
     thread.start()
     lines = [remark] if remark else []
     return go_on_without_terminal(thread, terminal, link, [*lines, *way_back(run.run_dir, "trains in the background")])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from trainer.standard_streams import open_standard_streams, write_out
+from trainer.stop_signals import ignore_warnings
 from tui.foreign import foreign_packages
 from tui.terminal_mark import restore_after_a_kill
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     open_standard_streams()
     restore_after_a_kill()
+    ignore_warnings()
     # Until the first frame: a tenth of that time would go into looking at modules that stay anyhow.
     gc.disable()
     foreign = foreign_packages()

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from trainer.errors import EXIT_OK, EXIT_SIGINT
-from trainer.stop_signals import ignored_from_the_start
+from trainer.stop_signals import WARNINGS, ignored_from_the_start
 from tui.container import is_main_process
 from tui.terminal import terminal_guard
 
@@ -28,7 +28,9 @@ _STAYS = (
     b"outside with: docker exec -it CONTAINER r18-tui attach\n"
 )
 
-FORWARDED = (signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCONT)
+FORWARDED = (
+    signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCONT, *WARNINGS.values(),
+)  # fmt: skip
 
 
 class LauncherLink:

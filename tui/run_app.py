@@ -32,7 +32,6 @@ from trainer.run.store import RunDir
 from trainer.run.text import literal
 from trainer.run.view import RunView
 from trainer.standard_streams import write_out
-from trainer.stop_signals import install_stop_handlers
 from tui.background import go_on_without_terminal, way_back
 from tui.data_output import as_json, write_csv
 from tui.hazards import hazards
@@ -84,7 +83,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     terminal = PrivateTerminal(run.run_dir.log)
     # No threading.Event: a hang-up may come twice, one handler interrupting the other, and its lock is not reentrant.
     hang_ups: list[int] = []
-    install_stop_handlers(thread.stop, lambda: hang_ups.append(1))
+    thread.take_signals(lambda: hang_ups.append(1))
     thread.announce()
     # Whoever loses the link to this machine will not be there to be told.
     threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()

@@ -131,6 +131,9 @@ def _trained_alone(*settings: str, runs_dir: Path) -> RunView:
 def test_a_stop_ends_all_of_them_with_the_state_saved(torchrun: Launcher) -> None:
     two = torchrun(*SMALL, "train.epochs=200", "eval.every_epochs=200")
     wait_for(two.run, lambda view: view.step >= 30)
+    for worker in two.workers:
+        os.kill(worker, signal.SIGUSR1)  # a warning, which only saves
+    wait_for(two.run, lambda view: any("SIGUSR1: saving" in note.text for note in view.notes))
     two.signal(signal.SIGTERM)
     assert two.end() != 0
     finish = view_of(two.run).finish

@@ -8,17 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from trainer.stop_signals import DOUBLED_S, SIGNAL_CODES, install_stop_handlers
+from tests.running import events_of, new_run, wait_for
+from trainer.config import Config
+from trainer.launch import TrainingThread
+from trainer.run.events import CheckpointSaved
+from trainer.stop_signals import DOUBLED_S, SIGNAL_CODES, WARNINGS, ignore_warnings, install_stop_handlers
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Puts the signals' handlers back."""
-    before = {number: signal.getsignal(number) for number in SIGNAL_CODES}
-    for number in SIGNAL_CODES:
+    before = {number: signal.getsignal(number) for number in (*SIGNAL_CODES, *WARNINGS.values())}
+    for number in before:
         signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
@@ -69,3 +74,69 @@ def test_what_was_ignored_from_the_start_stays_ignored() -> None:
     for number in SIGNAL_CODES:
         os.kill(os.getpid(), number)
     assert stops == ["SIGTERM"], "only a scheduler may stop it"
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_a_warning_signal_saves_and_stops_only_where_it_is_listed(name: str) -> None:
+    ignore_warnings()
+    os.kill(os.getpid(), WARNINGS[name])  # before there is a run: nothing happens
+    told: list[object] = []
+    install_stop_handlers(lambda *stop: told.append(stop), save=told.append)
+    os.kill(os.getpid(), WARNINGS[name])
+    os.kill(os.getpid(), WARNINGS[name])  # the launcher's copy
+    assert told == [name]
+    told.clear()
+    install_stop_handlers(lambda *stop: told.append(stop), save=told.append, stop_on=[name])
+    for number in (WARNINGS[name], WARNINGS[name], signal.SIGTERM):  # the end that was announced is no second request
+        os.kill(os.getpid(), number)
+    assert told == [(name, 128 + WARNINGS[name])]
+
+
+def test_no_signal_that_others_send_kills_a_process_that_trains() -> None:
+    """All signals whose default action ends a process, less those that are to end it or come from its own doing."""
+    own_doing = {
+        "SIGQUIT",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGILL",
+        "SIGSEGV",
+        "SIGSYS",
+        "SIGTRAP",
+        "SIGKILL",
+        "SIGSTKFLT",
+    }
+    asked_for = {"SIGPROF", "SIGIO", "SIGPOLL", "SIGRTMIN", "SIGRTMAX", "SIGIOT"}
+    ignored_or_stopping = {
+        "SIGCHLD",
+        "SIGCLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGWINCH",
+    }
+    install_stop_handlers(lambda *_: None)
+    for number in set(signal.Signals):
+        if number.name not in own_doing | asked_for | ignored_or_stopping:
+            assert signal.getsignal(number) is not signal.SIG_DFL, number.name
+
+
+def test_a_warning_signal_saves_a_run_and_one_that_is_listed_stops_it(folder_config: Config, tmp_path: Path) -> None:
+    run_config = folder_config.run.model_copy(update={"stop_on_signals": ["SIGUSR2"]})
+    train_config = folder_config.train.model_copy(update={"epochs": 5000})
+    run = new_run(folder_config.model_copy(update={"run": run_config, "train": train_config}), tmp_path)
+    thread = TrainingThread(run, hold_open=False)
+    thread.take_signals()
+    thread.start()
+    wait_for(run.run_dir, lambda view: view.step > 1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_for(run.run_dir, lambda _: bool(events_of(run.run_dir, CheckpointSaved)))
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert thread.join(60)
+    assert thread.exit_code == 128 + signal.SIGUSR2
+    saved = events_of(run.run_dir, CheckpointSaved)
+    assert len(saved) >= 2
+    assert not any(event.pinned for event in saved), "a warning every minute does not fill the disk"

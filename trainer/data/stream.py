@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from trainer.data.lost_images import TRAINING_NEEDS, LostImages
 from trainer.data.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
 from trainer.data.workers import Workers
 from trainer.errors import DataLostError
+from trainer.stop_signals import ignore_stop_signals
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
 
@@ -229,6 +229,5 @@ def _as_it_is(delivery: Any) -> Any:
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    # Ctrl-C and a scheduler's TERM reach the whole process group; the trainer must still get its batches to save.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C and a scheduler's signals reach the whole process group; the trainer must still get its batches to save.
+    ignore_stop_signals()

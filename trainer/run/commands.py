@@ -58,9 +58,14 @@ class Unpause(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class SaveCheckpoint(Command):
-    """Save now; rotation leaves this checkpoint alone."""
+    """Save now.
+
+    Attributes:
+        reason: Name of the signal that asked; empty for a user, whose checkpoint rotation leaves alone.
+    """
 
     name: ClassVar[str] = "checkpoint"
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
