@@ -8,7 +8,6 @@ loads without a word.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import Any
 
 import orjson
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
-from trainer.run.atomic import sync_folder, write_atomically
+from trainer.run.atomic import replace_file, set_mode, sync, sync_folder, write_atomically
 from trainer.run.store import RunDir
+from trainer.tensor_file import read_header, read_tensors
 
 FORMAT = "r18-checkpoint"
 FORMAT_VERSION = 1
@@ -98,14 +98,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file(checkpoint.tensors, temporary, metadata=header)
-        os.chmod(temporary, 0o600)
-        fd = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        set_mode(temporary, 0o600)
+        with temporary.open("rb+") as file:
+            sync(file.fileno())
         read_checkpoint(temporary)
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
     finally:
@@ -123,17 +120,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         DamagedCheckpointError: When it is truncated or altered.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ForeignCheckpointError(
-                    f"{path}: not a checkpoint of this program; use it with model.init_from={path}"
-                )
-            if int(header["version"]) > FORMAT_VERSION:
-                raise CheckpointError(f"{path}: made by a newer r18-tui (format {header['version']}); update r18-tui")
-            canonical = header["json"].encode()
-            # Copies: the mapped file may go away while the tensors are in use.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+        tensors, header = read_tensors(path)
+        if header.get("format") != FORMAT:
+            raise ForeignCheckpointError(
+                f"{path}: not a checkpoint of this program; use it with model.init_from={path}"
+            )
+        if int(header["version"]) > FORMAT_VERSION:
+            raise CheckpointError(f"{path}: made by a newer r18-tui (format {header['version']}); update r18-tui")
+        canonical = header["json"].encode()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except OSError as error:
@@ -269,9 +263,8 @@ class CheckpointFolder:
 def _selection_split(path: Path) -> str:
     """The split that the run of a checkpoint chooses its best on, read without the tensors."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return str(orjson.loads((file.metadata() or {})["json"])["selection_split"])
-    except (SafetensorError, OSError, KeyError, ValueError):
+        return str(orjson.loads(read_header(path)["__metadata__"]["json"])["selection_split"])
+    except (OSError, KeyError, TypeError, ValueError):
         return ""  # damaged: reading it in full will say so
 
 

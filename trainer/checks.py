@@ -22,6 +22,7 @@ from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
 from trainer.gpu import driver_version
 from trainer.progress import Progress
+from trainer.run.holder import try_lock
 from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
 _LEAST_PYTHON = (3, 10)
@@ -196,12 +197,15 @@ def _disk(runs_dir: Path) -> Iterator[Check]:
         yield Check(name="disk", state="good", found=found)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks = try_lock(file.fileno(), fcntl.LOCK_EX)
     except OSError as error:
-        written = "lock" in str(error).lower() or "not supported" in str(error).lower()
+        remedy = "keep runs on a disk that can be written: --runs-dir DIR"
+        yield Check(name="run folder", state="bad", found=f"{place}: {error}", remedy=remedy)
+        return
+    if locks is None:
         yield Check(
-            name="run folder", state="careful" if written else "bad", found=f"{place}: {error}",
-            remedy="keep runs on a disk that can be written and locked: --runs-dir DIR",
+            name="run folder", state="careful", found=f"{place} cannot lock files: a run counts as live while its log is young",
+            remedy="after a kill wait 45 s before you resume it, or keep runs on another disk: --runs-dir DIR",
         )  # fmt: skip
     else:
         yield Check(name="run folder", state="good", found=f"{place} can be written and locked")

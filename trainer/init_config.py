@@ -27,6 +27,7 @@ from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.run.atomic import write_atomically
 from trainer.run.store import find_run
 from trainer.run.text import literal, plain_name
+from trainer.tensor_file import read_header
 from trainer.yaml_reader import read_mapping
 
 _NAMED = 5
@@ -54,12 +55,11 @@ def main(arguments: argparse.Namespace) -> int:
     text = configuration(survey, root=arguments.folder, start=start, gpu=gpu_present())
     _say(summary(survey))
     try:
-        write_atomically(target, text.encode())
+        write_atomically(target, text.encode(), private=False)
     except OSError as error:
         raise ConfigError(
             f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
         ) from error
-    target.chmod(0o644)
     file = shlex.quote(str(target))
     _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {file}"])
     if start.reference == "imagenet":
@@ -177,22 +177,20 @@ def _refuse_to_overwrite(target: Path) -> None:
 
 def _start_of_file(path: Path) -> Start:
     """A checkpoint and an export say what they were made with; of other tensors the stem's kernel does."""
-    from safetensors import SafetensorError, safe_open
-
     if path.suffix != ".safetensors":
         return Start(reference=str(path))
     try:
-        with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
-            if "json" in header:
-                config: dict[str, Any] = json.loads(header["json"])["config"]
-                return Start(reference=str(path), stem=config["model"]["stem"], image_size=config["data"]["image_size"])
-            if "stem" in header and "preprocess" in header:
-                size = int(json.loads(header["preprocess"])["size"])
-                return Start(reference=str(path), stem=header["stem"], image_size=size)
-            small = "conv1.weight" in file.keys() and file.get_slice("conv1.weight").get_shape()[-1] == 3  # noqa: SIM118
-            return Start(reference=str(path), stem="cifar-maxpool" if small else "imagenet")
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        tensors = read_header(path)
+        header = tensors.get("__metadata__", {})
+        if "json" in header:
+            config: dict[str, Any] = json.loads(header["json"])["config"]
+            return Start(reference=str(path), stem=config["model"]["stem"], image_size=config["data"]["image_size"])
+        if "stem" in header and "preprocess" in header:
+            size = int(json.loads(header["preprocess"])["size"])
+            return Start(reference=str(path), stem=header["stem"], image_size=size)
+        small = "conv1.weight" in tensors and tensors["conv1.weight"]["shape"][-1] == 3
+        return Start(reference=str(path), stem="cifar-maxpool" if small else "imagenet")
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +24,7 @@ from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.progress import Progress
 from trainer.run.store import RunDir
+from trainer.tensor_file import read_tensors
 from trainer.versions import torch_release
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -121,7 +121,7 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
     except ForeignCheckpointError:
         pass  # plain tensors, then
     try:
-        return InitialWeights(_plain(load_file(path), path), str(path))
+        return InitialWeights(_plain(read_tensors(path)[0], path), str(path))
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
 

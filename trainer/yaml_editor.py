@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from trainer.errors import ConfigError
-from trainer.run.atomic import write_atomically
+from trainer.run.atomic import set_mode, write_atomically
 from trainer.yaml_reader import read_mapping
 
 
@@ -29,7 +29,7 @@ def write_value(path: Path, key: str, value: float) -> None:
         changed = with_value(text, key, value, source=str(path))
         target, mode = path.resolve(), path.stat().st_mode
         write_atomically(target, changed.encode())
-        target.chmod(mode & 0o777)
+        set_mode(target, mode & 0o777)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {key} cannot be written: {error}") from error
 

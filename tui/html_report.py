@@ -70,9 +70,7 @@ def write_report(run_dir: RunDir, output: Path | None) -> Path:
     while lines := log.read():
         replay(view, lines)
     try:
-        write_atomically(target, html_report(view, run_dir).encode())
-        if output is not None:
-            target.chmod(0o644)
+        write_atomically(target, html_report(view, run_dir).encode(), private=output is None)
     except OSError as error:
         raise DiskError(
             f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"

@@ -312,3 +312,25 @@ def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(
     assert control.can_control
     control.close()
     lock.release()
+
+
+def test_a_socket_whose_file_is_deleted_is_made_anew_and_its_clients_stay(
+    commands: CommandQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "_LOOK_S", 0.05)
+    server = ControlServer(commands)
+    try:
+        with connected(server) as before:
+            for instead in (None, "not a socket"):
+                server.path.unlink()
+                if instead:
+                    server.path.write_text(instead)
+                wait_for(server.path.is_socket, "the socket's name")
+                with connected(server) as client:
+                    client.sendall(encode_command(cmd.Pause()))
+                    wait_for(lambda: isinstance(commands.take(), cmd.Pause), "a command of a new client")
+            before.sendall(encode_command(cmd.Unpause()))
+            wait_for(lambda: isinstance(commands.take(), cmd.Unpause), "a command of an old client")
+    finally:
+        server.close()
+    assert not server.path.exists()

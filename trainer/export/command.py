@@ -26,7 +26,7 @@ from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.failures import explain, log_traceback
-from trainer.run.atomic import sync_folder, write_atomically
+from trainer.run.atomic import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
 from trainer.run.holder import RunLock
@@ -274,7 +274,7 @@ class _Export:
         card["files_of_earlier_exports"] = self._older_files()
         for name, content in (("parity.json", facts), ("model.json", card)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"))
+            write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"), private=False)
 
     def _older_files(self) -> list[str]:
         return [
@@ -305,8 +305,8 @@ def _passed(problem: str) -> dict[str, Any]:
 
 
 def _put(temporary: Path, target: Path) -> None:
-    os.chmod(temporary, 0o600)
-    os.replace(temporary, target)
+    set_mode(temporary, umask_mode())
+    replace_file(temporary, target)
 
 
 def _publishing(run_dir: RunDir, wanted: Wanted, publish: Publish) -> dict[str, str]:

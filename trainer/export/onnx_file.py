@@ -6,7 +6,6 @@ Exporters have silently produced wrong ResNets before (pytorch/pytorch#169178), 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import trainer
 from trainer.data.augment import Normalize
 from trainer.errors import ExportError
 from trainer.export.subject import Subject
+from trainer.run.atomic import sync
 
 TOLERANCE = 1e-3
 """Largest difference of any logit (or probability) that is accepted, in fp32."""
@@ -105,7 +105,7 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
     target.parent.mkdir(exist_ok=True)
     onnx.save(proto, str(target))
     with target.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
     found = {prop.key: prop.value for prop in onnx.load(str(target)).metadata_props}
     if found != metadata:
         raise ExportError(f"{target}: the metadata were not kept")

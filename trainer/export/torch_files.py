@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from trainer.export.onnx_file import BATCH_SIZES, NUM_IMAGES, TOLERANCE, example, exported_module
 from trainer.export.subject import Subject
+from trainer.tensor_file import read_tensors
 
 
 def write_pt2(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:
@@ -45,7 +46,7 @@ def write_safetensors(subject: Subject, target: Path, metadata: Mapping[str, str
 
 def problem_of_safetensors(subject: Subject, path: Path) -> str:
     """Why written weights are refused; empty when they are the model's, to the bit."""
-    found, wanted = load_file(path), subject.model.state_dict()
+    found, wanted = read_tensors(path)[0], subject.model.state_dict()
     same = found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
     return "" if same else "its tensors are not those that were written"
 

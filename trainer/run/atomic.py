@@ -1,36 +1,89 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, also where the file system refuses modes, syncs or replacing a file in use."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 from pathlib import Path
 
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What FUSE and some network disks answer to an operation that they do not have."""
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = False) -> None:
+_NOT_REPLACED = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ETXTBSY}
+"""What SMB and some FUSE file systems answer when a file is renamed over one that another process has open."""
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = False, private: bool = True) -> None:
     """Replace a file's content so that no reader ever sees half of it.
 
     Args:
         path: The file; its folder must exist.
         data: The whole content.
         durable: Also wait until content and name survive a power failure.
+        private: For this user alone; otherwise the umask decides.
 
     Raises:
         OSError: When it cannot be written; the old file is then untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb", opener=_private) as file:
+        with open(temporary, "wb", opener=_private if private else None) as file:
             file.write(data)
             file.flush()
             if durable:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+                sync(file.fileno())
+        replace_file(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def replace_file(temporary: Path, path: Path) -> None:
+    """Rename a file over another one; where the file system refuses that, copy its content into the other one.
+
+    Raises:
+        OSError: When neither works.
+    """
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in _NOT_REPLACED:
+            raise
+        with temporary.open("rb") as source, open(path, "wb", opener=_private) as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            sync(target.fileno())
+        temporary.unlink()
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set a file's mode, where the file system has modes: SMB, FAT and gvfs give all files the mode of the mount."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
+
+
+def umask_mode() -> int:
+    """The mode that the umask gives to a new file."""
+    umask = os.umask(0o077)  # it cannot be read otherwise; no other thread's file is less private meanwhile
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def sync(fd: int) -> None:
+    """Wait until a file's content survives a power failure, where the file system can.
+
+    Raises:
+        OSError: When the content cannot be written.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ import orjson
 from trainer.private_folder import private_folder
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.commands import Command, UndeliverableError
-from trainer.run.holder import is_live, on_this_machine, presence, read_holder
+from trainer.run.holder import is_live, on_this_machine, pid_here, presence, read_holder
 from trainer.run.status import Presence
 from trainer.run.store import RunDir
 
@@ -40,6 +40,9 @@ MOST_WAITING = 64
 
 _NAME = re.compile(r"[0-9a-f]{16}\.sock")
 _UNFINISHED = re.compile(r"[0-9a-f]{16}\.new")
+_LOOK_S = 5.0
+"""Time between two looks at whether the socket still has its name: cleaners of /tmp delete what is old."""
+
 _UNFINISHED_S = 60.0
 """Age above which a socket under its first name belongs to a trainer that died before it listened."""
 
@@ -89,9 +92,14 @@ class ControlServer:
         self.path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        with self._selector, self._listener, self._wake, self._waker:
+        looked_s = time.monotonic()
+        with self._selector, self._wake, self._waker, contextlib.ExitStack() as last:
+            last.callback(lambda: self._listener.close())
             while True:
-                for key, _ in self._selector.select():
+                if time.monotonic() - looked_s >= _LOOK_S:
+                    looked_s = time.monotonic()
+                    self._restore_name()
+                for key, _ in self._selector.select(_LOOK_S):
                     if key.fileobj is self._wake:
                         for client in list(self._clients):
                             self._drop(client)
@@ -101,6 +109,24 @@ class ControlServer:
                     else:
                         assert isinstance(key.fileobj, socket.socket)
                         self._receive(key.fileobj)
+
+    def _restore_name(self) -> None:
+        """Listen under the same name again where the socket's file was deleted; clients that are connected stay."""
+        with contextlib.suppress(OSError):  # tried again at the next look
+            if stat.S_ISSOCK(self._mode_of_name()):
+                return
+            socket_folder()
+            fresh = _listen(self.path)
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = fresh
+            self._selector.register(fresh, selectors.EVENT_READ)
+
+    def _mode_of_name(self) -> int:
+        try:
+            return self.path.lstat().st_mode
+        except FileNotFoundError:
+            return 0
 
     def _accept(self) -> None:
         try:
@@ -282,6 +308,9 @@ def _connect(holder: dict[str, object]) -> socket.socket:
         connection.connect(str(path))
     except OSError as error:
         connection.close()
+        if pid_here(holder) is None:
+            host = holder.get("host", "?")
+            raise ConnectionError(f"it is trained in another container ({host}), steer it from there") from error
         raise ConnectionError(f"its trainer does not listen ({error.strerror})") from error
     return connection
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from trainer.run.atomic import sync
 from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
 from trainer.run.log_lines import contents, decode, encode
 from trainer.run.memory_tee import MemoryTee
@@ -145,7 +146,7 @@ class EventLog:
                     offset += len(chunk)
                     while chunk:
                         chunk = chunk[os.write(fd, chunk) :]
-                os.fsync(fd)
+                sync(fd)
                 os.replace(temporary, path)
             except OSError:
                 os.close(fd)

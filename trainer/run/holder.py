@@ -46,8 +46,8 @@ class RunLock:
             raise RunError(f"{run_dir.path}: cannot be written: {error.strerror}") from error
         try:
             for _ in range(_LOCK_ATTEMPTS):
-                if _try_lock(fd):
-                    _refuse_if_trained_elsewhere(run_dir)
+                if (free := try_lock(fd, fcntl.LOCK_EX)) is not False:
+                    _refuse_if_trained_elsewhere(run_dir, free)
                     return cls(fd)
                 time.sleep(_LOCK_PAUSE_S)
         except RunError:
@@ -55,7 +55,7 @@ class RunLock:
             raise
         except OSError as error:
             os.close(fd)
-            raise RunError(f"{run_dir.trainer}: this file system cannot lock files: {error.strerror}") from error
+            raise RunError(f"{run_dir.trainer}: cannot be locked: {error.strerror}") from error
         os.close(fd)
         raise RunError(_taken(run_dir))
 
@@ -100,50 +100,74 @@ class RunLock:
             os.ftruncate(self._fd, len(content))
 
 
-def _try_lock(fd: int) -> bool:
-    """Lock a file for ourselves alone; False when another process has it."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""What FUSE and network file systems without locks answer."""
+
+
+def try_lock(fd: int, kind: int) -> bool | None:
+    """Lock a file without waiting.
+
+    Args:
+        fd: The file.
+        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+
+    Returns:
+        Whether it is locked now; False when another process has it, None where the file system has no locks.
+
+    Raises:
+        OSError: When the file cannot be reached.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
+        if error.errno in _NO_LOCKS:
+            return None
         raise
     return True
 
 
 def presence(run_dir: RunDir) -> Presence:
     """Whether a run has a trainer. A killed one leaves its name in the file and no lock, one that has ended an empty file."""
-    if _is_locked(run_dir):
+    locked = _locked(run_dir)
+    if locked:
         return Presence.THERE
     holder = read_holder(run_dir)
     if holder is None:
         return Presence.GONE if run_dir.trainer.exists() else Presence.UNKNOWN
-    return Presence.GONE if _lock_reaches(holder) else Presence.UNKNOWN
+    return Presence.GONE if locked is False and _lock_reaches(holder) else Presence.UNKNOWN
 
 
 def is_live(run_dir: RunDir) -> bool:
-    """Whether some process holds a run; of one that another machine holds a young log says so."""
-    return _is_locked(run_dir) or _holder_elsewhere(run_dir) is not None
+    """Whether some process holds a run; of one whose lock cannot be seen here a young log says so."""
+    locked = _locked(run_dir)
+    return bool(locked) or _holder_by_log(run_dir, locked) is not None
 
 
-def _holder_elsewhere(run_dir: RunDir) -> dict[str, Any] | None:
-    """Who trains a run on another machine, whose lock may not reach this one; its log then says whether it still does."""
+def _holder_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
+    """Who trains a run whose lock cannot be seen here: its log then says whether it still does.
+
+    It is another machine's, or the file system has no locks.
+    """
     holder = read_holder(run_dir)
-    return holder if holder and not _lock_reaches(holder) and _silence_s(run_dir) < LOST_AFTER_S else None
+    seen = locked is not None and holder is not None and _lock_reaches(holder)
+    return holder if holder and not seen and _silence_s(run_dir) < LOST_AFTER_S else None
 
 
-def _is_locked(run_dir: RunDir) -> bool:
+def _locked(run_dir: RunDir) -> bool | None:
+    """Whether another process has the lock; None where that cannot be known."""
     try:
         fd = os.open(run_dir.trainer, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        free = try_lock(fd, fcntl.LOCK_SH)
+        return None if free is None else not free
     except OSError:
-        return True
+        return None
     finally:
         os.close(fd)
-    return False
 
 
 def _silence_s(run_dir: RunDir) -> float:
@@ -155,9 +179,9 @@ def _silence_s(run_dir: RunDir) -> float:
 
 
 def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
-    """Who holds a run: pid, host, boot_id, start time, `socket` where it takes commands, and `ended` where it is over.
+    """Who holds a run; None when nobody says so.
 
-    None when nobody says so.
+    Its pid, pid_namespace, host, boot_id, start time, `socket` where it takes commands, and `ended` where it is over.
     """
     try:
         holder = orjson.loads(run_dir.trainer.read_bytes())
@@ -170,6 +194,23 @@ def on_this_machine(holder: dict[str, Any]) -> bool:
     """Whether a holder, as `read_holder` gives it, was made since this machine was started; a name may change meanwhile."""
     ours = boot_id()
     return holder.get("boot_id") == ours if ours else holder.get("host") == socket.gethostname()
+
+
+def pid_here(holder: dict[str, Any]) -> int | None:
+    """The holder's process id as this process sees it; None where it is another process's here, or nobody's.
+
+    Each machine and each container counts its processes itself.
+    """
+    same = on_this_machine(holder) and holder.get("pid_namespace", _pid_namespace()) == _pid_namespace()
+    return holder.get("pid") if same else None
+
+
+def stop_advice(holder: dict[str, Any]) -> str:
+    """How to stop the process that holds a run from here."""
+    pid = pid_here(holder)
+    if pid is None:
+        return "stop it in its own container or on its own machine: its process has another number here"
+    return f"stop it with: kill -TERM {pid}"
 
 
 def _lock_reaches(holder: dict[str, Any]) -> bool:
@@ -189,12 +230,14 @@ def newest_live(runs_dir: Path) -> RunDir:
     return live
 
 
-def _refuse_if_trained_elsewhere(run_dir: RunDir) -> None:
-    holder = _holder_elsewhere(run_dir)
+def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
+    holder = _holder_by_log(run_dir, None if free is None else not free)
     if holder is not None:
+        why = "" if free else "; this file system cannot lock files, so only the age of the log tells"
         raise RunError(
             f"{run_dir.path}: trained by process {holder.get('pid', '?')} on {holder.get('host', '?')}, whose log was written "
             f"{_silence_s(run_dir):.0f} s ago; go on with it there, or wait until it has been silent for {LOST_AFTER_S:.0f} s"
+            f"{why}"
         )
 
 
@@ -204,11 +247,11 @@ def _taken(run_dir: RunDir) -> str:
     if holder.get("ended"):
         return (
             f"{run_dir.path}: this run has ended, but its dashboard is still open in {who}; "
-            f"leave it with q, or with: kill -TERM {holder.get('pid', 'PID')}"
+            f"leave it with q, or {stop_advice(holder)}"
         )
     return (
         f"{run_dir.path}: this run is live already, trained by {who}; "
-        f"go to it with: {run_dir.attach_command()}   or stop it with: kill -TERM {holder.get('pid', 'PID')}"
+        f"go to it with: {run_dir.attach_command()}   or {stop_advice(holder)}"
     )
 
 
@@ -219,5 +262,15 @@ def boot_id() -> str:
     return ""
 
 
+def _pid_namespace() -> str:
+    """What tells containers of a machine apart that each count their processes; empty outside Linux."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
 def _identity() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id(), "started": round(time.time(), 3)}
+    return {
+        "pid": os.getpid(), "pid_namespace": _pid_namespace(), "host": socket.gethostname(), "boot_id": boot_id(),
+        "started": round(time.time(), 3),
+    }  # fmt: skip

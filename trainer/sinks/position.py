@@ -13,8 +13,7 @@ from types import TracebackType
 
 from trainer.errors import RunError
 from trainer.run.atomic import write_atomically
-
-_LOOK_EVERY_S = 0.5
+from trainer.run.holder import try_lock
 
 _LOOK_EVERY_S = 0.5
 
@@ -58,11 +57,8 @@ class Position:
         return self
 
     def _taken(self) -> bool:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        # Without locks the run's trainer, which starts one process for each tracker, is all that keeps others away.
+        return try_lock(self._lock, fcntl.LOCK_EX) is not False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

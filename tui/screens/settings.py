@@ -122,8 +122,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             return
         path = unused(Path(f"{self._resolved.config.run.name}.yaml"))
         try:
-            write_atomically(path, whole_yaml(self._resolved.config).encode())
-            path.chmod(0o644)
+            write_atomically(path, whole_yaml(self._resolved.config).encode(), private=False)
         except OSError as error:
             self._show_amount(f"{path}: cannot be written: {error.strerror or error}")
             return

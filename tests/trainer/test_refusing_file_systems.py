@@ -1,0 +1,155 @@
+"""File systems that refuse an operation (SMB, FAT, FUSE, NFS without locks): a run saves there by another way."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from trainer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from trainer.errors import RunError
+from trainer.run import holder
+from trainer.run.atomic import umask_mode, write_atomically
+from trainer.run.holder import RunLock, is_live, presence, read_holder
+from trainer.run.status import LOST_AFTER_S, Presence
+from trainer.run.store import RunDir
+from trainer.tensor_file import read_header, read_tensors
+
+
+def refusing(number: int) -> Callable[..., Any]:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def checkpoint(step: int = 3) -> Checkpoint:
+    tensors = {"model.weight": torch.randn(4, 3), "model.count": torch.tensor(step), "model.none": torch.zeros(0, 2)}
+    return Checkpoint(tensors, {"step": step, "selection_split": "val"})
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("chmod", errno.EPERM), ("chmod", errno.ENOTSUP), ("fsync", errno.EINVAL), ("fsync", errno.ENOSYS),
+        ("replace", errno.EACCES), ("replace", errno.EEXIST), ("replace", errno.EBUSY), ("replace", errno.ENOSYS),
+        ("link", errno.EPERM),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_is_saved_where_an_operation_is_refused(
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "step-00000003.safetensors"
+    write_checkpoint(path, checkpoint())
+    monkeypatch.setattr(os, name, refusing(number))
+    again = checkpoint()
+    assert write_checkpoint(path, again) == read_checkpoint(path).digest() == again.digest()
+    write_atomically(tmp_path / "latest", b"old", durable=True)
+    write_atomically(tmp_path / "latest", b"new", durable=True)
+    assert (tmp_path / "latest").read_bytes() == b"new"
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", "step-00000003.safetensors"}
+
+
+@pytest.mark.parametrize(("name", "number"), [("fsync", errno.EIO), ("fsync", errno.ENOSPC), ("replace", errno.ENOSPC)])
+def test_a_disk_that_fails_is_not_taken_for_one_that_refuses(
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, name, refusing(number))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_checkpoint(tmp_path / "step-00000003.safetensors", checkpoint())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_read_where_no_file_can_be_mapped(tmp_path: Path) -> None:
+    """A pipe has a name and bytes, and mapping it fails with ENODEV, as on FUSE with direct I/O."""
+    written = tmp_path / "step-00000003.safetensors"
+    write_checkpoint(written, checkpoint())
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    feeder = threading.Thread(target=lambda: pipe.write_bytes(written.read_bytes()))
+    feeder.start()
+    assert read_checkpoint(pipe).digest() == read_checkpoint(written).digest()
+    feeder.join()
+
+
+def test_a_file_is_read_as_safetensors_reads_it(tmp_path: Path) -> None:
+    tensors = {
+        "scalar": torch.tensor(3), "empty": torch.zeros(0, 2), "half": torch.randn(2, 3).half(),
+        "bf16": torch.randn(5).bfloat16(), "flags": torch.tensor([True, False]),
+    }  # fmt: skip
+    for metadata in ({"a": "ü\n"}, None):
+        save_file(tensors, tmp_path / "x.safetensors", metadata=metadata)
+        found, strings = read_tensors(tmp_path / "x.safetensors")
+        assert strings == (metadata or {})
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+        header = read_header(tmp_path / "x.safetensors")
+        assert {name: header[name]["shape"] for name in tensors} == {n: list(t.shape) for n, t in tensors.items()}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\2\0\0\0\0\0\0\0[]", b"<html>a page instead</html>"])
+def test_what_is_no_safetensors_file_has_no_header(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        read_header(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_without_locks_the_age_of_the_log_tells_who_trains(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    run = RunDir(tmp_path)
+    run.events.write_bytes(b"")
+    lock = RunLock.take(run)
+    assert is_live(run)
+    with pytest.raises(RunError, match="cannot lock files"):
+        RunLock.take(run)
+    os.utime(run.events, (time.time() - LOST_AFTER_S - 1,) * 2)
+    assert (is_live(run), presence(run)) == (False, Presence.UNKNOWN)
+    RunLock.take(run).release()
+    os.utime(run.events)
+    lock.release()
+    assert (is_live(run), presence(run)) == (False, Presence.GONE), "a run that has ended is not live"
+
+
+def test_a_process_id_of_another_container_is_no_advice(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    lock = RunLock.take(run)
+    inside = read_holder(run) or {}
+    assert holder.stop_advice(inside) == f"stop it with: kill -TERM {os.getpid()}"
+    for elsewhere in ({"pid_namespace": "pid:[1]"}, {"boot_id": "another", "host": "gpu-box-7"}):
+        run.trainer.write_bytes(orjson.dumps(inside | elsewhere))
+        with pytest.raises(RunError) as refused:
+            RunLock.take(run)
+        assert "kill" not in str(refused.value)
+        assert "its own container" in str(refused.value)
+    del inside["pid_namespace"]  # written by an older version
+    assert holder.pid_here(inside) == os.getpid()
+    lock.release()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_a_file_for_others_has_the_mode_of_the_umask(umask: int, tmp_path: Path) -> None:
+    code = (
+        f"import os; os.umask({umask}); from pathlib import Path; from trainer.run.atomic import *\n"
+        f"write_atomically(Path('a'), b'', private=False); write_atomically(Path('b'), b''); open('c', 'w'); print(umask_mode())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True, text=True).stdout
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"a": modes["c"], "b": 0o600, "c": 0o666 & ~umask}
+    assert int(said) == modes["c"]
+    assert umask_mode() == umask_mode(), "and it stays"
