@@ -8,6 +8,7 @@ loads without a word.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any
 import orjson
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.run.atomic import replace_file, set_mode, sync, sync_folder, write_atomically
 from trainer.run.store import RunDir
-from trainer.tensor_file import read_header, read_tensors
+from trainer.tensor_header import header_in, read_header
 
 FORMAT = "r18-checkpoint"
 FORMAT_VERSION = 1
@@ -109,6 +110,19 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return digest
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    It is read and not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
+
+    Raises:
+        OSError: When it cannot be read.
+        SafetensorError: When it is not a whole safetensors file.
+    """
+    data = path.read_bytes()
+    return load(data), header_in(io.BytesIO(data)).get("__metadata__", {})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
-import psutil
 import torch
 
 from trainer.check import Check
@@ -21,6 +20,7 @@ from trainer.data.build import load_dataset, place_pixels, undecoded
 from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
 from trainer.gpu import driver_version
+from trainer.host_limits import usable_memory
 from trainer.progress import Progress
 from trainer.run.holder import try_lock
 from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
@@ -158,7 +158,7 @@ def _precision() -> Check:
 
 
 def _memory() -> Check:
-    memory = psutil.virtual_memory()
+    memory = usable_memory()
     found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
     if memory.available < 2 * _GIB:
         return Check(

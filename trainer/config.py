@@ -112,7 +112,8 @@ class DataConfig(Group):
     drop_last: bool = True
     """Leave out the last, smaller batch of an epoch."""
     workers: int | Auto = "auto"
-    """Decoding processes for folders that do not fit in memory; `auto` is the number of cores less one, at most 8."""
+    """Decoding processes for folders that do not fit in memory; `auto` is the number of CPUs less one, at most 8. Affinity
+    and the limits of a container count."""
     cache: Literal["auto", "device", "ram", "none"] = "auto"
     """Where decoded images are kept; `auto` takes the first of device, RAM and none (streaming) that has room."""
     mean: list[float] | Auto = "auto"

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from trainer.host_limits import has_quota, usable_cpus
+
 _TURNS = 2000
 
 
@@ -19,3 +21,5 @@ def let_waiting_threads_sleep() -> None:
     """Choose so for this process and what it starts, unless the user has chosen. To be called before PyTorch is imported."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_TURNS))
+    if has_quota():  # the libraries know the affinity mask only, and more threads than CPUs wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))

@@ -27,7 +27,7 @@ from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.run.atomic import write_atomically
 from trainer.run.store import find_run
 from trainer.run.text import literal, plain_name
-from trainer.tensor_file import read_header
+from trainer.tensor_header import read_header
 from trainer.yaml_reader import read_mapping
 
 _NAMED = 5

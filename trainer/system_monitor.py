@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from trainer.host_limits import usable_memory
+
 INTERVAL_S = 2.0
 
 _STILL_S = 10.0
@@ -96,7 +98,7 @@ def readers_for(device: torch.device) -> list[Reader]:
 
 
 def _process() -> dict[str, float]:
-    memory = psutil.virtual_memory()
+    memory = usable_memory()
     return {
         "process_bytes": psutil.Process().memory_info().rss,
         "system_used_bytes": memory.total - memory.available,

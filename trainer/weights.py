@@ -19,12 +19,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
 from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.progress import Progress
 from trainer.run.store import RunDir
-from trainer.tensor_file import read_tensors
 from trainer.versions import torch_release
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"

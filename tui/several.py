@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from trainer.errors import ConfigError
+from trainer.host_limits import usable_cpus
 from trainer.own_process import own_command
 from trainer.ranks import LAUNCHED_BY
 from trainer.run.holder import read_holder
@@ -47,7 +48,7 @@ def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str
 
 def torchrun_environment(nproc: int) -> dict[str, str]:
     """The environment of these processes: they share the cores, where the user has not said otherwise."""
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} | os.environ
+    return {"OMP_NUM_THREADS": str(max(1, usable_cpus() // nproc))} | os.environ
 
 
 def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:

@@ -19,14 +19,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from trainer.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.errors import RunError
 from trainer.run import holder
 from trainer.run.atomic import umask_mode, write_atomically
 from trainer.run.holder import RunLock, is_live, presence, read_holder
 from trainer.run.status import LOST_AFTER_S, Presence
 from trainer.run.store import RunDir
-from trainer.tensor_file import read_header, read_tensors
+from trainer.tensor_header import read_header
 
 
 def refusing(number: int) -> Callable[..., Any]:

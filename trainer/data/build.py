@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from trainer.config import Config, DataConfig
@@ -19,6 +17,7 @@ from trainer.data.decoder import Decoder
 from trainer.data.digits import load_digits
 from trainer.data.image_folder import Keep, load_image_folder
 from trainer.data.layout import count_images
+from trainer.host_limits import usable_cpus, usable_memory
 from trainer.progress import Progress
 from trainer.ranks import local_world_size
 
@@ -152,7 +151,7 @@ def _stored_side(config: DataConfig) -> int:
 
 def worker_count(config: DataConfig) -> int:
     """Decoding processes: as configured, or one less than the cores that each training process has, 1 to 8."""
-    cores = (os.cpu_count() or 2) // local_world_size()
+    cores = usable_cpus() // local_world_size()
     return config.workers if config.workers != "auto" else max(1, min(8, cores - 1))
 
 
@@ -168,7 +167,7 @@ def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> s
         # Only folders can be streamed; the other sources are in memory in any case.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
     needed = num_images * _stored_side(config) ** 2 * 3
-    in_ram = needed <= psutil.virtual_memory().available * _SHARE_OF_RAM
+    in_ram = needed <= usable_memory().available * _SHARE_OF_RAM
     if device.type == "cuda":
         fits = needed <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE
         if in_ram and fits:

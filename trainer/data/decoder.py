@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from trainer.host_limits import usable_cpus
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -128,7 +129,7 @@ def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uin
         except UnreadableImageError as error:
             return str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         results = list(pool.map(read, paths))
     good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
     lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]

@@ -7,7 +7,6 @@ named, never replaced.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from trainer.data.layout import ImageFile, Layout, expected_trees, find_layout, 
 from trainer.data.scan import Finding
 from trainer.data.survey import Survey, take_survey
 from trainer.errors import DataError
+from trainer.host_limits import usable_cpus
 from trainer.progress import Progress
 
 _CHUNK = 256
@@ -72,7 +72,7 @@ class FolderSplit:
         Raises:
             DataError: When a file cannot be decoded any more.
         """
-        reading = self.read(rows, threads=os.cpu_count())
+        reading = self.read(rows, threads=usable_cpus())
         for path, reason in reading.lost:
             raise DataError(f"{path}: was readable at the start and is not now: {reason}")
         return reading.pixels_NHWC
@@ -246,7 +246,7 @@ def _load_split(
     side = decoder.image_size
     kept: list[int] = []
     pixels = np.empty((len(files), side, side, 3), dtype=np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
             results = pool.map(lambda file: _decoded_or_reason(decoder, file.path), chunk)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from trainer.data.decoder import upright_rgb
 from trainer.data.layout import ImageFile
+from trainer.host_limits import usable_cpus
 from trainer.progress import Progress
 from trainer.run.atomic import write_atomically
 
@@ -70,7 +71,7 @@ def scan(files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Prog
             found[file.path] = Finding(*kept[2:])
     missing = [file for file in files if file.path not in found]
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             for start in range(0, len(missing), _CHUNK):
                 chunk = missing[start : start + _CHUNK]
                 for file, finding in zip(chunk, pool.map(_examine, chunk), strict=True):
