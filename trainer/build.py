@@ -42,6 +42,7 @@ from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.events import Started, Warned
 from trainer.run.store import RunDir, write_env
+from trainer.setting_checks import setting_warnings
 from trainer.step import TrainStep
 from trainer.train_state import TrainState
 from trainer.versions import software_versions
@@ -114,6 +115,7 @@ def build_trainer(
     data = _prepare_data(config, device, progress, initial, checkpoint)
     warnings += [f"cannot read {path}: {reason}" for path, reason in data.dataset.skipped]
     warnings += data.dataset.remarks
+    warnings += setting_warnings(config, len(data.dataset.splits["train"]))
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
     train_labels_N = data.dataset.splits["train"].labels_N

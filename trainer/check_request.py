@@ -11,6 +11,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir, find_run
+from trainer.setting_checks import setting_checks
 from trainer.sinks.names import refuse_missing
 from trainer.yaml_reader import read_mapping
 
@@ -40,6 +41,9 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     # The name is checked as the configuration's would be.
     named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
     resolved = load_config(arguments.config, named)
+    senseless = [check for check in setting_checks(resolved.config) if check.state == "bad"]
+    if senseless:
+        raise ConfigError("\n".join(f"{resolved.source}: {check.found}; {check.remedy}" for check in senseless))
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
     return _passable(Request(settings=PlainConfig.of(resolved.config), runs_dir=runs_dir, remark=remark))
 

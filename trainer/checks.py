@@ -23,6 +23,7 @@ from trainer.gpu import driver_version
 from trainer.host_limits import usable_memory
 from trainer.progress import Progress
 from trainer.run.holder import try_lock
+from trainer.setting_checks import setting_checks, step_checks
 from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
 _LEAST_PYTHON = (3, 10)
@@ -59,6 +60,7 @@ def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterato
         runs_dir: Where `model.init_from` looks runs up.
         progress: Told about the look at its images.
     """
+    yield from setting_checks(config)
     if config.run.device != "auto":
         yield from _device(config.run.device)
     if config.data.kind == "imagefolder":
@@ -222,6 +224,7 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
         return
     number = len(data.splits["train"])
     yield Check(name="images", state="good", found=f"{number:,} to learn from, of {len(data.classes)} classes")
+    yield from step_checks(config, len(data.splits["train"]))
     if data.skipped:
         path, reason = data.skipped[0]
         yield Check(

@@ -1,0 +1,108 @@
+"""Settings that are valid one by one and make no sense together."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from tests.conftest import ConfigMaker
+from tests.running import train, view_of
+from trainer import checks
+from trainer.check_request import check_request
+from trainer.config import Config
+from trainer.config_loader import build_config, load_config, shipped_names
+from trainer.data.augment import Augment, Normalize
+from trainer.errors import ConfigError
+from trainer.setting_checks import setting_checks, setting_warnings
+
+
+def configured(*overrides: str) -> Config:
+    """The defaults with overrides."""
+    return build_config({}, {}, "test", list(overrides))
+
+
+STEP = ("schedule.name=step", "train.epochs=20")
+CASES = {
+    ("data.image_size=8", "data.cutout=16"): "data.cutout 16 hides every pixel of every 8-pixel",
+    ("data.image_size=16", "data.cutout=16"): "data.cutout 16 hides 56%",
+    ("data.image_size=8", "data.crop_pad=8", "data.pad=zero"): "data.crop_pad 8 leaves",
+    ("data.image_size=8", "data.crop_pad=64", "data.pad=zero"): "data.crop_pad 64 leaves 0%",
+    ("data.image_size=8", "data.resized_crop=0.08"): "data.resized_crop 0.08 cuts out as few as 2.3 pixels",
+    ("model.stem=imagenet", "data.image_size=24"): "model.stem imagenet makes one pixel of 32",
+    ("model.stem=imagenet", "data.image_size=64", "data.progressive=[[16, 1]]"): "images of 16",
+    ("schedule.warmup=1.0",): "rises for 100% of the run",
+    (*STEP, "schedule.milestones=[10, 20, 30]"): "schedule.milestones [20, 30] come at the end of the run or after it",
+    (*STEP, "schedule.milestones=[2, 10]", "schedule.warmup=0.2"): "schedule.milestones [2] lie in the warm-up",
+    ("optim.lr=900.0", "optim.weight_decay=1.0"): "takes 100% of each weight away in a step",
+    ("train.early_stop_epochs=12",): "train.early_stop_epochs 12 never comes",
+    ("model.init_from=imagenet", "model.freeze=layer2", "model.unfreeze_after=30"): "model.unfreeze_after 30 never comes",
+    ("model.init_from=imagenet", "model.freeze=backbone", "model.cache_features=true", "data.cutout=4", "data.flip=random"):
+        "data.cutout, data.flip have no effect",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", CASES, ids=" ".join)
+def test_settings_that_make_no_sense_together_are_named_with_a_remedy(overrides: tuple[str, ...]) -> None:
+    config = configured(*overrides)
+    (check,) = setting_checks(config)
+    assert CASES[overrides] in check.found
+    assert check.remedy
+
+
+@pytest.mark.parametrize(
+    ("images", "overrides", "found"),
+    [
+        (100, ("data.batch_size=64",), "each epoch leaves out 36 of 100"),
+        (100, ("data.batch_size=64", "data.drop_last=false"), ""),
+        (64, ("data.batch_size=64", "train.epochs=4"), "schedule.warmup 0.2 of 4 steps is no warm-up"),
+        (6400, ("data.batch_size=64", "train.epochs=4"), ""),
+        (6400, ("data.batch_size=64", "train.epochs=4", "schedule.unit=epoch"), "schedule.warmup 0.2 of 4 epochs"),
+        (64, ("data.batch_size=64", "train.epochs=4", "schedule.warmup=0.0"), ""),
+    ],
+)
+def test_what_depends_on_the_number_of_images_is_looked_at_too(
+    images: int, overrides: tuple[str, ...], found: str
+) -> None:
+    warnings = setting_warnings(configured(*overrides), images)
+    assert [found in warning for warning in warnings] == ([True] if found else [])
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_configurations_make_sense(name: str) -> None:
+    assert not setting_checks(load_config(name).config)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(8, 14), side=st.integers(1, 32))
+def test_cutout_is_refused_exactly_where_every_training_image_is_blank(size: int, side: int) -> None:
+    config = configured(f"data.image_size={size}", f"data.cutout={side}")
+    normalize = Normalize.of([0.0] * 3, [1.0] * 3, torch.device("cpu"))
+    positions = torch.arange(4 * size * size)
+    white = torch.full((1, size, size, 3), 255, dtype=torch.uint8)
+    augment = Augment(config=config.data, normalize=normalize, seed=0)
+    images = augment(white, torch.zeros_like(positions), positions, positions, 0)
+    blank = not bool(images.any())
+    assert blank == any(check.state == "bad" for check in setting_checks(config))
+    hidden = 1.0 - float(functional.relu(images).mean())
+    assert (hidden > 0.4) == bool(setting_checks(config)) or abs(hidden - 0.4) < 0.03
+
+
+def test_a_run_is_refused_before_anything_is_written_doctor_says_so_and_an_old_run_is_warned(
+    make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    arguments = argparse.Namespace(resume=None, config="digits", name=None, runs_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.cutout 16 hides every pixel .*; set data\.cutout to 4 or less"):
+        check_request(arguments, ["data.image_size=8", "data.cutout=16"])
+    config = make_config("data.cutout=16", "train.epochs=1")
+    assert any(
+        check.state == "bad" and "data.cutout" in check.found
+        for check in checks.config_checks(config, tmp_path, lambda *_: None)
+    )
+    notes = view_of(train(config, tmp_path).run.run_dir).notes
+    assert any("data.cutout 16 hides every pixel" in note.text for note in notes), "begun by an older version"

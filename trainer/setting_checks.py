@@ -1,0 +1,162 @@
+"""Settings that are valid one by one and make no sense together. Torch-free; the start of a run and `doctor` ask here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from trainer.check import Check
+from trainer.config import Config
+
+_IMAGENET_STRIDE = 32
+"""Pixels of the image to one of the last stage's."""
+
+_LEAST_CROP = 4.0
+"""Pixels. A smaller cut-out shows a colour and no shape."""
+
+
+def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
+    """What is wrong with a configuration as a whole; `bad` where nothing can be learned.
+
+    Args:
+        config: Validated key by key.
+        num_train_images: For what depends on the steps of an epoch; None where it is not known yet.
+    """
+    rules: list[Callable[[Config], Iterator[Check]]] = [_hidden, _cropped, _small, _schedule, _never, _unused]
+    found = [check for rule in rules for check in rule(config)]
+    return [*found, *(step_checks(config, num_train_images) if num_train_images else ())]
+
+
+def setting_warnings(config: Config, num_train_images: int | None = None) -> list[str]:
+    """The same for people, one line each."""
+    return [f"{check.found}; {check.remedy}" for check in setting_checks(config, num_train_images)]
+
+
+def _warning(found: str, remedy: str, *, state: str = "careful") -> Check:
+    return Check(name="settings", state=state, found=found, remedy=remedy)
+
+
+def _hidden(config: Config) -> Iterator[Check]:
+    size, side = config.data.image_size, config.data.cutout
+    if side >= 2 * size - 1:
+        # A square with its centre on any pixel covers the whole picture.
+        yield _warning(
+            f"data.cutout {side} hides every pixel of every {size}-pixel training image",
+            f"set data.cutout to {size // 2} or less",
+            state="bad",
+        )
+    elif side and (hidden := _covered(size, side) ** 2) > 0.4:
+        yield _warning(
+            f"data.cutout {side} hides {hidden:.0%} of a {size}-pixel training image on average",
+            f"set data.cutout to {size // 2} or less",
+        )
+
+
+def _covered(size: int, side: int) -> float:
+    """Mean share of a line that a hole of a length hides whose centre may be any of its pixels."""
+    starts = [centre - side // 2 for centre in range(size)]
+    return sum(min(start + side, size) - max(start, 0) for start in starts) / size**2
+
+
+def _cropped(config: Config) -> Iterator[Check]:
+    data = config.data
+    pad, size = data.crop_pad, data.image_size
+    shifts = range(-pad, pad + 1)
+    seen = (sum(max(0, size - abs(shift)) for shift in shifts) / size / len(shifts)) ** 2
+    if seen < 0.5:
+        yield _warning(
+            f"data.crop_pad {pad} leaves {seen:.0%} of a {size}-pixel picture in a crop on average, the rest is padding",
+            f"set data.crop_pad to {max(1, size // 8)}",
+        )
+    if data.resized_crop is not None and (least := math.sqrt(data.resized_crop) * size) < _LEAST_CROP:
+        yield _warning(
+            f"data.resized_crop {data.resized_crop:g} cuts out as few as {least:.1f} pixels of {size}",
+            "raise data.resized_crop or data.image_size",
+        )
+
+
+def _small(config: Config) -> Iterator[Check]:
+    smallest = min([config.data.image_size, *(size for size, _ in config.data.progressive)])
+    if config.model.stem == "imagenet" and smallest < _IMAGENET_STRIDE:
+        yield _warning(
+            f"model.stem imagenet makes one pixel of {_IMAGENET_STRIDE}, so the last stage sees nothing but one pixel of images "
+            f"of {smallest}",
+            "set model.stem=cifar, or larger images (data.image_size, data.progressive)",
+        )
+
+
+def _schedule(config: Config) -> Iterator[Check]:
+    schedule, epochs = config.schedule, config.train.epochs
+    warmup = schedule.warmup * epochs
+    if schedule.warmup > 0.5:
+        yield _warning(
+            f"schedule.warmup {schedule.warmup:g}: the learning rate rises for {schedule.warmup:.0%} of the run",
+            "it is a share of the run, not a number of epochs: set it to 0.2 or less",
+        )
+    late = [epoch for epoch in schedule.milestones if epoch >= epochs]
+    if late:
+        yield _warning(
+            f"schedule.milestones {late} come at the end of the run or after it (train.epochs {epochs}) and do nothing",
+            f"set milestones below {epochs}",
+        )
+    early = [epoch for epoch in schedule.milestones if epoch < warmup]
+    if early:
+        yield _warning(
+            f"schedule.milestones {early} lie in the warm-up, which lasts {warmup:g} epochs; their drop comes at its end",
+            "move them, or lower schedule.warmup",
+        )
+    if config.optim.lr * config.optim.weight_decay > 0.1:
+        shrink = config.optim.lr * config.optim.weight_decay
+        yield _warning(
+            f"optim.lr times optim.weight_decay takes {min(shrink, 1):.0%} of each weight away in a step",
+            "lower one of them",
+        )
+
+
+def _never(config: Config) -> Iterator[Check]:
+    epochs = config.train.epochs
+    limits = {
+        "train.early_stop_epochs": config.train.early_stop_epochs,
+        "model.unfreeze_after": config.model.unfreeze_after,
+    }
+    for key, value in limits.items():
+        if value is not None and value >= epochs:
+            yield _warning(f"{key} {value} never comes: train.epochs is {epochs}", f"set it below {epochs}, or to none")
+
+
+def _unused(config: Config) -> Iterator[Check]:
+    """Augmentation of images that are looked at once."""
+    data = config.data
+    if config.model.cache_features and config.model.unfreeze_after is None:
+        names = ("crop_pad", "resized_crop", "trivial_augment", "cutout", "random_erase", "mixup", "cutmix")
+        unused = [f"data.{name}" for name in names if getattr(data, name)]
+        unused += ["data.flip"] if data.flip != "none" else []
+        if unused:
+            yield _warning(
+                f"{', '.join(unused)} have no effect: model.cache_features looks at each image once, without augmentation",
+                "set model.cache_features=false to use them",
+            )
+
+
+def step_checks(config: Config, num_images: int) -> Iterator[Check]:
+    """What is wrong with settings that depend on the steps of an epoch.
+
+    Args:
+        config: Validated key by key.
+        num_images: Training images.
+    """
+    batch = config.data.batch_size
+    left_out = num_images % batch if config.data.drop_last else 0
+    if left_out > num_images / 4:
+        yield _warning(
+            f"each epoch leaves out {left_out:,} of {num_images:,} training images, which do not fill a batch of {batch:,}",
+            "set data.drop_last=false, or a smaller data.batch_size",
+        )
+    steps = max(1, num_images // batch if config.data.drop_last else -(-num_images // batch))
+    positions = config.train.epochs if config.schedule.unit == "epoch" else config.train.epochs * steps
+    if config.schedule.warmup and config.schedule.warmup * positions <= 1:
+        yield _warning(
+            f"schedule.warmup {config.schedule.warmup:g} of {positions:,} {config.schedule.unit}s is no warm-up: only the first "
+            f"{config.schedule.unit} has a lower rate",
+            "raise schedule.warmup, or set it to 0",
+        )
