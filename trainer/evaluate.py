@@ -120,10 +120,11 @@ def evaluate(
             logits_NK = _logits(model, images_NCHW, numerics)[: len(labels_N)]
         loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
         mistakes.add(pixels_NHWC, rows, labels_N, logits_NK)
-        confusion.scatter_add_(0, labels_N * num_classes + logits_NK.argmax(1), torch.ones_like(labels_N))
+        answers_N = _answers(logits_NK, labels_N)
+        confusion.scatter_add_(0, labels_N * num_classes + answers_N, torch.ones_like(labels_N))
         if tta:
             mirrored_NK = _logits(model, numerics.lay_out(images_NCHW.flip(3)), numerics)[: len(labels_N)]
-            correct_tta += ((logits_NK + mirrored_NK).argmax(1) == labels_N).sum()
+            correct_tta += (_answers(logits_NK + mirrored_NK, labels_N) == labels_N).sum()
         done += len(labels_N)
     if not done:
         raise DataLostError(
@@ -160,3 +161,9 @@ def _logits(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> Tensor
     with numerics.autocast(images_NCHW.device):
         logits: Tensor = model(images_NCHW)
     return logits.float()
+
+
+def _answers(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """The likeliest class of each image: int64 (N,). Where logits are not finite, a wrong one."""
+    wrong_N = (labels_N + 1) % logits_NK.shape[1]
+    return torch.where(logits_NK.isfinite().all(1), logits_NK.argmax(1), wrong_N)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.classifier import Classifier, open_classifier
-from trainer.errors import EXIT_OK, ConfigError, DataError
+from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.measure_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.measured_images import FileImages, MeasuredImages, folder_images
 from trainer.progress import Progress, progress_bar
@@ -30,6 +30,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     Args:
         arguments: From `trainer.arguments.add_eval_arguments`.
+
+    Returns:
+        The exit code: 1 when a model answers with numbers that are not finite.
 
     Raises:
         R18Error: When a model or its images are not there, or the report cannot be written.
@@ -56,21 +59,22 @@ def main(arguments: argparse.Namespace) -> int:
             robustness = measure_robustness(
                 models[0], images, scores[0], batch_size=arguments.batch_size, progress=progress
             )
+    code = EXIT_FAILED if any(measured.scores.num_nonfinite for measured in scores) else EXIT_OK
     if len(models) == 2:
         both = [measured.scores for measured in scores]
         _say(comparison_lines(models, images, both))
         if arguments.output:
             _written(arguments.output, lambda: write_comparison(arguments.output, models, images, both))
-        return EXIT_OK
+        return code
     _say(report_lines(models[0], images, scores[0], robustness))
     folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
     if folder is None:
         _say(["nothing is written, since the model belongs to no run; give a folder with -o DIR"])
-        return EXIT_OK
+        return code
     if run_dir and not arguments.output:
         refuse_links(run_dir)
     _written(folder, lambda: write_report(folder, models[0], images, scores[0], robustness))
-    return EXIT_OK
+    return code
 
 
 def _written(folder: Path, write: Callable[[], None]) -> None:
@@ -163,7 +167,7 @@ def measure_robustness(
         labels_N = images.labels_N[kept]
         for (kind, name), hits in right.items() if kept else ():
             worse_NHWC = damaged_batch(DAMAGES[kind][name], pixels_NHWC, start)
-            hits += (model.probabilities(worse_NHWC).argmax(1) == labels_N).tolist()
+            hits += Scores(model.probabilities(worse_NHWC), labels_N).right.tolist()
         progress("measuring on worse pictures", min(start + batch_size, len(rows)) / len(rows))
     shares: dict[str, dict[str, float]] = {
         "none": {f"{len(rows):,} images": float(measured.scores.right[chosen].mean())}

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.classifier import Classifier
 from trainer.measured_images import MeasuredImages
 from trainer.run.atomic import write_atomically
-from trainer.scores import Measured, Scores, compare
+from trainer.scores import NO_ANSWER, Measured, Scores, compare
 from trainer.tables import as_csv, confusion_table, per_class_table
 
 _MISTAKES_KEPT = 1000
@@ -27,15 +27,16 @@ def report_lines(
     """The report for the terminal."""
     scores = measured.scores
     low, high = scores.interval
-    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images), ""]
+    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images)]
+    lines += [*(f"  careful: {remark}" for remark in answer_remarks(model, scores)), ""]
     lines.append(f"  accuracy            {scores.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     if scores.top5 is not None:
         lines.append(f"  top-5               {scores.top5:.2%}")
     lines += [
-        f"  balanced accuracy   {scores.balanced_accuracy:.2%}   (guessing: {1 / len(model.classes):.2%})",
+        f"  balanced accuracy   {scores.balanced_accuracy:.2%}   (guessing: {1 / scores.num_present:.2%})",
         f"  most frequent class {scores.majority_baseline:.2%}   (what always answering it would reach)",
         f"  loss                {scores.loss:.4f}",
-        f"  calibration (ECE)   {scores.calibration_error:.2%}   (how far confidence is from accuracy, on average)",
+        f"  calibration (ECE)   {_percent2(scores.calibration_error)}   (how far confidence is from accuracy, on average)",
         "",
         *_class_lines(model, scores),
         *_robustness_lines(robustness),
@@ -45,10 +46,26 @@ def report_lines(
     return lines
 
 
+def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
+    """What makes the figures of a model meaningless, for people."""
+    remarks = []
+    if scores.num_nonfinite:
+        remarks.append(
+            f"{model.origin} answers {scores.num_nonfinite:,} of {len(scores.labels_N):,} images with NaN or infinity; "
+            f"these count as wrong. Its weights or its mean and std are damaged: train or export it again"
+        )
+    if scores.only_answer is not None:
+        remarks.append(f"{model.origin} answers one class only: {model.classes[scores.only_answer]}")
+    return remarks
+
+
 def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, scores: Sequence[Scores]) -> list[str]:
     """Two models on the same images."""
     found = compare(*scores)
-    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images), ""]
+    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images)]
+    for model, score in zip(models, scores, strict=True):
+        lines += [f"  careful: {remark}" for remark in answer_remarks(model, score)]
+    lines.append("")
     for name, model, score in zip("AB", models, scores, strict=True):
         low, high = score.interval
         lines.append(f"  {name}  {score.accuracy:7.2%}  ({low:.2%} to {high:.2%})  {model.origin}")
@@ -73,7 +90,10 @@ def write_comparison(
     folder.mkdir(parents=True, exist_ok=True)
     found = compare(*scores)
     facts = {
-        "models": [{"model": m.origin, "accuracy": round(s.accuracy, 6)} for m, s in zip(models, scores, strict=True)],
+        "models": [
+            {"model": m.origin, "accuracy": round(s.accuracy, 6), "nonfinite_answers": s.num_nonfinite}
+            for m, s in zip(models, scores, strict=True)
+        ],
         "data": images.name,
         "images": len(scores[0].labels_N),
         "remarks": images.remarks,
@@ -88,7 +108,7 @@ def write_comparison(
     for row in range(len(first.labels_N)):
         if first.right[row] != second.right[row]:
             labels = (first.labels_N[row], first.predicted[row], second.predicted[row])
-            rows.append([images.title(row), *(models[0].classes[label] for label in labels)])
+            rows.append([images.title(row), *(_name(models[0], label) for label in labels)])
     write_atomically(folder / "comparison.json", (json.dumps(facts, indent=2) + "\n").encode())
     write_atomically(folder / "disagreements.csv", as_csv(rows))
 
@@ -183,15 +203,16 @@ def _facts(
         "model": model.origin,
         "data": images.name,
         "images": len(scores.labels_N),
-        "remarks": images.remarks,
+        "remarks": [*images.remarks, *answer_remarks(model, scores)],
+        "nonfinite_answers": scores.num_nonfinite,
         "unreadable": [{"path": path, "reason": reason} for path, reason in measured.lost],
         "accuracy": round(scores.accuracy, 6),
         "accuracy_interval95": [round(bound, 6) for bound in scores.interval],
         "top5": None if scores.top5 is None else round(scores.top5, 6),
         "balanced_accuracy": round(scores.balanced_accuracy, 6),
         "majority_baseline": round(scores.majority_baseline, 6),
-        "loss": round(scores.loss, 6),
-        "calibration_error": round(scores.calibration_error, 6),
+        "loss": None if scores.num_nonfinite else round(scores.loss, 6),
+        "calibration_error": None if scores.calibration_error is None else round(scores.calibration_error, 6),
         "calibration": bins,
         "robustness": robustness,
     }
@@ -201,6 +222,14 @@ def _verdict(p_value: float, difference: float) -> str:
     if p_value >= 0.05:
         return "these images do not tell which one is better"
     return f"{'B' if difference > 0 else 'A'} is better"
+
+
+def _name(model: Classifier, label: int) -> str:
+    return "no finite answer" if label == NO_ANSWER else model.classes[label]
+
+
+def _percent2(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
 
 
 def _percent(share: float | None) -> str:

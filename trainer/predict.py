@@ -24,6 +24,8 @@ from trainer.progress import Progress, progress_bar
 from trainer.run.text import literal
 from trainer.standard_streams import write_out
 
+_NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"
+
 _WILD = frozenset("*?[")
 
 
@@ -47,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments: From `trainer.arguments.add_predict_arguments`.
 
     Returns:
-        The exit code: 1 when a file could not be read; the others were answered.
+        The exit code: 1 when a file could not be read or has no finite answer; the others were answered.
 
     Raises:
         R18Error: When there is no such model, or nothing to look at.
@@ -63,7 +65,8 @@ def main(arguments: argparse.Namespace) -> int:
         )
     write_out(FORMATS[arguments.format](predictions))
     for path, reason in unreadable:
-        sys.stderr.write(f"{literal(path)}: cannot be read: {literal(reason)}\n")
+        problem = "no answer" if reason == _NOT_FINITE else "cannot be read"
+        sys.stderr.write(f"{literal(path)}: {problem}: {literal(reason)}\n")
     return EXIT_FAILED if unreadable else EXIT_OK
 
 
@@ -111,7 +114,11 @@ def predict(
         unreadable += lost
         if kept:
             names = [batch[index] for index in kept]
-            predictions += _ranked(names, classifier.probabilities(pixels_NHWC), classifier.classes, top)
+            probabilities_NK = classifier.probabilities(pixels_NHWC)
+            finite_N = np.asarray(np.isfinite(probabilities_NK).all(1))
+            unreadable += [(name, _NOT_FINITE) for name, finite in zip(names, finite_N, strict=True) if not finite]
+            names = [name for name, finite in zip(names, finite_N, strict=True) if finite]
+            predictions += _ranked(names, probabilities_NK[finite_N], classifier.classes, top)
         progress("predicting", min(start + batch_size, len(paths)) / len(paths))
     return predictions, unreadable
 

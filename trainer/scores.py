@@ -14,16 +14,19 @@ from trainer.run.class_score import Z95, ClassScore, scores_from_counts, wilson_
 TOP5_FROM = 10
 """Classes from which on the five likeliest say something."""
 
+NO_ANSWER = -1
+"""In place of a class, where an answer is not finite."""
+
 _BINS = 15
 """Of the calibration. Source: Guo et al., arXiv:1706.04599, section 5."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions held against the truth.
+    """Predictions held against the truth. An answer that is not finite is a wrong one.
 
     Attributes:
-        probabilities_NK: float32, rows add up to 1.
+        probabilities_NK: float32, finite rows add up to 1.
         labels_N: int64.
     """
 
@@ -31,10 +34,30 @@ class Scores:
     labels_N: NDArray[np.int64]
 
     @cached_property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether each answer consists of finite numbers."""
+        return np.asarray(np.isfinite(self.probabilities_NK).all(1))
+
+    @property
+    def num_nonfinite(self) -> int:
+        """Answers that are not finite."""
+        return int((~self.finite).sum())
+
+    @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """The likeliest class of each image."""
-        predicted: NDArray[np.int64] = self.probabilities_NK.argmax(1)
-        return predicted
+        """The likeliest class of each image; `NO_ANSWER` where the answer is not finite."""
+        return np.where(self.finite, self.probabilities_NK.argmax(1), NO_ANSWER)
+
+    @property
+    def only_answer(self) -> int | None:
+        """The class that all finite answers are, although the images are of several; None otherwise."""
+        answers = np.unique(self.predicted[self.finite])
+        return int(answers[0]) if len(answers) == 1 and self.num_present > 1 else None
+
+    @property
+    def num_present(self) -> int:
+        """Classes that have images."""
+        return len(np.unique(self.labels_N))
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
@@ -57,21 +80,24 @@ class Scores:
         """Share of images whose class is among the five likeliest; None with few classes."""
         if self.probabilities_NK.shape[1] < TOP5_FROM:
             return None
-        own_N = self.probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
-        return float(((self.probabilities_NK > own_N[:, None]).sum(1) < 5).mean())
+        # Of equal probabilities the first class is the likelier one, as it is for `predicted`.
+        order_NK = np.argsort(-self.probabilities_NK, axis=1, kind="stable")[:, :5]
+        return float(((order_NK == self.labels_N[:, None]).any(1) & self.finite).mean())
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy."""
+        """Mean cross-entropy; infinite where an answer is not finite."""
+        if self.num_nonfinite:
+            return math.inf
         own_N = self.probabilities_NK[np.arange(len(self.labels_N)), self.labels_N].astype(np.float64)
         return float(-np.log(np.maximum(own_N, np.finfo(np.float32).tiny)).mean())
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Row is the true class, column the answer."""
+        """Row is the true class, column the answer; answers that are not finite are in no cell."""
         num_classes = self.probabilities_NK.shape[1]
-        cells = np.bincount(self.labels_N * num_classes + self.predicted, minlength=num_classes**2)
-        return cells.reshape(num_classes, num_classes)
+        pairs = (self.labels_N * num_classes + self.predicted)[self.finite]
+        return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
     @property
     def balanced_accuracy(self) -> float:
@@ -80,35 +106,34 @@ class Scores:
 
     @property
     def majority_baseline(self) -> float:
-        """Accuracy of always answering the most frequent class; its balanced accuracy is one over the number of classes."""
-        return float(self.confusion.sum(1).max() / len(self.labels_N))
+        """Accuracy of always answering the most frequent class; its balanced accuracy is one over `num_present`."""
+        return float(np.bincount(self.labels_N).max() / len(self.labels_N))
 
     @cached_property
     def classes(self) -> list[ClassScore]:
         """Each class by itself."""
-        return class_scores(self.confusion)
+        return class_scores(self.confusion, np.bincount(self.labels_N, minlength=len(self.confusion)))
 
     @cached_property
     def calibration(self) -> list[tuple[int, float, float]]:
-        """Images, mean confidence and accuracy of each bin of confidence that has images."""
-        confidence_N = self.probabilities_NK.max(1)
+        """Images, mean confidence and accuracy of each bin of confidence that has images; of finite answers."""
+        confidence_N, right_N = self.probabilities_NK[self.finite].max(1), self.right[self.finite]
         bin_N = np.minimum((confidence_N * _BINS).astype(np.int64), _BINS - 1)
         return [
-            (int(chosen.sum()), float(confidence_N[chosen].mean()), float(self.right[chosen].mean()))
+            (int(chosen.sum()), float(confidence_N[chosen].mean()), float(right_N[chosen].mean()))
             for chosen in (bin_N == index for index in range(_BINS))
             if chosen.any()
         ]
 
     @property
-    def calibration_error(self) -> float:
-        """ECE: mean distance between confidence and accuracy over the bins, 0 to 1."""
-        return sum(count * abs(confidence - accuracy) for count, confidence, accuracy in self.calibration) / len(
-            self.labels_N
-        )
+    def calibration_error(self) -> float | None:
+        """ECE: mean distance between confidence and accuracy over the bins, 0 to 1; None without a finite answer."""
+        distances = sum(count * abs(confidence - accuracy) for count, confidence, accuracy in self.calibration)
+        return float(distances / self.finite.sum()) if self.finite.any() else None
 
     def confident_mistakes(self, most: int) -> list[int]:
-        """Images that were not recognised, the most confident first."""
-        wrong = np.flatnonzero(~self.right)
+        """Images that were not recognised, the most confident first; those without a finite answer are left out."""
+        wrong = np.flatnonzero(~self.right & self.finite)
         confidence = self.probabilities_NK[wrong].max(1)
         return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
 
@@ -127,14 +152,15 @@ class Measured:
     lost: list[tuple[str, str]]
 
 
-def class_scores(confusion_KK: NDArray[np.int64]) -> list[ClassScore]:
+def class_scores(confusion_KK: NDArray[np.int64], images_K: NDArray[np.int64] | None = None) -> list[ClassScore]:
     """Each class by itself.
 
     Args:
         confusion_KK: Row is the true class, column the answer.
+        images_K: Images of each class; None where each is in a cell.
     """
     return scores_from_counts(
-        confusion_KK.sum(1).tolist(),
+        (confusion_KK.sum(1) if images_K is None else images_K).tolist(),
         confusion_KK.diagonal().tolist(),
         confusion_KK.sum(0).tolist(),
         confusions_of(confusion_KK, most=len(confusion_KK)),

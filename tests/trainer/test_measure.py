@@ -11,15 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
 from tests.running import train, view_of
-from trainer.arguments import add_eval_arguments
+from trainer import measure, predict
+from trainer.arguments import add_eval_arguments, add_predict_arguments
 from trainer.check_request import read_run_config
 from trainer.config_loader import build_config
+from trainer.data.decoder import Decoder
 from trainer.errors import ConfigError, DataError
+from trainer.evaluate import _answers
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
 from trainer.robustness import DAMAGES, damaged_batch
@@ -103,6 +108,7 @@ def test_figures_agree_with_each_other(pairs: list[tuple[int, int]]) -> None:
     assert int(found.confusion.sum()) == len(pairs)
     assert sum(score.correct for score in found.classes) == int(found.right.sum())
     assert found.interval[0] <= found.accuracy <= found.interval[1]
+    assert found.calibration_error is not None
     assert 0 <= found.calibration_error <= 1
 
 
@@ -286,3 +292,100 @@ def test_other_images_and_exports_do_not_take_the_place_of_the_runs_own_report(
     assert {"data-test", f"test-{checkpoint.stem}"} <= written
     assert not (run.evaluation / "test" / "report.json").exists()
     assert not (run.path / "report.json").exists()
+
+
+NONFINITE = [np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("value", NONFINITE)
+def test_answers_that_are_not_finite_are_wrong_and_counted(value: float) -> None:
+    labels = np.array([0, 0, 0, 1, *range(12)])
+    probabilities = np.full((len(labels), 12), 0.01, np.float32)
+    probabilities[np.arange(len(labels)), labels] = 0.89
+    whole = Scores(probabilities.copy(), labels)
+    assert (whole.accuracy, whole.top5, whole.num_nonfinite) == (1.0, 1.0, 0)
+    probabilities[:3, 5] = value
+    probabilities[3] = value
+    found = Scores(probabilities, labels)
+    assert found.num_nonfinite == 4
+    assert found.accuracy == found.top5 == pytest.approx(12 / 16)
+    assert found.calibration_error == pytest.approx(whole.calibration_error, abs=1e-6)
+    assert found.loss == np.inf
+    assert [found.classes[label].recall for label in (0, 1, 2)] == [0.25, 0.5, 1.0], "images keep their number"
+    assert found.classes[5].precision == 1.0, "and no class gets an answer that was none"
+    assert found.majority_baseline == whole.majority_baseline
+    assert found.confident_mistakes(9) == []
+    nothing = Scores(np.full_like(probabilities, value), labels)
+    assert (nothing.accuracy, nothing.top5, nothing.calibration_error, nothing.only_answer) == (0.0, 0.0, None, None)
+
+
+def test_a_model_that_answers_all_the_same_is_named_and_is_no_top_5() -> None:
+    labels = np.arange(20)
+    same = Scores(np.full((20, 20), 0.05, np.float32), labels)
+    assert (same.only_answer, same.accuracy, same.top5) == (0, 0.05, 0.25)
+    assert scores([0, 1, 2], [2, 2, 2]).only_answer == 2
+    assert scores([0, 1], [0, 1]).only_answer is None
+    assert scores([1, 1], [1, 1]).only_answer is None, "images of one class only"
+    assert scores([0, 1, 1], [0, 1, 1], num_classes=40).num_present == 2, "guessing among those that are there"
+
+
+@given(
+    st.integers(10, 14), st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5]), min_size=14, max_size=14), min_size=1)
+)
+def test_of_equal_probabilities_the_first_classes_are_among_the_five(classes: int, rows: list[list[float]]) -> None:
+    rows = [row[:classes] for row in rows]
+    labels = np.arange(len(rows)) % classes
+    five = [[label for _, label in sorted((-p, label) for label, p in enumerate(row))[:5]] for row in rows]
+    expected = np.mean([label in those for label, those in zip(labels, five, strict=True)])
+    assert Scores(np.array(rows, np.float32), labels).top5 == pytest.approx(expected)
+
+
+class Broken:
+    """A classifier whose answers are not finite for some pictures."""
+
+    origin, classes = "broken", ("blue", "green", "red")
+
+    def __init__(self, decoder: Decoder, share: float) -> None:
+        self.decoder = decoder
+        self._share = share
+
+    def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        answers = np.tile(np.array([[0.2, 0.1, 0.7]], np.float32), (len(pixels_NHWC), 1))
+        answers[: round(self._share * len(answers))] = np.nan
+        return answers
+
+
+@pytest.mark.parametrize(("share", "code"), [(1.0, 1), (0.5, 1), (0.0, 0)])
+def test_eval_and_predict_say_that_a_model_is_broken(
+    share: float,
+    code: int,
+    make_folder: FolderMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = Broken(Decoder(image_size=8, crop_pct=1.0, fit="crop"), share)
+    folder = make_folder()
+    monkeypatch.setattr(measure, "open_classifier", lambda *_, **__: model)
+    monkeypatch.setattr(measure, "run_of", lambda *_: None)
+    monkeypatch.setattr(predict, "open_classifier", lambda *_, **__: model)
+    assert evaluate("broken", "--data", str(folder), "-o", str(tmp_path / "report")) == code
+    said = capsys.readouterr().out
+    facts = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert ("with NaN or infinity" in said) == (facts["nonfinite_answers"] > 0) == bool(code)
+    assert ("answers one class only: red" in said) == (share < 1)
+    assert facts["accuracy"] <= 0.34
+    assert evaluate("broken", "broken", "--data", str(folder)) == code
+    capsys.readouterr()
+    parser = argparse.ArgumentParser()
+    add_predict_arguments(parser)
+    assert predict.main(parser.parse_args(["broken", str(folder), "--format", "json"])) == code
+    captured = capsys.readouterr()
+    json.loads(captured.out, parse_constant=lambda name: pytest.fail(name))
+    assert ("no answer: the model answers with NaN" in captured.err) == bool(code)
+
+
+def test_an_evaluation_of_a_run_counts_an_answer_that_is_not_finite_as_wrong() -> None:
+    logits = torch.tensor([[2.0, 1.0], [np.nan, 1.0], [1.0, np.inf], [0.0, 3.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    assert (_answers(logits, labels) == labels).tolist() == [True, False, False, True]
