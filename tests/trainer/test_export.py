@@ -23,11 +23,13 @@ from trainer.config_loader import build_config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
 from trainer.export import command
-from trainer.export.onnx_file import verdict, write_model
+from trainer.export.card import earlier_files
+from trainer.export.onnx_file import save_proto, verdict, write_model
 from trainer.export.subject import Subject
 from trainer.export.variants import has_vnni
 from trainer.run import commands as cmd
-from trainer.run.events import Exported, ExportFailed
+from trainer.run.atomic import umask_mode
+from trainer.run.events import Event, Exported, ExportFailed, ExportProgress
 from trainer.run.store import RunDir
 
 
@@ -189,7 +191,7 @@ def test_every_format_passes_its_gate_and_is_described(
         path = colours.export / name
         assert path.stat().st_size == facts["size_bytes"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_mode & 0o777 == umask_mode()
     assert card["files"]["model-int8.onnx"]["size_bytes"] < 0.3 * card["files"]["model.onnx"]["size_bytes"]
     assert card["files"]["model-fp16.onnx"]["size_bytes"] < 0.6 * card["files"]["model.onnx"]["size_bytes"]
     assert all(card["files"][name]["latency_ms"] > 0 for name in ("model.onnx", "model-int8.onnx"))
@@ -200,6 +202,7 @@ def test_every_format_passes_its_gate_and_is_described(
     assert not [entry.name for entry in colours.export.iterdir() if entry.name.startswith(".")], "nothing is left over"
     for name in ("model.onnx", "model-int8.onnx", "model-fp16.onnx"):
         session = onnxruntime.InferenceSession(str(colours.export / name))
+        assert onnx.load(str(colours.export / name)).ir_version == card["onnx"]["ir_version"]
         assert [i.type for i in session.get_inputs()] == ["tensor(uint8)" if embed else "tensor(float)"]
         shape = (5, 16, 16, 3) if embed else (5, 3, 16, 16)
         (answer,) = session.run(
@@ -281,3 +284,54 @@ def test_bytes_saturate_unless_the_cpu_says_otherwise(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("flags : sse avx2")
     assert not has_vnni(tmp_path / "cpuinfo")
     assert not has_vnni(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("opset", range(18, 24))
+@pytest.mark.parametrize("other", [[], [("com.microsoft", 1), ("ai.onnx.ml", 5), ("ai.onnx.training", 1)]])
+def test_the_file_format_is_the_oldest_that_the_opset_needs(
+    opset: int, other: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    opsets = [onnx.helper.make_opsetid(*pair) for pair in [("", opset), *other]]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=onnx.IR_VERSION)
+    save_proto(model, tmp_path / "m.onnx", {"a": "b"})
+    found = onnx.load(str(tmp_path / "m.onnx"))
+    assert found.ir_version == min(ir for _, ir, of_onnx, *_ in onnx.helper.VERSION_TABLE if of_onnx >= opset)
+    (answer,) = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"x": np.array([-1], np.float32)})
+    assert answer.tolist() == [0.0]
+
+
+def test_the_card_says_of_an_earlier_file_what_its_own_export_said(tmp_path: Path) -> None:
+    def write(name: str, content: bytes) -> dict[str, Any]:
+        (tmp_path / name).write_bytes(content)
+        return {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "accuracy": 0.5}
+
+    assert earlier_files(tmp_path, {}) == {}
+    int8 = write("model-int8.onnx", b"earlier")
+    card: dict[str, Any] = {"step": 4, "input": {"type": "float32"}, "run": "x", "files": {"model-int8.onnx": int8}}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    described = {"model-int8.onnx": int8 | {"export": {"step": 4, "input": {"type": "float32"}}}}
+    assert earlier_files(tmp_path, {"model.onnx": {}}) == described
+    # The export after the next one still knows it.
+    again = {"step": 8, "input": {"type": "uint8"}, "files": {}, "files_of_earlier_exports": described}
+    (tmp_path / "model.json").write_text(json.dumps(again))
+    assert earlier_files(tmp_path, {}) == described
+    assert earlier_files(tmp_path, described) == {}, "it was written anew"
+    other = write("model-int8.onnx", b"another file")
+    del other["accuracy"]
+    assert earlier_files(tmp_path, {}) == {"model-int8.onnx": other}, "nothing is known of it"
+    for broken in ("", "[]", json.dumps({"files_of_earlier_exports": ["model-int8.onnx"]})):
+        (tmp_path / "model.json").write_text(broken)
+        assert earlier_files(tmp_path, {}) == {"model-int8.onnx": other}
+
+
+def test_progress_never_goes_back() -> None:
+    seen: list[Event] = []
+    publish = command._rising(seen.append)
+    for fraction in (0.05, 0.6, 0.72, 0.6, 0.7, 0.85, 0.72, 0.95):
+        publish(ExportProgress(stage="x", fraction=fraction))
+    publish(ExportFailed(error="y"))
+    fractions = [event.fraction for event in seen if isinstance(event, ExportProgress)]
+    assert fractions == [0.05, 0.6, 0.72, 0.72, 0.72, 0.85, 0.85, 0.95]
+    assert isinstance(seen[-1], ExportFailed)

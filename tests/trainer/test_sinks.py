@@ -6,6 +6,8 @@ import io
 import json
 import math
 import os
+import posixpath
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.running import events_of, new_run, start, wait_until
@@ -30,7 +34,7 @@ from trainer.run.store import RunDir
 from trainer.sinks import names
 from trainer.sinks.feed import Feed
 from trainer.sinks.follower import pass_on
-from trainer.sinks.names import refuse_missing
+from trainer.sinks.names import SinkName, metric_name, refuse_missing
 from trainer.sinks.position import Position
 from trainer.sinks.sink import Histogram, Origin
 
@@ -230,10 +234,42 @@ def test_a_damaged_position_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "find_spec", lambda package: None if package == "trackio" else object())
+    monkeypatch.setattr(names, "_installed", lambda package: package != "trackio")
     refuse_missing(["tensorboard"])
     with pytest.raises(ConfigError, match=r"pip install 'r18-tui\[trackio\]'"):
         refuse_missing(["tensorboard", "trackio"])
+
+
+@pytest.mark.parametrize("at", ["", "cwd", "folder"])
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio", "tensorboard"])
+def test_a_folder_of_its_name_is_no_tracker(
+    name: SinkName, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name / "run-1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [{"cwd": str(tmp_path), "folder": f"{tmp_path}/."}.get(at, "")])
+    with pytest.raises(ConfigError, match="not installed"):
+        refuse_missing([name])
+    (tmp_path / name / "__init__.py").touch()
+    if at == "folder":
+        refuse_missing([name])  # an import path like any other
+    else:
+        with pytest.raises(ConfigError, match="not installed"):
+            refuse_missing([name])
+
+
+@given(
+    st.lists(
+        st.text(alphabet="aA_ /.:[]é\udc80\n", min_size=1, max_size=4) | st.text(min_size=1, max_size=300), unique=True
+    )
+)
+def test_names_for_mlflow_are_taken_by_it_and_stay_different(classes: list[str]) -> None:
+    found = [metric_name(f"test_class/{name}") for name in classes]
+    assert len(set(found)) == len(classes)
+    for name in found:
+        assert re.fullmatch(r"[\w\-. /]{1,250}", name)
+        assert posixpath.normpath(name) == name, "as MLflow's own check has it"
+    assert metric_name("val_class/pug dog") == "val_class/pug dog"
 
 
 @pytest.fixture

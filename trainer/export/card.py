@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from trainer.export.subject import Subject
+from trainer.export.torch_files import sha256_of
+
+_OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "output", "onnx")
+"""Of a card: what holds for each file of one export."""
 
 
 def card_of(
@@ -17,6 +22,7 @@ def card_of(
     embed: bool,
     run: str,
     refused: Mapping[str, str],
+    parity: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The card.
 
@@ -27,6 +33,7 @@ def card_of(
         embed: Whether the preprocessing is in the ONNX files.
         run: Name of the run.
         refused: Formats that did not pass their gate, each with the reason.
+        parity: Of the ONNX file: `opset` and `ir_version`.
     """
     size = subject.size
     model_input: dict[str, Any] = {
@@ -58,6 +65,38 @@ def card_of(
         "output": model_output | {"shape": ["batch", len(subject.dataset.classes)]},
         "preprocess": subject.preprocess,
         "files": {name: dict(facts) for name, facts in files.items()},
+        "onnx": {"opset": parity["opset"], "ir_version": parity["ir_version"]},
         "refused": dict(refused),
         "versions": json.loads(metadata["versions"]),
     }
+
+
+def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Exported files that an earlier export left in a folder, each with what its own card said of it.
+
+    Args:
+        folder: With the card of the export before, if there was one.
+        written: Names of the files that are described already.
+    """
+    before = _card_before(folder)
+    known: dict[str, dict[str, Any]] = {
+        name: {"export": {key: before[key] for key in _OF_ALL_FILES if key in before}} | facts
+        for name, facts in before.get("files", {}).items()
+    }
+    earlier = before.get("files_of_earlier_exports", {})
+    known |= earlier if isinstance(earlier, dict) else {}  # a list of names in older cards
+    found = {}
+    for path in sorted(folder.glob("model*")):
+        if path.name not in written and path.suffix != ".json" and path.is_file():
+            itself = {"size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            facts = known.get(path.name, {})
+            found[path.name] = facts if facts.get("sha256") == itself["sha256"] else itself
+    return found
+
+
+def _card_before(folder: Path) -> dict[str, Any]:
+    try:
+        card = json.loads((folder / "model.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}

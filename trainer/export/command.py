@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.errors import EXIT_OK, ExportError, R18Error
-from trainer.export.card import card_of
+from trainer.export.card import card_of, earlier_files
 from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
 from trainer.export.speed import speed_of
 from trainer.export.subject import Subject
@@ -122,6 +122,7 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
         R18Error: When the checkpoint, the data or the ONNX file is not as it must be.
     """
     _require_torch()
+    publish = _rising(publish)
     publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
     path = CheckpointFolder(run_dir, keep=2).choose(wanted.which)
     subject = Subject.of(
@@ -133,6 +134,20 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
         text = "the images are not those that the run was trained with; the accuracy is of what is there now"
         publish(Warned(message=text))
     return _Export(run_dir, subject, wanted, publish).run(path.name)
+
+
+def _rising(publish: Publish) -> Publish:
+    """Publishes progress that never goes back: a file that is written once more, or timed, is no step back for people."""
+    highest = 0.0
+
+    def rising(event: Event) -> None:
+        nonlocal highest
+        if isinstance(event, ExportProgress):
+            highest = max(highest, event.fraction)
+            event = replace(event, fraction=highest)
+        publish(event)
+
+    return rising
 
 
 def _has_read_test(run_dir: RunDir) -> bool:
@@ -270,16 +285,12 @@ class _Export:
             embed=self._embed,
             run=self._run_dir.name,
             refused=self._refused,
+            parity=facts,
         )
-        card["files_of_earlier_exports"] = self._older_files()
+        card["files_of_earlier_exports"] = earlier_files(self._run_dir.export, self._files_by_name())
         for name, content in (("parity.json", facts), ("model.json", card)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"), private=False)
-
-    def _older_files(self) -> list[str]:
-        return [
-            file for name, file in FORMATS.items() if name not in self._files and (self._run_dir.export / file).exists()
-        ]
 
     def _files_by_name(self) -> dict[str, dict[str, Any]]:
         return {FORMATS[name]: facts for name, facts in self._files.items()}

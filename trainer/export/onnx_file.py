@@ -95,11 +95,19 @@ def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, 
 def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
     """Check a graph, give it its metadata, write it, and read these again: tools that rewrite graphs drop them.
 
+    The file format is the oldest one that the graph's operator sets need, so that old runtimes read it.
+
     Raises:
         ExportError: When the file has not the metadata.
     """
     import onnx
 
+    # Quantisation imports operator sets that no node uses, and newer ones than those of the graph.
+    used = {"", "ai.onnx", *(node.domain for node in proto.graph.node)}
+    needed = [entry for entry in proto.opset_import if entry.domain in used or proto.functions]
+    del proto.opset_import[:]
+    proto.opset_import.extend(needed)
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.checker.check_model(proto, full_check=True)
     target.parent.mkdir(exist_ok=True)
@@ -164,7 +172,7 @@ def compare(subject: Subject, path: Path, *, embed: bool) -> dict[str, Any]:
         "train_images": len(images) - held_out,
         "top1_agreeing": agreeing,
         "batches": list(BATCH_SIZES),
-        "opset": _opset(path),
+        **_format(path),
     }
 
 
@@ -184,10 +192,13 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def _opset(path: Path) -> int:
+def _format(path: Path) -> dict[str, int]:
+    """Operator set and version of the file format."""
     import onnx
 
-    return max(int(entry.version) for entry in onnx.load(str(path)).opset_import if entry.domain in ("", "ai.onnx"))
+    model = onnx.load(str(path))
+    opsets = [int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return {"opset": max(opsets), "ir_version": int(model.ir_version)}
 
 
 def _both(module: nn.Module, session: Any, batch: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

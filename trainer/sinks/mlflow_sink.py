@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +10,13 @@ from tempfile import TemporaryDirectory
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from trainer.sinks.names import metric_name
 from trainer.sinks.sink import Histogram, Origin, finite
 
 _EXPERIMENT = "r18-tui"
 _BATCH = 1000
 """Metrics of one call: the most that MLflow takes."""
 _LONGEST_VALUE = 6000
-_LONGEST_NAME = 250
 
 
 def open_sink(origin: Origin) -> MlflowSink:
@@ -56,7 +55,9 @@ class MlflowSink:
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
         """Figures of a step."""
-        self._metrics += [Metric(_named(name), value, int(1000 * time), step) for name, value in finite(values).items()]
+        self._metrics += [
+            Metric(metric_name(name), value, int(1000 * time), step) for name, value in finite(values).items()
+        ]
         if len(self._metrics) >= _BATCH:
             self.flush()
 
@@ -89,11 +90,6 @@ class MlflowSink:
         """End the session; a run that is not over stays open."""
         self.flush()
         for name, value in results.items():
-            self._client.log_metric(self._run, _named(name), value)
+            self._client.log_metric(self._run, metric_name(name), value)
         if results:
             self._client.set_terminated(self._run)
-
-
-def _named(name: str) -> str:
-    """A name as MLflow takes them: classes may be called anything."""
-    return re.sub(r"[^\w\-. /]", "_", name)[:_LONGEST_NAME]
