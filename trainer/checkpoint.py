@@ -246,7 +246,7 @@ class CheckpointFolder:
         """
         for step in steps:
             path = self.at(step)
-            path.replace(path.with_suffix(suffix))
+            replace_file(path, path.with_suffix(suffix))
         left = self.steps()
         if left and self.pointer("latest") is None:
             write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)

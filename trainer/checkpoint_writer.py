@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.errors import CheckpointError
+from trainer.run.atomic import free_bytes
 from trainer.run.event_log import EventLog
 from trainer.run.events import CheckpointFailed, CheckpointSaved
 
@@ -37,7 +37,7 @@ class CheckpointWriter:
         log: EventLog,
         *,
         find_folder: Callable[[], None] = lambda: None,
-        free_bytes: Callable[[CheckpointFolder], int] | None = None,
+        free_bytes: Callable[[CheckpointFolder], float] = lambda where: free_bytes(where.path),
     ) -> None:
         """Start the thread.
 
@@ -50,7 +50,7 @@ class CheckpointWriter:
         self._folder = folder
         self._log = log
         self._find_folder = find_folder
-        self._free_bytes = free_bytes or (lambda where: shutil.disk_usage(where.path).free)
+        self._free_bytes = free_bytes
         self._jobs: list[_Job] = []
         self._closed = False
         self._writing = False

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
+import math
 import platform
 import shutil
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from trainer.errors import R18Error
 from trainer.gpu import driver_version
 from trainer.host_limits import usable_memory
 from trainer.progress import Progress
-from trainer.run.holder import try_lock
+from trainer.run.atomic import free_bytes, probe
 from trainer.setting_checks import setting_checks, step_checks
 from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
@@ -185,8 +184,8 @@ def _shared_memory() -> Check:
 def _disk(runs_dir: Path) -> Iterator[Check]:
     """Room, rights and locks where runs are kept."""
     place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(place).free
-    found = f"{place}: {free / _GIB:.1f} GiB free"
+    free = free_bytes(place)
+    found = f"{place}: {free / _GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: does not say how much is free"
     if free < 2 * _CHECKPOINT_BYTES:
         yield Check(
             name="disk", state="bad", found=found, remedy="a checkpoint has no room: free some, or --runs-dir DIR"
@@ -198,13 +197,12 @@ def _disk(runs_dir: Path) -> Iterator[Check]:
     else:
         yield Check(name="disk", state="good", found=found)
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            locks = try_lock(file.fileno(), fcntl.LOCK_EX)
+        locks = probe(place)
     except OSError as error:
         remedy = "keep runs on a disk that can be written: --runs-dir DIR"
         yield Check(name="run folder", state="bad", found=f"{place}: {error}", remedy=remedy)
         return
-    if locks is None:
+    if not locks:
         yield Check(
             name="run folder", state="careful", found=f"{place} cannot lock files: a run counts as live while its log is young",
             remedy="after a kill wait 45 s before you resume it, or keep runs on another disk: --runs-dir DIR",

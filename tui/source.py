@@ -60,7 +60,7 @@ def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
     if not is_live(run_dir):
         elsewhere = f"to train on: {run_dir.resume_command()}"
     elif holder.get("ended"):
-        elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')}"
+        elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     else:
         elsewhere = f"to steer it: {run_dir.attach_command()}"
     return f"only looked at here; {elsewhere}", presence(run_dir)

@@ -14,9 +14,9 @@ import pytest
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, in_shell, launcher_of, run_of, start
-from tests.running import view_of
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
+from tests.running import view_of, wait_for
 from trainer.checkpoint import CheckpointFolder
 from trainer.run import events as ev
 from trainer.run.holder import read_holder
@@ -66,13 +66,15 @@ def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_pa
         assert terminal.wait_exit(20) == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGXCPU, 152)])
 def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     runs = tmp_path / "runs"
     with start(runs, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
+        launcher_of(terminal).send_signal(signal.SIGUSR1)  # a warning, as Slurm sends before the time limit
+        wait_for(run_of(runs), lambda view: any("SIGUSR1: saving" in note.text for note in view.notes))
         launcher_of(terminal).send_signal(number)
         assert code_of(terminal) == code
         assert b"\x1b[?1049l" in terminal.raw

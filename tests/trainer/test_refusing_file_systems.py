@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,10 +21,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from trainer import checks
 from trainer.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.errors import RunError
 from trainer.run import holder
-from trainer.run.atomic import umask_mode, write_atomically
+from trainer.run.atomic import free_bytes, probe, umask_mode, write_atomically
 from trainer.run.holder import RunLock, is_live, presence, read_holder
 from trainer.run.status import LOST_AFTER_S, Presence
 from trainer.run.store import RunDir
@@ -153,3 +156,33 @@ def test_a_file_for_others_has_the_mode_of_the_umask(umask: int, tmp_path: Path)
     assert modes == {"a": modes["c"], "b": 0o600, "c": 0o666 & ~umask}
     assert int(said) == modes["c"]
     assert umask_mode() == umask_mode(), "and it stays"
+
+
+def test_what_a_file_system_cannot_do_is_said_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert probe(tmp_path)
+    monkeypatch.setattr(os, "replace", refusing(errno.EACCES))
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOLCK))
+    assert not probe(tmp_path)
+    assert any("cannot lock files" in line for line in checks.preflight(tmp_path))
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    assert any("run folder" in line and os.strerror(errno.EIO) in line for line in checks.preflight(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("usage", [(0, 0, 0), OSError(errno.ENOSYS, "x"), OSError(errno.EIO, "y")])
+def test_a_file_system_that_does_not_say_its_size_is_not_full(
+    usage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_usage(_: Path) -> Any:
+        if isinstance(usage, OSError):
+            raise usage
+        return shutil._ntuple_diskusage(*usage)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    if isinstance(usage, OSError) and usage.errno == errno.EIO:
+        with pytest.raises(OSError, match="y"):
+            free_bytes(tmp_path)
+    else:
+        assert free_bytes(tmp_path) == math.inf

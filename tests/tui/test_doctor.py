@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def states(found: list[Check]) -> dict[str, str]:
 
 def test_scarce_disk_memory_and_shared_memory_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Usage:
-        free = 100 * 2**20
+        free, total = 100 * 2**20, 2**40
 
     class Memory:
         available, total = 2**30, 8 * 2**30
@@ -131,11 +130,11 @@ def test_a_device_that_does_not_compute_and_a_folder_that_cannot_be_written_are_
     def refused(wanted: str) -> None:
         raise DeviceError("a GPU is here, but torch is built without CUDA")
 
-    def read_only(**_: object) -> None:
+    def read_only(_: Path) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(checks, "choose_device", refused)
-    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(checks, "probe", read_only)
     found = states(list(checks.machine_checks(tmp_path)))
     assert (found["device"], found["run folder"]) == ("bad", "bad")
 

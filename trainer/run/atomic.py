@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import math
 import os
 import shutil
 from pathlib import Path
@@ -64,6 +66,69 @@ def set_mode(path: Path, mode: int) -> None:
     """Set a file's mode, where the file system has modes: SMB, FAT and gvfs give all files the mode of the mount."""
     with contextlib.suppress(OSError):
         path.chmod(mode)
+
+
+def free_bytes(folder: Path) -> float:
+    """Room on a file system; infinite where it does not say (gvfs and some FUSE report a size of 0)."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return math.inf
+    return usage.free if usage.total else math.inf
+
+
+def probe(folder: Path) -> bool:
+    """Try out what a run does in a folder: write, replace, append, read back, lock.
+
+    Returns:
+        Whether files can be locked there.
+
+    Raises:
+        OSError: When one of the others does not work.
+    """
+    path = folder / f".r18-tui-{os.getpid()}.probe"
+    try:
+        for content in (b"1", b"22"):
+            write_atomically(path, content, durable=True)
+        with path.open("ab") as file:
+            file.write(b"3")
+            file.flush()
+            locks = try_lock(file.fileno(), fcntl.LOCK_EX)
+        if path.read_bytes() != b"223":
+            raise OSError("what is read is not what was written")
+    finally:
+        path.unlink(missing_ok=True)
+    return locks is not None
+
+
+_NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
+"""What FUSE and network file systems without locks answer."""
+
+
+def try_lock(fd: int, kind: int) -> bool | None:
+    """Lock a file without waiting.
+
+    Args:
+        fd: The file.
+        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+
+    Returns:
+        Whether it is locked now; False when another process has it, None where the file system has no locks.
+
+    Raises:
+        OSError: When the file cannot be reached.
+    """
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
 
 
 def umask_mode() -> int:

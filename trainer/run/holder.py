@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from trainer.errors import RunError
+from trainer.run.atomic import try_lock
 from trainer.run.status import LOST_AFTER_S, Presence
 from trainer.run.store import RunDir, list_runs
 
@@ -98,34 +98,6 @@ class RunLock:
             # the new content with blanks behind it.
             os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)
             os.ftruncate(self._fd, len(content))
-
-
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-"""What FUSE and network file systems without locks answer."""
-
-
-def try_lock(fd: int, kind: int) -> bool | None:
-    """Lock a file without waiting.
-
-    Args:
-        fd: The file.
-        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
-
-    Returns:
-        Whether it is locked now; False when another process has it, None where the file system has no locks.
-
-    Raises:
-        OSError: When the file cannot be reached.
-    """
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        if error.errno in _NO_LOCKS:
-            return None
-        raise
-    return True
 
 
 def presence(run_dir: RunDir) -> Presence:

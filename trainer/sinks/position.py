@@ -12,8 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trainer.errors import RunError
-from trainer.run.atomic import write_atomically
-from trainer.run.holder import try_lock
+from trainer.run.atomic import try_lock, write_atomically
 
 _LOOK_EVERY_S = 0.5
 
