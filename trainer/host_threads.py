@@ -18,7 +18,10 @@ _TURNS = 2000
 
 
 def let_waiting_threads_sleep() -> None:
-    """Choose so for this process and what it starts, unless the user has chosen. To be called before PyTorch is imported."""
+    """Choose so for this process and what it starts, unless the user has chosen. To be called before PyTorch is imported.
+
+    Where a container's quota leaves fewer CPUs than PyTorch would use, it also gets that many threads only.
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_TURNS))
     if has_quota():  # the libraries know the affinity mask only, and more threads than CPUs wait for each other

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from trainer import host_threads
+
 _PROGRAM = "from trainer.host_threads import let_waiting_threads_sleep; let_waiting_threads_sleep(); import torch"
 
 
@@ -22,3 +24,14 @@ def test_openmp_is_told_before_pytorch_loads_it(chosen: dict[str, str], policy: 
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, env=environment, check=True)
     lines = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line or "GOMP_SPINCOUNT" in line]
     assert any(policy in line for line in lines), lines
+
+
+@pytest.mark.parametrize(("quota", "chosen", "threads"), [(True, None, "3"), (True, "7", "7"), (False, None, None)])
+def test_a_quota_of_cpus_limits_the_threads_unless_the_user_has_chosen(
+    quota: bool, chosen: str | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_threads, "has_quota", lambda: quota)
+    monkeypatch.setattr(host_threads, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(os, "environ", {} if chosen is None else {"OMP_NUM_THREADS": chosen})
+    host_threads.let_waiting_threads_sleep()
+    assert os.environ.get("OMP_NUM_THREADS") == threads
