@@ -14,9 +14,9 @@ import pytest
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, in_shell, launcher_of, run_of, start
+from tests.running import view_of, wait_for
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
-from tests.running import view_of, wait_for
 from trainer.checkpoint import CheckpointFolder
 from trainer.run import events as ev
 from trainer.run.holder import read_holder

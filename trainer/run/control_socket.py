@@ -12,6 +12,7 @@ import os
 import re
 import selectors
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -115,7 +116,7 @@ class ControlServer:
         with contextlib.suppress(OSError):  # tried again at the next look
             if stat.S_ISSOCK(self._mode_of_name()):
                 return
-            socket_folder()
+            private_folder()
             fresh = _listen(self.path)
             self._selector.unregister(self._listener)
             self._listener.close()
