@@ -175,7 +175,7 @@ def test_a_corrupt_checkpoint_is_not_exported(run: Run, folder_config: Config, t
     assert not list(source.export.iterdir())
 
 
-@pytest.mark.parametrize("setting", ["eval.every_epochs=99999999999999999999", 'data.root="\\uDCFF"'])
+@pytest.mark.parametrize("setting", ["eval.every_epochs=99999999999999999999", "data.root=\udcff"])
 def test_what_a_log_cannot_hold_is_refused_before_anything_is_written(run: Run, tmp_path: Path, setting: str) -> None:
     code, printed = run("digits", setting)
     assert code == 2

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import get_args
 
 from trainer.errors import ConfigError
+from trainer.export.formats import FORMATS
 from trainer.run.store import default_runs_dir
 from trainer.sinks.names import SinkName
 
-_OVERRIDE = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*=")
-"""A path may hold a `=` too, but has a slash or a dash before it."""
+_OVERRIDE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*=", re.ASCII)
+"""Names as Python has them, with dots between. A path may hold a `=` too, but has a slash or a dash before it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         action="append",
-        choices=("onnx", "int8", "fp16", "pt2", "safetensors"),
+        choices=tuple(FORMATS),
         help="what is written beside model.onnx, once for each (default: as the run's configuration says)",
     )
     parser.add_argument(

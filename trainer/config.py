@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from trainer.field_type import field_type
 from trainer.sinks.names import SinkName
 from trainer.stop_signals import WarningSignal
 
@@ -25,6 +26,17 @@ class Group(BaseModel):
     """Base of every group: frozen, strict about types, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            key: field_type(fields[key].annotation).spelled_out(value) if key in fields else value
+            for key, value in values.items()
+        }
 
 
 class RunConfig(Group):

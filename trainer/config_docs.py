@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 from itertools import pairwise
-from typing import get_args
 
 from pydantic import BaseModel
 
 from trainer.config_loader import known_keys
+from trainer.field_type import field_type
 
 _KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
@@ -30,14 +30,11 @@ def field_docs(group: type[BaseModel]) -> dict[str, str]:
 
 def value_words(annotation: object) -> list[str]:
     """Which values a field takes, as Markdown: literal ones in backquotes."""
-    parts: list[str] = []
-    for part in (annotation, *get_args(annotation)):
-        parts += [f"`{choice}`" for choice in get_args(part) if isinstance(choice, str)]
-        if isinstance(part, type) and part in _KINDS:
-            parts.append(_KINDS[part])
-        if str(part).startswith("list"):
-            parts.append("list")
-    return list(dict.fromkeys(parts))
+    kind = field_type(annotation)
+    words = [f"`{word}`" for word in kind.words]
+    if kind.items:
+        words.append(" of ".join(["list", *(f"{_KINDS[part]}s" for part in kind.items.plain)]))
+    return words + [_KINDS[part] for part in kind.plain]
 
 
 def explanation(key: str) -> tuple[str, list[str]]:

@@ -6,15 +6,15 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.yaml_reader import Lines, read_mapping, read_scalar
+from trainer.field_type import FieldType, field_type
+from trainer.yaml_reader import Lines, read_list, read_mapping, read_scalar, write_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
 
     Args:
         name: As for `find_config`.
-        overrides: `group.key=value` tokens; values are read by YAML's rules.
+        overrides: `group.key=value` tokens, as `parse_overrides` reads them.
 
     Raises:
         ConfigError: With every problem found, a line each.
@@ -112,14 +112,17 @@ def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: S
 
 
 def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Split `group.key=value` tokens and read their values.
+    """Split `group.key=value` tokens and read each value as its field's type has it.
+
+    Text is taken as it is. A list is `a,b` or `[a, b]`. Numbers, `true` and `false` follow YAML 1.2's core rules.
 
     Yields:
         Dotted key and value, in order.
 
     Raises:
-        ConfigError: When a token has no key or its value is not YAML.
+        ConfigError: When a token has no key or its value is no list where one is expected.
     """
+    known = known_keys()
     for token in tokens:
         key, equals, text = token.partition("=")
         if not equals or not key or "." not in key:
@@ -127,17 +130,30 @@ def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
             raise ConfigError(
                 f"{token}: expected group.key=value, such as train.epochs=20{'; ' + hint if hint else ''}"
             )
-        yield key, read_scalar(text, source=token)
+        yield key, _read_value(text, type_of(key), token) if key in known else text
+
+
+def _read_value(text: str, kind: FieldType, token: str) -> Any:
+    if kind.is_text or text in kind.choices:
+        return text
+    if kind.items is not None:
+        return read_list(text, source=token)
+    return read_scalar(text)
 
 
 def to_yaml(config: Config) -> str:
     """The whole configuration as YAML that this program reads back to an equal `Config`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def known_keys() -> dict[str, type[BaseModel]]:
     """Every dotted key, with the group that owns it."""
     return {f"{name}.{key}": group for name, group in _groups().items() for key in group.model_fields}
+
+
+def type_of(key: str) -> FieldType:
+    """The values that a key of `known_keys` takes."""
+    return field_type(known_keys()[key].model_fields[key.partition(".")[2]].annotation)
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -218,16 +234,10 @@ def _found(seen: Any) -> str:
 
 
 def _expected(key: str, problem: ErrorDetails) -> str:
-    group = known_keys().get(key)
-    if group is not None:
-        annotation = group.model_fields[key.partition(".")[2]].annotation
-        choices = [
-            choice
-            for part in (annotation, *get_args(annotation))
-            for choice in get_args(part)
-            if isinstance(choice, str)
-        ]
-        kinds = [part.__name__ for part in (annotation, *get_args(annotation)) if part in (int, float, bool, str)]
-        if choices or (kinds and str(problem["type"]).endswith("_type")):
-            return "expected " + " or ".join([*dict.fromkeys(choices), *dict.fromkeys(kinds)])
+    if key in known_keys():
+        kind = type_of(key)
+        plain = kind.plain or (kind.items.plain if kind.items else ())
+        if kind.choices or (kind.items and kind.items.choices) or (plain and str(problem["type"]).endswith("_type")):
+            listed = "a list of " if kind.items and not kind.plain else ""
+            return f"expected {listed}" + " or ".join([*kind.words, *(part.__name__ for part in plain)])
     return str(problem["msg"])[0].lower() + str(problem["msg"])[1:]

@@ -6,7 +6,6 @@ import argparse
 import datetime
 import json
 import os
-import re
 import shlex
 import statistics
 import sys
@@ -28,7 +27,7 @@ from trainer.run.atomic import write_atomically
 from trainer.run.store import find_run
 from trainer.run.text import literal, plain_name
 from trainer.tensor_header import read_header
-from trainer.yaml_reader import read_mapping
+from trainer.yaml_reader import read_mapping, write_scalar
 
 _NAMED = 5
 """Files that the summary names of each kind."""
@@ -200,16 +199,7 @@ def _lines(choices: list[Choice]) -> Iterator[str]:
         for choice in members:
             if choice.reason:
                 yield f"  # {choice.reason}"
-            yield f"  {choice.key.partition('.')[2]}: {_scalar(choice.value)}"
-
-
-def _scalar(value: Any) -> str:
-    """A value as YAML; text in double quotes unless it is plain. JSON's quoted strings are YAML's."""
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_/.-]*", value)
-    if plain and value.lower() not in ("true", "false", "null"):
-        return str(value)
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+            yield f"  {choice.key.partition('.')[2]}: {write_scalar(choice.value)}"
 
 
 def _class_table(survey: Survey) -> list[str]:

@@ -1,4 +1,4 @@
-"""YAML files and scalars under YAML 1.2's core rules, with the line of every key.
+"""YAML files and values, read and written under YAML 1.2's core rules, with the line of every key.
 
 PyYAML follows YAML 1.1, where `1e-3` is a string, `off` is False and `1:30` is 90. Here `1e-3` is a number and `off`,
 `no` and `1:30` stay strings. Only plain data are built (no tags, no objects), duplicate keys are refused with both
@@ -7,6 +7,7 @@ lines, and anchors are refused because a few of them can expand to gigabytes.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -79,23 +80,65 @@ def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
     return value, lines
 
 
-def read_scalar(text: str, *, source: str) -> Any:
-    """Parse the value of one `key=value` override.
+def read_scalar(text: str) -> Any:
+    """The number, bool, None or text that an unquoted YAML value stands for. A `#` or a quote is text like any other."""
+    if not text:
+        return text  # in a file None; in `key=$VALUE` a mistake
+    loader: Any = _CoreLoader("")
+    try:
+        return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+    except ValueError:
+        return text  # a whole number of more digits than Python reads
+
+
+def read_list(text: str, *, source: str) -> list[Any]:
+    """Parse a list, with or without its brackets.
 
     Args:
-        text: What stands after the `=`.
+        text: `[100, 150]`, `100,150` or a single item.
         source: What to call it in messages.
 
-    Returns:
-        A number, a bool, None, a string, or a flow list such as `[100, 150]`.
-
     Raises:
-        ConfigError: When it is not valid YAML or holds a mapping.
+        ConfigError: When it is no list, or something stands behind it.
     """
-    value, _ = read_mapping(f"value: {text}" if text else "value: ''", source=source)
-    if set(value) != {"value"} or isinstance(value["value"], dict):
-        raise ConfigError(f"{source}: expected one value after `=`, found {text!r}")
-    return value["value"]
+    bracketed = text if text.lstrip().startswith("[") else f"[{text}]"
+    try:
+        node = yaml.compose(bracketed, Loader=_CoreLoader)
+    except yaml.YAMLError:
+        node = None
+    if not isinstance(node, yaml.SequenceNode) or bracketed[node.end_mark.index :].strip():
+        raise ConfigError(f"{source}: expected a list such as [1, 2], found {text!r}")
+    value = _Builder(source, {}).build(node, "")
+    assert isinstance(value, list)
+    return value
+
+
+class _CoreDumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which YAML 1.1 or YAML 1.2's core schema would take for something else."""
+
+
+for _tag, _pattern, _first in _CORE_SCHEMA:
+    _CoreDumper.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
+
+
+def write_yaml(value: dict[str, Any]) -> str:
+    """Groups of keys as a YAML document, a line a group."""
+    return yaml.dump(value, Dumper=_CoreDumper, sort_keys=False, default_flow_style=None, width=120)
+
+
+def write_scalar(value: Any) -> str:
+    """A value as YAML on one line, so that `read_mapping` reads it back equal."""
+
+    def dumped(style: str | None) -> str:
+        text = yaml.dump(
+            value, Dumper=_CoreDumper, default_style=style, default_flow_style=True, width=math.inf,
+            allow_unicode=not isinstance(value, str) or value.isprintable(),
+        )  # fmt: skip
+        return text.removesuffix("...\n").removesuffix("\n")
+
+    plain = dumped(None)
+    # In single quotes a line break of the text would be one of the document.
+    return dumped('"') if isinstance(value, str) and plain != value else plain
 
 
 def _kind(node: yaml.Node) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config import Config
 from trainer.config_loader import Resolved, load_config, to_yaml
 from trainer.errors import ConfigError
-from trainer.yaml_reader import read_scalar
+from trainer.run.text import literal
 
 MAIN_SETTINGS = (
     "run.name", "data.root", "train.epochs", "data.batch_size", "optim.name", "optim.lr", "optim.weight_decay", "schedule.name",
@@ -30,18 +30,10 @@ def main_settings(config: Config) -> dict[str, str]:
 
 
 def typed(value: Any) -> str:
-    """A value as YAML in one line."""
-    if isinstance(value, str) and _reads_back(value):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _reads_back(text: str) -> bool:
-    """Whether a text needs no quotes."""
-    try:
-        return text == text.strip() and read_scalar(text, source="") == text
-    except ConfigError:
-        return False
+    """A value as `parse_overrides` reads it back. Of text, what a terminal may obey is shown as `?`."""
+    if value is None:
+        return "none"
+    return literal(value) if isinstance(value, str) else json.dumps(value)
 
 
 def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None, dict[str, str]]:
@@ -59,7 +51,7 @@ def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None,
         return load_config(source, tokens), {}
     except ConfigError as error:
         problems: dict[str, str] = {}
-        for line in str(error).splitlines():
+        for line in str(error).split("\n"):
             text = line.removeprefix("command line: ")
             key = next((key for key in overrides if text.startswith((f"{key}:", f"{key}="))), "")
             problems.setdefault(key, text.removeprefix(f"{key}: ") if key else text)

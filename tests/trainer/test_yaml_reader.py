@@ -1,23 +1,47 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import ConfigError
-from trainer.yaml_reader import read_mapping, read_scalar
+from trainer.yaml_reader import read_list, read_mapping, read_scalar, write_scalar, write_yaml
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
         ("1e-3", 0.001), ("5.0e-4", 0.0005), ("off", "off"), ("no", "no"), ("1:30", "1:30"), ("010", 10), ("0o10", 8),
-        ("0x10", 16), ("true", True), ("False", False), ("~", None), ("", ""), (".5", 0.5), ("-3", -3), ("'7'", "7"),
+        ("0x10", 16), ("true", True), ("False", False), ("~", None), ("''", ""), (".5", 0.5), ("-3", -3), ("'7'", "7"),
         ("[100, 150]", [100, 150]), ("2026-11-24", "2026-11-24"), (".nan", pytest.approx(float("nan"), nan_ok=True)),
     ],
 )  # fmt: skip
 def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
-    assert read_scalar(text, source="test") == value
+    assert read_mapping(f"value: {text}", source="test")[0]["value"] == value
+
+
+@pytest.mark.parametrize("text", ["3 # three", "'7'", "[1]", "a: b", "!!int 3", "&x 3", "1_000", "9" * 5000, ""])
+def test_what_is_no_plain_value_stays_text(text: str) -> None:
+    assert read_scalar(text) == text
+
+
+@pytest.mark.parametrize("text", ["1]", "[1", "[1] # one", "*x", "[!!python/name:os.system]"])
+def test_what_is_no_list_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a list such as|tags are not supported"):
+        read_list(text, source="test")
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+    | st.sampled_from(["1e5", "08", "0o7", "null", "\U000e0067"])
+)
+def test_any_text_is_written_so_that_it_is_read_back(text: str) -> None:
+    """By this program's reader, and by PyYAML's own, which follows YAML 1.1."""
+    document = f"run:\n  name: {write_scalar(text)}\n  seed: 1\n"
+    for written in (document, write_yaml({"run": {"name": text, "seed": 1}})):
+        assert read_mapping(written, source="f.yaml")[0] == {"run": {"name": text, "seed": 1}}
+        assert yaml.safe_load(written) == {"run": {"name": text, "seed": 1}}
 
 
 def test_every_key_has_its_line() -> None:

@@ -20,6 +20,7 @@ import torch
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.export.card import card_of, earlier_files
+from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
 from trainer.export.speed import speed_of
 from trainer.export.subject import Subject
@@ -34,12 +35,6 @@ from trainer.run.log_lines import encode
 from trainer.run.store import RunDir, find_run, refuse_links
 from trainer.run.text import literal
 from trainer.versions import torch_release
-
-FORMATS = {
-    "onnx": "model.onnx", "int8": "model-int8.onnx", "fp16": "model-fp16.onnx", "pt2": "model.pt2",
-    "safetensors": "model.safetensors",
-}  # fmt: skip
-"""Files by format; `onnx` is always written, and the smaller ones are made from it."""
 
 _LEAST_TORCH = (2, 9)
 

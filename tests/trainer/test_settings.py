@@ -1,0 +1,138 @@
+"""Every setting on the command line, in a file and in a resume, and which settings of a run hold now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.arguments import split_overrides
+from trainer.check_request import resumed_config
+from trainer.config import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
+from trainer.config_loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
+from trainer.errors import ConfigError
+from trainer.export.formats import FORMATS
+from trainer.field_type import FieldType
+from trainer.run.store import RunDir
+from trainer.yaml_reader import read_mapping
+
+VALUES: dict[type, st.SearchStrategy[Any]] = {
+    str: st.text(st.characters(exclude_categories=["Cs"])),
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    bool: st.booleans(),
+}
+
+
+def values_of(kind: FieldType) -> st.SearchStrategy[Any]:
+    """Any value of a field, in range or not."""
+    strategies = [VALUES[part] for part in kind.plain]
+    strategies += [st.sampled_from(kind.choices)] if kind.choices else []
+    strategies += [st.lists(values_of(kind.items), max_size=4)] if kind.items else []
+    return st.one_of(*strategies, *([st.none()] if kind.optional else []))
+
+
+def typed(value: Any) -> str:
+    """A value as a person types it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(typed, value))}]"
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+
+
+@pytest.mark.parametrize("key", known_keys())
+@given(st.data())
+def test_every_key_takes_any_value_of_its_type_from_the_command_line(key: str, data: st.DataObject) -> None:
+    kind = type_of(key)
+    value = data.draw(values_of(kind))
+    (token,) = split_overrides([f"{key}={typed(value)}"]).overrides
+    ((found, read),) = parse_overrides([token])
+    if kind.optional and typed(value).lower() == "none":
+        value = None
+    read = kind.spelled_out(read)
+    assert (found, read, type(read)) == (key, value, type(value))
+
+
+SPECIAL = {
+    "run.name": "2024", "run.device": "cpu", "data.batch_size": "8", "data.progressive": "[[8, 1]]", "data.mean": "0.1,0.2,0.3",
+    "data.std": "[0.1, 0.2, 0.3]", "data.image_size": "48", "model.freeze": "none", "model.cache_features": "false",
+    "model.unfreeze_after": "none", "model.unfreeze_every": "0", "model.num_classes": "7", "train.grad_accum_steps": "2",
+    "schedule.milestones": "", "schedule.name": "cosine", "export.opset": "19", "run.sinks": "tensorboard",
+}  # fmt: skip
+"""Values that agree with the defaults of other keys; of the other keys any value does."""
+
+
+def one_value(key: str) -> str:
+    """A valid value of a key, as text."""
+    kind = type_of(key)
+    if key in SPECIAL:
+        return SPECIAL[key]
+    if kind.words:
+        return kind.words[-1]
+    return {bool: "true", int: "7", float: "0.25", str: "other"}[kind.plain[0]]
+
+
+@pytest.mark.parametrize("key", known_keys())
+def test_every_key_is_known_everywhere(key: str, tmp_path: Path) -> None:
+    tokens = split_overrides([f"{key}={one_value(key)}", "c.yaml"])
+    assert tokens.rest == ["c.yaml"]
+    (tmp_path / "c.yaml").write_text("")
+    config = load_config(str(tmp_path / "c.yaml"), tokens.overrides).config
+    group, _, name = key.partition(".")
+    (tmp_path / "c.yaml").write_text(f"{group}: {json.dumps({name: config.model_dump(mode='json')[group][name]})}\n")
+    assert load_config(str(tmp_path / "c.yaml")).config == config
+    run = RunDir(tmp_path)
+    run.config.write_text(to_yaml(Config()))
+    if may_change_on_resume(key) or config == Config():
+        assert resumed_config(run, tokens.overrides) == config
+    else:
+        with pytest.raises(ConfigError, match=f"a resume cannot change\n  {key}: "):
+            resumed_config(run, tokens.overrides)
+
+
+def test_names_of_keys_and_formats_stand_for_something() -> None:
+    groups = [f"{group}." for group in Config.model_fields]
+    assert set(RESUME_OVERRIDES) <= {*known_keys(), *groups}
+    assert all(key in known_keys() and may_change_on_resume(key) for key in CHANGEABLE)
+    assert {name for name in ExportConfig.model_fields if name in FORMATS} == FORMATS.keys() - {"onnx"}
+
+
+@pytest.mark.parametrize("text", ["My #1 photos", "2024", "null", "true", "[a]", "'x'", " x ", "a: b", "1e5", "~"])
+def test_text_is_taken_as_it_is(text: str) -> None:
+    assert build_config({}, {}, "test", [f"data.root={text}"]).data.root == text
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys() if type_of(key).optional])
+@pytest.mark.parametrize("none", ["none", "None"])
+def test_none_is_none_in_a_file_too(key: str, none: str) -> None:
+    group, _, name = key.partition(".")
+    values, lines = read_mapping(f"{group}: {{{name}: {none}}}", source="f.yaml")
+    assert getattr(getattr(build_config(values, lines, "f.yaml"), group), name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sinks"),
+    [("tensorboard", ["tensorboard"]), ("wandb,mlflow", ["wandb", "mlflow"]), ("[ wandb ]", ["wandb"]), ("", [])],
+)
+def test_a_list_needs_no_brackets(text: str, sinks: list[str]) -> None:
+    assert build_config({}, {}, "test", [f"run.sinks={text}"]).run.sinks == sinks
+    assert build_config({"run": {"sinks": sinks[0] if sinks else []}}, {}, "test").run.sinks == sinks[:1]
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ("train.epochs=3 # three", "train.epochs: expected int; found '3 # three'"),
+        ("train.max_grad_norm=", "train.max_grad_norm: expected none or float; found ''"),
+        ("run.sinks=nobody", "run.sinks: expected a list of tensorboard or wandb or mlflow or trackio; found 'nobody'"),
+        ("schedule.milestones=x", "schedule.milestones: expected a list of int; found 'x'"),
+        ("schedule.milestones=[1", "expected a list such as [1, 2], found '[1'"),
+    ],
+)
+def test_what_is_not_of_the_type_is_explained(token: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config({}, {}, "test", [token])
+    assert message in str(caught.value)
