@@ -87,7 +87,7 @@ def test_a_gpu_that_is_not_there_is_a_failed_run_with_the_remedy(
     assert code == 2
     assert "run.device: cuda asked for" in printed
     assert "run.device=cpu" in printed
-    assert not list((tmp_path / "runs" / "digits" / "checkpoints").iterdir())
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_gpu_that_is_not_there_is_a_failed_run_with_the_remedy(
     [((), "found 0 class folders"), (("only",), "found 1 class folder; a classifier needs at least two")],
 )
 def test_an_empty_or_one_class_folder_is_explained(
-    run: Run, make_folder: FolderMaker, classes: tuple[str, ...], message: str
+    run: Run, make_folder: FolderMaker, tmp_path: Path, classes: tuple[str, ...], message: str
 ) -> None:
     root = make_folder(classes=classes)
     for split in ("train", "test"):
@@ -104,6 +104,29 @@ def test_an_empty_or_one_class_folder_is_explained(
     assert code == 2
     assert message in printed
     assert "expected:" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["latest", "Latest", "none", "imagenet", "my.onnx"])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_name_that_commands_give_a_meaning_is_refused(run: Run, tmp_path: Path, name: str, in_file: bool) -> None:
+    (tmp_path / "c.yaml").write_text(f"run: {{name: {name}}}\n" if in_file else "")
+    code, printed = run("c.yaml", *([] if in_file else ["--name", name]))
+    assert code == 2
+    assert f"run.name: {name} means something else to commands" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_refused_before_the_first_step_leaves_nothing_and_other_runs_alone(
+    run: Run, tmp_path: Path, make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    assert run("digits", "data.kind=imagefolder", "data.root=nowhere")[0] == 2
+    assert run("digits", "model.init_from=nobody", "run.device=cpu")[0] == 2
+    with monkeypatch.context() as patched:
+        patched.setenv("R18_TUI_HOOK", "no-such-command")
+        assert run("digits")[0] == 2
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["digits"]
 
 
 def test_fewer_images_than_a_batch_are_explained(run: Run, make_folder: FolderMaker) -> None:

@@ -12,6 +12,7 @@ from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir, find_run
 from trainer.setting_checks import setting_checks
+from trainer.run.text import is_reserved
 from trainer.sinks.names import refuse_missing
 from trainer.yaml_reader import read_mapping
 
@@ -28,7 +29,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     """
     runs_dir = arguments.runs_dir
     if arguments.resume is not None:
-        if arguments.name:
+        if arguments.name is not None:
             raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
         run_dir = find_run(arguments.resume, runs_dir)
         if arguments.config is not None:
@@ -39,13 +40,23 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
             Request(settings=PlainConfig.of(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
         )
     # The name is checked as the configuration's would be.
-    named = [*overrides, f"run.name={arguments.name}"] if arguments.name else overrides
+    named = overrides if arguments.name is None else [*overrides, f"run.name={arguments.name}"]
     resolved = load_config(arguments.config, named)
     senseless = [check for check in setting_checks(resolved.config) if check.state == "bad"]
     if senseless:
         raise ConfigError("\n".join(f"{resolved.source}: {check.found}; {check.remedy}" for check in senseless))
+    _refuse_reserved(resolved.config.run.name)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
     return _passable(Request(settings=PlainConfig.of(resolved.config), runs_dir=runs_dir, remark=remark))
+
+
+def _refuse_reserved(name: str) -> None:
+    # Only for a new run: there may be older ones of such names.
+    if is_reserved(name):
+        raise ConfigError(
+            f"run.name: {name} means something else to commands that take a run (latest, imagenet, none, or a file that ends in "
+            f".onnx), so that the run could not be named there; choose another with --name NAME"
+        )
 
 
 def _passable(request: Request) -> Request:

@@ -135,7 +135,12 @@ def train_headless(request: Request, *, opened: Callable[[Path], None] | None = 
     source = LiveSource(run.run_dir, run.log, history=False)
     thread.take_signals()
     thread.start()
-    return run_headless(thread, source, remark=request.remark)
+    code = run_headless(thread, source, remark=request.remark)
+    if (
+        thread.refused and LAUNCHED_BY not in os.environ
+    ):  # there what is printed is read by nobody, and the log by a dashboard
+        run.discard()
+    return code
 
 
 def run_command(name: str, rest: Sequence[str], *, program: str) -> int:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.failures import explain, log_traceback, within
@@ -45,12 +45,14 @@ class TrainingThread:
     Attributes:
         commands: Where commands for the trainer go.
         exit_code: What the process shall exit with; valid once the thread has ended.
+        refused: Whether it was a new run that could not begin, for a reason that the user can act on; valid likewise.
     """
 
     def __init__(self, run: OpenRun, *, hold_open: bool) -> None:
         self.run = run
         self.commands = CommandQueue()
         self.exit_code = EXIT_FAILED
+        self.refused = False
         self._control: ControlServer | None = None
         # No threading.Event: `stop` may interrupt itself in a signal handler, and a lock is not reentrant.
         self._held = hold_open
@@ -134,12 +136,15 @@ class TrainingThread:
         return not self._thread.is_alive()
 
     def _main(self) -> None:
+        session: Any = None
         try:
             # Here, and by name, so that nothing before this line needs PyTorch.
             session_module = importlib.import_module("trainer.session")
             session = session_module.TrainingSession(self.run, self.commands, hold_open=lambda: self._held)
             self.exit_code = session.run()
         except BaseException as error:  # noqa: BLE001 - the thread's last line of defence: a state, not a dead screen
+            began = self.run.resume or (session is not None and session.began)
+            self.refused = isinstance(error, R18Error) and not began
             self.exit_code = self._fail(error)
             self._hold_failed()
         finally:

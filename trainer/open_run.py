@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import DiskError, RunError
+from trainer.errors import DiskError, R18Error, RunError
 from trainer.plain_config import PlainConfig
 from trainer.run.atomic import write_atomically
 from trainer.run.end_hook import EndHook
@@ -41,6 +42,7 @@ class OpenRun:
         runs_dir: Folder in which other runs are looked up by name.
         settings: The configuration.
         resume: Whether training goes on from the run's newest checkpoint.
+        made_runs_dir: Whether the folder of runs was made for this run.
     """
 
     run_dir: HeldRunDir
@@ -49,6 +51,7 @@ class OpenRun:
     lock: RunLock
     log: EventLog
     resume: bool
+    made_runs_dir: bool = False
     _looking: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
 
@@ -141,6 +144,10 @@ class OpenRun:
             self.log.go_on_in(run_dir.events)
         return tuple(path.name for path in missing)
 
+    def discard(self) -> None:
+        """Remove what was made for a new run that was refused before its first step. Called once it is closed."""
+        _remove(self.run_dir, self.runs_dir if self.made_runs_dir else None)
+
     def close(self) -> None:
         """Write the log's rest and let others write."""
         # A directory on a share that does not answer is not waited for.
@@ -192,15 +199,31 @@ def open_new_run(settings: PlainConfig, runs_dir: Path) -> OpenRun:
     Raises:
         RunError: When it cannot be made.
     """
+    made_runs_dir = not runs_dir.exists()
     run_dir = create_run(runs_dir, settings.values["run"]["name"])
-    lock = RunLock.take(run_dir)
+    lock = None
     try:
+        lock = RunLock.take(run_dir)
         # Before the log, which makes a directory a run.
         write_atomically(run_dir.config, settings.yaml.encode())
-        return _open(run_dir, runs_dir, settings, lock, resume=False)
-    except OSError as error:
-        lock.release()
+        run = _open(run_dir, runs_dir, settings, lock, resume=False)
+    except (OSError, R18Error) as error:
+        if lock is not None:
+            lock.release()
+        _remove(run_dir, runs_dir if made_runs_dir else None)
+        if isinstance(error, R18Error):
+            raise
         raise RunError(f"{run_dir.path}: cannot be written: {error}") from error
+    run.made_runs_dir = made_runs_dir
+    return run
+
+
+def _remove(run_dir: RunDir, made_runs_dir: Path | None) -> None:
+    """Remove a run directory, and the folder of runs where it was made for this one run."""
+    shutil.rmtree(run_dir.path, ignore_errors=True)
+    if made_runs_dir is not None:
+        with contextlib.suppress(OSError):  # there are other runs in it by now
+            made_runs_dir.rmdir()
 
 
 def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> OpenRun:

@@ -6,7 +6,6 @@ import argparse
 import csv
 import glob
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from trainer.data.decoder import decode_files
 from trainer.data.layout import image_paths
 from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
 from trainer.progress import Progress, progress_bar
-from trainer.run.text import literal
+from trainer.run.text import json_text, literal
 from trainer.standard_streams import write_out
 
 _NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"
@@ -49,12 +48,14 @@ def main(arguments: argparse.Namespace) -> int:
         arguments: From `trainer.arguments.add_predict_arguments`.
 
     Returns:
-        The exit code: 1 when a file could not be read or has no finite answer; the others were answered.
+        The exit code: 1 when something was not there, could not be read or has no finite answer; the rest was answered.
 
     Raises:
         R18Error: When there is no such model, or nothing to look at.
     """
-    paths = find_images(arguments.paths)
+    paths, missing = find_images(arguments.paths)
+    if missing and not paths:
+        raise DataError("\n".join(missing))
     classifier = open_classifier(
         arguments.model, runs_dir=arguments.runs_dir, which=arguments.which, device=arguments.device
     )
@@ -66,29 +67,46 @@ def main(arguments: argparse.Namespace) -> int:
     write_out(FORMATS[arguments.format](predictions))
     for path, reason in unreadable:
         problem = "no answer" if reason == _NOT_FINITE else "cannot be read"
-        sys.stderr.write(f"{literal(path)}: {problem}: {literal(reason)}\n")
-    return EXIT_FAILED if unreadable else EXIT_OK
+        missing.append(f"{path}: {problem}: {reason}")
+    sys.stderr.writelines(f"{literal(line)}\n" for line in missing)
+    return EXIT_FAILED if missing else EXIT_OK
 
 
-def find_images(arguments: Sequence[str]) -> list[str]:
-    """All files that are meant, in the order of their paths, each once.
+def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """All files that are meant, in the order of their paths, each once; and what is not there or holds no images.
 
     Args:
         arguments: Files, folders (with all that lies below), patterns with `*`, or `-` for a list on standard input, one a line.
-
-    Raises:
-        DataError: When one of them is not there, or holds no images.
     """
     found: set[str] = set()
+    missing: dict[str, None] = {}
     for argument in arguments:
-        if argument == "-":
-            text = sys.stdin.read()
-            # As `find -print0` separates names, which may hold newlines.
-            for line in text.split("\0") if "\0" in text else text.splitlines():
-                found.update(_meant(line) if line.strip() else [])
-        else:
-            found.update(_meant(argument))
-    return sorted(found)
+        for name in _listed_names() if argument == "-" else [argument]:
+            for path in _matches(name):
+                try:
+                    found.update(_meant(path))
+                except DataError as error:
+                    missing[str(error)] = None
+    return sorted(found), list(missing)
+
+
+def _listed_names() -> list[str]:
+    """Names on standard input: one a line, or separated by NUL as `find -print0` does, since names may hold newlines."""
+    text = os.fsdecode(sys.stdin.buffer.read())
+    names = text.split("\0") if "\0" in text else [_without_cr(line) for line in text.split("\n")]
+    return [name for name in names if name.strip() or os.path.lexists(name)]
+
+
+def _without_cr(line: str) -> str:
+    """A name of a list with the line ends of Windows, unless there is such a file."""
+    return line if os.path.lexists(line) else line.removesuffix("\r")
+
+
+def _matches(argument: str) -> list[str]:
+    """The paths that an argument with wildcards stands for; any other argument as it is."""
+    path = argument if os.path.lexists(argument) else os.path.expanduser(argument)
+    wild = not os.path.lexists(path) and _WILD & set(path)
+    return sorted(glob.glob(path, recursive=True)) or [path] if wild else [path]
 
 
 def predict(
@@ -156,18 +174,19 @@ def as_json(predictions: Sequence[Prediction]) -> str:
         ranking = [{"class": name, "probability": round(probability, 6)} for name, probability in prediction.ranking]
         objects.append({"path": prediction.path, **ranking[0], **({"top": ranking} if len(ranking) > 1 else {})})
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    text = json.dumps(objects, indent=2, ensure_ascii=not unicode)
-    # What a terminal may obey, and lone halves of characters, go as escapes, which mean the same.
-    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text) + "\n"
+    return json_text(objects, ascii_only=not unicode) + "\n"
 
 
 FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}
 """How predictions are written, by the name of `--format`."""
 
 
-def _meant(argument: str) -> list[str]:
-    """Files that an argument stands for."""
-    path = os.path.expanduser(argument)
+def _meant(path: str) -> list[str]:
+    """Files that a path stands for.
+
+    Raises:
+        DataError: When there is none.
+    """
     if os.path.isdir(path):
         images = [str(image) for image in image_paths(Path(path))]
         if not images:
@@ -175,12 +194,7 @@ def _meant(argument: str) -> list[str]:
         return images
     if os.path.lexists(path):
         return [path]
-    if _WILD & set(path):
-        matches = sorted(glob.glob(path, recursive=True))
-        if matches:
-            return [name for match in matches for name in _meant(match)]
-        raise DataError(f"{argument}: nothing has such a name")
-    raise DataError(f"{argument}: no such file or folder")
+    raise DataError(f"{path}: {'nothing has such a name' if _WILD & set(path) else 'no such file or folder'}")
 
 
 def _ranked(

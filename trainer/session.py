@@ -89,7 +89,7 @@ class TrainingSession:
         self._on_demand = self._testing_rates = False
         self._after_evaluation: list[Command] = []
         self._evaluating: float | None = None
-        self._began = (0, 0.0)
+        self._resumed_at = (0, 0.0)
         self._split = ""
         self._shown_evaluation_s = 0.0
         self._last_progress = ("", 0.0)
@@ -135,6 +135,11 @@ class TrainingSession:
             return code
         finally:
             self._close()
+
+    @property
+    def began(self) -> bool:
+        """Whether the preparation is over, so that there was or will be a first step."""
+        return self._trainer is not None
 
     @property
     def trainer(self) -> Trainer:
@@ -241,7 +246,7 @@ class TrainingSession:
                 )  # fmt: skip
             self._saver.folder.set_aside(problems, suffix=".damaged")
             if checkpoint is not None:
-                self._began = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
+                self._resumed_at = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
             for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
         changes = self._changes(checkpoint) if self._run.resume else []
@@ -365,7 +370,7 @@ class TrainingSession:
 
     def _position(self) -> tuple[int, float]:
         if self._trainer is None:
-            return self._began
+            return self._resumed_at
         state = self.trainer.state
         return state.step, round(state.step / state.schedule.steps_per_epoch, 4)
 

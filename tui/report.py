@@ -40,13 +40,14 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         lines.append(f"  checkpoint   {saved}")
     if view.exported:
         lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
-    lines.append(f"  run          {run_dir.path}")
+    if not view.failure or run_dir.path.exists():  # a run that was refused leaves no directory
+        lines.append(f"  run          {run_dir.path}")
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
     elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:
-        lines += [f"  {fmt.literal(line)}" for line in view.failure.error.splitlines()]
+        lines += [f"  {fmt.literal(line)}" for line in view.failure.error.split("\n")]
         if view.failure.resume:
             lines.append(f"  go on with   {view.failure.resume}")
     return lines

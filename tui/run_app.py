@@ -127,8 +127,11 @@ def _after_screen(
         thread.stop()  # a run that has ended and that nobody can leave any more
     terminal.give_back()
     thread.join()
+    view = _caught_up(view, source)
+    if thread.refused and not (crash or ending.detached):  # the reason was on the screen, and is printed once more
+        thread.run.discard()
     with contextlib.suppress(OSError, DiskError):  # the terminal may have gone
-        _print_summary(_caught_up(view, source), run_dir, [*([remark] if remark else []), *failed])
+        _print_summary(view, run_dir, [*([remark] if remark else []), *failed])
     return thread.exit_code
 
 

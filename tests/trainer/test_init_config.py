@@ -141,7 +141,25 @@ def test_long_pictures_are_kept_whole_and_rare_classes_shown_often(make_folder: 
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "a b", "a: b # c", "été", "yes", "-x", 'quo"te', "back\\slash", "%1", "1e3", "null"]
+    "name",
+    [
+        "plain",
+        "a b",
+        "a: b # c",
+        "été",
+        "yes",
+        "-x",
+        'quo"te',
+        "back\\slash",
+        "%1",
+        "1e3",
+        "null",
+        "08",
+        "\U0001f3f4\U000e0067",
+        "\U000f0001",
+        "a\nb",
+        "\u2028",
+    ],
 )
 def test_any_folder_name_is_written_so_that_it_is_read_back(
     make_folder: FolderMaker, tmp_path: Path, name: str

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import runpy
+import os
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_run_checkpoint_and_onnx_give_the_same_answers(
     made: Callable[[str], tuple[Path, RunDir]], tmp_path: Path, fit: str
 ) -> None:
     photos, run = made(fit)
-    paths = find_images([str(photos / "test")])
+    paths, _ = find_images([str(photos / "test")])
     models = (str(run.path), str(run.checkpoints / "step-00000024.safetensors"), str(run.export / "model.onnx"))
     answers = []
     for model in models:
@@ -125,24 +126,50 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_answered(
 
 
 def test_files_folders_patterns_and_lists_are_found_once(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    photos: Path,
 ) -> None:
     odd = photos / "test" / "blue" / "a=[1] b.png"
     shutil.copy(photos / "test" / "blue" / "000.png", odd)
     (photos / "test" / "blue" / "notes.txt").write_text("no picture")
-    blue = find_images([str(photos / "test" / "blue")])
-    assert len(blue) == 13
-    assert find_images([str(odd)]) == [str(odd)], "a file of such a name is no pattern"
-    assert find_images([f"{photos}/test/blue/*.png", str(photos / "test" / "blue")]) == blue
-    assert len(find_images([f"{photos}/**/00[01].png"])) == 12
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{blue[3]}\n\n{blue[1]}\n"))
-    assert find_images(["-"]) == [blue[1], blue[3]]
-    for missing, message in ((f"{photos}/*.gif", "nothing has such a name"), ("nowhere.png", "no such file or folder")):
-        with pytest.raises(DataError, match=message):
-            find_images([missing])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no images in it"):
-        find_images([str(tmp_path / "empty")])
+    blue, missing = find_images([str(photos / "test" / "blue")])
+    assert (len(blue), missing) == (13, [])
+    assert find_images([str(odd)]) == ([str(odd)], []), "a file of such a name is no pattern"
+    assert find_images([f"{photos}/test/blue/*.png", str(photos / "test" / "blue")]) == (blue, [])
+    assert len(find_images([f"{photos}/**/00[01].png"])[0]) == 12
+
+
+@pytest.mark.parametrize("end", ["\n", "\0", "\r\n"])
+@pytest.mark.parametrize(
+    "name", ["a\u2028b", "a\x1cb", "a\x85b", "a\x0bb", "a\rb", "\x1c", "a\r", "~a", "a*", "\udce9"]
+)
+def test_names_of_a_list_end_at_newlines_or_nul_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (name, "other"):
+        Path(path).touch()
+    lines = os.fsencode(f"{name}{end}{end}other{end}")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert find_images(["-"]) == (sorted([name, "other"]), [])
+
+
+def test_what_is_missing_is_named_and_the_rest_is_answered(
+    photos: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "test" / "empty").mkdir()
+    problems = {
+        f"{photos}/*.gif": "nothing has such a name", "nowhere.png": "no such file or folder",
+        str(photos / "test" / "empty"): "no images in it",
+    }  # fmt: skip
+    assert ask(model, *problems, f"{photos}/test/*", "--format", "json") == 1
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 37
+    assert len(said.err.splitlines()) == 3
+    for path, problem in problems.items():
+        assert f"{path}: {problem}\n" in said.err
+        with pytest.raises(DataError, match=problem):
+            ask(model, path)
 
 
 def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: Path) -> None:
@@ -162,6 +189,12 @@ def test_names_are_shown_literally() -> None:
     evil = [Prediction("\x1b[31mred.png", [("cat\x07", 0.75), ("dog", 0.25)])]
     assert as_table(evil) == "?[31mred.png   75.0% cat?   25.0% dog\n"
     assert json.loads(as_json(evil))[0]["top"][1] == {"class": "dog", "probability": 0.25}
+    names = [
+        f"{text}.png" for text in ("\U0001f3f4\U000e0067\U000e007f", "\U000f0001", "\x9b31m", "\u202e", "\udce9", "été")
+    ]
+    shown = as_json([Prediction(name, [("cat", 1.0)]) for name in names])
+    assert [answer["path"] for answer in json.loads(shown)] == names
+    assert all(c.isprintable() or c == "\n" for c in shown)
     assert as_csv([]) == "path,class,probability\n"
     assert json.loads(as_json([])) == []
 
@@ -185,7 +218,9 @@ def test_the_example_of_the_documentation_gives_the_same_answers(
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     code = page.partition("```python\n")[2].partition("```")[0]
     (tmp_path / "example.py").write_text(code)
-    paths = [path for path in find_images([str(photos / "test")]) if path.endswith("0.png") or path.endswith("5.png")]
+    paths = [
+        path for path in find_images([str(photos / "test")])[0] if path.endswith("0.png") or path.endswith("5.png")
+    ]
     model = str(run.export / "model.onnx")
     done = subprocess.run([sys.executable, str(tmp_path / "example.py"), model, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
