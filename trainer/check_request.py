@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from trainer.config import Config, may_change_on_resume
@@ -10,8 +11,8 @@ from trainer.config_loader import build_config, differences, load_config, parse_
 from trainer.errors import ConfigError, RunError
 from trainer.plain_config import PlainConfig
 from trainer.request import Request
-from trainer.run.store import RunDir, find_run
 from trainer.setting_checks import setting_checks
+from trainer.run.store import RunDir, find_run, started_in
 from trainer.run.text import is_reserved
 from trainer.sinks.names import refuse_missing
 from trainer.yaml_reader import read_mapping
@@ -86,6 +87,23 @@ def read_run_config(run_dir: RunDir) -> Config:
     return build_config(values, lines, str(run_dir.config))
 
 
+def with_root_found(config: Config, run_dir: RunDir) -> Config:
+    """A run's configuration with its images found from any folder: a relative `data.root` starts where the run was started.
+
+    Where the folder of images is not there any more, as after a move of run and images together, `data.root` stays relative.
+    """
+    folder, given = started_in(run_dir), Path(config.data.root).expanduser()
+    if folder is None or given.is_absolute() or config.data.kind == "digits":
+        return config
+    root = folder / given
+    return config if root == given.absolute() or not root.is_dir() else with_root(config, root)
+
+
+def with_root(config: Config, root: Path) -> Config:
+    """The same configuration with another folder of images."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": str(root)})})
+
+
 def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
     """Raises ConfigError, with the difference, when a file that was given for a resume is of another run."""
     changed = differences(read_run_config(run_dir), wanted)
@@ -141,7 +159,7 @@ def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
         RunError: When the configuration is missing.
         ConfigError: When an override would make it another run; the message shows the difference.
     """
-    old = read_run_config(run_dir)
+    old = with_root_found(read_run_config(run_dir), run_dir)
     refused = [key for key, _ in parse_overrides(overrides) if not may_change_on_resume(key)]
     values: dict[str, Any] = old.model_dump(mode="json")
     new = build_config(values, {}, str(run_dir.config), overrides)

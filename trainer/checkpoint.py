@@ -215,7 +215,7 @@ class CheckpointFolder:
         """
         if which == "default":
             best = self.pointer("best")
-            which = "best" if best is not None and _selection_split(best) == "val" else "latest"
+            which = "best" if best is not None and facts_of(best).get("selection_split") == "val" else "latest"
         path = self.at(int(which)) if which.isdecimal() else self.pointer(which)
         if path is None or not path.is_file():
             there = ", ".join(str(step) for step in self.steps()) or "none"
@@ -274,12 +274,13 @@ class CheckpointFolder:
                 self.at(step).unlink(missing_ok=True)
 
 
-def _selection_split(path: Path) -> str:
-    """The split that the run of a checkpoint chooses its best on, read without the tensors."""
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, which are not read; empty when it is damaged, as reading it in full will say."""
     try:
-        return str(orjson.loads(read_header(path)["__metadata__"]["json"])["selection_split"])
+        facts = orjson.loads(read_header(path)["__metadata__"]["json"])
     except (OSError, KeyError, TypeError, ValueError):
-        return ""  # damaged: reading it in full will say so
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _refuse_nonfinite(checkpoint: Checkpoint) -> None:

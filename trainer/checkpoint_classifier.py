@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.config_loader import build_config
 from trainer.data.augment import Normalize
 from trainer.data.decoder import Decoder
 from trainer.device import choose_device
 from trainer.model import build_model
-from trainer.run.store import RunDir
+from trainer.run.store import RunDir, run_of_file
+from trainer.run_settings import settings_now
 
 
 def from_run(run_dir: RunDir, which: str, device: str) -> CheckpointClassifier:
@@ -35,23 +35,27 @@ def from_checkpoint(path: Path, device: str) -> CheckpointClassifier:
         CheckpointError: When it is damaged or of another program.
     """
     return CheckpointClassifier(
-        read_checkpoint(path), f"{path} (step {path.stem.partition('-')[2].lstrip('0') or '0'})", device
+        read_checkpoint(path),
+        f"{path} (step {path.stem.partition('-')[2].lstrip('0') or '0'})",
+        device,
+        run_dir=run_of_file(path),
     )
 
 
 class CheckpointClassifier:
     """PyTorch in fp32, which is what an exported file was held against."""
 
-    def __init__(self, checkpoint: Checkpoint, origin: str, device: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, origin: str, device: str, *, run_dir: RunDir | None) -> None:
         """Build the model.
 
         Args:
             checkpoint: Of a run.
             origin: Where it is from, for messages.
             device: As `run.device`.
+            run_dir: The run, where there is one.
         """
         meta = checkpoint.meta
-        config = build_config(dict(meta["config"]), {}, "checkpoint")
+        config = settings_now(run_dir, meta["config"])
         self.origin = origin
         self.classes = tuple(str(name) for name in meta["classes"])
         self.decoder = Decoder.described_by(meta["preprocess"])

@@ -18,7 +18,7 @@ from trainer.measure_report import comparison_lines, report_lines, write_compari
 from trainer.measured_images import FileImages, MeasuredImages, folder_images
 from trainer.progress import Progress, progress_bar
 from trainer.robustness import DAMAGES, damaged_batch
-from trainer.run.store import RunDir, find_run, refuse_links
+from trainer.run.store import RunDir, find_run, refuse_links, run_of_file
 from trainer.run.text import literal
 from trainer.scores import Measured, Scores
 
@@ -108,10 +108,7 @@ def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None
 def run_of(model: str, runs_dir: Path) -> RunDir | None:
     """The run that a model belongs to: the run itself, or the one whose export or checkpoint it is."""
     path = Path(model).expanduser()
-    if path.is_file():
-        run_dir = RunDir(path.absolute().parent.parent)
-        return run_dir if run_dir.config.is_file() and path.absolute().parent in run_dir.folders else None
-    return find_run(model, runs_dir)
+    return run_of_file(path) if path.is_file() else find_run(model, runs_dir)
 
 
 def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int, progress: Progress) -> list[Measured]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.check_request import read_run_config
 from trainer.data.build import load_held_out, undecoded
 from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import FolderSplit
@@ -18,6 +17,7 @@ from trainer.progress import progress_bar
 from trainer.run.event_log import read_records
 from trainer.run.events import Started
 from trainer.run.store import RunDir
+from trainer.run_settings import settings_now
 
 
 def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
@@ -31,7 +31,7 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
     Raises:
         DataError: When they are not there any more, are of other classes, or there is no such split.
     """
-    config = read_run_config(run_dir)
+    config = settings_now(run_dir)
     root = Path(config.data.root).expanduser()
     if config.data.kind == "imagefolder" and not root.is_dir():
         raise DataError(f"{root}: the run's images are not there any more; give them with --data DIR")
@@ -64,7 +64,7 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
 def training_paths(run_dir: RunDir) -> frozenset[str]:
     """Files that a run was trained on, as absolute paths; none where its data are no files or are not there any more."""
     try:
-        config = read_run_config(run_dir)
+        config = settings_now(run_dir)
         if config.data.kind != "imagefolder":
             return frozenset()
         with progress_bar() as progress:

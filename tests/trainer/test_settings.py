@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import ConfigMaker, FolderMaker
+from tests.running import train
 from trainer.arguments import split_overrides
-from trainer.check_request import resumed_config
+from trainer.check_request import read_run_config, resumed_config
+from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.classifier import open_classifier
 from trainer.config import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
 from trainer.config_loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
 from trainer.errors import ConfigError
+from trainer.export import command
 from trainer.export.formats import FORMATS
 from trainer.field_type import FieldType
-from trainer.run.store import RunDir
+from trainer.run.store import RunDir, write_env
+from trainer.run_images import held_out_images
+from trainer.run_settings import settings_now
 from trainer.yaml_reader import read_mapping
 
 VALUES: dict[type, st.SearchStrategy[Any]] = {
@@ -136,3 +144,109 @@ def test_what_is_not_of_the_type_is_explained(token: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_config({}, {}, "test", [token])
     assert message in str(caught.value)
+
+
+# Which settings of a run hold now --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run with a checkpoint that was trained with the default settings."""
+    run = RunDir(tmp_path / "run")
+    for folder in run.folders:
+        folder.mkdir(parents=True)
+    checkpoint = Checkpoint({"model.x": torch.zeros(1)}, {"config": Config().model_dump(mode="json"), "step": 1})
+    write_checkpoint(CheckpointFolder(run, keep=2).at(1), checkpoint)
+    CheckpointFolder(run, keep=2).publish(1, best=True, pinned=False)
+    run.config.write_text(to_yaml(Config()))
+    return run
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys() if one_value(key) != "none"])
+def test_what_a_resume_may_change_is_the_runs_and_all_else_the_checkpoints(key: str, run: RunDir) -> None:
+    """Whether one asks with a checkpoint, as export and predict do, or for the run, as eval does."""
+    edited = build_config({}, {}, "test", [f"{key}={one_value(key)}"])
+    run.config.write_text(to_yaml(edited))
+    expected = edited if may_change_on_resume(key) else Config()
+    assert settings_now(run, Config().model_dump(mode="json")) == expected
+    assert settings_now(run) == expected
+
+
+def test_without_one_of_the_two_the_other_holds(run: RunDir) -> None:
+    other = build_config({}, {}, "test", ["export.opset=19"])
+    assert settings_now(None, other.model_dump(mode="json")) == other
+    run.config.unlink()
+    assert settings_now(run, other.model_dump(mode="json")) == other
+    run.config.write_text(to_yaml(other))
+    (run.checkpoints / "latest").unlink()
+    assert settings_now(run) == other
+
+
+def test_every_command_uses_what_holds_now(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    moved = root.rename(tmp_path / "moved")
+    changes = (f"data.root={moved}", "export.opset=18", "export.safetensors=true", "export.embed_preprocess=true")
+    assert train(config, tmp_path, resume=run, overrides=changes).exit_code == 0
+    made: list[command._Export] = []
+    monkeypatch.setattr(command._Export, "run", lambda export, _name: made.append(export))
+    monkeypatch.setattr(command, "_require_torch", lambda: None)
+    for which in ("latest", "best", "default"):
+        command.export_run(run, command.Wanted(which=which), lambda _: None)
+        export = made[-1]
+        assert (export._formats, export._embed, export._subject.config.export.opset) == (["safetensors"], True, 18)
+    images = held_out_images(run, None, ("blue", "green", "red"))
+    assert images.title(0).startswith(str(moved))
+    checkpoint = str(CheckpointFolder(run, keep=2).choose("latest"))
+    for model in (str(run.path), checkpoint):
+        assert open_classifier(model, runs_dir=tmp_path, which="best", device="cpu").classes == ("blue", "green", "red")
+
+
+# Relative folders of images --------------------------------------------------------------------------------------------
+
+
+def test_a_relative_root_starts_where_the_run_was_started(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        (folder / "photos").mkdir(parents=True)
+
+    def root(*overrides: str) -> str:
+        found = resumed_config(run, list(overrides)).data.root
+        if not overrides:
+            assert settings_now(run).data.root == found
+        return found
+
+    run.config.write_text(to_yaml(build_config({}, {}, "test", ["data.kind=imagefolder", "data.root=photos"])))
+    recorded = read_run_config(run).model_dump(mode="json")
+    write_checkpoint(CheckpointFolder(run, keep=2).at(1), Checkpoint({}, {"config": recorded, "step": 1}))
+    monkeypatch.chdir(elsewhere)
+    assert root() == "photos", "an older run does not say where"
+    monkeypatch.chdir(here)
+    write_env(run, {})
+    assert root() == "photos"
+    monkeypatch.chdir(elsewhere)
+    assert root() == str(here / "photos")
+    assert root("data.root=photos") == "photos", "what is typed now starts here"
+    (here / "photos").rmdir()
+    assert root() == "photos", "run and images may have moved together"
+    run.env.write_text("[]")
+    assert root() == "photos"
+
+
+def test_a_run_is_resumed_from_another_folder(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder("photos")
+    monkeypatch.chdir(tmp_path)
+    config = make_config("data.kind=imagefolder", "data.root=photos", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path / "elsewhere", Path("/"), tmp_path):
+        monkeypatch.chdir(folder)
+        assert train(config, tmp_path / "runs", resume=run).exit_code == 0
+    assert read_run_config(run).data.root == str(tmp_path / "photos")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from trainer.check_request import with_root
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.export.card import card_of, earlier_files
@@ -34,6 +35,7 @@ from trainer.run.holder import RunLock
 from trainer.run.log_lines import encode
 from trainer.run.store import RunDir, find_run, refuse_links
 from trainer.run.text import literal
+from trainer.run_settings import settings_now
 from trainer.versions import torch_release
 
 _LEAST_TORCH = (2, 9)
@@ -120,8 +122,10 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
     publish = _rising(publish)
     publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
     path = CheckpointFolder(run_dir, keep=2).choose(wanted.which)
+    checkpoint = read_checkpoint(path)
+    config = settings_now(run_dir, checkpoint.meta["config"])
     subject = Subject.of(
-        read_checkpoint(path), wanted.data_root,
+        checkpoint, config if wanted.data_root is None else with_root(config, wanted.data_root),
         lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
         tested=_has_read_test(run_dir),
     )  # fmt: skip

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
-from trainer.config_loader import build_config
 from trainer.data.augment import Normalize
 from trainer.data.build import load_held_out
 from trainer.data.dataset import DataSet, Split
@@ -47,12 +44,12 @@ class Subject:
     preprocess: dict[str, Any]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, data_root: Path | None, progress: Progress, *, tested: bool) -> Subject:
+    def of(cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool) -> Subject:
         """Build the model and find its images.
 
         Args:
             checkpoint: Of a run.
-            data_root: Where the image folder is now, when it has moved.
+            config: The settings that hold for the run now.
             progress: Told what is being done.
             tested: Whether the run has read its test images, so that they may be measured on.
 
@@ -61,10 +58,6 @@ class Subject:
             ExportError: When they are of other classes.
         """
         meta = checkpoint.meta
-        values = copy.deepcopy(meta["config"])
-        if data_root is not None:
-            values["data"]["root"] = str(data_root)
-        config = build_config(values, {}, "checkpoint")
         model = build_model(config.model, len(meta["classes"]), config.run.seed)
         model.load_state_dict(checkpoint.measured_weights)
         try:

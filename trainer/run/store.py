@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import stat
 from dataclasses import dataclass
@@ -185,6 +186,12 @@ def find_run(reference: str, runs_dir: Path) -> RunDir:
     raise RunError(f"{reference}: no run of this name; runs in {runs_dir}: {known}")
 
 
+def run_of_file(path: Path) -> RunDir | None:
+    """The run whose checkpoint or export a file is; None for any other file."""
+    run_dir = RunDir(path.absolute().parent.parent)
+    return run_dir if run_dir.config.is_file() and path.absolute().parent in run_dir.folders else None
+
+
 def list_runs(runs_dir: Path) -> list[RunDir]:
     """All runs of a folder that may be read, the one with the newest event first."""
     if not runs_dir.is_dir():
@@ -204,5 +211,16 @@ def _log_time(run_dir: RunDir) -> float | None:
 
 
 def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:
-    """Keep versions, device and host beside the run."""
+    """Keep versions, device and host beside the run, and the folder that relative paths in its configuration start from."""
+    with contextlib.suppress(FileNotFoundError):  # that folder was deleted
+        facts = facts | {"folder": os.getcwd()}
     write_atomically(run_dir.env, orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def started_in(run_dir: RunDir) -> Path | None:
+    """The folder that relative paths in a run's configuration start from; None where no one kept it."""
+    try:
+        folder = orjson.loads(run_dir.env.read_bytes())["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Path(folder) if isinstance(folder, str) else None

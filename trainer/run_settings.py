@@ -1,0 +1,45 @@
+"""The settings of a run that hold now: the one source for whatever is done with the run after its training.
+
+A resume may change some settings (`trainer.config.RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are
+those that a checkpoint was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.check_request import read_run_config, with_root_found
+from trainer.checkpoint import CheckpointFolder, facts_of
+from trainer.config import Config, may_change_on_resume
+from trainer.config_loader import build_config, differences
+from trainer.run.store import RunDir
+
+
+def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = None) -> Config:
+    """The settings that hold for a run now.
+
+    Args:
+        run_dir: The run; None for a checkpoint without one.
+        recorded: The configuration in the checkpoint in question; None for that of the run's newest one.
+
+    Raises:
+        RunError: When there is neither a checkpoint nor a configuration.
+        ConfigError: When a configuration is not valid any more.
+    """
+    if recorded is None and run_dir is not None:
+        newest = CheckpointFolder(run_dir, keep=2).pointer("latest")
+        recorded = facts_of(newest).get("config") if newest else None
+    config = None if recorded is None else build_config(dict(recorded), {}, "checkpoint")
+    if run_dir is None or (config is not None and not run_dir.config.is_file()):
+        assert config is not None
+        return config
+    now = read_run_config(run_dir)
+    if config is not None:
+        values = config.model_dump(mode="json")
+        for key, (_, new) in differences(config, now).items():
+            if may_change_on_resume(key):
+                group, _, name = key.partition(".")
+                values[group][name] = new
+        now = build_config(values, {}, str(run_dir.config))
+    return with_root_found(now, run_dir)
