@@ -46,7 +46,8 @@ from trainer.setting_checks import setting_warnings
 from trainer.step import TrainStep
 from trainer.train_state import TrainState
 from trainer.versions import software_versions
-from trainer.weights import InitialWeights, find_initial_weights, load_initial_weights
+from trainer.weight_loading import load_initial_weights
+from trainer.weights import InitialWeights, find_initial_weights
 
 
 @dataclass(frozen=True, kw_only=True)

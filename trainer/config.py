@@ -129,8 +129,8 @@ class DataConfig(Group):
     cache: Literal["auto", "device", "ram", "none"] = "auto"
     """Where decoded images are kept; `auto` takes the first of device, RAM and none (streaming) that has room."""
     mean: list[float] | Auto = "auto"
-    """Mean of each channel (0-1 scale). `auto`: ImageNet's with ImageNet weights, the source's with `init_from` a run,
-    else that of the training images."""
+    """Mean of each channel (0-1 scale). `auto`: ImageNet's with ImageNet weights, the source's with `init_from` a run or its
+    export, else that of the training images."""
     std: list[float] | Auto = "auto"
     """Standard deviation of each channel (0-1 scale); `auto` as for `mean`."""
     flip: Literal["none", "random", "alternate"] = "none"

@@ -1,4 +1,4 @@
-"""Weights to start from: ImageNet's, another run's, or a file; and an account of what fitted.
+"""Weights to start from: ImageNet's, another run's, or a file. `trainer.weight_loading` puts them into a model.
 
 Foreign pickles are read with `weights_only=True` and, below torch 2.10, not at all: the restricted unpickler of older
 releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt once its full
@@ -8,18 +8,19 @@ hash has matched.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
+from trainer.config import DataConfig
 from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.progress import Progress
@@ -30,7 +31,6 @@ IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
 """Of ResNet18_Weights.IMAGENET1K_V1; its first eight digits stand in the file's name."""
 
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 _SAFE_UNPICKLER = (2, 10)
 
 
@@ -39,59 +39,16 @@ class InitialWeights:
     """Weights from somewhere else.
 
     Attributes:
-        state: Tensors by torchvision's names.
+        state: Tensors by torchvision's names, behind a prefix that all of a network have in common.
         origin: Where they are from, for messages.
         statistics: Mean and std that they were trained with, when the source says so.
-        classes: That its classifier tells apart, in order, when the source says so.
+        classes: Names of the classifier's classes, in order, when the source says so.
     """
 
     state: dict[str, Tensor]
     origin: str
     statistics: tuple[list[float], list[float]] | None = None
     classes: tuple[str, ...] | None = None
-
-
-@dataclass
-class LoadReport:
-    """What became of the tensors.
-
-    Attributes:
-        loaded: Names that were taken over.
-        adapted: Names of the stem's weights, whose kernel was made larger or smaller.
-        reshaped: Names whose shape differs; they start from random weights.
-        other_classes: Names of the classifier's weights, which tell other classes apart; they start from random weights.
-        missing: Names that the source does not have.
-        unused: Names that the model does not have.
-    """
-
-    loaded: list[str] = field(default_factory=list)
-    adapted: list[str] = field(default_factory=list)
-    other_classes: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-
-    @property
-    def random_backbone(self) -> list[str]:
-        """Tensors before the classifier that start from random weights.
-
-        Counters of batch norms do not count: files from before torch had them lack them, and nothing frozen reads them.
-        """
-        new = [*self.reshaped, *self.missing]
-        return [name for name in new if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors taken over"]
-        for label, names in (
-            ("kernel cut or padded to fit", self.adapted),
-            ("new for other classes", self.other_classes),
-            ("new for their shape", self.reshaped),
-            ("new", self.missing),
-            ("not used", self.unused),
-        ):
-            if names:
-                parts.append(f"{label}: {', '.join(names)}")
-        return "; ".join(parts)
 
 
 def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> InitialWeights:
@@ -120,54 +77,11 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
     except ForeignCheckpointError:
         pass  # plain tensors, then
     try:
-        return InitialWeights(_plain(read_tensors(path)[0], path), str(path))
+        tensors, header = read_tensors(path)
+        state = _flat(tensors, path)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
-
-
-def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[str]) -> LoadReport:
-    """Copy every tensor whose name and shape fit.
-
-    The stem's 7x7 or 3x3 kernel is cut or padded where the other is needed; a classifier of other classes is left out.
-
-    Args:
-        model: Changed in place.
-        weights: From elsewhere.
-        classes: That the model is to tell apart, in order.
-
-    Raises:
-        CheckpointError: When nothing of the backbone fits.
-    """
-    report, own = LoadReport(), model.state_dict()
-    other_classes = weights.classes is not None and weights.classes != tuple(classes)
-    for name, tensor in own.items():
-        found = weights.state.get(name)
-        if found is None:
-            report.missing.append(name)
-        elif name.startswith("fc.") and (other_classes or found.shape != tensor.shape):
-            report.other_classes.append(name)
-        elif found.shape == tensor.shape:
-            tensor.copy_(found)
-            report.loaded.append(name)
-        elif name == "conv1.weight" and found.shape[:2] == tensor.shape[:2]:
-            tensor.copy_(_resized_kernel(found, tensor.shape[-1]))
-            report.adapted.append(name)
-        else:
-            report.reshaped.append(name)
-    report.unused = sorted(set(weights.state) - set(own))
-    if not any(name.startswith("layer") for name in report.loaded):
-        raise CheckpointError(
-            f"model.init_from: {weights.origin} holds no ResNet-18: none of its {len(weights.state)} tensors fits "
-            f"a layer (first: {', '.join(sorted(weights.state)[:3]) or 'none'})"
-        )
-    return report
-
-
-def _resized_kernel(kernel_OIHW: Tensor, side: int) -> Tensor:
-    """The middle of a square kernel, or the kernel amid zeros."""
-    missing = side - kernel_OIHW.shape[-1]
-    # A negative padding cuts.
-    return functional.pad(kernel_OIHW, [missing // 2] * 4)
+    return InitialWeights(state, str(path), *_described(header))
 
 
 def _own(path: Path) -> InitialWeights:
@@ -208,7 +122,7 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: SHA-256 is {found}, expected {IMAGENET_SHA256}; remove the file and start again"
         )
-    return _plain(torch.load(path, map_location="cpu", weights_only=True), path)
+    return _flat(torch.load(path, map_location="cpu", weights_only=True), path)
 
 
 def _foreign_pickle(path: Path) -> dict[str, Tensor]:
@@ -218,24 +132,46 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
             "newer, or convert the file to safetensors on a machine that you trust it on"
         )
     try:
-        return _plain(torch.load(path, map_location="cpu", weights_only=True), path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({type(error).__name__}). Save it with "
             "torch.save(model.state_dict(), PATH); whole pickled models are refused because they can run code"
         ) from error
+    return _flat(loaded, path)
 
 
-def _plain(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict):
+def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """All tensors of nested dicts, by names with dots between.
+
+    Parts of a name that begin with an underscore are left out: so PyTorch calls its wrappers, `_orig_mod` and others.
+    """
+    if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a state dict of tensors, found {type(loaded).__name__}")
-    state = {}
-    for name, value in loaded.items():
-        if isinstance(value, Tensor):
-            for prefix in _PREFIXES:
-                name = str(name).removeprefix(prefix)
-            state[name] = value
+    state: dict[str, Tensor] = {}
+    pending: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), loaded)]
+    seen = {id(loaded)}  # a dict may hold itself
+    while pending:
+        outer, mapping = pending.pop(0)
+        for key, value in mapping.items():
+            names = (*outer, *(part for part in str(key).split(".") if not part.startswith("_")))
+            if isinstance(value, Tensor):
+                state[".".join(names)] = value
+            elif isinstance(value, Mapping) and id(value) not in seen:
+                seen.add(id(value))
+                pending.append((names, value))
     return state
+
+
+def _described(header: Mapping[str, str]) -> tuple[tuple[list[float], list[float]] | None, tuple[str, ...] | None]:
+    """Mean and std, and the classes, as an export of this program has them in its header; None for what is not there."""
+    statistics = None
+    try:
+        classes = tuple(map(str, json.loads(header["classes"]))) if "classes" in header else None
+        if "preprocess" in header:
+            preprocess = json.loads(header["preprocess"])
+            statistics = preprocess["mean"], preprocess["std"]
+            DataConfig(mean=statistics[0], std=statistics[1])  # three finite numbers each
+    except (ValueError, KeyError, TypeError):
+        return None, None  # of another program
+    return statistics, classes

@@ -465,7 +465,7 @@ def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: C
 def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
     state = read_checkpoint(CheckpointFolder(source, keep=2).at(8)).group("model")
-    save_file({name: t for name, t in state.items() if name != "layer2.0.conv1.weight"}, tmp_path / "part.safetensors")
+    save_file({name: t for name, t in state.items() if name != "layer2.0.bn1.weight"}, tmp_path / "part.safetensors")
     changes = {"init_from": str(tmp_path / "part.safetensors"), "freeze": "backbone"}
     other = folder_config.model_copy(update={"model": folder_config.model.model_copy(update=changes)})
     thread = train(other, tmp_path)
@@ -473,7 +473,7 @@ def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_c
     assert thread.exit_code == 2
     assert failure is not None
     assert "backbone would freeze random weights" in failure.error
-    assert "layer2.0.conv1.weight" in failure.error
+    assert "layer2.0.bn1.weight" in failure.error
 
 
 def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""Takes weights from elsewhere over into a model, and accounts for what fitted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.errors import CheckpointError
+from trainer.weights import InitialWeights
+
+
+@dataclass
+class LoadReport:
+    """What became of the tensors.
+
+    Attributes:
+        prefix: What the names begin with in the source.
+        passed_over: Prefixes of other ResNet-18s in the source.
+        loaded: Names that were taken over.
+        adapted: Names of the stem's weights, whose kernel was made larger or smaller.
+        reshaped: Names whose shape differs; they start from random weights.
+        other_classes: Names of the classifier's weights, which are for other classes; they start from random weights.
+        unknown_classes: The same where the source does not name its classes.
+        missing: Names that the source does not have.
+        unused: Names that the model does not have.
+    """
+
+    prefix: str = ""
+    passed_over: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    other_classes: list[str] = field(default_factory=list)
+    unknown_classes: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    @property
+    def random_backbone(self) -> list[str]:
+        """Tensors before the classifier that start from random weights.
+
+        Counters of batch norms do not count: files from before torch had them lack them, and nothing frozen reads them.
+        """
+        new = [*self.reshaped, *self.missing]
+        return [name for name in new if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors taken over" + (f" from {self.prefix}*" if self.prefix else "")]
+        for label, names in (
+            ("kernel cut or padded to fit", self.adapted),
+            ("new for other classes", self.other_classes),
+            ("new, since the file does not name its classes", self.unknown_classes),
+            ("new for their shape", self.reshaped),
+            ("new", self.missing),
+            ("not used", self.unused),
+            ("passed over", [f"{prefix}*" for prefix in self.passed_over]),
+        ):
+            if names:
+                parts.append(f"{label}: {', '.join(names)}")
+        return "; ".join(parts)
+
+
+def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[str]) -> LoadReport:
+    """Copy every tensor whose name, behind the source's prefix, and shape fit.
+
+    The stem's 7x7 or 3x3 kernel is cut or padded where the other is needed. The classifier is copied only where the source names
+    the same classes.
+
+    Args:
+        model: Changed in place.
+        weights: From elsewhere.
+        classes: That the model is to tell apart, in order.
+
+    Raises:
+        CheckpointError: When the source is no ResNet-18, which has the stem's kernel and those of all stages and no others, or
+            when a value is not finite. The model is then as it was.
+    """
+    own = model.state_dict()
+    prefix, *others = _prefixes(weights, own)
+    report = LoadReport(prefix=prefix, passed_over=others)
+    there = {name.removeprefix(prefix): value for name, value in weights.state.items() if name.startswith(prefix)}
+    _refuse_other_networks(there, own, weights.origin, prefix)
+    _refuse_bad_values(there, own, weights.origin, prefix)
+    for name, tensor in own.items():
+        found = there.get(name)
+        if found is None:
+            report.missing.append(name)
+        elif name.startswith("fc.") and (found.shape != tensor.shape or weights.classes != tuple(classes)):
+            unknown = weights.classes is None and found.shape == tensor.shape
+            (report.unknown_classes if unknown else report.other_classes).append(name)
+        elif found.shape == tensor.shape:
+            tensor.copy_(found)
+            report.loaded.append(name)
+        elif name == "conv1.weight":
+            tensor.copy_(_resized_kernel(found, tensor.shape[-1]))
+            report.adapted.append(name)
+        else:
+            report.reshaped.append(name)
+    report.unused = sorted(there.keys() - own.keys())
+    return report
+
+
+def _is_kernel(name: str) -> bool:
+    """Whether a name is that of a kernel of the stem or of a stage, which make a network a ResNet-18."""
+    return re.fullmatch(r"conv1\.weight|layer\d\.\d\.(conv\d|downsample\.0)\.weight", name) is not None
+
+
+def _prefixes(weights: InitialWeights, own: Mapping[str, Tensor]) -> list[str]:
+    """Prefixes behind which most kernels of the model are found by name and shape, the one to be taken first.
+
+    That is the first in the file; or one that calls itself an average (EMA), which is what was measured and published.
+
+    Raises:
+        CheckpointError: When no name is that of a kernel.
+    """
+    kernels = [name for name in own if _is_kernel(name)]
+    found: dict[str, list[str]] = {}
+    fitting: dict[str, int] = {}
+    for name, value in weights.state.items():
+        for kernel in kernels:
+            if name == kernel or name.endswith(f".{kernel}"):
+                prefix = name.removesuffix(kernel)
+                found.setdefault(prefix, []).append(kernel)
+                fitting[prefix] = fitting.get(prefix, 0) + _fits(kernel, value, own[kernel])
+    most = max(((fitting[prefix], len(names)) for prefix, names in found.items() if len(names) > 1), default=None)
+    if most is None:
+        raise CheckpointError(
+            f"model.init_from: {weights.origin} holds no ResNet-18: none of its {len(weights.state)} tensors is named as a "
+            f"kernel of one (first: {', '.join(sorted(weights.state)[:3]) or 'none'})"
+        )
+    best = [prefix for prefix, names in found.items() if (fitting[prefix], len(names)) == most]
+    return sorted(best, key=lambda prefix: re.search(r"(^|[._])ema([._]|$)", prefix, re.IGNORECASE) is None)
+
+
+def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
+    if name != "conv1.weight" or found.ndim != 4:
+        return found.shape == wanted.shape
+    height, width = found.shape[2:]
+    return found.shape[:2] == wanted.shape[:2] and height == width and (height - wanted.shape[-1]) % 2 == 0
+
+
+def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
+    """Raises CheckpointError, with the first tensor that does not fit, when a source is of another network."""
+    wrong = f"model.init_from: {origin} holds no ResNet-18"
+    for name, wanted in own.items():
+        found, shape = there.get(name), tuple(wanted.shape)
+        if found is None:
+            if _is_kernel(name):
+                raise CheckpointError(f"{wrong}: it has no {prefix}{name} of shape {shape}")
+            continue
+        dense = found.layout == torch.strided and (found.is_floating_point() or not wanted.is_floating_point())
+        if not dense or (_is_kernel(name) and not _fits(name, found, wanted)):
+            kind = f"{found.layout} {found.dtype}".replace("torch.", "").removeprefix("strided ")
+            raise CheckpointError(f"{wrong}: {prefix}{name} is {kind} of shape {tuple(found.shape)}, expected {shape}")
+    for name, value in there.items():
+        # Counters of profilers have one dimension.
+        if name.startswith("layer") and name not in own and value.ndim > 1:
+            raise CheckpointError(f"{wrong}: {prefix}{name}, of shape {tuple(value.shape)}, has no place in one")
+
+
+def _refuse_bad_values(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
+    """Raises CheckpointError with the first tensor whose values cannot be those of a network."""
+    for name in filter(there.__contains__, own):
+        value = there[name].to(own[name].dtype)  # beyond the range of its type a number is infinite
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            problem = "holds values that are not finite"
+        elif name.endswith("running_var") and bool((value < 0).any()):
+            problem = "holds a variance below 0"
+        else:
+            continue
+        raise CheckpointError(f"model.init_from: {origin}: {prefix}{name} {problem}; use an earlier or another file")
+
+
+def _resized_kernel(kernel_OIHW: Tensor, side: int) -> Tensor:
+    """The middle of a square kernel, or the kernel amid zeros."""
+    missing = side - kernel_OIHW.shape[-1]
+    # A negative padding cuts.
+    return functional.pad(kernel_OIHW, [missing // 2] * 4)
