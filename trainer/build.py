@@ -148,7 +148,7 @@ def build_trainer(
     loss_scale = LossScale(device, precision=numerics.precision)
     state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema, loss_scale)
     if checkpoint is not None:
-        _restore(state, checkpoint)
+        warnings += _restore(state, checkpoint, config)
     batches = source.batches(worker_count(config.data))
     weights_K = loss_weights(config, train_labels_N, device)
     train_step = TrainStep(
@@ -323,11 +323,27 @@ def _build_model(config: Config, data: PreparedData, initial: InitialWeights | N
     return model
 
 
-def _restore(state: TrainState, checkpoint: Checkpoint) -> None:
-    then, now = int(checkpoint.meta["steps_per_epoch"]), state.schedule.steps_per_epoch
-    if then != now:
-        raise CheckpointError(f"the checkpoint has {then} steps an epoch and the data now give {now}")
+def _restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[str]:
+    """Take a checkpoint's state over; what a resume with other settings makes of it, for the user.
+
+    Raises:
+        CheckpointError: When the checkpoint does not fit data or model.
+    """
+    meta, now = checkpoint.meta, state.schedule.steps_per_epoch
+    if meta["steps_per_epoch"] != now:
+        raise CheckpointError(
+            f"the checkpoint has {meta['steps_per_epoch']} steps an epoch and the data now give {now}"
+        )
     try:
         state.restore(checkpoint)
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
+    if meta["config"]["eval"].get("best_by", "accuracy") != config.eval.best_by and state.improved_step >= 0:
+        # How long accuracy has not risen says nothing of the loss: patience begins anew.
+        state.improved_step = max(state.improved_step, state.measured_step)
+    before = dataclasses.replace(state.schedule, epochs=int(meta["config"]["train"]["epochs"]))
+    if state.finished or not state.step or before.epochs == config.train.epochs:
+        return []
+    old, new = before.at(min(state.step, before.total_steps - 1)), state.schedule.at(state.step)
+    risen = f"the learning rate goes on at {new:.3g} instead of {old:.3g}, since the plan now is {config.train.epochs} epochs"
+    return [f"{risen}; key l changes it"] if new > 1.01 * old else []

@@ -11,9 +11,9 @@ from trainer.config_loader import build_config, differences, load_config, parse_
 from trainer.errors import ConfigError, RunError
 from trainer.plain_config import PlainConfig
 from trainer.request import Request
-from trainer.setting_checks import setting_checks
 from trainer.run.store import RunDir, find_run, started_in
 from trainer.run.text import is_reserved
+from trainer.setting_checks import setting_checks
 from trainer.sinks.names import refuse_missing
 from trainer.yaml_reader import read_mapping
 

@@ -26,6 +26,8 @@ class LrSchedule:
         epochs: Epochs of the run.
         steps_per_epoch: Optimizer steps an epoch.
         edits: `(step, factor)` in order; the factor applies from that step on.
+        shortest: Length in epochs of the shortest earlier plan, None without one. The warm-up is a share of the shortest, so that
+            a longer plan does not begin to warm up again.
     """
 
     config: ScheduleConfig
@@ -33,11 +35,17 @@ class LrSchedule:
     epochs: int
     steps_per_epoch: int
     edits: list[tuple[int, float]] = field(default_factory=list)
+    shortest: int | None = None
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def shortest_plan(self) -> int:
+        """Length in epochs of the shortest plan so far, this one included."""
+        return min(self.epochs, self.shortest or self.epochs)
 
     def at(self, step: int) -> float:
         """The rate that the optimizer uses for `step`, counted from 0 up to `total_steps - 1`."""
@@ -53,8 +61,18 @@ class LrSchedule:
         `CosineAnnealingLR(T_max=200)`.
         """
         if self.config.unit == "epoch":
-            return self.lr * factor_at(self.config, step // self.steps_per_epoch, self.epochs, per_epoch=1)
-        return self.lr * factor_at(self.config, step, self.total_steps, per_epoch=self.steps_per_epoch)
+            return self._at(step // self.steps_per_epoch, per_epoch=1)
+        return self._at(step, per_epoch=self.steps_per_epoch)
+
+    def _at(self, position: int, *, per_epoch: int) -> float:
+        warmup = self.config.warmup * (self.shortest_plan * per_epoch)
+        total = self.epochs * per_epoch
+        return self.lr * factor_at(self.config, position, total, warmup=warmup, per_epoch=per_epoch)
+
+    def replan(self, epochs: int) -> None:
+        """Take another number of epochs, with the warm-up that there was or a shorter one."""
+        self.shortest = self.shortest_plan
+        self.epochs = epochs
 
     def samples(self) -> list[list[float]]:
         """`[steps, rates]` of the whole schedule without the user's edits; steps count from 1, as the log has them."""
@@ -71,13 +89,14 @@ class LrSchedule:
         self.edits.append((step, factor))
 
 
-def factor_at(config: ScheduleConfig, position: int, total: int, *, per_epoch: int) -> float:
+def factor_at(config: ScheduleConfig, position: int, total: int, *, warmup: float, per_epoch: int) -> float:
     """The schedule's factor at a position.
 
     Args:
         config: Shape of the schedule.
         position: Step or epoch, from 0.
         total: Positions of the whole run.
+        warmup: Positions of the warm-up.
         per_epoch: Positions an epoch; 1 when positions are epochs.
 
     Returns:
@@ -86,7 +105,6 @@ def factor_at(config: ScheduleConfig, position: int, total: int, *, per_epoch: i
     Source: linear warm-up then linear decay as in K. Jordan's ResNet-18 baselines (cifar10-zoo); cosine as in
     Loshchilov and Hutter, SGDR (arXiv:1608.03983), eq. 5 without restarts.
     """
-    warmup = config.warmup * total
     if position < warmup:
         return config.warmup_start + (1.0 - config.warmup_start) * position / warmup
     progress = (position - warmup) / max(total - warmup, 1e-9)

@@ -52,4 +52,4 @@ def take_up(config: Config, trainer: Trainer) -> None:
     trainer.config = trainer.evaluator.config = config
     if config.train.epochs > schedule.epochs:
         trainer.batches.extend(config.train.epochs)
-    schedule.epochs = config.train.epochs
+    schedule.replan(config.train.epochs)

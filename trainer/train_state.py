@@ -134,6 +134,7 @@ class TrainState:
             "evaluation_due": self.evaluation_due,
             "loss_scale": self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
             "lr_edits": [list(edit) for edit in self.schedule.edits],
+            "shortest_plan": self.schedule.shortest_plan,
             "unfrozen_by_key": self.unfrozen_by_key,
             "unfrozen_step": self.unfrozen_step,
             "measured_step": self.measured_step,
@@ -161,6 +162,10 @@ class TrainState:
         self.sums = EpochSums(**meta["epoch_sums"])
         self.evaluation_due = bool(meta["evaluation_due"])
         self.schedule.edits = [(int(step), float(factor)) for step, factor in meta["lr_edits"]]
+        # Older checkpoints have only the plan that they were trained by.
+        self.schedule.shortest = int(
+            meta["shortest_plan"] if "shortest_plan" in meta else meta["config"]["train"]["epochs"]
+        )
         self.best_accuracy = meta["best_accuracy"]
         self.best_loss = meta.get("best_loss")
         self.best_step = int(meta["best_step"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -52,3 +54,28 @@ def test_an_edit_scales_the_rest_and_leaves_the_past() -> None:
 def test_constant_stays() -> None:
     lr = schedule("schedule.name=constant", "schedule.warmup=0.0", "optim.lr=0.3")
     assert {lr.at(step) for step in range(100)} == {0.3}
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("plans", [(12, 60), (12, 20, 100), (100, 15, 100), (10, 11)])
+def test_a_longer_plan_does_not_warm_up_again(unit: str, name: str, plans: tuple[int, ...]) -> None:
+    first, *others = plans
+    lr = schedule(f"schedule.name={name}", f"schedule.unit={unit}", f"train.epochs={first}", "schedule.warmup=0.2")
+    warmed_up = round(0.2 * min(plans) * 10) + 10
+    for epochs in others:
+        lr.replan(epochs)
+        rates = [lr.at(step) for step in range(warmed_up, lr.total_steps)]
+        assert all(later <= earlier for earlier, later in pairwise(rates)), "the rate never rises after the warm-up"
+        again = schedule(
+            f"schedule.name={name}", f"schedule.unit={unit}", f"train.epochs={epochs}", "schedule.warmup=0.2"
+        )
+        again.shortest = lr.shortest  # as a resume restores it
+        assert [again.at(step) for step in range(lr.total_steps)] == [lr.at(step) for step in range(lr.total_steps)]
+
+
+def test_a_longer_plan_goes_on_in_its_warm_up() -> None:
+    lr = schedule("train.epochs=10", "schedule.warmup=0.5")
+    before = [lr.at(step) for step in range(50)]
+    lr.replan(40)
+    assert [lr.at(step) for step in range(50)] == before

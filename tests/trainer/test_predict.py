@@ -5,8 +5,8 @@ import csv
 import functools
 import io
 import json
-import runpy
 import os
+import runpy
 import shutil
 import subprocess
 import sys

@@ -36,7 +36,7 @@ def test_the_rate_is_that_of_a_run_of_so_many_epochs_with_the_edits(trainer: Tra
     trainer.state.step = 18
     schedule = trainer.state.schedule
     schedule.edit(12, 0.5)
-    expected = dataclasses.replace(schedule, epochs=epochs)
+    expected = dataclasses.replace(schedule, epochs=epochs, shortest=min(schedule.epochs, epochs))
     take_up(replanned(trainer.config, {"train.epochs": epochs}, trainer), trainer)
     assert [schedule.at(step) for step in range(18, 4 * epochs)] == [
         expected.at(step) for step in range(18, 4 * epochs)

@@ -170,10 +170,33 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
     assert view_of(run).step == 12
-    straight = view_of(train(longer(folder_config, 3), tmp_path).run.run_dir)
+    schedule = folder_config.schedule.model_copy(update={"warmup": folder_config.schedule.warmup * 2 / 3})
+    straight = longer(folder_config, 3).model_copy(update={"schedule": schedule})
+    rates = view_of(train(straight, tmp_path).run.run_dir).lr.y
     two_epochs, resumed = view_of(train(folder_config, tmp_path).run.run_dir), view_of(run)
     assert resumed.lr.y[:8] == two_epochs.lr.y, "what is done stays"
-    assert resumed.lr.y[8:] == straight.lr.y[8:], "what comes is the schedule of the new length"
+    assert resumed.lr.y[8:] == pytest.approx(rates[8:]), (
+        "what comes is the schedule of the new length, without a new warm-up"
+    )
+    (risen,) = [event.message for event in events_of(run, ev.Warned) if "learning rate" in event.message]
+    assert risen.startswith(
+        f"the learning rate goes on at {resumed.lr.y[8]:.3g} instead of {resumed.lr.y[7]:.3g}, since"
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [("accuracy", "loss"), ("loss", "accuracy")])
+def test_what_the_best_is_chosen_by_may_change(folder_config: Config, tmp_path: Path, before: str, after: str) -> None:
+    """The best state so far is then held against new ones by its own loss or accuracy, and patience begins anew."""
+    first = folder_config.model_copy(update={"eval": folder_config.eval.model_copy(update={"best_by": before})})
+    run = train(first, tmp_path).run.run_dir
+    best = [event for event in events_of(run, ev.Evaluated) if event.best][-1]
+    train(first, tmp_path, resume=run, overrides=(f"eval.best_by={after}", "train.epochs=3"))
+    newest = next(event for event in events_of(run, ev.Evaluated) if event.step == 12)
+    assert newest.loss is not None
+    assert best.loss is not None
+    lower, higher = newest.loss < best.loss, newest.accuracy > best.accuracy
+    assert newest.best is (lower if after == "loss" else higher or (newest.accuracy == best.accuracy and lower))
+    assert read_checkpoint(CheckpointFolder(run, keep=2).at(12)).meta["improved_step"] >= 8
 
 
 def test_fewer_epochs_than_are_done_are_refused(folder_config: Config, tmp_path: Path) -> None:

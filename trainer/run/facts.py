@@ -177,6 +177,7 @@ class RunFacts:
         schedule = LrSchedule(
             config=ScheduleConfig(**config.get("schedule", {})), lr=float(config.get("optim", {}).get("lr", 0.0)),
             epochs=epochs, steps_per_epoch=max(self.steps_per_epoch, 1), edits=self.lr_edits,
+            shortest=int(self.plan["train.epochs"]),
         )  # fmt: skip
         return schedule.at(self.step)
 
