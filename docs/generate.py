@@ -28,6 +28,8 @@ def configuration() -> str:
         "",
         "Generated from `trainer/config.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
         "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`.",
+        "There text is taken as it is, a list is `a,b` or `[a, b]`, and `none` stands for no value where it is",
+        "the default. So it does in files.",
         f"A resume may change {', '.join(f'`{key}`' for key in RESUME_OVERRIDES)} (a dot at the end means the whole group).",
     ]
     for name, field in Config.model_fields.items():

@@ -22,6 +22,7 @@ from trainer.config import Config
 from trainer.config_loader import build_config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
+from trainer.export.formats import FORMATS
 from trainer.export import command
 from trainer.export.card import earlier_files
 from trainer.export.onnx_file import save_proto, verdict, write_model
@@ -186,7 +187,7 @@ def test_every_format_passes_its_gate_and_is_described(
     formats = ["int8", "fp16", "pt2", "safetensors"]
     assert command.main(arguments(colours, format=formats, embed_preprocess=embed)) == 0
     card = json.loads((colours.export / "model.json").read_text())
-    assert set(card["files"]) == {command.FORMATS[name] for name in ["onnx", *formats]}
+    assert set(card["files"]) == {FORMATS[name] for name in ["onnx", *formats]}
     for name, facts in card["files"].items():
         path = colours.export / name
         assert path.stat().st_size == facts["size_bytes"]
@@ -227,7 +228,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
     colours: RunDir, monkeypatch: pytest.MonkeyPatch, name: str, writer: str
 ) -> None:
     """Each writer is made to write another network's answers; an earlier file of this format stays as it was."""
-    earlier = colours.export / command.FORMATS[name]
+    earlier = colours.export / FORMATS[name]
     earlier.write_bytes(b"the earlier, verified file")
     write = getattr(command, writer)
 
@@ -260,7 +261,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
     assert earlier.read_bytes() == b"the earlier, verified file"
     card = json.loads((colours.export / "model.json").read_text())
     assert set(card["refused"]) == {name}
-    assert set(card["files"]) == {"model.onnx", "model.safetensors"} - {command.FORMATS[name]}
+    assert set(card["files"]) == {"model.onnx", "model.safetensors"} - {FORMATS[name]}
     (said,) = events_of(colours, Exported)
     assert set(said.files) == set(card["files"])
 

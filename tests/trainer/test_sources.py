@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import pickle
-import re
 import tarfile
 import urllib.error
 from pathlib import Path
@@ -26,8 +24,7 @@ from trainer.data import cifar
 from trainer.data.digits import load_digits
 from trainer.errors import CheckpointError, DataError, DeviceError
 from trainer.model import build_model, describe_model
-from trainer.versions import torch_release
-from trainer.weight_loading import LoadReport, load_initial_weights
+from trainer.weight_loading import load_initial_weights
 from trainer.weights import InitialWeights, find_initial_weights
 
 DIGITS = tuple("0123456789")
@@ -192,188 +189,8 @@ def test_stems_have_the_published_sizes(stem: str, parameters: int) -> None:
     assert features.shape == (1, 64, size, size)
 
 
-reads_pickles = pytest.mark.skipif(torch_release() < (2, 10), reason="older torch reads no foreign pickles")
-
-
 def state_dict(stem: str = "cifar", classes: int = 10) -> dict[str, torch.Tensor]:
     return build_model(ModelConfig.model_validate({"stem": stem}), classes, 1).state_dict()
-
-
-PREFIXES = (
-    "", "module.", "model.", "model._orig_mod.", "_orig_mod.module.", "model.module.", "module.model.", "net.", "backbone.",
-    "encoder.", "a.b.c.d.", "layer1.", "fc.", "_fsdp_wrapped_module._checkpoint_wrapped_module.", "conv1.",
-)  # fmt: skip
-
-
-def loaded_from(source: Any, tmp_path: Path, classes: tuple[str, ...] = DIGITS) -> tuple[LoadReport, dict[str, Any]]:
-    """A report of what is taken over from a file, and the model's tensors."""
-    torch.save(source, tmp_path / "w.pt")
-    return into_model(find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet), classes)
-
-
-@pytest.fixture
-def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For many of them: files take time."""
-    saved: list[Any] = []
-
-    def save(source: Any, path: Path) -> None:
-        path.touch()
-        saved.append(source)
-
-    monkeypatch.setattr(torch, "save", save)
-    monkeypatch.setattr(torch, "load", lambda *_, **__: saved.pop())
-
-
-def into_model(found: InitialWeights, classes: tuple[str, ...] = DIGITS) -> tuple[LoadReport, dict[str, Any]]:
-    model = build_model(ModelConfig(stem="imagenet"), len(classes), 0)
-    return load_initial_weights(model, found, classes), model.state_dict()
-
-
-@reads_pickles
-@pytest.mark.usefixtures("unsaved")
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("outer", [(), ("state_dict",), ("ema", "shadow", "x")])
-def test_a_state_dict_is_found_behind_any_prefix(tmp_path: Path, prefix: str, outer: tuple[str, ...]) -> None:
-    source = torchvision.models.resnet18(num_classes=10).state_dict()
-    wrapped: dict[str, Any] = {f"{prefix}{name}": value for name, value in source.items()}
-    for key in reversed(outer):
-        wrapped = {"epoch": 3, key: wrapped, "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}}}
-    report, own = loaded_from(wrapped, tmp_path)
-    assert len(report.loaded) == 120
-    assert report.unknown_classes == ["fc.weight", "fc.bias"], "who knows which ten"
-    assert not report.missing + report.reshaped + report.unused
-    assert all(torch.equal(own[name], source[name]) for name in report.loaded)
-
-
-@reads_pickles
-def test_wrappers_amid_the_names_and_a_dict_that_holds_itself(tmp_path: Path) -> None:
-    source = torchvision.models.resnet18(num_classes=10).state_dict()
-    wrapped: dict[str, Any] = {name.replace("layer2.", "layer2._orig_mod."): value for name, value in source.items()}
-    wrapped["_self"] = wrapped
-    report, _ = loaded_from(wrapped | {"layer1.0.total_ops": torch.zeros(1)}, tmp_path)
-    assert len(report.loaded) == 120
-    assert report.unused == ["layer1.0.total_ops"]
-
-
-@reads_pickles
-@pytest.mark.parametrize(
-    ("keys", "taken"), [(("a", "b"), "a."), (("model", "model_ema"), "model_ema."), (("ema", "x"), "ema.")]
-)
-def test_of_two_networks_an_average_or_the_first_is_taken(tmp_path: Path, keys: tuple[str, str], taken: str) -> None:
-    source = {key: torchvision.models.resnet18(num_classes=10).state_dict() for key in keys}
-    report, own = loaded_from(source, tmp_path)
-    assert (report.prefix, report.passed_over) == (taken, [f"{key}." for key in keys if f"{key}." != taken])
-    assert torch.equal(own["conv1.weight"], source[taken[:-1]]["conv1.weight"])
-    assert str(report).startswith(f"120 tensors taken over from {taken}*; ")
-
-
-@reads_pickles
-@pytest.mark.usefixtures("unsaved")
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [
-        ("resnet34", "layer1.2.conv1.weight, of shape (64, 64, 3, 3), has no place in one"),
-        ("resnet50", "layer1.0.conv1.weight is float32 of shape (64, 64, 1, 1), expected (64, 64, 3, 3)"),
-        ("wide_resnet50_2", "layer1.0.conv1.weight is float32 of shape (128, 64, 1, 1)"),
-        ("squeezenet1_1", "none of its 52 tensors is named as a kernel"),
-        ("densenet121", "none of its"),
-        ("regnet_y_400mf", "none of its"),
-    ],
-)
-def test_another_network_is_refused_with_the_first_tensor_that_does_not_fit(
-    tmp_path: Path, name: str, first: str
-) -> None:
-    with pytest.raises(CheckpointError, match=re.escape("holds no ResNet-18: ") + f".*{re.escape(first)}"):
-        loaded_from({"state_dict": getattr(torchvision.models, name)(num_classes=10).state_dict()}, tmp_path)
-
-
-KERNELS = [name for name in torchvision.models.resnet18().state_dict() if name.endswith("weight") and name[0] in "cl"]
-KERNELS = [name for name in KERNELS if ".bn" not in name and "downsample.1" not in name]
-
-
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("change", ["missing", "shape", "int8", "sparse"])
-def test_every_kernel_must_fit(name: str, change: str) -> None:
-    state = torchvision.models.resnet18(num_classes=10).state_dict()
-    kernel = state.pop(name)
-    changed = {"shape": kernel[:-1], "int8": kernel.to(torch.int8), "sparse": kernel.to_sparse()}
-    if change != "missing":
-        state[name] = changed[change]
-    with pytest.raises(CheckpointError, match=rf"holds no ResNet-18: .*\b{re.escape(name)}\b"):
-        into_model(InitialWeights(state, "a file"))
-
-
-@pytest.mark.parametrize(
-    ("side", "fits"), [(1, True), (3, True), (5, True), (7, True), (11, True), (4, False), (8, False)]
-)
-def test_a_stem_of_odd_side_is_fitted(side: int, fits: bool) -> None:
-    state = torchvision.models.resnet18(num_classes=10).state_dict() | {"conv1.weight": torch.ones(64, 3, side, side)}
-    if not fits:
-        with pytest.raises(CheckpointError, match=r"conv1\.weight is float32 of shape"):
-            into_model(InitialWeights(state, "a file"))
-        return
-    report, own = into_model(InitialWeights(state, "a file"))
-    assert report.adapted == (["conv1.weight"] if side != 7 else [])
-    assert float(own["conv1.weight"].sum()) == 64 * 3 * min(side, 7) ** 2
-
-
-@pytest.mark.parametrize("value", [float("nan"), -float("inf"), 1e300])
-@pytest.mark.parametrize(
-    "name", ["conv1.weight", "layer3.0.conv1.weight", "bn1.running_mean", "layer4.1.bn2.bias", "fc.weight"]
-)
-def test_a_value_that_is_not_finite_is_refused_with_its_tensor(name: str, value: float) -> None:
-    state = torchvision.models.resnet18(num_classes=10).state_dict()
-    state[name] = state[name].double().index_fill(0, torch.tensor(0), value)
-    before = build_model(ModelConfig(stem="imagenet"), 10, 0)
-    model = build_model(ModelConfig(stem="imagenet"), 10, 0)
-    source = InitialWeights({f"net.{key}": tensor for key, tensor in state.items()}, "a file")
-    with pytest.raises(CheckpointError, match=rf"a file: net\.{re.escape(name)} holds values that are not finite"):
-        load_initial_weights(model, source, DIGITS)
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
-    )
-
-
-def test_a_variance_below_0_is_refused() -> None:
-    state = torchvision.models.resnet18(num_classes=10).state_dict()
-    state["layer1.0.bn1.running_var"][3] = -0.1
-    with pytest.raises(CheckpointError, match=r"layer1\.0\.bn1\.running_var holds a variance below 0"):
-        into_model(InitialWeights(state, "a file"))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_taken_over(dtype: torch.dtype) -> None:
-    source = torchvision.models.resnet18(num_classes=10).to(dtype).state_dict()
-    _, own = into_model(InitialWeights(source, "a file"))
-    assert torch.equal(own["layer4.1.conv2.weight"], source["layer4.1.conv2.weight"].float())
-
-
-@pytest.mark.parametrize(
-    ("header", "head", "known"),
-    [
-        (
-            {
-                "classes": json.dumps(DIGITS),
-                "preprocess": json.dumps({"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}),
-            },
-            True,
-            True,
-        ),
-        ({"classes": json.dumps(DIGITS)}, True, False),
-        ({"classes": json.dumps(DIGITS[::-1])}, False, False),
-        ({"classes": "cat, dog", "preprocess": "resize"}, False, False),
-        ({"classes": "7", "preprocess": "[]"}, False, False),
-        ({"preprocess": json.dumps({"mean": [0.1], "std": [0, 0, 0]})}, False, False),
-        ({}, False, False),
-    ],
-)
-def test_an_export_names_its_classes_and_statistics(
-    tmp_path: Path, header: dict[str, str], head: bool, known: bool
-) -> None:
-    save_file(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "w.safetensors", metadata=header)
-    found = find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet)
-    assert found.statistics == (([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]) if known else None)
-    assert ("fc.weight" in into_model(found)[0].loaded) is head
 
 
 def test_another_head_starts_anew_another_stem_is_fitted_and_both_are_listed(tmp_path: Path) -> None:

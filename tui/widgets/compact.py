@@ -78,7 +78,7 @@ class CompactPane(Pane, can_focus=False):
             [*progress_bar(done, max(width - 14, 4), scene.glyphs), (f"  ETA {fmt.duration(view.eta_s)}", "text")],
         ]
         if view.failure:
-            rows.append([(fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width), "bad")])
+            rows.append([(fmt.fit(fmt.literal(view.failure.error.partition("\n")[0]), width), "bad")])
         rows += [row for row in (problem_row(scene), verdict_row(scene, width)) if row]
         rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
         last = view.last_evaluation

@@ -16,7 +16,7 @@ class FailurePane(Pane, can_focus=False):
         failure = scene.view.failure
         if failure is None:
             return []
-        lines = [line for paragraph in failure.error.splitlines() for line in wrapped(paragraph, width - 4)]
+        lines = [line for paragraph in failure.error.split("\n") for line in wrapped(paragraph, width - 4)]
         body: list[Row] = [[(line, "bad" if index == 0 else "text")] for index, line in enumerate(lines)]
         if failure.checkpoint:
             body.append([("last good checkpoint ", "dim"), (failure.checkpoint, "text")])

@@ -73,7 +73,7 @@ def progress_row(scene: Scene, width: int) -> Row:
     if scene.behind:
         return []
     if view.failure:
-        return [(" " + fmt.fit(fmt.literal(view.failure.error.splitlines()[0]), width - 2), "bad")]
+        return [(" " + fmt.fit(fmt.literal(view.failure.error.partition("\n")[0]), width - 2), "bad")]
     if scene.state is RunState.LOST:
         silence = f" last event {fmt.age(scene.now - view.last_time)} ago; go on with: {scene.resume_command}"
         return [(fmt.fit(fmt.literal(silence), width), "bad")]
