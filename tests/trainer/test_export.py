@@ -22,9 +22,9 @@ from trainer.config import Config
 from trainer.config_loader import build_config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
-from trainer.export.formats import FORMATS
 from trainer.export import command
 from trainer.export.card import earlier_files
+from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, verdict, write_model
 from trainer.export.subject import Subject
 from trainer.export.variants import has_vnni
