@@ -117,6 +117,7 @@ def build_trainer(
     warnings += [f"cannot read {path}: {reason}" for path, reason in data.dataset.skipped]
     warnings += data.dataset.remarks
     warnings += setting_warnings(config, len(data.dataset.splits["train"]))
+    warnings += [f"{config.data.root}: {note}" for note in data.dataset.notes]
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
     train_labels_N = data.dataset.splits["train"].labels_N

@@ -84,7 +84,13 @@ def read_run_config(run_dir: RunDir) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{run_dir.config}: cannot be read: {error}") from error
     values, lines = read_mapping(text, source=str(run_dir.config))
-    return build_config(values, lines, str(run_dir.config))
+    return build_config(with_reading(values), lines, str(run_dir.config))
+
+
+def with_reading(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A run's recorded configuration with the version of its reading rules: 1 where it is older than these versions."""
+    data = recorded.get("data")
+    return recorded | {"data": {"reading": 1} | data} if isinstance(data, dict) else recorded
 
 
 def with_root_found(config: Config, run_dir: RunDir) -> Config:
@@ -110,7 +116,7 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
     shown = [
         f"  {key}: {there!r} in the run, {given!r} in the file"
         for key, (there, given) in changed.items()
-        if key != "run.name" and not may_change_on_resume(key)
+        if key not in ("run.name", "data.reading") and not may_change_on_resume(key)
     ]
     if shown:
         raise ConfigError(
@@ -133,7 +139,7 @@ def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Conf
     """
     if recorded is None:
         return _shown(differences(read_run_config(run_dir), new))
-    changed = differences(build_config(recorded, {}, f"checkpoint of {run_dir.path}"), new)
+    changed = differences(build_config(with_reading(recorded), {}, f"checkpoint of {run_dir.path}"), new)
     refused = [line for key, line in zip(changed, _shown(changed), strict=True) if not may_change_on_resume(key)]
     if refused:
         raise ConfigError(

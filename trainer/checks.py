@@ -231,6 +231,8 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
         )  # fmt: skip
     for remark in data.remarks:
         yield Check(name="images", state="careful", found=remark, remedy="remove the one or the other")
+    for note in data.notes:
+        yield Check(name="images", state="careful", found=note)
     yield _cache(config, sum(len(split) for split in data.splits.values()))
 
 

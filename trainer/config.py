@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from trainer.data.walk import READING
 from trainer.field_type import field_type
 from trainer.sinks.names import SinkName
 from trainer.stop_signals import WarningSignal
@@ -161,6 +162,9 @@ class DataConfig(Group):
     balance: Literal["none", "loss", "sampler"] = "none"
     """Where classes have different numbers of images: `loss` weighs each image by how rare its class is, `sampler` shows all
     classes equally often."""
+    reading: int = Field(READING, ge=1, le=READING)
+    """`imagefolder` only: version of the rules by which folders and pictures are read. A run keeps its own; runs that name none
+    have 1 (docs/run-directory.md)."""
 
     @field_validator("mean", "std")
     @classmethod

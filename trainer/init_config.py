@@ -17,7 +17,6 @@ from typing import Any
 
 from trainer.check_request import read_run_config
 from trainer.config_loader import build_config
-from trainer.data.layout import other_endings
 from trainer.data.survey import Survey, survey_folder
 from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
 from trainer.gpu import gpu_present
@@ -50,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
     start = find_start(arguments.init_from, arguments.runs_dir)
     with progress_bar() as progress:
         survey = survey_folder(root, progress)
-    _refuse_unusable(survey)
+    survey.refuse_few(2)
     text = configuration(survey, root=arguments.folder, start=start, gpu=gpu_present())
     _say(summary(survey))
     try:
@@ -139,34 +138,18 @@ def summary(survey: Survey) -> list[str]:
     modes = Counter(finding.mode for usable in survey.usable.values() for _, finding in usable)
     shown = ", ".join(f"{number:,} {mode}" for mode, number in modes.most_common())
     over = "; what is transparent is shown over white" if modes.keys() & {"RGBA", "LA", "PA"} else ""
-    lines.append(f"  pixels        {shown}{over}")
+    deep = any(finding.brightest >= 0 for usable in survey.usable.values() for _, finding in usable)
+    scale = "; of more than 8 bits, the largest value that the file can hold is white" if deep else ""
+    lines.append(f"  pixels        {shown}{over}{scale}")
     if survey.unreadable:
         named = [f"{path.relative_to(layout.root)} ({reason})" for path, reason in survey.unreadable]
         lines.append(f"  unreadable    {len(named):,}, left out: {_some(named)}")
-    others = sum((other_endings(folder) for folder in _class_places(survey)), Counter())
-    if others:
-        shown = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(_NAMED))
-        lines.append(f"  no images     {shown}")
+    lines += [f"  note          {note}" for note in survey.notes]
     if survey.copies:
         lines.append(f"  copies        {survey.copies:,} training images are the same as another of their class")
     lines += [f"  careful       {remark}" for remark in survey.remarks()]
     lines += [f"  careful       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
     return lines
-
-
-def _class_places(survey: Survey) -> list[Path]:
-    return [folder / name for folder in survey.layout.folders.values() for name in survey.layout.classes]
-
-
-def _refuse_unusable(survey: Survey) -> None:
-    counts = survey.counts("train")
-    for name, count in zip(survey.layout.classes, counts, strict=True):
-        if count < 2:
-            problem = next((f"; {path}: {reason}" for path, reason in survey.unreadable), "")
-            raise DataError(
-                f"{survey.layout.folders['train'] / name}: {count} image{'' if count == 1 else 's'} that can be read; a class "
-                f"needs at least two to be learned{problem}"
-            )
 
 
 def _refuse_to_overwrite(target: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.decoder import Decoder, decode_files
-from trainer.data.layout import SPLIT_NAMES, class_folders, image_paths
+from trainer.data.layout import class_images, split_folders
+from trainer.data.walk import Notes, normal_form
 from trainer.errors import DataError
 
 
@@ -102,33 +103,31 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
         raise DataError(
             f"{folder}: {'is a file' if folder.is_file() else 'no such folder'}; expected {folder}/<class>/*.jpg"
         )
-    name, found = _split_folder(folder, split)
-    there = class_folders(found)
-    strangers = [path.name for path in there if path.name not in classes]
+    notes = Notes(folder)
+    name, found = _split_folder(folder, split, notes)
+    images = class_images(found, notes, flat=found == folder)
+    labels = {normal_form(name): label for label, name in enumerate(classes)}
+    strangers = [name for name in images if name not in labels]
     if strangers:
         raise DataError(
             f"{found}: class folder {strangers[0]!r} is no class of the model, which knows: {', '.join(classes)}. Rename or "
             f"remove it"
         )
-    paths, labels = [], []
-    for path in there:
-        images = image_paths(path)
-        paths += [str(image) for image in images]
-        labels += [classes.index(path.name)] * len(images)
-    if not paths:
+    pairs = [(str(path), labels[name]) for name, of_class in images.items() for path, _ in of_class]
+    if not pairs:
         raise DataError(
             f"{found}: no images in folders that are named after classes of the model: {', '.join(classes)}"
         )
-    return FileImages(name, paths, np.array(labels, dtype=np.int64))
+    paths, numbers = zip(*pairs, strict=True)
+    return FileImages(name, list(paths), np.array(numbers, dtype=np.int64), notes.lines())
 
 
-def _split_folder(folder: Path, split: str | None) -> tuple[str, Path]:
+def _split_folder(folder: Path, split: str | None, notes: Notes) -> tuple[str, Path]:
     """A split's folder, or the folder itself where it has none."""
-    wanted = (split,) if split else ("test", "val")
-    for name in wanted:
-        for spelling in SPLIT_NAMES[name]:
-            if (folder / spelling).is_dir():
-                return name, folder / spelling
-    if split and any((folder / spelling).is_dir() for names in SPLIT_NAMES.values() for spelling in names):
+    splits = split_folders(folder, notes)
+    for name in (split,) if split else ("test", "val"):
+        if name in splits:
+            return name, splits[name]
+    if split and splits:
         raise DataError(f"{folder}: has no {split}/")
     return folder.resolve().name or "root", folder

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.check_request import read_run_config, with_root_found
+from trainer.check_request import read_run_config, with_reading, with_root_found
 from trainer.checkpoint import CheckpointFolder, facts_of
 from trainer.config import Config, may_change_on_resume
 from trainer.config_loader import build_config, differences
@@ -30,7 +30,7 @@ def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = No
     if recorded is None and run_dir is not None:
         newest = CheckpointFolder(run_dir, keep=2).pointer("latest")
         recorded = facts_of(newest).get("config") if newest else None
-    config = None if recorded is None else build_config(dict(recorded), {}, "checkpoint")
+    config = None if recorded is None else build_config(with_reading(dict(recorded)), {}, "checkpoint")
     if run_dir is None or (config is not None and not run_dir.config.is_file()):
         assert config is not None
         return config

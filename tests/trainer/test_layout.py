@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import FolderMaker
-from trainer.data.layout import count_images, find_layout, other_endings
+from trainer.data.decoder import Decoder
+from trainer.data.image_folder import Keep, load_image_folder
+from trainer.data.layout import count_images, find_layout, image_paths
 from trainer.errors import DataError
+from trainer.measured_images import folder_images
+from trainer.picture_sheet import Sheet, write_sheet
 
 
 def flat(make_folder: FolderMaker) -> Path:
@@ -96,5 +104,242 @@ def test_what_is_no_image_is_counted_and_broken_links_are_passed_over(make_folde
     (root / "train" / "red" / "notes.txt").write_text("no picture")
     (root / "train" / "red" / "gone.png").symlink_to("nowhere.png")
     (root / "train" / "red" / "loop.png").symlink_to("loop.png")
-    assert len(find_layout(root).files["train"]) == 36
-    assert other_endings(root) == {".txt": 1, "broken link": 2}
+    layout = find_layout(root)
+    assert len(layout.files["train"]) == 36
+    assert layout.notes == [
+        "broken links: 2 (train/red/gone.png, train/red/loop.png)",
+        "files with other endings: 1 .txt (train/red/notes.txt)",
+    ]
+
+
+def fill(root: Path, *files: str) -> Path:
+    """Small pictures at these places."""
+    for number, name in enumerate(files):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number % 256, 40, 90)).save(path, "JPEG" if "." not in name[1:] else None)
+    return root
+
+
+def found(root: Path) -> dict[str, dict[str, int]]:
+    """Number of images of each class in each split."""
+    layout = find_layout(root)
+    return {
+        split: {name: sum(file.label == label for file in files) for label, name in enumerate(layout.classes)}
+        for split, files in layout.files.items()
+    }
+
+
+def measured(root: Path, classes: tuple[str, ...], split: str | None = None) -> dict[str, int]:
+    """Number of images of each class that `eval --data` finds."""
+    images = folder_images(root, classes, split)
+    return {name: int((images.labels_N == label).sum()) for label, name in enumerate(classes)}
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("invalid", "valid"), ("control", "test"), ("bus", "train"), ("Testing", "control"), ("VAL", "other", "train"),
+        ("other", "test", "train", "valid"), ("good", "validation"),
+    ],
+)  # fmt: skip
+def test_classes_that_are_called_like_splits_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    root = fill(tmp_path, *(f"{name}/{number}.png" for name in classes for number in range(2)))
+    assert found(root) == {"train": dict.fromkeys(classes, 2)}
+    assert measured(root, classes) == dict.fromkeys(classes, 2)
+    divided = fill(tmp_path / "divided", *(f"{split}/{name}/1.png" for split in ("Train", "VALID") for name in classes))
+    assert found(divided) == {split: dict.fromkeys(classes, 1) for split in ("train", "val")}
+    assert measured(divided, classes, "val") == measured(divided, classes) == dict.fromkeys(classes, 1)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Valid", "VALIDATION"])
+def test_every_command_knows_the_same_names_of_splits(tmp_path: Path, name: str) -> None:
+    root = fill(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/a/1.png", f"{name}/b/1.png", f"{name}/b/2.png")
+    assert found(root)["val"] == measured(root, ("a", "b"), "val") == measured(root, ("a", "b")) == {"a": 1, "b": 2}
+    assert measured(root, ("a", "b"), "train") == {"a": 1, "b": 1}
+    with pytest.raises(DataError, match="has no test/"):
+        folder_images(root, ("a", "b"), "test")
+
+
+def test_what_lies_beside_splits_is_said(tmp_path: Path) -> None:
+    root = fill(
+        tmp_path,
+        "train/a/1.png",
+        "train/b/1.png",
+        "train/loose.png",
+        "test/1.png",
+        "val/a/1.png",
+        "more/1.png",
+        "x.png",
+    )
+    (root / "docs").mkdir()
+    assert found(root) == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 0}}
+    assert find_layout(root).notes == [
+        "folders beside the splits, not used: 2 (more, test)",
+        "images outside class folders: 2 (train/loose.png, x.png)",
+    ]
+
+
+def test_a_stray_picture_makes_no_split_a_class_and_a_folder_in_a_class_no_split(tmp_path: Path) -> None:
+    strays = [f"{split}/{name}" for split in ("train", "test") for name in ("a/1.png", "b/1.png", "montage.png")]
+    assert found(fill(tmp_path / "stray", *strays)) == {"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
+    fill(tmp_path / "stray", "val/a/1.png", "beside/1.png")
+    assert set(found(tmp_path / "stray")) == {"train", "val", "test"}
+    classes = fill(tmp_path / "classes", "valid/1.png", "valid/more/2.png", "invalid/1.png", "invalid/more/2.png")
+    assert found(classes) == {"train": {"invalid": 2, "valid": 2}}
+
+
+def test_unlabelled_pictures_in_splits_are_explained_as_before(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found 0 class folders; .* Images lie in it directly"):
+        find_layout(fill(tmp_path / "both", "train/1.png", "test/1.png"))
+    with pytest.raises(DataError, match=r"found 0 class folders; .* Images lie in it directly"):
+        find_layout(fill(tmp_path / "half", "train/1.png", "test/a/1.png", "test/b/1.png"))
+    with pytest.raises(
+        DataError, match=r"train/ is missing \(or, if test/ is a class, put its images directly into it\)"
+    ):
+        find_layout(fill(tmp_path / "deep", "test/day/1.png", "control/day/1.png"))
+
+
+def test_names_are_compared_in_one_form_of_unicode(tmp_path: Path) -> None:
+    """macOS writes u and two dots, others write one letter."""
+    whole, parts = "Tür", "Tu\u0308r"
+    root = fill(tmp_path, f"train/{parts}/1.png", "train/Zug/1.png", f"test/{whole}/1.png", "test/Zug/1.png")
+    assert found(root) == {"train": {whole: 1, "Zug": 1}, "test": {whole: 1, "Zug": 1}}
+    assert measured(root, (whole, "Zug")) == {whole: 1, "Zug": 1}
+    assert measured(root, (parts, "Zug")) == {parts: 1, "Zug": 1}
+    assert find_layout(root).notes == []
+    fill(root, f"train/{whole}/2.png", "train/zug/1.png", "train/Ｚug /1.png")
+    layout = find_layout(root)
+    assert layout.classes == (whole, "Zug", "zug", "Ｚug ")
+    assert "two folders are called Tür, in different forms of Unicode: they are one class" in layout.notes
+    assert any("the classes 'Zug' and 'zug' and 'Ｚug ' look alike" in note for note in layout.notes)
+
+
+def test_order_and_identity_do_not_depend_on_the_form_of_unicode(tmp_path: Path) -> None:
+    prints = []
+    for form in ("NFC", "NFD"):
+        names = [
+            unicodedata.normalize(form, f"{split}/Tür/{name}.png") for split in ("train", "test") for name in ("ä", "z")
+        ]
+        root = fill(tmp_path / form, *names, "train/b/1.png", "test/b/1.png")
+        data = load_image_folder(
+            root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=lambda *_: None
+        )
+        prints.append(
+            (
+                data.fingerprint,
+                [unicodedata.normalize("NFC", Path(path).name) for path in data.splits["train"].paths or []],
+            )
+        )
+    assert prints[0] == prints[1]
+
+
+def test_a_file_may_be_named_otherwise_than_in_utf_8(tmp_path: Path) -> None:
+    root = fill(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png")
+    os.rename(root / "train/a/1.png", os.fsencode(root) + b"/train/a/caf\xe9.png")
+    decoder = Decoder(image_size=8, crop_pct=1.0)
+    data = load_image_folder(root, decoder=decoder, keep=lambda _: Keep.STREAM, progress=lambda *_: None)
+    assert len(data.splits["train"]) == 2
+
+
+OUTPUTS = {
+    "run": ("runs/run/eval/mistakes-test.png", ["runs/run/events.jsonl", "runs/run/config.yaml"]),
+    "other name": ("mine/first/eval/training.jpg", ["mine/first/events.jsonl"]),
+    "run in the folder": ("first/eval/1.png", ["first/config.yaml", "first/log.txt"]),
+    "deeper": ("a/runs/run/1.png", ["a/runs/run/events.jsonl"]),
+    "wandb": ("wandb/run-1/files/media/images/1.png", ["wandb/debug.log"]),
+    "mlflow": ("mlruns/0/123/artifacts/1.png", ["mlruns/0/meta.yaml"]),
+    "mlflow elsewhere": ("track/0/123/artifacts/1.png", ["track/0/123/meta.yaml"]),
+    "tensorboard": ("tb/plugins/1.png", ["tb/events.out.tfevents.17.host"]),
+    "trackio": ("trackio/media/1.png", ["trackio/x.db"]),
+    "lightning": ("lightning_logs/version_0/1.png", []),
+    "evaluation": ("judged/1.png", ["judged/report.json", "judged/confusion.csv"]),
+    "export": ("out/1.png", ["out/model.onnx", "out/model.json"]),
+}
+
+
+@pytest.mark.parametrize("what", OUTPUTS)
+def test_output_is_never_input(tmp_path: Path, what: str) -> None:
+    """In no command, at no depth."""
+    pictures = ("a/1.png", "a/2.png", "b/1.png")
+    output, others = OUTPUTS[what]
+    root = fill(tmp_path, *pictures, output)
+    for other in others:
+        (root / other).parent.mkdir(parents=True, exist_ok=True)
+        (root / other).write_text("")
+    assert found(root) == {"train": {"a": 2, "b": 1}}
+    assert count_images(root) == 3
+    assert measured(root, ("a", "b")) == {"a": 2, "b": 1}
+    assert [str(path.relative_to(root)) for path in image_paths(root)] == list(pictures)
+    assert any(note.startswith("output of runs, exports and trackers: 1 (") for note in find_layout(root).notes)
+
+
+def test_sheets_of_a_run_are_no_pictures_and_classes_may_be_called_like_trackers(tmp_path: Path) -> None:
+    root = fill(tmp_path, "wandb/1.png", "runs/1.png", "tensorboard/training.png", "runs/deeper/mistakes-of-mine.png")
+    sheet = Sheet(pixels_NHWC=np.zeros((1, 8, 8, 3), np.uint8), captions=[{}])
+    write_sheet(root / "runs" / "mistakes-test.png", sheet)
+    assert found(root) == {"train": {"runs": 2, "tensorboard": 1, "wandb": 1}}
+    assert len(image_paths(root)) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found", "@Recycle", "#snapshot",
+        ".ipynb_checkpoints", ".git", ".Trash-1000", ".@__thumb", ".thumbnails",
+    ],
+)  # fmt: skip
+def test_folders_of_systems_are_passed_over_and_named(tmp_path: Path, name: str) -> None:
+    places = [f"{name}/1.png", f"a/{name}/1.png/thumb.jpg", f"a/deep/{name}/2.png"]
+    root = fill(tmp_path, "a/1.png", "b/1.png", *places)
+    assert found(root) == {"train": {"a": 1, "b": 1}}
+    assert measured(root, ("a", "b")) == {"a": 1, "b": 1}
+    assert len(image_paths(root)) == 2
+    kind = "hidden folders" if name.startswith(".") else "folders of a system or a NAS"
+    assert find_layout(root).notes == [f"{kind}: 3 ({name}, a/{name}, a/deep/{name})"] or name > "a"
+
+
+def test_files_that_are_not_read_are_counted_with_examples(tmp_path: Path) -> None:
+    root = fill(tmp_path, "a/1.jfif", "a/2.JPE", "a/3.jpeg", "a/4.dib", "b/1.png", "b/._1.png")
+    for name in ("a/x.txt", "a/y.txt", "a/z.txt", "b/clip.MOV", "b/none", "a/.DS_Store", "b/Thumbs.db"):
+        (root / name).write_text("")
+    assert found(root) == {"train": {"a": 4, "b": 1}}
+    assert find_layout(root).notes == [
+        "files with other endings: 3 .txt, 1 .mov, 1 no ending (a/x.txt, a/y.txt, a/z.txt, ...)",
+        "hidden images: 1 (b/._1.png)",
+    ]
+
+
+def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+    store = fill(tmp_path / "store", "more/1.png", "more/deep/2.png", "whole/1.png")
+    root = fill(tmp_path / "photos", "a/1.png", "b/1.png")
+    for name, target in {
+        "a/external": "../../store/more", "a/again": "../../store/more", "a/inside": "../../store/more/deep", "a/up": "..",
+        "a/home": "../..", "a/self": ".", "a/gone": "nowhere", "c": "../store/whole", "d": "..", "a/loop": "loop",
+    }.items():  # fmt: skip
+        (root / name).symlink_to(target)
+    (store / "more" / "back").symlink_to(root)
+    assert found(root) == {"train": {"a": 3, "b": 1, "c": 1}}
+    assert len(image_paths(root / "a")) == 3
+    notes = find_layout(root).notes
+    assert "links that lead back to a folder above them: 5 (a/again/back, a/home, a/self, ...)" in notes
+    assert (
+        "links to folders, followed: 1 (a/again)" in notes
+        or "links to folders, followed: 2 (a/again, a/inside)" in notes
+    )
+    assert "broken links: 2 (a/gone, a/loop)" in notes
+    assert any(note.startswith("folders that are read already by another name:") for note in notes)
+
+
+def test_version_1_finds_what_it_found(tmp_path: Path) -> None:
+    """An older run resumes with the same files and classes."""
+    root = fill(
+        tmp_path, "Tu\u0308r/1.png", "Tu\u0308r/@eaDir/2.png", "Tz/1.png", "Tz/2.jfif", "runs/r/events.jsonl.png"
+    )
+    (root / "runs/r/events.jsonl").write_text("")
+    (root / "Tz" / "link").symlink_to(root / "runs")
+    layout = find_layout(root, 1)
+    assert layout.classes == ("Tu\u0308r", "Tz", "runs")
+    assert [len(layout.files["train"]), count_images(root, 1)] == [4, 4]
+    with pytest.raises(DataError, match="train/ is missing"):
+        find_layout(fill(tmp_path / "older", "test/1.png", "control/1.png"), 1)

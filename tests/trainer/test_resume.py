@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, longer, new_run, resumed_run, start, train, view_of, wait_for
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.check_request import refuse_other_config
+from trainer.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
+from trainer.run_images import held_out_images
 from tui.report import summary
 
 
@@ -300,3 +303,34 @@ def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_p
     assert failure is not None
     assert "(36 images, " in failure.error
     assert "(35 images, " in failure.error
+
+
+def test_an_older_run_goes_on_with_the_pictures_that_it_began_with(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    """Runs of before the reading rules had versions name none, neither in their configuration nor in their checkpoints."""
+    root = make_folder()
+    for split in ("train", "test"):
+        (root / split / "red" / "@eaDir").mkdir()
+        (root / split / "red" / "000.png").rename(root / split / "red" / "@eaDir" / "000.png")
+        Image.new("RGB", (10, 12)).save(root / split / "red" / "late.jfif", "JPEG")
+        Image.new("RGB", (10, 12)).save(root / split / "red" / "broken.png", exif=b"garbage")
+    settings = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram", "train.epochs=1")
+    newer = train(make_config(*settings), tmp_path).run.run_dir
+    run = train(make_config(*settings, "data.reading=1"), tmp_path).run.run_dir
+    found = CheckpointFolder(run, keep=2).at(4)
+    run.config.write_text(run.config.read_text().replace("  reading: 1\n", ""))
+    checkpoint = read_checkpoint(found)
+    del checkpoint.meta["config"]["data"]["reading"]
+    write_checkpoint(found, checkpoint)
+    started = [events_of(each, ev.Started)[-1] for each in (newer, run)]
+    assert started[0].fingerprint != started[1].fingerprint
+    assert [each.skipped_images for each in started] == [0, 2]
+    assert train(make_config(), tmp_path, resume=run, overrides=("train.epochs=2",)).exit_code == 0
+    assert view_of(run).step == 8
+    assert events_of(run, ev.Started)[-1].fingerprint == started[1].fingerprint
+    assert "reading: 1\n" in run.config.read_text()
+    assert held_out_images(run, "test", ("blue", "green", "red")).remarks == []
+    with pytest.raises(ConfigError, match=r"a resume cannot change\n  data.reading: 1 -> 2"):
+        resumed_run(run, tmp_path, "data.reading=2")
+    refuse_other_config(run, make_config(*settings, "train.epochs=2"), "the file that it was started with")

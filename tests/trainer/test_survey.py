@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, resumed_run, start, train, view_of
+from trainer.checks import config_checks
 from trainer.data import scan
-from trainer.data.build import load_held_out
+from trainer.data.build import load_dataset, load_held_out
 from trainer.data.decoder import Decoder
 from trainer.data.held_out import hold_out
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
@@ -21,6 +24,7 @@ from trainer.data.layout import find_layout
 from trainer.data.scan import findings_path
 from trainer.data.survey import Survey, survey_folder
 from trainer.errors import DataError
+from trainer.init_config import summary
 from trainer.run.events import Started, Warned
 
 
@@ -55,6 +59,81 @@ def test_files_are_opened_once_and_again_when_they_change(
     survey, number = opened(root, monkeypatch)
     assert number == 1
     assert [path for path, _ in survey.unreadable] == [changed]
+
+
+def test_a_file_that_was_mended_is_opened_again_although_size_and_time_of_writing_are_the_same(
+    make_folder: FolderMaker,
+) -> None:
+    """As `rsync -t`, `cp -p`, tar and unzip leave them."""
+    root = make_folder()
+    path = root / "train" / "red" / "004.png"
+    whole, stat = path.read_bytes(), path.stat()
+    digests = []
+    for content in (bytes(len(whole)), whole):
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        survey = survey_folder(root, quiet)
+        pairs = zip(survey.layout.files["train"], survey.findings["train"], strict=True)
+        digests.append([finding.digest for file, finding in pairs if file.path == path])
+        assert [found for found, _ in survey.unreadable] == ([] if content == whole else [path])
+    assert digests[0] != digests[1]
+
+
+def test_classes_that_cannot_be_read_are_refused_or_named(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder()
+    for path in (root / "test" / "red").iterdir():
+        path.write_text("no image")
+    (note,) = survey_folder(root, quiet).notes
+    assert note == "test: no image of red can be read, so nothing is measured on them"
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    assert any(note in event.message for event in events_of(run, Warned))
+    assert any(check.found == note for check in config_checks(config, tmp_path, quiet))
+    for path in (root / "train" / "red").iterdir():
+        path.write_text("no image")
+    refused = (
+        r"train/red: 0 images that can be read; a class needs at least one to be learned; .*train/red/000.png: cannot"
+    )
+    with pytest.raises(DataError, match=refused):
+        load_dataset(config, torch.device("cpu"), quiet)
+    older = make_config("data.kind=imagefolder", f"data.root={root}", "data.reading=1")
+    assert len(load_dataset(older, torch.device("cpu"), quiet)[0].splits["train"]) == 24
+
+
+def test_dark_pictures_of_many_bits_are_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    assert survey_folder(root, quiet).notes == []
+    values = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    values[0, 0] = 4095
+    Image.fromarray(values).save(root / "train" / "red" / "a.png")
+    Image.fromarray(values // 2).save(root / "test" / "red" / "b.tif")
+    (note,) = survey_folder(root, quiet).notes
+    assert note.startswith(
+        "2 images of more than 8 bits a value are nearly black: the largest value that the file can hold is"
+    )
+    assert "the brightest pixel of all is 16 of 255 on this scale" in note
+    assert any("of more than 8 bits, the largest value" in line for line in summary(survey_folder(root, quiet)))
+    Image.fromarray(values * 16).save(root / "train" / "red" / "c.png")
+    assert survey_folder(root, quiet).notes == []
+
+
+def test_a_run_says_what_it_passes_over(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "train" / "red" / "@eaDir").mkdir()
+    (root / "train" / "red" / "clip.mov").write_bytes(b"")
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    wanted = [
+        "files with other endings: 1 .mov (train/red/clip.mov)",
+        "folders of a system or a NAS: 1 (train/red/@eaDir)",
+    ]
+    assert [event.message for event in events_of(run, Warned)] == [f"{root}: {line}" for line in wanted]
+    assert [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "careful"][:2] == wanted
+    assert [line for line in summary(survey_folder(root, quiet)) if "note" in line] == [
+        f"  note          {line}" for line in wanted
+    ]
 
 
 def test_a_look_that_was_interrupted_goes_on_where_it_was(

@@ -90,7 +90,7 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
     root = Path(data.root).expanduser()
     if data.kind == "imagefolder":
         progress("counting images", None)
-        cache = place_pixels(data, count_images(root), device)  # counted before any is opened
+        cache = place_pixels(data, count_images(root, data.reading), device)  # counted before any is opened
         kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
         return _load_folder(config, lambda _: kept, progress, for_training=True), cache
     if data.kind == "digits":
@@ -111,7 +111,8 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
     data = config.data
     if data.kind != "imagefolder":
         return load_dataset(config, torch.device("cpu"), progress)[0]
-    fits = place_pixels(data, count_images(Path(data.root).expanduser()), torch.device("cpu")) != "none"
+    number = count_images(Path(data.root).expanduser(), data.reading)
+    fits = place_pixels(data, number, torch.device("cpu")) != "none"
     held_out = Keep.RESIDENT if fits else Keep.STREAM
     return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress, for_training=False)
 
@@ -123,7 +124,7 @@ def undecoded(config: Config) -> Config:
 
 def decoder_of(config: DataConfig) -> Decoder:
     """How a file of a folder becomes what the network sees."""
-    return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit)
+    return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit, reading=config.reading)
 
 
 def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress, *, for_training: bool) -> DataSet:
@@ -131,7 +132,7 @@ def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress
     larger = None
     if data.resized_crop is not None and for_training and data.fit == "crop":
         # Random crops are cut out of all that the centre crop is cut out of. A letterboxed picture has all there is.
-        larger = Decoder(image_size=_stored_side(data), crop_pct=1.0)
+        larger = Decoder(image_size=_stored_side(data), crop_pct=1.0, reading=data.reading)
     return load_image_folder(
         Path(data.root).expanduser(),
         decoder=decoder,

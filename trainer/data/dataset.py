@@ -80,6 +80,7 @@ class DataSet:
         skipped: Paths that could not be read, each with the reason.
         left_out: Which these are, in short; not part of the identity, since not every reader looks at all splits.
         remarks: What makes the figures of a run doubtful, for people.
+        notes: What was passed over in a folder of images, for people.
     """
 
     name: str
@@ -91,6 +92,7 @@ class DataSet:
     skipped: tuple[tuple[str, str], ...] = field(default=())
     left_out: str = "no files"
     remarks: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def selection_split(self) -> str:
@@ -147,7 +149,10 @@ def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed
 
 def fingerprint_of(identity: dict[str, str]) -> str:
     """One hash of all facts that identify the data."""
-    return hashlib.sha256("\n".join(f"{key}={identity[key]}" for key in sorted(identity)).encode()).hexdigest()
+    text = "\n".join(f"{key}={identity[key]}" for key in sorted(identity))
+    return hashlib.sha256(
+        text.encode("utf-8", "surrogateescape")
+    ).hexdigest()  # files may be named otherwise than in UTF-8
 
 
 def hash_tensors(*tensors: Tensor) -> str:

@@ -12,22 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainer.data.pixels import UnreadableImageError, load, upright_rgb
+from trainer.data.walk import READING
 from trainer.host_limits import usable_cpus
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-"""How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
-
 
 LETTERBOX_GREY = (128, 128, 128)
 """What lies beside a letterboxed picture."""
-
-
-class UnreadableImageError(Exception):
-    """A file that cannot be decoded; the message says why, without the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +28,13 @@ class Decoder:
         image_size: Side of the square that comes out, in pixels.
         crop_pct: image_size over the short side after resizing, where the middle is cut out.
         fit: `crop` cuts out the middle; `letterbox` brings the long side to image_size and puts grey beside the picture.
+        reading: Version of the rules by which files become pixels (`data.reading`).
     """
 
     image_size: int
     crop_pct: float
     fit: str = "crop"
+    reading: int = READING
 
     @classmethod
     def described_by(cls, preprocess: Mapping[str, Any]) -> Decoder:
@@ -51,6 +43,7 @@ class Decoder:
             image_size=int(preprocess["size"]),
             crop_pct=float(preprocess.get("crop_pct", 1.0)),
             fit=str(preprocess.get("fit", "crop")),
+            reading=int(preprocess.get("reading", 1)),
         )
 
     @property
@@ -68,17 +61,13 @@ class Decoder:
             UnreadableImageError: When it is missing, truncated or no image.
         """
         try:
-            with Image.open(path) as file:
-                return self.convert(file)
+            return load(path, self.convert, self.reading)
         except MemoryError as error:
             raise MemoryError(f"{path}: too little memory to decode it") from error
-        except Exception as error:
-            # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
-            raise UnreadableImageError(str(error) or type(error).__name__) from error
 
     def convert(self, image: Image.Image) -> NDArray[np.uint8]:
         """The same for an opened image."""
-        image, side = upright_rgb(image), self.image_size
+        image, side = upright_rgb(image, self.reading), self.image_size
         if self.fit == "letterbox":
             return self._letterboxed(image)
         if image.size != (side, side) or self.resize != side:
@@ -99,7 +88,7 @@ class Decoder:
             how: dict[str, object] = {"fit": "letterbox", "fill": list(LETTERBOX_GREY)}
         else:
             how = {"fit": "crop", "resize": self.resize, "crop_pct": self.crop_pct}
-        return how | {"interpolation": "bilinear", "antialias": True}
+        return how | {"interpolation": "bilinear", "antialias": True, "reading": self.reading}
 
     def _letterboxed(self, image: Image.Image) -> NDArray[np.uint8]:
         side = self.image_size
@@ -136,34 +125,3 @@ def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uin
     side = decoder.image_size
     pixels_NHWC = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
     return pixels_NHWC, [index for index, _ in good], lost
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """A picture as its camera was held, in 8-bit RGB, with what is transparent over white.
-
-    Raises:
-        ValueError: When its pixels have no known scale.
-    """
-    return _rgb(_upright(image))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it writes the tags anew as well, and fails on pictures whose other tags are odd.
-    turn = _TURNS.get(image.getexif().get(0x0112, 1))
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey at 255 and show white.
-        grey = np.asarray(image, dtype=np.int64)
-        image = Image.fromarray(
-            (grey.clip(0, 65535) // 257).astype(np.uint8) if grey.max() > 255 else grey.astype(np.uint8)
-        )
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")

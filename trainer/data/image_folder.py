@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of
-from trainer.data.decoder import Decoder, UnreadableImageError
+from trainer.data.decoder import Decoder
 from trainer.data.held_out import hold_out
 from trainer.data.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
+from trainer.data.pixels import UnreadableImageError
 from trainer.data.scan import Finding
 from trainer.data.survey import Survey, take_survey
+from trainer.data.walk import normal_form
 from trainer.errors import DataError
 from trainer.host_limits import usable_cpus
 from trainer.progress import Progress
@@ -148,7 +150,7 @@ def load_image_folder(
     Raises:
         DataError: When the layout is not as expected; the message draws both trees.
     """
-    layout = find_layout(root)
+    layout = find_layout(root, decoder.reading)
     shares = {name: share for name, share in (shares or {}).items() if share and name not in layout.folders}
     if len(layout.folders) == 1 and not shares:
         raise DataError(
@@ -157,6 +159,8 @@ def load_image_folder(
         )
     looked_at = [name for name in layout.files if keep(name) is not Keep.LAZY or (name == "train" and shares)]
     survey = take_survey(layout, looked_at, progress)
+    if decoder.reading > 1 and "train" in looked_at and survey.usable["train"]:
+        survey.refuse_few(1)
     files = _divided(survey, shares, seed)
     lost: list[tuple[str, str]] = [(str(path), reason) for path, reason in survey.unreadable]
     decoders = {"train": train_decoder or decoder}
@@ -175,14 +179,20 @@ def load_image_folder(
         left_out=_left_out(layout, lost),
         skipped=tuple(lost),
         remarks=tuple(survey.remarks() if "train" in looked_at else ()),
+        notes=tuple(survey.notes),
     )
 
 
 def _left_out(layout: Layout, lost: Sequence[tuple[str, str]]) -> str:
     """Which files could not be used: order and division of the others hang on it."""
-    names = sorted(str(Path(path).relative_to(layout.root)) for path, _ in lost)
+    names = sorted(_name(Path(path), layout) for path, _ in lost)
     count = f"{len(names):,} file{'' if len(names) == 1 else 's'}"
     return f"{count} ({fingerprint_of(dict.fromkeys(names, ''))[:16]})" if names else "no files"
+
+
+def _name(path: Path, layout: Layout) -> str:
+    """A file by its place in the folder."""
+    return normal_form(str(path.relative_to(layout.root)), layout.reading)
 
 
 def split_key(finding: Finding, seed: int) -> str:
@@ -193,7 +203,7 @@ def split_key(finding: Finding, seed: int) -> str:
 def _identity(layout: Layout, shares: Mapping[str, float], seed: int) -> dict[str, str]:
     identity = {"classes": "\n".join(layout.classes)}
     for name, files in layout.files.items():
-        names = fingerprint_of({str(file.path.relative_to(layout.root)): str(file.size) for file in files})
+        names = fingerprint_of({_name(file.path, layout): str(file.size) for file in files})
         identity[name] = f"{names} ({len(files):,} images, {sum(file.size for file in files):,} bytes)"
     if shares:
         parts = ", ".join(f"{name} {share:g}" for name, share in shares.items())

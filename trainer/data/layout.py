@@ -1,4 +1,4 @@
-"""What lies where in a folder of images: splits, classes and files. Torch-free, and no file is opened.
+"""What lies where in a folder of images: splits, classes and files. Torch-free, and no picture is opened.
 
 Two layouts are known: `root/train/<class>/*` beside `root/val` and/or `root/test`, and `root/<class>/*`, of which some images
 are then held out. The class list of the training images is the law for every split.
@@ -7,19 +7,17 @@ are then held out. The class list of the training images is the law for every sp
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.data.walk import EXTENSIONS, READING, Notes, image_entries, is_image, loose_images, normal_form, subfolders
 from trainer.errors import DataError
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
 
 _FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
 """Endings of pictures that Pillow does not read without more."""
 
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names of folders that are taken for a split, in small or capital letters."""
 
 _DRAWN = 8
@@ -33,13 +31,15 @@ class ImageFile:
     Attributes:
         label: Number of its class.
         size: In bytes.
-        mtime_ns: When it was last written, in nanoseconds.
+        mtime_ns: When it was last written, in nanoseconds, as whoever wrote it says.
+        ctime_ns: When it was last changed, in nanoseconds, by the system's clock.
     """
 
     path: Path
     label: int
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,16 @@ class Layout:
         classes: Names, sorted.
         folders: Of each split that there is; `train` is `root` itself where images lie in `root/<class>`.
         files: Of each split, sorted by class and path.
+        notes: What was passed over, and names that look alike, for people.
+        reading: Version of the rules by which it was read.
     """
 
     root: Path
     classes: tuple[str, ...]
     folders: dict[str, Path]
     files: dict[str, list[ImageFile]]
+    notes: list[str]
+    reading: int
 
     @property
     def flat(self) -> bool:
@@ -64,46 +68,117 @@ class Layout:
         return self.folders["train"] == self.root
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path, reading: int = READING) -> Layout:
     """Look at a folder.
 
     Raises:
         DataError: When it is not laid out in a way that is known; the message draws both trees.
     """
-    folders = _split_folders(root)
-    classes = _class_names(root, folders["train"])
+    notes = Notes(root)
+    folders = _training_folders(root, notes, reading)
+    train = folders["train"]
+    images = {
+        split: class_images(folder, notes, flat=folder == root, reading=reading) for split, folder in folders.items()
+    }
+    classes = tuple(images["train"])
+    _note_look_alikes(classes, notes)
+    for path in loose_images(root, reading):
+        notes.add("images outside class folders", path)
+    if len(classes) < 2:
+        raise DataError(
+            f"{train}: found {len(classes)} class folder{'' if len(classes) == 1 else 's'}; a classifier needs at least two"
+            f"{_way_out(root, train, classes)}\n{found_tree(root)}\n{expected_trees(root)}"
+        )
     return Layout(
         root=root,
         classes=classes,
         folders=folders,
-        files={split: _files(split, folder, classes) for split, folder in folders.items()},
+        files={split: _files(split, folder, classes, images[split]) for split, folder in folders.items()},
+        notes=notes.lines(),
+        reading=reading,
     )
 
 
-def count_images(root: Path) -> int:
+def count_images(root: Path, reading: int = READING) -> int:
     """Files with an image's ending in all splits of a folder, to see whether they fit in memory."""
-    return sum(1 for folder in _split_folders(root).values() for _ in _image_entries(folder))
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """Folders that stand for classes, sorted.
-
-    Raises:
-        DataError: When it cannot be read.
-    """
-    try:
-        return sorted(entry for entry in folder.iterdir() if _is_class(entry))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    folders = _training_folders(root, Notes(root), reading)
+    return sum(1 for folder in folders.values() for _ in image_entries(folder, Notes(root), reading))
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """All files below a folder that have an image's ending, sorted.
+    """All files below a folder that have an image's ending, sorted, without what this program has written.
 
     Raises:
         DataError: When it cannot be read.
     """
-    return sorted(Path(entry.path) for entry in _image_entries(folder))
+    return sorted(Path(entry.path) for entry in image_entries(folder, Notes(folder)))
+
+
+def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str, Path]:
+    """The folder of each split; none where there are class folders only.
+
+    A folder that is called like a split is one when it holds class folders. One that holds images itself is a class (`valid`
+    beside `invalid`, `test` beside `control`), and of no use beside splits: nothing says of which class its images are.
+
+    Raises:
+        DataError: When two folders mean the same split, or the folder cannot be read.
+    """
+    named: dict[str, list[Path]] = {}
+    others = []
+    for folder in subfolders(root, notes, reading):
+        name = folder.name.lower()
+        split = next((split for split, names in _SPLIT_NAMES.items() if name in names), None)
+        if split is None:
+            others.append(folder)
+        else:
+            named.setdefault(split, []).append(folder)
+    if reading > 1:
+        named = _divided(named, others, notes)
+    for split, folders in named.items():
+        if len(folders) > 1:
+            raise DataError(
+                f"{root}: {folders[0].name}/ and {folders[1].name}/ both mean the {split} images; keep one of them"
+            )
+    return {split: named[split][0] for split in _SPLIT_NAMES if split in named}
+
+
+def class_images(
+    folder: Path, notes: Notes, *, flat: bool, reading: int = READING
+) -> dict[str, list[tuple[Path, os.stat_result]]]:
+    """Images of each class folder, both in the order of their names.
+
+    Args:
+        folder: The folder that holds the class folders.
+        notes: Told what is passed over.
+        flat: Whether folders without images are no classes: beside class folders there may be others.
+        reading: Version of the rules.
+
+    Raises:
+        DataError: When something cannot be read, or a folder holds pictures that nobody can read here.
+    """
+    found: dict[str, list[tuple[Path, os.stat_result]]] = {}
+    for place in subfolders(folder, notes, reading):
+        name = normal_form(place.name, reading)
+        try:
+            name.encode()
+            images = [(Path(entry.path), entry.stat()) for entry in image_entries(place, notes, reading)]
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{folder}: the class folder {name!r} is not named in UTF-8; rename it: its name goes into checkpoints and "
+                f"exported models"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror}") from error
+        if flat and not images:
+            _refuse_foreign(place)
+            notes.add("folders without images", place)
+            continue
+        if name in found:
+            notes.say(f"two folders are called {name}, in different forms of Unicode: they are one class")
+        found[name] = sorted([*found.get(name, []), *images], key=lambda image: _by_name(image[0], reading))
+    for path in loose_images(folder, reading):
+        notes.add("images outside class folders", path)
+    return dict(sorted(found.items()))
 
 
 def expected_trees(root: Path) -> str:
@@ -144,116 +219,96 @@ def _described(path: Path) -> str:
     if not path.is_dir():
         return path.name
     try:
-        images = sum(entry.suffix.lower() in EXTENSIONS for entry in path.iterdir())
+        images = sum(is_image(entry.name) for entry in path.iterdir())
     except OSError as error:
         return f"{path.name}/ (cannot be read: {error.strerror})"
     return f"{path.name}/" + (f" ({images:,} image{'' if images == 1 else 's'})" if images else "")
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _training_folders(root: Path, notes: Notes, reading: int) -> dict[str, Path]:
+    """Folders of the splits with `train` among them: `root` itself where there are class folders only."""
     if root.is_file():
         raise DataError(f"{root}: is a file; expected the folder that holds the images\n{expected_trees(root.parent)}")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; data.root must hold the images\n{expected_trees(root)}")
-    found: dict[str, Path] = {}
-    for split, names in SPLIT_NAMES.items():
-        folders = [path for path in _folders(root) if path.name.lower() in names]
-        if len(folders) > 1:
-            raise DataError(
-                f"{root}: {folders[0].name}/ and {folders[1].name}/ both mean the {split} images; keep one of them"
-            )
-        if folders:
-            found[split] = folders[0]
+    found = split_folders(root, notes, reading) or {"train": root}
     if "train" in found:
         return found
-    if found:
-        raise DataError(f"{root}: train/ is missing\n{found_tree(root)}\n{expected_trees(root)}")
-    return {"train": root}
+    name = next(iter(found.values())).name
+    raise DataError(
+        f"{root}: train/ is missing (or, if {name}/ is a class, put its images directly into it)\n{found_tree(root)}\n"
+        f"{expected_trees(root)}"
+    )
 
 
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error.strerror}") from error
+def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> dict[str, list[Path]]:
+    """Folders that are called like a split and are one, by split."""
+    pure, mixed = [], []
+    for folder in (folder for folders in named.values() for folder in folders):
+        inner = subfolders(folder, notes)
+        if not loose_images(folder):
+            pure += [folder] if inner else []
+        elif any(_is_filled(place) for place in inner):
+            mixed.append(folder)
+    filled = [folder for folder in others if _is_filled(folder)]
+    # A split may hold a stray picture, and a class may hold folders: what lies beside it tells which it is.
+    chosen = pure + (mixed if pure or not filled else [])
+    splits = {split: [folder for folder in folders if folder in chosen] for split, folders in named.items()}
+    splits = {split: folders for split, folders in splits.items() if folders}
+    if not splits:
+        return {} if filled else named  # nothing but folders of these names: whoever needs classes says what is missing
+    if "train" not in splits:
+        return splits | ({"train": named["train"]} if "train" in named else {})
+    for folder in (*filled, *(folder for folders in named.values() for folder in folders if folder not in chosen)):
+        notes.add("folders beside the splits, not used", folder)
+    return splits
 
 
-def _class_names(root: Path, train: Path) -> tuple[str, ...]:
-    names = tuple(path.name for path in class_folders(train))
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"{train}: the class folder {name!r} is not named in UTF-8; rename it: its name goes into checkpoints and "
-                f"exported models"
-            ) from None
-    if train == root:
-        # Beside class folders there may be others: of runs, of notes.
-        names = tuple(name for name in names if _holds_images(train / name))
-    if len(names) < 2:
-        raise DataError(
-            f"{train}: found {len(names)} class folder{'' if len(names) == 1 else 's'}; a classifier needs at least two"
-            f"{_way_out(root, train, names)}\n{found_tree(root)}\n{expected_trees(root)}"
-        )
-    return names
+def _is_filled(folder: Path) -> bool:
+    return any(image_entries(folder, Notes(folder)))
 
 
 def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
     """What is probably meant where a folder has fewer than two classes."""
     if train == root:
         for inner in (train / name for name in names):
-            if any((inner / name).is_dir() for name in SPLIT_NAMES["train"]):
+            if any((inner / name).is_dir() for name in _SPLIT_NAMES["train"]):
                 return f". Did you mean {inner}?"
-    if any(entry.suffix.lower() in EXTENSIONS for entry in train.iterdir()):
+    if loose_images(train):
         return ". Images lie in it directly: put those of each class into a folder that is named after the class"
     return ""
 
 
-def _holds_images(folder: Path) -> bool:
-    """Whether a folder is one of a class.
+def _by_name(path: Path, reading: int) -> tuple[str, ...]:
+    """The order of files, which is the same on systems that write the same name otherwise."""
+    return tuple(normal_form(part, reading) for part in path.parts)
 
-    Raises:
-        DataError: When it looks like one whose pictures nobody can read here.
-    """
-    if any(_image_entries(folder)):
-        return True
-    pictures = {ending: number for ending, number in other_endings(folder).items() if ending in _FOREIGN}
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raises DataError for a folder without images that looks like a class whose pictures nobody can read here."""
+    notes = Notes(folder)
+    list(image_entries(folder, notes))
+    pictures = {ending: number for ending, number in notes.endings.items() if ending in _FOREIGN}
     if pictures:
         raise DataError(
             f"{folder}: holds {sum(pictures.values()):,} pictures that cannot be read here ({', '.join(sorted(pictures))}); "
             f"convert them, for example to .jpg (known endings: {' '.join(sorted(EXTENSIONS))})"
         )
-    return False
 
 
-def other_endings(folder: Path) -> Counter[str]:
-    """Files below a folder that are no images here, by ending; links that lead nowhere as `broken link`."""
-    found: Counter[str] = Counter()
-    for path, _, files in os.walk(folder):
-        for name in files:
-            ending = os.path.splitext(name)[1].lower()
-            if not os.path.exists(os.path.join(path, name)):
-                found["broken link"] += 1
-            elif ending not in EXTENSIONS and not name.startswith("."):
-                found[ending or "no ending"] += 1
-    return found
-
-
-def _files(split: str, folder: Path, classes: tuple[str, ...]) -> list[ImageFile]:
-    strangers = sorted({path.name for path in class_folders(folder)} - set(classes))
-    if strangers and split != "train":
+def _files(
+    split: str, folder: Path, classes: tuple[str, ...], images: dict[str, list[tuple[Path, os.stat_result]]]
+) -> list[ImageFile]:
+    strangers = sorted(set(images) - set(classes))
+    if strangers:
         raise DataError(
             f"{folder}: class folder {strangers[0]!r} is not in train/; the classes of train/ hold for every split. "
             f"Rename it, remove it, or add it to train/"
         )
     files = []
     for label, name in enumerate(classes):
-        try:
-            found = sorted((Path(entry.path), entry.stat()) for entry in _image_entries(folder / name))
-        except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from error
-        files += [ImageFile(path, label, stat.st_size, stat.st_mtime_ns) for path, stat in found]
+        found = images.get(name, [])
+        files += [ImageFile(path, label, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in found]
         if not found and split == "train":
             raise DataError(
                 f"{folder / name}: holds no images, so nothing can be learned about this class; add some or remove the folder "
@@ -264,22 +319,13 @@ def _files(split: str, folder: Path, classes: tuple[str, ...]) -> list[ImageFile
     return files
 
 
-def _is_class(entry: Path) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
-
-
-def _image_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """All files below a folder that have an image's ending; hidden ones are none (macOS keeps `._name.jpg` beside each)."""
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return  # a class that this split does not have
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _image_entries(Path(entry.path))
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and os.path.isfile(entry.path):
-            yield entry
+def _note_look_alikes(classes: tuple[str, ...], notes: Notes) -> None:
+    """Note classes whose names differ in nothing that a person sees at a glance."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            notes.say(
+                f"the classes {' and '.join(map(repr, names))} look alike; rename one if they are meant to be the same"
+            )

@@ -1,34 +1,35 @@
 """Opens every image once, to know which can be read and which are the same. Torch-free.
 
-What was found is kept by path, size and time of writing, so that the next start does not open 50,000 files again.
+What was found is kept by path, size and times, so that the next start does not open 50,000 files again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import stat
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 from PIL import Image
 
-from trainer.data.decoder import upright_rgb
 from trainer.data.layout import ImageFile
+from trainer.data.pixels import UnreadableImageError, is_deep, load, orientation, upright_rgb
+from trainer.data.walk import READING
 from trainer.host_limits import usable_cpus
 from trainer.progress import Progress
 from trainer.run.atomic import write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the kept findings; other ones are not read."""
 
-_KEPT_VALUES = 7
+_KEPT_VALUES = 10
 
 _CHUNK = 256
 _DRAFT_SIDE = 256
@@ -45,6 +46,7 @@ class Finding:
         height: Likewise.
         mode: Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`.
         problem: Why it cannot be used; empty when it can.
+        brightest: Brightest value, 0 to 255 as it is read, where the file has more than 8 bits a value; else -1.
     """
 
     digest: str
@@ -52,9 +54,12 @@ class Finding:
     height: int
     mode: str
     problem: str
+    brightest: int = -1
 
 
-def scan(files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Progress) -> list[Finding]:
+def scan(
+    files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Progress, reading: int = READING
+) -> list[Finding]:
     """Find out about files, in their order.
 
     Args:
@@ -62,24 +67,25 @@ def scan(files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Prog
         kept_at: Where findings are kept (see `findings_path`); a file that cannot be read or written costs time and no more.
         what: What the images are called in the progress.
         progress: Told how far it is.
+        reading: Version of the rules by which files are read.
     """
     known = _read(kept_at)
     found: dict[Path, Finding] = {}
     for file in files:
         kept = known.get(_key(file))
-        if kept is not None and kept[:2] == [file.size, file.mtime_ns]:
-            found[file.path] = Finding(*kept[2:])
+        if kept is not None and kept[:4] == _state(file, reading):
+            found[file.path] = Finding(*kept[4:])
     missing = [file for file in files if file.path not in found]
     try:
         with ThreadPoolExecutor(usable_cpus()) as pool:
             for start in range(0, len(missing), _CHUNK):
                 chunk = missing[start : start + _CHUNK]
-                for file, finding in zip(chunk, pool.map(_examine, chunk), strict=True):
+                for file, finding in zip(chunk, pool.map(partial(_examine, reading=reading), chunk), strict=True):
                     found[file.path] = finding
                 progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
     finally:  # also of a look that was interrupted: the next one goes on there
         new = {
-            _key(file): [file.size, file.mtime_ns, *_plain(found[file.path])]
+            _key(file): [*_state(file, reading), *_plain(found[file.path])]
             for file in missing
             if file.path in found and found[file.path].digest
         }
@@ -103,12 +109,17 @@ def _key(file: ImageFile) -> str:
     return os.fsencode(file.path.absolute()).decode(errors="backslashreplace")
 
 
-def _plain(finding: Finding) -> tuple[str, int, int, str, str]:
+def _state(file: ImageFile, reading: int) -> list[int]:
+    """What must be the same for a finding to hold. A copy may keep the time of writing (`cp -p`, `rsync -t`), never ctime."""
+    return [reading, file.size, file.mtime_ns, file.ctime_ns]
+
+
+def _plain(finding: Finding) -> tuple[str, int, int, str, str, int]:
     problem = finding.problem.encode("utf-8", "backslashreplace").decode()
-    return finding.digest, finding.width, finding.height, finding.mode, problem
+    return finding.digest, finding.width, finding.height, finding.mode, problem, finding.brightest
 
 
-def _examine(file: ImageFile) -> Finding:
+def _examine(file: ImageFile, reading: int) -> Finding:
     try:
         data = file.path.read_bytes()
     except OSError as error:
@@ -116,18 +127,27 @@ def _examine(file: ImageFile) -> Finding:
         return Finding("", 0, 0, "", error.strerror or str(error))
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height, mode = image.width, image.height, image.mode
-            if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
-                width, height = height, width
-            image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
-            image.load()
-            upright_rgb(image)
+        return load(data, lambda image: _look(image, digest, reading), reading)
     except MemoryError:
         return Finding("", 0, 0, "", "too little memory to decode it")
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders fail in as many ways as files are broken
-        return Finding(digest, 0, 0, "", str(error) or type(error).__name__)
-    return Finding(digest, width, height, mode, "")
+    except UnreadableImageError as error:
+        return Finding(digest, 0, 0, "", str(error))
+
+
+def _look(image: Image.Image, digest: str, reading: int) -> Finding:
+    size, mode, deep = image.size, image.mode, is_deep(image)
+    if reading == 1 and orientation(image, 1) >= 5:  # fails where version 1 failed
+        size = size[::-1]
+    image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
+    drafted = image.size
+    rgb = upright_rgb(image, reading)
+    if reading > 1:
+        if image.size != drafted:  # a TIFF, which Pillow has turned
+            size = image.size
+        if orientation(image) >= 5:
+            size = size[::-1]
+    brightest = max(high for _, high in rgb.getextrema()) if deep else -1  # type: ignore[misc]
+    return Finding(digest, *size, mode, "", brightest)
 
 
 def _read(path: Path) -> dict[str, list[Any]]:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from trainer.data.layout import ImageFile, Layout, find_layout
 from trainer.data.scan import Finding, findings_path, scan
+from trainer.errors import DataError
 from trainer.progress import Progress
 
 _NAMED = 3
 """Examples that a remark gives."""
+_DARK = 64
+"""Of 256: when nothing is brighter in pictures of more than 8 bits, their files hold fewer bits than they have room for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,53 @@ class Survey:
             )
         return remarks
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What was passed over or assumed, for people."""
+        return [*self.layout.notes, *self._lost_classes(), *self._dark()]
+
+    def refuse_few(self, least: int) -> None:
+        """Refuse classes of which too little can be read.
+
+        Args:
+            least: Images that a class needs.
+
+        Raises:
+            DataError: With the first such class and a file that cannot be read.
+        """
+        for label, (name, count) in enumerate(zip(self.layout.classes, self.counts("train"), strict=True)):
+            if count < least:
+                lost = (pair for pair in self._pairs("train") if pair[0].label == label and pair[1].problem)
+                problem = next((f"; {file.path}: {finding.problem}" for file, finding in lost), "")
+                needed = "one" if least == 1 else "two"
+                raise DataError(
+                    f"{self.layout.folders['train'] / name}: {count} image{'' if count == 1 else 's'} that can be read; a class "
+                    f"needs at least {needed} to be learned{problem}"
+                )
+
+    def _lost_classes(self) -> list[str]:
+        """Classes of a held-out split whose images are all unreadable."""
+        remarks = []
+        for split in self.usable:
+            there = Counter(file.label for file in self.layout.files[split])
+            lost = [self.layout.classes[label] for label in sorted(there) if not self.counts(split)[label]]
+            if lost:
+                remarks.append(f"{split}: no image of {', '.join(lost)} can be read, so nothing is measured on them")
+        return remarks
+
+    def _dark(self) -> list[str]:
+        """Pictures of more than 8 bits that are nearly black on the scale of their files."""
+        values = [
+            finding.brightest for usable in self.usable.values() for _, finding in usable if finding.brightest >= 0
+        ]
+        if not values or max(values) >= _DARK or self.layout.reading == 1:
+            return []
+        return [
+            f"{_images(len(values))} of more than 8 bits a value {_are(len(values))} nearly black: the largest value that the "
+            f"file can hold is taken for white, and the brightest pixel of all is {max(values)} of 255 on this scale. Where "
+            f"fewer bits are used (12 of 16), scale the values, or write a TIFF's MaxSampleValue"
+        ]
+
     def _pairs(self, split: str) -> Iterable[tuple[ImageFile, Finding]]:
         return zip(self.layout.files[split], self.findings[split], strict=True)
 
@@ -116,7 +166,10 @@ def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Su
     """
     kept_at = findings_path(layout.root)
     findings = {
-        split: scan(layout.files[split], kept_at=kept_at, what=f"{split} images", progress=progress) for split in splits
+        split: scan(
+            layout.files[split], kept_at=kept_at, what=f"{split} images", progress=progress, reading=layout.reading
+        )
+        for split in splits
     }
     return Survey(layout=layout, findings=findings)
 

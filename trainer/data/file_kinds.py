@@ -1,0 +1,73 @@
+"""Why a file cannot be read as a picture, in words: what its first bytes look like. Torch-free."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from PIL import Image, UnidentifiedImageError
+
+_HEAD = 1024
+"""First bytes of a file that are looked at."""
+_UNKNOWN = "no kind of file that is known here"
+_HEIC, _AVIF, _JXL = "a HEIC picture (convert it)", "an AVIF picture (convert it)", "a JPEG XL picture (convert it)"
+_RAW, _TIFF = "a camera's raw file (convert it)", "a damaged TIFF or a camera's raw file"
+_VIDEO, _SOUND, _OFFICE = "a video", "a sound file", "an Office document"
+_MARKS = (
+    (0, b"version https://git-lfs.github.com/", "a git-LFS pointer (fetch the file itself: git lfs pull)"),
+    (0, b"/annex/objects/", "a git-annex pointer (fetch the file itself: git annex get)"),
+    (4, b"ftypavi", _AVIF), (4, b"ftyphe", _HEIC), (4, b"ftypmif1", _HEIC), (4, b"ftypmsf1", _HEIC), (4, b"ftypcrx ", _RAW),
+    (4, b"ftyp", _VIDEO), (4, b"moov", _VIDEO), (0, b"\x1a\x45\xdf\xa3", _VIDEO), (8, b"AVI ", _VIDEO), (0, b"FLV", _VIDEO),
+    (0, b"\0\0\x01\xba", _VIDEO), (0, b"OggS", _SOUND), (0, b"ID3", _SOUND), (8, b"WAVE", _SOUND), (4, b"JXL \r\n", _JXL),
+    (0, b"\xff\x0a", _JXL), (0, b"\xff\xd8", "a damaged JPEG file"), (0, b"\x89PNG", "a damaged PNG file"),
+    (8, b"WEBP", "a damaged WebP file"), (0, b"GIF8", "a damaged GIF file"), (0, b"FUJIFILM", _RAW),
+    (0, b"BM", "a damaged BMP file"), (0, b"II*\0", _TIFF), (0, b"MM\0*", _TIFF), (0, b"%PDF", "a PDF document"),
+    (0, b"8BPS", "a Photoshop document (convert it)"),
+    (0, b"PK\x03\x04", "a ZIP archive or " + _OFFICE), (0, b"\xd0\xcf\x11\xe0", _OFFICE), (0, b"{\\rtf", _OFFICE),
+    (0, b"\x1f\x8b", "a gzip archive"), (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"),
+    (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF", "an HDF5 file"), (0, b"L\0\0\0\x01\x14\x02", "a Windows shortcut"),
+    (128, b"DICM", "a DICOM picture (convert it)"), (0, b"\0\x05\x16\x07", "side data of macOS (AppleDouble)"),
+)  # fmt: skip
+"""Offset, bytes and what they stand for; the first match holds."""
+_WORDS = (
+    (rb"<(!doctype html|html|head|body)", "an HTML page (a download that failed)"),
+    (rb"(<\?xml.*)?<svg", "an SVG drawing (convert it)"), (rb"<\?xml", "an XML file"), (rb"[{\[]", "a JSON file"),
+)  # fmt: skip
+"""How texts begin."""
+
+
+def looks_like(data: bytes) -> str:
+    """What the first bytes of a file stand for, as a noun with its article."""
+    head = data[:_HEAD]
+    for offset, mark, name in _MARKS:
+        if head.startswith(mark, offset):
+            return name
+    if not head.strip(b"\0"):
+        return "a file of zeros (a copy or download that was cut off)"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, name in _WORDS:
+        if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
+            return name
+    try:
+        words = codecs.getincrementaldecoder("utf-8")().decode(head)  # the end may be half a character
+    except UnicodeDecodeError:
+        return _UNKNOWN
+    return "a text file" if all(c.isprintable() or c.isspace() for c in words) else _UNKNOWN
+
+
+def reason_of(error: Exception, data: bytes | None) -> str:
+    """Why a file cannot be used, without its path and without addresses in memory.
+
+    Args:
+        error: What decoding it raised.
+        data: Its bytes; None where they cannot be had.
+    """
+    if data is None:
+        return str(getattr(error, "strerror", None) or error)
+    if not data:
+        return "the file is empty"
+    if isinstance(error, Image.DecompressionBombError):
+        return str(error).partition(", could be")[0] + "; make the picture smaller"
+    if isinstance(error, UnidentifiedImageError):
+        return f"cannot identify an image in it; it looks like {looks_like(data)}"
+    return re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "the file", str(error)) or type(error).__name__

@@ -1,0 +1,206 @@
+"""From a picture file to upright 8-bit RGB: the one reader that all commands share. Torch-free.
+
+What changes pixels, or which files can be read, raises `READING`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainer.data.file_kinds import reason_of
+from trainer.data.side_data import without_side_data
+from trainer.data.walk import READING
+
+T = TypeVar("T")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
+
+_ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 258, 262, 281, 339
+"""TIFF tags. Source: TIFF 6.0."""
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+class UnreadableImageError(Exception):
+    """A file that cannot be decoded; the message says why, without the path."""
+
+
+def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: int = READING) -> T:
+    """Open a picture file and use it.
+
+    Args:
+        source: Path or whole content.
+        use: Called with the opened file, whose pixels are not loaded yet; called again where side data is damaged.
+        reading: Version of the rules.
+
+    Raises:
+        UnreadableImageError: When it is missing, truncated or no image.
+        MemoryError: When it does not fit in memory.
+    """
+    _quieten_pillow()
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return use(image)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
+        data = _content(source)
+        if data and reading > 1 and not isinstance(error, Image.DecompressionBombError):
+            for bare in without_side_data(data):
+                with suppress(Exception), Image.open(io.BytesIO(bare)) as image:
+                    return use(image)
+        raise UnreadableImageError(reason_of(error, data)) from error
+
+
+def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
+    """A picture as its camera was held, in 8-bit RGB, with what is transparent over white.
+
+    Args:
+        image: An opened file whose pixels are not loaded yet, or a picture in memory.
+        reading: Version of the rules.
+
+    Raises:
+        ValueError: When its pixels have no known scale.
+    """
+    if reading == 1:
+        return _rgb_of_version_1(_turned(image, orientation(image, 1)))
+    stored = _stored_as(image)
+    number = orientation(image)
+    return _turned(_rgb(image, stored), number)
+
+
+def orientation(image: Image.Image, reading: int = READING) -> int:
+    """EXIF orientation, 1 to 8; 1 where it is missing or damaged. Loads the pixels: Pillow then turns a TIFF by itself."""
+    if reading == 1:
+        found: int = image.getexif().get(_ORIENTATION, 1)
+        return found
+    image.load()
+    try:
+        number = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - as many types as there are kinds of damage; a picture without orientation is upright
+        return 1
+    return number if isinstance(number, int) and number in _TURNS else 1
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened file, not loaded yet, has more than 8 bits for each value."""
+    return image.mode.startswith("I") or re.search(r";16[BLN]", _stored_as(image)) is not None
+
+
+def _turned(image: Image.Image, number: int) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the tags anew as well, and fails on pictures whose other tags are odd.
+    turn = _TURNS.get(number)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image, stored: str) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La") or "transparency" in image.info:
+        _scale_transparent_colour(image, stored)
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Grey of 12 to 32 bits on the scale of 8: white is the largest value that the file can hold, whatever the picture holds.
+
+    Source: PNG specification, 13.12, linear with rounding. An sBIT chunk changes nothing: by 11.3.3.4 values fill all bits.
+    """
+    tags: Any = getattr(image, "tag_v2", {})
+    white, unsigned = _white(image, tags), _first(tags, _SAMPLE_FORMAT, 1) != 2
+    grey = np.asarray(image).astype(np.int64 if image.mode == "I" else np.uint32)
+    if image.mode == "I":  # Pillow holds 32 bits as signed
+        grey = grey & 0xFFFFFFFF if unsigned and white > 0x7FFFFFFF else grey.clip(0)
+    scaled = ((grey.clip(None, white) * 255 + white // 2) // white).astype(np.uint8)
+    if _first(tags, _PHOTOMETRIC, 1) == 0:  # 0 is white; Pillow inverts 8 bits only
+        scaled = 255 - scaled
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled[grey == transparent] = 255
+    return scaled
+
+
+def _white(image: Image.Image, tags: Any) -> int:
+    """The value of white, by the file's depth: of its type, or of the fewer bits that a TIFF says it uses."""
+    sixteen = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
+    bits = _first(tags, _BITS, 16 if sixteen else 32)
+    signed = _first(tags, _SAMPLE_FORMAT, 1) == 2 if tags else not sixteen
+    largest: int = 2 ** (bits - signed) - 1
+    declared = _first(tags, _MAX_SAMPLE, largest)
+    # Other values than 2^n - 1 are the brightest pixel of this picture, and say nothing about its scale.
+    says_depth = 255 <= declared < largest and declared & (declared + 1) == 0
+    return declared if says_depth else largest
+
+
+def _first(tags: Any, tag: int, default: int) -> int:
+    """The first value of a TIFF tag where that is a whole number."""
+    value = tags.get(tag, default)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else default
+
+
+def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
+    """Bring the transparent colour of a PNG of 2, 4 or 16 bits to the 8 bits that Pillow compares it with."""
+    colour = image.info.get("transparency")
+    if "RGB;16B" in stored and isinstance(colour, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+    elif isinstance(colour, int) and (bits := re.search(r"'L;([24])'", stored)):
+        image.info["transparency"] = colour * {"2": 85, "4": 17}[bits[1]]
+
+
+def _stored_as(image: Image.Image) -> str:
+    """How an opened file stores its pixels, by Pillow's raw modes; they are gone once the pixels are loaded."""
+    return str([tile[3] for tile in getattr(image, "tile", ())])
+
+
+def _content(source: str | Path | bytes) -> bytes | None:
+    if isinstance(source, bytes):
+        return source
+    with suppress(OSError):
+        return Path(source).read_bytes()
+    return None
+
+
+def _quieten_pillow() -> None:
+    """Keep Pillow's warnings off standard error. Not `catch_warnings`, which is not safe among threads."""
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    if not (logger := logging.getLogger("PIL")).handlers:
+        logger.addHandler(logging.NullHandler())
+
+
+def _rgb_of_version_1(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, dtype=np.int64)
+        image = Image.fromarray(
+            (grey.clip(0, 65535) // 257).astype(np.uint8) if grey.max() > 255 else grey.astype(np.uint8)
+        )
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,234 @@
+"""Which files below a folder are images, and what is passed over. Torch-free.
+
+One walk serves `init`, training, `eval` and `predict`. What changes the files or classes that are found raises `READING`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.errors import DataError
+
+READING = 2
+"""Newest version of the rules by which folders and pictures are read. A run keeps the one that it began with (`data.reading`),
+and so does an exported model: a resume and a prediction see what training saw. Runs that name none have version 1."""
+
+_ENDINGS_1 = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
+EXTENSIONS = _ENDINGS_1 | {".jfif", ".jpe", ".jif", ".pjpeg", ".pjp", ".apng", ".dib", ".pbm", ".pnm"}
+
+_SYSTEM = frozenset(
+    {
+        "@eadir", "@tmp", "#recycle", "#snapshot", "~snapshot", "@recycle", "@recently-snapshot", "@sharebin", "@synoresource",
+        "$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "__macosx", "lost+found",
+        "network trash folder", "temporary items", "__pycache__",
+    }
+)  # fmt: skip
+"""Folders of a NAS or a system, in small letters: thumbnails, deleted files, snapshots. Those with a dot in front are hidden."""
+
+_TRACKERS = frozenset({"wandb", "mlruns", "mlartifacts", "lightning_logs", "tensorboard", "trackio"})
+"""Folders of trackers, unless pictures lie directly in them: then a class has this name."""
+
+_RUN_FILES = frozenset(
+    {"config.yaml", "env.json", "trainer.json", "results.csv", "log.txt", "checkpoints", "export", "report.html"}
+)
+_OUTPUT_PAIRS = (
+    {"report.json", "confusion.csv"}, {"per_class.csv", "confusion.csv"}, {"comparison.json", "disagreements.csv"},
+    {"model.json", "parity.json"}, {"model.onnx", "model.json"}, {"meta.yaml", "artifacts"},
+)  # fmt: skip
+"""What lies together in folders of evaluations, exports and MLflow's runs."""
+
+_SHEET = re.compile(r"(training|mistakes-.*)\.png")
+_SHEET_MARK = b"r18-tui\0"
+"""How the text begins that `trainer.picture_sheet` writes into its files."""
+
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
+_EXAMPLES = 3
+_OTHER_ENDINGS = "files with other endings"
+
+
+class Notes:
+    """What a look at a folder passed over, or found otherwise than it seems, with examples."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._paths: dict[str, set[str]] = {}
+        self._texts: list[str] = []
+
+    def add(self, kind: str, path: str | Path) -> None:
+        """Note a file or folder of a kind, such as `broken links`."""
+        self._paths.setdefault(kind, set()).add(os.fspath(path))
+
+    def say(self, text: str) -> None:
+        """Note something else."""
+        self._texts.append(text)
+
+    @property
+    def endings(self) -> Counter[str]:
+        """Endings of the files that are not read."""
+        paths = sorted(self._paths.get(_OTHER_ENDINGS, ()))
+        return Counter(os.path.splitext(path)[1].lower() or "no ending" for path in paths)
+
+    def lines(self) -> list[str]:
+        """A line for each kind, for people."""
+        lines = list(self._texts)
+        for kind, paths in sorted(self._paths.items()):
+            what = f"{kind}: {len(paths):,}"
+            if kind == _OTHER_ENDINGS:
+                what = f"{kind}: " + ", ".join(f"{count:,} {ending}" for ending, count in self.endings.most_common(5))
+            shown = [os.path.relpath(path, self._root) for path in sorted(paths)[:_EXAMPLES]]
+            lines.append(f"{what} ({', '.join(shown)}{', ...' if len(paths) > _EXAMPLES else ''})")
+        return lines
+
+
+def normal_form(name: str, reading: int = READING) -> str:
+    """A file's name in Unicode's normal form C: macOS writes the same name otherwise than other systems."""
+    return name if reading == 1 else unicodedata.normalize("NFC", name)
+
+
+def is_image(name: str, reading: int = READING) -> bool:
+    """Whether a file's name has an image's ending."""
+    return os.path.splitext(name)[1].lower() in (_ENDINGS_1 if reading == 1 else EXTENSIONS)
+
+
+def subfolders(folder: Path, notes: Notes, reading: int = READING) -> list[Path]:
+    """Folders in a folder that may hold images, sorted by name.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    return sorted(Path(entry.path) for entry in _listed(folder) if _is_dir(entry) and _wanted(entry, notes, reading))
+
+
+def loose_images(folder: Path, reading: int = READING) -> list[str]:
+    """Images that lie directly in a folder."""
+    return [entry.path for entry in _listed(folder) if _is_image_file(entry, reading)]
+
+
+def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterator[os.DirEntry[str]]:
+    """All image files below a folder, in no order. Links to folders are followed, into each folder once.
+
+    Args:
+        folder: One that is not there has none.
+        notes: Told what is passed over.
+        reading: Version of the rules; 1 follows no links to folders and passes only hidden names over.
+
+    Raises:
+        DataError: When a folder cannot be read.
+    """
+    if not folder.exists():
+        return
+    seen = {_identity(folder)}
+    pending, links = [folder], list[Path]()
+    while pending or links:
+        # Links come last: a folder is then known by its own name where it has one here.
+        place = pending.pop() if pending else links.pop(0)
+        for entry in _listed(place):
+            if not _is_dir(entry):
+                if _is_image_file(entry, reading):
+                    yield entry
+                else:
+                    _note_file(entry, notes, reading)
+            elif reading == 1 and entry.is_symlink():
+                notes.add("links to folders, not followed", entry.path)
+            elif _wanted(entry, notes, reading):
+                identity = _identity(entry.path)
+                if identity in seen and reading > 1:
+                    notes.add("folders that are read already by another name", entry.path)
+                    continue
+                seen.add(identity)
+                (links if entry.is_symlink() else pending).append(Path(entry.path))
+                if entry.is_symlink():
+                    notes.add("links to folders, followed", entry.path)
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """Entries of a folder by name."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _wanted(entry: os.DirEntry[str], notes: Notes, reading: int) -> bool:
+    """Whether a folder may hold images of the user."""
+    if entry.name.startswith("."):
+        notes.add("hidden folders", entry.path)
+    elif reading == 1:
+        return True
+    elif entry.name.casefold() in _SYSTEM:
+        notes.add("folders of a system or a NAS", entry.path)
+    elif is_output(entry.path):
+        notes.add("output of runs, exports and trackers", entry.path)
+    elif entry.is_symlink() and _leads_up(entry):
+        notes.add("links that lead back to a folder above them", entry.path)
+    else:
+        return True
+    return False
+
+
+def is_output(folder: str | Path) -> bool:
+    """Whether a folder was written by this program or by a tracker."""
+    try:
+        names = set(os.listdir(folder))
+    except OSError:
+        return False  # whoever reads it says so
+    return (
+        "events.jsonl" in names
+        or len(names & _RUN_FILES) >= 2
+        or any(pair <= names for pair in _OUTPUT_PAIRS)
+        or any(name.startswith("events.out.tfevents.") for name in names)
+        or (os.path.basename(folder).casefold() in _TRACKERS and not any(is_image(name) for name in names))
+    )
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    # Links in a circle make DirEntry.is_dir raise; os.path.isdir calls them none.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_image_file(entry: os.DirEntry[str], reading: int) -> bool:
+    if entry.name.startswith(".") or not is_image(entry.name, reading) or not os.path.isfile(entry.path):
+        return False
+    return reading == 1 or not _is_sheet(entry)
+
+
+def _is_sheet(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is a sheet of small pictures that a run has written."""
+    if not _SHEET.fullmatch(entry.name):
+        return False
+    try:
+        with open(entry.path, "rb") as file:
+            return _SHEET_MARK in file.read(64)
+    except OSError:
+        return False
+
+
+def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
+    if not os.path.exists(entry.path):
+        notes.add("broken links", entry.path)
+    elif not is_image(entry.name, reading):
+        if not entry.name.startswith(".") and entry.name.casefold() not in _CLUTTER:
+            notes.add(_OTHER_ENDINGS, entry.path)
+    elif entry.name.startswith("."):
+        notes.add("hidden images", entry.path)
+    elif os.path.isfile(entry.path):
+        notes.add("output of runs, exports and trackers", entry.path)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
+def _leads_up(entry: os.DirEntry[str]) -> bool:
+    """Whether a link leads to a folder that it lies in, by its real place or by the names on the way to it."""
+    target = os.path.realpath(entry.path)
+    above = (os.path.realpath(os.path.dirname(entry.path)), os.path.abspath(os.path.dirname(entry.path)))
+    return any(os.path.commonpath([target, place]) == target for place in above)
