@@ -111,6 +111,16 @@ def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uin
     Returns:
         Pixels uint8 (N, S, S, 3) of those that can be read, which of `paths` these are, and path and reason of the others.
     """
+    results = decoded_or_reasons(decoder, paths, usable_cpus())
+    good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
+    lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
+    side = decoder.image_size
+    pixels_NHWC = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
+    return pixels_NHWC, [index for index, _ in good], lost
+
+
+def decoded_or_reasons(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
+    """Pixels of each file, or why it cannot be read; decoded in this thread when `threads` is 1."""
 
     def read(path: str) -> NDArray[np.uint8] | str:
         try:
@@ -118,10 +128,7 @@ def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uin
         except UnreadableImageError as error:
             return str(error)
 
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        results = list(pool.map(read, paths))
-    good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
-    lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
-    side = decoder.image_size
-    pixels_NHWC = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
-    return pixels_NHWC, [index for index, _ in good], lost
+    if threads == 1:
+        return [read(path) for path in paths]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(read, paths))

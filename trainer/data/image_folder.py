@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,14 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of
-from trainer.data.decoder import Decoder
+from trainer.data.decoder import Decoder, decoded_or_reasons
 from trainer.data.held_out import hold_out
 from trainer.data.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
-from trainer.data.pixels import UnreadableImageError
 from trainer.data.scan import Finding
 from trainer.data.survey import Survey, take_survey
 from trainer.data.walk import normal_form
@@ -101,11 +98,13 @@ def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None =
     pixels = torch.empty(len(paths), side, side, 3, dtype=torch.uint8)
     if shared:
         pixels.share_memory_()
-    results = _attempt(decoder, paths, threads)
+    results = decoded_or_reasons(decoder, paths, threads)
     again = [index for index, result in enumerate(results) if isinstance(result, str)]
     if again:
         time.sleep(_MOMENT_S)
-        for index, result in zip(again, _attempt(decoder, [paths[index] for index in again], threads), strict=True):
+        for index, result in zip(
+            again, decoded_or_reasons(decoder, [paths[index] for index in again], threads), strict=True
+        ):
             results[index] = result
     kept: list[int] = []
     lost: list[tuple[str, str]] = []
@@ -228,20 +227,6 @@ def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str
     return files | {name: [files["train"][row] for row in of_split] for name, of_split in rows.items()}
 
 
-def _attempt(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
-    if threads == 1:
-        return [_decoded_or_reason(decoder, path) for path in paths]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda path: _decoded_or_reason(decoder, path), paths))
-
-
-def _decoded_or_reason(decoder: Decoder, path: str | Path) -> NDArray[np.uint8] | str:
-    try:
-        return decoder(path)
-    except UnreadableImageError as error:
-        return str(error)
-
-
 def _load_split(
     files: list[ImageFile],
     decoder: Decoder,
@@ -256,17 +241,15 @@ def _load_split(
     side = decoder.image_size
     kept: list[int] = []
     pixels = np.empty((len(files), side, side, 3), dtype=np.uint8)
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        for start in range(0, len(files), _CHUNK):
-            chunk = files[start : start + _CHUNK]
-            results = pool.map(lambda file: _decoded_or_reason(decoder, file.path), chunk)
-            for row, result in enumerate(results, start):
-                if isinstance(result, str):
-                    lost.append((str(files[row].path), result))
-                    continue
-                pixels[len(kept)] = result
-                kept.append(row)
-            progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
+    for start in range(0, len(files), _CHUNK):
+        chunk = [str(file.path) for file in files[start : start + _CHUNK]]
+        for row, result in enumerate(decoded_or_reasons(decoder, chunk, usable_cpus()), start):
+            if isinstance(result, str):
+                lost.append((str(files[row].path), result))
+                continue
+            pixels[len(kept)] = result
+            kept.append(row)
+        progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
     if not kept:
         raise DataError(
             f"none of the {len(files)} {split} images could be decoded; such as {lost[-1][0]}: {lost[-1][1]}"

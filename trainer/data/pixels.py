@@ -117,10 +117,13 @@ def _rgb(image: Image.Image, stored: str) -> Image.Image:
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La") or "transparency" in image.info:
         _scale_transparent_colour(image, stored)
-        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _over_white(image.convert("LA") if image.mode == "La" else image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
@@ -193,9 +196,7 @@ def _quieten_pillow() -> None:
 
 def _rgb_of_version_1(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _over_white(image)
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.int64)
         image = Image.fromarray(

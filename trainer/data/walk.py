@@ -24,7 +24,7 @@ EXTENSIONS = _ENDINGS_1 | {".jfif", ".jpe", ".jif", ".pjpeg", ".pjp", ".apng", "
 _SYSTEM = frozenset(
     {
         "@eadir", "@tmp", "#recycle", "#snapshot", "~snapshot", "@recycle", "@recently-snapshot", "@sharebin", "@synoresource",
-        "$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "__macosx", "lost+found",
+        "$recycle.bin", "system volume information", "found.000", "__macosx", "lost+found",
         "network trash folder", "temporary items", "__pycache__",
     }
 )  # fmt: skip
@@ -33,14 +33,12 @@ _SYSTEM = frozenset(
 _TRACKERS = frozenset({"wandb", "mlruns", "mlartifacts", "lightning_logs", "tensorboard", "trackio"})
 """Folders of trackers, unless pictures lie directly in them: then a class has this name."""
 
-_RUN_FILES = frozenset(
-    {"config.yaml", "env.json", "trainer.json", "results.csv", "log.txt", "checkpoints", "export", "report.html"}
-)
 _OUTPUT_PAIRS = (
+    {"config.yaml", "checkpoints"}, {"config.yaml", "trainer.json"}, {"config.yaml", "results.csv"}, {"checkpoints", "log.txt"},
     {"report.json", "confusion.csv"}, {"per_class.csv", "confusion.csv"}, {"comparison.json", "disagreements.csv"},
-    {"model.json", "parity.json"}, {"model.onnx", "model.json"}, {"meta.yaml", "artifacts"},
+    {"model.json", "parity.json"}, {"model.json", "model.onnx"}, {"meta.yaml", "artifacts"},
 )  # fmt: skip
-"""What lies together in folders of evaluations, exports and MLflow's runs."""
+"""What lies together in runs, evaluations, exports and MLflow's runs, without pictures beside it."""
 
 _SHEET = re.compile(r"(training|mistakes-.*)\.png")
 _SHEET_MARK = b"r18-tui\0"
@@ -122,11 +120,19 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
     """
     if not folder.exists():
         return
-    seen = {_identity(folder)}
+    seen: set[tuple[int, int]] = set()
     pending, links = [folder], list[Path]()
     while pending or links:
         # Links come last: a folder is then known by its own name where it has one here.
-        place = pending.pop() if pending else links.pop(0)
+        linked = not pending
+        place = links.pop(0) if linked else pending.pop()
+        found = os.stat(place)
+        if reading > 1 and (found.st_dev, found.st_ino) in seen:
+            notes.add("folders that are read already by another name", place)
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        if linked:
+            notes.add("links to folders, followed", place)
         for entry in _listed(place):
             if not _is_dir(entry):
                 if _is_image_file(entry, reading):
@@ -136,14 +142,7 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
             elif reading == 1 and entry.is_symlink():
                 notes.add("links to folders, not followed", entry.path)
             elif _wanted(entry, notes, reading):
-                identity = _identity(entry.path)
-                if identity in seen and reading > 1:
-                    notes.add("folders that are read already by another name", entry.path)
-                    continue
-                seen.add(identity)
                 (links if entry.is_symlink() else pending).append(Path(entry.path))
-                if entry.is_symlink():
-                    notes.add("links to folders, followed", entry.path)
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
@@ -179,12 +178,12 @@ def is_output(folder: str | Path) -> bool:
         names = set(os.listdir(folder))
     except OSError:
         return False  # whoever reads it says so
-    return (
-        "events.jsonl" in names
-        or len(names & _RUN_FILES) >= 2
+    if "events.jsonl" in names:
+        return True
+    return not any(is_image(name) for name in names) and (
+        os.path.basename(folder).casefold() in _TRACKERS
         or any(pair <= names for pair in _OUTPUT_PAIRS)
         or any(name.startswith("events.out.tfevents.") for name in names)
-        or (os.path.basename(folder).casefold() in _TRACKERS and not any(is_image(name) for name in names))
     )
 
 
@@ -220,11 +219,6 @@ def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
         notes.add("hidden images", entry.path)
     elif os.path.isfile(entry.path):
         notes.add("output of runs, exports and trackers", entry.path)
-
-
-def _identity(folder: str | Path) -> tuple[int, int]:
-    found = os.stat(folder)
-    return found.st_dev, found.st_ino
 
 
 def _leads_up(entry: os.DirEntry[str]) -> bool:
