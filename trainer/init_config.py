@@ -139,7 +139,7 @@ def summary(survey: Survey) -> list[str]:
     shown = ", ".join(f"{number:,} {mode}" for mode, number in modes.most_common())
     over = "; what is transparent is shown over white" if modes.keys() & {"RGBA", "LA", "PA"} else ""
     deep = any(finding.brightest >= 0 for usable in survey.usable.values() for _, finding in usable)
-    scale = "; of more than 8 bits, the largest value that the file can hold is white" if deep else ""
+    scale = "; with more than 8 bits per value, white is the largest value that the file can hold" if deep else ""
     lines.append(f"  pixels        {shown}{over}{scale}")
     if survey.unreadable:
         named = [f"{path.relative_to(layout.root)} ({reason})" for path, reason in survey.unreadable]

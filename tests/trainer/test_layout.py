@@ -107,8 +107,8 @@ def test_what_is_no_image_is_counted_and_broken_links_are_passed_over(make_folde
     layout = find_layout(root)
     assert len(layout.files["train"]) == 36
     assert layout.notes == [
-        "broken links: 2 (train/red/gone.png, train/red/loop.png)",
-        "files with other endings: 1 .txt (train/red/notes.txt)",
+        "skipped broken links: 2 (train/red/gone.png, train/red/loop.png)",
+        "skipped files with other endings: 1 .txt (train/red/notes.txt)",
     ]
 
 
@@ -175,8 +175,8 @@ def test_what_lies_beside_splits_is_said(tmp_path: Path) -> None:
     (root / "docs").mkdir()
     assert found(root) == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 0}}
     assert find_layout(root).notes == [
-        "folders beside the splits, not used: 2 (more, test)",
-        "images outside class folders: 2 (train/loose.png, x.png)",
+        "skipped folders beside the splits: 2 (more, test)",
+        "skipped images outside class folders: 2 (train/loose.png, x.png)",
     ]
 
 
@@ -271,7 +271,7 @@ def test_output_is_never_input(tmp_path: Path, what: str) -> None:
     assert count_images(root) == 3
     assert measured(root, ("a", "b")) == {"a": 2, "b": 1}
     assert [str(path.relative_to(root)) for path in image_paths(root)] == list(pictures)
-    assert any(note.startswith("output of runs, exports and trackers: 1 (") for note in find_layout(root).notes)
+    assert any(note.startswith("skipped output of runs, exports and trackers: 1 (") for note in find_layout(root).notes)
 
 
 def test_sheets_of_a_run_are_no_pictures_and_classes_may_be_called_like_trackers(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_folders_of_systems_are_passed_over_and_named(tmp_path: Path, name: str)
     assert found(root) == {"train": {"a": 1, "b": 1}}
     assert measured(root, ("a", "b")) == {"a": 1, "b": 1}
     assert len(image_paths(root)) == 2
-    kind = "hidden folders" if name.startswith(".") else "folders of a system or a NAS"
+    kind = "skipped hidden folders" if name.startswith(".") else "skipped system and NAS folders"
     assert find_layout(root).notes == [f"{kind}: 3 ({name}, a/{name}, a/deep/{name})"] or name > "a"
 
 
@@ -305,8 +305,8 @@ def test_files_that_are_not_read_are_counted_with_examples(tmp_path: Path) -> No
         (root / name).write_text("")
     assert found(root) == {"train": {"a": 4, "b": 1}}
     assert find_layout(root).notes == [
-        "files with other endings: 3 .txt, 1 .mov, 1 no ending (a/x.txt, a/y.txt, a/z.txt, ...)",
-        "hidden images: 1 (b/._1.png)",
+        "skipped files with other endings: 3 .txt, 1 .mov, 1 no ending (a/x.txt, a/y.txt, a/z.txt, ...)",
+        "skipped hidden images: 1 (b/._1.png)",
     ]
 
 
@@ -322,10 +322,10 @@ def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path: Path)
     assert found(root) == {"train": {"a": 3, "b": 1, "c": 1}}
     assert len(image_paths(root / "a")) == 3
     notes = find_layout(root).notes
-    assert "links that lead back to a folder above them: 5 (a/again/back, a/home, a/self, ...)" in notes
-    assert "links to folders, followed: 1 (a/again)" in notes
-    assert "folders that are read already by another name: 2 (a/external, a/inside)" in notes
-    assert "broken links: 2 (a/gone, a/loop)" in notes
+    assert "skipped links back to a parent folder: 5 (a/again/back, a/home, a/self, ...)" in notes
+    assert "followed links to folders: 1 (a/again)" in notes
+    assert "skipped folders already read under another name: 2 (a/external, a/inside)" in notes
+    assert "skipped broken links: 2 (a/gone, a/loop)" in notes
 
 
 def test_a_folder_is_known_by_its_own_name_where_it_has_one(tmp_path: Path) -> None:

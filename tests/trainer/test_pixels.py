@@ -354,3 +354,5 @@ def test_version_1_reads_as_it_did(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "turned.tif", exif=exif)
     assert (older(tmp_path / "turned.tif") == RGB).all(), "turned twice"
     assert Decoder.described_by({"size": SIDE} | DECODER.description) == DECODER
+    with pytest.raises(ValueError, match="newer than this version"):
+        Decoder.described_by({"size": SIDE, "reading": 99})

@@ -86,7 +86,7 @@ def test_classes_that_cannot_be_read_are_refused_or_named(
     for path in (root / "test" / "red").iterdir():
         path.write_text("no image")
     (note,) = survey_folder(root, quiet).notes
-    assert note == "test: no image of red can be read, so nothing is measured on them"
+    assert note == "test: no image of red can be read, so these classes are not evaluated"
     config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
     run = train(config, tmp_path / "runs").run.run_dir
     assert any(note in event.message for event in events_of(run, Warned))
@@ -111,10 +111,13 @@ def test_dark_pictures_of_many_bits_are_named(make_folder: FolderMaker) -> None:
     Image.fromarray(values // 2).save(root / "test" / "red" / "b.tif")
     (note,) = survey_folder(root, quiet).notes
     assert note.startswith(
-        "2 images of more than 8 bits a value are nearly black: the largest value that the file can hold is"
+        "2 images with more than 8 bits per value are nearly black: white is the largest value that the file can hold"
     )
     assert "the brightest pixel of all is 16 of 255 on this scale" in note
-    assert any("of more than 8 bits, the largest value" in line for line in summary(survey_folder(root, quiet)))
+    assert any(
+        "with more than 8 bits per value, white is the largest value" in line
+        for line in summary(survey_folder(root, quiet))
+    )
     Image.fromarray(values * 16).save(root / "train" / "red" / "c.png")
     assert survey_folder(root, quiet).notes == []
 
@@ -126,8 +129,8 @@ def test_a_run_says_what_it_passes_over(make_folder: FolderMaker, make_config: C
     config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
     run = train(config, tmp_path / "runs").run.run_dir
     wanted = [
-        "files with other endings: 1 .mov (train/red/clip.mov)",
-        "folders of a system or a NAS: 1 (train/red/@eaDir)",
+        "skipped files with other endings: 1 .mov (train/red/clip.mov)",
+        "skipped system and NAS folders: 1 (train/red/@eaDir)",
     ]
     assert [event.message for event in events_of(run, Warned)] == [f"{root}: {line}" for line in wanted]
     assert [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "careful"][:2] == wanted

@@ -38,12 +38,19 @@ class Decoder:
 
     @classmethod
     def described_by(cls, preprocess: Mapping[str, Any]) -> Decoder:
-        """The decoder that a model's metadata describe."""
+        """The decoder that a model's metadata describe.
+
+        Raises:
+            ValueError: When a newer version of this program has written them.
+        """
+        reading = int(preprocess.get("reading", 1))
+        if not 1 <= reading <= READING:
+            raise ValueError(f"reading {reading} is newer than this version of r18-tui, which knows 1 to {READING}")
         return cls(
             image_size=int(preprocess["size"]),
             crop_pct=float(preprocess.get("crop_pct", 1.0)),
             fit=str(preprocess.get("fit", "crop")),
-            reading=int(preprocess.get("reading", 1)),
+            reading=reading,
         )
 
     @property

@@ -70,4 +70,5 @@ def reason_of(error: Exception, data: bytes | None) -> str:
         return str(error).partition(", could be")[0] + "; make the picture smaller"
     if isinstance(error, UnidentifiedImageError):
         return f"cannot identify an image in it; it looks like {looks_like(data)}"
-    return re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "the file", str(error)) or type(error).__name__
+    text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "the file", str(error)) or type(error).__name__
+    return f"its pixels are damaged ({text})" if text.startswith("decoder error") else text

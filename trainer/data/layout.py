@@ -83,7 +83,7 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
     classes = tuple(images["train"])
     _note_look_alikes(classes, notes)
     for path in loose_images(root, reading):
-        notes.add("images outside class folders", path)
+        notes.add("skipped images outside class folders", path)
     if len(classes) < 2:
         raise DataError(
             f"{train}: found {len(classes)} class folder{'' if len(classes) == 1 else 's'}; a classifier needs at least two"
@@ -171,13 +171,13 @@ def class_images(
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
         if flat and not images:
             _refuse_foreign(place)
-            notes.add("folders without images", place)
+            notes.add("skipped folders without images", place)
             continue
         if name in found:
             notes.say(f"two folders are called {name}, in different forms of Unicode: they are one class")
         found[name] = sorted([*found.get(name, []), *images], key=lambda image: _by_name(image[0], reading))
     for path in loose_images(folder, reading):
-        notes.add("images outside class folders", path)
+        notes.add("skipped images outside class folders", path)
     return dict(sorted(found.items()))
 
 
@@ -260,7 +260,7 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
     if "train" not in splits:
         return splits | ({"train": named["train"]} if "train" in named else {})
     for folder in (*filled, *(folder for folders in named.values() for folder in folders if folder not in chosen)):
-        notes.add("folders beside the splits, not used", folder)
+        notes.add("skipped folders beside the splits", folder)
     return splits
 
 

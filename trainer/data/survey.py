@@ -129,7 +129,9 @@ class Survey:
             there = Counter(file.label for file in self.layout.files[split])
             lost = [self.layout.classes[label] for label in sorted(there) if not self.counts(split)[label]]
             if lost:
-                remarks.append(f"{split}: no image of {', '.join(lost)} can be read, so nothing is measured on them")
+                remarks.append(
+                    f"{split}: no image of {', '.join(lost)} can be read, so these classes are not evaluated"
+                )
         return remarks
 
     def _dark(self) -> list[str]:
@@ -140,9 +142,9 @@ class Survey:
         if not values or max(values) >= _DARK or self.layout.reading == 1:
             return []
         return [
-            f"{_images(len(values))} of more than 8 bits a value {_are(len(values))} nearly black: the largest value that the "
-            f"file can hold is taken for white, and the brightest pixel of all is {max(values)} of 255 on this scale. Where "
-            f"fewer bits are used (12 of 16), scale the values, or write a TIFF's MaxSampleValue"
+            f"{_images(len(values))} with more than 8 bits per value {_are(len(values))} nearly black: white is the largest "
+            f"value that the file can hold, and the brightest pixel of all is {max(values)} of 255 on this scale. If the files "
+            f"use fewer bits (12 of 16), scale their values, or set MaxSampleValue in TIFFs"
         ]
 
     def _pairs(self, split: str) -> Iterable[tuple[ImageFile, Finding]]:

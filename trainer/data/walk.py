@@ -46,7 +46,7 @@ _SHEET_MARK = b"r18-tui\0"
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _EXAMPLES = 3
-_OTHER_ENDINGS = "files with other endings"
+_OTHER_ENDINGS = "skipped files with other endings"
 
 
 class Notes:
@@ -128,11 +128,11 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
         place = links.pop(0) if linked else pending.pop()
         found = os.stat(place)
         if reading > 1 and (found.st_dev, found.st_ino) in seen:
-            notes.add("folders that are read already by another name", place)
+            notes.add("skipped folders already read under another name", place)
             continue
         seen.add((found.st_dev, found.st_ino))
         if linked:
-            notes.add("links to folders, followed", place)
+            notes.add("followed links to folders", place)
         for entry in _listed(place):
             if not _is_dir(entry):
                 if _is_image_file(entry, reading):
@@ -140,7 +140,7 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
                 else:
                     _note_file(entry, notes, reading)
             elif reading == 1 and entry.is_symlink():
-                notes.add("links to folders, not followed", entry.path)
+                notes.add("skipped links to folders", entry.path)
             elif _wanted(entry, notes, reading):
                 (links if entry.is_symlink() else pending).append(Path(entry.path))
 
@@ -158,15 +158,15 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _wanted(entry: os.DirEntry[str], notes: Notes, reading: int) -> bool:
     """Whether a folder may hold images of the user."""
     if entry.name.startswith("."):
-        notes.add("hidden folders", entry.path)
+        notes.add("skipped hidden folders", entry.path)
     elif reading == 1:
         return True
     elif entry.name.casefold() in _SYSTEM:
-        notes.add("folders of a system or a NAS", entry.path)
+        notes.add("skipped system and NAS folders", entry.path)
     elif is_output(entry.path):
-        notes.add("output of runs, exports and trackers", entry.path)
+        notes.add("skipped output of runs, exports and trackers", entry.path)
     elif entry.is_symlink() and _leads_up(entry):
-        notes.add("links that lead back to a folder above them", entry.path)
+        notes.add("skipped links back to a parent folder", entry.path)
     else:
         return True
     return False
@@ -211,14 +211,14 @@ def _is_sheet(entry: os.DirEntry[str]) -> bool:
 
 def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
     if not os.path.exists(entry.path):
-        notes.add("broken links", entry.path)
+        notes.add("skipped broken links", entry.path)
     elif not is_image(entry.name, reading):
         if not entry.name.startswith(".") and entry.name.casefold() not in _CLUTTER:
             notes.add(_OTHER_ENDINGS, entry.path)
     elif entry.name.startswith("."):
-        notes.add("hidden images", entry.path)
+        notes.add("skipped hidden images", entry.path)
     elif os.path.isfile(entry.path):
-        notes.add("output of runs, exports and trackers", entry.path)
+        notes.add("skipped output of runs, exports and trackers", entry.path)
 
 
 def _leads_up(entry: os.DirEntry[str]) -> bool:
