@@ -271,7 +271,12 @@ def test_output_is_never_input(tmp_path: Path, what: str) -> None:
     assert count_images(root) == 3
     assert measured(root, ("a", "b")) == {"a": 2, "b": 1}
     assert [str(path.relative_to(root)) for path in image_paths(root)] == list(pictures)
-    assert any(note.startswith("skipped output of runs, exports and trackers: 1 (") for note in find_layout(root).notes)
+    (root / "docs").mkdir()
+    output_note, folders_note = sorted(find_layout(root).notes, key=lambda note: "folders" in note)
+    assert output_note.startswith("skipped output of runs, exports and trackers: 1 (")
+    assert folders_note.startswith("skipped folders without images: ")
+    assert "docs" in folders_note
+    assert "runs" not in folders_note
 
 
 def test_sheets_of_a_run_are_no_pictures_and_classes_may_be_called_like_trackers(tmp_path: Path) -> None:

@@ -11,7 +11,17 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.walk import EXTENSIONS, READING, Notes, image_entries, is_image, loose_images, normal_form, subfolders
+from trainer.data.walk import (
+    EXTENSIONS,
+    READING,
+    Notes,
+    image_entries,
+    is_image,
+    is_output,
+    loose_images,
+    normal_form,
+    subfolders,
+)
 from trainer.errors import DataError
 
 _FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
@@ -171,7 +181,8 @@ def class_images(
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
         if flat and not images:
             _refuse_foreign(place)
-            notes.add("skipped folders without images", place)
+            if not any(is_output(inner) for inner in place.iterdir()):  # else that is said already
+                notes.add("skipped folders without images", place)
             continue
         if name in found:
             notes.say(f"two folders are called {name}, in different forms of Unicode: they are one class")
