@@ -114,7 +114,7 @@ class ControlServer:
     def _restore_name(self) -> None:
         """Listen under the same name again where the socket's file was deleted; clients that are connected stay."""
         with contextlib.suppress(OSError):  # tried again at the next look
-            if stat.S_ISSOCK(self._mode_of_name()):
+            if self.path.is_socket():
                 return
             private_folder()
             fresh = _listen(self.path)
@@ -122,12 +122,6 @@ class ControlServer:
             self._listener.close()
             self._listener = fresh
             self._selector.register(fresh, selectors.EVENT_READ)
-
-    def _mode_of_name(self) -> int:
-        try:
-            return self.path.lstat().st_mode
-        except FileNotFoundError:
-            return 0
 
     def _accept(self) -> None:
         try:
