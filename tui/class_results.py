@@ -37,9 +37,10 @@ def class_results(view: RunView) -> list[ClassResult]:
     last, before = view.last_evaluation, view.previous_evaluation
     if last is None or view.started is None:
         return []
+    scores = scores_of(last)
     results = [
         ClassResult(label=label, name=literal(name), score=score, change=_change(score, label, before))
-        for label, (name, score) in enumerate(zip(view.started.classes, scores_of(last), strict=True))
+        for label, (name, score) in enumerate(zip(view.class_names(len(scores)), scores, strict=True))
     ]
     return sorted(results, key=lambda result: (result.score.recall is None, result.score.recall or 0.0))
 
@@ -52,8 +53,8 @@ def recalls(view: RunView, label: int, most: int) -> list[float]:
         label: The class.
         most: Evaluations.
     """
-    of_split = [event for event in view.evaluations if event.split == view.selection_split][-most:]
-    return [event.correct[label] / event.counts[label] for event in of_split if event.counts[label]]
+    measured = view.last_evaluations(most)
+    return [event.correct[label] / event.counts[label] for event in measured if event.counts[label]]
 
 
 def _change(score: ClassScore, label: int, before: Evaluated | None) -> float | None:

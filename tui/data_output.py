@@ -48,6 +48,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         "verdicts": [asdict(verdict) for verdict in verdicts(view)],
         "failure": asdict(view.failure) if view.failure else None,
         "finish": asdict(view.finish) if view.finish else None,
+        "bad_records": view.bad_records,
         "readings": view.readings,
         "config": opened.config if opened else {},
         "started": asdict(started) if started else None,

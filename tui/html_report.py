@@ -151,7 +151,7 @@ def _classes(view: RunView) -> str:
     results = class_results(view)
     if not results:
         return ""
-    names = view.started.classes if view.started else []
+    names = view.class_names(len(results))
     heads = ("class", "accuracy (recall)", "", "95 %", "precision", "images", "taken for")
     rows = [_class_row(result, names) for result in results]
     return f"<h2>Classes on {_safe(view.selection_split)}, the worst first</h2>{_table(heads, rows)}"

@@ -27,6 +27,7 @@ from trainer.run.events import Warned
 from trainer.run.live_source import LiveSource
 from trainer.run.overview import RunsFolder
 from trainer.run.replay import replay
+from trainer.run.rules.resource_rules import lines_missing
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 from trainer.run.text import literal
@@ -228,8 +229,10 @@ def print_json(run_dir: RunDir) -> int:
 
 def print_csv(run_dir: RunDir) -> int:
     """Print a run step by step."""
-    text = io.StringIO()
-    write_csv(_caught_up(RunView(), LogFollower(run_dir.events)), text)
+    text, view = io.StringIO(), _caught_up(RunView(), LogFollower(run_dir.events))
+    write_csv(view, text)
+    if view.bad_records:
+        sys.stderr.write(f"{lines_missing(view.bad_records)}\n")
     write_out(text.getvalue())
     return EXIT_OK
 

@@ -6,6 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 from trainer.run.overview import RunOverview
+from trainer.run.rules.resource_rules import lines_missing
 from trainer.run.status import RunState
 from tui import format as fmt
 
@@ -27,7 +28,7 @@ _STYLES = {RunState.FAILED: "bad", RunState.LOST: "bad", RunState.FINISHED: "dim
 
 
 def texts(run: RunOverview, now: float) -> dict[str, str]:
-    """The texts of a run, by column; all but the mark.
+    """The texts of a run, by column; all but the mark. A `!` says that lines of its log were left out.
 
     Args:
         run: To describe.
@@ -35,7 +36,7 @@ def texts(run: RunOverview, now: float) -> dict[str, str]:
     """
     return {
         "name": fmt.literal(run.run_dir.name),
-        "status": run.status,
+        "status": f"{run.status} !" if run.bad_records else run.status,
         "epochs": f"{run.epoch}/{run.epochs}" if run.epochs else "",
         "best": fmt.percent(run.best, 2) if run.best is not None else "",
         "last": fmt.percent(run.last, 2) if run.last is not None else "",
@@ -77,9 +78,9 @@ def plain_list(runs: list[RunOverview], now: float) -> str:
     lines = [HEADINGS, *(texts(run, now) for run in runs)]
     rows = [[line[column] for column in columns] for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    left_out = [f"{fmt.literal(run.run_dir.name)}: {lines_missing(run.bad_records)}" for run in runs if run.bad_records]
+    return "\n".join([*shown, *left_out])
 
 
 def size(run: RunOverview) -> str:

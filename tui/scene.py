@@ -105,7 +105,7 @@ class Scene:
     def verdicts(self) -> list[Verdict]:
         """What is wrong with the run, the worst first; looked for anew when something has happened that may matter."""
         view = self.view
-        seen = (view.step // _JUDGED_EVERY, len(view.evaluations), view.readings, view.state)
+        seen = (view.step // _JUDGED_EVERY, len(view.evaluations), view.readings, view.state, view.bad_records)
         if self._judged[0] != seen:
             self._judged = seen, verdicts(view)
         return self._judged[1]

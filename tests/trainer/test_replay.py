@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tui.canned import evaluated, opened, started, steps
 from trainer.run import events as ev
-from trainer.run.log_lines import decode, encode
+from trainer.run.log_lines import contents, encode, read_lines
 from trainer.run.replay import replay
 from trainer.run.view import RunView
 
@@ -20,8 +20,12 @@ START = encode(ev.Record(seq=0, time=1.0, event=opened())), encode(ev.Record(seq
 
 def one_by_one(lines: list[bytes]) -> RunView:
     view = RunView()
-    for record in filter(None, map(decode, lines)):
-        view.apply(record)
+    for line in lines:
+        records, bad = read_lines([line])
+        for record in records:
+            view.apply(record)
+        content = contents([line])
+        view.bad_records += bad and not view.has_passed(content[0].get("seq") if content else None)
     return view
 
 

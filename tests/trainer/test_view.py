@@ -5,6 +5,8 @@ import math
 import pytest
 
 from trainer.run import events as ev
+from trainer.run.log_lines import encode
+from trainer.run.replay import replay
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
 from trainer.run.view import RunView
 
@@ -210,9 +212,11 @@ def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> N
 
 
 def test_a_record_with_the_wrong_content_is_counted_and_passed_over() -> None:
-    view = fold(
+    events = (
         opened(), started(), ev.StateChanged(state="levitating"),
         ev.Steps(first_step=1, loss=[1.0, 0.9], accuracy=[0.5], lr=[], images=1, seconds=1.0), ev.Warned(message="after"),
     )  # fmt: skip
+    view = RunView()
+    replay(view, [encode(ev.Record(seq=seq, time=100.0, event=event)) for seq, event in enumerate(events)])
     assert view.bad_records == 2
     assert view.notes[-1].text == "after"

@@ -8,10 +8,72 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict
+
+from trainer.run.log_types import Amount, Positive, Share, UnixTime
+from trainer.run.status import RunState
 
 LOG_VERSION = 2
+
+
+def _is_state(name: str) -> bool:
+    return name in {state.value for state in RunState}
+
+
+def _is_held_out(split: str) -> bool:
+    return split in ("val", "test")
+
+
+HeldOut = Annotated[str, _is_held_out]
+
+
+def _is_pair(value: Sequence[Any]) -> bool:
+    return len(value) == 2
+
+
+def _is_sampled(value: Sequence[Sequence[float]]) -> bool:
+    """Whether a schedule has as many steps as rates."""
+    return len(value) == 2 and len(value[0]) == len(value[1])
+
+
+SampledSchedule = Annotated[list[list[float]], _is_sampled]
+
+
+class _Data(TypedDict, total=False):
+    image_size: Positive
+    progressive: list[Annotated[list[Positive], _is_pair]]
+
+
+class _Eval(TypedDict, total=False):
+    every_epochs: Positive
+
+
+class _Checkpoint(TypedDict, total=False):
+    every_s: Amount
+
+
+class _Optim(TypedDict, total=False):
+    lr: Amount
+
+
+class _Config(TypedDict, total=False):
+    """What viewers read of a configuration."""
+
+    data: _Data
+    eval: _Eval
+    checkpoint: _Checkpoint
+    optim: _Optim
+
+
+class _Model(TypedDict, total=False):
+    """What viewers read of a model's description."""
+
+    parameters: int
+
+
+Config = Annotated[dict[str, dict[str, Any]], _Config]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +83,16 @@ class Event:
     Attributes:
         kind: The name in the log.
         durable: Whether the writer must keep the event however full its queue is.
+        same_length: Names of lists with an entry each for the same things. One that is empty by default may be empty.
     """
 
     kind: ClassVar[str] = ""
     durable: ClassVar[bool] = True
+    same_length: ClassVar[tuple[str, ...]] = ()
+
+    def is_consistent(self) -> bool:
+        """Whether the fields, each of which is of its type, agree with each other."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +105,7 @@ class Opened(Event):
     pid: int
     host: str
     resume: bool
-    config: dict[str, Any]
+    config: Config
     log_version: int = LOG_VERSION
 
 
@@ -55,15 +123,15 @@ class Started(Event):
     kind: ClassVar[str] = "started"
     classes: list[str]
     splits: dict[str, int]
-    selection_split: str
+    selection_split: HeldOut
     fingerprint: str
-    model: dict[str, Any]
+    model: Annotated[dict[str, Any], _Model]
     device: dict[str, Any]
     choices: dict[str, Any]
-    epochs: int
-    steps_per_epoch: int
+    epochs: Positive
+    steps_per_epoch: Positive
     total_steps: int
-    planned_lr: list[list[float]]
+    planned_lr: SampledSchedule
     versions: dict[str, str]
     skipped_images: int = 0
 
@@ -79,7 +147,7 @@ class StateChanged(Event):
     """
 
     kind: ClassVar[str] = "state"
-    state: str
+    state: Annotated[str, _is_state]
     detail: str = ""
     fraction: float | None = None
 
@@ -102,12 +170,13 @@ class Steps(Event):
 
     kind: ClassVar[str] = "steps"
     durable: ClassVar[bool] = False
-    first_step: int
-    loss: list[float | None]
-    accuracy: list[float]
+    same_length: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "lr")
+    first_step: Positive
+    loss: Annotated[list[float | None], bool]
+    accuracy: list[Share]
     lr: list[float]
     images: int
-    seconds: float
+    seconds: Amount
     budget: dict[str, float] = field(default_factory=dict)
     skipped: list[int] = field(default_factory=list)
 
@@ -159,9 +228,9 @@ class EpochEnded(Event):
     epoch: int
     step: int
     train_loss: float | None
-    train_accuracy: float | None
+    train_accuracy: Share | None
     lr: float
-    seconds: float
+    seconds: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,21 +253,30 @@ class Evaluated(Event):
     """
 
     kind: ClassVar[str] = "evaluation"
-    split: str
-    epoch: float
+    same_length: ClassVar[tuple[str, ...]] = ("correct", "counts", "predicted", "confusions")
+    split: HeldOut
+    epoch: Amount
     step: int
     loss: float | None
-    accuracy: float
-    accuracy_tta: float | None = None
+    accuracy: Share
+    accuracy_tta: Share | None = None
     correct: list[int]
     counts: list[int]
     predicted: list[int] = field(default_factory=list)
     confusions: list[list[int]] = field(default_factory=list)
-    silent: dict[str, float] = field(default_factory=dict)
+    silent: dict[str, Share] = field(default_factory=dict)
     weights: str = "raw"
     best: bool = False
     trigger: str = "epoch"
-    seconds: float = 0.0
+    seconds: Amount = 0.0
+
+    def is_consistent(self) -> bool:
+        """Whether no class has more answers than images, and no image is taken for a class that there is not."""
+        wrong = [count - right for count, right in zip(self.counts, self.correct, strict=True)]
+        return min(wrong, default=0) >= 0 and all(
+            len(taken) % 2 == 0 and sum(taken[1::2]) <= images and max(taken[::2], default=0) < len(wrong)
+            for taken, images in zip(self.confusions, wrong, strict=False)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +296,10 @@ class LayersMeasured(Event):
     """
 
     kind: ClassVar[str] = "layers"
-    epoch: float
+    same_length: ClassVar[tuple[str, ...]] = (
+        "names", "parameters", "weight_norms", "weight_ranges", "weights", "gradient_norms", "gradient_ranges", "gradients",
+    )  # fmt: skip
+    epoch: Amount
     step: int
     names: list[str]
     parameters: list[int]
@@ -245,7 +326,7 @@ class PicturesSaved(Event):
     what: str
     split: str
     step: int
-    epoch: float
+    epoch: Amount
     path: str
     images: int
 
@@ -302,10 +383,10 @@ class SettingsChanged(Event):
     kind: ClassVar[str] = "settings"
     step: int
     changes: list[str]
-    config: dict[str, dict[str, Any]]
-    epochs: int
+    config: Config
+    epochs: Positive
     total_steps: int
-    planned_lr: list[list[float]]
+    planned_lr: SampledSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,6 +415,7 @@ class LrRangeTested(Event):
     """
 
     kind: ClassVar[str] = "lr_range"
+    same_length: ClassVar[tuple[str, ...]] = ("lrs", "losses")
     step: int
     lrs: list[float]
     losses: list[float]
@@ -373,7 +455,7 @@ class Exported(Event):
     size_bytes: int
     max_abs_diff: float
     images: int
-    accuracy: float | None
+    accuracy: Share | None
     split: str
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -410,7 +492,7 @@ class Resumed(Event):
     step: int
     epoch: int
     checkpoint: str
-    lr_edits: list[list[float]] | None = None
+    lr_edits: list[Annotated[list[float], _is_pair]] | None = None
     changes: list[str] = field(default_factory=list)
 
 
@@ -494,7 +576,7 @@ class Finished(Event):
     kind: ClassVar[str] = "finished"
     reason: str
     step: int
-    epoch: float
+    epoch: Amount
     exit_code: int
 
 
@@ -512,7 +594,7 @@ class Record:
     """
 
     seq: int
-    time: float
+    time: UnixTime
     event: Event
 
 

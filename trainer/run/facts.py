@@ -55,8 +55,10 @@ class RunFacts:
     Attributes:
         held: Whether a key has paused the run, which may be measured and saved meanwhile.
         held_since: Since when, in Unix seconds.
+        begun: Unix seconds of the first event; 0 without any.
         clock: Unix seconds of some steps, a second apart or more.
         memory: Bytes in use at some steps: of the GPU, or by this process.
+        bad_records: Number of lines that were left out, since they do not hold what their event declares.
     """
 
     seq: int = -1
@@ -68,6 +70,7 @@ class RunFacts:
     state_since: float = 0.0
     held: bool = False
     held_since: float = 0.0
+    begun: float = 0.0
     last_time: float = 0.0
     last_step_time: float = 0.0
     step: int = 0
@@ -218,12 +221,18 @@ class RunFacts:
     @property
     def regular_evaluations(self) -> list[ev.Evaluated]:
         """All evaluations on the selection split that no key has asked for."""
-        return [event for event in self.evaluations if event.split == self.selection_split and event.trigger != "key"]
+        return [event for event in self.last_evaluations(len(self.evaluations)) if event.trigger != "key"]
 
     def last_evaluations(self, count: int) -> list[ev.Evaluated]:
-        """The newest evaluations on the selection split, at most so many, the oldest first."""
-        of_split = (event for event in reversed(self.evaluations) if event.split == self.selection_split)
-        return list(islice(of_split, count))[::-1]
+        """The newest evaluations on the selection split, of as many classes as the last: at most so many, the oldest first."""
+        of_split = [event for event in reversed(self.evaluations) if event.split == self.selection_split]
+        alike = (event for event in of_split if len(event.counts) == len(of_split[0].counts))
+        return list(islice(alike, count))[::-1]
+
+    def class_names(self, count: int) -> list[str]:
+        """Names of as many classes as an evaluation has; a number where the log's head names fewer."""
+        names = self.started.classes[:count] if self.started else []
+        return [*names, *map(str, range(len(names), count))]
 
     @property
     def images_per_s(self) -> float | None:

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, get_type_hints
 
 import orjson
 
 from trainer.run.events import Event, Record, Steps, event_kinds
+from trainer.run.log_types import Check, check_of
 
 STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")
 """What the list of a `steps` line holds. Logs of version 1 have these as fields by their names."""
+
+AT_ONCE = 512
+"""Lines whose content is in memory at a time: as much as stays in a processor's cache."""
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
@@ -58,30 +63,102 @@ def in_utf8(value: Any) -> Any:
 
 
 def decode(line: bytes) -> Record | None:
-    """Read one line.
+    """Read one line; None for one that cannot be read, or is of a kind that this version does not know."""
+    records, _ = records_of(contents([line]))
+    return records[0] if records else None
 
-    Returns:
-        The record; None for a line that is torn, is no event, or is of a kind that this version does not know.
+
+def read_lines(lines: Sequence[bytes]) -> tuple[list[Record], int]:
+    """The records of lines, and how many lines are left out."""
+    found = contents(lines)
+    records, bad = records_of(found)
+    return records, bad + num_unreadable(lines, found)
+
+
+def num_unreadable(lines: Sequence[bytes], found: Sequence[dict[str, Any]]) -> int:
+    """How many lines that are not empty have no JSON object among `contents(lines)`."""
+    return 0 if len(lines) == len(found) else sum(bool(line.strip()) for line in lines) - len(found)
+
+
+def is_known(content: Mapping[str, Any]) -> bool:
+    """Whether a line may be of a kind that this version knows. Those of later versions are passed over and not counted."""
+    kind = content.get("kind")
+    return type(kind) is not str or kind in event_kinds()
+
+
+def records_of(found: Sequence[dict[str, Any]]) -> tuple[list[Record], int]:
+    """The records of lines' JSON, and how many are left out: what does not hold what its event declares.
+
+    All readers get their records here, or check steps as columns with `checks_of`.
     """
-    try:
-        return record_of(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return None
+    known = [content for content in found if is_known(content)]
+    records = [record for content in known if (record := _record_of(content)) is not None]
+    of_kind: dict[type[Event], list[Record]] = {}
+    for record in records:
+        of_kind.setdefault(type(record.event), []).append(record)
+    if not all(_are_valid(of_one) for of_one in of_kind.values()):
+        records = [record for record in records if _are_valid([record])]
+    return records, len(known) - len(records)
 
 
-def record_of(content: Any) -> Record | None:
-    """The record of a line's JSON; None for what is no event, or is of a kind that this version does not know."""
-    try:
-        cls = event_kinds().get(content["kind"])
-        if cls is None:
-            return None
-        if cls is Steps and Steps.kind in content:
-            content = content | dict(zip(STEP_FIELDS, content[Steps.kind], strict=False))
-        names = _fields(cls.kind)
-        event: Event = cls(**{key: value for key, value in content.items() if key in names})
-        return Record(seq=int(content["seq"]), time=float(content["time"]), event=event)
-    except (KeyError, TypeError, ValueError):
+def _record_of(content: dict[str, Any]) -> Record | None:
+    """The record of a line's JSON, with its values not looked at yet; None where one is missing."""
+    cls = event_kinds().get(kind) if type(kind := content.get("kind")) is str else None
+    if cls is None or "seq" not in content or "time" not in content:
         return None
+    if cls is Steps and type(numbers := content.get(Steps.kind)) is list:
+        content = content | dict(zip(STEP_FIELDS, numbers, strict=False))
+    names = _fields(cls.kind)
+    if not _required(cls.kind) <= content.keys():
+        return None
+    event: Event = cls(**{key: value for key, value in content.items() if key in names})
+    return Record(seq=content["seq"], time=content["time"], event=event)
+
+
+@functools.cache
+def _required(kind: str) -> frozenset[str]:
+    return frozenset(
+        field.name
+        for field in dataclasses.fields(event_kinds()[kind])
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    )
+
+
+@functools.cache
+def checks_of(cls: type) -> dict[str, Check]:
+    """The check of each field, by its name; of a record those of its place."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: check_of(hints[field.name]) for field in dataclasses.fields(cls) if field.name != "event"}
+
+
+def _are_valid(records: Sequence[Record]) -> bool:
+    """Whether records of one kind hold what is declared."""
+    events = [record.event for record in records]
+    cls = type(events[0])
+    return (
+        _fit(Record, records)
+        and _fit(cls, events)
+        and _have_same_lengths(cls, events)
+        and (cls.is_consistent is Event.is_consistent or all(event.is_consistent() for event in events))
+    )
+
+
+def _fit(cls: type, instances: Sequence[Any]) -> bool:
+    return all(check(list(map(attrgetter(name), instances))) for name, check in checks_of(cls).items())
+
+
+def _have_same_lengths(cls: type[Event], events: Sequence[Event]) -> bool:
+    if not cls.same_length:
+        return True
+    first, *others = ([len(getattr(event, name)) for event in events] for name in cls.same_length)
+    return all(
+        lengths == first
+        or (
+            _fields(cls.kind)[name] == []
+            and all(length in (0, wanted) for length, wanted in zip(lengths, first, strict=True))
+        )
+        for name, lengths in zip(cls.same_length[1:], others, strict=True)
+    )
 
 
 def contents(lines: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -92,7 +169,7 @@ def contents(lines: Sequence[bytes]) -> list[dict[str, Any]]:
         found = []
     if len(found) != len(lines):  # two torn lines may make one whole object between them, which nobody wrote
         found = [_content(line) for line in lines]
-    return [content for content in found if type(content) is dict]
+    return found if set(map(type, found)) == {dict} else [content for content in found if type(content) is dict]
 
 
 def _content(line: bytes) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.run.event_log import LogFollower
 from trainer.run.events import Evaluated, number
 from trainer.run.holder import is_live, presence
-from trainer.run.log_lines import decode
+from trainer.run.replay import replay
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.store import RunDir, list_runs
 from trainer.run.view import RunView
@@ -40,6 +40,7 @@ class RunOverview:
         size_bytes: Of all files in the directory.
         losses: Held-out loss by epoch.
         accuracies: Held-out accuracy by epoch.
+        bad_records: Number of lines of the log that were left out.
     """
 
     run_dir: RunDir
@@ -56,6 +57,7 @@ class RunOverview:
     size_bytes: int
     losses: tuple[Point, ...]
     accuracies: tuple[Point, ...]
+    bad_records: int
 
     @property
     def trained(self) -> bool:
@@ -104,7 +106,6 @@ class _FollowedRun:
         self._view = RunView()
         self._size_bytes = 0
         self._measured_at = -1.0
-        self._begun = 0.0
 
     def overview(self, now: float) -> RunOverview:
         self._read()
@@ -117,23 +118,19 @@ class _FollowedRun:
             run_dir=self._run_dir, live=live, state=state, status=view.word_for(state), epoch=view.epoch,
             epochs=view.started.epochs if view.started else 0, split=view.selection_split,
             best=max((event.accuracy for event in measured), default=None),
-            last=measured[-1].accuracy if measured else None, begun=self._begun, last_time=view.last_time,
+            last=measured[-1].accuracy if measured else None, begun=view.begun, last_time=view.last_time,
             size_bytes=self._size_bytes,
             losses=_points(measured, lambda event: number(event.loss)),
-            accuracies=_points(measured, lambda event: event.accuracy),
+            accuracies=_points(measured, lambda event: event.accuracy), bad_records=view.bad_records,
         )  # fmt: skip
 
     def _read(self) -> None:
         while lines := self._follower.read():
             # The steps of a long run are nearly all of its log, and only the newest are needed, for the position in the run.
             newest = max((i for i, line in enumerate(lines) if _STEPS in line[:_KIND_WITHIN]), default=-1)
-            for index, line in enumerate(lines):
-                if _STEPS in line[:_KIND_WITHIN] and index != newest:
-                    continue
-                record = decode(line)
-                if record is not None:
-                    self._begun = self._begun or record.time
-                    self._view.apply(record)
+            replay(
+                self._view, [line for i, line in enumerate(lines) if i == newest or _STEPS not in line[:_KIND_WITHIN]]
+            )
 
 
 def _points(events: list[Evaluated], value: Callable[[Evaluated], float]) -> tuple[Point, ...]:

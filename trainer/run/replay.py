@@ -7,80 +7,115 @@ readings and heartbeats between them, which say only how things stand, do not pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from operator import itemgetter, lt
 from typing import Any
 
-from trainer.run.events import Heartbeat, Monitored, Steps
-from trainer.run.log_lines import contents, record_of
+from trainer.run.events import Heartbeat, Monitored, Record, Steps
+from trainer.run.log_lines import AT_ONCE, STEP_FIELDS, checks_of, contents, num_unreadable, records_of
 from trainer.run.step_columns import StepColumns
 from trainer.run.view import RunView
 
-_AT_ONCE = 512
-"""Lines whose content is in memory at a time: as much as stays in a processor's cache."""
-
-_SEQ, _NUMBERS = itemgetter("seq"), itemgetter(Steps.kind)
+_SEQ, _TIME, _NUMBERS = itemgetter("seq"), itemgetter("time"), itemgetter(Steps.kind)
 
 _TOGETHER = (Steps.kind, Monitored.kind, Heartbeat.kind)
 
 
 def replay(view: RunView, lines: Sequence[bytes]) -> None:
-    """Fold lines in, the oldest first; those that cannot be read are passed over."""
-    for start in range(0, len(lines), _AT_ONCE):
-        found = contents(lines[start : start + _AT_ONCE])
-        apart = [i for i, line in enumerate(found) if line.get("kind") not in _TOGETHER or "skipped" in line]
+    """Fold lines in, the oldest first; those that cannot be read are counted and passed over."""
+    for start in range(0, len(lines), AT_ONCE):
+        part = lines[start : start + AT_ONCE]
+        found = contents(part)
+        view.bad_records += num_unreadable(part, found)
+        kinds = [line.get("kind") for line in found]
+        apart = [i for i, kind in enumerate(kinds) if kind not in _TOGETHER or "skipped" in found[i]]
         begin = 0
         for end in [*apart, len(found)]:
-            _fold_together(view, found[begin:end])
+            _fold_together(view, found[begin:end], kinds[begin:end])
             _fold_each(view, found[end : end + 1])
             begin = end + 1
 
 
-def _readings(lines: list[Any], done: int) -> list[tuple[int, dict[str, float]]]:
-    """Readings, each with the steps done then.
-
-    Args:
-        lines: Steps, readings and heartbeats.
-        done: Steps before the first of them.
-    """
-    found: list[tuple[int, dict[str, float]]] = []
-    for index, content in enumerate(lines):
-        if content["kind"] == Monitored.kind:
-            before = next((line for line in reversed(lines[:index]) if line["kind"] == Steps.kind), None)
-            numbers = None if before is None else _NUMBERS(before)
-            found.append((done if numbers is None else int(numbers[0]) + len(numbers[1]) - 1, content.get("readings")))
-    return found
-
-
 def _fold_each(view: RunView, lines: Iterable[Any]) -> None:
     for content in lines:
-        record = record_of(content)
-        if record is not None:
+        records, bad = records_of([content])
+        for record in records:
             view.apply(record)
+        if bad and not view.has_passed(content.get("seq")):
+            view.bad_records += 1
 
 
-def _fold_together(view: RunView, lines: list[Any]) -> None:
+def _fold_together(view: RunView, lines: list[Any], kinds: list[Any]) -> None:
     """Fold steps and what was logged between them; one by one where a line is damaged or was folded before."""
-    steps = [content for content in lines if content["kind"] == Steps.kind]
+    steps = [line for line, kind in zip(lines, kinds, strict=True) if kind == Steps.kind]
     if len(steps) < 2:
         return _fold_each(view, lines)
     try:
-        numbers = list(map(_SEQ, lines))
-        rising = all(map(lt, numbers, numbers[1:]))
-        if rising and numbers[-1] <= view.seq:
-            return None  # seen: the file of a reader that fell behind is read from its beginning
-        if not rising or numbers[0] <= view.seq:
-            return _fold_each(view, lines)
-        budget: dict[str, float] = next((content["budget"] for content in reversed(steps) if "budget" in content), {})
-        columns = StepColumns.of(list(map(_NUMBERS, steps)), budget)
-        step_time, time = float(steps[-1]["time"]), float(lines[-1]["time"])
-        memory = _readings(lines, view.step)
-        view.tick(columns.firsts[0], float(steps[0]["time"]))  # after a pause, say
-        view.apply_steps(columns, step_time)
-        view.take_memory(memory)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
-        return _fold_each(view, lines)  # of these lines nothing has been folded yet
-    view.heard(numbers[-1], time)
-    readings = next((content for content in reversed(lines) if content["kind"] == Monitored.kind), None)
-    reading = None if readings is None else record_of(readings)
-    if reading is not None:
-        view.apply_reading(reading)
+        numbers, times, rows = list(map(_SEQ, lines)), list(map(_TIME, lines)), list(map(_NUMBERS, steps))
+    except KeyError:
+        return _fold_each(view, lines)
+    columns = _columns(rows, [line["budget"] for line in steps if "budget" in line])
+    if columns is None or not _are_in_order(numbers, times):
+        return _fold_each(view, lines)
+    if numbers[-1] <= view.seq:
+        return None  # seen: the file of a reader that fell behind is read from its beginning
+    places = [place for place, kind in enumerate(kinds) if kind == Monitored.kind]
+    readings = [lines[place].get("readings") for place in places]
+    if numbers[0] <= view.seq or not checks_of(Monitored)["readings"](readings):
+        return _fold_each(view, lines)
+    done = [_steps_before(lines, kinds, place, view.step) for place in places]
+    view.tick(columns.firsts[0], steps[0]["time"])  # after a pause, say
+    view.apply_steps(columns, steps[-1]["time"])
+    view.take_memory(list(zip(done, readings, strict=True)))
+    view.heard(numbers[-1], times[-1])
+    view.readings = readings[-1] if readings else view.readings
+    return None
+
+
+def _steps_before(lines: list[Any], kinds: list[Any], place: int, done: int) -> int:
+    """Steps done when a line was written.
+
+    Args:
+        lines: Steps, readings and heartbeats.
+        kinds: The kind of each.
+        place: Index of the line.
+        done: Steps before the first line.
+    """
+    for before in range(place - 1, -1, -1):
+        if kinds[before] == Steps.kind:
+            numbers = lines[before][Steps.kind]
+            return int(numbers[0]) + len(numbers[1]) - 1
+    return done
+
+
+def _are_in_order(numbers: list[Any], times: list[Any]) -> bool:
+    """Whether lines have valid times, and valid numbers that rise."""
+    return (
+        set(map(type, numbers)) == {int}
+        and all(map(lt, numbers, numbers[1:]))
+        and checks_of(Record)["seq"]([numbers[0], numbers[-1]])
+        and checks_of(Record)["time"](times)
+    )
+
+
+def _columns(rows: list[Any], budgets: list[Any]) -> StepColumns | None:
+    """The columns of lines of steps; None where one of them does not hold what `Steps` declares."""
+    if set(map(type, rows)) != {list} or set(map(len, rows)) != {len(STEP_FIELDS)}:
+        return None
+    checks = checks_of(Steps)
+    if not checks["budget"](budgets):
+        return None
+    firsts, *lists, images, seconds = zip(*rows, strict=True)
+    if not (checks["first_step"](firsts) and checks["images"](images) and checks["seconds"](seconds)):
+        return None
+    if any(set(map(type, values)) != {list} for values in lists):
+        return None
+    counts, *others = (list(map(len, values)) for values in lists)
+    if 0 in counts or any(other != counts for other in others):
+        return None
+    # The checks of whole lists: a list of all their values stands for them.
+    flat = [list(chain.from_iterable(values)) for values in lists]
+    if not all(checks[name]([values]) for name, values in zip(STEP_FIELDS[1:4], flat, strict=True)):
+        return None
+    budget: dict[str, float] = next((told for told in reversed(budgets) if told), {})
+    return StepColumns.of(list(firsts), counts, flat, list(zip(counts, images, seconds, strict=True)), budget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any
 
 from trainer.run.events import number
@@ -34,25 +34,29 @@ class StepColumns:
     groups: list[StepGroup]
 
     @classmethod
-    def of(cls, lines: Sequence[Sequence[Any]], budget: dict[str, float]) -> StepColumns:
-        """Columns of what lines say.
+    def of(
+        cls,
+        firsts: list[int],
+        counts: list[int],
+        values: Sequence[list[Any]],
+        groups: list[StepGroup],
+        budget: dict[str, float],
+    ) -> StepColumns:
+        """Columns of one or more lines.
 
         Args:
-            lines: One or more, each with what `trainer.run.log_lines.STEP_FIELDS` names.
-            budget: Of the newest that has one; may be empty.
-
-        Raises:
-            TypeError, ValueError, OverflowError: Where a line is damaged.
+            firsts: First step of each line.
+            counts: Steps of each line.
+            values: Losses, accuracies and rates of all steps; a loss that was not finite is None.
+            groups: Steps, images and seconds of each line.
+            budget: Of the newest line that has one; may be empty.
         """
-        firsts, losses, accuracies, rates, images, seconds = zip(*lines, strict=True)
-        counts = list(map(len, losses))
-        if not counts == list(map(len, accuracies)) == list(map(len, rates)) or 0 in counts:
-            raise ValueError("steps with unequal numbers of losses, accuracies and rates")
-        all_losses = list(chain.from_iterable(losses))
+        losses, accuracies, rates = values
+        nonfinite = losses.count(None)
         return cls(
-            steps=_numbered(list(firsts), counts), losses=_numbers(all_losses), nonfinite=all_losses.count(None),
-            accuracies=_numbers(list(chain.from_iterable(accuracies))), rates=_numbers(list(chain.from_iterable(rates))),
-            budget=budget, firsts=list(firsts), groups=list(zip(counts, map(int, images), map(float, seconds), strict=True)),
+            steps=_numbered(firsts, counts), losses=array("d", map(number, losses) if nonfinite else losses),
+            nonfinite=nonfinite, accuracies=array("d", accuracies), rates=array("d", rates), budget=budget, firsts=firsts,
+            groups=groups,
         )  # fmt: skip
 
 
@@ -62,8 +66,3 @@ def _numbered(firsts: list[int], counts: list[int]) -> array[float]:
     return array(
         "d", [step for first, count in zip(firsts, counts, strict=True) for step in range(first, first + count)]
     )
-
-
-def _numbers(values: list[float | None]) -> array[float]:
-    """A null becomes NaN."""
-    return array("d", map(number, values) if None in values else values)  # type: ignore[arg-type]

@@ -21,10 +21,12 @@ _RULES: tuple[Callable[[RunView], Verdict | None], ...] = (
     resource_rules.data_bound, resource_rules.memory_full, resource_rules.memory_grows, class_rules.chosen_on_test,
 )  # fmt: skip
 
+_ALWAYS = (resource_rules.lines_left_out,)
+"""Rules that also hold before the first step, and for a run that has failed."""
+
 
 def verdicts(view: RunView) -> list[Verdict]:
     """All that can be said of a run now, the worst first."""
-    if view.started is None or view.state in (RunState.FAILED, RunState.LOADING, RunState.PREPARING):
-        return []
-    found = [verdict for rule in _RULES if (verdict := rule(view)) is not None]
+    quiet = view.started is None or view.state in (RunState.FAILED, RunState.LOADING, RunState.PREPARING)
+    found = [verdict for rule in (_ALWAYS if quiet else (*_ALWAYS, *_RULES)) if (verdict := rule(view)) is not None]
     return sorted(found, key=lambda verdict: _LEVELS.index(verdict.level))

@@ -15,7 +15,6 @@ from trainer.run import events as ev
 from trainer.run.commands import GoBack, Unpause
 from trainer.run.events import Record, number
 from trainer.run.facts import Mark, Note, RunFacts
-from trainer.run.log_lines import STEP_FIELDS
 from trainer.run.series import Series
 from trainer.run.status import RunState
 from trainer.run.step_columns import StepColumns
@@ -38,6 +37,10 @@ class RunView(RunFacts):
         """Whether a record was folded in before; `LogFailed` has no number of its own."""
         return record.seq <= self.seq and not isinstance(record.event, ev.LogFailed)
 
+    def has_passed(self, seq: Any) -> bool:
+        """Whether a line that is left out was read before, by its number, which may be anything."""
+        return type(seq) is int and 0 <= seq <= self.seq
+
     def apply(self, record: Record) -> None:
         """Fold one record in."""
         if self.has_seen(record):
@@ -51,11 +54,7 @@ class RunView(RunFacts):
         Args:
             columns: None of them seen before.
             time: Of the newest, in Unix seconds.
-
-        Raises:
-            TypeError, ValueError, AttributeError: Where the log's head is damaged; nothing was folded then.
         """
-        sizes = list(self.image_sizes())  # first: they come from other lines, which may be damaged
         self.train_loss.extend(columns.steps, columns.losses)
         self.train_accuracy.extend(columns.steps, columns.accuracies)
         self.lr.extend(columns.steps, columns.rates)
@@ -65,7 +64,7 @@ class RunView(RunFacts):
         self.tick(self.step, time)
         self._take_budget(columns.budget)
         groups = columns.groups
-        for begin, _, _ in sizes:
+        for begin, _, _ in self.image_sizes():
             line = bisect_left(columns.firsts, begin + 1)
             if columns.firsts[line : line + 1] == [begin + 1]:
                 # Steps of another size say nothing of those to come.
@@ -86,8 +85,8 @@ class RunView(RunFacts):
             readings: Of `Monitored` events, with the steps done then, in order.
         """
         for step, reading in readings:
-            used = reading.get("device_used_bytes", reading.get("process_bytes")) if isinstance(reading, dict) else None
-            if isinstance(used, int | float) and step:
+            used = reading.get("device_used_bytes", reading.get("process_bytes"))
+            if used is not None and step:
                 self.memory.put(float(step), float(used))
 
     def _take_budget(self, budget: dict[str, float]) -> None:
@@ -95,23 +94,14 @@ class RunView(RunFacts):
             self.budget = budget
             self._budgets.append(budget)
 
-    def apply_reading(self, record: Record) -> None:
-        """Take the readings of a `Monitored`, whatever its number, whose memory is taken note of already."""
-        if isinstance(record.event, ev.Monitored):
-            self.readings = record.event.readings
-
     def heard(self, seq: int, time: float) -> None:
         """Take note of the newest line that was folded in."""
-        self.seq, self.last_time = max(self.seq, seq), time
+        self.seq, self.last_time, self.begun = max(self.seq, seq), time, self.begun or time
 
     def _fold(self, record: Record) -> None:
         handler = _HANDLERS.get(type(record.event))
         if handler is not None:
-            try:
-                handler(self, record.event, record.time)
-            except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError):
-                # A line of the right kind with the wrong content: damaged or made by somebody else.
-                self.bad_records += 1
+            handler(self, record.event, record.time)
 
     # The fold ---------------------------------------------------------------------------------------------------------
 
@@ -165,7 +155,10 @@ class RunView(RunFacts):
         self.state_detail, self.state_fraction = "", None
 
     def _steps(self, event: ev.Steps, time: float) -> None:
-        self.apply_steps(StepColumns.of([[getattr(event, name) for name in STEP_FIELDS]], event.budget), time)
+        count = len(event.loss)
+        values = (event.loss, event.accuracy, event.lr)
+        groups = [(count, event.images, event.seconds)]
+        self.apply_steps(StepColumns.of([event.first_step], [count], values, groups, event.budget), time)
         if event.skipped:
             self._skipped(event.skipped, time)
 

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from trainer.errors import EXIT_OK
+from trainer.run.rules.resource_rules import lines_missing
 from trainer.run.store import find_run
 from trainer.sinks.follower import pass_on
 from trainer.sinks.names import refuse_missing
@@ -29,6 +30,8 @@ def main(given: argparse.Namespace) -> int:
     feed = pass_on(run_dir, given.to, lambda: follows is None or os.getppid() != follows)
     place = run_dir.sinks / given.to
     write_out(f"{given.to} has {run_dir.name} up to step {feed.step:,}; its files are in {place}\n")
+    if feed.bad_lines:
+        write_out(f"{lines_missing(feed.bad_lines)}\n")
     if feed.held:
         write_out(f"{feed.held:,} steps after the newest checkpoint wait for the next: a resume would take them back\n")
     return EXIT_OK

@@ -40,6 +40,7 @@ class Feed:
         seq: Of the last line that was passed on, by an earlier session to begin with; what is not behind it is passed over.
         step: That it belongs to.
         results: What the run has reached; empty until it is over.
+        bad_lines: Number of lines of the log that were left out.
     """
 
     sink: Sink
@@ -47,6 +48,7 @@ class Feed:
     seq: int = -1
     step: int = 0
     results: dict[str, float] = field(default_factory=dict)
+    bad_lines: int = 0
     _held: deque[_Held] = field(default_factory=deque)
     _classes: list[str] = field(default_factory=list)
     _at: int = 0

@@ -54,6 +54,7 @@ def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
                 if not over:
                     time.sleep(_LOOK_EVERY_S)
         finally:
+            feed.bad_lines = log.bad_lines
             sink.close(feed.results if feed.seq > begun else {})
         return feed
 

@@ -103,7 +103,7 @@ def _columns_that_fit(scene: Scene, room: int) -> list[_Column]:
     if left < _LEAST_CONFUSIONS:
         return chosen
     width = left - min(max(left - _WIDE_CONFUSIONS, 0), _LONGEST_BAR - _SHORTEST_BAR)
-    classes = view.started.classes if view.started else []
+    classes = view.class_names(len(scene.class_results))
     taken_for = _Column("taken for, %", width, lambda result: _taken_for(classes, result, width - 2))
     return [
         *(column for column in chosen if column is not trend),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
+from trainer.run.rules.resource_rules import lines_missing
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
 from tui import format as fmt
 from tui.canvas import Row
@@ -56,15 +57,15 @@ def state_row(scene: Scene) -> Row:
 
 
 def problem_row(scene: Scene) -> Row:
-    """What is wrong with the run's files for as long as it is, while training goes on; empty where all is well."""
-    view = scene.view
-    if scene.behind or scene.state not in LIVE_STATES or (view.unsaved_since is None and view.unlogged_since is None):
+    """What is wrong with the run's files for as long as it is; empty where all is well."""
+    view, live = scene.view, scene.state in LIVE_STATES
+    if scene.behind:
         return []
-    if view.unsaved_since is not None:
-        text = f"not saved since {fmt.clock(view.unsaved_since)}"
-    else:
-        text = f"log not written since {fmt.clock(view.unlogged_since or 0.0)}"
-    return [(text, "bad"), ("  ", "text")]
+    if live and view.unsaved_since is not None:
+        return [(f"not saved since {fmt.clock(view.unsaved_since)}", "bad"), ("  ", "text")]
+    if live and view.unlogged_since is not None:
+        return [(f"log not written since {fmt.clock(view.unlogged_since)}", "bad"), ("  ", "text")]
+    return [(lines_missing(view.bad_records), "warn"), ("  ", "text")] if view.bad_records else []
 
 
 def progress_row(scene: Scene, width: int) -> Row:
@@ -111,7 +112,9 @@ def _identity(scene: Scene, width: int) -> Row:
     details = {"hint": scene.control_hint}
     if view.started:
         model, choices = view.started.model, view.started.choices
-        details["model"] = f"ResNet-18, {_STEMS.get(str(model['stem']), '')}, {fmt.count(float(model['parameters']))}"
+        details["model"] = (
+            f"ResNet-18, {_STEMS.get(str(model.get('stem')), '')}, {fmt.count(model.get('parameters', 0))}"
+        )
         if view.frozen and view.frozen.stages:
             details["frozen"] = f"frozen to {view.frozen.stages[-1]}"
         details["device"] = fmt.literal(str(view.started.device.get("name", "")))

@@ -52,7 +52,7 @@ class NetworkPane(TablePane):
             return self.frame(scene.glyphs, "Network", [], body, width, height)
         model = view.started.model
         image_size = int(view.opened.config.get("data", {}).get("image_size", 32))
-        found = stages(str(model["stem"]), image_size, len(view.started.classes))
+        found = stages(str(model.get("stem")), image_size, len(view.started.classes))
         lines = [*_table(scene, found, image_size, inner), [], *_block(scene.glyphs, inner), []]
         for paragraph in _EXPLANATION:
             lines += [[(part, "text")] for part in wrapped(paragraph, inner)]

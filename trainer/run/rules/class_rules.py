@@ -37,7 +37,7 @@ def labels_swapped(view: RunView) -> Verdict | None:
         exchanged = sum(last.correct) - score.correct - scores[other].correct + there + back
         if exchanged < _LEARNT * sum(last.counts) or not _few_are_right(measured[0], label, other):
             continue
-        names = view.started.classes
+        names = view.class_names(len(scores))
         return Verdict(
             kind="labels swapped", level="warning", text=f"{names[label]} and {names[other]} look swapped",
             evidence=f"{there / score.images:.0%} and {back / scores[other].images:.0%} are taken for the other",
@@ -56,7 +56,8 @@ def class_not_learnt(view: RunView) -> Verdict | None:
     others = [score.recall for label, score in enumerate(scores) if label not in lagging and score.recall is not None]
     if not lagging or not others or sum(others) / len(others) < _LEARNT:
         return None
-    names = ", ".join(view.started.classes[label] for label in lagging[:3]) + (", ..." if len(lagging) > 3 else "")
+    classes = view.class_names(len(scores))
+    names = ", ".join(classes[label] for label in lagging[:3]) + (", ..." if len(lagging) > 3 else "")
     first = lagging[0]
     return Verdict(
         kind="class not learnt", level="warning", text=f"not learnt: {names}",

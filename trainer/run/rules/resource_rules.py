@@ -1,4 +1,4 @@
-"""Rules about what a run has to work with: data in time, memory."""
+"""Rules about what a run has to work with: data in time, memory, a log that can be read."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def data_bound(view: RunView) -> Verdict | None:
         kind="data-bound", level="warning", text="training waits for data",
         evidence=f"{waiting / total:.0%} of the time of steps", remedy=remedy,
     )  # fmt: skip
+
+
+def lines_left_out(view: RunView) -> Verdict | None:
+    """Lines of the log that no reader can use."""
+    count = view.bad_records
+    if not count:
+        return None
+    return Verdict(
+        kind="lines left out", level="warning", text=lines_missing(count),
+        evidence="damaged, or with values that a trainer does not write", remedy="the rest is shown; figures may be missing",
+    )  # fmt: skip
+
+
+def lines_missing(count: int) -> str:
+    """Report how many lines of a log are left out."""
+    return f"{count:,} line{'s' if count > 1 else ''} of the log left out"
 
 
 def memory_full(view: RunView) -> Verdict | None:

@@ -1,0 +1,115 @@
+"""Checks of values from a log, made from the types that `trainer.run.events` declares.
+
+A check takes many values at once, so that a million steps are looked at as columns. By itself an `int` is a whole number from 0
+that a float holds exactly, and a `float` a number whose square is still finite. `Annotated` says more: a `Range`, a `TypedDict`
+with the types of some keys, or a function that says whether a value will do.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_typeddict
+
+LARGEST_FLOAT = 1e39
+"""More than float32 holds."""
+
+LARGEST_INT = 2**53
+
+LATEST_TIME = 253_402_128_000.0
+"""Unix seconds: the last days of the year 9999, which `datetime` can still represent in every time zone."""
+
+Check = Callable[[Sequence[Any]], bool]
+"""Whether all of some values will do."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both included."""
+
+    low: float = -LARGEST_FLOAT
+    high: float = LARGEST_FLOAT
+
+
+Share = Annotated[float, Range(0, 1 + 1e-6)]
+"""With room for what rounding adds."""
+Amount = Annotated[float, Range(0)]
+"""Such as seconds."""
+Positive = Annotated[int, Range(1, LARGEST_INT)]
+UnixTime = Annotated[float, Range(0, LATEST_TIME)]
+
+
+@functools.cache
+def check_of(declared: Any) -> Check:
+    """The check of a declared type: a plain one, a list, a dict with text as keys, a `TypedDict`, optional or `Annotated`.
+
+    Raises:
+        TypeError: For any other type.
+    """
+    origin, arguments = get_origin(declared), get_args(declared)
+    if origin is Annotated:
+        return _annotated(arguments[0], arguments[1:])
+    if type(None) in arguments:
+        (wanted,) = (argument for argument in arguments if argument is not type(None))
+        check = check_of(wanted)
+        return lambda values: check(values) or check([value for value in values if value is not None])
+    if origin is list:
+        items = check_of(arguments[0])
+        return lambda values: _are(values, list) and items(list(chain.from_iterable(values)))
+    if origin is dict:
+        items = check_of(arguments[1])
+        return lambda values: _are(values, dict) and items([item for value in values for item in value.values()])
+    if is_typeddict(declared):
+        return _typed_dict(declared)
+    if declared is Any:
+        return lambda values: True
+    if declared in _PLAIN:
+        return _PLAIN[declared]
+    raise TypeError(f"{declared} has no check")
+
+
+def _are(values: Sequence[Any], wanted: type) -> bool:
+    """Whether all values are of a type; a bool is no int here."""
+    return {wanted}.issuperset(map(type, values))
+
+
+def _numbers(types: set[type], bounds: Range) -> Check:
+    def check(values: Sequence[Any]) -> bool:
+        if not types.issuperset(map(type, values)):
+            return False
+        # The norm is found in half the time of the largest value, and is not less.
+        return not values or (
+            bounds.low <= min(values) and (math.hypot(*values) <= bounds.high or max(values) <= bounds.high)
+        )
+
+    return check
+
+
+def _annotated(declared: Any, limits: Sequence[Any]) -> Check:
+    (limit,) = limits
+    if isinstance(limit, Range):
+        return _numbers({int, float} if declared is float else {int}, limit)
+    check = check_of(declared)
+    if is_typeddict(limit):
+        keys = _typed_dict(limit)
+        return lambda values: check(values) and keys(values)
+    return lambda values: check(values) and all(map(limit, values))
+
+
+def _typed_dict(declared: Any) -> Check:
+    checks = {key: check_of(hint) for key, hint in get_type_hints(declared, include_extras=True).items()}
+    return lambda values: (
+        _are(values, dict)
+        and all(check([value[key] for value in values if key in value]) for key, check in checks.items())
+    )
+
+
+_PLAIN: dict[Any, Check] = {
+    str: lambda values: _are(values, str),
+    bool: lambda values: _are(values, bool),
+    int: _numbers({int}, Range(0, LARGEST_INT)),
+    float: _numbers({int, float}, Range()),
+}
