@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 
 from trainer.run.overview import RunOverview, RunsFolder
 
 _EVERY_S = 1.0
+"""Between two looks at the runs that a process holds."""
+_SELDOM_S = 8.0
+"""Longest time between two looks at all runs."""
+_SHARE = 0.003
+"""Share of a core that looking at all runs may take."""
+_PUBLISH_EVERY_S = 0.2
+_YIELD_S = 0.0003
+"""Pause after each run that was read: the screen's thread gets the interpreter for a key that was pressed meanwhile."""
 
 
 class RunsReader:
-    """The newest overview of a folder of runs. `runs` and `error` are replaced as a whole and may be read by any thread.
+    """The newest overview of a folder of runs. The attributes are replaced as a whole and may be read by any thread.
 
     Attributes:
-        runs: None before the folder was read for the first time.
-        error: Why it could not be read the last time; empty when it could.
+        runs: What is known so far; None before anything is.
+        unread: Number of runs that are still to be read for the first time.
+        error: Why the folder could not be read the last time; empty when it could.
     """
 
     def __init__(self, folder: RunsFolder) -> None:
         self.runs: list[RunOverview] | None = None
+        self.unread = 0
         self.error = ""
         self._folder = folder
         self._asked = threading.Event()
-        self._closed = False
+        self._closed = self._has_all = False
         # A daemon: a network volume that does not answer must not keep the program from ending.
         self._thread = threading.Thread(target=self._read_on, name="runs-reader", daemon=True)
         self._thread.start()
@@ -37,10 +49,28 @@ class RunsReader:
         self._asked.set()
 
     def _read_on(self) -> None:
+        next_s = 0.0
         while not self._closed:
+            whole = time.monotonic() >= next_s or self._asked.is_set()
             self._asked.clear()
+            begun_s = time.thread_time()
             try:
-                self.runs, self.error = self._folder.refresh(), ""
+                self._read(self._folder.steps() if whole else self._folder.live_steps())
+                self.error = ""
             except Exception as error:  # noqa: BLE001 - shown in the list, and tried again
                 self.error = f"{type(error).__name__}: {error}"
+            if whole:
+                next_s = time.monotonic() + min((time.thread_time() - begun_s) / _SHARE, _SELDOM_S)
             self._asked.wait(_EVERY_S)
+
+    def _read(self, steps: Iterator[None]) -> None:
+        published_s, count = 0.0, 0
+        for count, _ in enumerate(steps, 1):
+            if self._closed:
+                return
+            if not self._has_all and time.monotonic() - published_s > _PUBLISH_EVERY_S:
+                published_s = time.monotonic()
+                self.runs, self.unread = self._folder.runs, self._folder.total - count
+            time.sleep(_YIELD_S)
+        if count or self._folder.total != len(self.runs or ()) or not self._has_all:
+            self.runs, self.unread, self._has_all = self._folder.runs, 0, True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rich.style import Style
-from rich.text import Text
+from rich.cells import cell_len
 
 from trainer.run.overview import RunOverview
 from trainer.run.rules.resource_rules import lines_missing
@@ -40,36 +39,40 @@ def texts(run: RunOverview, now: float) -> dict[str, str]:
         "epochs": f"{run.epoch}/{run.epochs}" if run.epochs else "",
         "best": fmt.percent(run.best, 2) if run.best is not None else "",
         "last": fmt.percent(run.last, 2) if run.last is not None else "",
-        "age": fmt.age(now - run.last_time) if run.last_time else "",
+        "age": age(now - run.last_time) if run.last_time else "",
         "size": size(run),
     }
 
 
-def cells(
-    run: RunOverview, now: float, palette: dict[str, Style], *, mark: tuple[str, str], here: bool
-) -> dict[str, Text]:
-    """The cells of a run, by column.
+def cells(run: RunOverview, now: float, *, mark: tuple[str, str], here: bool) -> dict[str, tuple[str, str]]:
+    """Text and style of a run's cells, by column.
 
     Args:
         run: To describe.
         now: Unix seconds.
-        palette: Styles by the words that rows use.
-        mark: Its number in the comparison, or empty, and the colour of its curves.
+        mark: Its number in the comparison, or empty, and the style of its curves.
         here: Whether this process trains it.
     """
     state = _STYLES.get(run.state, "good" if run.trained else "text")
-    # The colours alone: the background of the row under the cursor is the table's.
-    styles = {"name": Style(bold=here), "status": Style(color=palette[state].color)}
-    found = {
-        column: Text(text, style=styles[column]) if column in styles else Text(text, justify="right")
-        for column, text in texts(run, now).items()
-    }
-    return found | {"mark": Text(mark[0], style=Style(color=palette[mark[1]].color, bold=True))}
+    styles = {"name": "title" if here else "text", "status": state}
+    return {"mark": mark, **{column: (text, styles.get(column, "text")) for column, text in texts(run, now).items()}}
 
 
-def heading(column: str) -> Text:
-    """The heading of a column, aligned as its cells."""
-    return Text(HEADINGS[column], justify="left" if column in ("mark", "name", "status") else "right")
+def cell(column: str, text: str, width: int) -> str:
+    """A cell with a blank on either side; text begins at the left, figures end at the right."""
+    blanks = " " * (width - cell_len(text))
+    shown = f"{blanks}{text}" if blanks and column not in ("mark", "name", "status") else fmt.fit(text, width)
+    return f" {shown} "
+
+
+def age(seconds: float) -> str:
+    """How long ago, in no smaller parts than matter by then: thousands of rows are not to change every second."""
+    if seconds < 120:
+        return f"{max(seconds, 0.0):.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d}" if minutes < 24 * 60 else f"{minutes // (24 * 60)} d"
 
 
 def plain_list(runs: list[RunOverview], now: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.tui.canned import START, evaluated, opened, started, steps
 from trainer.errors import RunError
 from trainer.run import events as ev
 from trainer.run.deletion import delete_run
-from trainer.run.event_log import read_records
+from trainer.run.event_log import LogFollower, read_records
 from trainer.run.holder import RunLock
 from trainer.run.overview import RunsFolder
 from trainer.run.status import RunState
@@ -94,6 +95,63 @@ def test_a_log_of_somebody_else_does_not_hide_the_others(tmp_path: Path) -> None
     by_name = {run.run_dir.name: run for run in RunsFolder(tmp_path, clock=lambda: START).refresh()}
     assert by_name["good"].epoch == 4
     assert (by_name["odd"].epoch, by_name["odd"].best, by_name["odd"].state) == (0, None, RunState.LOST)
+
+
+def test_a_log_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path, "good", *HISTORY)
+    write_log(tmp_path, "odd", *HISTORY)
+    read = LogFollower.read
+
+    def refuse(follower: LogFollower) -> list[bytes]:
+        if "odd" in str(follower._path):
+            raise OSError(5, "Input/output error")
+        return read(follower)
+
+    monkeypatch.setattr(LogFollower, "read", refuse)
+    folder = RunsFolder(tmp_path, clock=lambda: START)
+    assert {run.run_dir.name: run.status for run in folder.refresh()} == {
+        "good": "loading PyTorch",
+        "odd": "unreadable",
+    }
+    monkeypatch.undo()
+    assert {run.epoch for run in folder.refresh()} == {4}
+
+
+def test_only_what_has_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [write_log(tmp_path, name, *HISTORY, COMPLETED) for name in ("one", "two", "three")]
+    for run in runs:
+        run.trainer.touch()
+    folder = RunsFolder(tmp_path, clock=lambda: START + 20)
+    before = folder.refresh()
+    opened_files: list[str] = []
+    read = LogFollower.read
+
+    def counted(follower: LogFollower) -> list[bytes]:
+        opened_files.append(follower._path.parent.name)
+        return read(follower)
+
+    monkeypatch.setattr(LogFollower, "read", counted)
+    assert folder.refresh() is before
+    assert opened_files == []
+    write_log(tmp_path, "two", opened(), first=len(HISTORY) + 1)
+    after = folder.refresh()
+    assert set(opened_files) == {"two"}
+    by_name = {run.run_dir.name: run for run in after}
+    assert (by_name["two"].epoch, by_name["two"].state) == (4, RunState.LOST)
+    assert all(any(run is old for old in before) for name, run in by_name.items() if name != "two")
+    lock = RunLock.take(runs[2])
+    assert [run.run_dir.name for run in folder.refresh() if run.live] == ["three"]
+    lock.release()
+    assert not any(run.live for run in folder.refresh())
+
+
+def test_the_newest_is_read_first_and_what_is_known_can_be_shown(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        run = write_log(tmp_path, name, *HISTORY, begun=START - 1000 * age)
+        os.utime(run.events, (START - 1000 * age, START - 1000 * age))
+    folder = RunsFolder(tmp_path, clock=lambda: START)
+    known = [[run.run_dir.name for run in folder.runs] for _ in folder.steps()]
+    assert known == [["newest"], ["newest", "middle"], ["newest", "middle", "oldest"]]
 
 
 def test_a_deleted_run_is_gone_and_nothing_else(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ Dashboard = Callable[..., AbstractAsyncContextManager[App]]
 def screen_text(app: TextualApp[Any]) -> str:
     """The characters on the screen, line by line."""
     width, height = app.size
-    lines = [app.screen._compositor.render_strips()[y].text for y in range(height)]
+    lines = [strip.text for strip in app.screen._compositor.render_strips()[:height]]
     return "\n".join(line[:width] for line in lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import cast
 
@@ -19,7 +20,9 @@ from trainer.run.holder import RunLock
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
 from tui.run_app import print_runs
+from tui.runs_table import age
 from tui.settings import UiSettings
+from tui.widgets.run_rows import RunRows
 
 COMPLETED = ev.Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
 STOPPED = ev.Finished(reason="stopped", step=300, epoch=3.0, exit_code=0)
@@ -202,11 +205,69 @@ async def test_a_process_that_trains_resumes_no_second_run(dashboard: Dashboard,
     assert app.resume is None
 
 
+async def test_only_rows_in_sight_are_made_and_the_cursor_stays_with_its_run(tmp_path: Path) -> None:
+    for number in range(300):
+        write_log(tmp_path, f"run-{number:03}", opened(), started(), evaluated(1), COMPLETED, begun=START + number)
+    async with listed(tmp_path, (120, 40)) as (app, pilot):
+        await settle(pilot, lambda: shows(app, "Runs  ·  300, "), "all are read")
+        table = app.screen.query_one(RunRows)
+        described: list[str] = []
+        describe = table._describe
+        table._describe = lambda run: described.append(run.run_dir.name) or describe(run)  # type: ignore[func-returns-value]
+        await pilot.press("end")
+        await settle(pilot, lambda: shows(app, "─ 1 run-000 ─"), "the last")
+        assert 0 < len(set(described)) <= 40
+        await pilot.press("up")
+        await settle(pilot, lambda: shows(app, "─ 1 run-001 ─"), "the one before")
+        write_log(tmp_path, "run-300", opened(), started(), evaluated(1), COMPLETED, begun=START + 300)
+        app.screen._reader.read_now()  # type: ignore[attr-defined]
+        await settle(pilot, lambda: shows(app, "Runs  ·  301, "), "a new one")
+        assert table.selected is not None
+        assert table.selected.run_dir.name == "run-001"
+        await pilot.press("home", "pagedown", "pageup", "down")
+        await settle(pilot, lambda: shows(app, "─ 1 run-299 ─"), "the second")
+
+
+async def test_q_leaves_while_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path, "one", opened(), started())
+    reading, released = Event(), Event()
+
+    def never(_path: Path) -> list[object]:
+        reading.set()
+        released.wait(60)
+        return []
+
+    monkeypatch.setattr("trainer.run.overview.list_logs", never)
+    app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=tmp_path, clock=lambda: START)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot, reading.is_set, "the folder does not answer")
+        await pilot.press("q")
+        await settle(pilot, lambda: not app.is_running, "the end")
+    released.set()
+    assert app.return_value == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"),
+        (59.6, "60 s"),
+        (130, "2 min"),
+        (3599, "59 min"),
+        (7500, "2 h 05"),
+        (90_000, "1 d"),
+        (1e10, "115740 d"),
+    ],
+)
+def test_ages_change_seldom(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
 async def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("trainer.run.overview.list_runs", refuse)
+    monkeypatch.setattr("trainer.run.overview.list_logs", refuse)
     app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=tmp_path, clock=lambda: START)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot, lambda: shows(app, "Permission denied"), "the reason")

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trainer.run import events as ev
 from trainer.run.event_log import LogFollower
-from trainer.run.events import Evaluated, number
+from trainer.run.events import Evaluated, Steps, number
 from trainer.run.holder import is_live, presence
 from trainer.run.replay import replay
-from trainer.run.status import LIVE_STATES, RunState
-from trainer.run.store import RunDir, list_runs
+from trainer.run.status import LIVE_STATES, Presence, RunState
+from trainer.run.store import RunDir, list_logs, log_stat
 from trainer.run.view import RunView
 
-_STEPS = b'"kind":"steps"'
+_KIND = re.compile(rb'"kind":\s*"(\w+)"')
 _KIND_WITHIN = 80
 """Bytes from the start of a line within which its kind stands."""
+_SHOWN_KINDS = frozenset(
+    cls.kind.encode()
+    for cls in (
+        ev.Opened,
+        ev.Started,
+        ev.StateChanged,
+        ev.Evaluated,
+        ev.Resumed,
+        ev.SettingsChanged,
+        ev.Failed,
+        ev.Finished,
+    )
+)
+"""What the list shows something of. Steps, layers and readings are nearly all of a log."""
 
 Point = tuple[float, float]
 
@@ -66,7 +83,12 @@ class RunOverview:
 
 
 class RunsFolder:
-    """The runs of a folder, followed as they grow. Used by one thread."""
+    """The runs of a folder, followed as they grow. Used by one thread.
+
+    Attributes:
+        path: The folder.
+        total: Number of runs in it.
+    """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Follow a folder, which need not exist.
@@ -76,43 +98,111 @@ class RunsFolder:
             clock: Unix seconds.
         """
         self.path = path
+        self.total = 0
         self._clock = clock
-        self._followed: dict[tuple[Path, int], _FollowedRun] = {}
+        self._followed: dict[tuple[str, int], _FollowedRun] = {}
+        self._runs: list[RunOverview] = []
+
+    @property
+    def runs(self) -> list[RunOverview]:
+        """What is known so far, the run that was begun last first; the same list for as long as nothing has changed."""
+        known = [followed.overview for followed in self._followed.values() if followed.overview is not None]
+        runs = sorted(known, key=lambda run: (-run.begun, run.run_dir.name))
+        if len(runs) != len(self._runs) or any(map(operator.is_not, runs, self._runs)):
+            self._runs = runs
+        return self._runs
 
     def refresh(self) -> list[RunOverview]:
-        """Read what is new; the run that was begun last comes first.
+        """Read what is new.
 
         Raises:
             OSError: When the folder cannot be read.
         """
-        known, self._followed = self._followed, {}
-        for run_dir in list_runs(self.path):
-            try:
-                key = (run_dir.path, run_dir.events.stat().st_ino)  # a new run may take the name of a deleted one
-            except OSError:
-                continue  # deleted a moment ago
-            self._followed[key] = known.get(key) or _FollowedRun(run_dir)
+        for _ in self.steps():
+            continue
+        return self.runs
+
+    def live_steps(self) -> Iterator[None]:
+        """As `steps`, of the runs alone that a process holds: a look at few files, whatever else the folder has."""
         now = self._clock()
-        runs = [followed.overview(now) for followed in self._followed.values()]
-        return sorted(runs, key=lambda run: (-run.begun, run.run_dir.name))
+        for (path, inode), followed in self._followed.items():
+            if followed.may_change and (log := log_stat(path)) is not None and log.st_ino == inode:
+                followed.refresh(log, now)
+                yield
+
+    def steps(self) -> Iterator[None]:
+        """Read what is new, run by run, the newest event first; yields after each run that had something new.
+
+        Raises:
+            OSError: When the folder cannot be read.
+        """
+        logs = list_logs(self.path)
+        self.total = len(logs)
+        # A new run may take the name of a deleted one.
+        current = {(path, log.st_ino): log for path, log in logs}
+        self._followed = {key: followed for key, followed in self._followed.items() if key in current}
+        now = self._clock()
+        for key, log in current.items():
+            followed = self._followed.get(key)
+            if followed is None:
+                followed = self._followed[key] = _FollowedRun(RunDir(Path(key[0])))
+            if followed.refresh(log, now):
+                yield
 
 
 class _FollowedRun:
-    """A run whose log is read once, however often it is looked at."""
+    """A run whose log is read once, however often it is looked at; one that has ended is kept as a row alone.
+
+    Attributes:
+        overview: None before it was read, and where it was deleted meanwhile.
+        may_change: Whether it may change without its files: its process or its log may end.
+    """
 
     def __init__(self, run_dir: RunDir) -> None:
+        self.overview: RunOverview | None = None
         self._run_dir = run_dir
-        self._follower = LogFollower(run_dir.events)
-        self._view = RunView()
+        self._trainer = str(run_dir.trainer)
+        self._log: tuple[LogFollower, RunView] | None = None
         self._size_bytes = 0
         self._measured_at = -1.0
+        self._seen: object = None
+        self.may_change = True
 
-    def overview(self, now: float) -> RunOverview:
-        self._read()
-        view, live = self._view, is_live(self._run_dir)
+    def refresh(self, log: os.stat_result, now: float) -> bool:
+        """Read what is new.
+
+        Args:
+            log: The state of the log.
+            now: Unix seconds.
+
+        Returns:
+            Whether anything could be new: neither the log nor the trainer's file is as before, or time alone changes the state.
+        """
+        seen = (log.st_mtime_ns, log.st_size, _state_of(self._trainer))
+        if seen == self._seen and not self.may_change:
+            return False
+        self._seen = seen
+        follower, view = self._log = self._log or (LogFollower(self._run_dir.events), RunView())
+        try:
+            while lines := follower.read():
+                replay(view, _shown(lines))
+            fresh: RunOverview | None = self._look(view, now)
+        except FileNotFoundError:
+            fresh = None  # deleted a moment ago
+        except OSError:
+            # One that cannot be read hides no other.
+            fresh, self.may_change = replace(self._look(view, now), status="unreadable"), True
+        self.overview = self.overview if fresh == self.overview else fresh
+        if not self.may_change:
+            self._log = None  # a folder of thousands would fill the memory
+        return True
+
+    def _look(self, view: RunView, now: float) -> RunOverview:
+        live, there = is_live(self._run_dir), presence(self._run_dir)
         if self._measured_at != view.last_time:
             self._size_bytes, self._measured_at = _size_of(self._run_dir.path), view.last_time
-        state = view.state_seen(presence(self._run_dir), now - view.last_time)
+        state = view.state_seen(there, now - view.last_time)
+        self.may_change = live or (there is Presence.UNKNOWN and state in LIVE_STATES)
         measured = [event for event in view.evaluations if event.split == view.selection_split]
         return RunOverview(
             run_dir=self._run_dir, live=live, state=state, status=view.word_for(state), epoch=view.epoch,
@@ -124,13 +214,27 @@ class _FollowedRun:
             accuracies=_points(measured, lambda event: event.accuracy), bad_records=view.bad_records,
         )  # fmt: skip
 
-    def _read(self) -> None:
-        while lines := self._follower.read():
-            # The steps of a long run are nearly all of its log, and only the newest are needed, for the position in the run.
-            newest = max((i for i, line in enumerate(lines) if _STEPS in line[:_KIND_WITHIN]), default=-1)
-            replay(
-                self._view, [line for i, line in enumerate(lines) if i == newest or _STEPS not in line[:_KIND_WITHIN]]
-            )
+
+def _shown(lines: list[bytes]) -> list[bytes]:
+    """The lines that the list shows something of: of steps the newest, for the position in the run, and the last of all."""
+    kinds = [found[1] if (found := _KIND.search(line, 0, _KIND_WITHIN)) else None for line in lines]
+    steps = Steps.kind.encode()
+    newest = max((index for index, kind in enumerate(kinds) if kind == steps), default=-1)
+    last = len(lines) - 1
+    return [
+        line
+        for index, (line, kind) in enumerate(zip(lines, kinds, strict=True))
+        if kind is None or kind in _SHOWN_KINDS or index in (newest, last)
+    ]
+
+
+def _state_of(path: str) -> tuple[int, int, int] | None:
+    """What changes with a file's content; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _points(events: list[Evaluated], value: Callable[[Evaluated], float]) -> tuple[Point, ...]:

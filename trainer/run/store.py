@@ -180,7 +180,7 @@ def find_run(reference: str, runs_dir: Path) -> RunDir:
             raise RunError(f"{runs_dir}: no runs here yet; start one with: r18-tui digits")
         return runs[0]
     for path in (Path(reference), runs_dir / reference):
-        if _log_time(RunDir(path)) is not None:
+        if log_stat(str(path)) is not None:
             return RunDir(path)
     known = ", ".join(run.name for run in list_runs(runs_dir)[:8]) or "none"
     raise RunError(f"{reference}: no run of this name; runs in {runs_dir}: {known}")
@@ -194,20 +194,30 @@ def run_of_file(path: Path) -> RunDir | None:
 
 def list_runs(runs_dir: Path) -> list[RunDir]:
     """All runs of a folder that may be read, the one with the newest event first."""
+    return [RunDir(Path(path)) for path, _ in list_logs(runs_dir)]
+
+
+def list_logs(runs_dir: Path) -> list[tuple[str, os.stat_result]]:
+    """The run directories of a folder and the state of each one's log, the newest event first; a cheap look at thousands.
+
+    Raises:
+        OSError: When the folder exists and cannot be read.
+    """
     if not runs_dir.is_dir():
         return []
-    paths = (path for path in runs_dir.iterdir() if not path.name.startswith("."))
-    dated = [(time_, path) for path in paths if (time_ := _log_time(RunDir(path))) is not None]
-    return [RunDir(path) for _, path in sorted(dated, reverse=True)]
+    with os.scandir(runs_dir) as entries:
+        paths = sorted(entry.path for entry in entries if not entry.name.startswith("."))
+    found = [(path, log) for path in paths if (log := log_stat(path)) is not None]
+    return sorted(found, key=lambda one: -one[1].st_mtime_ns)
 
 
-def _log_time(run_dir: RunDir) -> float | None:
-    """When the newest event was written; None where there is no log or it is somebody else's."""
+def log_stat(run_dir: str) -> os.stat_result | None:
+    """The state of a run's log; None where there is none or it is somebody else's."""
     try:
-        found = run_dir.events.stat()
+        found = os.stat(f"{run_dir}/events.jsonl")
     except OSError:
         return None
-    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.events import Resize
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from trainer.errors import RunError
 from trainer.run.deletion import delete_run
@@ -24,16 +24,19 @@ from tui.actions import LIST_ACTIONS
 from tui.compared import COLOURS, Compared
 from tui.glyphs import choose_glyphs
 from tui.runs_reader import RunsReader
-from tui.runs_table import WIDTHS, cells, heading, size
+from tui.runs_table import WIDTHS, cells, size
 from tui.scene import Scene
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import DeleteScreen
 from tui.widgets.comparison import ComparisonPane
+from tui.widgets.run_rows import RunRows
 
 _LOOK_EVERY_S = 0.25
 _REMARK_LOOKS = 16
 """Looks for which a remark stays: four seconds."""
+_AGES_EVERY = 12
+"""Looks between two drawings where no run has changed: ages do."""
 
 
 class ListOwner(Protocol):
@@ -81,18 +84,20 @@ class RunsScreen(ModalScreen[None]):
         self._folder = folder
         self._clock = clock
         self._here = here
+        self._here_path = None if here is None else here.path.resolve()
         self._reader: RunsReader | None = None
         self._runs: dict[str, RunOverview] = {}
         self._marked = [str(one.run.run_dir.path) for one in marked]
-        self._columns: dict[str, int] = {}
-        self._shown: dict[str, dict[str, Text]] = {}
+        self._listed: list[RunOverview] = []
+        self._counts = self._said = ""
+        self._looks = 0
         self._scene = Scene(view=RunView(), glyphs=choose_glyphs())
         self._looks_left = 0
 
     def compose(self) -> ComposeResult:
         """Title, table, plots, keys."""
         yield Static(self._titled("reading"), id="runs-title")
-        yield DataTable(id="runs-table", cursor_type="row", zebra_stripes=False)
+        yield RunRows(self._cells, id="runs-table")
         with Horizontal(id="runs-plots"):
             yield ComparisonPane("loss", id="runs-loss")
             yield ComparisonPane("accuracy", id="runs-accuracy")
@@ -113,60 +118,55 @@ class RunsScreen(ModalScreen[None]):
         layout = layout_for(event.size.width, event.size.height)
         for name in WIDTHS:
             self.set_class(name == layout, f"-{name}")
-        if WIDTHS[layout] != self._columns:
-            self._columns = WIDTHS[layout]
-            self._fill(self._shown)
+        self._table.columns = WIDTHS[layout]
+        self._table.paint(self._scene)
 
     # What is shown ----------------------------------------------------------------------------------------------------
 
     @property
-    def _table(self) -> DataTable[Text]:
-        return cast("DataTable[Text]", self.query_one("#runs-table", DataTable))
+    def _table(self) -> RunRows:
+        return self.query_one("#runs-table", RunRows)
 
     def _look(self) -> None:
         assert self._reader is not None
+        self._looks += 1
         if self._looks_left:
             self._looks_left -= 1
             if not self._looks_left:
                 self._say(_keys())
-        if self._reader.error:
-            self._title(self._reader.error)
-        elif self._reader.runs is not None:
-            self._show(self._reader.runs)
+        runs = self._reader.runs
+        if runs is not None and runs is not self._listed:
+            self._show(runs)
+        elif self._looks % _AGES_EVERY == 0:
+            self._table.paint(self._scene)
+        self._write_title(self._reader)
 
     def _show(self, runs: list[RunOverview]) -> None:
-        self._runs = {str(run.run_dir.path): run for run in runs}
+        self._listed, self._runs = runs, {str(run.run_dir.path): run for run in runs}
+        self._counts = f"{len(runs)}, {sum(run.trained for run in runs)} in training"
+        self._counts += f", {odd} with lines left out (!)" if (odd := sum(run.bad_records > 0 for run in runs)) else ""
+        self._counts = self._counts if runs else "none yet; start one with: r18-tui digits"
         self._marked = [key for key in self._marked if key in self._runs]
-        trained = sum(run.trained for run in runs)
-        self._title(f"{len(runs)}, {trained} in training" if runs else "none yet; start one with: r18-tui digits")
-        now = self._clock()
-        palette = self._owner.palette
-        wanted = {
-            key: cells(run, now, palette, mark=self._mark_of(key), here=self._is_here(run))
-            for key, run in self._runs.items()
-        }
-        if list(wanted) != list(self._shown):
-            self._fill(wanted)
+        self._table.take(runs, self._is_here)
+        self._table.paint(self._scene)
+        self.call_after_refresh(self._plot)  # what it needs is imported after the first rows are on the screen
+
+    def _write_title(self, reader: RunsReader) -> None:
+        """Say in the title what is listed."""
+        runs = self._listed
+        if reader.error:
+            text = reader.error
+        elif reader.unread or reader.runs is None:
+            text = f"reading, {len(runs):,} of {len(runs) + reader.unread:,}" if runs else "reading"
         else:
-            self._update(wanted)
-        self._shown = wanted
-        self._plot()
+            text = self._counts
+        if text != self._said:
+            self._said = text
+            self.query_one("#runs-title", Static).update(self._titled(text))
 
-    def _fill(self, wanted: dict[str, dict[str, Text]]) -> None:
-        table, selected = self._table, self._selected_key() or self._key_of_here()
-        table.clear(columns=True)
-        for column, width in self._columns.items():
-            table.add_column(heading(column), key=column, width=width)
-        for key, row in wanted.items():
-            table.add_row(*(row[column] for column in self._columns), key=key)
-        if selected in wanted:
-            table.move_cursor(row=list(wanted).index(selected))
-
-    def _update(self, wanted: dict[str, dict[str, Text]]) -> None:
-        for key, row in wanted.items():
-            for column in self._columns:
-                if self._shown[key][column] != row[column]:
-                    self._table.update_cell(key, column, row[column])
+    def _cells(self, run: RunOverview) -> dict[str, tuple[str, str]]:
+        mark = self._mark_of(str(run.run_dir.path))
+        return cells(run, self._clock(), mark=mark, here=self._is_here(run))
 
     def _plot(self) -> None:
         selected = self._selected_key()
@@ -181,9 +181,6 @@ class RunsScreen(ModalScreen[None]):
             for number, (key, style) in enumerate(zip(keys, COLOURS, strict=False), 1)
             if key in self._runs
         )
-
-    def _title(self, text: str) -> None:
-        self.query_one("#runs-title", Static).update(self._titled(text))
 
     def _titled(self, text: str) -> Text:
         # The folder comes last, since it may be longer than the line.
@@ -203,17 +200,14 @@ class RunsScreen(ModalScreen[None]):
         return str(number + 1), COLOURS[number]
 
     def _is_here(self, run: RunOverview) -> bool:
-        return self._here is not None and run.run_dir.path.resolve() == self._here.path.resolve()
-
-    def _key_of_here(self) -> str:
-        """The run that the list was opened from."""
-        return next((key for key, run in self._runs.items() if self._is_here(run)), "")
+        """Whether the list was opened from this run."""
+        here, path = self._here, run.run_dir.path
+        # Names first: to resolve thousands of paths would take longer than to draw them.
+        return here is not None and (path.name == here.name or path.is_symlink()) and path.resolve() == self._here_path
 
     def _selected_key(self) -> str:
-        table = self._table
-        if not table.row_count:
-            return ""
-        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+        selected = self._table.selected
+        return str(selected.run_dir.path) if selected is not None else ""
 
     def _selected(self) -> RunOverview | None:
         return self._runs.get(self._selected_key())
@@ -227,12 +221,13 @@ class RunsScreen(ModalScreen[None]):
 
     # Keys -------------------------------------------------------------------------------------------------------------
 
-    def on_data_table_row_highlighted(self) -> None:
-        """Without marks the plots follow the cursor."""
-        self._plot()
+    def on_run_rows_moved(self) -> None:
+        """Without marks the plots follow the cursor, when no other key is waiting."""
+        if not self._marked:
+            self.call_after_refresh(self._plot)
 
-    def on_data_table_row_selected(self) -> None:
-        """Enter, or a click on the row that has the cursor."""
+    def on_run_rows_chosen(self) -> None:
+        """Open the run that was clicked on."""
         self.action_open()
 
     def action_open(self) -> None:
@@ -250,7 +245,8 @@ class RunsScreen(ModalScreen[None]):
             self._remark(f"no more than {len(COLOURS)} runs can be told apart in one plot")
         elif key:
             self._marked.append(key)
-        self._show(list(self._runs.values()))
+        self._table.paint(self._scene)
+        self._plot()
 
     def action_resume(self) -> None:
         """Go on with the run."""

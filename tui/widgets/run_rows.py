@@ -1,0 +1,122 @@
+"""The table of the list of runs: only the rows in sight are ever made, so that thousands cost no more than a screenful."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.events import Click
+from textual.message import Message
+from textual.strip import Strip
+
+from trainer.run.overview import RunOverview
+from tui.canvas import Row
+from tui.runs_table import HEADINGS, cell
+from tui.scene import Scene
+from tui.widgets.scrolling import ScrollingPane
+
+_UNDER_CURSOR = "cursor:"
+"""What the style of a cell in the row under the cursor begins with."""
+
+Describe = Callable[[RunOverview], dict[str, tuple[str, str]]]
+"""Text and style of a run's cells, by column."""
+
+
+class RunRows(ScrollingPane, inherit_bindings=False):
+    """Headings, and a row a run with a cursor.
+
+    Attributes:
+        runs: All runs, in the order of the rows.
+        columns: Widths of the columns that are shown, by name; a blank stands on either side of a cell.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"run-rows--cursor"}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(binding for binding in ScrollingPane.BINDINGS if isinstance(binding, Binding) and "pagedown" not in binding.key),
+        Binding("pagedown", "scroll_pages(1)"),
+    ]  # fmt: skip
+
+    class Moved(Message):
+        """Another run is under the cursor."""
+
+    class Chosen(Message):
+        """The run under the cursor was clicked on."""
+
+    def __init__(self, describe: Describe, *, id: str) -> None:  # noqa: A002 - Textual's name
+        """An empty table.
+
+        Args:
+            describe: Makes the cells of a run.
+            id: Of the widget.
+        """
+        super().__init__(id=id)
+        self.runs: Sequence[RunOverview] = ()
+        self.columns: dict[str, int] = {}
+        self._describe = describe
+        self._at = self._first = 0
+        self._was_moved = False
+
+    @property
+    def selected(self) -> RunOverview | None:
+        """The run under the cursor; None where there are no runs."""
+        return self.runs[self._at] if self.runs else None
+
+    def take(self, runs: Sequence[RunOverview], default: Callable[[RunOverview], bool]) -> None:
+        """Show other runs. The cursor stays with its run, once the user has moved it.
+
+        Args:
+            runs: In the order of the rows.
+            default: Whether the cursor starts at a run; at the first one where it is true of none.
+        """
+        selected, self.runs = self.selected, runs
+        if not self._was_moved:
+            self._at = next((index for index, run in enumerate(runs) if default(run)), 0)
+        elif selected is not None:
+            path = selected.run_dir.path
+            self._at = next((index for index, run in enumerate(runs) if run.run_dir.path == path), self._at)
+        self._at = max(min(self._at, len(runs) - 1), 0)
+
+    def move(self, rows: int) -> None:
+        """Move the cursor."""
+        before, self._at = self._at, max(min(self._at + rows, len(self.runs) - 1), 0)
+        self._was_moved = True
+        if self._at != before:
+            self.post_message(self.Moved())
+
+    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+        """The headings, and the runs in sight."""
+        room = max(height - 1, 1)
+        self._first = max(min(self._first, self._at, len(self.runs) - room), self._at - room + 1, 0)
+        head: Row = [(cell(name, HEADINGS[name], size), "dim") for name, size in self.columns.items()]
+        return [
+            head,
+            *(self._row(index, width) for index in range(self._first, min(self._first + room, len(self.runs)))),
+        ]
+
+    def _row(self, index: int, width: int) -> Row:
+        cells = self._describe(self.runs[index])
+        row: Row = [(cell(name, cells[name][0], size), cells[name][1]) for name, size in self.columns.items()]
+        if index != self._at:
+            return row
+        row.append((" " * max(width - sum(size + 2 for size in self.columns.values()), 0), "text"))
+        return [(text, _UNDER_CURSOR + style) for text, style in row]
+
+    def _strip(self, row: Row) -> Strip:
+        if not row or not row[0][1].startswith(_UNDER_CURSOR):
+            return super()._strip(row)
+        plain = super()._strip([(text, style.removeprefix(_UNDER_CURSOR)) for text, style in row])
+        found = self.get_component_rich_style("run-rows--cursor")
+        over = Style(bgcolor=found.bgcolor, bold=True, reverse=found.reverse)
+        return Strip([Segment(text, (style or Style()) + over) for text, style, _ in plain])
+
+    def on_click(self, event: Click) -> None:
+        """A click moves the cursor; one on the row under the cursor chooses the run."""
+        index = self._first + event.y - 1
+        if event.y < 1 or index >= len(self.runs):
+            return
+        if index == self._at:
+            self.post_message(self.Chosen())
+        self.action_scroll_rows(index - self._at)
