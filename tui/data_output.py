@@ -13,9 +13,13 @@ import orjson
 
 from trainer.run.events import Evaluated
 from trainer.run.log_lines import in_utf8
+from trainer.run.status import RunState
 from trainer.run.store import RunDir
 from trainer.run.verdicts import verdicts
 from trainer.run.view import RunView
+
+_NO_STEPS = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
+"""States in which nothing says when the run ends."""
 
 
 def as_json(view: RunView, run_dir: RunDir) -> str:
@@ -34,7 +38,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         "total_steps": view.total_steps,
         "epoch": view.epoch,
         "images_per_s": view.images_per_s,
-        "eta_s": view.eta_s if view.finish is None and view.failure is None else None,
+        "eta_s": view.eta_s if view.state not in _NO_STEPS else None,
         "train_loss": view.train_loss.last,
         "train_accuracy": view.train_accuracy.last,
         "lr": view.lr.last,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainer.run.events import EpochEnded, number
-from trainer.run.holder import is_live
+from trainer.run.holder import is_live, stopped_pid
 from trainer.run.store import RunDir
 from trainer.run.verdicts import verdicts
 from trainer.run.view import RunView
@@ -44,6 +44,9 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         lines.append(f"  run          {run_dir.path}")
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
+        pid = stopped_pid(run_dir)
+        if pid:
+            lines.append(f"  stopped      by a signal; to continue it: kill -CONT {pid}")
     elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:

@@ -46,6 +46,7 @@ class Scene:
         pending: Words for what was asked for and not yet answered, by action.
         control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
         presence: Whether the run has a trainer.
+        stopped_pid: The trainer's process, where a signal has stopped it.
         heard_s: When the run was last heard of while it was watched, on the monotonic clock, which never jumps.
         output: The last lines of what libraries printed.
         unseen_output: How many lines were printed that nobody has looked at.
@@ -66,6 +67,7 @@ class Scene:
     pending: dict[str, str] = field(default_factory=dict)
     control_hint: str = ""
     presence: Presence = Presence.UNKNOWN
+    stopped_pid: int | None = None
     heard_s: float = -math.inf
     resume_command: str = ""
     output: tuple[str, ...] = ()
@@ -95,6 +97,11 @@ class Scene:
     def images_per_s(self) -> float | None:
         """Of the newest steps; none while the run is paused."""
         return None if self.state is RunState.PAUSED else self.view.images_per_s
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to the end; none while no step is taken."""
+        return None if self.at_rest or self.stopped_pid else self.view.eta_s
 
     @property
     def silence_s(self) -> float:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, UndeliverableError
 from trainer.run.events import Exported
+from trainer.run.holder import stopped_pid
 from trainer.run.replay import replay
-from trainer.run.status import RunState
+from trainer.run.status import Presence, RunState
 from trainer.run.view import RunView
 from tui.actions import BY_NAME, Situation
 from tui.glyphs import choose_glyphs
@@ -20,6 +21,8 @@ from tui.source import Port
 from tui.widgets.key_bar import KeyBar
 
 _REMARK_S = 4.0
+_SILENT_S = 3.0
+"""Without news, after which it is asked whether the trainer's process is stopped."""
 
 _READ_FOR_S = 0.1
 
@@ -147,9 +150,12 @@ class Watched:
         control, run_dir = self.port.control, self.port.run_dir
         control.refresh()
         self.scene.resume_command = run_dir.resume_command()
-        if (control.hint, control.presence) != (self.scene.control_hint, self.scene.presence):
-            self.scene.control_hint, self.scene.presence = control.hint, control.presence
-            self.scene.version += 1
+        silent = self.port.thread is None and self.scene.silence_s > _SILENT_S and control.presence is Presence.THERE
+        stopped = stopped_pid(run_dir) if silent else None
+        scene = self.scene
+        if (control.hint, control.presence, stopped) != (scene.control_hint, scene.presence, scene.stopped_pid):
+            scene.control_hint, scene.presence, scene.stopped_pid = control.hint, control.presence, stopped
+            scene.version += 1
 
     def close(self) -> None:
         """Follow the run no more."""

@@ -166,12 +166,22 @@ def test_half_a_line_is_completed_by_what_comes_later(server: ControlServer, com
         assert [commands.take(timeout=10), commands.take(timeout=10)] == [pause, stop]
 
 
-def test_more_clients_than_there_is_room_for_are_told_so(server: ControlServer) -> None:
+def test_more_clients_than_there_is_room_for_are_told_so(run_dir: RunDir, server: ControlServer) -> None:
     clients = [connected(server) for _ in range(MOST_CLIENTS)]
     with connected(server) as one_more:
-        assert b"connected already" in one_more.recv(4096)
+        assert b"too many screens are attached" in one_more.recv(4096)
+    control = SocketControl(run_dir)
+    wait_for(lambda: control.refresh() or not control.can_control, "that the one too many is refused")  # type: ignore[func-returns-value]
+    for _ in range(3):
+        assert control.hint == f"read-only: too many screens are attached, {MOST_CLIENTS} at most"
+        with pytest.raises(UndeliverableError, match="pause: refused: too many screens are attached"):
+            control.send(cmd.Pause())
+        control.refresh()
     for client in clients:
         client.close()
+    wait_for(lambda: control.refresh() or control.can_control, "that there is room")  # type: ignore[func-returns-value]
+    assert (control.hint, control.refusal) == ("attached", "")
+    control.close()
     wait_for(lambda: not server._clients, "that all have left")
     with connected(server) as client:
         client.settimeout(0.2)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,12 @@ from trainer.errors import RunError
 from trainer.run import events as ev
 from trainer.run.control_socket import SocketControl
 from trainer.run.deletion import delete_run
-from trainer.run.holder import RunLock, boot_id, is_live, presence
+from trainer.run.holder import RunLock, boot_id, is_live, presence, read_holder, stopped_pid
 from trainer.run.overview import RunsFolder
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
-from trainer.run.store import RunDir
+from trainer.run.store import RunDir, create_run
+from trainer.run.view import RunView
+from tui.report import summary
 
 
 @pytest.fixture
@@ -73,3 +79,40 @@ def test_a_run_whose_log_is_silent_is_not_lost_while_its_process_is_there(run: R
     assert folder.refresh()[0].status == "training"
     lock.release()
     assert folder.refresh()[0].status == "lost"
+
+
+def test_a_trainer_that_a_signal_has_stopped_is_told_from_one_that_runs(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "one")
+    code = (
+        "import sys, time, pathlib; from trainer.run.holder import RunLock; from trainer.run.store import RunDir; "
+        "lock = RunLock.take(RunDir(pathlib.Path(sys.argv[1]))); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(run.path)]) as process:
+        try:
+            eventually(lambda: (read_holder(run) or {}).get("pid") == process.pid)
+            assert stopped_pid(run) is None
+            process.send_signal(signal.SIGSTOP)
+            eventually(lambda: stopped_pid(run) == process.pid)
+            assert any(f"kill -CONT {process.pid}" in line for line in summary(RunView(), run))
+            process.send_signal(signal.SIGCONT)
+            eventually(lambda: stopped_pid(run) is None)
+            process.send_signal(signal.SIGSTOP)
+        finally:
+            process.kill()
+    assert stopped_pid(run) is None
+
+
+@pytest.mark.parametrize("pid", [None, "1", -1, 2**60, True, 1.5])
+def test_a_holder_with_an_odd_pid_is_called_running(tmp_path: Path, pid: object) -> None:
+    run = create_run(tmp_path, "one")
+    lock = RunLock.take(run)
+    lock.note(pid=pid)
+    assert stopped_pid(run) is None
+    lock.release()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

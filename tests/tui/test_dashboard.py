@@ -398,6 +398,28 @@ async def test_a_clock_that_jumps_loses_no_run_that_is_heard_of(dashboard: Dashb
         await settle(pilot, partial(shows, app, "● training"), "a sign of life")
 
 
+@pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
+async def test_a_stopped_trainer_is_named_with_the_command_that_continues_it(
+    dashboard: Dashboard, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tui.watched.stopped_pid", lambda _run_dir: 4711)
+    control = Recorder()
+    control.presence = Presence.THERE
+    async with dashboard(training_run(), control, now=START + 10_000, size=size) as (app, pilot):
+        await settle(pilot, partial(shows, app, "kill -CONT 4711"), "what to do")
+        assert not shows(app, "disk")
+        monkeypatch.setattr("tui.watched.stopped_pid", lambda _run_dir: None)
+        app.watched.follow_trainer()
+        await settle(pilot, lambda: not shows(app, "kill -CONT"), "it runs again")
+
+
+@pytest.mark.parametrize("state", ["paused", "training"])
+async def test_nothing_is_said_of_the_end_while_no_step_is_taken(dashboard: Dashboard, state: str) -> None:
+    source = training_run()
+    source.add(ev.StateChanged(state=state))
+    assert ("ETA —" in await shown(dashboard, source)) is (state == "paused")
+
+
 async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run(), now=START + 10_000)
     assert "● lost" in text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import selectors
 import socket
 import stat
@@ -133,7 +134,7 @@ class ControlServer:
         if _peer_uid(connection) != os.getuid():
             _refuse(connection, "only the user who trains this run may steer it")
         elif len(self._clients) >= MOST_CLIENTS:
-            _refuse(connection, f"{MOST_CLIENTS} clients are connected already")
+            _refuse(connection, f"too many screens are attached, {MOST_CLIENTS} at most")
         else:
             self._clients[connection] = _Client()
             self._selector.register(connection, selectors.EVENT_READ)
@@ -196,6 +197,7 @@ class SocketControl:
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
         self._connection: socket.socket | None = None
+        self._refused = ""
         self.refusal = ""
         self.presence = Presence.UNKNOWN
         self.refresh()
@@ -203,7 +205,7 @@ class SocketControl:
     @property
     def hint(self) -> str:
         """How the run is looked at."""
-        return "attached" if self.can_control else "read-only"
+        return "attached" if self.can_control else f"read-only: {self._refused}" if self._refused else "read-only"
 
     @property
     def can_control(self) -> bool:
@@ -220,7 +222,7 @@ class SocketControl:
             try:
                 self._connection.sendall(encode_command(command))
             except OSError:
-                self._disconnect("the trainer has gone")
+                self._still_connected()  # a trainer that has refused this client has said why
             else:
                 return
         raise UndeliverableError(f"{command.name}: {self.refusal}")
@@ -238,8 +240,12 @@ class SocketControl:
             self._connection = _connect(holder)
         except OSError as error:
             self.refusal = f"only looked at here: {error}"
+            return
+        # One that was refused is likely to be refused again, at once: until then it is not called attached.
+        if not self._refused or (not select.select([self._connection], [], [], 0.05)[0]):
+            self.refusal = self._refused = ""
         else:
-            self.refusal = ""
+            self._still_connected()
 
     def close(self) -> None:
         """Leave."""
@@ -253,7 +259,8 @@ class SocketControl:
             return True
         except OSError:
             answer = b""
-        self._disconnect(_reason_in(answer))
+        self._refused = _reason_in(answer)
+        self._disconnect(f"refused: {self._refused}" if self._refused else "the trainer has gone")
         return False
 
     def _disconnect(self, reason: str) -> None:
@@ -311,10 +318,11 @@ def _connect(holder: dict[str, object]) -> socket.socket:
 
 
 def _reason_in(answer: bytes) -> str:
+    """Why a trainer refuses this client; empty where it does not say so."""
     try:
-        return f"refused: {orjson.loads(answer.splitlines()[0])['error']}"
+        return str(orjson.loads(answer.splitlines()[0])["error"])
     except (ValueError, IndexError, KeyError, TypeError):
-        return "the trainer has gone"
+        return ""
 
 
 def _refuse(connection: socket.socket, reason: str) -> None:

@@ -190,6 +190,20 @@ def _lock_reaches(holder: dict[str, Any]) -> bool:
     return on_this_machine(holder) or holder.get("host") == socket.gethostname()
 
 
+def stopped_pid(run_dir: RunDir) -> int | None:
+    """The process that holds a run where it is stopped (SIGSTOP, ctrl+z) on this machine; None otherwise."""
+    holder = read_holder(run_dir) or {}
+    pid = holder.get("pid")
+    if type(pid) is not int or not on_this_machine(holder) or not _is_locked(run_dir):
+        return None
+    import psutil  # not before the first frame
+
+    try:
+        return pid if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) else None
+    except (psutil.Error, ValueError, OverflowError):
+        return None  # it has gone, or is in another container
+
+
 def newest_live(runs_dir: Path) -> RunDir:
     """The run with the newest event among those that are trained.
 

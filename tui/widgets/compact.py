@@ -10,7 +10,7 @@ from tui.pages import PAGE_BY_NAME
 from tui.scene import Scene
 from tui.widgets.class_accuracy import class_rows, waiting_text
 from tui.widgets.events_list import verdict_row
-from tui.widgets.header import problem_row, progress_bar, state_row
+from tui.widgets.header import problem_row, progress_bar, silence_row, state_row
 from tui.widgets.lr_schedule import lr_figures
 from tui.widgets.memory import facts, memory_figures
 from tui.widgets.pane import Pane
@@ -75,11 +75,11 @@ class CompactPane(Pane, can_focus=False):
         epochs = view.started.epochs if view.started else "?"
         rows: list[Row] = [
             [*state_row(scene), (f"  epoch {view.epoch}/{epochs}", "text")],
-            [*progress_bar(done, max(width - 14, 4), scene.glyphs), (f"  ETA {fmt.duration(view.eta_s)}", "text")],
+            [*progress_bar(done, max(width - 14, 4), scene.glyphs), (f"  ETA {fmt.duration(scene.eta_s)}", "text")],
         ]
         if view.failure:
             rows.append([(fmt.fit(fmt.literal(view.failure.error.partition("\n")[0]), width), "bad")])
-        rows += [row for row in (problem_row(scene), verdict_row(scene, width)) if row]
+        rows += [row for row in (silence_row(scene, width), problem_row(scene), verdict_row(scene, width)) if row]
         rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
         last = view.last_evaluation
         if last:

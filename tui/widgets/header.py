@@ -78,9 +78,9 @@ def progress_row(scene: Scene, width: int) -> Row:
     if scene.state is RunState.LOST:
         silence = f" last event {fmt.age(scene.now - view.last_time)} ago; go on with: {scene.resume_command}"
         return [(fmt.fit(fmt.literal(silence), width), "bad")]
-    if scene.state in LIVE_STATES and scene.silence_s > LOST_AFTER_S:
-        silence = f" no news for {fmt.age(scene.silence_s)}, though its process is there: its disk may be full"
-        return [(fmt.fit(silence, width), "warn")]
+    silent = silence_row(scene, width)
+    if silent:
+        return silent
     if scene.state in (RunState.LOADING, RunState.PREPARING):
         return _preparing(scene, width)
     epochs = view.started.epochs if view.started else 0
@@ -89,7 +89,7 @@ def progress_row(scene: Scene, width: int) -> Row:
     parts = [
         f"step {view.step:,}/{view.total_steps:,}",
         fmt.per_second(scene.images_per_s),
-        f"ETA {fmt.duration(view.eta_s)}",
+        f"ETA {fmt.duration(scene.eta_s)}",
     ]
     parts.append(_age(scene))
     right = "   ".join(part for part in parts if part)
@@ -97,6 +97,20 @@ def progress_row(scene: Scene, width: int) -> Row:
         right = "   ".join(part for part in parts[:3] if part)
     bar_width = max(width - cell_len(left) - cell_len(right) - 3, 4)
     return [(left, "text"), *progress_bar(done, bar_width, scene.glyphs), (f"  {right} ", "text")]
+
+
+def silence_row(scene: Scene, width: int) -> Row:
+    """Why nothing is heard of a live run whose process is there; empty while it is heard of."""
+    if scene.state not in LIVE_STATES:
+        return []
+    long = short = ""
+    if scene.stopped_pid:
+        short = f" stopped; to continue: kill -CONT {scene.stopped_pid}"
+        long = f" its process was stopped by a signal; to continue it: kill -CONT {scene.stopped_pid}"
+    elif scene.silence_s > LOST_AFTER_S:
+        short = f" no news for {fmt.age(scene.silence_s)}: is its disk full?"
+        long = f" no news for {fmt.age(scene.silence_s)}, though its process is there: its disk may be full"
+    return [(fmt.fit(long if cell_len(long) <= width else short, width), "warn")] if long else []
 
 
 def progress_bar(done: float, width: int, glyphs: Glyphs) -> Row:
