@@ -12,8 +12,9 @@ from trainer.config import Config
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.plain_config import PlainConfig
-from trainer.run.event_log import LogFollower, read_records
+from trainer.run.event_log import LogFollower
 from trainer.run.events import Event
+from trainer.run.replay import replay
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 
@@ -58,15 +59,18 @@ def start(run: OpenRun, *, hold_open: bool = False) -> TrainingThread:
 
 
 def events_of(run_dir: RunDir, kind: type[E]) -> list[E]:
-    """All events of a kind in a run's log."""
-    return [record.event for record in read_records(run_dir.events) if isinstance(record.event, kind)]
+    """All events of a kind in a run's log, which readers must take as a whole."""
+    follower = LogFollower(run_dir.events)
+    events = [record.event for record in follower.records()]
+    assert follower.bad_lines == 0, "the trainer has logged what its own events do not declare"
+    return [event for event in events if isinstance(event, kind)]
 
 
 def view_of(run_dir: RunDir) -> RunView:
     """The fold of a run's log."""
     view = RunView()
-    for record in read_records(run_dir.events):
-        view.apply(record)
+    replay(view, run_dir.events.read_bytes().splitlines(keepends=True))
+    assert view.bad_records == 0, "the trainer has logged what its own events do not declare"
     return view
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
-from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -40,13 +39,7 @@ _AGES_EVERY = 12
 
 
 class ListOwner(Protocol):
-    """The application, as far as the list knows it.
-
-    Attributes:
-        palette: Styles by the words that rows use.
-    """
-
-    palette: dict[str, Style]
+    """The application, as far as the list knows it."""
 
     @property
     def list_refusal(self) -> str:
