@@ -15,6 +15,7 @@ _SELDOM_S = 8.0
 _SHARE = 0.003
 """Share of a core that looking at all runs may take."""
 _PUBLISH_EVERY_S = 0.2
+_SCREENFUL = 40
 _YIELD_S = 0.0003
 """Pause after each run that was read: the screen's thread gets the interpreter for a key that was pressed meanwhile."""
 
@@ -64,11 +65,12 @@ class RunsReader:
             self._asked.wait(_EVERY_S)
 
     def _read(self, steps: Iterator[None]) -> None:
-        published_s, count = 0.0, 0
+        published_s, count = time.monotonic(), 0
         for count, _ in enumerate(steps, 1):
             if self._closed:
                 return
-            if not self._has_all and time.monotonic() - published_s > _PUBLISH_EVERY_S:
+            is_due = count == _SCREENFUL or time.monotonic() - published_s > _PUBLISH_EVERY_S
+            if is_due and not self._has_all:
                 published_s = time.monotonic()
                 self.runs, self.unread = self._folder.runs, self._folder.total - count
             time.sleep(_YIELD_S)

@@ -32,6 +32,8 @@ from tui.widgets.comparison import ComparisonPane
 from tui.widgets.run_rows import RunRows
 
 _LOOK_EVERY_S = 0.25
+_FIRST_LOOKS_S = 0.05
+"""Until there is a first row."""
 _REMARK_LOOKS = 16
 """Looks for which a remark stays: four seconds."""
 _AGES_EVERY = 12
@@ -99,7 +101,7 @@ class RunsScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         """Begin to read."""
         self._reader = RunsReader(self._folder)
-        self.set_interval(_LOOK_EVERY_S, self._look)
+        self._looking = self.set_interval(_FIRST_LOOKS_S, self._look)
 
     def on_unmount(self) -> None:
         """Read no more."""
@@ -129,6 +131,9 @@ class RunsScreen(ModalScreen[None]):
                 self._say(_keys())
         runs = self._reader.runs
         if runs is not None and runs is not self._listed:
+            if not self._runs:
+                self._looking.stop()
+                self._looking = self.set_interval(_LOOK_EVERY_S, self._look)
             self._show(runs)
         elif self._looks % _AGES_EVERY == 0:
             self._table.paint(self._scene)
