@@ -94,7 +94,7 @@ def _measured(folder: str, count: int, seconds: float) -> str:
 
 def _waits(terminal: PseudoTerminal, key: str, count: int = _KEYS) -> list[float]:
     """Milliseconds until the answer to a key, some times over, at moments that nothing else goes by."""
-    draw = random.Random(0)  # noqa: S311 - no secret
+    draw = random.Random(0)
     waits = []
     for _ in range(count):
         terminal.drain(0.1 + 0.2 * draw.random())

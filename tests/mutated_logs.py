@@ -102,7 +102,7 @@ def lines() -> list[bytes]:
 
 def mutated(seed: int) -> list[bytes]:
     """The lines of `history`, or its beginning, with one to sixteen of them damaged: text, keys, or values at any depth."""
-    draw = random.Random(seed)  # noqa: S311 - no secret
+    draw = random.Random(seed)
     found = lines()
     found = found[: draw.choice([len(found), draw.randrange(3, len(found))])]
     for _ in range(draw.choice([1, 2, 4, 8, 16])):

@@ -21,8 +21,20 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         view: The fold of the run's log.
         run_dir: Where it lies.
     """
-    lines = [f"{fmt.literal(run_dir.name)}: {_ending(view)}"]
-    last, best = view.last_evaluation, view.best
+    lines = [f"{fmt.literal(run_dir.name)}: {_ending(view)}", *_results(view)]
+    saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)
+    if saved:
+        lines.append(f"  checkpoint   {saved}")
+    if view.exported:
+        lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
+    if not view.failure or run_dir.path.exists():  # a run that was refused leaves no directory
+        lines.append(f"  run          {run_dir.path}")
+    return [*lines, *_ways_on(view, run_dir)]
+
+
+def _results(view: RunView) -> list[str]:
+    """Newest, best and test accuracy."""
+    last, best, lines = view.last_evaluation, view.best, []
     if last:
         tta = f", flip-TTA {last.accuracy_tta:.2%}" if last.accuracy_tta is not None else ""
         lines.append(
@@ -35,13 +47,12 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         lines.append(f"  test accuracy {tested.accuracy:.2%} (step {tested.step:,}, chosen on {last.split})")
     if last and last.split == "test" and best:
         lines.append("  best was chosen on the test images that it is measured on: there is no val split")
-    saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)
-    if saved:
-        lines.append(f"  checkpoint   {saved}")
-    if view.exported:
-        lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
-    if not view.failure or run_dir.path.exists():  # a run that was refused leaves no directory
-        lines.append(f"  run          {run_dir.path}")
+    return lines
+
+
+def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
+    """What can be done with the run now, with the commands."""
+    lines = []
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
         pid = stopped_pid(run_dir)

@@ -13,7 +13,6 @@ import re
 import select
 import selectors
 import socket
-import stat
 import struct
 import sys
 import threading

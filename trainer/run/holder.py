@@ -192,9 +192,8 @@ def _lock_reaches(holder: dict[str, Any]) -> bool:
 
 def stopped_pid(run_dir: RunDir) -> int | None:
     """The process that holds a run where it is stopped (SIGSTOP, ctrl+z) on this machine; None otherwise."""
-    holder = read_holder(run_dir) or {}
-    pid = holder.get("pid")
-    if type(pid) is not int or not on_this_machine(holder) or not _is_locked(run_dir):
+    pid = pid_here(read_holder(run_dir) or {})
+    if type(pid) is not int or not _locked(run_dir):
         return None
     import psutil  # not before the first frame
 
