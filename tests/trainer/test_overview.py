@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -195,3 +196,12 @@ def test_a_run_that_cannot_be_deleted_whole_is_named_and_not_listed(
     with pytest.raises(RunError, match=r"\.one\.deleted-\d+: cannot be deleted: Permission denied"):
         delete_run(run)
     assert list_runs(tmp_path) == []
+
+
+def test_the_best_is_the_one_that_was_chosen(tmp_path: Path) -> None:
+    """By loss another than the one of the highest accuracy: list, dashboard and report then give the same figure."""
+    chosen = dataclasses.replace(evaluated(1), accuracy=0.1, loss=0.5, best=True)
+    later = dataclasses.replace(evaluated(2), accuracy=0.9, loss=2.0, best=False)
+    write_log(tmp_path, "by-loss", opened(), started(), steps(1), chosen, later)
+    (run,) = RunsFolder(tmp_path).refresh()
+    assert (run.best, run.last) == (0.1, 0.9)

@@ -50,7 +50,7 @@ class RunOverview:
         epoch: In progress, or the last one; 0 before the first step.
         epochs: As configured; 0 until they are known.
         split: That best and last were measured on.
-        best: Highest accuracy, 0 to 1.
+        best: Accuracy of the best, 0 to 1: the highest, or that of the lowest loss where `eval.best_by` says so.
         last: Newest accuracy, 0 to 1.
         begun: Unix seconds of the first event; 0 without any.
         last_time: Unix seconds of the newest event; 0 without any.
@@ -207,7 +207,7 @@ class _FollowedRun:
         return RunOverview(
             run_dir=self._run_dir, live=live, state=state, status=view.word_for(state), epoch=view.epoch,
             epochs=view.started.epochs if view.started else 0, split=view.selection_split,
-            best=max((event.accuracy for event in measured), default=None),
+            best=view.best.accuracy if view.best else None,
             last=measured[-1].accuracy if measured else None, begun=view.begun, last_time=view.last_time,
             size_bytes=self._size_bytes,
             losses=_points(measured, lambda event: number(event.loss)),
