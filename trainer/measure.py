@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -201,8 +200,8 @@ def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
     """How many of some images a run was trained on, as far as they are files."""
     if not isinstance(images, FileImages):
         return 0
-    trained: frozenset[str] = importlib.import_module("trainer.run_images").training_paths(run_dir)
-    return sum(os.path.abspath(path) in trained for path in images.paths)
+    number: int = importlib.import_module("trainer.run_images").num_trained_on(run_dir, images.paths)
+    return number
 
 
 def _say(lines: list[str]) -> None:

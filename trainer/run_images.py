@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,18 +62,34 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
     return ArrayImages(name, found.pixels_NHWC.numpy(), labels_N)
 
 
-def training_paths(run_dir: RunDir) -> frozenset[str]:
-    """Files that a run was trained on, as absolute paths; none where its data are no files or are not there any more."""
+def num_trained_on(run_dir: RunDir, paths: Sequence[str]) -> int:
+    """How many of some files a run was trained on, copies included; 0 where its data are no files or are not there any more."""
     try:
         config = settings_now(run_dir)
         if config.data.kind != "imagefolder":
-            return frozenset()
+            return 0
         with progress_bar() as progress:
             train = load_held_out(undecoded(config), progress).splits["train"]
     except R18Error:
-        return frozenset()
+        return 0
     assert isinstance(train, FolderSplit)
-    return frozenset(os.path.abspath(path) for path in train.paths)
+    sizes = {_size(path) for path in paths} - {None}
+    trained = {_digest(path) for path in train.paths if _size(path) in sizes} - {None}
+    return sum(_digest(path) in trained for path in paths) if trained else 0
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None  # it has gone, as reading it will say
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+    except OSError:
+        return None
 
 
 def _fingerprint_of_run(run_dir: RunDir) -> str:

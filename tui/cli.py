@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Without the program's name; None takes `sys.argv`.
 
     Returns:
-        The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save, else 1.
+        The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save
+        (128 + number for those of `run.stop_on_signals`), else 1.
     """
     argv = sys.argv[1:] if argv is None else argv
     open_standard_streams()

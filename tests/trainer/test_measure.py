@@ -262,6 +262,28 @@ def test_a_changed_folder_is_refused_or_said(run: RunDir, capsys: pytest.Capture
         evaluate(str(run.path))
 
 
+def test_copies_of_training_images_are_known_by_their_content(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under other names, in another folder: all but those that were held out are named, and nothing of new ones."""
+    started = view_of(run).started
+    assert started is not None
+    pictures = sorted(Path(read_run_config(run).data.root).rglob("*.png"))
+    copies = tmp_path / "copies"
+    for number, path in enumerate(pictures):
+        copy = copies / path.parent.name / f"other-{number}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    assert evaluate(str(run.path), "--data", str(copies), "--no-robustness") == 0
+    said = re.search(r"was trained on (\d+) of these (\d+) images", capsys.readouterr().out)
+    assert said is not None
+    assert (int(said[1]), int(said[2])) == (started.splits["train"], len(pictures))
+    for path in copies.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + b"\0")  # the same size of all, and other content
+    assert evaluate(str(run.path), "--data", str(copies), "--no-robustness") == 0
+    assert "was trained on" not in capsys.readouterr().out
+
+
 def test_whoever_has_learned_from_the_images_is_named(
     run: RunDir, make_config: ConfigMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
