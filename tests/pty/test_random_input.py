@@ -33,7 +33,7 @@ def viewer(runs_dir: Path, *command: str) -> PseudoTerminal:
 def test_what_nobody_has_pressed_changes_nothing(runs_dir: Path) -> None:
     with viewer(runs_dir, "show", "done") as terminal:
         terminal.wait_for("finished", 30)
-        assert list(changes_unpressed(terminal, random.Random(1), 30)) == []
+        assert list(changes_unpressed(terminal, random.Random(1), 20)) == []
         terminal.send("?")
         terminal.wait_for("esc closes", 10)  # and keys still act
 
@@ -44,4 +44,4 @@ def test_what_nobody_has_pressed_changes_nothing(runs_dir: Path) -> None:
 def test_anything_at_all_leaves_the_program_whole(runs_dir: Path, command: str, shown: str, seed: int) -> None:
     with viewer(runs_dir, *([command] if command else []), *(["done"] if command == "show" else [])) as terminal:
         terminal.wait_for(shown, 30)
-        assert survive(terminal, random.Random(seed), 80) == ""
+        assert survive(terminal, random.Random(seed), 60) == ""

@@ -166,7 +166,8 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, nam
         steps(1),
         ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
     )
-    for command in (["show", "done"], ["runs"], [], ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]):
+    trained = ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]
+    for command in (["show", "done"], ["runs"], [], *([trained] if name else [])):
         with PseudoTerminal(
             [*PROGRAM, *command, "--runs-dir", str(tmp_path)], env={"PYTHONPATH": ROOT, "TERM": name}, cwd=str(tmp_path)
         ) as terminal:
