@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainer.data.walk import READING
 from trainer.field_type import field_type
+from trainer.reading_version import READING
 from trainer.sinks.names import SinkName
 from trainer.stop_signals import WarningSignal
 

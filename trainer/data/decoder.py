@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.data.pixels import UnreadableImageError, load, upright_rgb
-from trainer.data.walk import READING
 from trainer.host_limits import usable_cpus
+from trainer.reading_version import READING
 
 LETTERBOX_GREY = (128, 128, 128)
 """What lies beside a letterboxed picture."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from trainer.data.walk import (
     EXTENSIONS,
-    READING,
     Notes,
     image_entries,
     is_image,
@@ -23,6 +22,7 @@ from trainer.data.walk import (
     subfolders,
 )
 from trainer.errors import DataError
+from trainer.reading_version import READING
 
 _FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
 """Endings of pictures that Pillow does not read without more."""

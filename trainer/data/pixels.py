@@ -20,7 +20,7 @@ from PIL import Image
 
 from trainer.data.file_kinds import reason_of
 from trainer.data.side_data import without_side_data
-from trainer.data.walk import READING
+from trainer.reading_version import READING
 
 T = TypeVar("T")
 

@@ -21,9 +21,9 @@ from PIL import Image
 
 from trainer.data.layout import ImageFile
 from trainer.data.pixels import UnreadableImageError, is_deep, load, orientation, upright_rgb
-from trainer.data.walk import READING
 from trainer.host_limits import usable_cpus
 from trainer.progress import Progress
+from trainer.reading_version import READING
 from trainer.run.atomic import write_atomically
 
 _FORMAT = 2

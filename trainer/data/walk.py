@@ -13,10 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.errors import DataError
-
-READING = 2
-"""Newest version of the rules by which folders and pictures are read. A run keeps the one that it began with (`data.reading`),
-and so does an exported model: a resume and a prediction see what training saw. Runs that name none have version 1."""
+from trainer.reading_version import READING
 
 _ENDINGS_1 = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
 EXTENSIONS = _ENDINGS_1 | {".jfif", ".jpe", ".jif", ".pjpeg", ".pjp", ".apng", ".dib", ".pbm", ".pnm"}
