@@ -36,7 +36,7 @@ def main() -> int:
     end = time.monotonic() + 60 * arguments.minutes
     seed, faults = arguments.seed, 0
     with tempfile.TemporaryDirectory() as folder:
-        runs = Path(folder)
+        runs = Path(folder) / "runs"
         finished = ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
         write_log(runs, "done", opened(), started(), steps(1), evaluated(1), finished)
         while time.monotonic() < end:
@@ -59,7 +59,7 @@ def _round(runs: Path, seed: int) -> list[str]:
     quiet = seed % 2 == 0
     command, shown = commands[0] if quiet else commands[seed // 2 % len(commands)]
     with PseudoTerminal(
-        [*_PROGRAM, *command], cwd=str(runs), env={"PYTHONPATH": str(Path(__file__).parents[1])}
+        [*_PROGRAM, *command], cwd=str(runs.parent), env={"PYTHONPATH": str(Path(__file__).parents[1])}
     ) as terminal:
         terminal.wait_for(shown, 60)
         if quiet:

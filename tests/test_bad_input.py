@@ -113,7 +113,7 @@ def test_a_name_that_commands_give_a_meaning_is_refused(run: Run, tmp_path: Path
     (tmp_path / "c.yaml").write_text(f"run: {{name: {name}}}\n" if in_file else "")
     code, printed = run("c.yaml", *([] if in_file else ["--name", name]))
     assert code == 2
-    assert f"run.name: {name} means something else to commands" in printed
+    assert f"run.name: {name} is reserved" in printed
     assert not (tmp_path / "runs").exists()
 
 

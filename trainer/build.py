@@ -346,5 +346,5 @@ def _restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[
     if state.finished or not state.step or before.epochs == config.train.epochs:
         return []
     old, new = before.at(min(state.step, before.total_steps - 1)), state.schedule.at(state.step)
-    risen = f"the learning rate goes on at {new:.3g} instead of {old:.3g}, since the plan now is {config.train.epochs} epochs"
+    risen = f"the learning rate rises from {old:.3g} to {new:.3g} because the plan is now {config.train.epochs} epochs"
     return [f"{risen}; key l changes it"] if new > 1.01 * old else []

@@ -55,8 +55,8 @@ def _refuse_reserved(name: str) -> None:
     # Only for a new run: there may be older ones of such names.
     if is_reserved(name):
         raise ConfigError(
-            f"run.name: {name} means something else to commands that take a run (latest, imagenet, none, or a file that ends in "
-            f".onnx), so that the run could not be named there; choose another with --name NAME"
+            f"run.name: {name} is reserved, as are latest, imagenet, none and names ending in .onnx: commands that take a run "
+            f"give them another meaning. Choose another with --name NAME"
         )
 
 

@@ -256,9 +256,10 @@ class TrainingSession:
         self._saver.facts = checkpoint_facts(built, self._run.run_dir.name)
         for warning in (*built.warnings, *preflight(self._run.runs_dir)):
             self.publish(Warned(message=warning))
+        if self._run.resume:
+            self._run.keep_config()  # before env.json, which says where a relative `data.root` starts
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
-            self._run.keep_config()
             state = self.trainer.state
             name = self._saver.folder.at(state.step).name if checkpoint else "the beginning (no checkpoint)"
             edits = [[float(step), factor] for step, factor in state.schedule.edits]

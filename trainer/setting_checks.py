@@ -121,7 +121,9 @@ def _never(config: Config) -> Iterator[Check]:
     }
     for key, value in limits.items():
         if value is not None and value >= epochs:
-            yield _warning(f"{key} {value} never comes: train.epochs is {epochs}", f"set it below {epochs}, or to none")
+            yield _warning(
+                f"{key} {value} has no effect: the run ends after {epochs} epochs", f"set it below {epochs}, or to none"
+            )
 
 
 def _unused(config: Config) -> Iterator[Check]:

@@ -131,7 +131,7 @@ class DashboardApp(ListActions):
 
     @property
     def _shown(self) -> Watched | None:
-        """The run whose dashboard is on the screen, or the nearest below what is; None below a list that stands alone."""
+        """Run of the topmost dashboard on the screen stack; None where there is none."""
         shown = {id(run.screen): run for run in self._open}
         below = (shown[id(screen)] for screen in reversed(self._screen_stack) if id(screen) in shown)
         return next(below, self._home)
@@ -144,7 +144,7 @@ class DashboardApp(ListActions):
         return shown
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """What keys of a dashboard do acts where a dashboard is on the screen, and nowhere else."""
+        """Allow a dashboard's actions only while a dashboard is on the screen."""
         of_dashboard = action in BY_NAME or action == "page"
         return not of_dashboard or isinstance(self.screen, DashboardScreen)
 

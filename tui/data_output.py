@@ -43,7 +43,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         "train_accuracy": view.train_accuracy.last,
         "lr": view.lr.last,
         "best": asdict(view.best) if view.best else None,
-        "best_by": view.best_name.removeprefix("best by ") if view.best_name != "best" else "accuracy",
+        "best_by": view.best_by,
         "evaluations": [asdict(event) for event in view.evaluations],
         "epochs": [asdict(event) for event in view.epochs],
         "checkpoints": [asdict(event) for event in view.checkpoints],

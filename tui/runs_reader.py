@@ -50,19 +50,19 @@ class RunsReader:
         self._asked.set()
 
     def _read_on(self) -> None:
-        next_s = 0.0
+        next_s, asked = 0.0, True
         while not self._closed:
-            whole = time.monotonic() >= next_s or self._asked.is_set()
-            self._asked.clear()
+            whole = asked or time.monotonic() >= next_s or not self._has_all
             begun_s = time.thread_time()
             try:
                 self._read(self._folder.steps() if whole else self._folder.live_steps())
-                self.error = ""
+                self.error = "" if whole else self.error
             except Exception as error:  # noqa: BLE001 - shown in the list, and tried again
                 self.error = f"{type(error).__name__}: {error}"
             if whole:
                 next_s = time.monotonic() + min((time.thread_time() - begun_s) / _SHARE, _SELDOM_S)
-            self._asked.wait(_EVERY_S)
+            asked = self._asked.wait(_EVERY_S)
+            self._asked.clear()
 
     def _read(self, steps: Iterator[None]) -> None:
         published_s, count = time.monotonic(), 0

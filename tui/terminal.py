@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-from tui.terminal_mark import TerminalMark
+from tui.terminal_mark import TerminalMark, in_background, restore_after_a_kill
 from tui.terminal_modes import RESTORED
 
 _STOPPED_S = 0.05
@@ -47,21 +47,14 @@ def wait_for_foreground() -> None:
     Raises:
         ConfigError: Where no shell is there to do so.
     """
-    while _in_background():
+    while in_background(0):
         begun = time.monotonic()
         os.kill(0, signal.SIGTTIN)  # the shell reports the whole job as stopped, for input from the terminal
-        if _in_background() and time.monotonic() - begun < _STOPPED_S:
+        if in_background(0) and time.monotonic() - begun < _STOPPED_S:
             raise ConfigError(
                 "the dashboard needs the terminal, which another program has: start it in the foreground; or train with "
                 "--detach, and come back with: r18-tui attach"
             )
-
-
-def _in_background() -> bool:
-    try:
-        return os.tcgetpgrp(0) != os.getpgrp()
-    except OSError:
-        return False  # not the terminal of our session: nobody shares it out
 
 
 def terminal_size(fd: int) -> tuple[int, int] | None:
@@ -161,6 +154,8 @@ def terminal_guard(fd: int = 0) -> Callable[[], None]:
         return lambda: None
 
     def restore() -> None:
+        if restore_after_a_kill(fd):
+            return
         try:
             os.write(1, RESTORED.encode())
             termios.tcsetattr(fd, termios.TCSADRAIN, before)

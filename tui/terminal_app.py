@@ -58,8 +58,8 @@ class TerminalApp(App[ReturnType]):
         return colours_beside(self.current_theme)
 
     def action_interrupt(self) -> None:
-        """Leave what is on the screen: a screen says how by a method `interrupt`; Textual's own, such as the palette, close."""
-        interrupt = getattr(self.screen, "interrupt", None)
+        """Leave the screen by its `interrupt` or `action_cancel`; Textual's own screens, such as the palette, close."""
+        interrupt = getattr(self.screen, "interrupt", None) or getattr(self.screen, "action_cancel", None)
         if interrupt is not None:
             interrupt()
         elif len(self.screen_stack) > 1:
@@ -137,7 +137,7 @@ class TerminalApp(App[ReturnType]):
     def ended_by(self) -> BaseException | None:
         """What ended the application; None when somebody asked for it."""
         if self.crash is None and not self._asked_to_end:
-            return EndedByItselfError("nobody asked for the end")
+            return EndedByItselfError("the application ended unexpectedly")
         return self.crash
 
     def _handle_exception(self, error: Exception) -> None:

@@ -14,6 +14,7 @@ import termios
 from pathlib import Path
 from typing import Any
 
+from trainer.private_folder import private_folder
 from tui.terminal_modes import RESTORED
 
 
@@ -62,6 +63,9 @@ def restore_after_a_kill(fd: int = 1) -> bool:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except (OSError, TypeError):
         return False  # no terminal, or nobody was killed there
+    if in_background(fd):
+        os.close(file)
+        return False  # another program has the terminal, and setting it would stop us
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         marked_at, settings = os.fstat(file).st_mtime, os.read(file, 65536)
@@ -79,13 +83,19 @@ def restore_after_a_kill(fd: int = 1) -> bool:
     return True
 
 
+def in_background(fd: int) -> bool:
+    """Whether the terminal of our session has been given to another job."""
+    try:
+        return os.tcgetpgrp(fd) != os.getpgrp()
+    except OSError:
+        return False  # not the terminal of our session: nobody shares it out
+
+
 def _path_of(fd: int) -> Path:
     """Where the mark of a terminal is.
 
     Raises:
         OSError: For what is no terminal, or where there is no private folder.
     """
-    from trainer.private_folder import private_folder
-
     os.ttyname(fd)
     return private_folder() / f"terminal-{os.fstat(fd).st_rdev}"

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from trainer import checks
 from trainer.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.errors import RunError
-from trainer.run import holder
+from trainer.run import atomic, holder
 from trainer.run.atomic import free_bytes, probe, umask_mode, write_atomically
 from trainer.run.holder import RunLock, is_live, presence, read_holder
 from trainer.run.status import LOST_AFTER_S, Presence
@@ -186,3 +186,33 @@ def test_a_file_system_that_does_not_say_its_size_is_not_full(
             free_bytes(tmp_path)
     else:
         assert free_bytes(tmp_path) == math.inf
+
+
+def test_a_file_that_cannot_be_replaced_is_written_in_place_or_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link is never followed: a pointer of a run that leads elsewhere must not be written through."""
+    elsewhere, link, plain = tmp_path / "elsewhere", tmp_path / "latest", tmp_path / "best"
+    elsewhere.write_text("not ours")
+    link.symlink_to(elsewhere)
+    plain.write_text("old")
+
+    def refuse(*_paths: object) -> None:
+        raise OSError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    atomic.write_atomically(plain, b"new")
+    assert plain.read_text() == "new"
+    with pytest.raises(OSError, match="symbolic link"):
+        atomic.write_atomically(link, b"new")
+    assert elsewhere.read_text() == "not ours"
+
+    def full(_fd: int) -> None:
+        monkeypatch.setattr(atomic, "sync", lambda _fd: None)
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(atomic, "sync", full)
+    with pytest.raises(OSError, match="no room"):
+        atomic.write_atomically(plain, b"newer")
+    assert plain.read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "elsewhere", "latest"]

@@ -182,9 +182,7 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
         "what comes is the schedule of the new length, without a new warm-up"
     )
     (risen,) = [event.message for event in events_of(run, ev.Warned) if "learning rate" in event.message]
-    assert risen.startswith(
-        f"the learning rate goes on at {resumed.lr.y[8]:.3g} instead of {resumed.lr.y[7]:.3g}, since"
-    )
+    assert risen.startswith(f"the learning rate rises from {resumed.lr.y[7]:.3g} to {resumed.lr.y[8]:.3g} because")
 
 
 @pytest.mark.parametrize(("before", "after"), [("accuracy", "loss"), ("loss", "accuracy")])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import private_folder as private
+from tui import terminal_mark
 from tui.terminal_mark import TerminalMark, restore_after_a_kill
 from tui.terminal_modes import RESTORED
 
@@ -18,7 +18,7 @@ from tui.terminal_modes import RESTORED
 @pytest.fixture
 def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """Both ends of a pseudo-terminal, the user's first; marks lie in a folder of the test's own."""
-    monkeypatch.setattr(private, "private_folder", lambda: tmp_path)
+    monkeypatch.setattr(terminal_mark, "private_folder", lambda: tmp_path)
     ours, theirs = pty.openpty()
     yield ours, theirs
     os.close(ours)
@@ -73,3 +73,12 @@ def test_what_is_no_terminal_has_no_mark(tmp_path: Path) -> None:
     TerminalMark(file).remove()
     assert not restore_after_a_kill(file)
     os.close(file)
+
+
+def test_a_background_job_leaves_the_terminal_alone(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be stopped for setting it; the next program in the foreground does it."""
+    killed(TerminalMark(terminal[1]))
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _fd: os.getpgrp() + 1)
+    assert not restore_after_a_kill(terminal[1])
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _fd: os.getpgrp())
+    assert restore_after_a_kill(terminal[1])

@@ -64,8 +64,13 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
         data = _content(source)
         if data and reading > 1 and not isinstance(error, Image.DecompressionBombError):
             for bare in without_side_data(data):
-                with suppress(Exception), Image.open(io.BytesIO(bare)) as image:
-                    return use(image)
+                try:
+                    with Image.open(io.BytesIO(bare)) as image:
+                        return use(image)
+                except MemoryError:
+                    raise
+                except Exception:  # noqa: BLE001, S112 - as above; reported is why the file itself could not be read
+                    continue
         raise UnreadableImageError(reason_of(error, data)) from error
 
 

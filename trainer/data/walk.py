@@ -1,6 +1,6 @@
 """Which files below a folder are images, and what is passed over. Torch-free.
 
-One walk serves `init`, training, `eval` and `predict`. What changes the files or classes that are found raises `READING`.
+One walk serves `init`, training, `eval` and `predict`. Increase `READING` with any change to which files or classes are found.
 """
 
 from __future__ import annotations
@@ -123,7 +123,12 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
         # Links come last: a folder is then known by its own name where it has one here.
         linked = not pending
         place = links.pop(0) if linked else pending.pop()
-        found = os.stat(place)
+        try:
+            found = os.stat(place)
+        except FileNotFoundError:
+            continue  # deleted a moment ago
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror}") from error
         if reading > 1 and (found.st_dev, found.st_ino) in seen:
             notes.add("skipped folders already read under another name", place)
             continue

@@ -79,12 +79,9 @@ def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[st
         written: Names of the files that are described already.
     """
     before = _card_before(folder)
-    known: dict[str, dict[str, Any]] = {
-        name: {"export": {key: before[key] for key in _OF_ALL_FILES if key in before}} | facts
-        for name, facts in before.get("files", {}).items()
-    }
-    earlier = before.get("files_of_earlier_exports", {})
-    known |= earlier if isinstance(earlier, dict) else {}  # a list of names in older cards
+    export = {"export": {key: before[key] for key in _OF_ALL_FILES if key in before}}
+    known = {name: export | facts for name, facts in _described(before, "files").items()}
+    known |= _described(before, "files_of_earlier_exports")
     found = {}
     for path in sorted(folder.glob("model*")):
         if path.name not in written and path.suffix != ".json" and path.is_file():
@@ -92,6 +89,12 @@ def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[st
             facts = known.get(path.name, {})
             found[path.name] = facts if facts.get("sha256") == itself["sha256"] else itself
     return found
+
+
+def _described(card: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    """Files that a card describes; older cards have a list of names here, and others may have anything."""
+    files = card.get(key)
+    return {name: facts for name, facts in files.items() if isinstance(facts, dict)} if isinstance(files, dict) else {}
 
 
 def _card_before(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, private:
         private: For this user alone; otherwise the umask decides.
 
     Raises:
-        OSError: When it cannot be written; the old file is then untouched.
+        OSError: When it cannot be written; the file then has its old content.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -47,19 +47,33 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, private:
 def replace_file(temporary: Path, path: Path) -> None:
     """Rename a file over another one; where the file system refuses that, copy its content into the other one.
 
+    Only a reader that comes while it is copied may see half of it.
+
     Raises:
-        OSError: When neither works.
+        OSError: When neither works; the other file then has its old content.
     """
     try:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno not in _NOT_REPLACED:
             raise
-        with temporary.open("rb") as source, open(path, "wb", opener=_private) as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            sync(target.fileno())
+        before = path.read_bytes() if path.is_file() else None
+        try:
+            _overwrite(path, temporary.read_bytes())
+        except OSError:
+            if before is not None:
+                with contextlib.suppress(OSError):
+                    _overwrite(path, before)
+            raise
         temporary.unlink()
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write a file in place. A link is refused (ELOOP), as it would lead elsewhere."""
+    with open(path, "wb", opener=_private_and_no_link) as file:
+        file.write(data)
+        file.flush()
+        sync(file.fileno())
 
 
 def set_mode(path: Path, mode: int) -> None:
@@ -163,3 +177,7 @@ def sync_folder(folder: Path) -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _private_and_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

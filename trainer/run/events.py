@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, TypedDict
 
-from trainer.run.log_types import Amount, Positive, Share, UnixTime
+from trainer.run.log_types import Amount, Positive, Rate, Share, UnixTime
 from trainer.run.status import RunState
 
 LOG_VERSION = 2
@@ -417,7 +417,7 @@ class LrRangeTested(Event):
     kind: ClassVar[str] = "lr_range"
     same_length: ClassVar[tuple[str, ...]] = ("lrs", "losses")
     step: int
-    lrs: list[float]
+    lrs: list[Rate]
     losses: list[float]
     suggestion: float | None
     reason: str

@@ -197,10 +197,15 @@ class RunFacts:
         return self.started.selection_split if self.started else "test"
 
     @property
+    def best_by(self) -> str:
+        """What chooses the best: `accuracy` or `loss`."""
+        config = self.opened.config if self.opened else {}
+        return "loss" if config.get("eval", {}).get("best_by") == "loss" else "accuracy"
+
+    @property
     def best_name(self) -> str:
         """`best`, or `best by loss` where its loss chose it: its accuracy need not be the highest then."""
-        config = self.opened.config if self.opened else {}
-        return "best by loss" if config.get("eval", {}).get("best_by") == "loss" else "best"
+        return "best by loss" if self.best_by == "loss" else "best"
 
     @property
     def user_notes(self) -> list[Mark]:

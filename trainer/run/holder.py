@@ -169,10 +169,7 @@ def on_this_machine(holder: dict[str, Any]) -> bool:
 
 
 def pid_here(holder: dict[str, Any]) -> int | None:
-    """The holder's process id as this process sees it; None where it is another process's here, or nobody's.
-
-    Each machine and each container counts its processes itself.
-    """
+    """Process id of the owner in this PID namespace; None when it runs on another machine or in another container."""
     same = on_this_machine(holder) and holder.get("pid_namespace", _pid_namespace()) == _pid_namespace()
     return holder.get("pid") if same else None
 

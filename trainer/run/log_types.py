@@ -38,6 +38,8 @@ Share = Annotated[float, Range(0, 1 + 1e-6)]
 """With room for what rounding adds."""
 Amount = Annotated[float, Range(0)]
 """Such as seconds."""
+Rate = Annotated[float, Range(5e-324)]
+"""Above 0: its logarithm is drawn."""
 Positive = Annotated[int, Range(1, LARGEST_INT)]
 UnixTime = Annotated[float, Range(0, LATEST_TIME)]
 

@@ -57,7 +57,7 @@ class RunOverview:
         size_bytes: Of all files in the directory.
         losses: Held-out loss by epoch.
         accuracies: Held-out accuracy by epoch.
-        bad_records: Number of lines of the log that were left out.
+        bad_records: Number of damaged lines among those that the list reads.
     """
 
     run_dir: RunDir
@@ -189,8 +189,7 @@ class _FollowedRun:
             fresh: RunOverview | None = self._look(view, now)
         except FileNotFoundError:
             fresh = None  # deleted a moment ago
-        except OSError:
-            # One that cannot be read hides no other.
+        except Exception:  # noqa: BLE001 - one that cannot be read hides no other
             fresh, self.may_change = replace(self._look(view, now), status="unreadable"), True
         self.overview = self.overview if fresh == self.overview else fresh
         if not self.may_change:

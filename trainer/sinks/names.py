@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -37,7 +38,9 @@ def refuse_missing(names: Sequence[SinkName]) -> None:
 
 def _installed(package: str) -> bool:
     """Whether there is such a package; a folder of this name, as trackers leave in the working directory, is none."""
-    here = {"", os.getcwd()}  # where no process of a tracker looks
+    here = {""}  # where no process of a tracker looks
+    with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
+        here.add(os.getcwd())
     spec = PathFinder.find_spec(package, [path for path in sys.path if path not in here])
     return spec is not None and spec.origin is not None
 

@@ -63,10 +63,6 @@ class Dialog(ModalScreen[ScreenResultType]):
         """Close without an answer."""
         raise NotImplementedError
 
-    def interrupt(self) -> None:
-        """As `escape`."""
-        self.action_cancel()
-
 
 class QuitScreen(Dialog[str]):
     """Asks what shall become of a run that is still training. Returns `stop`, `detach` or `cancel`."""

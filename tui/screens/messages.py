@@ -22,7 +22,7 @@ class MessagesScreen(ModalScreen[None]):
 
     AUTO_FOCUS = "#notes"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m,q,escape", "close", "back"),
+        Binding("m,q,escape", "cancel", "back"),
         Binding("tab,shift+tab", "app.focus_next", "other pane"),
     ]
 
@@ -55,10 +55,6 @@ class MessagesScreen(ModalScreen[None]):
             for pane in self.query(ScrolledPane):
                 pane.paint(self._scene)
 
-    def interrupt(self) -> None:
-        """As `escape`."""
-        self.action_close()
-
-    def action_close(self) -> None:
+    def action_cancel(self) -> None:
         """Back to the dashboard."""
         self.dismiss(None)

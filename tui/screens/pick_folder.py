@@ -86,10 +86,6 @@ class FolderScreen(ModalScreen[str | None]):
             self._say(f"looking at {folder}")
             self.run_worker(lambda: self._look_at(folder), thread=True)
 
-    def interrupt(self) -> None:
-        """As `escape`."""
-        self.action_cancel()
-
     def action_cancel(self) -> None:
         """Back, without a configuration."""
         if self._look is not None:

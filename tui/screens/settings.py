@@ -129,10 +129,6 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._saved = str(path)
         self._show_amount(f"saved as {path}; r18-tui {path} trains it")
 
-    def interrupt(self) -> None:
-        """As `escape`."""
-        self.action_cancel()
-
     def action_cancel(self) -> None:
         """Back, without a run."""
         self.dismiss(None)
