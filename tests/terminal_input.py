@@ -25,6 +25,8 @@ ANSWERS = (
     b"\x1b[M qq", b"\x1b[M\xff\xe9\xc3", b"\x1b[32;10;20M",  # mouse reports that were not asked for
     b"\x1b[97;1:3u", b"\x1b[1114112;1u", b"\x1b[55296u", b"\x1b[57500u", b"\x1b[1;5u", b"\x1b[97;999u", b"\x1b[1;1:3A",
     b"\x1b[99~", b"\x1b[112;5~", b"\x1b[99Q", b"\x1b[27;5;1114112~", b"\x1b[201~", b"\x1b[" + b"1;" * 90 + b"u",
+    b"\xc2\x9b?62;22c", b"\x9b?62;22c", b"\xc2\x9d11;rgb:1c1c/1c1c/1c1c\xc2\x9c", b"\x90>|tmux 3.4\x9c",  # in 8 bits
+    b"\x1b\x1b[A", b"\x1b\x1bOB",  # alt and an arrow, as rxvt sends it
 )  # fmt: skip
 """None of them is a key."""
 

@@ -30,7 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save
         (128 + number for those of `run.stop_on_signals`), else 1.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before anything could handle it
+        return 130
+
+
+def _main(argv: Sequence[str]) -> int:
     open_standard_streams()
     restore_after_a_kill()
     ignore_warnings()

@@ -40,7 +40,7 @@ _BEGUN = re.compile(rb"\x1b(?:\[M[\x20-\xff]{0,2}|\[\[|\[[\x30-\x3f]*[\x20-\x2f]
 """The longest beginning of a sequence that may still become whole."""
 _STRING = re.compile(rb"\x1b[P\]_^X]")
 """DCS, OSC, APC, PM and SOS, whose text goes on until its end."""
-_STRING_END = re.compile(rb"[\x07\x18\x1a]|\x1b\\|(?=\x03)|(?=\x1b[^\\\x1b])")
+_STRING_END = re.compile(rb"[\x07\x18\x1a]|\x1b\\|(?:\xc2|(?<![\x80-\xff]))\x9c|(?=\x03)|(?=\x1b[^\\\x1b])")
 """The bell, CAN, SUB, ST; ctrl+c and another sequence end it, too."""
 _PASTE_BEGIN, _PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
@@ -50,10 +50,17 @@ _KEY = re.compile(r"\x1b\[(\d{0,7})(?::[\d:]*)?(?:;(\d{0,3})(?::(\d))?)?(?:;([\d
 """Code point or number, modifiers, event type, text; alternate keys are passed over."""
 _MODIFIED = re.compile(r"\x1b\[27;(\d{1,3});(\d{1,7})~")
 """xterm's modifyOtherKeys: modifiers and code point."""
+_TEXT_ALONE = re.compile(r"\x1b\[0?(?:;1?(?::[12])?);([\d:]+)u")
+"""Text that belongs to no key, as an input method sends it."""
 _RELEASED = "3"
-_KITTY_CTRL_C = re.compile(rb"\x1b\[99(?::[\d:]*)?;5(?::[12])?(?:;[\d:]*)?u")
+_ENCODED_CTRL_C = re.compile(rb"\x1b\[(?:99(?::[\d:]*)?;(?:5|69|133|197)(?::[12])?(?:;[\d:]*)?u|27;5;99~)")
+"""By kitty's protocol, with and without caps lock and num lock; by xterm's modifyOtherKeys."""
 
 _LATE_REST = (b"[", b"]", b"O", b"P", b"_", b"^", b"X")
+_ALT_ARROW = re.compile(rb"\x1b(\x1b[\[O][A-D])")
+"""As rxvt and PuTTY send it: it is not an escape and an arrow."""
+_C1 = re.compile(rb"(?:\xc2|(?<![\x80-\xff]))([\x8f\x90\x98\x9b\x9d-\x9f])")
+"""8-bit forms of `ESC [` and the like, in UTF-8 and alone; never a byte within another character."""
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -82,19 +89,28 @@ class KeyInput:
             now: Seconds of a monotonic clock.
         """
         found: list[Message] = []
-        if data == _CTRL_C or _KITTY_CTRL_C.fullmatch(data):
+        if not data:
+            return found
+        if data == _CTRL_C or _ENCODED_CTRL_C.fullmatch(data):
             self._forget()
-        elif now < self._late_until and len(data) > 1 and data.startswith(_LATE_REST):
+        elif now < self._late_until and data.startswith(_LATE_REST):
             data = _ESC + data  # the rest of a sequence whose escape was taken for a key
         self._late_until = -1.0
-        pasting = self._pasted is not None
+        unfinished = self._unfinished
+        # A key that is pressed meanwhile is no reason to wait longer for the end.
+        is_key = len(data) == 1 or _SEQUENCE.fullmatch(data) is not None
         rest = self._rest + data
         self._rest = b""
         while rest:
             rest = self._take(rest, found)
-        if not (pasting and self._pasted is not None and len(data) == 1):
+        if not (is_key and unfinished and self._unfinished):
             self.deadline = self._next_deadline(now)
         return found
+
+    @property
+    def _unfinished(self) -> bool:
+        """Whether a paste or a string has begun and not ended."""
+        return self._pasted is not None or self._in_string
 
     def tick(self, now: float) -> list[Message]:
         """Decide what was waited for, once its time is over."""
@@ -102,9 +118,9 @@ class KeyInput:
             return []
         found: list[Message] = []
         if self._pasted is not None:
-            if self._pasted.endswith(_CTRL_C):
-                found.append(events.Key("ctrl+c", "\x03"))
+            interrupted = self._pasted.endswith(_CTRL_C)
             self._end_paste(found)
+            found += [events.Key("ctrl+c", "\x03")] if interrupted else []
         elif self._rest == _ESC and not self._in_string:
             found.append(events.Key("escape", "\x1b"))
             self._late_until = now + REST_S
@@ -132,10 +148,19 @@ class KeyInput:
             return self._take_string(data)
         if not data.startswith(_ESC):
             text, escape, rest = data.partition(_ESC)
-            self._take_text(text, found)
-            return escape + rest
+            joined = self._decoder.getstate()[0] + text
+            eight_bits = _C1.search(joined)
+            if eight_bits is None:
+                self._take_text(text, found)
+                return escape + rest
+            self._decoder.reset()
+            self._take_text(joined[: eight_bits.start()], found)
+            return bytes((_ESC[0], eight_bits[1][0] - 0x40)) + joined[eight_bits.end() :] + escape + rest
         self._decoder.reset()  # a character that an escape has cut
         self._alt = False
+        alt_arrow = _ALT_ARROW.match(data)
+        if alt_arrow is not None:
+            return data[alt_arrow.end() :]
         whole = _SEQUENCE.match(data)
         if whole is not None:
             self._take_sequence(whole.group(), found)
@@ -207,6 +232,8 @@ class KeyInput:
             found += [mouse] if mouse is not None else []
         elif _SYNCHRONISED.fullmatch(sequence):
             found.append(messages.TerminalSupportsSynchronizedOutput())
+        elif typed := _TEXT_ALONE.fullmatch(sequence):
+            self._take_text("".join(map(chr, _typed_points(typed[1]))).encode(), found)
         elif key := _readable_key(sequence):
             found += [event for event in self._keys._sequence_to_key_events(key) if event.key != "<ignore>"]
 
@@ -225,9 +252,13 @@ def _readable_key(sequence: str) -> str:
         return ""
     if name not in FUNCTIONAL_KEYS and not (end == "u" and _is_typed(int(number or 0))):
         return ""
-    points = [int(point) for point in text.split(":") if 0 < len(point) < 8]
-    typed = ":".join(str(point) for point in points if _is_typed(point))
+    typed = ":".join(map(str, _typed_points(text)))
     return f"\x1b[{number};{modifiers};{typed}{end}"
+
+
+def _typed_points(text: str) -> list[int]:
+    """Code points of kitty's associated text."""
+    return [int(point) for point in text.split(":") if 0 < len(point) < 8 and _is_typed(int(point))]
 
 
 def _is_typed(point: int) -> bool:

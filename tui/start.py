@@ -22,9 +22,11 @@ def choose(runs_dir: Path) -> int:
         0 when nothing was chosen, 1 when the screen failed.
     """
     from tui.start_app import StartApp
+    from tui.terminal_mark import TerminalMark
 
-    app = StartApp(runs_dir)
+    app, mark = StartApp(runs_dir), TerminalMark(0)
     command = app.run()
+    mark.remove()
     if app.ended_by is not None:
         sys.excepthook(type(app.ended_by), app.ended_by, app.ended_by.__traceback__)
         return EXIT_FAILED

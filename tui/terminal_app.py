@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.console import RenderableType
 from textual import events
 from textual.app import App, ReturnType
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
+from textual.command import CommandPalette
+from textual.errors import NoWidget
 from textual.message_pump import MessagePump
+from textual.theme import ThemeProvider
+from textual.widget import Widget
+from textual.widgets import Input
 
 from tui.driver import TerminalDriver
 from tui.themes import THEMES, colours_beside, no_color, theme_for
@@ -21,6 +28,24 @@ INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=
 
 _KEY_S = 0.25
 """Longest time that a key keeps the next one waiting."""
+_INTERRUPT_KEYS = ("ctrl+c", "ctrl+q")
+_QUEUED = (events.Key, events.Paste, events.MouseDown, events.MouseUp)
+
+
+def _fitting(event: events.Event, focused: Widget | None) -> events.Event:
+    """A paste cut to the room of the field that it goes to: a field takes a longer one not at all."""
+    if isinstance(event, events.Paste) and isinstance(focused, Input) and focused.max_length:
+        room = focused.max_length - len(focused.value) + len(focused.selected_text)
+        return events.Paste(event.text[: max(room, 0)])
+    return event
+
+
+class Palette(CommandPalette):
+    """The palette, which a second choice that was on its way does not close again, with what lies below it."""
+
+    def dismiss(self, result: Any = None) -> AwaitComplete:
+        """Close, once."""
+        return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
 class EndedByItselfError(Exception):
@@ -47,7 +72,7 @@ class TerminalApp(App[ReturnType]):
         super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
         self.crash: BaseException | None = None
         self._asked_to_end = False
-        self._typed: deque[events.Key | events.Paste] = deque()
+        self._typed: deque[events.Event] = deque()
         self._acting = 0
         for one in THEMES:
             self.register_theme(one)
@@ -65,15 +90,27 @@ class TerminalApp(App[ReturnType]):
         elif len(self.screen_stack) > 1:
             self.screen.dismiss(None)
 
+    def action_command_palette(self) -> None:
+        """Open the palette, unless one is open."""
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            self.push_screen(Palette(id="--command-palette"))
+
+    def search_themes(self) -> None:
+        """Choose a theme."""
+        self.push_screen(Palette(providers=[ThemeProvider], placeholder="Search for themes"))
+
     # One key after another --------------------------------------------------------------------------------------------
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys and pastes wait until the one before has acted.
+        """Keys, pastes and clicks wait until the one before has acted.
 
         Textual hands a key to the widget that has the focus, and acts on a binding when it comes back from there; of keys that
         arrive together a later character would be typed before an earlier backspace has acted.
         """
-        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded and event not in self._typed:
+        if isinstance(event, _QUEUED) and not event.is_forwarded:
+            if isinstance(event, events.Key) and event.key in _INTERRUPT_KEYS:
+                while len(self._typed) > 1:  # it does not wait for what was typed ahead
+                    self._typed.pop()
             self._typed.append(event)
             if len(self._typed) == 1:
                 await self._act()
@@ -85,10 +122,15 @@ class TerminalApp(App[ReturnType]):
         if self._asked_to_end or not self.screen_stack:
             self._typed.clear()  # nobody is there any more to take them
             return
-        number, way = self._acting, self._place
-        await super().on_event(self._typed[0])
+        number, event = self._acting, self._typed[0]
+        way = self._place
+        if isinstance(event, events.MouseEvent):
+            with contextlib.suppress(NoWidget):
+                way = tuple(self.get_widget_at(event.x, event.y)[0].ancestors_with_self)
+        await super().on_event(_fitting(event, self.focused))
         self.set_timer(_KEY_S, partial(self._acted, number))  # where a widget of the way goes away
-        self._pass_along(list(way), partial(self._settle, number, ()))
+        # Twice: what a widget makes of a key, or of a click, it may post to itself.
+        self._pass_along([*way, *way], partial(self._settle, number, ()))
 
     @property
     def _place(self) -> tuple[MessagePump, ...]:

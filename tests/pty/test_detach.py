@@ -19,7 +19,7 @@ from trainer.run import events as ev
 from trainer.run.holder import is_live
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
-from tui.screens.dialogs import HELD_KEY_S
+from tui.screens.key_rest import HELD_KEY_S
 
 pytestmark = pytest.mark.pty
 

@@ -21,7 +21,8 @@ from tui.actions import ACTIONS
 from tui.app import DashboardApp
 from tui.pages import PAGES
 from tui.screens.dashboard import layout_for
-from tui.screens.dialogs import HELD_KEY_S, UNEXPECTED_S, DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
+from tui.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
+from tui.screens.key_rest import HELD_KEY_S, UNEXPECTED_S
 from tui.settings import UiSettings
 from tui.source import Port
 from tui.widgets.curves import CurvePane, LossPane

@@ -12,7 +12,7 @@ from trainer.run import commands as cmd
 from trainer.run import events as ev
 from tui.cli import main
 from tui.lr_range import lr_range_plot
-from tui.screens.dialogs import UNEXPECTED_S
+from tui.screens.key_rest import UNEXPECTED_S
 from tui.screens.lr_range import LrRangeScreen
 
 LRS = [1e-5 * 10 ** (6 * n / 59) for n in range(60)]

@@ -15,14 +15,17 @@ from textual.widgets import Input
 
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import Recorder, evaluated, opened, started, steps, training_run
-from tests.tui.screen import Dashboard, settle
+from tests.tui.screen import Dashboard, screen_text, settle
 from trainer.run import commands as cmd
 from trainer.run import events as ev
+from trainer.run.commands import NOTE_LENGTH
 from trainer.run.store import RunDir
 from tui.app import DashboardApp
 from tui.driver import TerminalDriver
+from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import DashboardScreen
 from tui.source import Port, recorded_port
+from tui.start_app import StartApp
 from tui.terminal_app import EndedByItselfError, TerminalApp
 
 
@@ -205,3 +208,74 @@ async def test_an_error_of_the_thread_that_reads_keys_is_the_applications() -> N
     with pytest.raises(ValueError, match="descriptor"):
         await break_the_keyboard()
     assert isinstance(app.ended_by, ValueError)
+
+
+def click_together(app: TextualApp[Any], x: int, y: int, times: int = 2) -> None:
+    """Clicks that arrive in one piece."""
+    for _ in range(times):
+        for kind in (events.MouseDown, events.MouseUp):
+            app.post_message(kind(None, x, y, 0, 0, 1, False, False, False, screen_x=x, screen_y=y))
+
+
+@pytest.mark.parametrize("keys", [("enter", "ctrl+c"), ("enter", "enter"), ("escape", "escape", "ctrl+c")])
+@pytest.mark.parametrize("below", ["", "m"])
+async def test_what_comes_together_with_a_choice_in_the_palette_ends_nothing(
+    dashboard: Dashboard, keys: tuple[str, ...], below: str
+) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press(*below, "ctrl+p", *"theme")
+        await pilot.pause(0.3)
+        depth = len(app.screen_stack)
+        press_together(app, *keys)
+        await pilot.pause(0.5)
+        assert app.crash is None
+        assert app._running
+        assert len(app.screen_stack) >= depth - len(keys)
+
+
+async def test_a_double_click_on_the_start_screen_opens_one_screen(tmp_path: Path) -> None:
+    app = StartApp(tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause(0.2)
+        row = next(index for index, line in enumerate(screen_text(app).splitlines()) if "digits" in line[:20])
+        click_together(app, 6, row)
+        await settle(pilot, lambda: len(app.screen_stack) == 2, "the settings")
+        await pilot.pause(0.3)
+        assert len(app.screen_stack) == 2
+        assert app.crash is None
+
+
+async def test_ctrl_c_does_not_wait_for_what_was_typed_ahead(dashboard: Dashboard) -> None:
+    control = Recorder()
+    async with dashboard(training_run(), control) as (app, pilot):
+        await pilot.press("n")
+        press_together(app, *"z" * 4000, "ctrl+c")
+        await settle(pilot, lambda: app.screen is app.watched.screen, "the dialog is left")
+        assert not control.sent
+
+
+async def test_a_paste_that_is_longer_than_its_field_is_cut(dashboard: Dashboard) -> None:
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("n", "a")
+        app.post_message(events.Paste("b" * 5000))
+        await settle(
+            pilot, lambda: len(app.screen.query_one(Input).value) == NOTE_LENGTH, "as much as there is room for"
+        )
+
+
+async def test_a_held_key_that_opened_the_list_resumes_nothing(dashboard: Dashboard, tmp_path: Path) -> None:
+    write_log(
+        tmp_path.parent,
+        "other",
+        opened(),
+        started(),
+        steps(1),
+        ev.Finished(reason="stopped", step=100, epoch=1.0, exit_code=0),
+    )
+    async with dashboard(training_run()) as (app, pilot):
+        await pilot.press("r")
+        for _ in range(20):
+            await pilot.press("r")
+            await pilot.pause(0.03)
+        assert app.screen.id == LIST_OF_RUNS
+        assert app.resume is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -18,12 +17,8 @@ from trainer.run.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
 from tui.pages import PAGES
+from tui.screens.key_rest import HELD_KEY_S, UNEXPECTED_S, KeyRest
 from tui.widgets.pane import wrapped
-
-HELD_KEY_S = 0.75
-"""Longer than a keyboard waits before it repeats a key that is held (660 ms by X11's default)."""
-UNEXPECTED_S = 0.5
-"""Time in which a person sees that a question has come."""
 
 _HELP_COLUMNS, _HELP_FRAME = 96, 7
 """Width of the help, and of its border, padding and scroll bar."""
@@ -38,21 +33,11 @@ class Dialog(ModalScreen[ScreenResultType]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._quiet_since = time.monotonic()
+        self.key_rest = KeyRest()
 
     def on_show(self) -> None:
         """From here on it can be read."""
-        self._quiet_since = time.monotonic()
-
-    def is_meant(self, quiet_s: float) -> bool:
-        """Whether a key can be an answer to the question, and not one that was pressed before it could be read.
-
-        Args:
-            quiet_s: How long the question must have been there without such a key: a held key comes again and again.
-        """
-        now, since = time.monotonic(), self._quiet_since
-        self._quiet_since = now
-        return now - since >= quiet_s
+        self.key_rest.begin()
 
     def answer(self, result: ScreenResultType) -> None:
         """Close with an answer; a second key that was on its way meanwhile says nothing."""
@@ -103,7 +88,7 @@ class QuitScreen(Dialog[str]):
 
     def action_again(self) -> None:
         """Take the first choice, when the key that has asked is pressed again; a key that is held answers nothing."""
-        if self.is_meant(HELD_KEY_S):
+        if self.key_rest.is_over(HELD_KEY_S):
             self.action_choose("")
 
     def interrupt(self) -> None:
@@ -142,7 +127,7 @@ class DivergedScreen(Dialog[str]):
 
     def action_choose(self, choice: str) -> None:
         """Close with an answer. The dialog comes by itself, so a key that was meant for the dashboard is none."""
-        if self.is_meant(UNEXPECTED_S) and (choice != "back" or self._event.checkpoint):
+        if self.key_rest.is_over(UNEXPECTED_S) and (choice != "back" or self._event.checkpoint):
             self.answer(choice)
 
     def action_cancel(self) -> None:

@@ -13,7 +13,8 @@ from textual.widgets import Static
 from trainer.run.events import LrRangeTested
 from tui import format as fmt
 from tui.lr_range import lr_range_plot
-from tui.screens.dialogs import UNEXPECTED_S, Dialog
+from tui.screens.dialogs import Dialog
+from tui.screens.key_rest import UNEXPECTED_S
 
 _WIDEST, _HIGHEST = 72, 16
 _BESIDE = 12
@@ -49,7 +50,7 @@ class LrRangeScreen(Dialog[float | None]):
 
     def action_take(self) -> None:
         """Take the suggestion, where there is one."""
-        if self._event.suggestion is not None and self.is_meant(UNEXPECTED_S):
+        if self._event.suggestion is not None and self.key_rest.is_over(UNEXPECTED_S):
             self.answer(self._event.suggestion)
 
     def action_cancel(self) -> None:

@@ -45,6 +45,7 @@ class FolderScreen(ModalScreen[str | None]):
         super().__init__(id="pick-folder")
         self._runs_dir = runs_dir
         self._look: subprocess.Popen[str] | None = None
+        self._looking = self._cancelled = False
 
     def compose(self) -> ComposeResult:
         """The question, the tree, and what was found."""
@@ -63,7 +64,7 @@ class FolderScreen(ModalScreen[str | None]):
     @property
     def looking(self) -> bool:
         """Whether a folder is being looked at."""
-        return self._look is not None
+        return self._looking
 
     def on_resize(self, event: Resize) -> None:
         """On a small terminal line and tree have all there is."""
@@ -83,36 +84,41 @@ class FolderScreen(ModalScreen[str | None]):
         elif self.looking:
             self._say("the folder before is still being looked at", problem=True)
         else:
+            self._looking = True
             self._say(f"looking at {folder}")
             self.run_worker(lambda: self._look_at(folder), thread=True)
 
     def action_cancel(self) -> None:
         """Back, without a configuration."""
+        self._cancelled = True
         if self._look is not None:
             self._look.terminate()
-        self.dismiss(None)
+        if self.is_active:
+            self.dismiss(None)
 
     def _look_at(self, folder: str) -> None:
         """On another thread: the command `init`, whose words are shown while it looks."""
         try:
             target = unused(Path(f"{plain_name(Path(folder).expanduser())}.yaml"))
             command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)
-            self._look = subprocess.Popen(
+            self._look = look = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 errors="replace", start_new_session=True,
             )  # fmt: skip
         except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, no more processes
-            self.app.call_from_thread(self._say, f"{folder}: {error}", problem=True)
+            self.app.call_from_thread(self._looked, 1, [f"{folder}: {error}"], Path())
             return
-        assert self._look.stdout is not None
+        if self._cancelled:  # before there was a process to end
+            look.terminate()
+        assert look.stdout is not None
         lines: list[str] = []
-        for line in self._look.stdout:
+        for line in look.stdout:
             lines.append(line.rstrip())
             self.app.call_from_thread(self._say, "\n".join(lines[-_LINES_SHOWN:]))
-        code, self._look = self._look.wait(), None
-        self.app.call_from_thread(self._looked, code, lines, target)
+        self.app.call_from_thread(self._looked, look.wait(), lines, target)
 
     def _looked(self, code: int, lines: list[str], target: Path) -> None:
+        self._look, self._looking = None, False
         if not self.is_attached:
             return
         if code == 0:

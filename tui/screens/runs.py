@@ -28,6 +28,7 @@ from tui.scene import Scene
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import DeleteScreen
+from tui.screens.key_rest import HELD_KEY_S, KeyRest
 from tui.widgets.comparison import ComparisonPane
 from tui.widgets.run_rows import RunRows
 
@@ -88,6 +89,7 @@ class RunsScreen(ModalScreen[None]):
         self._looks = 0
         self._scene = Scene(view=RunView(), glyphs=choose_glyphs())
         self._looks_left = 0
+        self._key_rest = KeyRest()
 
     def compose(self) -> ComposeResult:
         """Title, table, plots, keys."""
@@ -250,6 +252,9 @@ class RunsScreen(ModalScreen[None]):
         """Go on with the run."""
         run = self._changeable()
         if run is None:
+            return
+        if not self._key_rest.is_over(HELD_KEY_S):  # the key that has opened the list, still held
+            self._remark("press r once more to resume the run")
             return
         if run.live:
             self._remark("a process holds this run; enter opens it")

@@ -69,6 +69,8 @@ class StartScreen(Screen[None]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Look at settings, pick a folder, or do what was chosen."""
+        if not self.is_active:
+            return  # a second click was on its way
         choice = self._choices[int(event.option_id or 0)]
         if choice.config:
             self._show_settings(choice.config)
