@@ -128,9 +128,9 @@ def survive(terminal: PseudoTerminal, draw: random.Random, rounds: int) -> str:
         except OSError:
             break  # it has ended meanwhile
         terminal.pump(0.02)
-    for _ in range(40):
-        if terminal.alive():
-            terminal.pump(0.05)  # on its way out, or still there
+    for _ in range(40):  # on its way out, or still there; what it wrote last is read in any case
+        if not terminal.pump(0.05) and not terminal.alive():
+            break
     failed = _FAILED.search(bytes(terminal.raw))
     # A terminal that was left makes signals of keys again, and what is on its way may end the program on its last steps.
     fine = (0, *(_SIGNALLED if _was_left(terminal) else ()))

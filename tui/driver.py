@@ -49,8 +49,10 @@ class TerminalDriver(LinuxDriver):
 
         Of one that was made larger meanwhile tmux breaks the lines anew, and what then is too much stays in the scrollback.
         """
-        if self._active:
+        if self._active and self._writer_thread is not None:
             self.write(f"\x1b[2J{SWITCHED_OFF}")
+            # Before the terminal makes signals of keys again, which may end us on our last steps.
+            self._writer_thread.stop()
         self._active = False
         with self._without_its_own_modes():
             super().stop_application_mode()

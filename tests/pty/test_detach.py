@@ -142,6 +142,7 @@ def test_a_lost_run_is_gone_on_with_from_the_screen_that_shows_it(tmp_path: Path
         watcher.wait_for("● lost", 10)
         watcher.send("r")
         watcher.wait_for(r"digits +lost", 10)
+        watcher.drain(2 * HELD_KEY_S)
         watcher.send("r")
         watcher.wait_for("● training", 60)
         wait_for(run, lambda view: any(mark.kind == "resume" for mark in view.marks) and view.step > 0)

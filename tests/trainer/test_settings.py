@@ -64,7 +64,7 @@ def test_every_key_takes_any_value_of_its_type_from_the_command_line(key: str, d
     assert (found, read, type(read)) == (key, value, type(value))
 
 
-SPECIAL = {
+SPECIAL = {"data.reading": "1",
     "run.name": "2024", "run.device": "cpu", "data.batch_size": "8", "data.progressive": "[[8, 1]]", "data.mean": "0.1,0.2,0.3",
     "data.std": "[0.1, 0.2, 0.3]", "data.image_size": "48", "model.freeze": "none", "model.cache_features": "false",
     "model.unfreeze_after": "none", "model.unfreeze_every": "0", "model.num_classes": "7", "train.grad_accum_steps": "2",

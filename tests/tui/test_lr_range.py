@@ -42,7 +42,7 @@ async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard) -> None:
         assert isinstance(asked, cmd.FindLr)
         source.add(ev.Acknowledged(command_id=asked.command_id, command=asked.name, ok=True), found())
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
-        assert shows(app, "the loss falls fastest at about 0.01")
+        await settle(pilot, lambda: shows(app, "the loss falls fastest at about 0.01"), "what it says")
         await pilot.press("enter")  # as the curve came up: meant for something else
         assert len(control.sent) == 1
         await pilot.pause(UNEXPECTED_S + 0.05)

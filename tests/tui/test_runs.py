@@ -21,6 +21,7 @@ from trainer.run.store import RunDir
 from tui.app import DashboardApp
 from tui.run_app import print_runs
 from tui.runs_table import age
+from tui.screens.key_rest import HELD_KEY_S
 from tui.settings import UiSettings
 from tui.widgets.run_rows import RunRows
 
@@ -60,7 +61,9 @@ async def test_the_list_fits_into_any_terminal(runs_dir: Path, size: tuple[int, 
     async with listed(runs_dir, size) as (app, pilot):
         for part in ("Runs  ·  2", "half", "stopped", "enter open"):
             assert shows(app, part)
-        assert shows(app, "Held-out accuracy") is (size[1] >= 24)
+        await settle(
+            pilot, lambda: shows(app, "Held-out accuracy") is (size[1] >= 24), "the plots, where there is room"
+        )
         await pilot.resize_terminal(100, 30)
         await settle(pilot, lambda: shows(app, "last event"), "all columns after a resize")
 
@@ -188,6 +191,7 @@ async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
+        await pilot.pause(HELD_KEY_S + 0.05)
         await pilot.press("r")
         await settle(pilot, lambda: not app.is_running, "the end")
     assert app.resume is not None
@@ -200,6 +204,7 @@ async def test_a_process_that_trains_resumes_no_second_run(dashboard: Dashboard,
     async with dashboard(training_run(), thread=trainer) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
+        await pilot.pause(HELD_KEY_S + 0.05)
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
     assert app.resume is None

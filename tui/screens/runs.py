@@ -253,7 +253,9 @@ class RunsScreen(ModalScreen[None]):
         run = self._changeable()
         if run is None:
             return
-        if not self._key_rest.is_over(HELD_KEY_S):  # the key that has opened the list, still held
+        if self._here is not None and not self._key_rest.is_over(
+            HELD_KEY_S
+        ):  # the key that opened the list, still held
             self._remark("press r once more to resume the run")
             return
         if run.live:
