@@ -10,7 +10,6 @@ import logging
 import re
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,14 +54,18 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
     """
     _quieten_pillow()
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        # Never opened by its name: Pillow then maps some TIFFs into memory with width and height exchanged.
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(reason_of(error, None)) from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
             return use(image)
     except MemoryError:
         raise
     except Exception as error:
         # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
-        data = _content(source)
-        if data and reading > 1 and not isinstance(error, Image.DecompressionBombError):
+        if reading > 1 and not isinstance(error, Image.DecompressionBombError):
             for bare in without_side_data(data):
                 try:
                     with Image.open(io.BytesIO(bare)) as image:
@@ -181,14 +184,6 @@ def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
 def _stored_as(image: Image.Image) -> str:
     """How an opened file stores its pixels, by Pillow's raw modes; they are gone once the pixels are loaded."""
     return str([tile[3] for tile in getattr(image, "tile", ())])
-
-
-def _content(source: str | Path | bytes) -> bytes | None:
-    if isinstance(source, bytes):
-        return source
-    with suppress(OSError):
-        return Path(source).read_bytes()
-    return None
 
 
 def _quieten_pillow() -> None:
