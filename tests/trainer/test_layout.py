@@ -279,6 +279,31 @@ def test_output_is_never_input(tmp_path: Path, what: str) -> None:
     assert "runs" not in folders_note
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("what", ["run", "other name", "wandb", "tensorboard", "evaluation", "export"])
+@pytest.mark.parametrize("below", ["", "zoo/e/", "zoo/e/f/"])
+def test_a_folder_of_outputs_is_no_class_of_a_split(tmp_path: Path, split: str, what: str, below: str) -> None:
+    root = fill(tmp_path, *(f"{folder}/{name}/1.png" for folder in ("train", "test") for name in ("a", "b")))
+    output, others = OUTPUTS[what]
+    fill(root / split / below, output)
+    for other in others:
+        (root / split / below / other).parent.mkdir(parents=True, exist_ok=True)
+        (root / split / below / other).write_text("")
+    classes = {"a": 1, "b": 1}
+    assert found(root) == {"train": classes, "test": classes}
+    assert measured(root, ("a", "b"), split) == classes
+    if below:
+        (root / split / "zoo" / "x.heic").write_text("")
+        with pytest.raises(DataError, match="zoo: holds 1 pictures that cannot be read here"):
+            find_layout(root)
+
+
+def test_a_folder_called_like_a_split_that_holds_outputs_is_no_split(tmp_path: Path) -> None:
+    root = fill(tmp_path, "cat/1.png", "dog/1.png", "test/runs/r/eval/1.png")
+    (root / "test/runs/r/events.jsonl").write_text("")
+    assert found(root) == {"train": {"cat": 1, "dog": 1}}
+
+
 def test_sheets_of_a_run_are_no_pictures_and_classes_may_be_called_like_trackers(tmp_path: Path) -> None:
     root = fill(tmp_path, "wandb/1.png", "runs/1.png", "tensorboard/training.png", "runs/deeper/mistakes-of-mine.png")
     sheet = Sheet(pixels_NHWC=np.zeros((1, 8, 8, 3), np.uint8), captions=[{}])

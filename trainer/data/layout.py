@@ -16,7 +16,7 @@ from trainer.data.walk import (
     Notes,
     image_entries,
     is_image,
-    is_output,
+    is_only_output,
     loose_images,
     normal_form,
     subfolders,
@@ -92,7 +92,7 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
     }
     classes = tuple(images["train"])
     _note_look_alikes(classes, notes)
-    for path in loose_images(root, reading):
+    for path in loose_images(root, reading) if train != root else ():
         notes.add("skipped images outside class folders", path)
     if len(classes) < 2:
         raise DataError(
@@ -179,9 +179,10 @@ def class_images(
             ) from None
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
-        if flat and not images:
+        only_output = not images and is_only_output(place)  # which is noted already
+        if only_output or (flat and not images):
             _refuse_foreign(place)
-            if not any(is_output(inner) for inner in place.iterdir()):  # else that is said already
+            if not only_output:
                 notes.add("skipped folders without images", place)
             continue
         if name in found:
@@ -258,7 +259,7 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
     for folder in (folder for folders in named.values() for folder in folders):
         inner = subfolders(folder, notes)
         if not loose_images(folder):
-            pure += [folder] if inner else []
+            pure += [folder] if any(not is_only_output(place) for place in inner) else []
         elif any(_is_filled(place) for place in inner):
             mixed.append(folder)
     filled = [folder for folder in others if _is_filled(folder)]

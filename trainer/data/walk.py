@@ -21,11 +21,12 @@ EXTENSIONS = _ENDINGS_1 | {".jfif", ".jpe", ".jif", ".pjpeg", ".pjp", ".apng", "
 _SYSTEM = frozenset(
     {
         "@eadir", "@tmp", "#recycle", "#snapshot", "~snapshot", "@recycle", "@recently-snapshot", "@sharebin", "@synoresource",
-        "$recycle.bin", "system volume information", "found.000", "__macosx", "lost+found",
-        "network trash folder", "temporary items", "__pycache__",
+        "@synoeastream", "@sharesnap", "@__thumb",
+        "$recycle.bin", "RECYCLER", "system volume information", "found.000", "__macosx", "lost+found",
+        "thevolumesettingsfolder", "network trash folder", "temporary items", "__pycache__",
     }
 )  # fmt: skip
-"""Folders of a NAS or a system, in small letters: thumbnails, deleted files, snapshots. Those with a dot in front are hidden."""
+"""Folders of a NAS or a system, in small letters where any will do: thumbnails, deleted files, snapshots. Those with a dot in front are hidden."""
 
 _TRACKERS = frozenset({"wandb", "mlruns", "mlartifacts", "lightning_logs", "tensorboard", "trackio"})
 """Folders of trackers, unless pictures lie directly in them: then a class has this name."""
@@ -43,6 +44,7 @@ _SHEET_MARK = b"r18-tui\0"
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _EXAMPLES = 3
+_OUTPUT = "skipped output of runs, exports and trackers"
 _OTHER_ENDINGS = "skipped files with other endings"
 
 
@@ -67,6 +69,11 @@ class Notes:
         """Endings of the files that are not read."""
         paths = sorted(self._paths.get(_OTHER_ENDINGS, ()))
         return Counter(os.path.splitext(path)[1].lower() or "no ending" for path in paths)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether output of runs, exports or trackers was passed over."""
+        return _OUTPUT in self._paths
 
     def lines(self) -> list[str]:
         """A line for each kind, for people."""
@@ -163,15 +170,21 @@ def _wanted(entry: os.DirEntry[str], notes: Notes, reading: int) -> bool:
         notes.add("skipped hidden folders", entry.path)
     elif reading == 1:
         return True
-    elif entry.name.casefold() in _SYSTEM:
+    elif {entry.name, entry.name.casefold()} & _SYSTEM:
         notes.add("skipped system and NAS folders", entry.path)
     elif is_output(entry.path):
-        notes.add("skipped output of runs, exports and trackers", entry.path)
+        notes.add(_OUTPUT, entry.path)
     elif entry.is_symlink() and _leads_up(entry):
         notes.add("skipped links back to a parent folder", entry.path)
     else:
         return True
     return False
+
+
+def is_only_output(folder: Path) -> bool:
+    """Whether a folder holds output of this program or of trackers, at any depth, and no other images."""
+    notes = Notes(folder)
+    return not any(image_entries(folder, notes)) and notes.has_output
 
 
 def is_output(folder: str | Path) -> bool:
@@ -220,7 +233,7 @@ def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
     elif entry.name.startswith("."):
         notes.add("skipped hidden images", entry.path)
     elif os.path.isfile(entry.path):
-        notes.add("skipped output of runs, exports and trackers", entry.path)
+        notes.add(_OUTPUT, entry.path)
 
 
 def _leads_up(entry: os.DirEntry[str]) -> bool:
