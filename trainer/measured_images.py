@@ -104,7 +104,7 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
             f"{folder}: {'is a file' if folder.is_file() else 'no such folder'}; expected {folder}/<class>/*.jpg"
         )
     notes = Notes(folder)
-    name, found = _split_folder(folder, split, notes)
+    name, found = _split_folder(folder, split, classes, notes)
     images = class_images(found, notes, flat=found == folder)
     labels = {normal_form(name): label for label, name in enumerate(classes)}
     strangers = [name for name in images if name not in labels]
@@ -122,7 +122,7 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
     return FileImages(name, list(paths), np.array(numbers, dtype=np.int64), notes.lines())
 
 
-def _split_folder(folder: Path, split: str | None, notes: Notes) -> tuple[str, Path]:
+def _split_folder(folder: Path, split: str | None, classes: Sequence[str], notes: Notes) -> tuple[str, Path]:
     """A split's folder, or the folder itself where it has none."""
     splits = split_folders(folder, notes)
     for name in (split,) if split else ("test", "val"):
@@ -130,4 +130,6 @@ def _split_folder(folder: Path, split: str | None, notes: Notes) -> tuple[str, P
             return name, splits[name]
     if split and splits:
         raise DataError(f"{folder}: has no {split}/")
+    if "train" in splits and splits["train"].name not in classes:
+        raise DataError(f"{folder}: has no test/ or val/; to measure on the images of train/, give --split train")
     return folder.resolve().name or "root", folder

@@ -159,6 +159,10 @@ def test_every_command_knows_the_same_names_of_splits(tmp_path: Path, name: str)
     assert measured(root, ("a", "b"), "train") == {"a": 1, "b": 1}
     with pytest.raises(DataError, match="has no test/"):
         folder_images(root, ("a", "b"), "test")
+    shutil.rmtree(root / name)
+    with pytest.raises(DataError, match="no test/ or val/; to measure on the images of train/, give --split train"):
+        folder_images(root, ("a", "b"), None)
+    assert measured(fill(root, "b/1.png"), ("b", "train")) == {"b": 1, "train": 2}
 
 
 def test_what_lies_beside_splits_is_said(tmp_path: Path) -> None:
@@ -187,6 +191,28 @@ def test_a_stray_picture_makes_no_split_a_class_and_a_folder_in_a_class_no_split
     assert set(found(tmp_path / "stray")) == {"train", "val", "test"}
     classes = fill(tmp_path / "classes", "valid/1.png", "valid/more/2.png", "invalid/1.png", "invalid/more/2.png")
     assert found(classes) == {"train": {"invalid": 2, "valid": 2}}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("cat/train/1 cat/test/1 dog/train/1", "test/, train/ inside class folders were taken for parts of their classes"),
+        ("cat/more/Validation/1 dog/1", "Validation/ inside class folders were taken for parts of their classes (cat/, dog/)"),
+        ("train/cat/test/1 train/dog/1 val/cat/1", "test/ inside class folders"),
+        ("fold1/cat/1 fold1/dog/1 fold2/cat/1", "fold1/, fold2/ were taken for the classes, and cat/, dog/ inside them"),
+        ("train/2023/cat/1 train/2023/dog/1 train/2024/cat/1 test/2023/cat/1", "2023/, 2024/ were taken for the classes"),
+        ("bus/1 car/1 train/steam/1 train/diesel/1", "so bus/, car/ beside it are not used"),
+        ("bus/1 Training/steam/1 Training/diesel/1", "Training/ was taken for the training split"),
+        ("cat/1 dog/1", None),
+        ("cat/1 cat/old/1 dog/old/1", None),
+        ("cat/images/1 dog/images/1", None),
+        ("cat/tabby/1 cat/siamese/1 dog/poodle/1", None),
+        ("train/cat/1 train/dog/1 test/cat/1 test/dog/1", None),
+    ],
+)  # fmt: skip
+def test_a_layout_that_may_be_meant_otherwise_is_said(tmp_path: Path, files: str, words: str | None) -> None:
+    notes = find_layout(fill(tmp_path, *(f"{name}.png" for name in files.split()))).notes
+    assert words in notes[0] if words else notes == []
 
 
 def test_unlabelled_pictures_in_splits_are_explained_as_before(tmp_path: Path) -> None:

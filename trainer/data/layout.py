@@ -7,10 +7,11 @@ are then held out. The class list of the training images is the law for every sp
 from __future__ import annotations
 
 import os
-import unicodedata
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from trainer.data.doubtful_layout import note_doubtful_classes, note_unused_classes
 from trainer.data.walk import (
     EXTENSIONS,
     Notes,
@@ -91,7 +92,8 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
         split: class_images(folder, notes, flat=folder == root, reading=reading) for split, folder in folders.items()
     }
     classes = tuple(images["train"])
-    _note_look_alikes(classes, notes)
+    places = {name: [path for path, _ in of_class] for name, of_class in images["train"].items()}
+    note_doubtful_classes(train, places, frozenset(chain(*_SPLIT_NAMES.values())), notes)
     for path in loose_images(root, reading) if train != root else ():
         notes.add("skipped images outside class folders", path)
     if len(classes) < 2:
@@ -271,6 +273,8 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
         return {} if filled else named  # nothing but folders of these names: whoever needs classes says what is missing
     if "train" not in splits:
         return splits | ({"train": named["train"]} if "train" in named else {})
+    if len(splits) == 1:
+        note_unused_classes(splits["train"][0], filled, notes)
     for folder in (*filled, *(folder for folders in named.values() for folder in folders if folder not in chosen)):
         notes.add("skipped folders beside the splits", folder)
     return splits
@@ -329,15 +333,3 @@ def _files(
     if not files:
         raise DataError(f"{folder}: no images in its class folders; known endings: {' '.join(sorted(EXTENSIONS))}")
     return files
-
-
-def _note_look_alikes(classes: tuple[str, ...], notes: Notes) -> None:
-    """Note classes whose names differ in nothing that a person sees at a glance."""
-    alike: dict[str, list[str]] = {}
-    for name in classes:
-        alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            notes.say(
-                f"the classes {' and '.join(map(repr, names))} look alike; rename one if they are meant to be the same"
-            )

@@ -26,7 +26,7 @@ _SYSTEM = frozenset(
         "thevolumesettingsfolder", "network trash folder", "temporary items", "__pycache__",
     }
 )  # fmt: skip
-"""Folders of a NAS or a system, in small letters where any will do: thumbnails, deleted files, snapshots. Those with a dot in front are hidden."""
+"""Folders of a NAS or a system, in small letters where case does not matter. Those with a dot in front are hidden."""
 
 _TRACKERS = frozenset({"wandb", "mlruns", "mlartifacts", "lightning_logs", "tensorboard", "trackio"})
 """Folders of trackers, unless pictures lie directly in them: then a class has this name."""

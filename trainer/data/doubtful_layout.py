@@ -1,0 +1,71 @@
+"""Notes on folders of images that may be meant otherwise than they were taken. Torch-free."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from trainer.data.walk import Notes
+
+_NAMED = 5
+"""Folders that a note names."""
+
+
+def note_doubtful_classes(
+    train: Path, places: Mapping[str, Iterable[Path]], split_names: frozenset[str], notes: Notes
+) -> None:
+    """Note class names that look alike, and class folders that hold splits or other classes.
+
+    Args:
+        train: Folder that holds the class folders.
+        places: Paths of each class's training images.
+        split_names: Names of splits in small letters.
+        notes: Receives the notes.
+    """
+    _note_look_alikes(places, notes)
+    depth = len(train.parts) + 1
+    below = {name: {path.parent.parts[depth:] for path in paths} for name, paths in places.items()}
+    names = {part for folders in below.values() for parts in folders for part in parts}
+    splits = {name for name in names if name.lower() in split_names}
+    inner = {name: {parts[0] for parts in folders if parts} for name, folders in below.items()}
+    shared = Counter(part for parts in inner.values() for part in parts)
+    if splits:
+        notes.say(
+            f"{_listed(splits)} inside class folders were taken for parts of their classes ({_listed(places)}), so all their "
+            f"images count as {train.name}; if they are splits, put the classes into them: train/<class>, test/<class>"
+        )
+    elif (
+        max(shared.values(), default=0) > 1 and len(shared) > 1 and not any(() in folders for folders in below.values())
+    ):
+        notes.say(
+            f"{_listed(places)} were taken for the classes, and {_listed(shared)} inside them for parts of these; if these are "
+            f"the classes, put their images into one folder for each"
+        )
+
+
+def note_unused_classes(train: Path, beside: Iterable[Path], notes: Notes) -> None:
+    """Note folders of images beside the only split: they may be classes, and that one, too."""
+    if names := {folder.name for folder in beside}:
+        notes.say(
+            f"{train.name}/ was taken for the training split and the folders in it for the classes, so {_listed(names)} beside "
+            f"it are not used; if {train.name} is a class as well, put its images directly into it"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [f"{name}/" for name in sorted(names)]
+    return ", ".join(shown[:_NAMED]) + (f" and {len(shown) - _NAMED:,} more" if len(shown) > _NAMED else "")
+
+
+def _note_look_alikes(classes: Iterable[str], notes: Notes) -> None:
+    """Note classes whose names differ in nothing that a person sees at a glance."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            notes.say(
+                f"the classes {' and '.join(map(repr, names))} look alike; rename one if they are meant to be the same"
+            )
