@@ -47,7 +47,7 @@ def png(pixels: NDArray[Any], colour: int, bits: int, extra: bytes = b"") -> byt
     """A PNG file made by hand, as Pillow writes no transparent colours of 2, 4 and 16 bits."""
     rows = [np.packbits(np.unpackbits(row[:, None], 1)[:, 8 - bits :]) for row in pixels] if bits < 8 else pixels
     data = zlib.compress(b"".join(b"\0" + row.astype(f">u{max(bits // 8, 1)}").tobytes() for row in rows))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", LONG_SIDE, SIDE, bits, colour, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], bits, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
@@ -164,29 +164,37 @@ def test_a_transparent_colour_is_that_of_the_file_s_depth(tmp_path: Path, bits: 
     (tmp_path / "unused.png").write_bytes(png(grey, 0, bits, chunk(b"tRNS", b"\0\0")))
     check(tmp_path / "unused.png", scaled)
     (tmp_path / "used.png").write_bytes(png(grey, 0, bits, chunk(b"tRNS", struct.pack(">H", 2**bits - 2))))
-    check(tmp_path / "used.png", np.where(three(grey == 2**bits - 2), 255, scaled), documented=bits >= 8)
+    check(tmp_path / "used.png", np.where(three(grey == 2**bits - 2), 255, scaled))
 
 
-def test_a_transparent_colour_of_48_bits_hides_no_other_colour(tmp_path: Path) -> None:
-    deep = RGB.astype(np.uint16) * 257
-    deep[0, 0] = 57  # the lower half of 12345
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_transparent_colour_of_48_bits_hides_no_other_colour(tmp_path: Path, orientation: int) -> None:
+    deep = RGB.astype(np.uint16) << 8 | NOISE.integers(0, 256, RGB.shape, dtype=np.uint16)
+    deep[0, 0], deep[0, 1] = deep[1, 1], deep[1, 1] ^ 1
     shown = (deep >> 8).astype(np.uint8)
-    for name, key, wanted in (
-        ("unused", (12345,) * 3, shown),
-        ("used", tuple(map(int, deep[1, 1])), np.where((shown == shown[1, 1]).all(2)[..., None], 255, shown)),
-    ):
-        (tmp_path / f"{name}.png").write_bytes(png(deep, 2, 16, chunk(b"tRNS", struct.pack(">3H", *key))))
+    turned = chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + struct.pack("<HHI", orientation, 0, 0))
+    held = deep if orientation == 1 else np.rot90(deep)
+    for name, key in (("unused", deep[1, 1] ^ 257), ("used", deep[1, 1])):
+        (tmp_path / f"{name}.png").write_bytes(
+            png(held, 2, 16, chunk(b"tRNS", struct.pack(">3H", *map(int, key))) + turned)
+        )
+        wanted = np.where((deep == key).all(2)[..., None], 255, shown)
         check(tmp_path / f"{name}.png", wanted, documented=False)
 
 
 def tiff(path: Path, pixels: NDArray[Any], tags: dict[int, object] | None = None, kind: str | None = None) -> Path:
     """A TIFF file, with tags of its own; `kind` names what its samples are where Pillow cannot write them."""
     Image.fromarray(pixels).save(path, tiffinfo=tags or {})
-    if kind:  # the tag SampleFormat is a short in the header
-        data = bytearray(path.read_bytes())
-        at = data.index(struct.pack("<HHI", 339, 3, 1)) + 8
-        data[at : at + 2] = struct.pack("<H", {"unsigned": 1, "signed": 2}[kind])
-        path.write_bytes(bytes(data))
+    return with_tag(path, 339, {"unsigned": 1, "signed": 2}[kind]) if kind else path
+
+
+def with_tag(path: Path, tag: int, value: int) -> Path:
+    """A TIFF file with another value of a tag that it has."""
+    data = bytearray(path.read_bytes())
+    order = "<" if data.startswith(b"II") else ">"
+    at = data.index(struct.pack(f"{order}HHI", tag, 3, 1)) + 8
+    data[at : at + 2] = struct.pack(f"{order}H", value)
+    path.write_bytes(bytes(data))
     return path
 
 
@@ -223,6 +231,17 @@ def test_signed_and_unsigned_integers_have_scales_of_their_own(tmp_path: Path) -
     check(unsigned, three(high * (255 / (2**32 - 1))), documented=False)
     negative = tiff(tmp_path / "negative.tif", -LONG)
     check(negative, np.zeros((*SHAPE, 3)))
+
+
+def test_tiffs_that_pillow_does_not_write_are_read_by_every_reader(tmp_path: Path) -> None:
+    check(with_tag(tiff(tmp_path / "inverted.tif", WIDE), 262, 0), three(255 - WIDE / 257))
+    multiplied = np.minimum(GREY, ALPHA)
+    Image.merge("LA", [Image.fromarray(multiplied), Image.fromarray(ALPHA)]).save(tmp_path / "multiplied.tif")
+    with_tag(tmp_path / "multiplied.tif", 338, 1)
+    whole = np.asarray(load(tmp_path / "multiplied.tif", upright_rgb)).astype(float)
+    exact = three(multiplied) + (255.0 - ALPHA)[..., None]
+    assert np.abs(whole - exact).max() <= 2, "held against the definition of premultiplied alpha"
+    check(tmp_path / "multiplied.tif", whole)
 
 
 def test_floats_are_refused_for_want_of_a_scale(tmp_path: Path) -> None:

@@ -90,8 +90,9 @@ def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
     if reading == 1:
         return _rgb_of_version_1(_turned(image, orientation(image, 1)))
     stored = _stored_as(image)
+    low = _low_bytes(image) if "RGB;16B" in stored and "transparency" in image.info else None
     number = orientation(image)
-    return _turned(_rgb(image, stored), number)
+    return _turned(_rgb(image, stored) if low is None else _without_colour(image, low), number)
 
 
 def orientation(image: Image.Image, reading: int = READING) -> int:
@@ -172,12 +173,26 @@ def _first(tags: Any, tag: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
+def _low_bytes(image: Image.Image) -> NDArray[np.uint8]:
+    """The lower bytes (H, W, 3) of a PNG of 16-bit colours, of which Pillow reads the higher ones only."""
+    file: Any = image.fp  # type: ignore[attr-defined]
+    file.seek(0)
+    with Image.open(io.BytesIO(file.read())) as again:
+        again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
+        return np.asarray(again)
+
+
+def _without_colour(image: Image.Image, low: NDArray[np.uint8]) -> Image.Image:
+    """A PNG of 16-bit colours over white: all 16 bits tell its transparent colour. Source: PNG specification, 11.3.2.1."""
+    high = np.array(image)
+    high[(high.astype(np.uint16) << 8 | low == image.info["transparency"]).all(axis=2)] = 255
+    return Image.fromarray(high)
+
+
 def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
-    """Bring the transparent colour of a PNG of 2, 4 or 16 bits to the 8 bits that Pillow compares it with."""
+    """Bring the transparent grey of a PNG of 2 or 4 bits to the 8 bits that Pillow compares it with."""
     colour = image.info.get("transparency")
-    if "RGB;16B" in stored and isinstance(colour, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in colour)
-    elif isinstance(colour, int) and (bits := re.search(r"'L;([24])'", stored)):
+    if isinstance(colour, int) and (bits := re.search(r"'L;([24])'", stored)):
         image.info["transparency"] = colour * {"2": 85, "4": 17}[bits[1]]
 
 
