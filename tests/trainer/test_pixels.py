@@ -226,6 +226,9 @@ def test_the_scale_is_the_file_s_and_never_the_picture_s(
 
 
 def test_signed_and_unsigned_integers_have_scales_of_their_own(tmp_path: Path) -> None:
+    byte = tiff(tmp_path / "byte.tif", GREY, {339: 2})
+    check(byte, three(GREY.view(np.int8).clip(0) * (255 / 127)), documented=False)
+    assert (Decoder(image_size=SIDE, crop_pct=1.0, reading=1)(byte)[..., 0] == middle(GREY)).all()
     high = LONG.view(np.uint32) + np.uint32(2**31)
     unsigned = tiff(tmp_path / "unsigned.tif", high.view(np.int32), kind="unsigned")
     check(unsigned, three(high * (255 / (2**32 - 1))), documented=False)
@@ -338,6 +341,61 @@ def test_a_reason_names_what_a_file_looks_like(tmp_path: Path, data: bytes, word
     assert words in str(caught.value)
     assert looked_at(path).problem == str(caught.value), "the look at the start says the same"
     assert not re.search("object at 0x|BytesIO", str(caught.value))
+
+
+def big_endian(bits: int, photometric: int = 1, compression: int = 1, numbers: int = 1) -> bytes:
+    """A TIFF file of one pixel."""
+    entries = {
+        256: 1,
+        257: 1,
+        258: bits,
+        259: compression,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: 1,
+        279: 8,
+        339: numbers,
+    }
+    directory = b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in entries.items())
+    return struct.pack(">2sHI8sH", b"MM", 42, 16, bytes(8), len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (big_endian(12), "(12 bits a pixel, unsigned values, big-endian, compression 1); convert it"),
+        (big_endian(32), "(32 bits a pixel, unsigned"),
+        (big_endian(16, 0), "(16 bits a pixel, unsigned values, big-endian, 0 is"),
+        (big_endian(64, numbers=3), "64 bits a pixel, floating-point values"), (big_endian(24), "24 bits a pixel"),
+        (big_endian(8, compression=4242), "compression 4242"), (big_endian(16, 32803), "a camera's raw file"),
+        (big_endian(12)[:60], "a damaged TIFF"),
+        (b"\xff\xd8\xff\xc1" + struct.pack(">HBHHB3B", 11, 12, 8, 8, 1, 1, 17, 0), "cannot handle 12-bit layers"),
+        (b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB6B", 14, 8, 8, 8, 2, 1, 17, 0, 2, 17, 0), "cannot handle 2-layer images"),
+    ],
+)  # fmt: skip
+def test_a_whole_file_of_an_unsupported_kind_is_not_called_damaged(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "x.tif").write_bytes(data)
+    problem = looked_at(tmp_path / "x.tif").problem
+    assert words in problem
+    assert ("damaged" in problem) == ("damaged" in words)
+
+
+def test_grey_of_16_bits_with_alpha_is_not_called_damaged(tmp_path: Path) -> None:
+    entries = (
+        (256, 3, 1, 1),
+        (257, 3, 1, 1),
+        (258, 3, 2, 16 | 16 << 16),
+        (262, 3, 1, 1),
+        (273, 3, 1, 8),
+        (277, 3, 1, 2),
+        (338, 3, 1, 2),
+    )
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    (tmp_path / "x.tif").write_bytes(
+        struct.pack("<2sHI8sH", b"II", 42, 16, bytes(8), len(entries)) + directory + bytes(4)
+    )
+    assert "unsupported kind (16 + 16 bits a pixel" in looked_at(tmp_path / "x.tif").problem
 
 
 def test_a_long_text_is_text_wherever_its_first_bytes_end() -> None:

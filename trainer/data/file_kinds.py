@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
+from contextlib import suppress
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 _HEAD = 1024
 """First bytes of a file that are looked at."""
 _UNKNOWN = "no kind of file that is known here"
 _HEIC, _AVIF, _JXL = "a HEIC picture (convert it)", "an AVIF picture (convert it)", "a JPEG XL picture (convert it)"
+_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
+"""Values of the TIFF tag SampleFormat."""
+_RAW_PHOTOMETRIC = (32803, 34892)
 _RAW, _TIFF = "a camera's raw file (convert it)", "a damaged TIFF or a camera's raw file"
 _VIDEO, _SOUND, _OFFICE = "a video", "a sound file", "an Office document"
 _MARKS = (
@@ -21,7 +26,8 @@ _MARKS = (
     (0, b"\0\0\x01\xba", _VIDEO), (0, b"OggS", _SOUND), (0, b"ID3", _SOUND), (8, b"WAVE", _SOUND), (4, b"JXL \r\n", _JXL),
     (0, b"\xff\x0a", _JXL), (0, b"\xff\xd8", "a damaged JPEG file"), (0, b"\x89PNG", "a damaged PNG file"),
     (8, b"WEBP", "a damaged WebP file"), (0, b"GIF8", "a damaged GIF file"), (0, b"FUJIFILM", _RAW),
-    (0, b"BM", "a damaged BMP file"), (0, b"II*\0", _TIFF), (0, b"MM\0*", _TIFF), (0, b"%PDF", "a PDF document"),
+    (0, b"BM", "a damaged BMP file"), (0, b"II*\0", _TIFF), (0, b"MM\0*", _TIFF), (0, b"II+\0", _TIFF),
+    (0, b"MM\0+", "a big-endian BigTIFF file (convert it)"), (0, b"%PDF", "a PDF document"),
     (0, b"8BPS", "a Photoshop document (convert it)"),
     (0, b"PK\x03\x04", "a ZIP archive or " + _OFFICE), (0, b"\xd0\xcf\x11\xe0", _OFFICE), (0, b"{\\rtf", _OFFICE),
     (0, b"\x1f\x8b", "a gzip archive"), (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"),
@@ -69,6 +75,49 @@ def reason_of(error: Exception, data: bytes | None) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return str(error).partition(", could be")[0] + "; make the picture smaller"
     if isinstance(error, UnidentifiedImageError):
-        return f"cannot identify an image in it; it looks like {looks_like(data)}"
+        return _unsupported(data) or f"cannot identify an image in it; it looks like {looks_like(data)}"
     text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "the file", str(error)) or type(error).__name__
     return f"its pixels are damaged ({text})" if text.startswith("decoder error") else text
+
+
+def _unsupported(data: bytes) -> str:
+    """What a JPEG or TIFF file holds that Pillow does not support; empty for other files and for damaged ones."""
+    with suppress(Exception):  # as many types as there are kinds of damage
+        if data.startswith((b"II*\0", b"MM\0*", b"II+\0")):
+            return _unsupported_tiff(data)
+        if data.startswith(b"\xff\xd8"):
+            return _unsupported_jpeg(data)
+    return ""
+
+
+def _unsupported_jpeg(data: bytes) -> str:
+    try:
+        JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    except SyntaxError as error:
+        if str(error).startswith("cannot handle"):
+            return f"a JPEG file of an unsupported kind ({error}); convert it"
+    return ""
+
+
+def _unsupported_tiff(data: bytes) -> str:
+    try:
+        TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+    except SyntaxError as error:
+        if not (str(error).startswith("unknown") or isinstance(error.__cause__, KeyError)):
+            return ""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    if not {TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS} & tags.keys():
+        return ""  # cut off
+    white = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
+    if white in _RAW_PHOTOMETRIC:
+        return f"it is {_RAW}"
+    bits = " + ".join(map(str, tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))
+    numbers = _NUMBERS.get(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], "unknown")
+    return (
+        f"a TIFF file of an unsupported kind ({bits} bits a pixel, {numbers} values, "
+        f"{'big' if tags.prefix == b'MM' else 'little'}-endian, {'0 is white, ' if white == 0 else ''}compression "
+        f"{tags.get(TiffImagePlugin.COMPRESSION, 1)}); convert it, for example to PNG"
+    )

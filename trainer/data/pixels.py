@@ -122,7 +122,7 @@ def _turned(image: Image.Image, number: int) -> Image.Image:
 def _rgb(image: Image.Image, stored: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known scale; convert the file to 8 bits")
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I") or (image.mode == "L" and _is_signed(getattr(image, "tag_v2", {}))):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La") or "transparency" in image.info:
         _scale_transparent_colour(image, stored)
@@ -136,14 +136,15 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of 12 to 32 bits on the scale of 8: white is the largest value that the file can hold, whatever the picture holds.
+    """Grey of signed 8 bits or of 12 to 32 bits on the scale of 8: white is the largest value that the file can hold.
 
     Source: PNG specification, 13.12, linear with rounding. An sBIT chunk changes nothing: by 11.3.3.4 values fill all bits.
     """
     tags: Any = getattr(image, "tag_v2", {})
-    white, unsigned = _white(image, tags), _first(tags, _SAMPLE_FORMAT, 1) != 2
-    grey = np.asarray(image).astype(np.int64 if image.mode == "I" else np.uint32)
-    if image.mode == "I":  # Pillow holds 32 bits as signed
+    white, unsigned = _white(image, tags), not _is_signed(tags)
+    held = np.asarray(image).view(np.int8) if image.mode == "L" else np.asarray(image)
+    grey = held.astype(np.int64 if image.mode in ("I", "L") else np.uint32)
+    if image.mode in ("I", "L"):  # Pillow holds 32 bits as signed
         grey = grey & 0xFFFFFFFF if unsigned and white > 0x7FFFFFFF else grey.clip(0)
     scaled = ((grey.clip(None, white) * 255 + white // 2) // white).astype(np.uint8)
     if _first(tags, _PHOTOMETRIC, 1) == 0:  # 0 is white; Pillow inverts 8 bits only
@@ -158,12 +159,16 @@ def _white(image: Image.Image, tags: Any) -> int:
     """The value of white, by the file's depth: of its type, or of the fewer bits that a TIFF says it uses."""
     sixteen = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
     bits = _first(tags, _BITS, 16 if sixteen else 32)
-    signed = _first(tags, _SAMPLE_FORMAT, 1) == 2 if tags else not sixteen
+    signed = _is_signed(tags) if tags else not sixteen
     largest: int = 2 ** (bits - signed) - 1
     declared = _first(tags, _MAX_SAMPLE, largest)
     # Other values than 2^n - 1 are the brightest pixel of this picture, and say nothing about its scale.
     says_depth = 255 <= declared < largest and declared & (declared + 1) == 0
     return declared if says_depth else largest
+
+
+def _is_signed(tags: Any) -> bool:
+    return _first(tags, _SAMPLE_FORMAT, 1) == 2
 
 
 def _first(tags: Any, tag: int, default: int) -> int:
