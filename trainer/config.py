@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trainer.field_type import field_type
 from trainer.reading_version import READING
+from trainer.run.log_types import LARGEST_INT
 from trainer.sinks.names import SinkName
 from trainer.stop_signals import WarningSignal
 
@@ -38,6 +39,19 @@ class Group(BaseModel):
             key: field_type(fields[key].annotation).spelled_out(value) if key in fields else value
             for key, value in values.items()
         }
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_the_log(cls, value: Any) -> Any:
+        """Refuse numbers that the log's readers take for damage."""
+        pending = [value]
+        while pending:
+            part = pending.pop()
+            if isinstance(part, list):
+                pending += part
+            elif isinstance(part, int | float) and abs(part) > LARGEST_INT:
+                raise ValueError(f"expected numbers of at most {LARGEST_INT:,}")
+        return value
 
 
 class RunConfig(Group):

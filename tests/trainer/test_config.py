@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import itertools
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from trainer.config import Config, may_change_on_resume
+from trainer.config import Config, UiConfig, may_change_on_resume
 from trainer.config_loader import (
     build_config,
     differences,
     find_config,
+    known_keys,
     load_config,
     shipped_names,
     to_yaml,
 )
 from trainer.errors import ConfigError
+from trainer.run.events import Opened, Record
+from trainer.run.log_lines import decode, encode
 from trainer.yaml_reader import read_mapping
 
 
@@ -96,6 +102,29 @@ def test_a_wrong_configuration_is_explained(tmp_path: Path, text: str, overrides
         load_config(path, overrides)
     assert message in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+LARGEST = 2**53
+
+
+@pytest.mark.parametrize("key", [key for key, group in known_keys().items() if group is not UiConfig])
+def test_every_accepted_configuration_can_be_read_from_the_log(key: str) -> None:
+    values = (1, LARGEST, -LARGEST, LARGEST + 1, 10**400, 1e-300, 1e39, 1e100, -1e300)
+    for value, wrap in itertools.product(values, ("{}", "[{}, 1, 1]", "[[16, {}]]")):
+        with suppress(ConfigError):
+            config = build_config({}, {}, "test", [f"{key}={wrap.format(value)}"])
+            opened = Opened(
+                run="r", directory="d", pid=1, host="h", resume=False, config=config.model_dump(mode="json")
+            )
+            assert decode(encode(Record(seq=0, time=1.0, event=opened))) is not None, (value, wrap)
+
+
+@pytest.mark.parametrize("setting", ["eval.every_epochs={}", "checkpoint.every_s={}", "model.unfreeze_every={}"])
+def test_numbers_are_bounded_as_in_the_log(setting: str) -> None:
+    with pytest.raises(
+        ConfigError, match=re.escape(setting[:-3]) + f": expected numbers of at most {LARGEST:,}; found"
+    ):
+        build_config({}, {}, "test", [setting.format(LARGEST + 1)])
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
         replanned(trainer.config, {"optim.lr": 0.1}, trainer)
     with pytest.raises(ConfigError, match=r"checkpoint\.every_s"):
         replanned(trainer.config, {"checkpoint.every_s": -1}, trainer)
+    with pytest.raises(ConfigError, match=r"eval\.every_epochs: expected numbers of at most"):
+        replanned(trainer.config, {"eval.every_epochs": 10**18}, trainer)
     trainer.state.step = 17
     with pytest.raises(ConfigError, match="epoch 5 is under way"):
         replanned(trainer.config, {"train.epochs": 4}, trainer)
