@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import codecs
 import glob
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,10 +21,20 @@ from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
 from trainer.progress import Progress, progress_bar
 from trainer.run.text import json_text, literal
 from trainer.standard_streams import write_out
+from trainer.tables import csv_text
 
 _NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"
 
 _WILD = frozenset("*?[")
+
+_OWN_STREAMS = ("/proc/", "/dev/fd/")
+"""Where pipes that a shell has opened for this process lie."""
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
+)  # fmt: skip
+"""Encodings by how a text in them begins; the first match holds. PowerShell writes UTF-16."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,17 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Args:
         arguments: Files, folders (with all that lies below), patterns with `*`, or `-` for a list on standard input, one a line.
+
+    Raises:
+        DataError: When the list is in an encoding that cannot be read.
     """
     found: set[str] = set()
     missing: dict[str, None] = {}
     for argument in arguments:
-        for name in _listed_names() if argument == "-" else [argument]:
+        names = _listed_names() if argument == "-" else [argument]
+        if not names:
+            missing["standard input: no names in it"] = None
+        for name in names:
             for path in _matches(name):
                 try:
                     found.update(_meant(path))
@@ -92,9 +107,18 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _listed_names() -> list[str]:
     """Names on standard input: one a line, or separated by NUL as `find -print0` does, since names may hold newlines."""
-    text = os.fsdecode(sys.stdin.buffer.read())
+    data = sys.stdin.buffer.read()
+    encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
+    try:
+        text = data.decode(encoding) if encoding else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input: a damaged list in {encoding}: {error.reason}; write it in UTF-8") from error
     names = text.split("\0") if "\0" in text else [_without_cr(line) for line in text.split("\n")]
-    return [name for name in names if name.strip() or os.path.lexists(name)]
+    names = [name for name in names if name.strip() or os.path.lexists(name)]
+    # Between the letters of UTF-16 there are as many NULs as letters; a list with so many has names of one letter.
+    if text.count("\0") > len(text) / 3 and not all(map(os.path.lexists, names)):
+        raise DataError("standard input: the list is in UTF-16 without a byte order mark; write it in UTF-8")
+    return names
 
 
 def _without_cr(line: str) -> str:
@@ -156,15 +180,14 @@ def as_table(predictions: Sequence[Prediction]) -> str:
 
 def as_csv(predictions: Sequence[Prediction]) -> str:
     """With a header; further classes in columns of their own."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     top = len(predictions[0].ranking) if predictions else 1
     more = [f"{column}_{place}" for place in range(2, top + 1) for column in ("class", "probability")]
-    table.writerow(["path", "class", "probability", *more])
+    rows: list[list[object]] = [["path", "class", "probability", *more]]
     for prediction in predictions:
         cells = [cell for name, probability in prediction.ranking for cell in (name, f"{probability:.6f}")]
-        table.writerow([prediction.path, *cells])
-    return literal(text.getvalue(), keep="\n") if sys.stdout.isatty() else text.getvalue()
+        rows.append([prediction.path, *cells])
+    text = csv_text(rows)
+    return literal(text, keep="\n") if sys.stdout.isatty() else text
 
 
 def as_json(predictions: Sequence[Prediction]) -> str:
@@ -192,6 +215,8 @@ def _meant(path: str) -> list[str]:
         if not images:
             raise DataError(f"{path}: no images in it")
         return images
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.realpath(path).startswith(_OWN_STREAMS)):
+        raise DataError(f"{path}: a named pipe or a device, not a file")
     if os.path.lexists(path):
         return [path]
     raise DataError(f"{path}: {'nothing has such a name' if _WILD & set(path) else 'no such file or folder'}")

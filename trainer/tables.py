@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 
 from trainer.run.class_score import ClassScore
@@ -31,11 +30,22 @@ def confusion_table(classes: Sequence[str], confusion_KK: Sequence[Sequence[int]
     ]
 
 
+class _Lines(list[str]):
+    """A file for `csv.writer`, which writes a row at a time."""
+
+    write = list.append
+
+
+def csv_text(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as CSV. Lines end with a newline; the writer's own line end makes it quote carriage returns too."""
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
 def as_csv(rows: Sequence[Sequence[object]]) -> bytes:
     """Rows as a file's content."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return csv_text(rows).encode("utf-8", "backslashreplace")
 
 
 def _cell(share: float | None) -> str:

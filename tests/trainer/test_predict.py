@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import functools
 import io
@@ -33,6 +34,7 @@ from trainer.errors import CheckpointError, DataError, RunError
 from trainer.export.command import Wanted, export_run
 from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
 from trainer.run.store import RunDir
+from trainer.tables import csv_text
 
 pytestmark = needs_exporter
 
@@ -151,6 +153,64 @@ def test_names_of_a_list_end_at_newlines_or_nul_only(
     lines = os.fsencode(f"{name}{end}{end}other{end}")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert find_images(["-"]) == (sorted([name, "other"]), [])
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> tuple[list[str], list[str]]:
+    """What `predict MODEL -` looks at."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    return find_images(["-"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_of_powershell_is_read_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["caf\u00e9.png", "z.png"]
+    for name in names:
+        Path(name).touch()
+    content = "".join(name + end for name in names).encode(encoding)
+    if encoding.endswith("e"):
+        with pytest.raises(DataError, match="the list is in UTF-16 without a byte order mark; write it in UTF-8"):
+            listed(monkeypatch, content)
+        content = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}[encoding] + content
+    assert listed(monkeypatch, content) == (names, [])
+
+
+def test_odd_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    Path("b").touch()
+    assert listed(monkeypatch, b"a\0b\0") == (["a", "b"], []), "names of one letter, and not UTF-16"
+    for empty in (b"", b"\n\n", b"\0", codecs.BOM_UTF8, codecs.BOM_UTF16_LE):
+        assert listed(monkeypatch, empty) == ([], ["standard input: no names in it"])
+    with pytest.raises(DataError, match="a damaged list in UTF-16: truncated data; write it in UTF-8"):
+        listed(monkeypatch, codecs.BOM_UTF16_LE + b"a")
+
+
+def test_a_named_pipe_or_a_device_is_refused_and_a_pipe_of_the_shell_is_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.png")
+    reading, writing = os.pipe()
+    own = f"/dev/fd/{reading}"
+    odd = [str(tmp_path / "f.png"), "/dev/zero"]
+    try:
+        assert find_images([own, *odd]) == ([own], [f"{path}: a named pipe or a device, not a file" for path in odd])
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@given(st.lists(st.lists(st.text(st.sampled_from('a\r\n,"\u2028\x1e ')), min_size=2, max_size=2), min_size=1))
+def test_any_text_comes_back_from_a_table(rows: list[list[str]]) -> None:
+    assert list(csv.reader(io.StringIO(csv_text(rows), newline=""))) == rows
+    assert paths_in_csv(rows) == [row[0] for row in rows]
+
+
+def paths_in_csv(rows: list[list[str]]) -> list[str]:
+    """The paths of predictions that are written as CSV and read again."""
+    text = as_csv([Prediction(row[0], [(row[1], 0.5)]) for row in rows])
+    return [row[0] for row in csv.reader(io.StringIO(text, newline=""))][1:]
 
 
 def test_what_is_missing_is_named_and_the_rest_is_answered(
