@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,18 +83,23 @@ class OnnxClassifier:
                 f"export it with r18-tui"
             )
         try:
-            self.classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+            self.classes = class_names(metadata["classes"])
             preprocess = json.loads(metadata["preprocess"])
             self.decoder = Decoder.described_by(preprocess)
             self._scale, self._shift = normalization(preprocess)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: its metadata are damaged: {error!r}; export it anew") from error
-        outputs = self._session.get_outputs()[0].shape[-1]
-        if isinstance(outputs, int) and outputs != len(self.classes):
-            raise CheckpointError(f"{path}: answers {outputs} classes and names {len(self.classes)}; export it anew")
-        model_input = self._session.get_inputs()[0]
+            model_input, output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+            self._takes_pixels = model_input.type == "tensor(uint8)"
+            _refuse_other_shape("input", model_input.shape, self._input_shape())
+            _refuse_other_shape("output", output.shape, (1, len(self.classes)))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path}: its metadata cannot be used: {error}; export it again, or update r18-tui"
+            ) from error
         self._input = model_input.name
-        self._takes_pixels = model_input.type == "tensor(uint8)"
+
+    def _input_shape(self) -> tuple[int, ...]:
+        side = self.decoder.image_size
+        return (1, side, side, 3) if self._takes_pixels else (1, 3, side, side)
 
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probability of each class."""
@@ -107,10 +112,38 @@ class OnnxClassifier:
         return softmax(self._session.run(None, {self._input: images_NCHW})[0])
 
 
+def class_names(text: str) -> tuple[str, ...]:
+    """The names in a model's metadata, by label.
+
+    Raises:
+        ValueError: When they are no JSON list of different names.
+        RecursionError: When lists are nested too deeply.
+    """
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"classes are no list of different names, but {text:.60}")
+    return tuple(names)
+
+
+def _refuse_other_shape(name: str, found: Sequence[int | str | None], expected: Sequence[int]) -> None:
+    """Raises ValueError where a shape disagrees with what the metadata say. A dimension without a number takes any length."""
+    pairs = list(zip(found, expected, strict=False))[1:]
+    if len(found) != len(expected) or any(isinstance(there, int) and there != wanted for there, wanted in pairs):
+        raise ValueError(f"the model's {name} is batch x {' x '.join(map(str, found[1:]))}, expected {expected[1:]}")
+
+
 def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Factor and shift of each channel, so that the input is `pixel * factor - shift`: float32 (3,) each."""
+    """Factor and shift of each channel, so that the input is `pixel * factor - shift`: float32 (3,) each.
+
+    Raises:
+        ValueError: When mean or std are no numbers, or the input would be infinite.
+    """
     mean, std = (np.array(preprocess[key], dtype=np.float32) for key in ("mean", "std"))
-    return (np.float32(1.0) / (np.float32(255.0) * std)).astype(np.float32), (mean / std).astype(np.float32)
+    with np.errstate(all="ignore"):
+        scale, shift = (np.float32(1.0) / (np.float32(255.0) * std)).astype(np.float32), (mean / std).astype(np.float32)
+        if not np.isfinite(255 * scale + abs(shift)).all():
+            raise ValueError(f"std is too small: {preprocess['std']}")
+    return scale, shift
 
 
 def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -243,6 +244,40 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
         OnnxClassifier(tmp_path / "broken.onnx")
     with pytest.raises(RunError, match=r"nobody: no run of this name(?s:.*)A model is an exported .onnx file"):
         open_classifier("nobody", runs_dir=tmp_path, which="default", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("preprocess", [], "preprocess is no JSON object"), ("preprocess", None, "preprocess is no JSON object"),
+        ("size", 24, "resize: expected 30, found 20"),
+        ("sizes", {"size": 24, "resize": 30}, "input is batch x 3 x 16 x 16, expected (3, 24, 24)"), ("size", 0, "image_size"),
+        ("size", 16.5, "image_size"), ("size", "16", "image_size"), ("size", None, "image_size"),
+        ("crop_pct", 0, "crop_pct"), ("crop_pct", -1, "crop_pct"), ("crop_pct", 1.5, "crop_pct"),
+        ("fit", "stretch", "fit: "), ("mean", [0.5], "mean: "), ("mean", "auto", "could not convert"),
+        ("mean", [float("nan")] * 3, "mean: "), ("mean", [[0.5] * 3] * 3, "mean: "), ("std", 0.5, "std: "),
+        ("std", [0, 1, 1], "std: "), ("std", [1e-50, 1, 1], "std is too small"), ("std", [1e-39] * 3, "std is too small"),
+        ("reading", 99, "reading 99 is newer than this version"), ("reading", 0, "reading: "), ("reading", "2", "reading: "),
+        ("channel_order", "BGR", "channel_order: expected RGB"), ("pixel_scale", 1, "pixel_scale: expected 0.0039"),
+        ("resize", 99, "resize: expected 20, found 99"),
+        ("classes", "abcdef", "classes are no list"), ("classes", ["a"] * 6, "classes are no list"),
+        ("classes", [1, 2, 3, 4, 5, 6], "classes are no list"), ("classes", {"a": 1}, "classes are no list"),
+        ("classes", ["a"], "expected (1,)"), ("classes", [], "expected (0,)"),
+    ],
+)  # fmt: skip
+def test_metadata_that_cannot_be_are_refused_with_the_reason(
+    model: str, tmp_path: Path, key: str, value: object, reason: str
+) -> None:
+    proto = onnx.load(model)
+    facts = {entry.key: entry for entry in proto.metadata_props}
+    if key in facts:
+        facts[key].value = json.dumps(value)
+    else:
+        changes = value if isinstance(value, dict) else {key: value}
+        facts["preprocess"].value = json.dumps(json.loads(facts["preprocess"].value) | changes)
+    onnx.save(proto, str(tmp_path / "odd.onnx"))
+    with pytest.raises(CheckpointError, match=f"its metadata cannot be used: .*{re.escape(reason)}"):
+        OnnxClassifier(tmp_path / "odd.onnx")
 
 
 def test_names_are_shown_literally() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
+from trainer.config import DataConfig
 from trainer.data.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host_limits import usable_cpus
 from trainer.reading_version import READING
@@ -37,21 +39,30 @@ class Decoder:
     reading: int = READING
 
     @classmethod
-    def described_by(cls, preprocess: Mapping[str, Any]) -> Decoder:
+    def described_by(cls, preprocess: Any) -> Decoder:
         """The decoder that a model's metadata describe.
 
         Raises:
-            ValueError: When a newer version of this program has written them.
+            ValueError: When they are damaged, or a newer version of this program has written them.
         """
-        reading = int(preprocess.get("reading", 1))
-        if not 1 <= reading <= READING:
+        if not isinstance(preprocess, dict):
+            raise ValueError(f"preprocess is no JSON object, but {preprocess!r:.60}")
+        reading = preprocess.get("reading", 1)
+        if isinstance(reading, int) and reading > READING:
             raise ValueError(f"reading {reading} is newer than this version of r18-tui, which knows 1 to {READING}")
-        return cls(
-            image_size=int(preprocess["size"]),
-            crop_pct=float(preprocess.get("crop_pct", 1.0)),
-            fit=str(preprocess.get("fit", "crop")),
-            reading=reading,
-        )
+        given = {"crop_pct": 1.0, "image_size": preprocess.get("size"), "reading": reading}
+        given |= {key: preprocess[key] for key in ("crop_pct", "fit", "mean", "std") if key in preprocess}
+        try:
+            config = DataConfig.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{first['loc'][0]}: {first['msg']}, found {first['input']!r:.60}") from None
+        decoder = cls(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit, reading=reading)
+        fixed = {"channel_order": "RGB", "pixel_scale": 1 / 255, "resize": decoder.resize}
+        for key, value in fixed.items():
+            if preprocess.get(key, value) != value:
+                raise ValueError(f"{key}: expected {value}, found {preprocess[key]!r:.60}")
+        return decoder
 
     @property
     def resize(self) -> int:
