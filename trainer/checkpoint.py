@@ -21,6 +21,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
+from trainer.model_files import kind_of_file
 from trainer.run.atomic import replace_file, set_mode, sync, sync_folder, write_atomically
 from trainer.run.store import RunDir
 from trainer.tensor_header import header_in, read_header
@@ -148,7 +149,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         # Not the file's fault, as far as one can know: it is neither called damaged nor set aside.
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except (SafetensorError, KeyError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path}: damaged: {error}") from error
+        kind = kind_of_file(path, ".safetensors")
+        raise DamagedCheckpointError(
+            f"{path}: damaged{f', or no checkpoint{kind}' if kind else f': {error}'}"
+        ) from error
     found = _digest(tensors, canonical)
     if found != header.get("sha256"):
         raise DamagedCheckpointError(

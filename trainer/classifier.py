@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trainer.data.decoder import Decoder
 from trainer.errors import CheckpointError, RunError
+from trainer.model_files import kind_of_file
 from trainer.run.store import RunDir, find_run
 
 
@@ -75,7 +76,9 @@ class OnnxClassifier:
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=_providers(onnxruntime))
         except Exception as error:  # onnxruntime has a type for each of its failures, with no common one of its own
-            raise CheckpointError(f"{path}: onnxruntime cannot load it: {error}") from error
+            raise CheckpointError(
+                f"{path}: onnxruntime cannot load it{kind_of_file(path, '.onnx') or f': {error}'}"
+            ) from error
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         if "classes" not in metadata or "preprocess" not in metadata:
             raise CheckpointError(

@@ -172,7 +172,7 @@ def _start_of_file(path: Path) -> Start:
             return Start(reference=str(path), stem=header["stem"], image_size=size)
         small = "conv1.weight" in tensors and tensors["conv1.weight"]["shape"][-1] == 3
         return Start(reference=str(path), stem="cifar-maxpool" if small else "imagenet")
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 

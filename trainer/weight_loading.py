@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.errors import CheckpointError
-from trainer.weights import InitialWeights
+from trainer.weights import AVERAGE, InitialWeights
 
 
 @dataclass
@@ -134,7 +134,7 @@ def _prefixes(weights: InitialWeights, own: Mapping[str, Tensor]) -> list[str]:
             f"kernel of one (first: {', '.join(sorted(weights.state)[:3]) or 'none'})"
         )
     best = [prefix for prefix, names in found.items() if (fitting[prefix], len(names)) == most]
-    return sorted(best, key=lambda prefix: re.search(r"(^|[._])ema([._]|$)", prefix, re.IGNORECASE) is None)
+    return sorted(best, key=lambda prefix: AVERAGE.search(prefix) is None)
 
 
 def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
@@ -166,14 +166,22 @@ def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor
 def _refuse_bad_values(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
     """Raises CheckpointError with the first tensor whose values cannot be those of a network."""
     for name in filter(there.__contains__, own):
-        value = there[name].to(own[name].dtype)  # beyond the range of its type a number is infinite
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            problem = "holds values that are not finite"
-        elif name.endswith("running_var") and bool((value < 0).any()):
-            problem = "holds a variance below 0"
-        else:
-            continue
-        raise CheckpointError(f"model.init_from: {origin}: {prefix}{name} {problem}; use an earlier or another file")
+        if problem := _problem_of(name, there[name], own[name].dtype):
+            raise CheckpointError(
+                f"model.init_from: {origin}: {prefix}{name} {problem}; use an earlier or another file"
+            )
+
+
+def _problem_of(name: str, found: Tensor, dtype: torch.dtype) -> str:
+    if found.is_meta:
+        return "has a shape and no values (it was saved on the meta device)"
+    try:
+        value = found.to(dtype)  # beyond the range of its type a number is infinite
+    except NotImplementedError:
+        return f"is {found.dtype}, which PyTorch does not convert".replace("torch.", "")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        return "holds values that are not finite"
+    return "holds a variance below 0" if name.endswith("running_var") and bool((value < 0).any()) else ""
 
 
 def _resized_kernel(kernel_OIHW: Tensor, side: int) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
+from trainer.classifier import class_names, normalization
 from trainer.config import DataConfig
 from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
+from trainer.model_files import kind_of_file
 from trainer.progress import Progress
 from trainer.run.store import RunDir
 from trainer.versions import torch_release
@@ -32,6 +35,9 @@ IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e0
 """Of ResNet18_Weights.IMAGENET1K_V1; its first eight digits stand in the file's name."""
 
 _SAFE_UNPICKLER = (2, 10)
+
+AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
+"""Names of what is a moving average of the weights."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,10 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if kind := kind_of_file(path):
+            raise CheckpointError(
+                f"{path}: holds no weights that can be read{kind}. Give a run, a state dict or an exported model.safetensors"
+            ) from error
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({type(error).__name__}). Save it with "
             "torch.save(model.state_dict(), PATH); whole pickled models are refused because they can run code"
@@ -144,34 +154,56 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
 def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
     """All tensors of nested dicts, by names with dots between.
 
-    Parts of a name that begin with an underscore are left out: so PyTorch calls its wrappers, `_orig_mod` and others.
+    Parts of a name that begin with an underscore are left out: so PyTorch calls its wrappers, `_orig_mod` and others. They stay
+    where they say that the weights are an average, and where names would fall together without them.
+
+    Raises:
+        CheckpointError: When it is no dict, or two tensors have the same name.
     """
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a state dict of tensors, found {type(loaded).__name__}")
-    state: dict[str, Tensor] = {}
+    found: dict[tuple[str, ...], Tensor] = {}
     pending: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), loaded)]
     seen = {id(loaded)}  # a dict may hold itself
     while pending:
         outer, mapping = pending.pop(0)
         for key, value in mapping.items():
-            names = (*outer, *(part for part in str(key).split(".") if not part.startswith("_")))
-            if isinstance(value, Tensor):
-                state[".".join(names)] = value
+            names = (*outer, *str(key).split("."))
+            if isinstance(value, Tensor) and not value.is_nested:  # nested tensors have no shape
+                if found.setdefault(names, value) is not value:
+                    raise CheckpointError(f"{path}: holds two tensors of the name {'.'.join(names)}")
             elif isinstance(value, Mapping) and id(value) not in seen:
                 seen.add(id(value))
                 pending.append((names, value))
-    return state
+    first: dict[str, tuple[str, ...]] = {}
+    needed: set[tuple[str, ...]] = set()
+    for names in found:
+        other = first.setdefault(_unwrapped(names, needed=()), names)
+        if found[other] is not found[names]:
+            needed.update(full[: end + 1] for full in (names, other) for end in range(len(full)))
+    return {_unwrapped(names, needed): value for names, value in found.items()}
+
+
+def _unwrapped(names: tuple[str, ...], needed: Collection[tuple[str, ...]]) -> str:
+    """A tensor's name without those of wrappers, except for wrappers that are needed to tell it from others."""
+    kept = [
+        part
+        for end, part in enumerate(names)
+        if not part.startswith("_") or AVERAGE.search(part) or names[: end + 1] in needed
+    ]
+    return ".".join(kept)
 
 
 def _described(header: Mapping[str, str]) -> tuple[tuple[list[float], list[float]] | None, tuple[str, ...] | None]:
     """Mean and std, and the classes, as an export of this program has them in its header; None for what is not there."""
     statistics = None
     try:
-        classes = tuple(map(str, json.loads(header["classes"]))) if "classes" in header else None
+        classes = class_names(header["classes"]) if "classes" in header else None
         if "preprocess" in header:
             preprocess = json.loads(header["preprocess"])
             statistics = preprocess["mean"], preprocess["std"]
             DataConfig(mean=statistics[0], std=statistics[1])  # three finite numbers each
-    except (ValueError, KeyError, TypeError):
+            normalization(preprocess)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None, None  # of another program
     return statistics, classes

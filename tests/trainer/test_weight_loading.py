@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
+from trainer.classifier import open_classifier
 from trainer.config import ModelConfig
 from trainer.errors import CheckpointError
 from trainer.model import build_model
@@ -94,6 +97,90 @@ def test_of_two_networks_an_average_or_the_first_is_taken(tmp_path: Path, keys: 
     assert (report.prefix, report.passed_over) == (taken, [f"{key}." for key in keys if f"{key}." != taken])
     assert torch.equal(own["conv1.weight"], source[taken[:-1]]["conv1.weight"])
     assert str(report).startswith(f"120 tensors taken over from {taken}*; ")
+
+
+def resnet() -> dict[str, torch.Tensor]:
+    """Of random weights."""
+    state: dict[str, torch.Tensor] = torchvision.models.resnet18(num_classes=10).state_dict()
+    return state
+
+
+@reads_pickles
+@pytest.mark.parametrize(
+    ("wrap", "taken"),
+    [
+        (lambda a, b: {**a, **{f"_orig_mod.{key}": value for key, value in b.items()}}, ""),
+        (lambda a, b: {**{f"_orig_mod.{key}": value for key, value in a.items()}, **b}, "_orig_mod."),
+        (lambda a, b: {"_student": a, "_teacher": b}, "_student."),
+        (lambda a, b: {"net": {"_x": a, "_y": {"_x": b}}}, "net._x."),
+        (lambda a, b: {"model": b, "_ema": a}, "_ema."),
+        (lambda a, b: {"conv1.weight": b["conv1.weight"], "_orig_mod": a}, "_orig_mod."),
+    ],
+)
+def test_networks_in_wrappers_are_told_apart(tmp_path: Path, wrap: Any, taken: str) -> None:
+    wanted = resnet()
+    report, own = loaded_from(wrap(wanted, resnet()), tmp_path)
+    assert report.prefix == taken
+    assert all(torch.equal(own[name], wanted[name]) for name in report.loaded)
+    assert len(report.loaded) == 120
+
+
+@reads_pickles
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds two tensors of the name conv1\.weight"):
+        loaded_from(resnet() | {"conv1": {"weight": torch.zeros(64, 3, 7, 7)}}, tmp_path)
+
+
+@reads_pickles
+def test_tensors_without_values_or_shape(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"conv1\.weight has a shape and no values"):
+        loaded_from({name: value.to("meta") for name, value in resnet().items()}, tmp_path)
+    with pytest.raises(CheckpointError, match=r"bn1\.running_var has a shape and no values"):
+        loaded_from(resnet() | {"bn1.running_var": torch.ones(64, device="meta")}, tmp_path)
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    with pytest.raises(CheckpointError, match=r"it has no conv1\.weight"):
+        loaded_from(resnet() | {"conv1.weight": nested}, tmp_path)
+    assert len(loaded_from(resnet() | {"queue": nested}, tmp_path)[0].loaded) == 120
+
+
+LIKE = {
+    b"": "the file is empty", bytes(2000): "a file of zeros", b"<!doctype html><p>404": "an HTML page",
+    b"version https://git-lfs.github.com/spec/v1": "a git-LFS pointer", b'{"classes": []}': "a JSON file",
+    b"PK\x03\x04cut off": "a PyTorch file or ZIP archive that was cut off", b"\x89PNG": "a damaged PNG file",
+    b"\xfe\xfd\xfc": "no kind of file that is known here",
+}  # fmt: skip
+
+
+@reads_pickles
+@pytest.mark.parametrize("content", LIKE)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".onnx", ""])
+def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=re.escape(LIKE[content])):
+        find_initial_weights(str(path), tmp_path, quiet)
+    with pytest.raises(CheckpointError, match=re.escape(LIKE[content])):
+        open_classifier(str(path), runs_dir=tmp_path, which="default", device="cpu")
+
+
+@reads_pickles
+def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> None:
+    program = torch.export.export(nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(program, tmp_path / "w.pt2")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), tmp_path / "w.onnx")
+    save_file(resnet(), tmp_path / "w.bin")
+    for name, kind in (
+        ("w.pt2", "an exported PyTorch program"),
+        ("w.onnx", "an ONNX file"),
+        ("w.bin", "a safetensors"),
+    ):
+        with pytest.raises(CheckpointError, match=f"holds no weights that can be read: it is {kind}"):
+            find_initial_weights(str(tmp_path / name), tmp_path, quiet)
+    with pytest.raises(CheckpointError, match="damaged, or no checkpoint: it is an exported PyTorch program"):
+        open_classifier(str(tmp_path / "w.pt2"), runs_dir=tmp_path, which="default", device="cpu")
+    torch.save(nn.ReLU(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="whole pickled models are refused"):
+        find_initial_weights(str(tmp_path / "w.pth"), tmp_path, quiet)
 
 
 @reads_pickles
@@ -191,6 +278,9 @@ def test_other_precisions_are_taken_over(dtype: torch.dtype) -> None:
         ({"classes": json.dumps(DIGITS)}, True, False),
         ({"classes": json.dumps(DIGITS[::-1])}, False, False),
         ({"classes": "cat, dog", "preprocess": "resize"}, False, False),
+        ({"classes": '"0123456789"', "preprocess": "{}"}, False, False),
+        ({"classes": "[" * 100_000}, False, False),
+        ({"preprocess": json.dumps({"mean": "auto", "std": "auto"})}, False, False),
         ({"classes": "7", "preprocess": "[]"}, False, False),
         ({"preprocess": json.dumps({"mean": [0.1], "std": [0, 0, 0]})}, False, False),
         ({}, False, False),
