@@ -14,6 +14,15 @@ _IMAGENET_STRIDE = 32
 _LEAST_CROP = 4.0
 """Pixels. A smaller cut-out shows a colour and no shape."""
 
+_LEAST_STD = 1 / 256
+"""Smaller than that of two neighbouring values of a pixel; a std of 1/255 gives the scale 0-255."""
+
+_LARGEST_SCALE = 1e4
+"""On larger ones neighbouring values of a pixel are lost in rounding or in batch norm's epsilon."""
+
+_LEAST_CROP_PCT = 0.01
+"""Less shows a few pixels of the largest photograph."""
+
 
 def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
     """What is wrong with a configuration as a whole; `bad` where nothing can be learned.
@@ -22,7 +31,7 @@ def setting_checks(config: Config, num_train_images: int | None = None) -> list[
         config: Validated key by key.
         num_train_images: For what depends on the steps of an epoch; None where it is not known yet.
     """
-    rules: list[Callable[[Config], Iterator[Check]]] = [_hidden, _cropped, _small, _schedule, _never, _unused]
+    rules: list[Callable[[Config], Iterator[Check]]] = [_scaled, _hidden, _cropped, _small, _schedule, _never, _unused]
     found = [check for rule in rules for check in rule(config)]
     return [*found, *(step_checks(config, num_train_images) if num_train_images else ())]
 
@@ -34,6 +43,26 @@ def setting_warnings(config: Config, num_train_images: int | None = None) -> lis
 
 def _warning(found: str, remedy: str, *, state: str = "careful") -> Check:
     return Check(name="settings", state=state, found=found, remedy=remedy)
+
+
+def _scaled(config: Config) -> Iterator[Check]:
+    """Mean and std that are not of pixels from 0 to 1, and a cut-out of a small part of each picture."""
+    data = config.data
+    for key, values, low in (("mean", data.mean, 0.0), ("std", data.std, _LEAST_STD)):
+        if values != "auto" and not all(low <= value <= 1 for value in values):
+            lost = max(map(abs, values)) > _LARGEST_SCALE or (key == "std" and min(values) < 1 / _LARGEST_SCALE)
+            yield _warning(
+                f"data.{key} {values} is not on the scale of pixels from 0 to 1"
+                + (", and float32 cannot tell pixels apart on it" if lost else ""),
+                f"divide values of the scale 0-255 by 255, or set data.{key}=auto",
+                state="bad" if lost else "careful",
+            )
+    if data.kind == "imagefolder" and data.fit == "crop" and data.crop_pct < 0.5:
+        yield _warning(
+            f"data.crop_pct {data.crop_pct:g} shows the network {data.crop_pct:.2g} of the short side of each picture",
+            "set data.crop_pct to 0.875, or to 1 for the whole short side",
+            state="bad" if data.crop_pct < _LEAST_CROP_PCT else "careful",
+        )
 
 
 def _hidden(config: Config) -> Iterator[Check]:

@@ -28,7 +28,13 @@ def configured(*overrides: str) -> Config:
 
 
 STEP = ("schedule.name=step", "train.epochs=20")
+FOLDER = "data.kind=imagefolder"
 CASES = {
+    ("data.mean=123.7,116.3,103.5",): "data.mean [123.7, 116.3, 103.5] is not on the scale of pixels from 0 to 1",
+    ("data.mean=0.5,-0.5,0.5",): "data.mean [0.5, -0.5, 0.5] is not on the scale",
+    ("data.std=0.2,0.2,58.4",): "data.std [0.2, 0.2, 58.4] is not on the scale",
+    ("data.std=1e-3,0.2,0.2",): "data.std [0.001, 0.2, 0.2] is not on the scale",
+    (FOLDER, "data.crop_pct=0.05"): "data.crop_pct 0.05 shows the network 0.05 of the short side",
     ("data.image_size=8", "data.cutout=16"): "data.cutout 16 hides every pixel of every 8-pixel",
     ("data.image_size=16", "data.cutout=16"): "data.cutout 16 hides 56%",
     ("data.image_size=8", "data.crop_pad=8", "data.pad=zero"): "data.crop_pad 8 leaves",
@@ -53,6 +59,19 @@ def test_settings_that_make_no_sense_together_are_named_with_a_remedy(overrides:
     (check,) = setting_checks(config)
     assert CASES[overrides] in check.found
     assert check.remedy
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.mean=1e12,0,0", "data.mean=0,0,-1e12", "data.std=1e-30,1,1", "data.std=1e6,1,1", "data.crop_pct=1e-9"],
+)
+def test_pixels_that_are_lost_are_bad(override: str) -> None:
+    assert [check.state for check in setting_checks(configured(FOLDER, override))] == ["bad"]
+
+
+@pytest.mark.parametrize("override", ["data.mean=0,0,0", "data.std=1,1,1", f"data.std={1 / 255},1,1"])
+def test_usual_scales_are_not_remarked_on(override: str) -> None:
+    assert not setting_checks(configured(FOLDER, override, "data.crop_pct=0.5"))
 
 
 @pytest.mark.parametrize(
