@@ -66,9 +66,7 @@ def _passable(request: Request) -> Request:
     try:
         request.to_json()
     except TypeError as error:
-        raise ConfigError(
-            f"a setting or a path is not text in UTF-8, or a number has more than 64 bits ({error}); change or rename it"
-        ) from error
+        raise ConfigError(f"a setting or a path is not text in UTF-8 ({error}); change or rename it") from error
     return request
 
 
