@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import signal
+import termios
 from collections.abc import Iterator
 
 from benchmarks.pseudo_terminal import PseudoTerminal
@@ -132,8 +133,9 @@ def survive(terminal: PseudoTerminal, draw: random.Random, rounds: int) -> str:
         if not terminal.pump(0.05) and not terminal.alive():
             break
     failed = _FAILED.search(bytes(terminal.raw))
-    # A terminal that was left makes signals of keys again, and what is on its way may end the program on its last steps.
-    fine = (0, *(_SIGNALLED if _was_left(terminal) else ()))
+    # A terminal that was given back makes signals of keys again: what is on its way may end the program on its last steps, and
+    # the kernel then drops what it has written and nobody has read.
+    fine = (0, *(_SIGNALLED if terminal.modes() & termios.ISIG else ()))
     if failed or (not terminal.alive() and terminal.status not in fine):
         return f"exit code {terminal.status}, {failed.group() if failed else b'no word'!r} after {sent[-6:]!r}\n{terminal.text}"
     return ""
