@@ -118,7 +118,7 @@ def test_a_run_is_refused_before_anything_is_written_doctor_says_so_and_an_old_r
     arguments = argparse.Namespace(resume=None, config="digits", name=None, runs_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"data\.cutout 16 hides every pixel .*; set data\.cutout to 4 or less"):
         check_request(arguments, ["data.image_size=8", "data.cutout=16"])
-    config = make_config("data.cutout=16", "train.epochs=1")
+    config = make_config("data.cutout=16", "train.epochs=1", "data.batch_size=256")
     assert any(
         check.state == "bad" and "data.cutout" in check.found
         for check in checks.config_checks(config, tmp_path, lambda *_: None)
