@@ -27,11 +27,19 @@ async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: 
 
 async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     source = training_run()
-    async with dashboard(source) as (_app, pilot):
-        await pilot.pause(1.0)  # until what came with the first drawing has been drawn
+    async with dashboard(source) as (app, pilot):
+        screen, scene = app.watched.screen, app.watched.scene
+
+        def is_drawn() -> bool:
+            panes = [pane.id or "" for pane in screen.shown_panes() if not pane.follows_clock]
+            return all(screen._versions.get(name) == scene.version for name in panes)
+
+        await settle(
+            pilot, is_drawn, "what came with the first drawing"
+        )  # the slower it was, the longer the rest after it
         drawn: set[str | None] = set()
         monkeypatch.setattr(Pane, "paint", lambda self, _scene: drawn.add(self.id))
-        await pilot.pause(0.5)
+        await settle(pilot, lambda: bool(drawn), "the clock")
         assert drawn == {"header"}
         source.add(ev.Heartbeat())
         await settle(pilot, lambda: {"loss", "classes", "events", "keys"} <= drawn, "all panes after an event")
