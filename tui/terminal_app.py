@@ -14,11 +14,13 @@ from textual.app import App, ReturnType
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.command import CommandPalette
+from textual.css.query import NoMatches
 from textual.errors import NoWidget
 from textual.message_pump import MessagePump
 from textual.theme import ThemeProvider
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.worker import WorkerFailed
 
 from tui.driver import TerminalDriver
 from tui.themes import THEMES, colours_beside, no_color, theme_for
@@ -183,6 +185,8 @@ class TerminalApp(App[ReturnType]):
         return self.crash
 
     def _handle_exception(self, error: Exception) -> None:
+        if isinstance(error, WorkerFailed) and isinstance(error.error, NoMatches) and "Palette(" in str(error.error):
+            return  # the palette was closed while it searched for commands, and nobody waits for them
         self.crash = self.crash or error
         super()._handle_exception(error)
 

@@ -58,9 +58,10 @@ async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(
     assert sum(line.count("↑") for line in later.splitlines()) == 2  # in the plot and in its legend
 
 
-@pytest.mark.parametrize("height", [1, 2, 3, 4, 8])
-async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int) -> None:
-    async with dashboard(training_run()) as (app, _):
+@pytest.mark.parametrize("height", [0, 1, 2, 3, 4, 8])
+@pytest.mark.parametrize("begun", [True, False])
+async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int, begun: bool) -> None:
+    async with dashboard(training_run() if begun else CannedSource(opened(), started())) as (app, _):
         for pane in app.query(CurvePane):
             assert len(pane.rows_for(app.watched.scene, 60, height)) <= max(height, 2)
 

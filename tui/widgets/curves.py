@@ -216,7 +216,7 @@ def _waiting(scene: Scene) -> str:
 
 def _centred(text: str, width: int, height: int) -> list[Row]:
     rows: list[Row] = [[] for _ in range(height)]
-    if height:
+    if rows:  # a pane of a tiny terminal has none
         rows[height // 2] = [(" " * max((width - len(text)) // 2, 0) + text, "dim")]
     return rows
 
