@@ -37,6 +37,14 @@ async def settle(pilot: Pilot[Any], condition: Callable[[], bool], what: str) ->
         await pilot.pause(0.05)
 
 
+async def see(pilot: Pilot[Any], text: str) -> None:
+    """Wait until a text is on the screen; after 10 s fail with the screen as it is.
+
+    Panes are drawn one after the other, so on a busy machine a text can come later than the one beside it.
+    """
+    await settle(pilot, lambda: shows(pilot.app, text), repr(text))
+
+
 async def shown(dashboard: Dashboard, source: EventSource, **settings: object) -> str:
     """The screen of a dashboard over a source, once it has been drawn."""
     async with dashboard(source, **settings) as (app, _):

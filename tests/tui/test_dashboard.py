@@ -11,7 +11,7 @@ import pytest
 from textual.widgets import Input
 
 from tests.tui.canned import START, CannedSource, Recorder, diverged, evaluated, opened, started, steps, training_run
-from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
+from tests.tui.screen import Dashboard, screen_text, see, settle, shown, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.commands import NoControl, UndeliverableError
@@ -145,7 +145,7 @@ async def test_a_key_sends_its_command_and_shows_at_once(dashboard: Dashboard, k
     async with dashboard(source, control) as (app, pilot):
         await pilot.press(key)
         assert [type(command) for command in control.sent] == [kind]
-        assert f"● {word}" in screen_text(app)
+        await see(pilot, f"● {word}")
         await pilot.press(key)
         assert len(control.sent) == 1, "a second press waits for the answer to the first"
         source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
@@ -156,7 +156,7 @@ async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         await pilot.press("e")
-        assert "● evaluating" in screen_text(app)
+        await see(pilot, "● evaluating")
         source.add(ev.Failed(error="out of memory", exit_code=1, checkpoint="", resume=""))
         await settle(pilot, lambda: "● failed" in screen_text(app), "the failure")
 
@@ -164,9 +164,9 @@ async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard:
 async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
     source.add(ev.StateChanged(state="paused"))
-    async with dashboard(source, control) as (app, pilot):
-        assert "● paused " in screen_text(app)
-        assert "p resume" in screen_text(app)
+    async with dashboard(source, control) as (_, pilot):
+        await see(pilot, "● paused ")
+        await see(pilot, "p resume")
         await pilot.press("p")
         assert isinstance(control.sent[0], cmd.Unpause)
 
@@ -187,7 +187,7 @@ async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashbo
         await pilot.press("l")
         assert isinstance(app.screen, LearningRateScreen)
         await pilot.press("0", "enter")
-        assert "a learning rate is a number above 0" in screen_text(app)
+        await see(pilot, "a learning rate is a number above 0")
         await pilot.press(".", "0", "2", "enter")
         await pilot.pause()
         assert [command.lr for command in control.sent if isinstance(command, cmd.SetLr)] == [0.02]
@@ -211,11 +211,11 @@ async def test_enter_twice_sets_a_rate_once(dashboard: Dashboard) -> None:
 
 async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
     control = NoControl(lambda: ("only looked at here", Presence.UNKNOWN))
-    async with dashboard(training_run(), control) as (app, pilot):
+    async with dashboard(training_run(), control) as (_, pilot):
         for key in "pcexl":
             await pilot.press(key)
-            assert "only looked at here" in screen_text(app)
-        assert "read-only" in screen_text(app)
+            await see(pilot, "only looked at here")
+        await see(pilot, "read-only")
 
 
 async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
@@ -235,7 +235,7 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
         await pilot.press("q", "s")
         await pilot.pause()
         assert [type(command) for command in control.sent] == [cmd.Stop]
-        assert "● stopping" in screen_text(app)
+        await see(pilot, "● stopping")
         Thread.alive = False
         await pilot.pause(0.3)
     assert app.return_value == 0
@@ -254,7 +254,7 @@ async def test_d_does_not_detach_from_a_run_that_has_ended(dashboard: Dashboard)
     source.add(ev.Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
     async with dashboard(source) as (app, pilot):
         await pilot.press("d")
-        assert "detach: the run is finished; q leaves it" in screen_text(app)
+        await see(pilot, "detach: the run is finished; q leaves it")
         assert not app.detached
 
 
@@ -264,7 +264,7 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashbo
         await pilot.press("q", "s")
         await pilot.pause()
         assert [type(command) for command in control.sent] == [cmd.Stop]
-        assert "● stopping" in screen_text(app), "the screen stays until the run has ended"
+        await see(pilot, "● stopping")  # the screen stays until the run has ended
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("q")
         await pilot.pause(HELD_KEY_S + 0.05)
@@ -301,12 +301,12 @@ async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashbo
 
     async with dashboard(training_run(), Gone()) as (app, pilot):
         await pilot.press("c")
-        assert "checkpoint: the trainer has gone" in screen_text(app)
+        await see(pilot, "checkpoint: the trainer has gone")
         assert "● saving" not in screen_text(app)
         await settle(pilot, partial(shows, app, "● lost"), "the loss")
         assert re.search(r"last event \d+ s ago; go on with: r18-tui --resume", screen_text(app))
         await pilot.press("p")
-        assert "nobody trains this run" in screen_text(app)
+        await see(pilot, "nobody trains this run")
         await pilot.press("q")  # nothing to be asked
         await pilot.pause(0.1)
     assert app.return_value == 0
@@ -345,10 +345,10 @@ async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
         await pilot.press("tab", "tab", "enter")
         await pilot.pause(0.3)
         assert "Loss" not in screen_text(app)
-        assert "Accuracy" in screen_text(app)
+        await see(pilot, "Accuracy")
         await pilot.press("enter")
         await pilot.pause(0.3)
-        assert "Loss" in screen_text(app)
+        await see(pilot, "Loss")
 
 
 async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboard) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.canned import training_run
-from tests.tui.screen import Dashboard, screen_text, settle, shows
+from tests.tui.screen import Dashboard, screen_text, see, settle, shows
 from trainer.run import events as ev
 from trainer.run.store import RunDir
 from tui import log_reader
@@ -113,7 +113,7 @@ async def test_messages_scroll_and_keep_their_place_while_new_ones_come(dashboar
         await settle(pilot, lambda: shows(app, "warning number 099"), "the last message")
         await pilot.press("pageup")
         await settle(pilot, lambda: not shows(app, "warning number 099"), "messages before")
-        assert shows(app, "new lines below: end")
+        await see(pilot, "new lines below: end")
         before = numbers()
         source.add(ev.Warned(message="the newest"))
         await settle(pilot, lambda: shows(app, " of 109"), "the new total")

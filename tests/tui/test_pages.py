@@ -11,7 +11,7 @@ import pytest
 
 from tests.tui.canned import CannedSource, Recorder, evaluated, layers, opened, started, steps, training_run
 from tests.tui.canned_pictures import with_pictures
-from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
+from tests.tui.screen import Dashboard, screen_text, see, settle, shown, shows
 from trainer.run import events as ev
 from trainer.run.replay import replay
 from trainer.run.store import RunDir
@@ -161,7 +161,7 @@ async def test_the_weights_page_has_all_figures_of_a_layer_and_follows_the_curso
         await settle(pilot, partial(shows, app, "layer4.1.conv2"), "the page")
         table = [line.removeprefix("│ ● ").removeprefix("│   ") for line in screen_text(app).splitlines()[3:23]]
         rows = {line.split()[0]: line for line in table}
-        assert "epoch 4" in screen_text(app)
+        await see(pilot, "epoch 4")
         assert "frozen" in rows["conv1"]
         # 0.5 times the epoch; a peak in the middle; 95 % and 0.2 % of its channels.
         for figure in ("12.00", "0.08", "▁▁▂██▂▁▁", "95 %"):
@@ -181,19 +181,19 @@ async def test_of_one_layer_the_weights_page_shows_all_epochs_and_keys_choose_it
         await settle(pilot, partial(shows, app, "36,864 weights of conv1, epochs 1 to 4"), "the first layer")
         await pilot.press("down", "down")
         await settle(pilot, partial(shows, app, "gradients of layer1.0.conv2"), "the third one")
-        assert "│ ● layer1.0.conv2" in screen_text(app)
+        await see(pilot, "│ ● layer1.0.conv2")
         await pilot.press("end")
         await settle(pilot, partial(shows, app, "│ ● fc"), "the last one")
         await pilot.click("#page-layers", offset=(10, 2))
         await settle(pilot, partial(shows, app, "│ ● conv1"), "what was clicked")
         await pilot.click("#page-layers", offset=(10, 30))
         await pilot.pause(0.2)
-        assert "│ ● conv1" in screen_text(app), "not in the table"
+        await see(pilot, "│ ● conv1")  # not in the table
         await pilot.resize_terminal(80, 24)
         await settle(pilot, partial(shows, app, "1-8 of 18"), "fewer layers")
         await pilot.press("pagedown")
         await settle(pilot, partial(shows, app, "│ ● layer2.1.conv2"), "eight layers on")
-        assert "2-9 of 18" in screen_text(app)
+        await see(pilot, "2-9 of 18")
 
 
 async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:
@@ -203,7 +203,7 @@ async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:
         await settle(pilot, partial(shows, app, "1-18 of 100"), "the first of them")
         await pilot.press("end")
         await settle(pilot, partial(shows, app, "83-100 of 100"), "the last of them")
-        assert "class 99" in screen_text(app)
+        await see(pilot, "class 99")
         await pilot.press("up", "pageup")
         await settle(pilot, partial(shows, app, "64-81 of 100"), "one row and one page up")
 
@@ -222,7 +222,7 @@ async def test_the_matrix_shows_counts_and_names_that_begin_alike_by_number(dash
         await pilot.press("6")
         await settle(pilot, partial(shows, app, "worst pairs"), "the page")
         assert re.search(r" 0   1   2   3 .* 11 ", screen_text(app))
-        assert "│ 0 class 0" in screen_text(app)
+        await see(pilot, "│ 0 class 0")
 
 
 async def test_of_many_classes_the_matrix_shows_the_most_confused(dashboard: Dashboard) -> None:
@@ -230,7 +230,7 @@ async def test_of_many_classes_the_matrix_shows_the_most_confused(dashboard: Das
     async with dashboard(source, size=(80, 24)) as (app, pilot):
         await pilot.press("6")
         await settle(pilot, partial(shows, app, "of 100 classes"), "the page")
-        assert "│ 0 class 0" in screen_text(app)
+        await see(pilot, "│ 0 class 0")
         assert "99 class 99" not in screen_text(app)
 
 
@@ -286,8 +286,8 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
         assert colours == {"#f80808 on #f80808", "#0808f8 on #0808f8"}
         await pilot.press("8")
         await settle(pilot, partial(shows, app, "24 pixels  epoch 3"), "the other page")
-        assert "70 % dog" in screen_text(app)
-        assert "30 % airplane" in screen_text(app)
+        await see(pilot, "70 % dog")
+        await see(pilot, "30 % airplane")
 
 
 async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ async def test_without_colours_pictures_are_drawn_by_characters(
         await pilot.press("8")
         await settle(pilot, partial(shows, app, "24 pixels"), "the page")
         assert "▀" not in screen_text(app)
-        assert "+++++++" in screen_text(app)
+        await see(pilot, "+++++++")
 
 
 async def test_what_is_wrong_stands_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:

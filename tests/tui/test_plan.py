@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from tests.tui.canned import Recorder, training_run
-from tests.tui.screen import Dashboard, screen_text, settle, shows
+from tests.tui.screen import Dashboard, screen_text, see, settle, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from tui.screens.dialogs import typed_rate
@@ -19,7 +19,7 @@ async def test_the_plan_is_asked_for_checked_and_sent(dashboard: Dashboard, size
     async with dashboard(training_run(), control, size=size) as (app, pilot):
         await pilot.press("a")
         await settle(pilot, partial(shows, app, "How the run goes on"), "the dialog")
-        assert "enter sets them" in screen_text(app), "all of it is to be seen"
+        await see(pilot, "enter sets them")  # all of it is to be seen
         await pilot.press("home", "delete", "delete", "2", "enter")
         await settle(pilot, partial(shows, app, "train in all: 4 epochs or more"), "the reason")
         await pilot.press("5", "tab", "tab", "end", ".", "5", "enter")
@@ -50,7 +50,7 @@ async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
             )
         )  # fmt: skip
         await settle(pilot, partial(shows, app, "epoch 3/20"), "the header")
-        assert "from step 301: train.epochs 10 -> 20" in screen_text(app)
+        await see(pilot, "from step 301: train.epochs 10 -> 20")
         assert app.watched.view.plan == {"train.epochs": 20, "eval.every_epochs": 4, "checkpoint.every_s": 60}
 
 
@@ -86,7 +86,7 @@ async def test_edits_of_the_rate_are_undone_one_after_the_other(dashboard: Dashb
             await settle(
                 pilot, partial(shows, app, f"ctrl+z undoes the last edit (x{factor}): {before:.2g}"), "the hint"
             )
-            assert f"▊  {now:.2g}" in screen_text(app), "the rate of the next step, which no step has taken yet"
+            await see(pilot, f"▊  {now:.2g}")  # the rate of the next step, which no step has taken yet
             await pilot.press("ctrl+z")
             await pilot.pause()
             undone = [command.factor for command in control.sent if isinstance(command, cmd.ScaleLr)][-1]

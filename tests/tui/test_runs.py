@@ -13,7 +13,7 @@ import pytest
 
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import START, evaluated, opened, started, steps, training_run
-from tests.tui.screen import App, Dashboard, screen_text, settle, shows
+from tests.tui.screen import App, Dashboard, screen_text, see, settle, shows
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
 from trainer.run.holder import RunLock
@@ -60,7 +60,7 @@ async def test_every_run_has_a_line(runs_dir: Path) -> None:
 async def test_the_list_fits_into_any_terminal(runs_dir: Path, size: tuple[int, int]) -> None:
     async with listed(runs_dir, size) as (app, pilot):
         for part in ("Runs  ·  2", "half", "stopped", "enter open"):
-            assert shows(app, part)
+            await see(pilot, part)
         await settle(
             pilot, lambda: shows(app, "Held-out accuracy") is (size[1] >= 24), "the plots, where there is room"
         )

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from tests.conftest import FolderMaker
-from tests.tui.screen import screen_text, settle, shows
+from tests.tui.screen import screen_text, see, settle, shows
 from trainer.config_loader import load_config, parse_overrides, shipped_names
 from trainer.run.holder import RunLock
 from trainer.run.store import create_run
@@ -81,9 +81,9 @@ async def test_the_first_screen_fits_and_starts_with_one_key(
     start: Callable[..., AbstractAsyncContextManager[Start]], size: tuple[int, int], tmp_path: Path
 ) -> None:
     async with start(size) as (app, pilot):
-        assert shows(app, "digits")
+        await see(pilot, "digits")
         assert shows(app, "Handwritten digits") is (size[0] > 72)
-        assert shows(app, "enter settings")
+        await see(pilot, "enter settings")
         await pilot.press("s")
     assert app.return_value == ["digits", "--runs-dir", str(tmp_path / "runs")]
 
@@ -109,7 +109,7 @@ async def test_changed_settings_are_explained_checked_and_part_of_the_command(
         assert isinstance(app.screen, SettingsScreen), "nothing is started with it"
         field.value = "20"
         await settle(pilot, partial(shows, app, "r18-tui digits train.epochs=20"), "the command")
-        assert shows(app, "was 6")
+        await see(pilot, "was 6")
         await pilot.press("ctrl+r")
         await pilot.pause(0.1)
     assert app.return_value == ["digits", "train.epochs=20", "--runs-dir", str(tmp_path / "runs")]
@@ -191,8 +191,8 @@ async def test_own_images_are_looked_at_and_their_settings_shown(
         await pilot.press("enter")
         await settle_long(pilot, lambda: isinstance(app.screen, SettingsScreen))
         await pilot.pause(0.3)
-        assert shows(app, f"{root.name}.yaml")
-        assert shows(app, "data.root")
+        await see(pilot, f"{root.name}.yaml")
+        await see(pilot, "data.root")
         await pilot.press("ctrl+r")
         await pilot.pause(0.1)
     assert app.return_value == [f"{root.name}.yaml", "--runs-dir", str(tmp_path / "runs")]

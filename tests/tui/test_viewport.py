@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps, training_run
-from tests.tui.screen import App, Dashboard, screen_text, settle, shows
+from tests.tui.screen import App, Dashboard, screen_text, see, settle, shows
 from trainer.run import events as ev
 from trainer.run.events import Record
 from trainer.run.replay import replay
@@ -254,7 +254,7 @@ async def test_without_curves_on_the_screen_their_keys_do_nothing(dashboard: Das
     async with dashboard(training_run(), size=(40, 12)) as (app, pilot):
         await pilot.press("comma", "plus", "less_than_sign")
         assert app.watched.scene.viewport == Viewport()
-        assert shows(app, "1.043")
+        await see(pilot, "1.043")
 
 
 @pytest.mark.parametrize("span", [(0.0, 300.0), (100.0, 250.0)])
