@@ -50,6 +50,8 @@ _READ_ON_AFTER_S = 0.001
 """A timer, since `call_later` would come before whatever else waits in the event loop, keys among it."""
 
 _START_AFTER_S = 0.02
+_HELP_AFTER_S = 2.0
+"""From the first frame to the preparation of the help, which takes some 60 ms of this thread."""
 _LOOK_AROUND_S = 0.9
 """Least time between two looks at whether the terminal and the trainer are still there; less than `_CALM_PUMP_S`."""
 
@@ -169,7 +171,10 @@ class DashboardApp(ListActions):
 
     def _first_frame_is_drawn(self) -> None:
         self._has_drawn = True
-        if self._home is not None and self._home.port.thread is not None:
+        if self._home is None:
+            return
+        self.set_timer(_HELP_AFTER_S, self.prepare_help)
+        if self._home.port.thread is not None:
             self._home.port.thread.start()
 
     # Following the runs -----------------------------------------------------------------------------------------------

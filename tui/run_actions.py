@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from trainer.run import commands as cmd
@@ -11,6 +12,7 @@ from tui.actions import ACTIONS
 from tui.terminal_app import TerminalApp
 
 if TYPE_CHECKING:
+    from tui.screens.dialogs import HelpScreen
     from tui.watched import Watched
 
 
@@ -139,10 +141,22 @@ class RunActions(TerminalApp[int]):
 
     def action_help(self) -> None:
         """Explain the keys."""
+        now = self.watched.situation()
+        self.help_screen.explain({action.name: action.why_not(now) for action in ACTIONS})
+        self.push_screen(self.help_screen)
+
+    @cached_property
+    def help_screen(self) -> HelpScreen:
+        """The help, kept until the application ends."""
         from tui.screens.dialogs import HelpScreen  # not before the first frame
 
-        now = self.watched.situation()
-        self.push_screen(HelpScreen({action.name: action.why_not(now) for action in ACTIONS}))
+        screen = HelpScreen()
+        self.install_screen(screen, "help")
+        return screen
+
+    def prepare_help(self) -> None:
+        """Lay the help out, unseen, so that its key opens it at once."""
+        self._get_screen(self.help_screen)
 
     def send(self, name: str, command: Command, word: str) -> bool:
         """Send a command, unless it cannot act now; whether it was sent."""

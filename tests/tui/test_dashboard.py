@@ -336,6 +336,28 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
         assert not isinstance(app.screen, HelpScreen)
 
 
+async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source) as (app, pilot):
+        app.prepare_help()
+        await pilot.press("question_mark", "end")
+        await see(pilot, PAGES[-1].help)
+        help_screen, dark = app.screen, app.screen.query_one(".dialog").styles.background
+        await pilot.press("escape")
+        source.add(ev.Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
+        await see(pilot, "● finished ")
+        await pilot.resize_terminal(60, 24)
+        app.theme = "r18-light"
+        await pilot.press("question_mark")
+        await see(pilot, "esc closes")
+        assert app.screen is help_screen
+        await settle(pilot, lambda: not shows(app, "dead channels"), "its first lines")
+        await see(pilot, "Not now: not while the run")
+        assert help_screen.query_one(".dialog").styles.background != dark
+        await pilot.resize_terminal(120, 40)
+        await see(pilot, "Not now: not while the run is finished")
+
+
 async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("y")

@@ -9,6 +9,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Input, Static
 
@@ -283,34 +284,51 @@ class NoteScreen(Dialog[str | None]):
 
 
 class HelpScreen(Dialog[None]):
-    """What every key does, from the registry."""
+    """What every key does, from the registry. One is kept for all openings: laying it out anew takes some 60 ms."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "cancel", "close")]
 
-    def __init__(self, reasons: dict[str, str]) -> None:
-        """Take why actions cannot act now, by their names."""
+    def __init__(self) -> None:
         super().__init__()
-        self._reasons = reasons
+        self._reasons: dict[str, str] = {}
+        self._rows = Static()
 
     def compose(self) -> ComposeResult:
         """One row per key."""
+        self._fill()
         with Vertical(classes="dialog wide-dialog tall-dialog"):
             yield Static(Text.assemble("Keys", ("   up and down scroll, esc closes", "dim")), classes="dialog-title")
             with VerticalScroll(id="help-keys"):
-                yield Static(self._rows(min(_HELP_COLUMNS, self.app.size.width * 95 // 100) - _HELP_FRAME))
+                yield self._rows
 
-    def _rows(self, width: int) -> Text:
-        """Keys and sentences in two columns. Wrapped here: laid out as a table they take half the time that the dialog needs."""
+    def explain(self, reasons: dict[str, str]) -> None:
+        """Begin at the top, with why actions cannot act now, by their names."""
+        self._reasons = reasons
+        if self.is_mounted:
+            self._fill()
+            self.query_one("#help-keys").scroll_home(animate=False)
+
+    def on_resize(self) -> None:
+        """Wrap the sentences to the new width."""
+        self._fill()
+
+    def _fill(self) -> None:
+        text = self._text(min(_HELP_COLUMNS, self.app.size.width * 95 // 100) - _HELP_FRAME)
+        if text != self._rows.content:
+            self._rows.update(text)
+
+    def _text(self, width: int) -> Content:
+        """Keys and sentences in two columns. Wrapped here: a table takes twice as long to lay out."""
         reasons = {name: f" Not now: {fmt.literal(reason)}." for name, reason in self._reasons.items() if reason}
         entries = [(shown_keys(action.keys), action.help, reasons.get(action.name, "")) for action in ACTIONS]
         entries += [(shown_keys(page.keys), page.help, "") for page in PAGES]
         column = max(len(" ".join(keys)) for keys, _, _ in entries) + 2
-        text = Text()
+        parts: list[tuple[str, str]] = []
         for keys, sentence, reason in entries:
             for index, line in enumerate(wrapped(sentence + reason, max(width - column, 10))):
-                text.append(f"{'' if index else ' '.join(keys):{column}}", "bold")
-                text.append(f"{line}\n", "dim" if reason else "")
-        return text
+                parts.append((f"{'' if index else ' '.join(keys):{column}}", "bold"))
+                parts.append((f"{line}\n", "dim" if reason else ""))
+        return Content.assemble(*parts)
 
     def action_cancel(self) -> None:
         """Back to the dashboard."""
