@@ -82,7 +82,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         model = torchvision.models.resnet18(weights=None)
         if config.stem != "imagenet":
-            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         if config.stem == "cifar":
             model.maxpool = nn.Identity()

@@ -18,6 +18,28 @@ from tui.settings import UiSettings
 from tui.source import EventSource, Port
 
 
+class HandClock:
+    """A clock that only a test moves on.
+
+    Attributes:
+        now: Seconds.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def key_clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
+    """The clock by which keys that come too early are told from answers: no machine is too slow for it."""
+    clock = HandClock()
+    monkeypatch.setattr("tui.screens.key_rest.monotonic", clock)
+    return clock
+
+
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Dashboard:
     """Opens a dashboard over a source in a terminal of a size, at a fixed time of the day."""

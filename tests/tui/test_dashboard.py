@@ -11,6 +11,7 @@ import pytest
 from textual.widgets import Input
 
 from tests.tui.canned import START, CannedSource, Recorder, diverged, evaluated, opened, started, steps, training_run
+from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, screen_text, see, settle, shown, shows
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -258,7 +259,9 @@ async def test_d_does_not_detach_from_a_run_that_has_ended(dashboard: Dashboard)
         assert not app.detached
 
 
-async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashboard: Dashboard) -> None:
+async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(
+    dashboard: Dashboard, key_clock: HandClock
+) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("q", "s")
@@ -267,7 +270,7 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashbo
         await see(pilot, "● stopping")  # the screen stays until the run has ended
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("q")
-        await pilot.pause(HELD_KEY_S + 0.05)
+        key_clock.now += HELD_KEY_S
         await pilot.press("q")
         await pilot.pause(0.1)
     assert app.detached
@@ -275,17 +278,14 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(dashbo
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
-async def test_a_held_key_asks_and_answers_nothing(
-    dashboard: Dashboard, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tui.screens.dialogs.HELD_KEY_S", 4 * HELD_KEY_S)  # a busy machine may hold a key up
+async def test_a_held_key_asks_and_answers_nothing(dashboard: Dashboard, key: str, key_clock: HandClock) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press(key)
-        await pilot.pause(0.66)  # before a keyboard repeats a key
-        for _ in range(20):
+        key_clock.now += 0.66  # before a keyboard repeats a key
+        for _ in range(60):
             await pilot.press(key)
-            await pilot.pause(0.03)
+            key_clock.now += 0.03
         assert isinstance(app.screen, QuitScreen)
         assert not control.sent
         assert not app.detached
@@ -509,7 +509,7 @@ async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monk
     assert "Per-class" in text
 
 
-async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard) -> None:
+async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_clock: HandClock) -> None:
     source, control = training_run(), Recorder()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("b")
@@ -527,7 +527,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard) -> No
         assert not shows(app, "back to")
         await pilot.press("l")  # may have been meant for the dashboard
         assert isinstance(app.screen, DivergedScreen)
-        await pilot.pause(UNEXPECTED_S + 0.05)
+        key_clock.now += UNEXPECTED_S
         await pilot.press("l")
         await settle(pilot, lambda: isinstance(app.screen, LearningRateScreen), "the rate")
 
@@ -549,7 +549,7 @@ async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashbo
         source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="note", ok=True))
         source.add(ev.Noted(step=150, text="good [red]"))
         await settle(pilot, partial(shows, app, "note at step 150: good [red]"), "the event")
-        assert any(re.search(r"└.*n.*┬", line) for line in screen_text(app).splitlines()), "below the curves"
+        await settle(pilot, lambda: re.search(r"└.*n.*┬", screen_text(app)) is not None, "below the curves")
         await pilot.press("n", "enter")
         await pilot.press("n", "x", "escape")
         assert len(control.sent) == 1, "nothing said, and nothing kept"

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.tui.canned import Recorder, training_run
+from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, settle, shows
 from trainer.config_loader import load_config
 from trainer.run import commands as cmd
@@ -34,7 +35,7 @@ def test_the_curve_is_drawn_in_its_room() -> None:
     assert lr_range_plot([0.1], [1.0], 60, 14) == ""
 
 
-async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard) -> None:
+async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard, key_clock: HandClock) -> None:
     source, control = training_run(), Recorder()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("f")
@@ -45,20 +46,20 @@ async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard) -> None:
         await settle(pilot, lambda: shows(app, "the loss falls fastest at about 0.01"), "what it says")
         await pilot.press("enter")  # as the curve came up: meant for something else
         assert len(control.sent) == 1
-        await pilot.pause(UNEXPECTED_S + 0.05)
+        key_clock.now += UNEXPECTED_S
         await pilot.press("enter")
         await settle(pilot, lambda: len(control.sent) == 2, "the rate")
         assert isinstance(control.sent[1], cmd.SetLr)
         assert control.sent[1].lr == 0.01
 
 
-async def test_nothing_is_taken_over_where_nothing_is_suggested(dashboard: Dashboard) -> None:
+async def test_nothing_is_taken_over_where_nothing_is_suggested(dashboard: Dashboard, key_clock: HandClock) -> None:
     source, control = training_run(), Recorder()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("f")
         source.add(found(None))
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
-        await pilot.pause(UNEXPECTED_S + 0.05)
+        key_clock.now += UNEXPECTED_S
         await pilot.press("enter")
         assert isinstance(app.screen, LrRangeScreen)
         await pilot.press("escape")

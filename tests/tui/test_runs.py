@@ -13,6 +13,7 @@ import pytest
 
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import START, evaluated, opened, started, steps, training_run
+from tests.tui.conftest import HandClock
 from tests.tui.screen import App, Dashboard, screen_text, see, settle, shows
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
@@ -166,7 +167,7 @@ async def test_a_run_that_a_process_holds_is_neither_resumed_nor_deleted(runs_di
 
 
 async def test_a_dashboard_shows_the_list_over_itself_and_other_runs_from_there(
-    dashboard: Dashboard, tmp_path: Path
+    dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
 ) -> None:
     write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
     async with dashboard(training_run()) as (app, pilot):
@@ -185,26 +186,28 @@ async def test_a_dashboard_shows_the_list_over_itself_and_other_runs_from_there(
 
 
 async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
-    dashboard: Dashboard, tmp_path: Path
+    dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
 ) -> None:
     write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
-        await pilot.pause(HELD_KEY_S + 0.05)
+        key_clock.now += HELD_KEY_S
         await pilot.press("r")
         await settle(pilot, lambda: not app.is_running, "the end")
     assert app.resume is not None
     assert app.resume.path == tmp_path.parent / "other"
 
 
-async def test_a_process_that_trains_resumes_no_second_run(dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_a_process_that_trains_resumes_no_second_run(
+    dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
+) -> None:
     write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
     trainer = cast(TrainingThread, SimpleNamespace(start=lambda: None, alive=True, exit_code=0))
     async with dashboard(training_run(), thread=trainer) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
-        await pilot.pause(HELD_KEY_S + 0.05)
+        key_clock.now += HELD_KEY_S
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
     assert app.resume is None
