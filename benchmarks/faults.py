@@ -103,7 +103,7 @@ def kill_and_resume(
         folder: For the runs.
         kills: How many.
         seed: Of the moments.
-        longest_life_s: No process lives longer, unless it is the one that ends its run.
+        longest_life_s: No process lives longer, unless it ends its run or is to die while it writes a checkpoint.
         from_first_step: A life begins with the first step of the process, and not with its start.
     """
     moments = random.Random(seed)
@@ -159,8 +159,8 @@ class _Moment:
     """When a process is killed.
 
     Attributes:
-        life_s: At the latest so long after its start.
-        half_written: As soon as a checkpoint is half written.
+        life_s: Seconds after its start.
+        half_written: As soon as a checkpoint is half written instead.
         from_first_step: The life begins with the first step.
     """
 
@@ -178,7 +178,7 @@ def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Fi
         if any(isinstance(record.event, Steps) for record in log.records()):
             break
         time.sleep(0.002)
-    until = time.monotonic() + moment.life_s
+    until = time.monotonic() + (_END_S if moment.half_written else moment.life_s)
     while time.monotonic() < until and process.poll() is None:
         if moment.half_written and _half_written(run) - left:
             break

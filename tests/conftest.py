@@ -40,7 +40,7 @@ for number in (signal.SIGHUP, signal.SIGINT):
 needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export needs torch 2.9")
 
 
-def narrow_resnet18(*, weights: None = None) -> ResNet:
+def narrow_resnet18(*, weights: None = None, num_classes: int = 1000) -> ResNet:
     """ResNet-18 with an eighth of the channels: 176,000 parameters for 10 classes instead of 11.2 million."""
     assert weights is None
     with torch.device("meta"):
@@ -51,14 +51,18 @@ def narrow_resnet18(*, weights: None = None) -> ResNet:
     for number, stride in enumerate((1, 2, 2, 2)):
         layer = model._make_layer(BasicBlock, 8 << number, 2, stride=stride)
         setattr(model, f"layer{number + 1}", layer)
-    model.fc = nn.Linear(64, 1000)
+    model.fc = nn.Linear(64, num_classes)
     return model
 
 
 @pytest.fixture
-def narrow_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains a narrow network, where the test is not about the network: steps and saves take a fraction of the time."""
-    monkeypatch.setattr("torchvision.models.resnet18", narrow_resnet18)
+def narrow_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains a narrow network in this process, in files that are not about the network: steps and saves take less time.
+
+    Tests that need the whole one are marked `whole_network`.
+    """
+    if request.node.get_closest_marker("whole_network") is None:
+        monkeypatch.setattr("torchvision.models.resnet18", narrow_resnet18)
 
 
 FolderMaker = Callable[..., Path]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import ConfigMaker, FolderMaker, TunedMaker
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.loop import Trainer
 from trainer.run import commands as cmd
 from trainer.run import events as ev
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
 def test_a_run_that_gains_nothing_any_more_ends_early(tuned: TunedMaker, tmp_path: Path) -> None:

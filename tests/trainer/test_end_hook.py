@@ -16,6 +16,8 @@ from trainer.run.end_hook import EndHook
 from trainer.run.events import Event, Record
 from trainer.run.store import RunDir
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 SCRIPT = """
 import os, sys
 open(sys.argv[1], "a").write("|".join(os.environ[name] for name in ("R18_TUI_RUN", "R18_TUI_EVENT", "R18_TUI_MESSAGE")) + "\\n")

@@ -83,10 +83,9 @@ def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, t
 @needs_exporter
 @pytest.mark.parametrize("fault", ["weights", "nan", "exporter"])
 def test_a_wrong_file_is_refused_and_the_earlier_one_stays(
-    trained_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    colours: RunDir, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    run = train(trained_config, tmp_path / "runs").run.run_dir
-    (run.export / "model.onnx").write_bytes(b"the earlier, verified file")
+    (colours.export / "model.onnx").write_bytes(b"the earlier, verified file")
     save = onnx.save
 
     def spoilt(proto: Any, path: str) -> None:
@@ -105,11 +104,11 @@ def test_a_wrong_file_is_refused_and_the_earlier_one_stays(
     else:
         monkeypatch.setattr(onnx, "save", spoilt)
     with pytest.raises(ExportError):
-        command.main(arguments(run))
-    assert (run.export / "model.onnx").read_bytes() == b"the earlier, verified file"
-    assert [entry.name for entry in run.export.iterdir()] == ["model.onnx"]
-    assert len(events_of(run, ExportFailed)) == 1
-    assert events_of(run, Exported) == []
+        command.main(arguments(colours))
+    assert (colours.export / "model.onnx").read_bytes() == b"the earlier, verified file"
+    assert [entry.name for entry in colours.export.iterdir()] == ["model.onnx"]
+    assert len(events_of(colours, ExportFailed)) == 1
+    assert events_of(colours, Exported) == []
 
 
 @needs_exporter

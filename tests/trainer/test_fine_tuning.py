@@ -30,6 +30,8 @@ from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.store import RunDir
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def saved(run_dir: RunDir, step: int) -> Checkpoint:
     return read_checkpoint(CheckpointFolder(run_dir, keep=2).at(step))

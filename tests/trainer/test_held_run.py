@@ -15,6 +15,8 @@ from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.status import RunState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config: ConfigMaker, tmp_path: Path) -> None:
     run = new_run(make_config("train.epochs=200"), tmp_path / "runs")

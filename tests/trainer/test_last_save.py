@@ -20,6 +20,8 @@ from trainer.run import commands as cmd
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

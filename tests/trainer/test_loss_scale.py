@@ -18,6 +18,8 @@ from trainer.loss_scale import LossScale
 from trainer.lr_finder import range_test
 from trainer.model import head_of
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 FP16 = ("run.precision=fp16", "run.channels_last=false", "data.batch_size=8")
 LARGER = ("data.image_size=16", "data.batch_size=16")
 """Batch norm over few numbers makes much of a small difference."""

@@ -21,6 +21,8 @@ from trainer.run import commands as cmd
 from trainer.run import events as ev
 from trainer.run.store import RunDir
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def quiet(_detail: str, _fraction: float | None) -> None:
     """Progress that nobody watches."""

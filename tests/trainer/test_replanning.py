@@ -23,6 +23,8 @@ from trainer.run import events as ev
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 @pytest.fixture
 def trainer(folder_config: Config) -> Trainer:

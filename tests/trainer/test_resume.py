@@ -22,6 +22,8 @@ from trainer.run.store import RunDir
 from trainer.run_images import held_out_images
 from tui.report import summary
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: Config, tmp_path: Path) -> None:
     straight = train(folder_config, tmp_path).run.run_dir

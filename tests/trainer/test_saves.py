@@ -13,6 +13,8 @@ from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import Config
 from trainer.run import events as ev
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def saved_steps(config: Config, runs_dir: Path) -> list[int]:
     """Where a run of three epochs of four steps saves beside its best."""

@@ -32,6 +32,8 @@ from trainer.run.events import Event
 from trainer.run.holder import is_live, read_holder
 from trainer.run.status import RunState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_path: Path) -> None:
     slowly = folder_config.optim.model_copy(update={"lr": 0.002})  # at 0.05 eight steps are too few to settle

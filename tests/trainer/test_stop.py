@@ -20,6 +20,8 @@ from trainer.run import events as ev
 from trainer.run.events import Event
 from trainer.run.view import RunView
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 AT_MOST_S = 5.0
 
 

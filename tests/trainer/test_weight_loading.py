@@ -22,6 +22,8 @@ from trainer.versions import torch_release
 from trainer.weight_loading import LoadReport, load_initial_weights
 from trainer.weights import InitialWeights, find_initial_weights
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 DIGITS = tuple("0123456789")
 
 reads_pickles = pytest.mark.skipif(torch_release() < (2, 10), reason="older torch reads no foreign pickles")
@@ -183,6 +185,7 @@ def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> Non
         find_initial_weights(str(tmp_path / "w.pth"), tmp_path, quiet)
 
 
+@pytest.mark.whole_network
 @reads_pickles
 @pytest.mark.usefixtures("unsaved")
 @pytest.mark.parametrize(
@@ -219,6 +222,7 @@ def test_every_kernel_must_fit(name: str, change: str) -> None:
         into_model(InitialWeights(state, "a file"))
 
 
+@pytest.mark.whole_network
 @pytest.mark.parametrize(
     ("side", "fits"), [(1, True), (3, True), (5, True), (7, True), (11, True), (4, False), (8, False)]
 )

@@ -75,6 +75,7 @@ async def test_whoever_has_not_asked_is_not_disturbed(dashboard: Dashboard) -> N
         assert not isinstance(app.screen, LrRangeScreen)
 
 
+@pytest.mark.usefixtures("narrow_network")
 def test_the_command_prints_curve_and_suggestion(
     capsys: pytest.CaptureFixture[str], tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
