@@ -35,6 +35,7 @@ from trainer.run.status import RunState
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
+@pytest.mark.whole_network
 def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_path: Path) -> None:
     slowly = folder_config.optim.model_copy(update={"lr": 0.002})  # at 0.05 eight steps are too few to settle
     thread = train(folder_config.model_copy(update={"optim": slowly}), tmp_path / "runs")
@@ -438,6 +439,7 @@ def test_evaluating_once_more_after_the_end_works_with_val_and_test(
     assert by_key[1].step == view.best.step, "the weights that val has chosen"
 
 
+@pytest.mark.whole_network
 def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
     frozen = folder_config.model_copy(
