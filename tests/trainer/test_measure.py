@@ -32,8 +32,6 @@ from trainer.run.class_score import wilson_interval
 from trainer.run.store import RunDir
 from trainer.scores import Scores, class_scores, compare
 
-pytestmark = pytest.mark.usefixtures("narrow_network")
-
 
 def scores(labels: list[int], answers: list[int], confidence: float = 0.9, num_classes: int = 3) -> Scores:
     probabilities = np.full((len(labels), num_classes), (1 - confidence) / (num_classes - 1), np.float32)
