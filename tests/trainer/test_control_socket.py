@@ -189,10 +189,23 @@ def test_more_clients_than_there_is_room_for_are_told_so(run_dir: RunDir, server
             client.recv(1)  # nothing is said to a client that is welcome
 
 
-def test_another_user_is_refused(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_socket, "_peer_uid", lambda _: 65_534)
+@pytest.mark.parametrize("uid", [os.getuid() + 1, 65_534, 0 if os.getuid() else 1, -1])
+def test_another_user_is_refused(
+    server: ControlServer, commands: CommandQueue, monkeypatch: pytest.MonkeyPatch, uid: int
+) -> None:
+    monkeypatch.setattr(control_socket, "_peer_uid", lambda _: uid)
     with connected(server) as client:
         assert b"only the user" in client.recv(4096)
+        assert client.recv(1) == b"", "the connection is closed"
+    assert server._clients == {}
+    assert commands.waiting == 0
+
+
+def test_a_kernel_that_does_not_name_the_user_is_taken_for_no_user() -> None:
+    closed, other = socket.socketpair()
+    with other:
+        closed.close()
+        assert control_socket._peer_uid(closed) == -1
 
 
 def test_the_kernel_names_the_user_at_the_other_end() -> None:

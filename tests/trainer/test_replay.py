@@ -110,6 +110,27 @@ def test_damaged_and_repeated_lines_change_nothing_else(
     assert at_once(lines) == one_by_one(lines)
 
 
+@given(events=logged(), cuts=st.tuples(st.integers(0, 45), st.integers(0, 45)))
+def test_lines_of_blocks_that_overlap_count_once(events: list[ev.Event], cuts: tuple[int, int]) -> None:
+    readable = [event for event in events if not isinstance(event, ev.Steps) or event.loss]
+    lines, (begin, end) = [*START, *lines_of(*readable)], sorted(cuts)
+    view = RunView()
+    replay(view, lines[:end])
+    replay(view, lines[begin:])
+    assert view == one_by_one(lines)
+
+
+@pytest.mark.parametrize("end", [4, 7])
+@pytest.mark.parametrize("begin", [3, 2, 0])
+def test_steps_of_blocks_that_overlap_are_drawn_once_and_in_order(begin: int, end: int) -> None:
+    lines = [*START, *lines_of(*(steps(first, 2) for first in range(1, 13, 2)))]
+    view = RunView()
+    replay(view, lines[:end])
+    replay(view, lines[begin:])
+    assert (view.step, view.seq) == (12, 7)
+    assert list(view.train_loss.x) == list(view.lr.x) == list(range(1, 13))
+
+
 def test_a_long_history_is_folded_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the two tests above would hold for a fold that takes lines one by one."""
     seen = []
