@@ -1,0 +1,334 @@
+"""What a checkpoint must pass on its way to the disk and back: one wrong value, byte, fact or operation is enough."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer import checkpoint as checkpoint_module
+from trainer import checkpoint_writer
+from trainer.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    facts_of,
+    file_name,
+    read_checkpoint,
+    step_of,
+    write_checkpoint,
+)
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
+from trainer.run.atomic import write_atomically
+from trainer.run.event_log import EventLog
+from trainer.run.events import Heartbeat
+from trainer.run.store import RunDir
+
+NAMES = ("ema.w", "model.w", "momentum.w")
+
+
+def checkpoint(step: int = 1, **facts: Any) -> Checkpoint:
+    """Two groups of one tensor each and a counter."""
+    tensors = {name: torch.arange(6.0).reshape(2, 3) + place for place, name in enumerate(NAMES)}
+    return Checkpoint(tensors | {"model.n": torch.tensor(7)}, {"step": step, "b": 2, "a": [1, "ä"]} | facts)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """The order of what is brought to the disk and renamed in a folder."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(fd: int) -> None:
+        names = {path.stat().st_ino: path.name for path in (*folder.iterdir(), folder)}
+        done.append(f"fsync {names.get(os.fstat(fd).st_ino, '?')}")
+        fsync(fd)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(f"{Path(source).name} -> {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    return done
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, name = watched(monkeypatch, tmp_path), file_name(1)
+    write_checkpoint(tmp_path / name, checkpoint())
+    assert done == [f"fsync .{name}.tmp", f".{name}.tmp -> {name}", f"fsync {tmp_path.name}"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_small_file_is_synced_only_where_it_is_to_be_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    done = watched(monkeypatch, tmp_path)
+    write_atomically(tmp_path / "latest", b"x", durable=durable)
+    temporary = f".latest.{os.getpid()}.tmp"
+    renamed = f"{temporary} -> latest"
+    assert done == ([f"fsync {temporary}", renamed, f"fsync {tmp_path.name}"] if durable else [renamed])
+
+
+def test_pointers_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = CheckpointFolder(RunDir(tmp_path), keep=2)
+    folder.path.mkdir()
+    write_checkpoint(folder.at(1), checkpoint())
+    done = watched(monkeypatch, folder.path)
+    folder.publish(1, best=True, pinned=True)
+    renamed = [entry.split(" -> ")[1] for entry in done if " -> " in entry]
+    assert renamed == ["latest", "best", "pinned"]
+    assert sum(entry.startswith("fsync .") for entry in done) == 3
+    assert sum(entry == "fsync checkpoints" for entry in done) == 3
+
+
+def flipped(place: float) -> Callable[[Path], None]:
+    """One bit of a file at a share of its length."""
+
+    def spoil(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[int(place * (len(data) - 1))] ^= 1
+        path.write_bytes(data)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [flipped(1.0), flipped(0.99), flipped(0.5), flipped(0.0), lambda path: path.write_bytes(path.read_bytes()[:-1])],
+    ids=["last byte", "a value", "the facts", "first byte", "cut off"],
+)
+def test_what_the_disk_made_of_a_checkpoint_is_read_back_before_the_earlier_one_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    path = tmp_path / file_name(1)
+    write_checkpoint(path, checkpoint(b=1))
+    before = path.read_bytes()
+
+    def save(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, target, metadata=metadata)
+        spoil(target)
+
+    monkeypatch.setattr(checkpoint_module, "save_file", save)
+    with pytest.raises(DamagedCheckpointError):
+        write_checkpoint(path, checkpoint())
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_value_that_is_not_finite_is_not_saved(tmp_path: Path, name: str, value: float) -> None:
+    bad = checkpoint()
+    bad.tensors[name][-1, -1] = value
+    with pytest.raises(CheckpointError, match=rf"{name} holds values that are not finite"):
+        write_checkpoint(tmp_path / file_name(1), bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def digest_by_hand(tensors: dict[str, Tensor], facts: str) -> str:
+    """As docs/run-directory.md has it."""
+    text = b""
+    for name in sorted(tensors):
+        array = tensors[name].numpy()
+        text += f"{name}\0torch.{array.dtype}\0{array.shape}\0".encode() + array.tobytes()
+    return hashlib.sha256(text + facts.encode()).hexdigest()
+
+
+def test_the_hash_is_the_documented_one_whatever_the_order_in_memory(tmp_path: Path) -> None:
+    one = checkpoint()
+    wanted = digest_by_hand(one.tensors, '{"a":[1,"ä"],"b":2,"step":1}')
+    assert one.digest() == write_checkpoint(tmp_path / file_name(1), one) == wanted
+    turned = {name: value.T.contiguous().T if value.ndim else value for name, value in reversed(one.tensors.items())}
+    assert Checkpoint(turned, dict(reversed(one.meta.items()))).digest() == wanted
+
+
+def changed(change: Callable[[dict[str, Tensor], dict[str, Any]], object]) -> str:
+    one = checkpoint()
+    change(one.tensors, one.meta)
+    return one.digest()
+
+
+def with_a_flipped_bit(name: str) -> str:
+    return changed(lambda tensors, _: tensors[name].view(torch.int32)[-1, -1].bitwise_xor_(1))
+
+
+def test_the_hash_tells_every_single_difference() -> None:
+    digests = [
+        checkpoint().digest(),
+        *map(with_a_flipped_bit, NAMES),
+        changed(lambda t, _: t.update({"model.w": t["model.w"].reshape(3, 2)})),
+        changed(lambda t, _: t.update({"model.w": t["model.w"].view(torch.int32)})),
+        changed(lambda t, _: t.update({"model.v": t.pop("model.w")})),
+        changed(lambda t, _: t.update({"model.w": t["ema.w"], "ema.w": t["model.w"]})),
+        changed(lambda t, _: t.pop("ema.w")),
+        changed(lambda t, _: t.update({"ema.v": torch.zeros(0)})),
+        changed(lambda _, m: m.update({"a": [1, "a"]})),
+        changed(lambda _, m: m.pop("b")),
+        changed(lambda _, m: m.update({"step": 1.0})),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_groups_of_a_checkpoint_are_told_apart() -> None:
+    one = checkpoint()
+    assert list(one.group("model")) == ["w", "n"]
+    assert torch.equal(one.group("momentum")["w"], one.tensors["momentum.w"])
+    assert (one.weights_kind, torch.equal(one.measured_weights["w"], one.tensors["ema.w"])) == ("ema", True)
+    del one.tensors["ema.w"]
+    assert (one.weights_kind, torch.equal(one.measured_weights["w"], one.tensors["model.w"])) == ("raw", True)
+
+
+def headed(path: Path, **header: str | None) -> Path:
+    """Write a whole checkpoint with a changed header; None takes an entry away."""
+    one = checkpoint()
+    whole = {"format": "r18-checkpoint", "version": "1", "sha256": one.digest(), "json": '{"a":[1,"ä"],"b":2,"step":1}'}
+    entries = {name: value for name, value in (whole | header).items() if value is not None}
+    save_file(one.tensors, path, metadata=entries)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "error", "message"),
+    [
+        ({"format": "r18-Checkpoint"}, ForeignCheckpointError, "not a checkpoint of this program"),
+        ({"format": None}, ForeignCheckpointError, "not a checkpoint of this program"),
+        ({"version": "2"}, CheckpointError, r"made by a newer r18-tui \(format 2\)"),
+        ({"version": None}, DamagedCheckpointError, "damaged"),
+        ({"version": "x"}, DamagedCheckpointError, "damaged"),
+        ({"json": None}, DamagedCheckpointError, "damaged"),
+        ({"json": '{"a":[1,"ä"],"b":3,"step":1}'}, DamagedCheckpointError, "its content has hash"),
+        ({"sha256": None}, DamagedCheckpointError, "its content has hash"),
+        ({"sha256": "0" * 64}, DamagedCheckpointError, "expected 000000000000"),
+    ],
+)  # fmt: skip
+def test_a_single_wrong_entry_of_the_header_is_refused(
+    tmp_path: Path, header: dict[str, str | None], error: type[Exception], message: str
+) -> None:
+    path = tmp_path / file_name(1)
+    assert read_checkpoint(headed(path)).meta == checkpoint().meta
+    assert read_checkpoint(headed(path, version="0")).step == 1, "an earlier format is read"
+    with pytest.raises(error, match=message) as caught:
+        read_checkpoint(headed(path, **header))
+    assert caught.type is error, "what is damaged is set aside; what is newer is not"
+
+
+@pytest.mark.parametrize(
+    ("best_chosen_on", "expected"), [("val", 1), ("test", 2), (None, 2)], ids=["val", "test", "no best"]
+)
+def test_the_default_is_a_best_that_val_chose_and_else_the_latest(
+    tmp_path: Path, best_chosen_on: str | None, expected: int
+) -> None:
+    folder = CheckpointFolder(RunDir(tmp_path), keep=9)
+    folder.path.mkdir()
+    for step in (1, 2, 3):
+        write_checkpoint(folder.at(step), checkpoint(step, selection_split=best_chosen_on))
+        if step < 3:  # the third one is there and not published
+            folder.publish(step, best=step == 1 and best_chosen_on is not None, pinned=False)
+    assert folder.choose("default") == folder.at(expected)
+    assert [folder.choose(which) for which in ("latest", "3")] == [folder.at(2), folder.at(3)]
+    with pytest.raises(CheckpointError, match="no checkpoint '4'; steps there: 1, 2, 3"):
+        folder.choose("4")
+
+
+@pytest.mark.parametrize(("aside", "latest"), [([3], 2), ([2, 3], 1), ([1], 3), ([1, 2, 3], None)])
+def test_latest_is_one_that_is_left(tmp_path: Path, aside: list[int], latest: int | None) -> None:
+    folder = CheckpointFolder(RunDir(tmp_path), keep=9)
+    folder.path.mkdir()
+    for step in (1, 2, 3):
+        write_checkpoint(folder.at(step), checkpoint(step))
+        folder.publish(step, best=False, pinned=False)
+    folder.set_aside(aside, suffix=".damaged")
+    assert folder.pointer("latest") == (None if latest is None else folder.at(latest))
+    assert folder.steps() == [step for step in (1, 2, 3) if step not in aside]
+    assert folder.at(aside[0]).with_suffix(".damaged").is_file()
+
+
+def test_facts_are_read_without_tensors_and_are_empty_where_the_file_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / file_name(1)
+    write_checkpoint(path, checkpoint(selection_split="val"))
+    assert facts_of(path)["selection_split"] == "val"
+    path.write_bytes(path.read_bytes()[:100])
+    assert facts_of(path) == facts_of(tmp_path / "missing") == {}
+
+
+def test_steps_of_nine_digits_have_a_name() -> None:
+    assert [step_of(Path(file_name(step))) for step in (0, 12, 123_456_789)] == [0, 12, 123_456_789]
+
+
+class Log:
+    """Stands in for the event log."""
+
+    def __init__(self, done: list[str], *, answers: bool = True) -> None:
+        self._done, self._answers = done, answers
+
+    def sync(self, timeout: float) -> bool:
+        assert 0 < timeout <= 10, "a log that cannot be written does not keep the weights from being saved"
+        self._done.append("the log")
+        return self._answers
+
+    def publish(self, event: object) -> None:
+        self._done.append(type(event).__name__)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_log_is_on_the_disk_before_each_checkpoint_that_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    done: list[str] = []
+
+    def write(path: Path, one: Checkpoint) -> str:
+        done.append(f"step {one.step}")
+        return write_checkpoint(path, one)
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", write)
+    folder = CheckpointFolder(RunDir(tmp_path), keep=2)
+    folder.path.mkdir()
+    writer = CheckpointWriter(folder, Log(done, answers=answers))  # type: ignore[arg-type]
+    for step in (1, 2):
+        writer.submit(checkpoint(step), pinned=True)
+        assert writer.wait_for(step, timeout=30) == ""
+    writer.close()
+    assert done == ["the log", "step 1", "CheckpointSaved", "the log", "step 2", "CheckpointSaved"]
+
+
+def test_a_synced_log_holds_all_that_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(path.read_bytes().count(b"\n"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    for _ in range(3):
+        log.publish(Heartbeat())
+    assert log.sync()
+    assert synced == [3]
+    log.close()
+
+
+@pytest.mark.parametrize(("missing_bytes", "fits"), [(0, True), (1, False)])
+def test_a_checkpoint_is_written_where_it_and_some_room_to_spare_fit(
+    tmp_path: Path, missing_bytes: int, fits: bool
+) -> None:
+    needed = 3 * 6 * 4 + 8 + 16 * 2**20  # three tensors of six floats, a counter, 16 MiB
+    folder, done = CheckpointFolder(RunDir(tmp_path), keep=2), list[str]()
+    folder.path.mkdir()
+    writer = CheckpointWriter(folder, Log(done), free_bytes=lambda _: needed - missing_bytes)  # type: ignore[arg-type]
+    writer.submit(checkpoint())
+    problem = str(writer.wait_for(1, timeout=30))
+    writer.close()
+    assert problem == "" if fits else "only 17 MB free, a checkpoint needs 17 MB; make room" in problem
+    assert done == (["the log", "CheckpointSaved"] if fits else ["CheckpointFailed"])
+    assert folder.steps() == ([1] if fits else [])
