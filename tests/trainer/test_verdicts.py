@@ -169,7 +169,7 @@ def test_what_a_rate_at_its_peak_throws_about_is_no_overfitting() -> None:
 
 
 def test_a_layer_that_answers_to_nothing_at_two_evaluations_is_told() -> None:
-    events = [*well(4), measured(3, 1.0, 0.5, silent={"layer3.0.conv1": 1.0})]
+    events = [*well(4), *(measured(n, 1.0, 0.5, silent={"layer3.0.conv1": share}) for n, share in ((2, 0.1), (3, 1.0)))]
     assert "dead layer" not in said(events), "one evaluation is not enough"
     events.append(measured(4, 1.0, 0.5, silent={"layer3.0.conv1": 0.97, "layer2.0.conv1": 0.5}))
     assert said(events)["dead layer"] == "97% of its channels are 0 for all val images looked at"
@@ -177,7 +177,7 @@ def test_a_layer_that_answers_to_nothing_at_two_evaluations_is_told() -> None:
 
 def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:
     # A rate of 0.1 times a gradient of 45 is 45 % of a layer's length of 10.
-    events = [*well(4), layers(3, gradient=40.0)]
+    events = [*well(4), layers(2, gradient=5.0), layers(3, gradient=40.0)]
     assert "exploding layer" not in said(events), "one measurement is not enough"
     events.append(layers(4, gradient=45.0))
     assert said(events)["exploding layer"] == "one step changes it by 45% of its length"
@@ -303,7 +303,7 @@ def swapped(epoch: int, shares: tuple[int, int], classes: int = 10) -> ev.Evalua
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_two_classes_that_are_taken_for_one_another_look_swapped(classes: int) -> None:
     events = [*training(started(classes)), *(steps(epoch, falling, rising) for epoch in range(1, 6))]
-    events.append(swapped(5, (88, 91), classes))
+    events += [measured(4, 0.5, 0.8, classes), swapped(5, (88, 91), classes)]
     assert "labels swapped" not in said(events), "once may be batch norm's first statistics"
     assert said([*events, swapped(6, (88, 91), classes)]) == {"labels swapped": "88% and 91% are taken for the other"}
     assert "labels swapped" not in said([*events, swapped(6, (55, 52), classes)]), "that may be chance"
@@ -311,8 +311,8 @@ def test_two_classes_that_are_taken_for_one_another_look_swapped(classes: int) -
 
 
 def test_a_class_that_is_not_learnt_is_told_after_three_evaluations() -> None:
-    events = well(8)
-    for epoch in (7, 8, 9):
+    events = [*well(8), *(measured(epoch, 0.5, 0.8) for epoch in (7, 8))]
+    for epoch in (9, 10, 11):
         assert said(events) == {}
         events.append(measured(epoch, 0.5, 0.8, correct=[80] * 4 + [2] + [80] * 5))
     assert said(events) == {"class not learnt": "2 of 100 recognised, at three evaluations"}
