@@ -97,6 +97,52 @@ def test_the_scale_rises_after_many_good_steps_and_stays_within_bounds(monkeypat
     assert scale.state_2.tolist() == [2.0**16, 0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_scale_moves_as_that_of_torchs_own_scaler_within_its_bounds(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(loss_scale, "_GOOD_STEPS", 3)
+    ours = LossScale(torch.device("cpu"), precision="fp16")
+    theirs, good = torch.tensor(2.0**12), torch.zeros((), dtype=torch.int32)
+    bad_steps = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.2
+    for skipped in bad_steps.float():
+        ours.update(skipped)
+        torch._amp_update_scale_(theirs, good, skipped, 2.0, 0.5, 3)
+        theirs.clamp_(1.0, 2.0**16)
+        assert ours.state_2.tolist() == [float(theirs), float(good)]
+
+
+@pytest.mark.parametrize(
+    ("before", "skipped", "after"),
+    [
+        ([4096.0, 0.0], 0.0, [4096.0, 1.0]), ([4096.0, 1998.0], 0.0, [4096.0, 1999.0]),
+        ([4096.0, 1999.0], 0.0, [8192.0, 0.0]), ([4096.0, 1999.0], 1.0, [2048.0, 0.0]), ([2.0, 5.0], 1.0, [1.0, 0.0]),
+        ([1.0, 5.0], 1.0, [1.0, 0.0]), ([2.0**15, 1999.0], 0.0, [2.0**16, 0.0]), ([2.0**16, 1999.0], 0.0, [2.0**16, 0.0]),
+    ],
+)  # fmt: skip
+def test_the_scale_doubles_after_2000_good_steps_and_halves_at_once(
+    before: list[float], skipped: float, after: list[float]
+) -> None:
+    scale = LossScale(torch.device("cpu"), precision="fp16")
+    assert scale.state_2.tolist() == [4096.0, 0.0]
+    scale.restore(before)
+    scale.restore([])  # nothing was recorded
+    scale.update(torch.tensor(skipped))
+    assert scale.state_2.tolist() == after
+
+
+@pytest.mark.parametrize(("precision", "factor"), [("fp16", 512.0), ("bf16", 1.0), ("fp32", 1.0)])
+def test_only_the_loss_of_an_fp16_run_is_scaled(precision: str, factor: float) -> None:
+    scale = LossScale(torch.device("cpu"), precision=precision)
+    scale.restore([512.0, 0.0])
+    gradients = [torch.tensor([1024.0, -512.0]), torch.tensor(2.0)]
+    assert float(scale.scaled(torch.tensor(3.0))) == 3.0 * factor
+    scale.unscale(gradients)
+    assert [gradient.tolist() for gradient in gradients] == [[1024 / factor, -512 / factor], 2 / factor]
+    scale.update(torch.ones(()))
+    assert scale.state_2.tolist() == [256.0 if factor > 1 else 512.0, 0.0]
+
+
 def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: ConfigMaker) -> None:
     _step(trainer)
     trainer.state.loss_scale.state_2[0] = 64.0
