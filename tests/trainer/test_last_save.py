@@ -12,11 +12,15 @@ import pytest
 
 from tests.conftest import TINY
 from tests.running import longer, new_run, start, train, view_of, wait_for
+from tests.trainer.small_session import Clock, set_clock
 from trainer import last_save
 from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import Config
+from trainer.last_save import LastSave
 from trainer.run import commands as cmd
+from trainer.run import events as ev
+from trainer.run.commands import CommandQueue
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
 
@@ -122,3 +126,73 @@ def test_one_stop_at_the_end_of_a_run_does_not_give_up_its_last_save(
     assert thread.join(30), "and it is not waited for another stop"
     assert thread.exit_code == 0
     assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8
+
+
+class Waiting:
+    """The wait for a last save, of which a test sets the clock; nobody waits for a command."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
+        self.said: list[ev.Event] = []
+        self.clock: Clock = set_clock(monkeypatch, last_save)
+        self.commands = CommandQueue()
+        self.last = LastSave(self, self.commands, self.said.append, lambda: watched)  # type: ignore[arg-type]
+        self.last.save(None)  # type: ignore[arg-type]
+        monkeypatch.setattr(self.commands, "take", self._take)
+        self._arriving: dict[float, cmd.Command] = {}
+
+    def save_for_good(self, *_: object) -> None:
+        """Nothing is saved."""
+
+    def at(self, seconds: float, command: cmd.Command) -> None:
+        """A command arrives so long after the beginning."""
+        self._arriving[self.clock.now + seconds] = command
+
+    def _take(self, timeout: float) -> cmd.Command | None:
+        self.clock.now += timeout
+        due = [moment for moment in self._arriving if moment <= self.clock.now]
+        return self._arriving.pop(min(due)) if due else None
+
+    def texts(self) -> list[str]:
+        return [event.message for event in self.said if isinstance(event, ev.Warned)]
+
+
+def test_a_stop_leaves_a_slow_save_only_once_it_was_said_what_that_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting(monkeypatch, watched=True)
+    begun = waiting.clock.now
+    waiting.clock.now = begun + 5.0
+    assert not waiting.last._given_up()
+    assert waiting.said == []
+    for seconds, command, given_up in (
+        (5.1, early := cmd.Stop(), False),  # it came before that was said
+        (5.2, cmd.Evaluate(), False),
+        (5.3, late := cmd.Stop(), True),
+    ):
+        waiting.at(0.0, command)
+        waiting.clock.now = begun + seconds
+        assert waiting.last._given_up() is given_up
+        assert waiting.last.stopped_by is (late if given_up else early)
+        assert waiting.texts() == ["the last save takes more than 5 s; to leave without it, stop once more"]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_room_is_waited_for_as_long_as_somebody_can_make_it(monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
+    waiting = Waiting(monkeypatch, watched=watched)
+    begun = waiting.clock.now
+    for _ in range(2):
+        assert waiting.last._wait_for_room("it is full") is watched
+    assert waiting.clock.now - begun == pytest.approx(30.0 if watched else 0.0, abs=0.3)
+    assert waiting.texts() == ["not saved: it is full. Tried again every 15 s; to leave without it, stop once more"]
+
+
+@pytest.mark.parametrize(("command", "again", "ok"), [(cmd.Stop(), False, True), (cmd.Evaluate(), True, False)])
+def test_only_a_stop_ends_the_wait_for_room(
+    monkeypatch: pytest.MonkeyPatch, command: cmd.Command, again: bool, ok: bool
+) -> None:
+    waiting = Waiting(monkeypatch, watched=True)
+    begun = waiting.clock.now
+    waiting.at(3.0, command)
+    assert waiting.last._wait_for_room("it is full") is again
+    assert waiting.clock.now - begun == pytest.approx(15.0 if again else 3.0, abs=0.3)
+    (answer,) = (event for event in waiting.said if isinstance(event, ev.Acknowledged))
+    assert (answer.command_id, answer.ok) == (command.command_id, ok)
+    assert waiting.last.stopped_by is (None if again else command)
