@@ -92,6 +92,47 @@ def test_what_depends_on_the_number_of_images_is_looked_at_too(
     assert [found in warning for warning in warnings] == ([True] if found else [])
 
 
+EDGES = [
+    ((FOLDER, "data.crop_pct=0.5"), (FOLDER, "data.crop_pct=0.49"), "careful"),
+    ((FOLDER, "data.crop_pct=0.49", "data.fit=letterbox"), (FOLDER, "data.crop_pct=0.009"), "bad"),
+    (("data.mean=0,0,1",), ("data.mean=0,0,1.01",), "careful"),
+    (("data.std=0.0039063,1,1",), ("data.std=0.0039,1,1",), "careful"),  # 1/256 is 0.00390625
+    (("data.image_size=8", "data.resized_crop=0.25"), ("data.image_size=8", "data.resized_crop=0.24"), "careful"),
+    (("model.stem=imagenet", "data.image_size=32"), ("model.stem=imagenet", "data.image_size=31"), "careful"),
+    (("model.stem=cifar", "data.image_size=31"), ("model.stem=imagenet", "data.image_size=31"), "careful"),
+    (("schedule.warmup=0.5",), ("schedule.warmup=0.51",), "careful"),
+    ((*STEP, "schedule.milestones=[19]"), (*STEP, "schedule.milestones=[20]"), "careful"),
+    ((*STEP, "schedule.milestones=[4]"), (*STEP, "schedule.milestones=[3]"), "careful"),  # the warm-up ends with epoch 4
+    (("optim.lr=10.0", "optim.weight_decay=0.01"), ("optim.lr=10.1", "optim.weight_decay=0.01"), "careful"),
+    (("train.epochs=12", "train.early_stop_epochs=11"), ("train.epochs=12", "train.early_stop_epochs=12"), "careful"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sound", "doubtful", "state"), EDGES, ids=[" ".join(doubtful) for _, doubtful, _ in EDGES])
+def test_a_setting_is_named_from_its_limit_on(sound: tuple[str, ...], doubtful: tuple[str, ...], state: str) -> None:
+    assert setting_checks(configured(*sound)) == []
+    assert [check.state for check in setting_checks(configured(*doubtful))] == [state]
+
+
+@pytest.mark.parametrize(
+    ("images", "overrides", "expected"),
+    [
+        (80, ("data.batch_size=64",), False), (84, ("data.batch_size=64",), False), (86, ("data.batch_size=64",), True),
+        # A fifth of 5 steps is one; of 6 it is more.
+        (320, ("data.batch_size=64", "train.epochs=1"), True), (384, ("data.batch_size=64", "train.epochs=1"), False),
+        (64, ("data.batch_size=64", "train.epochs=5", "schedule.unit=epoch"), True),
+        (64, ("data.batch_size=64", "train.epochs=6", "schedule.unit=epoch"), False),
+        (321, ("data.batch_size=64", "train.epochs=1", "data.drop_last=false"), False),  # six steps
+        (321, ("data.batch_size=64", "train.epochs=1", "data.drop_last=true"), True),  # five
+    ],
+)  # fmt: skip
+def test_steps_of_an_epoch_are_named_from_their_limit_on(
+    images: int, overrides: tuple[str, ...], expected: bool
+) -> None:
+    before = setting_checks(configured(*overrides))
+    assert (len(setting_checks(configured(*overrides), images)) > len(before)) is expected
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_shipped_configurations_make_sense(name: str) -> None:
     assert not setting_checks(load_config(name).config)

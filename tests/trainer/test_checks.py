@@ -1,0 +1,239 @@
+"""What is looked at before a run, on both sides of each limit: a machine that is well passes, one thing short is named."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from trainer import checks
+from trainer.check import Check
+from trainer.config_loader import build_config
+from trainer.data import build
+from trainer.data.dataset import DataSet, ResidentSplit
+from trainer.errors import CheckpointError, DataError, DeviceError
+from trainer.host_limits import Memory
+
+GIB, MIB = 2**30, 2**20
+CHECKPOINT = 90 * MIB
+"""Of ResNet-18 with its momentum: 11.2 million parameters, two floats each."""
+
+
+def only(found: Any) -> Check:
+    (check,) = [found] if isinstance(found, Check) else found
+    assert (check.remedy == "") is (check.state == "good"), "what is not good has a remedy"
+    return check
+
+
+@pytest.fixture(name="well")
+def _well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with enough of everything."""
+    monkeypatch.setattr(checks, "usable_memory", lambda: Memory(8 * GIB, 4 * GIB))
+    monkeypatch.setattr(checks, "free_bytes", lambda _: 100.0 * GIB)
+    monkeypatch.setattr(checks, "probe", lambda _: True)
+
+
+@pytest.mark.usefixtures("well")
+def test_nothing_is_said_before_a_run_where_all_is_well(tmp_path: Path) -> None:
+    assert checks.preflight(tmp_path) == []
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(
+    ("name", "instead", "said"),
+    [
+        ("usable_memory", lambda: Memory(8 * GIB, 2 * GIB - 1), "memory: 2.0 of 8.0 GiB free; close other programs"),
+        ("free_bytes", lambda _: 2.0 * CHECKPOINT - 1, "a checkpoint has no room: free some, or --runs-dir DIR"),
+        ("free_bytes", lambda _: 6.0 * CHECKPOINT - 1, "a run keeps some checkpoints of 90 MB: free some"),
+        ("probe", lambda _: False, "cannot lock files"),
+        ("probe", raising(OSError(30, "Read-only file system")), "Read-only file system; keep runs on a disk"),
+    ],
+)
+def test_a_single_thing_that_is_short_is_said_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: Callable[..., Any], said: str
+) -> None:
+    monkeypatch.setattr(checks, name, instead)
+    (line,) = checks.preflight(tmp_path)
+    assert said in line
+
+
+@pytest.mark.parametrize(("available", "state"), [(2 * GIB, "good"), (2 * GIB - 1, "careful"), (0, "careful")])
+def test_two_gib_of_memory_are_enough(monkeypatch: pytest.MonkeyPatch, available: int, state: str) -> None:
+    monkeypatch.setattr(checks, "usable_memory", lambda: Memory(64 * GIB, available))
+    assert only(checks._memory()).state == state
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(
+    ("free", "state"),
+    [
+        (2 * CHECKPOINT - 1, "bad"), (2 * CHECKPOINT, "careful"), (6 * CHECKPOINT - 1, "careful"), (6 * CHECKPOINT, "good"),
+        (math.inf, "good"), (0, "bad"),
+    ],
+)  # fmt: skip
+def test_a_run_needs_room_for_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, state: str
+) -> None:
+    monkeypatch.setattr(checks, "free_bytes", lambda _: free)
+    disk, folder = checks._disk(tmp_path)
+    assert (disk.name, only(disk).state, folder.name, only(folder).state) == ("disk", state, "run folder", "good")
+    assert ("does not say how much is free" in disk.found) is math.isinf(free)
+
+
+def test_a_folder_of_runs_that_is_not_there_yet_is_judged_by_the_nearest_one_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def ask(place: Path) -> float:
+        asked.append(place)
+        return 100.0 * GIB
+
+    monkeypatch.setattr(checks, "free_bytes", ask)
+    monkeypatch.setattr(checks, "probe", ask)
+    list(checks._disk(tmp_path / "a" / "b"))
+    (tmp_path / "a").mkdir()
+    list(checks._disk(tmp_path / "a" / "b"))
+    assert asked == [tmp_path, tmp_path, tmp_path / "a", tmp_path / "a"]
+
+
+@pytest.mark.parametrize(("free", "state"), [(256 * MIB, "good"), (256 * MIB - 1, "careful")])
+def test_shared_memory_has_room_for_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
+) -> None:
+    monkeypatch.setattr(checks, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert only(checks._shared_memory()).state == state
+    monkeypatch.setattr(checks, "_SHARED_MEMORY", tmp_path / "missing")
+    assert only(checks._shared_memory()).state == "good"
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [((3, 9, 18), "bad"), ((3, 10, 0), "good"), ((3, 13, 1), "good"), ((2, 11, 0), "bad")]
+)
+def test_python_must_be_new_enough(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], state: str) -> None:
+    monkeypatch.setattr(checks, "sys", SimpleNamespace(version_info=version, executable="python"))
+    assert only(checks._python()).state == state
+
+
+@pytest.mark.parametrize(("free", "state"), [(40 * GIB, "good"), (40 * GIB - 1, "careful")])
+def test_a_gpu_of_which_half_is_free_is_not_crowded(monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    monkeypatch.setattr(checks, "choose_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(checks, "describe_device", lambda _: {"name": "A GPU"})
+    monkeypatch.setattr(checks, "driver_version", lambda: "1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 * GIB))
+    assert only(checks._device("auto")).state == state
+
+
+def test_a_device_that_is_not_there_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(checks._device("cpu")).state == "good"
+    monkeypatch.setattr(checks, "choose_device", raising(DeviceError("no such device")))
+    assert (only(checks._device("cuda:7")).state, only(checks._device("cuda:7")).found) == ("bad", "no such device")
+
+
+@pytest.mark.parametrize(
+    ("there", "network", "state"),
+    [(True, "careful", "good"), (True, "good", "good"), (False, "good", "good"), (False, "careful", "bad")],
+)
+def test_what_is_downloaded_is_there_or_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, network: str, state: str
+) -> None:
+    monkeypatch.setattr(checks, "network_check", lambda _: Check(name="network", state=network, found="x", remedy="y"))
+    path = tmp_path / "archive"
+    if there:
+        path.touch()
+    assert only(checks._download(path, "data", "https://example.invalid", "images")).state == state
+
+
+def test_weights_that_cannot_be_read_are_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(origin="a file", state={"a": 1})
+    monkeypatch.setattr(checks, "find_initial_weights", lambda *_: found)
+    assert only(checks._weights("w.pt", tmp_path)).found == "a file: 1 tensors"
+    monkeypatch.setattr(checks, "find_initial_weights", raising(CheckpointError("damaged")))
+    assert only(checks._weights("w.pt", tmp_path)).state == "bad"
+
+
+# The data -------------------------------------------------------------------------------------------------------------
+
+
+def noise(**counts: int) -> DataSet:
+    splits = {
+        name: ResidentSplit(torch.zeros(count, 8, 8, 3, dtype=torch.uint8), torch.zeros(count, dtype=torch.long))
+        for name, count in counts.items()
+    }
+    return DataSet(name="x", classes=("a", "b"), splits=dict(splits), fingerprint="f", identity={}, preprocess={})
+
+
+def test_data_that_can_be_trained_pass() -> None:
+    noise(train=8, test=1).check(batch_size=8, num_classes="auto")
+    noise(train=8, val=1, test=0).check(batch_size=8, num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("data", "batch_size", "num_classes", "message"),
+    [
+        (noise(train=8, test=1), 9, "auto", "8 training images are fewer than data.batch_size 9; set data.batch_size to 2"),
+        (noise(train=36, test=1), 37, "auto", "set data.batch_size to 9 or less"),
+        (noise(train=8, test=1), 8, 3, "model.num_classes: 3 does not agree with the data's 2 classes"),
+        (noise(train=8, test=1), 8, 1, "model.num_classes: 1"),
+        (noise(train=8, test=0), 8, "auto", "the test split holds no images"),
+        (noise(train=8, val=0, test=9), 8, "auto", "the val split holds no images"),
+    ],
+)  # fmt: skip
+def test_data_with_one_thing_wrong_are_refused(
+    data: DataSet, batch_size: int, num_classes: int | str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        data.check(batch_size=batch_size, num_classes=num_classes)
+
+
+def test_one_class_is_none_to_tell_apart() -> None:
+    data = noise(train=8, test=1)
+    object.__setattr__(data, "classes", ("a",))
+    with pytest.raises(DataError, match="found 1 class; a classifier needs at least two"):
+        data.check(batch_size=8, num_classes="auto")
+
+
+NEEDED = 100 * 32 * 32 * 3
+"""Bytes of a hundred images."""
+
+
+@pytest.mark.parametrize(
+    ("device", "ram", "gpu", "place"),
+    [
+        ("cpu", 2 * NEEDED, 0, "device"), ("cpu", 2 * NEEDED - 2, 0, "none"),  # half of the memory that is free
+        ("cuda", 2 * NEEDED, 2.5 * NEEDED, "device"), ("cuda", 2 * NEEDED, 2.5 * NEEDED - 3, "ram"),  # 40 % of the GPU's
+        ("cuda", 2 * NEEDED - 2, 9 * NEEDED, "none"), ("cuda", 2 * NEEDED - 2, 0, "none"),
+    ],
+)  # fmt: skip
+def test_decoded_images_are_kept_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, device: str, ram: int, gpu: float, place: str
+) -> None:
+    monkeypatch.setattr(build, "usable_memory", lambda: Memory(ram, ram))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gpu, gpu))
+    data = build_config({}, {}, "test", ["data.kind=imagefolder", "data.image_size=32"]).data
+    assert build.place_pixels(data, 100, torch.device(device)) == place
+    kept = checks._cache(build_config({}, {}, "test", ["data.kind=imagefolder", "data.image_size=32"]), 100)
+    assert (only(kept).state == "good") is (ram >= 2 * NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cache", "place"),
+    [("imagefolder", "none", "none"), ("digits", "none", "ram"), ("imagefolder", "ram", "ram"), ("digits", "device", "device")],
+)  # fmt: skip
+def test_only_folders_can_stay_on_the_disk(kind: str, cache: str, place: str) -> None:
+    data = build_config({}, {}, "test", [f"data.kind={kind}", f"data.cache={cache}"]).data
+    assert build.place_pixels(data, 10**9, torch.device("cpu")) == place
