@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,37 @@ def test_a_value_that_is_not_finite_is_refused_with_its_tensor(name: str, value:
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "becomes"),
+    [
+        (DIGITS, "loaded"), (DIGITS[::-1], "other_classes"), ((*DIGITS[:8], "9", "8"), "other_classes"),
+        ((*DIGITS[:9], "x"), "other_classes"), (None, "unknown_classes"),
+    ],
+)  # fmt: skip
+def test_the_classifier_is_taken_over_where_the_same_classes_come_in_the_same_order(
+    named: tuple[str, ...] | None, becomes: str
+) -> None:
+    source = resnet()
+    report, own = into_model(InitialWeights(source, "a file", classes=named))
+    for field in ("loaded", "other_classes", "unknown_classes", "reshaped", "missing"):
+        assert [name for name in getattr(report, field) if name.startswith("fc.")] == (
+            ["fc.weight", "fc.bias"] if field == becomes else []
+        )
+    assert torch.equal(own["fc.weight"], source["fc.weight"]) is (becomes == "loaded")
+    assert len(report.loaded) == (122 if becomes == "loaded" else 120)
+
+
+@pytest.mark.parametrize(
+    "name", ["conv1.weight", "layer2.0.downsample.0.weight", "layer4.1.bn2.running_var", "fc.bias"]
+)
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_the_last_value_of_a_tensor_is_enough_to_refuse_it(name: str, value: float) -> None:
+    state = resnet()
+    state[name].view(-1)[-1] = value
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} holds values that are not finite"):
+        into_model(InitialWeights(state, "a file"))
 
 
 def test_a_variance_below_0_is_refused() -> None:
