@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.running import events_of, longer, new_run, start, train, wait_for
-from trainer import loop
+from tests.trainer.small_session import set_clock
+from trainer import build, loop, saver
+from trainer.checkpoint import Checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import Config
 from trainer.run import events as ev
@@ -16,10 +18,26 @@ from trainer.run import events as ev
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
-def saved_steps(config: Config, runs_dir: Path) -> list[int]:
-    """Where a run of three epochs of four steps saves beside its best."""
-    run = train(longer(config, 3), runs_dir).run.run_dir
-    return [event.step for event in events_of(run, ev.CheckpointSaved) if not event.best]
+def saved_steps(config: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, *, age_s: float) -> list[int]:
+    """Steps whose state a run of three epochs of four steps hands to the writer, beside its best.
+
+    Args:
+        age_s: Of the last save, whenever the loop asks; the clocks stand still otherwise, so that no machine is too slow.
+    """
+    taken: list[int] = []
+    submit = CheckpointWriter.submit
+
+    def noting(writer: CheckpointWriter, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
+        if not best:
+            taken.append(checkpoint.step)
+        submit(writer, checkpoint, pinned=pinned, best=best)
+
+    with monkeypatch.context() as patched:
+        saved_at = set_clock(patched, build, saver)
+        set_clock(patched, loop).now = saved_at.now + age_s
+        patched.setattr(CheckpointWriter, "submit", noting)
+        train(longer(config, 3), runs_dir)
+    return taken
 
 
 def never_best(config: Config, **checkpoint: object) -> Config:
@@ -35,10 +53,10 @@ def test_an_epoch_ends_with_a_save_unless_the_last_one_is_young(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = never_best(folder_config)
-    assert saved_steps(config, tmp_path / "young") == []
-    monkeypatch.setattr(loop, "_EPOCH_SAVE_AGE_S", 0.0)
-    assert saved_steps(config, tmp_path / "old")[:2] == [4, 8]
-    assert saved_steps(never_best(folder_config, every_epoch=False), tmp_path / "unwanted") == []
+    assert saved_steps(config, tmp_path / "young", monkeypatch, age_s=9.99) == []
+    assert saved_steps(config, tmp_path / "old", monkeypatch, age_s=10.0) == [4, 8]
+    unwanted = never_best(folder_config, every_epoch=False)
+    assert saved_steps(unwanted, tmp_path / "unwanted", monkeypatch, age_s=10.0) == []
 
 
 def test_training_does_not_wait_for_a_disk_that_does_not_answer(
