@@ -39,6 +39,12 @@ PLAN = Plan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
 WHOLE = Plan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine workers take long to start: a long wait is no matter but to the test of it, which sets its own."""
+    monkeypatch.setattr(stream, "_LONG_WAIT_S", 3600.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeadlyDecoder(Decoder):
     """Ends the process that decodes a certain file, the first time or every time."""
