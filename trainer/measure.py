@@ -60,10 +60,9 @@ def main(arguments: argparse.Namespace) -> int:
             )
     code = EXIT_FAILED if any(measured.scores.num_nonfinite for measured in scores) else EXIT_OK
     if len(models) == 2:
-        both = [measured.scores for measured in scores]
-        _say(comparison_lines(models, images, both))
+        _say(comparison_lines(models, images, scores))
         if arguments.output:
-            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, both))
+            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, scores))
         return code
     _say(report_lines(models[0], images, scores[0], robustness))
     folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
@@ -114,7 +113,7 @@ def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int
     """Ask models about all images.
 
     Args:
-        models: With the same classes.
+        models: With the same classes. An image that one of them cannot read is left out for all of them.
         images: With known classes.
         batch_size: Images at a time.
         progress: Told how far it is.
@@ -128,12 +127,13 @@ def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int
     total = len(images.labels_N)
     for start in range(0, total, batch_size):
         wanted = range(start, min(start + batch_size, total))
-        kept: list[int] = []
-        for index, model in enumerate(models):
-            pixels_NHWC, kept, unreadable = images.pixels(wanted, model.decoder)
-            lost += unreadable if not index else []
+        # Models of different versions do not all read the same files.
+        found = [images.pixels(wanted, model.decoder) for model in models]
+        kept = sorted(set(wanted).intersection(*(read for _, read, _ in found)))
+        lost += {path: (path, reason) for _, _, unreadable in found for path, reason in unreadable}.values()
+        for model, parts, (pixels_NHWC, read, _) in zip(models, answers, found, strict=True):
             if kept:
-                answers[index].append(model.probabilities(pixels_NHWC))
+                parts.append(model.probabilities(pixels_NHWC[np.isin(read, kept)]))
         rows += kept
         progress("measuring", wanted.stop / total)
     if not rows:

@@ -42,8 +42,7 @@ def report_lines(
         *_robustness_lines(robustness),
         *_mistake_lines(model, images, measured),
     ]
-    lines += [f"  cannot be read, not measured: {path}: {reason}" for path, reason in measured.lost]
-    return lines
+    return [*lines, *_lost_lines(measured)]
 
 
 def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
@@ -59,8 +58,9 @@ def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
     return remarks
 
 
-def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, scores: Sequence[Scores]) -> list[str]:
+def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]) -> list[str]:
     """Two models on the same images."""
+    scores = [of_model.scores for of_model in measured]
     found = compare(*scores)
     lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images)]
     for model, score in zip(models, scores, strict=True):
@@ -75,12 +75,13 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, score
         f"  B - A  {found.difference:+.2%}  (95 % interval {low:+.2%} to {high:+.2%})",
         f"  A alone is right on {found.only_first:,} images, B alone on {found.only_second:,}",
         f"  McNemar's exact test: p = {found.p_value:.3g}; {_verdict(found.p_value, found.difference)}",
+        *_lost_lines(measured[0]),
     ]
     return lines
 
 
 def write_comparison(
-    folder: Path, models: Sequence[Classifier], images: MeasuredImages, scores: Sequence[Scores]
+    folder: Path, models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]
 ) -> None:
     """Write `comparison.json` and `disagreements.csv`, the images that one model alone recognises.
 
@@ -88,26 +89,27 @@ def write_comparison(
         OSError: When the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = compare(*scores)
+    first, second = scores = [of_model.scores for of_model in measured]
+    found = compare(first, second)
     facts = {
         "models": [
             {"model": m.origin, "accuracy": round(s.accuracy, 6), "nonfinite_answers": s.num_nonfinite}
             for m, s in zip(models, scores, strict=True)
         ],
         "data": images.name,
-        "images": len(scores[0].labels_N),
+        "images": len(first.labels_N),
         "remarks": images.remarks,
+        "unreadable": _unreadable(measured[0]),
         "only_first": found.only_first,
         "only_second": found.only_second,
         "difference": round(found.difference, 6),
         "difference_interval95": [round(bound, 6) for bound in found.interval],
         "p_value": found.p_value,
     }
-    first, second = scores
     rows: list[list[object]] = [["path", "class", "first", "second"]]
-    for row in range(len(first.labels_N)):
-        if first.right[row] != second.right[row]:
-            labels = (first.labels_N[row], first.predicted[row], second.predicted[row])
+    for index, row in enumerate(measured[0].rows):
+        if first.right[index] != second.right[index]:
+            labels = (first.labels_N[index], first.predicted[index], second.predicted[index])
             rows.append([images.title(row), *(_name(models[0], label) for label in labels)])
     write_atomically(folder / "comparison.json", (json.dumps(facts, indent=2) + "\n").encode())
     write_atomically(folder / "disagreements.csv", as_csv(rows))
@@ -136,6 +138,14 @@ def write_report(
 
 def _careful(images: MeasuredImages) -> list[str]:
     return [f"  careful: {remark}" for remark in images.remarks]
+
+
+def _lost_lines(measured: Measured) -> list[str]:
+    return [f"  cannot be read, not measured: {path}: {reason}" for path, reason in measured.lost]
+
+
+def _unreadable(measured: Measured) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in measured.lost]
 
 
 def _class_lines(model: Classifier, scores: Scores) -> list[str]:
@@ -205,7 +215,7 @@ def _facts(
         "images": len(scores.labels_N),
         "remarks": [*images.remarks, *answer_remarks(model, scores)],
         "nonfinite_answers": scores.num_nonfinite,
-        "unreadable": [{"path": path, "reason": reason} for path, reason in measured.lost],
+        "unreadable": _unreadable(measured),
         "accuracy": round(scores.accuracy, 6),
         "accuracy_interval95": [round(bound, 6) for bound in scores.interval],
         "top5": None if scores.top5 is None else round(scores.top5, 6),

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import ConfigMaker, FolderMaker, TunedMaker, needs_exporter
+from tests.conftest import ConfigMaker, TunedMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer import evaluator, features
-from trainer.build import build_trainer, class_weights
+from trainer.build import build_trainer
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.config import Config, OptimConfig
 from trainer.data import image_folder
@@ -279,24 +279,6 @@ def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, t
     properties = {prop.key: prop.value for prop in onnx.load(str(run.export / "model.onnx")).metadata_props}
     assert properties["weights"] == "ema"
     assert json.loads(properties["classes"]) == ["blue", "green", "red"]
-
-
-@pytest.mark.parametrize("balance", ["loss", "sampler"])
-def test_rare_classes_can_count_as_much_as_others(
-    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path, balance: str
-) -> None:
-    root = make_folder()
-    for path in sorted((root / "train" / "red").iterdir())[3:]:
-        path.unlink()
-    config = make_config("data.kind=imagefolder", f"data.root={root}", f"data.balance={balance}", "train.epochs=1")
-    assert train(config, tmp_path / "runs").exit_code == 0
-
-
-def test_class_weights_are_one_on_average_over_the_images() -> None:
-    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
-    weights = class_weights(labels)
-    assert float(weights[labels].mean()) == pytest.approx(1.0)
-    assert float(weights[2] / weights[0]) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize(

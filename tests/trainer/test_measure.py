@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
+from tests.reference.evaluation_statistics import paired_difference
 from tests.running import train, view_of
 from trainer import measure, predict
 from trainer.arguments import add_eval_arguments, add_predict_arguments
@@ -96,8 +97,9 @@ def test_mcnemars_test_is_the_exact_binomial_one(b: int, c: int, p: float) -> No
     found = compare(first, second)
     assert (found.only_first, found.only_second) == (b, c)
     assert found.p_value == pytest.approx(p, rel=0.02)
-    assert found.difference == pytest.approx((c - b) / len(labels))
-    assert found.interval[0] <= found.difference <= found.interval[1]
+    difference, interval = paired_difference(first.right.tolist(), second.right.tolist())
+    assert found.difference == pytest.approx(difference) == pytest.approx((c - b) / len(labels))
+    assert found.interval == pytest.approx(interval)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
@@ -215,13 +217,22 @@ def test_other_images_can_be_given(run: RunDir, make_folder: FolderMaker, tmp_pa
 def test_a_broken_image_is_named_and_not_measured(
     run: RunDir, make_folder: FolderMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """All that is written of the others is what is written where the broken one is not there."""
     other = make_folder("other", splits=("test",), size=(20, 30))
-    (other / "test" / "red" / "003.png").write_text("no image")
-    assert evaluate(str(run.path), "--data", str(other), "--no-robustness", "-o", str(tmp_path / "out")) == 0
-    assert "cannot be read, not measured" in capsys.readouterr().out
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["images"] == 35
-    assert report["unreadable"][0]["path"].endswith("red/003.png")
+    (broken := other / "test" / "red" / "003.png").write_text("no image")
+    arguments = (str(run.path), "--data", str(other), "--no-robustness", "-o")
+    assert evaluate(*arguments, str(tmp_path / "with")) == 0
+    assert f"cannot be read, not measured: {broken}: " in capsys.readouterr().out
+    broken.unlink()
+    assert evaluate(*arguments, str(tmp_path / "without")) == 0
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("with", "without")]
+    assert [entry["path"] for entry in reports[0].pop("unreadable")] == [str(broken)]
+    assert reports[1].pop("unreadable") == []
+    assert [len(report.pop("remarks")) for report in reports] == [1, 1], "how many of all files it was trained on"
+    assert reports[0] == reports[1]
+    assert reports[0]["images"] == 35
+    for name in ("per_class.csv", "confusion.csv", "mistakes.csv"):
+        assert (tmp_path / "with" / name).read_text() == (tmp_path / "without" / name).read_text(), name
 
 
 def test_the_digits_are_measured_without_files(make_config: ConfigMaker, tmp_path: Path) -> None:

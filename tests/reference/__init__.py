@@ -1,0 +1,1 @@
+"""Plain PyTorch and arithmetic that the program's numbers are held against."""

@@ -1,0 +1,78 @@
+"""Which checkpoint is meant by `default`, `best`, `latest` and a step; and which weights of it are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.errors import CheckpointError
+from trainer.run.store import RunDir
+from trainer.weights import find_initial_weights
+
+
+def checkpoint(step: int, selection: str | None, *, ema: bool = False) -> Checkpoint:
+    """A checkpoint whose weights are its step, and 100 more where they are an average."""
+    tensors = {"model.fc.weight": torch.full((2,), float(step)), "momentum.fc.weight": torch.full((2,), -1.0)}
+    if ema:
+        tensors["ema.fc.weight"] = torch.full((2,), step + 100.0)
+    meta = {"step": step, "mean": [0.1] * 3, "std": [0.2] * 3, "classes": ["b", "a"]}
+    return Checkpoint(tensors, meta | ({} if selection is None else {"selection_split": selection}))
+
+
+def folder(
+    tmp_path: Path, selection: str | None, *, best: int | None, steps: tuple[int, ...] = (1, 2, 3)
+) -> CheckpointFolder:
+    """A run's checkpoints; the newest is `latest`."""
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.checkpoints.mkdir(parents=True)
+    found = CheckpointFolder(run_dir, keep=9)
+    for step in steps:
+        write_checkpoint(found.at(step), checkpoint(step, selection, ema=True))
+        found.publish(step, best=step == best, pinned=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("selection", "best", "chosen"),
+    [("val", 1, 1), ("test", 1, 3), ("val", None, 3), ("test", None, 3), (None, 1, 3), ("val", 3, 3), ("val", 2, 2)],
+)
+def test_the_default_is_the_best_where_val_chose_it_and_else_the_latest(
+    tmp_path: Path, selection: str | None, best: int | None, chosen: int
+) -> None:
+    checkpoints = folder(tmp_path, selection, best=best)
+    assert checkpoints.choose("default") == checkpoints.at(chosen)
+    assert checkpoints.choose("latest") == checkpoints.at(3)
+    assert checkpoints.choose("2") == checkpoints.at(2)
+    if best is not None:
+        assert checkpoints.choose("best") == checkpoints.at(best)
+    found = find_initial_weights(str(tmp_path / "run"), tmp_path, lambda *_: None)
+    assert found.state["fc.weight"].tolist() == [chosen + 100.0] * 2
+    assert found.statistics == ([0.1] * 3, [0.2] * 3)
+    assert found.classes == ("b", "a"), "in the order of the labels"
+
+
+@pytest.mark.parametrize("which", ["best", "7"])
+def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, which: str) -> None:
+    with pytest.raises(CheckpointError, match=f"no checkpoint '{which}'; steps there: 1, 2, 3"):
+        folder(tmp_path, "val", best=None).choose(which)
+
+
+def test_the_average_of_the_weights_is_what_is_measured_where_there_is_one() -> None:
+    plain, averaged = checkpoint(5, "val"), checkpoint(5, "val", ema=True)
+    assert plain.measured_weights["fc.weight"].tolist() == [5.0] * 2
+    assert averaged.measured_weights["fc.weight"].tolist() == [105.0] * 2
+    assert (plain.weights_kind, averaged.weights_kind) == ("raw", "ema")
+    assert set(averaged.measured_weights) == {"fc.weight"}
+
+
+def test_the_newest_by_number_is_found_and_rotation_keeps_the_best_and_the_newest(tmp_path: Path) -> None:
+    checkpoints = folder(tmp_path, "val", best=9, steps=(9, 10, 100, 99_999_999))
+    assert checkpoints.steps() == [9, 10, 100, 99_999_999]
+    newest, problems = checkpoints.newest_valid()
+    assert newest is not None
+    assert (newest.step, problems) == (99_999_999, {})
+    CheckpointFolder(RunDir(tmp_path / "run"), keep=2).publish(100, best=False, pinned=False)
+    assert checkpoints.steps() == [9, 100, 99_999_999]

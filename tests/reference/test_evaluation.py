@@ -1,0 +1,189 @@
+"""`trainer.evaluate` against the plain evaluation, over random networks, pictures and batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.reference.evaluation_networks import LookUp, TinyResNet
+from tests.reference.evaluation_plain import PlainEvaluation, plain_evaluation, plain_silence, scaled
+from trainer import evaluate as evaluate_module
+from trainer.data import image_folder
+from trainer.data.augment import Normalize
+from trainer.data.dataset import ResidentSplit, Split
+from trainer.data.decoder import Decoder
+from trainer.data.image_folder import FolderSplit
+from trainer.data.lost_images import LostImages
+from trainer.errors import DataLostError
+from trainer.evaluate import Evaluation, evaluate
+from trainer.step import Numerics
+
+CPU = torch.device("cpu")
+MEAN, STD = [0.2, 0.5, 0.7], [0.3, 0.2, 0.4]
+AS_THEY_ARE = ([0.0] * 3, [1 / 255] * 3)
+"""Mean and standard deviation that leave pixels as they are."""
+
+
+def evaluated(
+    model: nn.Module, split: Split, *, num_classes: int, batch_size: int, tta: bool = True, channels_last: bool = False,
+    scale: tuple[list[float], list[float]] = (MEAN, STD), lost: LostImages | None = None,
+) -> Evaluation:  # fmt: skip
+    """The program's evaluation in fp32 on the CPU."""
+    return evaluate(
+        model, split, normalize=Normalize.of(*scale, CPU), numerics=Numerics(precision="fp32", channels_last=channels_last),
+        num_classes=num_classes, batch_size=batch_size, tta=tta, device=CPU, poll=lambda _share: None,
+        lost=lost or LostImages(pytest.fail),
+    )  # fmt: skip
+
+
+def random_pixels(number: int, height: int, width: int, seed: int) -> Tensor:
+    """Noise that is brighter towards the right and towards the bottom, so that no mirror image is like the picture."""
+    noise_NHWC = torch.randint(0, 128, (number, height, width, 3), generator=torch.Generator().manual_seed(seed))
+    ramp_HW = torch.arange(height)[:, None] * (50 // height) + torch.arange(width) * (77 // width)
+    return (noise_NHWC + ramp_HW[None, :, :, None]).to(torch.uint8)
+
+
+def agrees(found: Evaluation, wanted: PlainEvaluation, pixels_NHWC: Tensor, rows: Sequence[int]) -> None:
+    """Hold an evaluation of some rows of a split against the plain one of these images."""
+    assert found.loss == pytest.approx(wanted.loss, rel=2e-5)  # fp32 against fp64 over some ten layers
+    assert found.accuracy == pytest.approx(wanted.accuracy)
+    assert found.accuracy_tta == pytest.approx(wanted.accuracy_tta)
+    assert found.confusion_KK.tolist() == wanted.confusion
+    assert found.counts == [sum(row) for row in wanted.confusion]
+    assert found.predicted == [sum(column) for column in zip(*wanted.confusion, strict=True)]
+    assert found.correct == [row[label] for label, row in enumerate(wanted.confusion)]
+    mistakes = found.mistakes
+    assert (mistakes is None) == (not wanted.mistakes)
+    if mistakes is not None:
+        facts = {rows[row]: (label, answer, confidence) for row, label, answer, confidence in wanted.mistakes}
+        told = zip(mistakes.rows, mistakes.labels, mistakes.predicted, mistakes.confidences, strict=True)
+        for row, label, answer, confidence in told:
+            assert facts[row][:2] == (label, answer)
+            assert facts[row][2] == pytest.approx(confidence, rel=1e-4)
+        surest = [confidence for *_, confidence in wanted.mistakes][:32]
+        assert mistakes.confidences == pytest.approx(surest, rel=1e-4)
+        assert len(set(mistakes.rows)) == len(surest)
+        assert torch.equal(mistakes.pixels_MHWC, pixels_NHWC[mistakes.rows])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    number=st.integers(1, 14), batch_size=st.integers(1, 9), num_classes=st.integers(2, 6), height=st.integers(4, 9),
+    width=st.integers(4, 9), seed=st.integers(0, 10**6), silent=st.sampled_from([0.0, 0.4]), filled_up=st.booleans(),
+    channels_last=st.booleans(),
+)  # fmt: skip
+def test_every_figure_is_that_of_the_plain_evaluation(
+    number: int, batch_size: int, num_classes: int, height: int, width: int, seed: int, silent: float, filled_up: bool,
+    channels_last: bool,
+) -> None:  # fmt: skip
+    model = TinyResNet(num_classes, seed, silent)
+    pixels_NHWC = random_pixels(number, height, width, seed)
+    labels = torch.randint(0, num_classes, (number,), generator=torch.Generator().manual_seed(seed)).tolist()
+    wanted = plain_evaluation(model, pixels_NHWC, labels, MEAN, STD, num_classes)
+    assume(wanted.margin > 1e-4)  # nearer than this, rounding may choose
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_module, "_CHOOSY_ABOUT_SHAPES", ("cpu",) if filled_up else ())
+        found = evaluated(
+            model, ResidentSplit(pixels_NHWC, torch.tensor(labels)),
+            num_classes=num_classes, batch_size=batch_size, channels_last=channels_last,
+        )  # fmt: skip
+    agrees(found, wanted, pixels_NHWC, range(number))
+    images_NCHW = torch.cat([scaled(pixels_HWC, MEAN, STD) for pixels_HWC in pixels_NHWC])
+    silence = plain_silence(model, images_NCHW)
+    assert found.silent == pytest.approx(silence, abs=1e-4)
+
+
+def test_more_mistakes_than_are_kept_leave_the_most_confident_ones_of_all_batches() -> None:
+    model = TinyResNet(4, 3)
+    pixels_NHWC = random_pixels(90, 5, 6, 3)
+    labels = [row % 4 for row in range(90)]
+    found = evaluated(model, ResidentSplit(pixels_NHWC, torch.tensor(labels)), num_classes=4, batch_size=25)
+    assert found.mistakes is not None
+    assert len(found.mistakes.rows) == 32 < 90 - sum(found.correct)
+    wanted = plain_evaluation(model, pixels_NHWC, labels, MEAN, STD, 4)
+    agrees(found, wanted, pixels_NHWC, range(90))
+
+
+@pytest.mark.parametrize("broken", [(), (0,), (3,), (8,), (1, 2), (0, 5, 8), (4, 5, 6, 7)])
+@pytest.mark.parametrize("batch_size", [4, 9])
+def test_without_images_that_cannot_be_read_any_more_the_figures_are_those_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: tuple[int, ...], batch_size: int
+) -> None:
+    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    pixels_NHWC = random_pixels(9, 6, 6, 1)
+    labels = [0, 1, 2, 2, 1, 0, 0, 2, 1]
+    paths = [str(tmp_path / f"{row}.png") for row in range(9)]
+    for row, path in enumerate(paths):
+        Image.fromarray(pixels_NHWC[row].numpy()).save(path)
+    for row in broken:
+        Path(paths[row]).write_bytes(b"no picture")
+    model = TinyResNet(3, 1)
+    split = FolderSplit(paths, torch.tensor(labels), Decoder(image_size=6, crop_pct=1.0))
+    warned: list[str] = []
+    lost = LostImages(warned.append)
+    if broken == (4, 5, 6, 7) and batch_size == 4:
+        with pytest.raises(DataLostError, match=r"4\.png: was readable at the start and is not now: .*4 of 4 images"):
+            evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
+        return
+    found = evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
+    left = [row for row in range(9) if row not in broken]
+    wanted = plain_evaluation(model, pixels_NHWC[left], [labels[row] for row in left], MEAN, STD, 3)
+    agrees(found, wanted, pixels_NHWC, left)
+    assert [text.partition(":")[0] for text in warned] == [paths[row] for row in broken]
+
+
+def test_an_answer_that_is_not_finite_is_wrong_and_no_confident_mistake() -> None:
+    table_MK = torch.tensor([[3.0, 0, 0], [0, math.nan, 0], [0, 0, math.inf], [0, 5, 0], [1, 0, 0], [9, 0, -math.inf]])
+    answers, labels = [0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 2, 0]
+    found = evaluated(
+        LookUp(table_MK), coded(answers, answers, labels), num_classes=3, batch_size=4, tta=False, scale=AS_THEY_ARE
+    )
+    assert found.accuracy == 1 / 6, (
+        "of rows 1, 2 and 5 the logits of the right class are the largest, or not comparable"
+    )
+    assert found.accuracy_tta is None
+    assert found.correct == [1, 0, 0]
+    assert not math.isfinite(found.loss)
+    assert found.mistakes is not None
+    assert found.mistakes.rows[:2] == [3, 4]
+    assert found.mistakes.predicted[:2] == [1, 0]
+    assert found.mistakes.confidences[0] == pytest.approx(math.exp(5) / (math.exp(5) + 2))
+
+
+def test_the_mirror_image_is_that_of_left_and_right_and_logits_are_averaged() -> None:
+    """Pictures whose left edge names one row of the table and whose right edge names another one."""
+    table_MK = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [-9.0, 9.0]])
+    left, right, labels = [0, 0, 0, 1], [0, 1, 2, 1], [0, 0, 1, 1]
+    split = coded(left, right, labels, below=3)
+    found = evaluated(LookUp(table_MK), split, num_classes=2, batch_size=3, scale=AS_THEY_ARE)
+    assert found.accuracy == 3 / 4, "the left edge alone: rows 0, 0, 0 and 1 of the table"
+    assert found.accuracy_tta == 1.0, "sums: (4, 0), (2, 1), (2, 3) and (0, 2)"
+
+
+def coded(left: Sequence[int], right: Sequence[int], labels: Sequence[int], below: int = 0) -> ResidentSplit:
+    """Pictures with a number in each of the upper corners and another one in all other places."""
+    pixels_NHWC = np.full((len(labels), 4, 6, 3), below, np.uint8)
+    pixels_NHWC[:, 0, 0], pixels_NHWC[:, 0, -1] = np.array(left)[:, None], np.array(right)[:, None]
+    return ResidentSplit(torch.from_numpy(pixels_NHWC), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_each_batch_is_announced_with_the_share_that_is_done(tta: bool) -> None:
+    shares: list[float] = []
+    settings: dict[str, Any] = {
+        "normalize": Normalize.of(MEAN, STD, CPU), "numerics": Numerics(precision="fp32", channels_last=False),
+        "num_classes": 3, "device": CPU, "lost": LostImages(pytest.fail), "tta": tta,
+    }  # fmt: skip
+    split = ResidentSplit(random_pixels(7, 4, 4, 0), torch.zeros(7, dtype=torch.int64))
+    evaluate(TinyResNet(3, 0), split, batch_size=3, poll=shares.append, **settings)
+    assert shares == pytest.approx([0, 3 / 7, 6 / 7])

@@ -1,0 +1,188 @@
+"""`trainer.recipe`: every choice for a folder, by hand; the folder is made up, no picture is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.data.layout import ImageFile, Layout
+from trainer.data.scan import Finding
+from trainer.data.survey import Survey
+from trainer.recipe import Start, choose
+
+RANDOM = Start(reference=None)
+IMAGENET = Start(reference="imagenet", stem="imagenet")
+
+
+def survey(
+    counts: Sequence[int], *, size: tuple[int, int] = (32, 32), splits: Sequence[str] = (), broken: int = 0
+) -> Survey:
+    """A folder with so many training images of each class, all of one size; a split beside them has ten images a class.
+
+    Args:
+        counts: Usable images of each class.
+        size: Width and height.
+        splits: Names of the splits beside `train`; none for class folders only.
+        broken: Files of each class that cannot be read, beside these.
+    """
+    root = Path("/pictures")
+    folders = {"train": root / "train" if splits else root} | {name: root / name for name in splits}
+    files, findings = {}, {}
+    for split, folder in folders.items():
+        numbers = counts if split == "train" else [10] * len(counts)
+        of_split = [(label, index) for label, count in enumerate(numbers) for index in range(count + broken)]
+        files[split] = [ImageFile(folder / f"{label}" / f"{index}.png", label, 9, 0, 0) for label, index in of_split]
+        findings[split] = [
+            Finding(f"{split}{label}-{index}", *size, "RGB", "" if index < numbers[label] else "broken")
+            for label, index in of_split
+        ]
+    classes = tuple(str(label) for label in range(len(counts)))
+    layout = Layout(root=root, classes=classes, folders=folders, files=files, notes=[], reading=2)
+    return Survey(layout=layout, findings=findings)
+
+
+def chosen(found: Survey, start: Start = RANDOM, *, gpu: bool = False) -> dict[str, Any]:
+    choices = choose(found, name="run", root="pictures", start=start, gpu=gpu)
+    assert len({choice.key for choice in choices}) == len(choices), "no key twice"
+    return {choice.key: choice.value for choice in choices}
+
+
+@pytest.mark.parametrize(
+    ("train", "batch_size", "lr"),
+    [
+        (10, 2, 0.0016),
+        (40, 10, 0.0078),
+        (100, 16, 0.0125),
+        (199, 16, 0.0125),
+        (200, 32, 0.025),
+        (4999, 32, 0.025),
+        (5000, 128, 0.1),
+    ],
+)
+def test_with_random_weights_the_rate_grows_with_the_batch(train: int, batch_size: int, lr: float) -> None:
+    """0.05 at a batch of 64, in proportion; the batch is 16, 32 or 128, and never more than a quarter of the images."""
+    found = chosen(survey([train - train // 2, train // 2], splits=("val",)))
+    assert (found["data.batch_size"], found["optim.lr"]) == (batch_size, lr)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize(("train", "batch_size"), [(100, 16), (400, 32), (9000, 32)])
+def test_from_trained_weights_the_rate_is_that_of_the_classifier_and_the_batch_stays_small(
+    train: int, batch_size: int, gpu: bool
+) -> None:
+    found = chosen(survey([train // 2] * 2, splits=("val",)), IMAGENET, gpu=gpu)
+    assert (found["data.batch_size"], found["optim.lr"], found["optim.layer_decay"]) == (batch_size, 0.05, 0.5)
+    assert (found["optim.weight_decay"], found["optim.decay_bn_bias"]) == (1e-4, False)
+    assert (found["train.ema_decay"], found["train.label_smoothing"]) == (0.98, 0.1)
+    assert (found["model.freeze"], found["model.unfreeze_after"], found["model.cache_features"]) == (
+        "backbone",
+        3,
+        True,
+    )
+    assert (found["schedule.warmup"], found["schedule.warmup_start"]) == (0.3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("train", "start", "gpu", "epochs"),
+    [
+        # Steps wanted over steps of an epoch: 3000 on a GPU and 1500 without one, within 10 and 200 epochs.
+        (3200, RANDOM, True, 30), (3200, RANDOM, False, 15), (12_800, RANDOM, False, 15), (25_600, RANDOM, False, 10),
+        (160, RANDOM, False, 150), (160, RANDOM, True, 200), (12_800, RANDOM, True, 30),
+        # From trained weights 1000 and 400, within 8 and 40.
+        (3200, IMAGENET, True, 10), (3200, IMAGENET, False, 8), (640, IMAGENET, False, 20), (640, IMAGENET, True, 40),
+    ],
+)  # fmt: skip
+def test_epochs_make_up_a_number_of_steps(train: int, start: Start, gpu: bool, epochs: int) -> None:
+    assert chosen(survey([train // 2] * 2, splits=("val",)), start, gpu=gpu)["train.epochs"] == epochs
+
+
+@pytest.mark.parametrize(
+    ("smallest", "splits", "val", "test"),
+    [
+        (20, (), 0.15, 0.15), (19, (), 0.25, None), (4, (), 0.25, None), (3, (), 0.4, None), (20, ("test",), 0.15, None),
+        (19, ("test",), 0.0, None), (5, ("val",), None, None), (20, ("val", "test"), None, None),
+    ],
+)  # fmt: skip
+def test_shares_are_held_out_by_the_smallest_class_and_by_the_splits_that_there_are(
+    smallest: int, splits: Sequence[str], val: float | None, test: float | None
+) -> None:
+    """Files that cannot be read do not count."""
+    found = chosen(survey([smallest, smallest + 5, smallest + 1], splits=splits, broken=30))
+    assert (found.get("data.val_fraction"), found.get("data.test_fraction")) == (val, test)
+
+
+def test_what_is_held_out_is_not_trained_on() -> None:
+    """Of 284 images 30 % are held out: 198 are left, for which a batch of 16 is chosen."""
+    assert chosen(survey([142, 142]))["data.batch_size"] == 16
+    assert chosen(survey([144, 144]))["data.batch_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "gpu", "side", "stem"),
+    [
+        ((32, 32), RANDOM, False, 32, "cifar-maxpool"), ((32, 32), RANDOM, True, 32, "cifar"),
+        ((41, 60), RANDOM, True, 32, "cifar"), ((60, 42), RANDOM, False, 64, "cifar-maxpool"),
+        ((83, 83), RANDOM, True, 64, "cifar-maxpool"),
+        ((84, 84), RANDOM, False, 128, "imagenet"), ((166, 200), RANDOM, True, 128, "imagenet"),
+        ((170, 200), RANDOM, True, 224, "imagenet"), ((500, 400), RANDOM, False, 128, "imagenet"),
+        ((95, 200), IMAGENET, True, 128, "imagenet"), ((96, 200), IMAGENET, True, 224, "imagenet"),
+        ((96, 200), IMAGENET, False, 128, "imagenet"),
+        ((500, 400), Start(reference="x", stem="cifar", image_size=48), True, 48, "cifar"),
+    ],
+)  # fmt: skip
+def test_size_and_stem_follow_the_short_side(
+    size: tuple[int, int], start: Start, gpu: bool, side: int, stem: str
+) -> None:
+    found = chosen(survey([30, 30], size=size), start, gpu=gpu)
+    assert (found["data.image_size"], found["model.stem"]) == (side, stem)
+    assert found["model.init_from"] == start.reference
+
+
+@pytest.mark.parametrize(
+    ("size", "fit"), [((160, 100), None), ((162, 100), "letterbox"), ((100, 162), "letterbox"), ((100, 160), None)]
+)
+def test_pictures_that_are_long_either_way_are_kept_whole(size: tuple[int, int], fit: str | None) -> None:
+    assert chosen(survey([30, 30], size=size)).get("data.fit") == fit
+
+
+@pytest.mark.parametrize(("counts", "balance"), [([90, 30], None), ([91, 30], "sampler"), ([30, 40, 91], "sampler")])
+def test_rare_classes_are_shown_as_often_when_the_largest_has_more_than_three_times_their_images(
+    counts: list[int], balance: str | None
+) -> None:
+    assert chosen(survey(counts)).get("data.balance") == balance
+
+
+@pytest.mark.parametrize(
+    ("train", "size", "start", "wanted"),
+    [
+        (1998, 32, RANDOM, {"crop_pad": 4}), (2000, 32, RANDOM, {"crop_pad": 4, "mixup": 0.2}),
+        (1998, 64, RANDOM, {"resized_crop": 0.25, "trivial_augment": True}),
+        (2000, 64, RANDOM, {"resized_crop": 0.25, "mixup": 0.2}),
+        (400, 200, IMAGENET, {"resized_crop": 0.35, "trivial_augment": True}),
+    ],
+)  # fmt: skip
+def test_small_pictures_are_shifted_few_are_recoloured_and_many_are_mixed(
+    train: int, size: int, start: Start, wanted: dict[str, object]
+) -> None:
+    found = chosen(survey([train // 2] * 2, size=(size, size), splits=("val",)), start)
+    names = ("crop_pad", "resized_crop", "trivial_augment", "mixup")
+    assert {name: found[f"data.{name}"] for name in names if f"data.{name}" in found} == wanted
+    assert found["data.flip"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("counts", "splits", "best_by"),
+    [
+        ([3334, 3334], (), None), ([3330, 3330], (), "loss"), ([3334, 3334], ("test",), None), ([60, 60], ("test",), "loss"),
+        ([5000, 5000], ("val",), "loss"), ([10] * 100, ("val",), None), ([10] * 99, ("val",), "loss"),
+        ([10] * 100, ("test",), None),
+    ],
+)  # fmt: skip
+def test_the_best_is_chosen_by_accuracy_where_a_thousand_images_choose_it(
+    counts: list[int], splits: Sequence[str], best_by: str | None
+) -> None:
+    """A thousand of val, of the share that becomes it, or, where neither is there, of test."""
+    assert chosen(survey(counts, splits=splits)).get("eval.best_by") == best_by

@@ -1,0 +1,141 @@
+"""`trainer.data.draws`: splitmix64 by whole numbers, and the distribution and independence of what every stream draws.
+
+Chi-square statistics of k cells have mean k - 1 and variance 2 (k - 1). The draws are hashes of fixed keys, so the bounds, six
+standard deviations, hold for good or not at all; a random source would stay within them in all but one of some 10**6 cases.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trainer.data.draws import Stream, draw, draw_below, draw_uniform
+
+N = 40_000
+POSITIONS = torch.arange(N)
+MASK = (1 << 64) - 1
+
+
+def splitmix64(state: int) -> int:
+    """The generator's next output. Source: Steele, Lea, Flood (2014), as in Vigna's public C code."""
+    z = (state + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def mixed(z: int) -> int:
+    """The finalizer alone: what the generator makes of a state."""
+    return splitmix64((z - 0x9E3779B97F4A7C15) & MASK)
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6), stream=st.sampled_from(Stream),
+    positions=st.lists(st.integers(0, 2**40), min_size=1, max_size=5),
+)  # fmt: skip
+def test_a_draw_is_the_upper_53_bits_of_a_chained_splitmix64(
+    seed: int, epoch: int, stream: Stream, positions: list[int]
+) -> None:
+    key = 0
+    for part in (seed, epoch, stream):
+        key = splitmix64((key + part) & MASK)
+    wanted = [mixed((position * 0x9E3779B97F4A7C15 + key) & MASK) >> 11 for position in positions]
+    drawn = draw(torch.tensor(positions), seed=seed, epoch=epoch, stream=stream)
+    assert drawn.tolist() == wanted
+    uniform = draw_uniform(torch.tensor(positions), seed=seed, epoch=epoch, stream=stream)
+    assert uniform.tolist() == [(value >> 29) / 2**24 for value in wanted]
+    below = draw_below(7, torch.tensor(positions), seed=seed, epoch=epoch, stream=stream)
+    assert below.tolist() == [value % 7 for value in wanted]
+
+
+def chi_square(cells: Tensor, count: int) -> float:
+    """How many standard deviations the statistic of cell numbers 0 to count - 1 is from its mean, if all are as likely."""
+    observed = torch.bincount(cells.flatten(), minlength=count).double()
+    expected = cells.numel() / count
+    assert len(observed) == count
+    statistic = float(((observed - expected) ** 2 / expected).sum())
+    return (statistic - (count - 1)) / math.sqrt(2 * (count - 1))
+
+
+def cells_of(stream: Stream, count: int, *, seed: int = 3, epoch: int = 1, positions: Tensor = POSITIONS) -> Tensor:
+    """Which of `count` equal parts of [0, 1) each draw lies in."""
+    return (draw_uniform(positions, seed=seed, epoch=epoch, stream=stream).double() * count).long()
+
+
+@pytest.mark.parametrize("stream", Stream)
+def test_every_stream_is_uniform_in_its_high_and_in_its_low_bits(stream: Stream) -> None:
+    drawn = draw(POSITIONS, seed=3, epoch=1, stream=stream)
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < 2**53
+    assert chi_square(cells_of(stream, 100), 100) < 6
+    assert chi_square(drawn % 97, 97) < 6, "as an integer below a limit"
+    ones = torch.stack([(drawn >> bit) & 1 for bit in range(53)]).double().mean(1)
+    assert float((ones - 0.5).abs().max()) < 6 * 0.5 / math.sqrt(N), "each bit is set in half of the draws"
+
+
+def joint(first: Tensor, second: Tensor) -> float:
+    """Chi-square of pairs of two draws in ten parts each, in standard deviations."""
+    return chi_square(first * 10 + second, 100)
+
+
+@pytest.mark.parametrize("stream", Stream)
+def test_a_draw_says_nothing_of_that_of_another_position_epoch_or_seed(stream: Stream) -> None:
+    here = cells_of(stream, 10)
+    for lag in (1, 2, 8, 64, 512):
+        assert joint(here[:-lag], here[lag:]) < 6, f"{lag} positions away"
+    for lag in (1, 2, 7):
+        assert joint(here, cells_of(stream, 10, epoch=1 + lag)) < 6, f"{lag} epochs later"
+        assert joint(here, cells_of(stream, 10, seed=3 + lag)) < 6, f"a seed that is {lag} larger"
+    # A seed and an epoch that change together, or a position that makes up for one, must not meet the same draws again.
+    assert joint(here, cells_of(stream, 10, seed=4, epoch=0)) < 6
+    assert joint(here, cells_of(stream, 10, seed=2, epoch=2)) < 6
+    for epoch in (0, 2):
+        assert not set(here_values(stream, epoch)) & set(here_values(stream, 1)), "no draw of 53 bits comes up twice"
+
+
+def here_values(stream: Stream, epoch: int) -> list[int]:
+    return draw(POSITIONS[:2000], seed=3, epoch=epoch, stream=stream).tolist()
+
+
+def test_no_two_streams_have_to_do_with_each_other() -> None:
+    cells = {stream: cells_of(stream, 10) for stream in Stream}
+    worst = {(a.name, b.name): joint(cells[a], cells[b]) for a, b in combinations(Stream, 2)}
+    assert len(worst) == len(Stream) * (len(Stream) - 1) // 2
+    assert max(worst.values()) < 6, max(worst, key=worst.__getitem__)
+
+
+def test_the_epochs_of_one_position_are_uniform_too() -> None:
+    drawn = torch.stack([cells_of(Stream.FLIP, 10, epoch=epoch, positions=torch.arange(40)) for epoch in range(1000)])
+    assert chi_square(drawn, 10) < 6
+    for position in range(40):
+        assert chi_square(drawn[:, position], 10) < 6
+    assert joint(drawn[:-1], drawn[1:]) < 6
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 2**31), limit=st.integers(1, 1 << 20)
+)
+def test_draws_keep_the_shape_and_each_place_is_drawn_as_alone(shape: list[int], seed: int, limit: int) -> None:
+    positions = torch.arange(math.prod(shape)).reshape(shape)
+    drawn = draw_below(limit, positions, seed=seed, epoch=0, stream=Stream.CROP_X)
+    assert drawn.shape == positions.shape
+    for position, value in zip(positions.flatten().tolist(), drawn.flatten().tolist(), strict=True):
+        alone = draw_below(limit, torch.tensor([position]), seed=seed, epoch=0, stream=Stream.CROP_X)
+        assert value == int(alone) < limit
+
+
+def test_the_numbers_of_the_streams_are_those_of_runs_that_are_resumed() -> None:
+    """A number once given stays: another one would change the images of every run that goes on."""
+    assert {stream.name: int(stream) for stream in Stream} == {
+        "ORDER": 1, "FLIP": 2, "CROP_Y": 3, "CROP_X": 4, "CUTOUT_Y": 5, "CUTOUT_X": 6, "DROPOUT": 7, "VALIDATION": 8,
+        "CROP_AREA": 9, "CROP_ASPECT": 10, "ERASE": 11, "ERASE_AREA": 12, "ERASE_ASPECT": 13, "ERASE_Y": 14, "ERASE_X": 15,
+        "TRIVIAL_OPERATION": 16, "TRIVIAL_STRENGTH": 17, "TRIVIAL_SIGN": 18, "MIX_KIND": 19, "MIX_SHARE": 20, "MIX_Y": 21,
+        "MIX_X": 22, "BALANCE": 23,
+    }  # fmt: skip

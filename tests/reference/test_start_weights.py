@@ -1,0 +1,49 @@
+"""`trainer.weights`: the head of another model is kept for the same classes in the same order only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.config import ModelConfig
+from trainer.model import build_model
+from trainer.weight_loading import load_initial_weights
+from trainer.weights import InitialWeights
+
+HEAD = ["fc.weight", "fc.bias"]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """The network that weights are put into; each test fills it with ones first."""
+    return build_model(ModelConfig(stem="cifar"), 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "kept"),
+    [
+        ("abc", "abc", True), ("abc", "acb", False), ("abc", "cab", False), ("abc", "abd", False), ("abc", "ABC", False),
+        ("abc", None, False), (["a", "b", "c"], ("a", "b", "c"), True), ("abc", "abcd", False), ("abc", "ab", False),
+    ],
+)  # fmt: skip
+def test_the_head_is_kept_for_the_same_classes_in_the_same_order(
+    model: nn.Module, own: Sequence[str], theirs: Sequence[str] | None, kept: bool
+) -> None:
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.fill_(1)
+    state = {name: torch.full_like(value, 2) for name, value in model.state_dict().items()}
+    if theirs is not None:
+        for name in HEAD:
+            state[name] = torch.full((len(theirs), *state[name].shape[1:]), 2.0)
+    report = load_initial_weights(
+        model, InitialWeights(state, "a run", None, None if theirs is None else tuple(theirs)), list(own)
+    )
+    expected = ([], []) if kept else ([], HEAD) if theirs is None else (HEAD, [])
+    assert (report.other_classes, report.unknown_classes) == expected
+    assert set(report.loaded) == set(state) - (set() if kept else set(HEAD))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, torch.full_like(value, 1 if name in HEAD and not kept else 2)), name
