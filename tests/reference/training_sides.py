@@ -1,0 +1,183 @@
+"""The trainer's own parts over a network of few channels, and its state as a reference run takes it up."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from tests.reference.training_step import Reference
+from trainer.build import loss_weights, plan_of
+from trainer.config import Config, ModelConfig
+from trainer.data.augment import Augment, Normalize
+from trainer.data.batches import Batch, ResidentBatches
+from trainer.data.dataset import ResidentSplit
+from trainer.data.mixing import beta_quantiles
+from trainer.ema import ModelEma
+from trainer.lr_schedule import schedule_of
+from trainer.model import build_model
+from trainer.optim import build_optimizer, load_momentum_state, momentum_state
+from trainer.step import Numerics, TrainStep
+
+WIDTH = 4
+"""Channels of the first stage; 64 in a ResNet-18."""
+MEAN, STD = [0.4, 0.5, 0.55], [0.2, 0.25, 0.3]
+CPU = torch.device("cpu")
+
+
+class _NarrowResNet(torchvision.models.ResNet):  # type: ignore[misc]
+    """torchvision's ResNet with a sixteenth of the channels, and one block in some of its layers and none in the others."""
+
+    def __init__(self, layers: tuple[int, ...]) -> None:
+        self._planes = [WIDTH * 2 ** (layer - 1) for layer in layers]
+        super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+        self.bn1 = nn.BatchNorm2d(WIDTH)
+        self.conv1 = nn.Conv2d(3, WIDTH, 7, stride=2, padding=3, bias=False)
+        self.fc = nn.Linear(self._planes[-1], 1)
+
+    def _make_layer(self, block: Any, planes: int, *arguments: Any, **named: Any) -> nn.Sequential:
+        if planes == 64:
+            self.inplanes = WIDTH
+        planes = planes * WIDTH // 64
+        return super()._make_layer(block, planes, *arguments, **named) if planes in self._planes else nn.Sequential()
+
+
+def narrow_model(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, ...] = (1, 2, 3, 4)) -> nn.Module:
+    """A narrow network as `build_model` changes it, with random weights.
+
+    Args:
+        config: Model.
+        num_classes: Outputs.
+        seed: Seed of the run.
+        layers: Layers that have a block.
+    """
+    return copy.deepcopy(_built(config, num_classes, seed, layers))
+
+
+@functools.cache
+def _built(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, ...]) -> nn.Module:
+    with mock.patch("torchvision.models.resnet18", side_effect=lambda weights: _NarrowResNet(layers)):
+        model = build_model(config, num_classes, seed)
+    stem = model.conv1
+    assert isinstance(stem, nn.Conv2d)
+    stem.weight = nn.Parameter(stem.weight[:WIDTH].detach().clone())  # a 3x3 stem always has 64 channels
+    stem.out_channels = WIDTH
+    return model
+
+
+def drawn_quantile(strength: float, share: float) -> float:
+    """The quantile of Beta(a, a) that the trainer draws from: its table (tested apart), read between two entries."""
+    table = _table(strength)
+    place = share * (len(table) - 1)
+    below = min(int(place), len(table) - 2)
+    return table[below] + (place - below) * (table[below + 1] - table[below])
+
+
+@functools.cache
+def _table(strength: float) -> list[float]:
+    values: list[float] = beta_quantiles(strength).tolist()
+    return values
+
+
+@dataclass(frozen=True)
+class State:
+    """A copy of the trainer's state between two steps, float64 by name.
+
+    Attributes:
+        weights: Parameters.
+        statistics: Running means and variances.
+        momenta: Momentum of each parameter that is trained with one; zeros while it is frozen.
+        average: Moving average of weights and statistics; empty when none is kept.
+    """
+
+    weights: dict[str, Tensor]
+    statistics: dict[str, Tensor]
+    momenta: dict[str, Tensor]
+    average: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEma | None) -> State:
+        """The state of these parts."""
+        weights, kept = _doubled(dict(model.named_parameters())), _doubled(momentum_state(model, optimizer))
+        with_momentum = {
+            name
+            for name, weight in weights.items()
+            if config.optim.momentum or (config.optim.name == "muon" and weight.ndim == 4)
+        }
+        assert kept.keys() <= with_momentum, "a momentum without use"
+        return cls(
+            weights,
+            _doubled(dict(model.named_buffers())),
+            {name: kept.get(name, torch.zeros_like(weights[name])) for name in with_momentum},
+            {} if ema is None else _doubled(dict(ema.model.state_dict())),
+        )
+
+    def reference(
+        self, config: Config, pixels: Tensor, labels: list[int], *, step: int, bits: int | None = None,
+        mean: list[float] = MEAN, std: list[float] = STD,
+    ) -> Reference:  # fmt: skip
+        """A reference run that continues from these numbers after some steps."""
+        momenta = {name: torch.zeros_like(weight) for name, weight in self.weights.items()} | self.momenta
+        return Reference(
+            config=config, pixels=pixels, labels=labels, mean=mean, std=std, quantile=drawn_quantile, weights=dict(self.weights),
+            statistics=dict(self.statistics), momenta=momenta, average=dict(self.average), bits=bits, step=step,
+        )  # fmt: skip
+
+
+def _doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in float64, without batch norm's counters."""
+    return {name: tensor.detach().double().clone() for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+class Trained:
+    """The trainer's step, optimizer, average and batches over a narrow network with random weights, statistics and momenta."""
+
+    def __init__(
+        self, config: Config, pixels: Tensor, labels: list[int], numerics: Numerics, layers: tuple[int, ...]
+    ) -> None:
+        labels_N, seed = torch.tensor(labels), config.run.seed
+        self.config = config
+        self.model = numerics.apply_to(narrow_model(config.model, max(labels) + 1, seed, layers))
+        shake(self.model, seed)
+        self.optimizer = build_optimizer(self.model, config.optim, precision=numerics.precision)
+        momenta = {name: weight.detach() * 0.01 for name, weight in self.model.named_parameters()}
+        load_momentum_state(self.model, self.optimizer, momenta)
+        decay = config.train.ema_decay
+        self.ema = None if decay is None else ModelEma(self.model, decay)
+        plan = plan_of(config, labels_N)
+        self.batches = ResidentBatches(ResidentSplit(pixels, labels_N), plan, CPU)
+        self.schedule = schedule_of(config, steps_per_epoch=plan.steps_per_epoch)
+        augment = Augment(config=config.data, normalize=Normalize.of(MEAN, STD, CPU), seed=seed)
+        weights_K = loss_weights(config, labels_N, CPU)
+        self.train_step = TrainStep(self.model, self.optimizer, augment, config, numerics, class_weights_K=weights_K)
+        self.metrics = torch.zeros(3)
+
+    def take_step(self, step: int, *, frozen: int) -> None:
+        """Do a step of the run, counted from 0, as the loop does."""
+        epoch, within = divmod(step, self.schedule.steps_per_epoch)
+        self.train_step.prepare(frozen)
+        batch = next(iter(self.batches.epoch(epoch, within)))
+        assert isinstance(batch, Batch)
+        self.train_step(batch, epoch=epoch, lr=self.schedule.at(step), metrics_3=self.metrics)
+        if self.ema is not None:
+            self.ema.update(step + 1)
+
+    def state(self) -> State:
+        """Its state."""
+        return State.of(self.config, self.model, self.optimizer, self.ema)
+
+
+def shake(model: nn.Module, seed: int) -> None:
+    """Give all vectors of a model random values that are neither 0 nor 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim == 1:
+                middle = 1.0 if name.endswith(("weight", "var")) else 0.0
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + middle - 0.5)
