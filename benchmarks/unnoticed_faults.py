@@ -1,0 +1,133 @@
+"""Faults that the tests once did not notice, for `benchmarks.planted_faults`."""
+
+from __future__ import annotations
+
+from tests.planting import Fault
+
+FAULTS = (
+    Fault(
+        "predict-order",
+        "trainer.predict.predict",
+        "names = [batch[index] for index in kept]",
+        "names = batch[:len(kept)]",
+    ),
+    Fault(
+        "loop-ema",
+        "trainer.loop.Trainer._train_epoch",
+        "if self.state.ema is not None: self.state.ema.update(self.state.step)",
+        "pass",
+    ),
+    Fault(
+        "step-classweights",
+        "trainer.step.TrainStep._losses",
+        "losses_N if self._class_weights_K is None else losses_N * self._class_weights_K[labels_N]",
+        "losses_N",
+    ),
+    Fault(
+        "weights-head",
+        "trainer.weight_loading.load_initial_weights",
+        "weights.classes != tuple(classes)",
+        "set(weights.classes or ()) != set(classes)",
+    ),
+    Fault(
+        "heldout-labels",
+        "trainer.data.held_out.hold_out",
+        "groups = [group for group in _groups(keys, rows) if len(labels_of[keys[group[0]]]) == 1]",
+        "groups = _groups(keys, rows)",
+    ),
+    Fault(
+        "head-dropout",
+        "trainer.model.Head._mask",
+        "drawn >= round(self.dropout * _DROPOUT_GRAIN)",
+        "drawn < round(self.dropout * _DROPOUT_GRAIN)",
+    ),
+    Fault("step-smoothing", "trainer.step.TrainStep._losses", "self._config.train.label_smoothing", "0.0"),
+    Fault(
+        "recipe-lr", "trainer.recipe._training", "round(0.05 * batch_size / 64, 4)", "round(0.05 * 64 / batch_size, 4)"
+    ),
+    Fault(
+        "ckpt-choose",
+        "trainer.checkpoint.CheckpointFolder.choose",
+        'best is not None and facts_of(best).get("selection_split") == "val"',
+        "best is not None",
+    ),
+    Fault(
+        "evaluator-ema",
+        "trainer.evaluator.Evaluator.evaluate",
+        "checkpoint.measured_weights",
+        'checkpoint.group("model")',
+    ),
+    Fault("evaluate-tta", "trainer.evaluate.evaluate", "images_NCHW.flip(3)", "images_NCHW.flip(2)"),
+    Fault("onnx-parity-mean", "trainer.export.onnx_file.compare", "np.max(differences)", "np.min(differences)"),
+    Fault("ckpt-fsync", "trainer.checkpoint.write_checkpoint", "sync(file.fileno())", "pass"),
+    Fault("ckpt-readback", "trainer.checkpoint.write_checkpoint", "read_checkpoint(temporary)", "pass"),
+    Fault("writer-sync", "trainer.checkpoint_writer.CheckpointWriter._write", "self._log.sync(timeout=5.0)", "pass"),
+    Fault(
+        "replay-overlap",
+        "trainer.run.replay._fold_together",
+        'numbers[0] <= view.seq or not checks_of(Monitored)["readings"](readings)',
+        'not checks_of(Monitored)["readings"](readings)',
+    ),
+    Fault("step-share", "trainer.step.TrainStep._gradients", "len(micro) / len(batch)", "1.0 / parts"),
+    Fault(
+        "rules-overfit",
+        "trainer.run.rules.loss_rules.overfitting",
+        "not risen or not now < at_best or any(event.accuracy > accuracy for event in measured[-3:])",
+        "not risen or any(event.accuracy > accuracy for event in measured[-3:])",
+    ),
+    Fault(
+        "layers-torn",
+        "trainer.run.rules.layer_rules.layer_torn",
+        "min(share, before.get(name, 0.0)) > _TORN",
+        "share > _TORN",
+    ),
+    Fault(
+        "scores-mcnemar-ci", "trainer.scores.compare", "b + c - (b - c) ** 2 / total", "b + c + (b - c) ** 2 / total"
+    ),
+    Fault(
+        "socket-uid",
+        "trainer.run.control_socket.ControlServer._accept",
+        "_peer_uid(connection) != os.getuid()",
+        "_peer_uid(connection) not in (os.getuid(), -1)",
+    ),
+    Fault(
+        "feed-best",
+        "trainer.sinks.feed.Feed._resumed",
+        "self._bests = [(step, best) for step, best in self._bests if step <= event.step]",
+        "pass",
+    ),
+    Fault(
+        "class-sort",
+        "tui.class_results.class_results",
+        "(result.score.recall is None, result.score.recall or 0.0)",
+        "result.score.recall or 0.0",
+    ),
+    Fault(
+        "batches-smallest", "trainer.data.batches.Plan.steps_per_epoch", "rest >= self.smallest", "rest > self.smallest"
+    ),
+    Fault(
+        "actions-session",
+        "tui.actions._command.why_not",
+        "now.state not in states or (now.state is RunState.FINISHED and not now.session_open)",
+        "now.state not in states",
+    ),
+    Fault(
+        "draws-balance-extra",
+        "trainer.data.draws.balanced_order",
+        "epoch_order(len(chosen), seed=seed, epoch=epoch)",
+        "epoch_order(len(chosen), seed=seed, epoch=0)",
+    ),
+)
+"""Each changes what a user would rely on; one row of it for each finding of an earlier round."""
+
+DRAWN_FROM = (
+    # training
+    "loop", "step", "step_graph", "model", "optim", "sgd", "muon", "loss_scale", "update_gate", "ema", "freezing", "features",
+    "lr_schedule", "lr_finder", "train_state", "way_back", "saver", "steering", "metrics", "layers", "conv.*",
+    # evaluation
+    "evaluator", "evaluate", "scores", "measure", "measured_images", "robustness", "mistakes", "predict", "classifier",
+    # data, export, checkpoints, and what is wrong with a run
+    "data.*", "export.*", "checkpoint", "checkpoint_writer", "weights", "weight_loading", "run.rules.*", "run.class_score",
+    "run.memory_forecast", "run.verdicts",
+)  # fmt: skip
+"""Modules of `trainer` in which faults are drawn."""
