@@ -22,20 +22,19 @@ from benchmarks.reached_lines import CHOSEN, RECORD
 class Tree:
     """A copy of the working tree in which one fault at a time is planted."""
 
-    def __init__(self, path: Path) -> None:
-        """Copy what git tracks or would track, unless that was done before."""
+    def __init__(self, path: Path, clean: Path | None = None) -> None:
+        """Copy the working tree, which is done once, or a clean copy of it, which is done again each time.
+
+        Args:
+            path: Of the copy.
+            clean: What is copied; None for what git tracks or would track.
+        """
         self.path = path
-        if path.exists():
-            return
-        listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], text=True)  # noqa: S607
-        partial = path.with_name(f"{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        for name in filter(os.path.isfile, listed.split("\0")):
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, partial / name)
-        partial.rename(path)
-        # Bytecode is taken only where it is that of the source: a fault may keep a file's size and time.
-        compileall.compile_dir(path, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+        if clean is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(clean, path)
+        elif not path.exists():
+            _copy_working_tree(path)
 
     def pytest(self, arguments: Sequence[str], *, timeout_s: float | None, **variables: str) -> int | None:
         """Run tests in the copy; None when they took too long."""
@@ -49,7 +48,7 @@ class Tree:
             process = subprocess.Popen(
                 [*command, f"--basetemp={temporary}/t", *arguments],
                 cwd=self.path, env=environment | variables, start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=None if RECORD in variables else subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                stdout=None if RECORD in variables else subprocess.DEVNULL, stderr=subprocess.STDOUT,
             )  # fmt: skip
             try:
                 return process.wait(timeout_s)
@@ -96,6 +95,18 @@ class Tree:
         if code in (0, 5) or (code is None and time.time() - when < limits.get(last, 0.0)):
             return "NOT NOTICED", "", len(begun)
         return "timed out" if code is None else "noticed", last, len(begun)  # a hang or a crash of the process itself
+
+
+def _copy_working_tree(path: Path) -> None:
+    listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], text=True)  # noqa: S607
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in filter(os.path.isfile, listed.split("\0")):
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, partial / name)
+    # Bytecode is taken only where it is that of the source: a fault may keep a file's size and time.
+    compileall.compile_dir(partial, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+    partial.rename(path)
 
 
 def path_of(module: str) -> str:

@@ -4,9 +4,9 @@
     python -m benchmarks.planted_faults FOLDER [--drawn 100] [--seed 0] [--only 'step-*']
     python -m benchmarks.planted_faults --list
 
-The faults are those of `benchmarks/unnoticed_faults.py` and more that mechanical operators draw. The folder keeps two copies of
-the working tree, in which alone code is changed, a map from lines to the tests that reach them, and the results, so that the
-same command continues where it was stopped. It belongs to one state of the tree: take a new folder after a change.
+The faults are those of `benchmarks/unnoticed_faults.py` and more that mechanical operators draw. The folder keeps a copy of
+the working tree, two more in which alone code is changed, a map from lines to the tests that reach them, and the results, so
+that the same command continues where it was stopped. It belongs to one state of the tree: take a new folder after a change.
 
 For each fault the tests that reach its line run, cheap ones first, until one fails. A test that also fails without the fault
 counts for nothing. A test that hangs has noticed the fault. Tests in pseudo-terminals and on GPUs are left out. Exits 1 when the
@@ -97,16 +97,16 @@ def examine(
         with tree.planted(there.module, there.source):
             how, test, run = tree.first_failure(limits, left_s)
         total += run
-        if (
-            how not in NOTICED
-            or test not in limits
-            or tree.first_failure({test: limits[test]}, cap_s)[0] not in NOTICED
-        ):
+        if how not in NOTICED or test not in limits or _passes(test, tree, cap_s):
             break
         names = list(limits)  # that test fails in any case; those after it are still to run
         limits = {name: limits[name] for name in names[names.index(test) + 1 :]}
         how, test = "NOT NOTICED", ""
     return Result(fault.name, where, how, test, total, len(tests), round(time.monotonic() - begun, 1))
+
+
+def _passes(test: str, tree: Tree, limit_s: float) -> bool:
+    return tree.first_failure({test: limit_s}, limit_s)[0] not in NOTICED
 
 
 def chosen_faults(sources: dict[str, str], given: argparse.Namespace) -> list[Fault]:
@@ -142,38 +142,43 @@ def record(folder: Path, tree: Tree, tests: list[str]) -> ReachedLines:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         tree.pytest(["-m", "not pty and not gpu", "-rfE", "--tb=no", *tests], timeout_s=None, **{RECORD: str(partial)})
+        if not list(partial.glob("tests-*.json")):
+            sys.exit("the tests did not run")
         partial.rename(reach)
     return ReachedLines(reach)
 
 
 def plant_all(folder: Path, given: argparse.Namespace) -> int:
     """Examine all faults, two at a time; 1 when one is not placed."""
-    trees = [Tree(folder / f"tree-{number}") for number in range(2)]
-    sources = read_sources(trees[0].path, PACKAGES)
-    reached = record(folder, trees[0], given.tests)
+    clean = Tree(folder / "clean")
+    sources = read_sources(clean.path, PACKAGES)
+    reached = record(folder, clean, given.tests)
+    free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+    for number in range(2):
+        free.put(Tree(folder / f"tree-{number}", clean.path))
     kept = folder / "results.jsonl"
     lines = kept.read_text().splitlines() if kept.exists() else []
     results = {result.fault: result for result in (Result(**json.loads(line)) for line in lines)}
     faults = chosen_faults(sources, given)
     waiting = [fault for fault in faults if fault.name not in results or given.only != "*"]
-    free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
-    for tree in trees:
-        free.put(tree)
 
     def examine_next(fault: Fault) -> Result:
         tree = free.get()
         try:
-            return examine(fault, tree, sources, reached, trees[0].path, given.cap)
+            return examine(fault, tree, sources, reached, clean.path, given.cap)
         finally:
             free.put(tree)
 
     begun = time.monotonic()
-    with ThreadPoolExecutor(len(trees)) as pool, kept.open("a", buffering=1) as file:
-        for done, future in enumerate(as_completed([pool.submit(examine_next, fault) for fault in waiting]), 1):
-            result = future.result()
-            results[result.fault] = result
-            file.write(json.dumps(asdict(result)) + "\n")
-            print(f"{(time.monotonic() - begun) / 60:5.1f} min {done:3}/{len(waiting)}  {result}", flush=True)
+    with ThreadPoolExecutor(free.qsize()) as pool, kept.open("a", buffering=1) as file:
+        futures = [pool.submit(examine_next, fault) for fault in waiting]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                result = results[future.result().fault] = future.result()
+                file.write(json.dumps(asdict(result)) + "\n")
+                print(f"{(time.monotonic() - begun) / 60:5.1f} min {done:3}/{len(waiting)}  {result}", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after ctrl+c, once the faults under way are through
     return print_summary([results[fault.name] for fault in faults])
 
 
