@@ -38,11 +38,7 @@ class Tree:
 
     def pytest(self, arguments: Sequence[str], *, timeout_s: float | None, **variables: str) -> int | None:
         """Run tests in the copy; None when they took too long."""
-        environment = os.environ | {
-            "PYTHONPATH": str(self.path),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
+        environment = os.environ | {"PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"}
         with tempfile.TemporaryDirectory(prefix="r18-", ignore_cleanup_errors=True) as temporary:
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "benchmarks.reached_lines"]
             process = subprocess.Popen(
@@ -104,7 +100,7 @@ def _copy_working_tree(path: Path) -> None:
     for name in filter(os.path.isfile, listed.split("\0")):
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(name, partial / name)
-    # Bytecode is taken only where it is that of the source: a fault may keep a file's size and time.
+    # Bytecode that is checked by the source's hash, now and when it is written again: a fault may keep a file's size and time.
     compileall.compile_dir(partial, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     partial.rename(path)
 
