@@ -22,7 +22,6 @@ import argparse
 import fnmatch
 import json
 import queue
-import shutil
 import sys
 import time
 from collections import Counter
@@ -40,6 +39,8 @@ PACKAGES = ("trainer", "tui")
 NOTICED = ("noticed", "timed out")
 _LEAST_LIMIT_S = 60.0
 """No test is taken to hang before."""
+_FILES_AT_A_TIME = 20
+"""Files of tests that are recorded together: what is lost when a recording is stopped."""
 
 
 @dataclass(frozen=True)
@@ -134,25 +135,35 @@ def print_faults(faults: list[Fault], sources: dict[str, str]) -> int:
 
 
 def record(folder: Path, tree: Tree, tests: list[str]) -> ReachedLines:
-    """The map from lines to tests, recorded once."""
-    reach = folder / "reach"
-    if not reach.exists():
-        print("recording which tests reach which lines", flush=True)
-        partial = folder / "reach.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        tree.pytest(["-m", "not pty and not gpu", "-rfE", "--tb=no", *tests], timeout_s=None, **{RECORD: str(partial)})
-        if not list(partial.glob("tests-*.json")):
-            sys.exit("the tests did not run")
-        partial.rename(reach)
-    return ReachedLines(reach)
+    """The map from lines to tests, with some files of tests more where they are not in it yet.
+
+    Args:
+        folder: Of the map.
+        tree: Where the tests run.
+        tests: Files and folders of tests.
+    """
+    folder.mkdir(exist_ok=True)
+    known = folder / "files.txt"
+    known.touch()
+    found = [path for name in tests for path in sorted((tree.path / name).rglob("test_*.py")) or [tree.path / name]]
+    names = [str(path.relative_to(tree.path)) for path in found]
+    missing = [name for name in names if name not in known.read_text().splitlines()]
+    for start in range(0, len(missing), _FILES_AT_A_TIME):
+        print(f"recording what tests reach: {len(missing) - start} files of tests are left", flush=True)
+        files = missing[start : start + _FILES_AT_A_TIME]
+        code = tree.pytest(["-m", "not pty and not gpu", "--tb=no", *files], timeout_s=None, **{RECORD: str(folder)})
+        if code not in (0, 1, 5):
+            sys.exit("the tests did not run to their end")
+        with known.open("a") as file:
+            file.write("".join(f"{name}\n" for name in files))
+    return ReachedLines(folder)
 
 
 def plant_all(folder: Path, given: argparse.Namespace) -> int:
     """Examine all faults, two at a time; 1 when one is not placed."""
     clean = Tree(folder / "clean")
     sources = read_sources(clean.path, PACKAGES)
-    reached = record(folder, clean, given.tests)
+    reached = record(folder / "reach", clean, given.tests)
     free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for number in range(2):
         free.put(Tree(folder / f"tree-{number}", clean.path))
@@ -160,7 +171,8 @@ def plant_all(folder: Path, given: argparse.Namespace) -> int:
     lines = kept.read_text().splitlines() if kept.exists() else []
     results = {result.fault: result for result in (Result(**json.loads(line)) for line in lines)}
     faults = chosen_faults(sources, given)
-    waiting = [fault for fault in faults if fault.name not in results or given.only != "*"]
+    settled = {name for name, result in results.items() if result.how in NOTICED or not given.again}
+    waiting = [fault for fault in faults if fault.name not in settled or given.only != "*"]
 
     def examine_next(fault: Fault) -> Result:
         tree = free.get()
@@ -208,7 +220,8 @@ def main() -> int:
         "--only", default="*", metavar="NAME", help="only faults of this name; with wildcards; again if done"
     )
     parser.add_argument("--list", action="store_true", help="print the faults, and run nothing")
-    parser.add_argument("--tests", nargs="*", default=["tests"], help="files of tests; all by default")
+    parser.add_argument("--again", action="store_true", help="repeat what was not noticed, with more tests perhaps")
+    parser.add_argument("--tests", nargs="*", default=["tests"], help="files of tests that are added to the map")
     parser.add_argument("--cap", type=float, default=240.0, help="seconds of tests for one fault")
     given = parser.parse_args()
     if given.list:

@@ -44,7 +44,7 @@ class _Recorder:
         self.coverage = Coverage(data_file=str(folder / "coverage"), source=packages, config_file=False)
         self.coverage.set_option("run:parallel", True)
         self.coverage.set_option("run:patch", ["_exit"])  # children that end so keep what they measured
-        self.path = folder / f"tests-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.json"
+        self.path = folder / f"tests-{os.getpid()}-{time.time_ns()}.json"
         self.tests: dict[str, _Test] = {}
         self.coverage.start()
 
@@ -139,6 +139,7 @@ class ReachedLines:
         }
         parts = Coverage(data_file=str(folder / "coverage"), config_file=False)
         if list(folder.glob("coverage.*")):
+            parts.load()
             parts.combine([str(folder)])
             parts.save()
         self._data = CoverageData(str(folder / "coverage"))
