@@ -1,4 +1,4 @@
-"""What looking at a run costs, here and with `wandb leet`: bytes on the wire, processor, memory, seconds until it is there.
+"""Cost of a viewer, here and with `wandb leet`: bytes on the wire, processor, memory, seconds until it is there, help.
 
     python -m benchmarks.viewers [--steps 100000] [--seconds 20] [--rounds 3] [--wandb COMMAND] [--screens FOLDER]
 
@@ -39,6 +39,7 @@ _SPIKE = re.compile(r"\b(4\d|3[5-9])(\.\d+)?\b")
 
 _STILL_S = 1.5
 """A screen that has not changed for so long is there."""
+_HELP_TIMES = 10
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ def _after_the_end(runs_dir: Path, given: argparse.Namespace) -> None:
                 costs[name].append(_cost(terminal, given.seconds / 2))
                 spikes[name] = _SPIKE.search(terminal.text) is not None
                 _keep_screen(terminal, given.screens, f"ended {name}")
+    with PseudoTerminal(viewers["show"]) as terminal:
+        _until_still(terminal)
+        print(_help_told(terminal), flush=True)
     for name, found in costs.items():
         there = f"there after {statistics.median(opened[name]):.2f} s, the spike is {'' if spikes[name] else 'not '}on its axis"
         print(f"a run of {given.steps:,} steps, {name}: {there}; then {_told(found)}", flush=True)
@@ -184,6 +188,19 @@ def _until_still(terminal: PseudoTerminal) -> float:
         if len(terminal.raw) != size:
             size, changed = len(terminal.raw), time.monotonic() - terminal.started
     return changed
+
+
+def _help_told(terminal: PseudoTerminal) -> str:
+    """How long the help takes to open and to close in a viewer that rests."""
+    opened, closed = [], []
+    for _ in range(_HELP_TIMES):
+        time.sleep(1.0)
+        opened.append(terminal.echo("?", "esc closes"))
+        terminal.quiet()
+        closed.append(terminal.echo("\x1b"))
+        terminal.quiet()
+    milliseconds = [f"{statistics.median(times):.0f} ms (worst {max(times):.0f})" for times in (opened, closed)]
+    return f"in a viewer that rests the help opens after {milliseconds[0]}, esc closes it after {milliseconds[1]}"
 
 
 def _told(costs: Sequence[Cost]) -> str:
