@@ -40,9 +40,10 @@ class Tree:
         """Run tests in the copy; None when they took too long."""
         environment = os.environ | {"PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"}
         with tempfile.TemporaryDirectory(prefix="r18-", ignore_cleanup_errors=True) as temporary:
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "benchmarks.reached_lines"]
+            # Plain assertions, since rewriting them takes longer than most tests.
+            command = [sys.executable, "-m", "pytest", "-q", "--assert=plain", "-p", "no:cacheprovider"]
             process = subprocess.Popen(
-                [*command, f"--basetemp={temporary}/t", *arguments],
+                [*command, "-p", "benchmarks.reached_lines", f"--basetemp={temporary}/t", *arguments],
                 cwd=self.path, env=environment | variables, start_new_session=True, stdin=subprocess.DEVNULL,
                 stdout=None if RECORD in variables else subprocess.DEVNULL, stderr=subprocess.STDOUT,
             )  # fmt: skip
