@@ -8,9 +8,9 @@ The faults are those of `benchmarks/unnoticed_faults.py` and more that mechanica
 the working tree, two more in which alone code is changed, a map from lines to the tests that reach them, and the results, so
 that the same command continues where it was stopped. It belongs to one state of the tree: take a new folder after a change.
 
-For each fault the tests that reach its line run, cheap ones first, until one fails. A test that also fails without the fault
-counts for nothing. A test that hangs has noticed the fault. Tests in pseudo-terminals and on GPUs are left out. Exits 1 when the
-code that a fault changes is not there any more.
+For each fault the tests that reach its line run, cheap ones first, until one fails or the time is up. A test that also fails
+without the fault counts for nothing. A test that hangs has noticed the fault. Tests in pseudo-terminals and on GPUs are left out,
+and what child processes do that are killed is not in the map. Exits 1 when the code that a fault changes is not there any more.
 
 mutmut 3 forks after PyTorch has started its threads, maps tests to whole functions and plants no faults of one's own; Cosmic Ray
 changes the working tree in place and runs all tests for each fault. So this script is our own.
@@ -22,6 +22,7 @@ import argparse
 import fnmatch
 import json
 import queue
+import signal
 import sys
 import time
 from collections import Counter
@@ -224,6 +225,7 @@ def main() -> int:
     parser.add_argument("--tests", nargs="*", default=["tests"], help="files of tests that are added to the map")
     parser.add_argument("--cap", type=float, default=240.0, help="seconds of tests for one fault")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that tests end with this process
     if given.list:
         sources = read_sources(Path(), PACKAGES)
         return print_faults(chosen_faults(sources, given), sources)
