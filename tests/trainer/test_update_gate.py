@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
+from trainer import evaluator
 from trainer import step as step_module
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config import Config, OptimConfig
 from trainer.errors import is_out_of_memory
+from trainer.evaluate import Evaluation, evaluate
 from trainer.loop import HOPELESS_IN_A_ROW
 from trainer.model import losses_of
 from trainer.optim import build_optimizer
@@ -155,9 +158,22 @@ def test_too_many_in_a_row_end_a_run_that_nobody_watches(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in last.tensors.values() if tensor.is_floating_point())
 
 
+def keep_the_first_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every evaluation return what the first one found, so that no later one is a new best, which would be saved."""
+    found: list[Evaluation] = []
+
+    def first(*arguments: Any, **options: Any) -> Evaluation:
+        if not found:
+            found.append(evaluate(*arguments, **options))
+        return found[0]
+
+    monkeypatch.setattr(evaluator, "evaluate", first)
+
+
 def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    keep_the_first_evaluation(monkeypatch)
     spoil_steps(monkeypatch, range(7, 7 + HOPELESS_IN_A_ROW + 30))
     run = new_run(longer(folder_config, 40), tmp_path)
     thread = start(run, hold_open=True)
