@@ -127,8 +127,6 @@ def _relative(ours: dict[str, Tensor], theirs: dict[str, Tensor], before: dict[s
     assert ours.keys() == theirs.keys()
     if not ours:
         return 0.0
-    mine, other, start = (
-        torch.cat([state[name].detach().flatten() for name in ours]) for state in (ours, theirs, before)
-    )
+    mine, other, start = (torch.cat([state[name].flatten() for name in ours]) for state in (ours, theirs, before))
     distance = float((mine - other).norm()) - rounding * float(other.norm())
     return max(distance, 0.0) / max(float((other - start).norm()), 1e-30)

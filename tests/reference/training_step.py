@@ -102,17 +102,13 @@ class Reference:
         labels = [self.labels[row] for row in order]
         partners = [labels[-1], *labels[:-1]]
         parts = torch.arange(len(order)).tensor_split(self.config.train.grad_accum_steps)
-        trained = {name: self.weights[name].requires_grad_(stage_of(name) >= frozen) for name in self.weights}
+        trained = {
+            name: weight.clone().requires_grad_(stage_of(name) >= frozen) for name, weight in self.weights.items()
+        }
         keep = KEEP ** (1 / len(parts))  # a step moves the statistics as far as one of a single part
         network = Network(trained, self.statistics, self.config.model.stem, frozen, keep, self.bits)
-        logits = torch.cat(
-            [
-                network.logits(
-                    network.features(images[part]), self._dropout([positions[index] for index in part], epoch)
-                )
-                for part in parts
-            ]
-        )
+        features = torch.cat([network.features(images[part]) for part in parts])
+        logits = network.logits(features, self._dropout(positions, epoch))
         weights, smoothing = class_weights(self.config, self.labels), self.config.train.label_smoothing
         own = losses(logits, labels, smoothing=smoothing, class_weights=weights)
         others = losses(logits, partners, smoothing=smoothing, class_weights=weights)
@@ -122,7 +118,6 @@ class Reference:
         self.margin, self.spread = min(self.margin, *network.margins), max(self.spread, *network.spreads, 0.0)
         names = [name for name, weight in trained.items() if weight.requires_grad]
         gradients = torch.autograd.grad(loss, [trained[name] for name in names])
-        self.weights = {name: weight.detach() for name, weight in trained.items()}
         return dict(zip(names, gradients, strict=True))
 
     def _images(self, order: list[int], positions: list[int], epoch: int) -> tuple[Tensor, Tensor]:
