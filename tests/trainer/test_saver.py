@@ -10,6 +10,7 @@ import torch
 
 from tests.trainer.small_session import EVERY_S, Small, full_disk, set_clock, small_session
 from trainer import saver as saver_module
+from trainer.checkpoint import Checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError
 from trainer.hooks import DivergedError
@@ -84,7 +85,32 @@ def saved(session: Small) -> list[int]:
     return [event.step for event in session.said if isinstance(event, ev.CheckpointSaved)]
 
 
-def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(session: Small) -> None:
+def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session: Small) -> None:
+    """Fail a wait for a step that nobody has handed to the writer: it would last for two minutes."""
+    known: set[int] = set()
+    writer = session.saver._writer
+    submit, found, wait_for = writer.submit, writer.found, writer.wait_for
+
+    def note_submit(checkpoint: Checkpoint, **wanted: bool) -> None:
+        known.add(checkpoint.step)
+        submit(checkpoint, **wanted)
+
+    def note_found(step: int) -> None:
+        known.add(step)
+        found(step)
+
+    def wait(step: int, timeout: float) -> str | None:
+        assert step in known
+        return wait_for(step, timeout)
+
+    for name, instead in (("submit", note_submit), ("found", note_found), ("wait_for", wait)):
+        monkeypatch.setattr(writer, name, instead)
+
+
+def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(
+    session: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_only_for_what_was_handed_over(monkeypatch, session)
     session.trainer.state.step = 3
     session.saver.save_for_good(session.trainer, never, never)
     assert saved(session) == [3]
@@ -233,12 +259,12 @@ def test_a_return_waits_for_no_write(session: Small, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("best_at", "best_step", "expected"),
-    [(2, 2, (2, 0.5)), (7, 2, (2, 0.5)), (7, 3, (-1, None))],
-    ids=["the best stays", "an earlier best is pointed to", "there is none any more"],
-)  # fmt: skip
+    ("best_at", "best_step", "expected", "pointed_to"),
+    [(2, 2, (2, 0.5), 2), (2, 3, (3, 0.5), 2), (7, 2, (2, 0.5), 2), (7, 3, (-1, None), None)],
+    ids=["it stays", "the newest could not be written", "an earlier one is pointed to", "there is none any more"],
+)
 def test_the_best_after_a_return_is_one_that_is_there(
-    session: Small, best_at: int, best_step: int, expected: tuple[int, float | None]
+    session: Small, best_at: int, best_step: int, expected: tuple[int, float | None], pointed_to: int | None
 ) -> None:
     state = session.trainer.state
     state.best_step, state.best_accuracy, state.improved_step = best_step, 0.5, best_step
@@ -248,7 +274,7 @@ def test_the_best_after_a_return_is_one_that_is_there(
     assert way_back.take(session.trainer) == ""
     assert (state.best_step, state.best_accuracy) == expected
     folder = session.saver.folder
-    assert folder.pointer("best") == (folder.at(2) if expected[0] == 2 else None)
+    assert folder.pointer("best") == (None if pointed_to is None else folder.at(pointed_to))
 
 
 def test_the_end_without_a_way_back_counts_the_steps_and_names_the_rate(session: Small) -> None:
