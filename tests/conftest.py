@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ TINY = (
     "eval.batch_size=64",
 )
 """Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process that a test starts would compile the program anew
 
 for number in (signal.SIGHUP, signal.SIGINT):
     # Under nohup or behind a script's `&` these are ignored, and so they would be by every program that a test starts. A
