@@ -51,6 +51,19 @@ class TinyResNet(nn.Module):
         return logits
 
 
+class BlackDetector(nn.Module):
+    """Has one channel, which answers to pictures of nothing but zeros; its logits are all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxpool = nn.Identity()
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Images to logits (N, 2)."""
+        black_N111: Tensor = self.maxpool((images_NCHW == 0).flatten(1).all(1).float()[:, None, None, None])
+        return 0.0 * black_N111.flatten(1).repeat(1, 2)
+
+
 class LookUp(nn.Module):
     """Answers with the row of a table that the red of the upper left pixel names. Takes pixels as they are, 0 to 255."""
 

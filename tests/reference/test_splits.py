@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.reference.evaluation_pictures import SIDE, quiet, write_pictures
+from trainer.data import image_folder
 from trainer.data.dataset import ResidentSplit, with_held_out
-from trainer.data.decoder import Decoder
+from trainer.data.decoder import Decoder, decoded_or_reasons
 from trainer.data.held_out import hold_out
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.errors import DataError
@@ -184,3 +188,28 @@ def test_a_folder_is_divided_by_content_and_every_image_keeps_its_path_and_label
     assert {path for path, _ in data.skipped} == broken
     assert sorted(seen) == sorted(str(path) for path in root.rglob("*.png") if str(path) not in broken)
     assert side_of[twice[0].read_bytes()] == "train"
+
+
+def test_images_that_go_between_the_look_and_the_decoding_leave_the_others_their_paths_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "test"):
+        for label, first in (("a", 0), ("b", 6)):
+            write_pictures(tmp_path / split / label, first + 6)
+    gone = [str(tmp_path / "train" / label / f"{number:03d}.png") for label, number in (("a", 1), ("b", 0), ("b", 7))]
+
+    def without(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
+        return [
+            "gone" if path in gone else found
+            for path, found in zip(paths, decoded_or_reasons(decoder, paths, threads), strict=True)
+        ]
+
+    monkeypatch.setattr(image_folder, "decoded_or_reasons", without)
+    decoder = Decoder(image_size=SIDE, crop_pct=1.0)
+    data = load_image_folder(tmp_path, decoder=decoder, keep=lambda _: Keep.RESIDENT, progress=quiet)
+    train = data.splits["train"]
+    assert train.paths == [str(path) for path in sorted((tmp_path / "train").rglob("*.png")) if str(path) not in gone]
+    assert [data.classes[label] for label in train.labels_N] == [Path(path).parent.name for path in train.paths]
+    numbers = train.pixels(range(len(train)))[:, 0, 0, 0].tolist()
+    assert numbers == [int(Path(path).stem) for path in train.paths]
+    assert data.skipped == tuple((path, "gone") for path in gone)
