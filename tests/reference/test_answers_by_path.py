@@ -27,7 +27,7 @@ from trainer.scores import compare
 numbers = st.sets(st.integers(0, 8), max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(broken=numbers, nonfinite=numbers, batch_size=st.integers(1, 9), top=st.integers(1, 3), seed=st.integers(0, 999))
 def test_each_path_is_answered_as_when_it_is_asked_alone(
     broken: set[int], nonfinite: set[int], batch_size: int, top: int, seed: int
@@ -46,7 +46,7 @@ def test_each_path_is_answered_as_when_it_is_asked_alone(
         assert prediction == Prediction(paths[number], [(name, probability) for probability, name in ranked])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(broken=numbers, batch_size=st.integers(1, 9), seed=st.integers(0, 999), order=st.permutations(range(9)))
 def test_each_measured_row_has_its_own_label_and_answer(
     broken: set[int], batch_size: int, seed: int, order: list[int]

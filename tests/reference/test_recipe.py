@@ -34,7 +34,7 @@ def survey(
     for split, folder in folders.items():
         numbers = counts if split == "train" else [10] * len(counts)
         of_split = [(label, index) for label, count in enumerate(numbers) for index in range(count + broken)]
-        files[split] = [ImageFile(folder / f"{label}" / f"{index}.png", label, 9, 0, 0) for label, index in of_split]
+        files[split] = [ImageFile(folder, label, 9, 0, 0) for label, index in of_split]
         findings[split] = [
             Finding(f"{split}{label}-{index}", *size, "RGB", "" if index < numbers[label] else "broken")
             for label, index in of_split
@@ -89,8 +89,8 @@ def test_from_trained_weights_the_rate_is_that_of_the_classifier_and_the_batch_s
     ("train", "start", "gpu", "epochs"),
     [
         # Steps wanted over steps of an epoch: 3000 on a GPU and 1500 without one, within 10 and 200 epochs.
-        (3200, RANDOM, True, 30), (3200, RANDOM, False, 15), (12_800, RANDOM, False, 15), (25_600, RANDOM, False, 10),
-        (160, RANDOM, False, 150), (160, RANDOM, True, 200), (12_800, RANDOM, True, 30),
+        (3200, RANDOM, True, 30), (3200, RANDOM, False, 15), (6400, RANDOM, False, 30), (25_600, RANDOM, False, 10),
+        (160, RANDOM, False, 150), (160, RANDOM, True, 200), (6400, RANDOM, True, 60),
         # From trained weights 1000 and 400, within 8 and 40.
         (3200, IMAGENET, True, 10), (3200, IMAGENET, False, 8), (640, IMAGENET, False, 20), (640, IMAGENET, True, 40),
     ],

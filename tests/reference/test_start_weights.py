@@ -6,20 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import nn
 
-from trainer.config import ModelConfig
-from trainer.model import build_model
+from tests.reference.evaluation_networks import TinyResNet
 from trainer.weight_loading import load_initial_weights
 from trainer.weights import InitialWeights
 
 HEAD = ["fc.weight", "fc.bias"]
-
-
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
-    """The network that weights are put into; each test fills it with ones first."""
-    return build_model(ModelConfig(stem="cifar"), 3, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -30,8 +22,9 @@ def model() -> nn.Module:
     ],
 )  # fmt: skip
 def test_the_head_is_kept_for_the_same_classes_in_the_same_order(
-    model: nn.Module, own: Sequence[str], theirs: Sequence[str] | None, kept: bool
+    own: Sequence[str], theirs: Sequence[str] | None, kept: bool
 ) -> None:
+    model = TinyResNet(3, seed=0)
     with torch.no_grad():
         for value in model.state_dict().values():
             value.fill_(1)
