@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from trainer.data.decoder import Decoder
 from trainer.data.image_folder import FolderSplit
 from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluate import Evaluation, evaluate, write_tables
 from trainer.step import Numerics
 
 CPU = torch.device("cpu")
@@ -170,6 +171,35 @@ def test_an_answer_that_is_not_finite_is_wrong_and_no_confident_mistake() -> Non
     assert found.mistakes.rows[:2] == [3, 4]
     assert found.mistakes.predicted[:2] == [1, 0]
     assert found.mistakes.confidences[0] == pytest.approx(math.exp(5) / (math.exp(5) + 2))
+
+
+def test_tables_and_confusions_of_many_classes_are_those_of_the_images(tmp_path: Path) -> None:
+    """Of 14 classes the first is taken for 13 others, each of them once more often than the next; ten of them are told."""
+    labels = [0] * sum(range(1, 14)) + [5]
+    answers = [label for label in range(1, 14) for _ in range(14 - label)] + [2]
+    split = coded(answers, answers, labels)
+    found = evaluated(LookUp(torch.eye(14)), split, num_classes=14, batch_size=30, tta=False, scale=AS_THEY_ARE)
+    assert found.confusions[0] == [number for label in range(1, 11) for number in (label, 14 - label)]
+    assert found.confusions[5] == [2, 1]
+    assert all(not pairs for label, pairs in enumerate(found.confusions) if label not in (0, 5))
+    names = tuple("abcdefghijklmn")
+    write_tables(found, names, tmp_path / "test")
+    with (tmp_path / "test" / "confusion.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0][1:] == list(names)
+    pairs = list(zip(labels, answers, strict=True))
+    for label, (name, *row) in enumerate(lines[1:]):
+        assert name == names[label]
+        assert [int(count) for count in row] == [pairs.count((label, answer)) for answer in range(14)]
+    with (tmp_path / "test" / "per_class.csv").open(newline="") as file:
+        classes = {row["class"]: row for row in csv.DictReader(file)}
+    assert (classes["a"]["images"], classes["a"]["accuracy"], classes["a"]["most_confused_with"]) == (
+        "91",
+        "0.000000",
+        "b",
+    )
+    assert (classes["f"]["images"], classes["f"]["most_confused_with"]) == ("1", "c")
+    assert (classes["b"]["images"], classes["b"]["accuracy"], classes["b"]["precision"]) == ("0", "", "0.000000")
 
 
 def test_the_mirror_image_is_that_of_left_and_right_and_logits_are_averaged() -> None:
