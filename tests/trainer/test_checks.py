@@ -166,6 +166,38 @@ def test_weights_that_cannot_be_read_are_bad(tmp_path: Path, monkeypatch: pytest
     assert only(checks._weights("w.pt", tmp_path)).state == "bad"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "looked_at"),
+    [
+        (("data.kind=digits",), []),
+        (("data.kind=digits", "run.device=cpu"), ["device cpu"]),
+        (("data.kind=imagefolder",), ["images"]),
+        (("data.kind=cifar10",), ["data cifar10"]),
+        (("data.kind=digits", "model.init_from=imagenet"), ["weights ImageNet weights"]),
+        (("data.kind=digits", "model.init_from=w.pt"), ["weights w.pt"]),
+    ],
+    ids=" ".join,
+)
+def test_a_configuration_is_asked_for_what_it_needs_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], looked_at: list[str]
+) -> None:
+    asked: list[str] = []
+    good = Check(name="x", state="good", found="")
+
+    def note(what: str) -> Check:
+        asked.append(what)
+        return good
+
+    monkeypatch.setattr(checks, "setting_checks", lambda _: [])
+    monkeypatch.setattr(checks, "_device", lambda wanted: [note(f"device {wanted}")])
+    monkeypatch.setattr(checks, "_images", lambda *_: [note("images")])
+    monkeypatch.setattr(checks, "_download", lambda _path, name, _url, what: note(f"{name} {what}"))
+    monkeypatch.setattr(checks, "_weights", lambda reference, _: note(f"weights {reference}"))
+    config = build_config({}, {}, "test", list(overrides))
+    assert list(checks.config_checks(config, tmp_path, lambda *_: None)) == [good] * len(looked_at)
+    assert asked == looked_at
+
+
 # The data -------------------------------------------------------------------------------------------------------------
 
 

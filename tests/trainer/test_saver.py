@@ -250,6 +250,19 @@ def test_without_a_checkpoint_before_bad_steps_there_is_no_return(
     assert session.said == []
 
 
+def test_a_return_goes_on_where_what_came_after_cannot_be_put_aside(
+    session: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way_back = held(session, 2, 5)
+    monkeypatch.setattr(session.saver, "give_up_after", full_disk)
+    assert way_back.take(session.trainer) == ""
+    (warned,) = session.of(ev.Warned)
+    assert isinstance(warned, ev.Warned)
+    assert "what came after step 5 could not all be put aside: No space left on device" in warned.message
+    assert session.saver.wait_for(5) == ""
+    assert session.facts(5)["lr_edits"] == [[5, 0.5]]
+
+
 def test_a_return_waits_for_no_write(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     way_back = held(session, 2)
     monkeypatch.setattr(saver_module, "_IDLE_S", 0.01)
@@ -278,6 +291,8 @@ def test_the_best_after_a_return_is_one_that_is_there(
 
 
 def test_the_end_without_a_way_back_counts_the_steps_and_names_the_rate(session: Small) -> None:
+    for step in (8, 9):
+        session.trainer.state.schedule.edit(step, 0.5)
     error = str(no_way_back(session.trainer, 9, 6))
     assert "4 steps in a row up to step 9 had a loss" in error
-    assert "(learning rate 0.1)" in error
+    assert "(learning rate 0.05)" in error, "that of the ninth step, whose number from 0 is 8"
