@@ -152,6 +152,10 @@ class Waiting:
         due = [moment for moment in self._arriving if moment <= self.clock.now]
         return self._arriving.pop(min(due)) if due else None
 
+    def details(self) -> list[str]:
+        """What is shown beside the state."""
+        return [event.detail for event in self.said if isinstance(event, ev.StateChanged) and event.state == "saving"]
+
     def texts(self) -> list[str]:
         return [event.message for event in self.said if isinstance(event, ev.Warned)]
 
@@ -172,6 +176,7 @@ def test_a_stop_leaves_a_slow_save_only_once_it_was_said_what_that_means(monkeyp
         assert waiting.last._given_up() is given_up
         assert waiting.last.stopped_by is (late if given_up else early)
         assert waiting.texts() == ["the last save takes more than 5 s; to leave without it, stop once more"]
+        assert waiting.details() == ["still saving"]
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -181,6 +186,7 @@ def test_room_is_waited_for_as_long_as_somebody_can_make_it(monkeypatch: pytest.
     for _ in range(2):
         assert waiting.last._wait_for_room("it is full") is watched
     assert waiting.clock.now - begun == pytest.approx(30.0 if watched else 0.0, abs=0.3)
+    assert waiting.details() == ["not saved yet"] * 2
     assert waiting.texts() == ["not saved: it is full. Tried again every 15 s; to leave without it, stop once more"]
 
 
