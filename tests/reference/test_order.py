@@ -22,6 +22,7 @@ from trainer.data.draws import balanced_order, epoch_order
 from trainer.data.image_folder import FolderSplit
 from trainer.data.lost_images import LostImages
 from trainer.data.stream import StreamedBatches
+from trainer.errors import DataLostError
 from trainer.features import FeatureBatches
 
 CPU = torch.device("cpu")
@@ -207,6 +208,30 @@ def test_an_image_that_is_lost_leaves_all_others_their_number_label_and_position
     assert [entry for batch in found for entry in batch] == wanted
     assert [len(batch) for batch in found] == [5, 5, 5]
     assert [text.partition(":")[0] for text in warned] == [split.paths[row] for row in gone]
+
+
+@pytest.mark.parametrize(
+    ("asked", "lost", "least", "gone"),
+    [
+        (9, 0, 2, False), (6, 3, 0, False), (3, 3, 0, False), (4, 4, 0, True), (7, 4, 0, True), (8, 4, 0, False),
+        (9, 5, 0, True), (10, 5, 2, False), (100, 50, 2, False), (100, 51, 2, True), (3, 1, 2, False), (3, 2, 2, True),
+    ],
+)  # fmt: skip
+def test_a_folder_is_gone_when_less_than_half_of_a_batch_is_left_or_fewer_than_are_needed(
+    asked: int, lost: int, least: int, gone: bool
+) -> None:
+    """Three lost images of a small batch say nothing. Each is named once."""
+    warned: list[str] = []
+    images = LostImages(warned.append)
+    names = [(f"{number}.png", "no such file") for number in range(lost)]
+    if gone:
+        with pytest.raises(DataLostError, match=rf"^0\.png: .* \({lost} of {asked} images of a batch\)"):
+            images.note(names, asked, least=least)
+        assert warned == []
+        return
+    images.note(names, asked, least=least)
+    images.note(names[:1], 9, least=least)
+    assert [text.partition(":")[0] for text in warned] == [name for name, _ in names]
 
 
 def test_batches_of_features_are_those_of_the_same_images() -> None:
