@@ -219,7 +219,7 @@ def test_a_broken_image_is_named_and_not_measured(
 ) -> None:
     """All that is written of the others is what is written where the broken one is not there."""
     other = make_folder("other", splits=("test",), size=(20, 30))
-    (broken := other / "test" / "red" / "003.png").write_text("no image")
+    (broken := other / "test" / "blue" / "003.png").write_text("no image")
     arguments = (str(run.path), "--data", str(other), "--no-robustness", "-o")
     assert evaluate(*arguments, str(tmp_path / "with")) == 0
     assert f"cannot be read, not measured: {broken}: " in capsys.readouterr().out
