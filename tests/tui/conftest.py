@@ -32,7 +32,7 @@ class HandClock:
         return self.now
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def key_clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
     """The clock by which keys that come too early are told from answers: no machine is too slow for it."""
     clock = HandClock()

@@ -283,7 +283,7 @@ async def test_a_held_key_asks_and_answers_nothing(dashboard: Dashboard, key: st
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press(key)
         key_clock.now += 0.66  # before a keyboard repeats a key
-        for _ in range(60):
+        for _ in range(30):
             await pilot.press(key)
             key_clock.now += 0.03
         assert isinstance(app.screen, QuitScreen)

@@ -15,6 +15,7 @@ from textual.widgets import Input
 
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import Recorder, evaluated, opened, started, steps, training_run
+from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, screen_text, settle
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -24,6 +25,7 @@ from tui.app import DashboardApp
 from tui.driver import TerminalDriver
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import DashboardScreen
+from tui.screens.key_rest import HELD_KEY_S
 from tui.source import Port, recorded_port
 from tui.start_app import StartApp
 from tui.terminal_app import EndedByItselfError, TerminalApp
@@ -148,7 +150,7 @@ _WALKED = (
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
-    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key_clock: HandClock, seed: int
 ) -> None:
     """`demo` is the run of this process; `left` and `right` are opened from the list, and can be steered, too."""
     controls: dict[str, Recorder] = {"demo": Recorder()}
@@ -171,6 +173,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
             shown = _run_on_screen(app)
             before = {name: len(control.sent) for name, control in controls.items()}
             step = draw.choice(_WALKED)
+            key_clock.now += draw.choice((0.0, HELD_KEY_S))
             await pilot.press(*(step if step in _WORDS else [step]))
             await pilot.pause(0.02)
             acted = {name for name, control in controls.items() if len(control.sent) > before.get(name, 0)}
@@ -263,7 +266,9 @@ async def test_a_paste_that_is_longer_than_its_field_is_cut(dashboard: Dashboard
         )
 
 
-async def test_a_held_key_that_opened_the_list_resumes_nothing(dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_a_held_key_that_opened_the_list_resumes_nothing(
+    dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
+) -> None:
     write_log(
         tmp_path.parent,
         "other",
@@ -276,6 +281,6 @@ async def test_a_held_key_that_opened_the_list_resumes_nothing(dashboard: Dashbo
         await pilot.press("r")
         for _ in range(20):
             await pilot.press("r")
-            await pilot.pause(0.03)
+            key_clock.now += 0.1
         assert app.screen.id == LIST_OF_RUNS
         assert app.resume is None
