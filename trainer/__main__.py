@@ -5,6 +5,11 @@ from __future__ import annotations
 import sys
 
 from trainer.cli import main
+from trainer.stop_signals import leave_interrupts_to_the_system
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    finally:
+        leave_interrupts_to_the_system()
+    sys.exit(code)

@@ -32,6 +32,12 @@ WARNINGS: dict[str, signal.Signals] = {
 """The warning signals of this system by name."""
 
 
+def leave_interrupts_to_the_system() -> None:
+    """End at once when ctrl+c comes after the work is done: in what Python still tidies up it would print a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ignore_warnings() -> None:
     """Ignore warning signals until there is a run to save. Processes started from here ignore them too.
 

@@ -34,6 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # before anything could handle it
         return 130
+    finally:
+        if argv is None:
+            from trainer.stop_signals import leave_interrupts_to_the_system
+
+            leave_interrupts_to_the_system()
 
 
 def _main(argv: Sequence[str]) -> int:

@@ -140,3 +140,17 @@ def test_a_warning_signal_saves_a_run_and_one_that_is_listed_stops_it(folder_con
     saved = events_of(run.run_dir, CheckpointSaved)
     assert len(saved) >= 2
     assert not any(event.pinned for event in saved), "a warning every minute does not fill the disk"
+
+
+@pytest.mark.parametrize(
+    "start", ["from tui.cli import main; main()", "import runpy; runpy.run_module('trainer', run_name='__main__')"]
+)
+@pytest.mark.parametrize("words", [["--help"], ["show", "no-such-run"], ["no-such-command"]])
+def test_ctrl_c_after_the_work_is_done_leaves_no_traceback(start: str, words: list[str]) -> None:
+    code = "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGINT); " + start
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == -signal.SIGINT
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
