@@ -306,7 +306,7 @@ class HelpScreen(Dialog[None]):
         self._reasons = reasons
         if self.is_mounted:
             self._fill()
-            self.query_one("#help-keys").scroll_home(animate=False)
+            self.query_one("#help-keys").scroll_home(animate=False, immediate=True)
 
     def on_resize(self) -> None:
         """Wrap the sentences to the new width."""
