@@ -189,10 +189,11 @@ def _in_terminal(
 
     def receive(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        if number == signal.SIGTERM:
+        if number != signal.SIGHUP:
             signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
 
-    for number in (signal.SIGHUP, signal.SIGTERM):
+    # SIGINT too: as an exception it could come in the middle of anything once the terminal makes signals of keys again.
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, receive)
     ending = _run_app(port, ui, terminal, lambda: bool(received), runs_dir, read_only=read_only)
     terminal.give_back()

@@ -13,6 +13,7 @@ from trainer.run.holder import is_live
 from trainer.run.store import list_runs
 from trainer.run.text import literal
 from trainer.standard_streams import write_out
+from trainer.stop_signals import leave_interrupts_to_the_system
 
 
 def choose(runs_dir: Path) -> int:
@@ -26,6 +27,7 @@ def choose(runs_dir: Path) -> int:
 
     app, mark = StartApp(runs_dir), TerminalMark(0)
     command = app.run()
+    leave_interrupts_to_the_system()
     mark.remove()
     if app.ended_by is not None:
         sys.excepthook(type(app.ended_by), app.ended_by, app.ended_by.__traceback__)

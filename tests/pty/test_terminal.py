@@ -156,6 +156,18 @@ def test_the_next_start_gives_the_terminal_of_a_killed_viewer_back(tmp_path: Pat
         assert left_on(bytes(terminal.raw)) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_a_viewer_gives_the_terminal_back(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    write_log(tmp_path, "done", opened(), started(), steps(1))
+    with in_shell([*PROGRAM, "show", "done", "--runs-dir", str(tmp_path)], tmp_path) as terminal:
+        terminal.wait_for("Loss", 30)
+        (viewer,) = (one for one in psutil.Process(terminal.pid).children(recursive=True) if "show" in one.cmdline())
+        viewer.send_signal(number)
+        assert code_of(terminal) == code
+        assert left_on(bytes(terminal.raw)) == []
+        assert "Traceback" not in terminal.text
+
+
 @pytest.mark.parametrize("name", ["dumb", ""])
 def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, name: str) -> None:
     write_log(
