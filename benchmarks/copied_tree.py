@@ -26,7 +26,7 @@ class Tree:
         """Copy the working tree, which is done once, or a clean copy of it, which is done again each time.
 
         Args:
-            path: Of the copy.
+            path: Folder of the copy.
             clean: What is copied; None for what git tracks or would track.
         """
         self.path = path

@@ -82,7 +82,7 @@ def examine(
     Args:
         fault: The fault.
         tree: A copy of the working tree that no other thread uses.
-        sources: Of all modules, without faults.
+        sources: Sources of all modules, without faults.
         reached: The map from lines to tests.
         mapped: The tree that it was recorded in.
         cap_s: Seconds for all tests of the fault.
@@ -139,7 +139,7 @@ def record(folder: Path, tree: Tree, tests: list[str]) -> ReachedLines:
     """The map from lines to tests, with some files of tests more where they are not in it yet.
 
     Args:
-        folder: Of the map.
+        folder: Folder of the map.
         tree: Where the tests run.
         tests: Files and folders of tests.
     """

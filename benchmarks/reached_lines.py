@@ -149,7 +149,7 @@ class ReachedLines:
         """Tests that reach one of some lines, cheap ones first, those that share a fixture together.
 
         Args:
-            path: Of the file, where it was recorded.
+            path: Path of the file when it was recorded.
             lines: Line numbers.
         """
         by_line = self._data.contexts_by_lineno(str(path))

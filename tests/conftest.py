@@ -32,7 +32,7 @@ TINY = (
 )
 """Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process that a test starts would compile the program anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that a test starts compiles the program again
 
 for number in (signal.SIGHUP, signal.SIGINT):
     # Under nohup or behind a script's `&` these are ignored, and so they would be by every program that a test starts. A

@@ -15,7 +15,7 @@ class TinyResNet(nn.Module):
 
         Args:
             num_classes: Outputs.
-            seed: Of the weights.
+            seed: Seed of the random weights.
             silent: Share of the channels whose batch norm leaves nothing for the ReLU to let through.
         """
         super().__init__()

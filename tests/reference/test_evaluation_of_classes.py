@@ -1,4 +1,4 @@
-"""What the dashboard says of each class, and what a tracker is told at the end: from canned events, by hand."""
+"""Figures of each class on the dashboard and in a tracker's summary: from canned events, by hand."""
 
 from __future__ import annotations
 

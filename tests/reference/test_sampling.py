@@ -133,7 +133,7 @@ def test_draws_keep_the_shape_and_each_place_is_drawn_as_alone(shape: list[int],
 
 
 def test_the_numbers_of_the_streams_are_those_of_runs_that_are_resumed() -> None:
-    """A number once given stays: another one would change the images of every run that goes on."""
+    """The numbers of streams are fixed: another number would change the images of every resumed run."""
     assert {stream.name: int(stream) for stream in Stream} == {
         "ORDER": 1, "FLIP": 2, "CROP_Y": 3, "CROP_X": 4, "CUTOUT_Y": 5, "CUTOUT_X": 6, "DROPOUT": 7, "VALIDATION": 8,
         "CROP_AREA": 9, "CROP_ASPECT": 10, "ERASE": 11, "ERASE_AREA": 12, "ERASE_ASPECT": 13, "ERASE_Y": 14, "ERASE_X": 15,

@@ -85,7 +85,7 @@ class Comparison:
         """What is further from the reference than a tolerance, and how far.
 
         Args:
-            tolerance: Of one step. Each of several steps adds as much, and enlarges what the steps before it added.
+            tolerance: Tolerance of one step. Each of several steps adds as much, and enlarges what the steps before it added.
         """
         limit = tolerance * self.steps**2
         of_weights = min(limit * MUON, 0.3) if self.muon else limit

@@ -129,7 +129,7 @@ def test_one_stop_at_the_end_of_a_run_does_not_give_up_its_last_save(
 
 
 class Waiting:
-    """The wait for a last save, of which a test sets the clock; nobody waits for a command."""
+    """The wait for a last save, by a clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
         self.said: list[ev.Event] = []

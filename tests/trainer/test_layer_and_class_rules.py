@@ -125,7 +125,7 @@ def swapped(
         back: The other way round.
         before: Right answers of both in the evaluation before.
         others: Right answers of each of the other classes.
-        images: Of class 0; the others have 100.
+        images: Number of images of class 0; the others have 100.
     """
     correct = [images - there, 100 - back, *[others] * (classes - 2)]
     counts = [images, *[100] * (classes - 1)]

@@ -275,7 +275,7 @@ def overfits(
     Args:
         falls: By how much training loss falls in an epoch.
         peak: Step of the highest planned rate.
-        trigger: Of the last evaluation.
+        trigger: Trigger of the last evaluation.
     """
     plan = [[0.0, float(peak)], [0.01, 0.1]] if peak is not None else [[], []]
     events: list[Event] = [started(classes, planned_lr=plan)]
