@@ -30,7 +30,7 @@ from trainer.export.subject import Subject
 from trainer.export.variants import has_vnni
 from trainer.run import commands as cmd
 from trainer.run.atomic import umask_mode
-from trainer.run.events import Event, Exported, ExportFailed, ExportProgress
+from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Warned
 from trainer.run.store import RunDir
 
 
@@ -176,6 +176,21 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def colours(trained_once: RunDir, tmp_path: Path) -> RunDir:
     """A copy of it, to be exported."""
     return RunDir(Path(shutil.copytree(trained_once.path, tmp_path / "runs" / "run")))
+
+
+@pytest.mark.parametrize("per_class", [24, 23])
+def test_an_export_says_when_it_measures_other_images(
+    colours: RunDir, per_class: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_colours(tmp_path / "images", per_class=per_class, size=(20, 30))
+    monkeypatch.setattr(command, "_require_torch", lambda: None)
+    monkeypatch.setattr(command._Export, "run", lambda *_: (None, {}))
+    published: list[Event] = []
+    command.export_run(colours, command.Wanted(data_root=tmp_path / "images"), published.append)
+    said = [
+        "not those that the run was trained with" in event.message for event in published if isinstance(event, Warned)
+    ]
+    assert said == ([] if per_class == 24 else [True])
 
 
 @needs_exporter

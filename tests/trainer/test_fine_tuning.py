@@ -164,6 +164,14 @@ def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_confi
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
+def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> None:
+    trainer = build_trainer(folder_config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+    kept = trainer.state.snapshot({})
+    trainer.skipped_from = 3
+    trainer.go_back(kept, 0.5)
+    assert trainer.skipped_from is None
+
+
 def test_there_is_nothing_to_unfreeze_twice(tuned: TunedMaker, tmp_path: Path) -> None:
     run = new_run(tuned("train.epochs=40"), tmp_path / "runs")
     thread = start(run)
