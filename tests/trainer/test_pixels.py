@@ -381,19 +381,16 @@ def test_a_whole_file_of_an_unsupported_kind_is_not_called_damaged(tmp_path: Pat
     assert ("damaged" in problem) == ("damaged" in words)
 
 
-def test_grey_of_16_bits_with_alpha_is_not_called_damaged(tmp_path: Path) -> None:
-    entries = (
-        (256, 3, 1, 1),
-        (257, 3, 1, 1),
-        (258, 3, 2, 16 | 16 << 16),
-        (262, 3, 1, 1),
-        (273, 3, 1, 8),
-        (277, 3, 1, 2),
-        (338, 3, 1, 2),
-    )
+def tiff_of_entries(*entries: tuple[int, int, int, int]) -> bytes:
+    """A TIFF file of one directory and no pixels; an entry is tag, type, count and value."""
     directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<2sHI8sH", b"II", 42, 16, bytes(8), len(entries)) + directory + bytes(4)
+
+
+def test_grey_of_16_bits_with_alpha_is_not_called_damaged(tmp_path: Path) -> None:
+    size, two = ((256, 3, 1, 1), (257, 3, 1, 1)), ((277, 3, 1, 2), (338, 3, 1, 2))
     (tmp_path / "x.tif").write_bytes(
-        struct.pack("<2sHI8sH", b"II", 42, 16, bytes(8), len(entries)) + directory + bytes(4)
+        tiff_of_entries(*size, (258, 3, 2, 16 | 16 << 16), (262, 3, 1, 1), (273, 3, 1, 8), *two)
     )
     assert "unsupported kind (16 + 16 bits a pixel" in looked_at(tmp_path / "x.tif").problem
 
@@ -412,11 +409,14 @@ def test_a_large_picture_is_no_attack_and_warnings_stay_inside(tmp_path: Path) -
     Image.fromarray(RGB).save(tmp_path / "exif.jpg", exif=exif)
     indexed = INDEXED.copy()
     indexed.save(tmp_path / "palette.png", transparency=bytes(range(256)))
+    (tmp_path / "samples.tif").write_bytes(
+        tiff_of_entries((256, 3, 1, 1), (257, 3, 1, 1), (277, 3, 1, 99))
+    )  # Pillow logs an error
     code = (
         "import sys; from trainer.data.decoder import Decoder, decode_files\n"
         "print(decode_files(Decoder(image_size=8, crop_pct=1.0), sys.argv[1:])[1:])"
     )
-    names = ["exif.jpg", "huge.png", "large.png", "palette.png"]
+    names = ["exif.jpg", "huge.png", "large.png", "palette.png", "samples.tif"]
     done = subprocess.run(
         [sys.executable, "-c", code, *names], cwd=tmp_path, capture_output=True, text=True, check=True
     )
