@@ -143,11 +143,13 @@ class PseudoTerminal:
         Raises:
             TimeoutError: With the screen.
         """
-        end = time.monotonic() + timeout
+        end, changed = time.monotonic() + timeout, True
         while time.monotonic() < end:
-            if re.search(pattern, self.text):
+            # Only a new screen is looked at: to make text of it takes longer than to draw it.
+            if changed and re.search(pattern, self.text):
                 return time.monotonic() - self.started
-            if not self.pump(0.02) and not self.alive():
+            changed = self.pump(0.02)
+            if not changed and not self.alive():
                 break
         if re.search(pattern, self.text):
             return time.monotonic() - self.started

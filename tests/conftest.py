@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
+from tests.narrow.narrow_resnet import narrow_resnet18
 from tests.running import STARTED, train
 from trainer.config import Config
 from trainer.config_loader import build_config
@@ -43,29 +41,31 @@ for number in (signal.SIGHUP, signal.SIGINT):
 needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export needs torch 2.9")
 
 
-def narrow_resnet18(*, weights: None = None, num_classes: int = 1000) -> ResNet:
-    """ResNet-18 with an eighth of the channels: 176,000 parameters for 10 classes instead of 11.2 million."""
-    assert weights is None
-    with torch.device("meta"):
-        model = ResNet(BasicBlock, [2, 2, 2, 2])
-    model.inplanes = 8
-    model.conv1, model.bn1 = nn.Conv2d(3, 8, kernel_size=7, stride=2, padding=3, bias=False), nn.BatchNorm2d(8)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    for number, stride in enumerate((1, 2, 2, 2)):
-        layer = model._make_layer(BasicBlock, 8 << number, 2, stride=stride)
-        setattr(model, f"layer{number + 1}", layer)
-    model.fc = nn.Linear(64, num_classes)
-    return model
+NARROW = str(Path(__file__).with_name("narrow"))
+"""First in PYTHONPATH, it makes the networks of child processes narrow."""
+
+
+def _make_narrow(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("torchvision.models.resnet18", narrow_resnet18)
+    patch.setenv("PYTHONPATH", NARROW, prepend=os.pathsep)
 
 
 @pytest.fixture
 def narrow_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains a narrow network in this process, in files that are not about the network: steps and saves take less time.
+    """Trains a narrow network, in files that are not about the network: steps and saves take less time.
 
     Tests that need the whole one are marked `whole_network`.
     """
     if request.node.get_closest_marker("whole_network") is None:
-        monkeypatch.setattr("torchvision.models.resnet18", narrow_resnet18)
+        _make_narrow(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def narrow_module() -> Iterator[None]:
+    """The same for a whole file of tests whose run is trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        _make_narrow(patch)
+        yield
 
 
 FolderMaker = Callable[..., Path]

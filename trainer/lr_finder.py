@@ -66,7 +66,7 @@ def range_test(
 
     Args:
         trainer: Between two steps; left as it was.
-        poll: Called before each step with the share done; may raise to stop.
+        poll: Called before each step, and while a batch is awaited, with the share done; may raise to stop.
         lowest: First rate.
         highest: Last rate, unless the loss explodes before.
         steps: How many rates.
@@ -79,10 +79,13 @@ def range_test(
     lrs: list[float] = []
     losses: list[float] = []
     average, chance = 0.0, math.log(len(trainer.data.dataset.classes))
+    done = 0.0
     source = trainer.feature_batches if step.features_MF is not None else trainer.batches
     try:
-        for index, (epoch, batch) in zip(range(steps), _endless(trainer, source.epoch, poll), strict=False):
-            poll(index / steps)
+        batches = _endless(trainer, source.epoch, lambda: poll(done))
+        for index, (epoch, batch) in zip(range(steps), batches, strict=False):
+            done = index / steps
+            poll(done)
             lr = lowest * (highest / lowest) ** (index / (steps - 1))
             step(batch, epoch=epoch, lr=lr, metrics_3=metrics_3)
             loss, skipped = float(metrics_3[0]), bool(metrics_3[2])
@@ -134,14 +137,14 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
 
 
 def _endless(
-    trainer: Trainer, epoch_of: Callable[[int, int], Iterator[Batch | None]], poll: Callable[[float], None]
+    trainer: Trainer, epoch_of: Callable[[int, int], Iterator[Batch | None]], waiting: Callable[[], None]
 ) -> Iterator[tuple[int, Batch]]:
-    """Batches from where the run stands, epoch after epoch."""
+    """Batches from where the run stands, epoch after epoch; `waiting` is called while the next one is not there yet."""
     first = trainer.state.epoch_step
     for epoch in itertools.count(trainer.state.epoch):
         for batch in epoch_of(min(epoch, trainer.config.train.epochs - 1), first):
             if batch is None:
-                poll(0.0)
+                waiting()
             else:
                 yield epoch, batch
         first = 0

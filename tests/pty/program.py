@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import termios
@@ -11,14 +12,15 @@ from pathlib import Path
 import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from tests.conftest import TINY
+from tests.conftest import NARROW, TINY
 from trainer.run.holder import read_holder
 from trainer.run.store import RunDir
 
 _INSTALLED = Path(sys.executable).with_name("r18-tui")
 PROGRAM = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "tui.cli"]
 """The installed command; where it is not installed, what it calls."""
-ROOT = str(Path(__file__).parents[2])
+MODULES = os.pathsep.join((NARROW, str(Path(__file__).parents[2])))
+"""Where Python finds the program, with a narrow network."""
 MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
 
 
@@ -51,7 +53,7 @@ def list_runs(runs_dir: Path, *, columns: int = 120, rows: int = 40) -> PseudoTe
 
 
 def in_shell(
-    typed: list[str], folder: Path, columns: int = 120, rows: int = 40, *, modules: str = ROOT
+    typed: list[str], folder: Path, columns: int = 120, rows: int = 40, *, modules: str = MODULES
 ) -> PseudoTerminal:
     """A command that is typed into an interactive shell.
 

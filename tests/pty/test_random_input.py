@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from tests.pty.program import PROGRAM, ROOT
+from tests.pty.program import MODULES, PROGRAM
 from tests.terminal_input import changes_unpressed, survive
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import evaluated, opened, started, steps
@@ -26,7 +26,7 @@ def runs_dir(tmp_path: Path) -> Path:
 
 def viewer(runs_dir: Path, *command: str) -> PseudoTerminal:
     return PseudoTerminal(
-        [*PROGRAM, *command, "--runs-dir", str(runs_dir)], env={"PYTHONPATH": ROOT}, cwd=str(runs_dir)
+        [*PROGRAM, *command, "--runs-dir", str(runs_dir)], env={"PYTHONPATH": MODULES}, cwd=str(runs_dir)
     )
 
 

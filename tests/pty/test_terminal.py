@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
-from tests.pty.program import MANY_EPOCHS, PROGRAM, ROOT, code_of, in_shell, launcher_of, run_of, start
+from tests.pty.program import MANY_EPOCHS, MODULES, PROGRAM, code_of, in_shell, launcher_of, run_of, start
 from tests.running import view_of, wait_for
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
@@ -52,7 +52,7 @@ def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_pa
         assert code_of(terminal) == 0
         assert "completed at step" in terminal.text
     show = [*PROGRAM, "show", str(run_of(runs).path)]
-    with PseudoTerminal(show, env={"PYTHONPATH": ROOT}) as terminal:
+    with PseudoTerminal(show, env={"PYTHONPATH": MODULES}) as terminal:
         terminal.wait_for("● finished", 20)
         for part in ("read-only", "epoch 1/1", "Per-class test accuracy", "completed at step"):
             terminal.wait_for(part, 10)
@@ -181,7 +181,7 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, nam
     trained = ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]
     for command in (["show", "done"], ["runs"], [], *([trained] if name else [])):
         with PseudoTerminal(
-            [*PROGRAM, *command, "--runs-dir", str(tmp_path)], env={"PYTHONPATH": ROOT, "TERM": name}, cwd=str(tmp_path)
+            [*PROGRAM, *command, "--runs-dir", str(tmp_path)], env={"PYTHONPATH": MODULES, "TERM": name}, cwd=str(tmp_path)
         ) as terminal:
             assert terminal.wait_exit(120) == 0
             assert b"\x1b" not in terminal.raw
@@ -211,7 +211,7 @@ def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
         "    os.write(2, b'NOISE ON TWO\\n')\n"
     )
     command = [*PROGRAM, "digits", "--runs-dir", str(runs), *arguments]
-    with in_shell(command, tmp_path, modules=f"{tmp_path}:{ROOT}") as terminal:
+    with in_shell(command, tmp_path, modules=f"{tmp_path}:{MODULES}") as terminal:
         terminal.wait_for("● finished", 150)
         assert b"NOISE" not in terminal.raw
         terminal.send("q")
@@ -243,7 +243,7 @@ def test_no_terminal_means_plain_lines(tmp_path: Path) -> None:
         text=True,
         timeout=120,
         check=False,
-        env=os.environ | {"PYTHONPATH": ROOT},
+        env=os.environ | {"PYTHONPATH": MODULES},
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -51,3 +52,22 @@ def test_sizes_parameters_and_work_are_those_of_the_model(stem: str, size: int) 
 def test_the_short_figure_of_work_agrees(stem: str, size: int) -> None:
     exact = sum(stage.macs for stage in stages(stem, size, 10))
     assert exact == pytest.approx(MACS_PER_PIXEL[stem] * size**2, rel=0.01)
+
+
+@pytest.mark.parametrize("stem", ["cifar", "cifar-maxpool", "imagenet"])
+def test_first_weights_are_those_of_the_paper(stem: str) -> None:
+    """Normal, of variance 2 / (number of outputs that a pixel goes to): arXiv:1502.01852, section 2.2, backward case."""
+    model = build_model(ModelConfig(stem=stem), 10, seed=0)  # type: ignore[arg-type]
+    convolutions = [module.weight.detach() for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 20
+    for weight in convolutions:
+        outputs, _, height, width = weight.shape
+        values = weight.double().flatten() / math.sqrt(2 / (outputs * height * width))
+        error = 1 / math.sqrt(len(values))  # of a mean of so many; the bounds are five of them
+        assert abs(float(values.mean())) < 5 * error
+        assert float(values.square().mean()) == pytest.approx(1, abs=5 * math.sqrt(2) * error)
+        assert float(values.pow(4).mean()) == pytest.approx(3, abs=5 * math.sqrt(96) * error), "normal, not uniform"
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert bool((module.weight == 1).all())
+            assert bool((module.bias == 0).all())

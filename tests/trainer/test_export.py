@@ -52,6 +52,7 @@ def arguments(run: RunDir, **changes: Any) -> argparse.Namespace:
 
 
 @needs_exporter
+@pytest.mark.usefixtures("narrow_network")
 def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, tmp_path: Path) -> None:
     """An onnxruntime that knows nothing but the file and the images counts the same right answers."""
     run = train(trained_config, tmp_path / "runs").run.run_dir
@@ -112,6 +113,7 @@ def test_a_wrong_file_is_refused_and_the_earlier_one_stays(
 
 
 @needs_exporter
+@pytest.mark.usefixtures("narrow_network")
 def test_the_key_exports_while_training_goes_on(
     trained_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +283,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
 
 
 @needs_exporter
+@pytest.mark.usefixtures("narrow_network")
 def test_a_run_is_exported_as_its_configuration_says(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:

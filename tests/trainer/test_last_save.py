@@ -47,7 +47,7 @@ def test_a_limit_that_a_checkpoint_meets_while_it_is_written_leaves_nothing_half
     command = [sys.executable, "-m", "trainer", "digits", *TINY, "train.epochs=1", "data.batch_size=256"]
     limited = subprocess.run(
         [*command, "--runs-dir", str(tmp_path)], capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**24, 2**24)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
     )  # fmt: skip
     run = RunDir(tmp_path / "digits")
     assert limited.returncode == 75, limited.stderr

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 from tests.conftest import ConfigMaker
 from tests.running import events_of, longer, new_run, start, train, wait_for
 from trainer import session
+from trainer.build import build_trainer
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config import Config
+from trainer.data.batches import Batch
 from trainer.find_lr import find_lr
+from trainer.hooks import NoSession
 from trainer.lr_finder import range_test, suggest
 from trainer.run import commands as cmd
 from trainer.run import events as ev
@@ -121,6 +125,20 @@ def test_rates_are_tried_before_any_run(make_config: ConfigMaker, tmp_path: Path
     assert found.suggestion is not None
     assert 1e-3 < found.suggestion < 1, "where digits are learned"
     assert not (tmp_path / "runs").exists(), "nothing is written"
+
+
+def test_progress_stays_where_it_is_while_a_batch_is_awaited(folder_config: Config, tmp_path: Path) -> None:
+    trainer = build_trainer(folder_config, tmp_path, NoSession(), quiet, None).trainer
+    epoch_of = trainer.batches.epoch
+
+    def slow(epoch: int, first: int) -> Iterator[Batch | None]:
+        for batch in epoch_of(epoch, first):
+            yield from (None, batch)
+
+    trainer.batches.epoch = slow  # type: ignore[method-assign]
+    shares: list[float] = []
+    range_test(trainer, shares.append, steps=5)
+    assert shares == [0.0, 0.0, 0.0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6, 0.8]
 
 
 def test_a_run_that_has_ended_tries_no_rates(folder_config: Config, tmp_path: Path) -> None:

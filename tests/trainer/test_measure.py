@@ -24,7 +24,7 @@ from trainer.arguments import add_eval_arguments, add_predict_arguments
 from trainer.check_request import read_run_config
 from trainer.config_loader import build_config
 from trainer.data.decoder import Decoder
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, RunError
 from trainer.evaluate import _answers
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
@@ -32,6 +32,8 @@ from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.class_score import wilson_interval
 from trainer.run.store import RunDir
 from trainer.scores import Scores, class_scores, compare
+
+pytestmark = pytest.mark.usefixtures("narrow_module")
 
 
 def scores(labels: list[int], answers: list[int], confidence: float = 0.9, num_classes: int = 3) -> Scores:
@@ -134,7 +136,7 @@ def evaluate(*arguments: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_once(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Path:
     """A run on a flat folder, whose test images it held out itself."""
     base = tmp_path_factory.mktemp("flat")
     write_colours(base / "images", splits=("train",), per_class=24, size=(20, 30))
@@ -172,6 +174,18 @@ def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.Captu
     assert all(Path(row["path"]).parent.name == row["class"] != row["predicted"] for row in mistakes)
     assert set(report["robustness"]) == {"none", "noise", "blur", "JPEG"}
     assert report["robustness"]["none"] == {"18 images": report["accuracy"]}
+
+
+def test_a_report_goes_through_no_link(run: RunDir, tmp_path: Path) -> None:
+    """One that lies elsewhere does not come near it."""
+    (tmp_path / "outside").mkdir()
+    shutil.rmtree(run.evaluation, ignore_errors=True)
+    run.evaluation.symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match=f"eval: is a link to {tmp_path / 'outside'}"):
+        evaluate(str(run.path), "--no-robustness")
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert evaluate(str(run.path), "--no-robustness", "-o", str(tmp_path / "report")) == 0
+    assert (tmp_path / "report" / "report.json").is_file()
 
 
 @needs_exporter

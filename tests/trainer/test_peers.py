@@ -26,6 +26,8 @@ from trainer.run import events as ev
 from trainer.run.store import RunDir
 from trainer.run.view import RunView
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 SMALL = (
     "data.image_size=8", "data.batch_size=64", "model.stem=cifar-maxpool", "train.epochs=1", "run.device=cpu",
     "run.precision=fp32", "run.channels_last=true", "run.convolution=native", "optim.lr=0.02",
@@ -142,6 +144,7 @@ def test_a_stop_ends_all_of_them_with_the_state_saved(torchrun: Launcher) -> Non
     assert (two.run.checkpoints / f"step-{finish.step:08d}.safetensors").is_file()
 
 
+@pytest.mark.whole_network
 def test_two_processes_train_in_fp16_with_one_scale(
     torchrun: Launcher, make_folder: FolderMaker, tmp_path: Path
 ) -> None:

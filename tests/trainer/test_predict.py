@@ -37,7 +37,7 @@ from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, 
 from trainer.run.store import RunDir
 from trainer.tables import csv_text
 
-pytestmark = needs_exporter
+pytestmark = [needs_exporter, pytest.mark.usefixtures("narrow_module")]
 
 
 def quiet(_detail: str, _fraction: float | None) -> None:
@@ -45,7 +45,7 @@ def quiet(_detail: str, _fraction: float | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, RunDir]]:
+def made(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Callable[[str], tuple[Path, RunDir]]:
     """Trains a run that tells colours apart on pictures of several proportions, and exports it, once for each way to fit."""
 
     @functools.cache

@@ -63,6 +63,8 @@ class Workers(Generic[T]):
             self._end_those_that_stay()
         self._shut_down()
         impatience.cancel()
+        if impatience.ident is not None:
+            impatience.join()  # of two threads that ask how a process ended the system answers one
 
     def _shut_down(self) -> None:
         # Not left to the garbage collector: an exception on its way up still holds the iterator. torch has no public name for
