@@ -181,7 +181,9 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, nam
     trained = ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]
     for command in (["show", "done"], ["runs"], [], *([trained] if name else [])):
         with PseudoTerminal(
-            [*PROGRAM, *command, "--runs-dir", str(tmp_path)], env={"PYTHONPATH": MODULES, "TERM": name}, cwd=str(tmp_path)
+            [*PROGRAM, *command, "--runs-dir", str(tmp_path)],
+            env={"PYTHONPATH": MODULES, "TERM": name},
+            cwd=str(tmp_path),
         ) as terminal:
             assert terminal.wait_exit(120) == 0
             assert b"\x1b" not in terminal.raw

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,29 @@ def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, t
     assert [event.path for event in events_of(run, Exported)] == ["export/model.onnx"]
 
 
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, onnx.ModelProto]:
+    """What torch has exported of each network, by its weights and options."""
+    return {}
+
+
+@pytest.fixture
+def exported_once(graphs: dict[str, onnx.ModelProto], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch exports each network once: it takes seconds, and what becomes of the graph matters here."""
+    export = torch.onnx.export
+
+    def remembered(module: torch.nn.Module, images: tuple[torch.Tensor], **options: Any) -> SimpleNamespace:
+        weights = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values()))
+        key = f"{weights.hexdigest()} {images[0].shape} {options}"
+        if key not in graphs:
+            graphs[key] = export(module, images, **options).model_proto  # type: ignore[union-attr]
+        return SimpleNamespace(model_proto=copy.deepcopy(graphs[key]))
+
+    monkeypatch.setattr(torch.onnx, "export", remembered)
+
+
 @needs_exporter
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize("fault", ["weights", "nan", "exporter"])
 def test_a_wrong_file_is_refused_and_the_earlier_one_stays(
     colours: RunDir, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -196,6 +219,7 @@ def test_an_export_says_when_it_measures_other_images(
 
 
 @needs_exporter
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize("embed", [False, True])
 def test_every_format_passes_its_gate_and_is_described(
     colours: RunDir, embed: bool, capsys: pytest.CaptureFixture[str]
@@ -236,6 +260,7 @@ def test_every_format_passes_its_gate_and_is_described(
 
 
 @needs_exporter
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(
     ("name", "writer"),
     [("int8", "write_int8"), ("fp16", "write_fp16"), ("pt2", "write_pt2"), ("safetensors", "write_safetensors")],
