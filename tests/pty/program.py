@@ -19,7 +19,8 @@ from trainer.run.store import RunDir
 _INSTALLED = Path(sys.executable).with_name("r18-tui")
 PROGRAM = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "tui.cli"]
 """The installed command; where it is not installed, what it calls."""
-MODULES = os.pathsep.join((NARROW, str(Path(__file__).parents[2])))
+ROOT = str(Path(__file__).parents[2])
+MODULES = os.pathsep.join((NARROW, ROOT))
 """Where Python finds the program, with a narrow network."""
 MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
 

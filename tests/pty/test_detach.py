@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
-from tests.pty.program import MANY_EPOCHS, attach, code_of, in_shell, launcher_of, run_of, start, trainer_of
+from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, in_shell, launcher_of, run_of, start, trainer_of
 from tests.running import events_of, view_of, wait_for
 from trainer.run import events as ev
 from trainer.run.holder import is_live
@@ -251,7 +251,7 @@ def test_a_terminal_that_nobody_reads_does_not_stop_training_and_recovers(tmp_pa
         time.sleep(8)  # nothing reads the pseudo-terminal, whose buffer fills after a few kilobytes
         later = view_of(run).step
         assert later > step
-        terminal.wait_for(rf"step ({'|'.join(f'{n:,}' for n in range(later, later + 400))})/", 30)
+        terminal.wait_for(rf"step ({'|'.join(f'{n:,}' for n in range(later, later + 4000))})/", 30)
         terminal.send("qs")
         assert code_of(terminal) == 0
 
@@ -284,7 +284,7 @@ def test_a_process_that_is_continued_has_its_keys_once_and_gives_the_terminal_ba
 
 
 def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
-    """The program with a header that fails once `condition` holds; it may name `view`."""
+    """The program, with the whole network, and a header that fails once `condition` holds; it may name `view`."""
     script = tmp_path / "breaking.py"
     script.write_text(
         "import sys, tui.cli; import tui.run_app as r; original = r._run_app\n"
@@ -309,7 +309,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
         *arguments,
         "data.batch_size=64",
     ]
-    return in_shell(typed, tmp_path)
+    return in_shell(typed, tmp_path, modules=ROOT)
 
 
 def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> None:
