@@ -131,8 +131,8 @@ def test_progress_stays_where_it_is_while_a_batch_is_awaited(folder_config: Conf
     trainer = build_trainer(folder_config, tmp_path, NoSession(), quiet, None).trainer
     epoch_of = trainer.batches.epoch
 
-    def slow(epoch: int, first: int) -> Iterator[Batch | None]:
-        for batch in epoch_of(epoch, first):
+    def slow(epoch: int, first_step: int) -> Iterator[Batch | None]:
+        for batch in epoch_of(epoch, first_step):
             yield from (None, batch)
 
     trainer.batches.epoch = slow  # type: ignore[method-assign]
