@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trainer.config import ModelConfig
 from trainer.conv.modules import Conv1x1, Conv3x3
-from trainer.host_memory import keep_freed_memory
+from trainer.host.malloc import keep_freed_memory
 from trainer.model import MACS_PER_PIXEL, build_model
 from trainer.step import Numerics
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from trainer.data.survey import survey_folder
-from trainer.gpu import gpu_present
+from trainer.host.gpu import gpu_present
 from trainer.init_config import configuration, find_start
 from trainer.run.event_log import read_records
 from trainer.run.events import Evaluated, Steps

@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from trainer.bench import set_up
 from trainer.choices import describe
 from trainer.config_loader import load_config
-from trainer.host_memory import keep_freed_memory
-from trainer.host_threads import let_waiting_threads_sleep
+from trainer.host.malloc import keep_freed_memory
+from trainer.host.openmp import let_waiting_threads_sleep
 
 KINDS = {
     "convolutions by the library": ("aten::convolution_backward", "aten::mkldnn_convolution"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from trainer.cli import main
-from trainer.stop_signals import leave_interrupts_to_the_system
+from trainer.host.stop_signals import leave_interrupts_to_the_system
 
 if __name__ == "__main__":
     try:

@@ -22,11 +22,11 @@ from trainer.config_loader import load_config, shipped_names
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Batch
 from trainer.device import choose_device, describe_device
-from trainer.host_memory import keep_freed_memory
-from trainer.host_threads import let_waiting_threads_sleep
+from trainer.host.malloc import keep_freed_memory
+from trainer.host.openmp import let_waiting_threads_sleep
+from trainer.host.standard_streams import write_out
 from trainer.model import MACS_PER_PIXEL, build_model, losses_of
 from trainer.optim import build_optimizer
-from trainer.standard_streams import write_out
 from trainer.step import DTYPES, Numerics, TrainStep
 from trainer.step_graph import PLAIN_STEPS
 from trainer.versions import software_versions

@@ -31,6 +31,7 @@ from trainer.evaluator import Evaluator
 from trainer.features import FeatureBatches
 from trainer.freezing import frozen_stages, stage_of
 from trainer.hooks import Hooks
+from trainer.host.progress import Progress
 from trainer.loop import Trainer
 from trainer.loss_scale import LossScale
 from trainer.lr_schedule import schedule_of
@@ -38,7 +39,6 @@ from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import build_model, describe_model, set_train_mode
 from trainer.optim import build_optimizer
 from trainer.peers import Peers
-from trainer.progress import Progress
 from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.events import Started, Warned
 from trainer.run.store import RunDir, write_env

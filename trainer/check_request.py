@@ -9,10 +9,10 @@ from typing import Any
 from trainer.config import Config, may_change_on_resume
 from trainer.config_loader import build_config, differences, load_config, parse_overrides
 from trainer.errors import ConfigError, RunError
+from trainer.host.safe_text import is_reserved
 from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir, find_run, started_in
-from trainer.run.text import is_reserved
 from trainer.setting_checks import setting_checks
 from trainer.sinks.names import refuse_missing
 from trainer.yaml_reader import read_mapping

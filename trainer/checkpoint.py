@@ -21,8 +21,8 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
+from trainer.host.atomic_files import replace_file, set_mode, sync, sync_folder, write_atomically
 from trainer.model_files import kind_of_file
-from trainer.run.atomic import replace_file, set_mode, sync, sync_folder, write_atomically
 from trainer.run.store import RunDir
 from trainer.tensor_header import header_in, read_header
 

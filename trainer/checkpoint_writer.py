@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.errors import CheckpointError
-from trainer.run.atomic import free_bytes
+from trainer.host.atomic_files import free_bytes
 from trainer.run.event_log import EventLog
 from trainer.run.events import CheckpointFailed, CheckpointSaved
 

@@ -13,15 +13,15 @@ from urllib.parse import urlparse
 
 import torch
 
-from trainer.check import Check
 from trainer.config import Config
 from trainer.data.build import load_dataset, place_pixels, undecoded
 from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
-from trainer.gpu import driver_version
-from trainer.host_limits import usable_memory
-from trainer.progress import Progress
-from trainer.run.atomic import free_bytes, probe
+from trainer.host.atomic_files import free_bytes, probe
+from trainer.host.gpu import driver_version
+from trainer.host.health import Check
+from trainer.host.limits import usable_memory
+from trainer.host.progress import Progress
 from trainer.setting_checks import setting_checks, step_checks
 from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
 

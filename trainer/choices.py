@@ -23,8 +23,8 @@ from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.freezing import frozen_stages
+from trainer.host.progress import Progress
 from trainer.optim import build_optimizer
-from trainer.progress import Progress
 from trainer.step import Numerics, TrainStep
 from trainer.step_graph import PLAIN_STEPS
 

@@ -13,15 +13,15 @@ from trainer import arguments
 from trainer.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.headless import run_headless
-from trainer.host_memory import keep_freed_memory
-from trainer.host_threads import let_waiting_threads_sleep
+from trainer.host.malloc import keep_freed_memory
+from trainer.host.openmp import let_waiting_threads_sleep
+from trainer.host.safe_text import literal
+from trainer.host.standard_streams import drop_output, open_standard_streams
+from trainer.host.stop_signals import ignore_warnings
+from trainer.host.torchrun import LAUNCHED_BY, rank, under_torchrun
 from trainer.launch import TrainingThread
-from trainer.ranks import LAUNCHED_BY, rank, under_torchrun
 from trainer.request import Request
 from trainer.run.live_source import LiveSource
-from trainer.run.text import literal
-from trainer.standard_streams import drop_output, open_standard_streams
-from trainer.stop_signals import ignore_warnings
 
 COMMANDS = {
     "init": (

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from trainer.errors import DeviceError, first_line
-from trainer.gpu import driver_version, gpu_present
-from trainer.ranks import local_rank, local_world_size
+from trainer.host.gpu import driver_version, gpu_present
+from trainer.host.torchrun import local_rank, local_world_size
 
 
 def choose_device(wanted: str) -> torch.device:

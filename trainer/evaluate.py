@@ -15,9 +15,9 @@ from trainer.data.batches import evaluation_batches
 from trainer.data.dataset import Split
 from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
+from trainer.host.atomic_files import write_atomically
 from trainer.layers import SilentChannels
 from trainer.mistakes import MistakeCollector, Mistakes
-from trainer.run.atomic import write_atomically
 from trainer.scores import class_scores, confusions_of
 from trainer.step import Numerics
 from trainer.tables import as_csv, confusion_table, per_class_table

@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 
-from trainer.own_process import own_command
+from trainer.host.self_command import own_command
 from trainer.run.events import Event, Exported, ExportFailed, ExportProgress
 from trainer.run.log_lines import decode
 from trainer.run.store import RunDir

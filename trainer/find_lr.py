@@ -8,8 +8,8 @@ from trainer.build import build_trainer
 from trainer.config import Config
 from trainer.freezing import frozen_stages
 from trainer.hooks import NoSession
+from trainer.host.progress import Progress
 from trainer.lr_finder import LrRange, range_test
-from trainer.progress import Progress
 
 
 def find_lr(config: Config, runs_dir: Path, progress: Progress) -> tuple[LrRange, list[str]]:

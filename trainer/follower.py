@@ -21,14 +21,14 @@ from trainer.data.lost_images import LostImages
 from trainer.device import choose_device
 from trainer.errors import EXIT_OK, DataError
 from trainer.failures import log_traceback
+from trainer.host.safe_text import literal
+from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model import build_model
 from trainer.optim import build_optimizer
 from trainer.peers import Order, Peers
 from trainer.reproducible import set_deterministic
 from trainer.run.store import RunDir
-from trainer.run.text import literal
 from trainer.step import Numerics, TrainStep
-from trainer.stop_signals import ignore_stop_signals
 
 
 @dataclass(frozen=True)

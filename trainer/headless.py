@@ -6,15 +6,15 @@ import sys
 import time
 from typing import TextIO
 
+from trainer.host.safe_text import literal
+from trainer.host.standard_streams import drop_output
 from trainer.launch import TrainingThread
 from trainer.run import events as ev
 from trainer.run.events import Record, number
 from trainer.run.live_source import LiveSource
 from trainer.run.log_lines import decode
 from trainer.run.status import RunState
-from trainer.run.text import literal
 from trainer.run.view import RunView
-from trainer.standard_streams import drop_output
 
 LINE_EVERY_S = 10.0
 _POLL_S = 0.2

@@ -19,12 +19,12 @@ from trainer.check_request import read_run_config
 from trainer.config_loader import build_config
 from trainer.data.survey import Survey, survey_folder
 from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
-from trainer.gpu import gpu_present
-from trainer.progress import progress_bar
+from trainer.host.atomic_files import write_atomically
+from trainer.host.gpu import gpu_present
+from trainer.host.progress import progress_bar
+from trainer.host.safe_text import literal, plain_name
 from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
-from trainer.run.atomic import write_atomically
 from trainer.run.store import find_run
-from trainer.run.text import literal, plain_name
 from trainer.tensor_header import read_header
 from trainer.yaml_reader import read_mapping, write_scalar
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.failures import explain, log_traceback, within
+from trainer.host.stop_signals import install_stop_handlers
 from trainer.open_run import OpenRun
 from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
 from trainer.run.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
-from trainer.stop_signals import install_stop_handlers
 
 if TYPE_CHECKING:
     from trainer.run.control_socket import ControlServer

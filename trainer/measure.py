@@ -13,12 +13,12 @@ import numpy as np
 
 from trainer.classifier import Classifier, open_classifier
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
+from trainer.host.progress import Progress, progress_bar
+from trainer.host.safe_text import literal
 from trainer.measure_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.measured_images import FileImages, MeasuredImages, folder_images
-from trainer.progress import Progress, progress_bar
 from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.store import RunDir, find_run, refuse_links, run_of_file
-from trainer.run.text import literal
 from trainer.scores import Measured, Scores
 
 _ROBUSTNESS_IMAGES = 500

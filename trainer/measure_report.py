@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.classifier import Classifier
+from trainer.host.atomic_files import write_atomically
 from trainer.measured_images import MeasuredImages
-from trainer.run.atomic import write_atomically
 from trainer.scores import NO_ANSWER, Measured, Scores, compare
 from trainer.tables import as_csv, confusion_table, per_class_table
 

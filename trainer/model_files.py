@@ -6,7 +6,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.data.file_kinds import looks_like
+from trainer.host.file_kinds import looks_like
 
 _START = 1024
 """First bytes of a file that are looked at."""

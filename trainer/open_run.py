@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import DiskError, R18Error, RunError
+from trainer.host.atomic_files import write_atomically
 from trainer.plain_config import PlainConfig
-from trainer.run.atomic import write_atomically
 from trainer.run.end_hook import EndHook
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.held_dir import HeldRunDir, point_output_at

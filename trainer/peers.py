@@ -25,7 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.errors import R18Error, first_line, is_out_of_memory
-from trainer.ranks import rank, restarts, world_size
+from trainer.host.torchrun import rank, restarts, world_size
 
 _PATIENCE = timedelta(days=100)
 """How long a process waits for an order: a run may be paused for long. One that dies is found out by its closed connection."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from trainer.run.atomic import write_atomically
+from trainer.host.atomic_files import write_atomically
 
 _COLUMNS = 8
 _LARGEST_SIDE = 64

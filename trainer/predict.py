@@ -18,9 +18,9 @@ from trainer.classifier import Classifier, open_classifier
 from trainer.data.decoder import decode_files
 from trainer.data.layout import image_paths
 from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
-from trainer.progress import Progress, progress_bar
-from trainer.run.text import json_text, literal
-from trainer.standard_streams import write_out
+from trainer.host.progress import Progress, progress_bar
+from trainer.host.safe_text import json_text, literal
+from trainer.host.standard_streams import write_out
 from trainer.tables import csv_text
 
 _NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import orjson
 
-from trainer.host_memory import keep_freed_memory
-from trainer.host_threads import let_waiting_threads_sleep
+from trainer.host.malloc import keep_freed_memory
+from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.plain_config import PlainConfig
 from trainer.run.store import RunDir

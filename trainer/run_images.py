@@ -13,8 +13,8 @@ from trainer.data.build import load_held_out, undecoded
 from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataError, R18Error
+from trainer.host.progress import progress_bar
 from trainer.measured_images import ArrayImages, FileImages, MeasuredImages
-from trainer.progress import progress_bar
 from trainer.run.event_log import read_records
 from trainer.run.events import Started
 from trainer.run.store import RunDir

@@ -22,12 +22,12 @@ from trainer.evaluate import Evaluation
 from trainer.evaluation_files import EvaluationFiles
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
+from trainer.host.torchrun import world_size
 from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.lr_finder import range_test
 from trainer.open_run import OpenRun
 from trainer.peers import Order, PeerLostError, Peers
-from trainer.ranks import world_size
 from trainer.run import commands as cmd
 from trainer.run.commands import Command, CommandQueue, answer_to
 from trainer.run.events import (

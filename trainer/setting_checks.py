@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from trainer.check import Check
 from trainer.config import Config
+from trainer.host.health import Check
 
 _IMAGENET_STRIDE = 32
 """Pixels of the image to one of the last stage's."""

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from trainer.host_limits import usable_memory
+from trainer.host.limits import usable_memory
 
 INTERVAL_S = 2.0
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from trainer.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
 from trainer.classifier import class_names, normalization
 from trainer.config import DataConfig
-from trainer.data.download import download
 from trainer.errors import CheckpointError, ForeignCheckpointError
+from trainer.host.download import download
+from trainer.host.progress import Progress
 from trainer.model_files import kind_of_file
-from trainer.progress import Progress
 from trainer.run.store import RunDir
 from trainer.versions import torch_release
 

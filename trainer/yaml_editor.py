@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from trainer.errors import ConfigError
-from trainer.run.atomic import set_mode, write_atomically
+from trainer.host.atomic_files import set_mode, write_atomically
 from trainer.yaml_reader import read_mapping
 
 

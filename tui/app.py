@@ -21,11 +21,11 @@ from textual.timer import Timer
 
 from trainer.errors import EXIT_OK
 from trainer.failures import log_traceback
+from trainer.host.safe_text import literal
 from trainer.run import commands as cmd
 from trainer.run.events import Diverged, LrRangeTested
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.store import RunDir, default_runs_dir
-from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.actions import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
 from tui.list_actions import ListActions

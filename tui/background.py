@@ -6,10 +6,10 @@ import os
 import signal
 from collections.abc import Sequence
 
+from trainer.host.safe_text import literal
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.run.store import RunDir
-from trainer.run.text import literal
 from tui.hazards import hazards
 from tui.launcher import LauncherLink
 from tui.terminal import PrivateTerminal

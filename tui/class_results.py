@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.host.safe_text import literal
 from trainer.run.class_score import ClassScore, scores_of
 from trainer.run.events import Evaluated
-from trainer.run.text import literal
 from trainer.run.view import RunView
 
 

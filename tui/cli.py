@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from trainer.standard_streams import open_standard_streams, write_out
-from trainer.stop_signals import ignore_warnings
+from trainer.host.standard_streams import open_standard_streams, write_out
+from trainer.host.stop_signals import ignore_warnings
 from tui.foreign import foreign_packages
 from tui.terminal_mark import restore_after_a_kill
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         if argv is None:
-            from trainer.stop_signals import leave_interrupts_to_the_system
+            from trainer.host.stop_signals import leave_interrupts_to_the_system
 
             leave_interrupts_to_the_system()
 
@@ -269,7 +269,7 @@ def _runs(rest: list[str]) -> int:
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from trainer.errors import ConfigError
-    from trainer.ranks import under_torchrun
+    from trainer.host.torchrun import under_torchrun
     from tui.launcher import run_in_own_session
     from tui.terminal import is_terminal, wait_for_foreground
 

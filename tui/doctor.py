@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from trainer.check import Check
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
+from trainer.host.health import Check
+from trainer.host.safe_text import literal
 from trainer.run.store import RunDir
-from trainer.run.text import literal
 from tui.hazards import hazards
 from tui.terminal import is_terminal
 
@@ -34,7 +34,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
         0 when a run can start, 1 when not.
     """
     from trainer.config_loader import load_config
-    from trainer.progress import progress_bar
+    from trainer.host.progress import progress_bar
 
     bad: list[Check] = []
 

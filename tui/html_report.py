@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import DiskError
+from trainer.host.atomic_files import write_atomically
 from trainer.picture_sheet import Sheet, read_sheet, resized
-from trainer.run.atomic import write_atomically
 from trainer.run.event_log import LogFollower
 from trainer.run.replay import replay
 from trainer.run.store import RunDir

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from trainer.errors import EXIT_OK, EXIT_SIGINT
-from trainer.stop_signals import WARNINGS, ignored_from_the_start
+from trainer.host.stop_signals import WARNINGS, ignored_from_the_start
 from tui.container import is_main_process
 from tui.terminal import terminal_guard
 

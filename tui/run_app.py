@@ -19,9 +19,11 @@ from typing import NoReturn
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, DiskError
 from trainer.failures import log_traceback
+from trainer.host.safe_text import literal
+from trainer.host.self_command import own_command
+from trainer.host.standard_streams import write_out
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
-from trainer.own_process import own_command
 from trainer.run.event_log import LogFollower
 from trainer.run.events import Warned
 from trainer.run.live_source import LiveSource
@@ -30,9 +32,7 @@ from trainer.run.replay import replay
 from trainer.run.rules.resource_rules import lines_missing
 from trainer.run.status import RunState
 from trainer.run.store import RunDir
-from trainer.run.text import literal
 from trainer.run.view import RunView
-from trainer.standard_streams import write_out
 from tui.background import go_on_without_terminal, way_back
 from tui.data_output import as_json, write_csv
 from tui.hazards import hazards

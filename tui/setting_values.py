@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config import Config
 from trainer.config_loader import Resolved, load_config, to_yaml
 from trainer.errors import ConfigError
-from trainer.run.text import literal
+from trainer.host.safe_text import literal
 
 MAIN_SETTINGS = (
     "run.name", "data.root", "train.epochs", "data.batch_size", "optim.name", "optim.lr", "optim.weight_decay", "schedule.name",

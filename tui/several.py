@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from trainer.errors import ConfigError
-from trainer.host_limits import usable_cpus
-from trainer.own_process import own_command
-from trainer.ranks import LAUNCHED_BY
+from trainer.host.limits import usable_cpus
+from trainer.host.safe_text import literal
+from trainer.host.self_command import own_command
+from trainer.host.torchrun import LAUNCHED_BY
 from trainer.run.holder import read_holder
 from trainer.run.store import RunDir, list_runs
-from trainer.run.text import literal
 
 _RESTARTS = 3
 _LOOK_S = 0.1

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from trainer.config_loader import shipped_names
 from trainer.errors import EXIT_FAILED, EXIT_OK
-from trainer.own_process import own_command
+from trainer.host.safe_text import literal
+from trainer.host.self_command import own_command
+from trainer.host.standard_streams import write_out
+from trainer.host.stop_signals import leave_interrupts_to_the_system
 from trainer.run.holder import is_live
 from trainer.run.store import list_runs
-from trainer.run.text import literal
-from trainer.standard_streams import write_out
-from trainer.stop_signals import leave_interrupts_to_the_system
 
 
 def choose(runs_dir: Path) -> int:

@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 from typing import Any
 
-from trainer.private_folder import private_folder
+from trainer.host.private_folder import private_folder
 from tui.terminal_modes import RESTORED
 
 

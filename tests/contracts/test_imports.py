@@ -14,7 +14,7 @@ TORCH_FREE = [
     "trainer.run.view",
     "trainer.cli",
     "trainer.headless",
-    "trainer.gpu",
+    "trainer.host.gpu",
     "tui",
     "tui.cli",
 ]

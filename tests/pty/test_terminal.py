@@ -18,10 +18,10 @@ from tests.running import view_of, wait_for
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
 from trainer.checkpoint import CheckpointFolder
+from trainer.host.stop_signals import DOUBLED_S
 from trainer.run import events as ev
 from trainer.run.holder import read_holder
 from trainer.run.status import RunState
-from trainer.stop_signals import DOUBLED_S
 
 pytestmark = pytest.mark.pty
 

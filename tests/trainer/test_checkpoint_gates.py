@@ -24,7 +24,7 @@ from trainer.checkpoint import (
     write_checkpoint,
 )
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
-from trainer.run.atomic import write_atomically
+from trainer.host.atomic_files import write_atomically
 from trainer.run.store import RunDir
 
 NAMES = ("ema.w", "model.w", "momentum.w")

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from trainer import checks
-from trainer.check import Check
 from trainer.config_loader import build_config
 from trainer.data import build
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.errors import CheckpointError, DataError, DeviceError
-from trainer.host_limits import Memory
+from trainer.host.health import Check
+from trainer.host.limits import Memory
 
 GIB, MIB = 2**30, 2**20
 CHECKPOINT = 90 * MIB

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from trainer.private_folder import private_folder
+from trainer.host.private_folder import private_folder
 from trainer.run import commands as cmd
 from trainer.run import control_socket
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command

@@ -12,7 +12,7 @@ import torch
 from trainer import checks, system_monitor
 from trainer.config import DataConfig
 from trainer.data import build
-from trainer.host_limits import Memory, has_quota, usable_cpus, usable_memory
+from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory
 
 GIB = 2**30
 V2 = "sys/fs/cgroup"

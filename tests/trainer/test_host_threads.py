@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from trainer import host_threads
+from trainer.host import openmp as host_threads
 
-_PROGRAM = "from trainer.host_threads import let_waiting_threads_sleep; let_waiting_threads_sleep(); import torch"
+_PROGRAM = "from trainer.host.openmp import let_waiting_threads_sleep; let_waiting_threads_sleep(); import torch"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from trainer.data.decoder import Decoder, decode_files
-from trainer.data.file_kinds import looks_like
 from trainer.data.image_folder import read_images
 from trainer.data.layout import ImageFile
 from trainer.data.pixels import UnreadableImageError, load, upright_rgb
 from trainer.data.scan import Finding, scan
+from trainer.host.file_kinds import looks_like
 
 SIDE, LONG_SIDE = 16, 20
 SHAPE = (SIDE, LONG_SIDE)

@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from trainer import checks
 from trainer.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.errors import RunError
-from trainer.run import atomic, holder
-from trainer.run.atomic import free_bytes, probe, umask_mode, write_atomically
+from trainer.host import atomic_files as atomic
+from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomically
+from trainer.run import holder
 from trainer.run.holder import RunLock, is_live, presence, read_holder
 from trainer.run.status import LOST_AFTER_S, Presence
 from trainer.run.store import RunDir
@@ -148,7 +149,7 @@ def test_a_process_id_of_another_container_is_no_advice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
 def test_a_file_for_others_has_the_mode_of_the_umask(umask: int, tmp_path: Path) -> None:
     code = (
-        f"import os; os.umask({umask}); from pathlib import Path; from trainer.run.atomic import *\n"
+        f"import os; os.umask({umask}); from pathlib import Path; from trainer.host.atomic_files import *\n"
         f"write_atomically(Path('a'), b'', private=False); write_atomically(Path('b'), b''); open('c', 'w'); print(umask_mode())"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True, text=True).stdout

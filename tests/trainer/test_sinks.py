@@ -26,7 +26,7 @@ from tests.running import events_of, new_run, start, wait_until
 from trainer.config import Config
 from trainer.config_loader import to_yaml
 from trainer.errors import ConfigError, RunError
-from trainer.own_process import own_command
+from trainer.host.self_command import own_command
 from trainer.run import events as ev
 from trainer.run.event_log import EventLog
 from trainer.run.events import Event, Record

@@ -18,11 +18,12 @@ import torchvision
 from safetensors.torch import save_file
 
 from trainer import device as devices
-from trainer import gpu, weights
+from trainer import weights
 from trainer.config import ModelConfig
 from trainer.data import cifar
 from trainer.data.digits import load_digits
 from trainer.errors import CheckpointError, DataError, DeviceError
+from trainer.host import gpu
 from trainer.model import build_model, describe_model
 from trainer.weight_loading import load_initial_weights
 from trainer.weights import InitialWeights, find_initial_weights

@@ -26,7 +26,7 @@ def shell(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_closed_descriptors_are_opened_on_nothing(tmp_path: Path, closed: tuple[int, ...]) -> None:
     code = (
         "import os, sys\n"
-        "from trainer.standard_streams import open_standard_streams\n"
+        "from trainer.host.standard_streams import open_standard_streams\n"
         "open_standard_streams()\n"
         "print('out'); print('err', file=sys.stderr); assert sys.stdin.read() == ''\n"
         "assert None not in (sys.__stdin__, sys.__stdout__, sys.__stderr__)\n"

@@ -14,9 +14,9 @@ import pytest
 
 from tests.running import events_of, new_run, wait_for
 from trainer.config import Config
+from trainer.host.stop_signals import DOUBLED_S, SIGNAL_CODES, WARNINGS, ignore_warnings, install_stop_handlers
 from trainer.launch import TrainingThread
 from trainer.run.events import CheckpointSaved
-from trainer.stop_signals import DOUBLED_S, SIGNAL_CODES, WARNINGS, ignore_warnings, install_stop_handlers
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_a_signal_stops_once_however_many_ways_it_takes(number: signal.Signals) 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_request_ends_a_process_whose_save_hangs(number: signal.Signals) -> None:
     code = (
-        "import time; from trainer.stop_signals import install_stop_handlers\n"
+        "import time; from trainer.host.stop_signals import install_stop_handlers\n"
         "install_stop_handlers(lambda *_: print('asked', flush=True)); print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

@@ -10,8 +10,8 @@ import torch
 
 from tests.conftest import FolderMaker
 from trainer import checks
-from trainer.check import Check
 from trainer.errors import DeviceError
+from trainer.host.health import Check
 from trainer.weights import imagenet_path
 from tui.cli import main
 

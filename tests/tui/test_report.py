@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from tests.tui.canned import evaluated, opened, training_run
+from trainer.host.safe_text import literal
 from trainer.run import events as ev
 from trainer.run.log_lines import decode
 from trainer.run.replay import replay
 from trainer.run.store import RunDir
-from trainer.run.text import literal
 from trainer.run.view import RunView
 from tui.report import plain_report
 

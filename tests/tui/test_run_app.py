@@ -12,8 +12,8 @@ import pytest
 
 from tests.conftest import ConfigMaker
 from tests.running import STARTED, new_run, view_of
+from trainer.host.stop_signals import SIGNAL_CODES
 from trainer.launch import TrainingThread
-from trainer.stop_signals import SIGNAL_CODES
 from tui import run_app
 from tui.launcher import LauncherLink
 

@@ -17,9 +17,9 @@ from trainer.data.decoder import Decoder
 from trainer.data.digits import load_digits
 from trainer.data.image_folder import Keep, load_image_folder
 from trainer.data.layout import count_images
-from trainer.host_limits import usable_cpus, usable_memory
-from trainer.progress import Progress
-from trainer.ranks import local_world_size
+from trainer.host.limits import usable_cpus, usable_memory
+from trainer.host.progress import Progress
+from trainer.host.torchrun import local_world_size
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional
 
 from trainer.data.dataset import DataSet, ResidentSplit, fingerprint_of, hash_tensors
-from trainer.data.download import download
 from trainer.errors import DataError
-from trainer.progress import Progress
+from trainer.host.download import download
+from trainer.host.progress import Progress
 
 
 def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:

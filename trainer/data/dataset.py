@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.data.draws import Stream, draw
 from trainer.data.held_out import hold_out
 from trainer.errors import DataError
-from trainer.progress import Progress
+from trainer.host.progress import Progress
 
 
 class Split(Protocol):

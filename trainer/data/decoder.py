@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from trainer.config import DataConfig
 from trainer.data.pixels import UnreadableImageError, load, upright_rgb
-from trainer.host_limits import usable_cpus
+from trainer.host.limits import usable_cpus
 from trainer.reading_version import READING
 
 LETTERBOX_GREY = (128, 128, 128)

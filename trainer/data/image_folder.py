@@ -26,8 +26,8 @@ from trainer.data.scan import Finding
 from trainer.data.survey import Survey, take_survey
 from trainer.data.walk import normal_form
 from trainer.errors import DataError
-from trainer.host_limits import usable_cpus
-from trainer.progress import Progress
+from trainer.host.limits import usable_cpus
+from trainer.host.progress import Progress
 
 _CHUNK = 256
 

@@ -21,10 +21,10 @@ from PIL import Image
 
 from trainer.data.layout import ImageFile
 from trainer.data.pixels import UnreadableImageError, is_deep, load, orientation, upright_rgb
-from trainer.host_limits import usable_cpus
-from trainer.progress import Progress
+from trainer.host.atomic_files import write_atomically
+from trainer.host.limits import usable_cpus
+from trainer.host.progress import Progress
 from trainer.reading_version import READING
-from trainer.run.atomic import write_atomically
 
 _FORMAT = 2
 """Of the kept findings; other ones are not read."""

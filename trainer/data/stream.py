@@ -23,7 +23,7 @@ from trainer.data.lost_images import TRAINING_NEEDS, LostImages
 from trainer.data.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
 from trainer.data.workers import Workers
 from trainer.errors import DataLostError
-from trainer.stop_signals import ignore_stop_signals
+from trainer.host.stop_signals import ignore_stop_signals
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.data.layout import ImageFile, Layout, find_layout
 from trainer.data.scan import Finding, findings_path, scan
 from trainer.errors import DataError
-from trainer.progress import Progress
+from trainer.host.progress import Progress
 
 _NAMED = 3
 """Examples that a remark gives."""

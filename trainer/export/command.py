@@ -28,13 +28,13 @@ from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.failures import explain, log_traceback
-from trainer.run.atomic import replace_file, set_mode, sync_folder, umask_mode, write_atomically
+from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
+from trainer.host.safe_text import literal
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
 from trainer.run.holder import RunLock
 from trainer.run.log_lines import encode
 from trainer.run.store import RunDir, find_run, refuse_links
-from trainer.run.text import literal
 from trainer.run_settings import settings_now
 from trainer.versions import torch_release
 

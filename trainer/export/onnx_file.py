@@ -19,7 +19,7 @@ import trainer
 from trainer.data.augment import Normalize
 from trainer.errors import ExportError
 from trainer.export.subject import Subject
-from trainer.run.atomic import sync
+from trainer.host.atomic_files import sync
 
 TOLERANCE = 1e-3
 """Largest difference of any logit (or probability) that is accepted, in fp32."""

@@ -19,8 +19,8 @@ from trainer.data.draws import epoch_order
 from trainer.data.lost_images import LostImages
 from trainer.errors import DataError, ExportError
 from trainer.evaluate import Evaluation, evaluate
+from trainer.host.progress import Progress
 from trainer.model import build_model
-from trainer.progress import Progress
 from trainer.step import Numerics
 
 

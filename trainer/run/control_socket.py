@@ -23,7 +23,7 @@ from typing import Protocol
 
 import orjson
 
-from trainer.private_folder import private_folder
+from trainer.host.private_folder import private_folder
 from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.commands import Command, UndeliverableError
 from trainer.run.holder import is_live, on_this_machine, pid_here, presence, read_holder

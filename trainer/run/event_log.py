@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from trainer.run.atomic import sync
+from trainer.host.atomic_files import sync
 from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
 from trainer.run.log_lines import AT_ONCE, checks_of, contents, encode, read_lines
 from trainer.run.memory_tee import MemoryTee

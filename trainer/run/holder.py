@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from trainer.errors import RunError
-from trainer.run.atomic import try_lock
+from trainer.host.atomic_files import try_lock
 from trainer.run.status import LOST_AFTER_S, Presence
 from trainer.run.store import RunDir, list_runs
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 
-from trainer.run.atomic import write_atomically
+from trainer.host.atomic_files import write_atomically
 from trainer.run.events import EpochEnded, Evaluated, Opened, Record, Resumed, number
 from trainer.run.status import LOST_AFTER_S
 from trainer.run.store import RunDir

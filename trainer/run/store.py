@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from trainer.errors import RunError
-from trainer.run.atomic import write_atomically
+from trainer.host.atomic_files import write_atomically
 
 
 def default_runs_dir() -> Path:

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
-from trainer.own_process import own_command
+from trainer.host.self_command import own_command
 from trainer.run.events import Event, Warned
 from trainer.run.store import RunDir
 from trainer.sinks.names import SinkName

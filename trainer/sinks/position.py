@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trainer.errors import RunError
-from trainer.run.atomic import try_lock, write_atomically
+from trainer.host.atomic_files import try_lock, write_atomically
 
 _LOOK_EVERY_S = 0.5
 

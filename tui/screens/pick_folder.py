@@ -15,8 +15,8 @@ from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DirectoryTree, Input, Static
 
-from trainer.own_process import own_command
-from trainer.run.text import plain_name
+from trainer.host.safe_text import plain_name
+from trainer.host.self_command import own_command
 from tui import format as fmt
 from tui.new_file import unused
 

@@ -16,7 +16,7 @@ from textual.widgets import Input, Label, Static
 
 from trainer.config_docs import explanation
 from trainer.config_loader import Resolved
-from trainer.run.atomic import write_atomically
+from trainer.host.atomic_files import write_atomically
 from tui import format as fmt
 from tui.new_file import unused
 from tui.screens.key_line import key_line

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from trainer.host_limits import has_quota, usable_cpus
+from trainer.host.limits import has_quota, usable_cpus
 
 _TURNS = 2000
 

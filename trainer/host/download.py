@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
-from trainer.progress import Progress
+from trainer.host.progress import Progress
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_S = 20.0

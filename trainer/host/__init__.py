@@ -1,0 +1,1 @@
+"""The machine: files, signals, memory, threads, GPU queries. Torch-free."""
