@@ -16,7 +16,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.host.malloc import keep_freed_memory
 from trainer.model import MACS_PER_PIXEL, build_model

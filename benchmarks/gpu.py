@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from trainer.bench import matrix_peak, measure
-from trainer.config import Config
-from trainer.config_loader import load_config
+from trainer.config.loader import load_config
+from trainer.config.schema import Config
 from trainer.device import choose_device, describe_device
 from trainer.run.event_log import read_records
 from trainer.run.events import Evaluated, Steps

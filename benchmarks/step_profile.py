@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trainer.bench import set_up
 from trainer.choices import describe
-from trainer.config_loader import load_config
+from trainer.config.loader import load_config
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 

@@ -30,7 +30,7 @@ import psutil
 from benchmarks.attach import write_history
 from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS
-from trainer.config_loader import load_config, to_yaml
+from trainer.config.loader import load_config, to_yaml
 from trainer.run.store import RunDir
 from trainer.sinks.follower import pass_on
 

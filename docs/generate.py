@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from trainer.config import RESUME_OVERRIDES, Config
-from trainer.config_docs import field_docs, value_words
+from trainer.config.field_docs import field_docs, value_words
+from trainer.config.schema import RESUME_OVERRIDES, Config
 from tui.actions import ACTIONS, LIST_ACTIONS, shown_keys
 from tui.pages import OVERVIEW, PAGES
 
@@ -26,7 +26,7 @@ def configuration() -> str:
     lines = [
         "# The configuration",
         "",
-        "Generated from `trainer/config.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
+        "Generated from `trainer/config/schema.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
         "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`.",
         "There text is taken as it is, a list is `a,b` or `[a, b]`, and `none` stands for no value where it is",
         "the default. So it does in files.",

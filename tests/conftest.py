@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.narrow.narrow_resnet import narrow_resnet18
 from tests.running import STARTED, train
-from trainer.config import Config
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
+from trainer.config.schema import Config
 from trainer.versions import torch_release
 
 TINY = (

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainer.check_request import resumed_config
-from trainer.config import Config
+from trainer.config.plain import PlainConfig
+from trainer.config.schema import Config
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
-from trainer.plain_config import PlainConfig
 from trainer.run.event_log import LogFollower
 from trainer.run.events import Event
 from trainer.run.replay import replay

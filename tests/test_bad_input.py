@@ -16,7 +16,7 @@ import torch
 from tests.conftest import TINY, FolderMaker, needs_exporter
 from tests.running import new_run, train
 from trainer import device as devices
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.run.store import RunDir
 from tui.cli import main
 

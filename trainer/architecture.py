@@ -37,7 +37,7 @@ class Stage:
 
 
 def stages(stem: str, image_size: int, num_classes: int) -> list[Stage]:
-    """The network from the image to the logits, by the names of `trainer.freezing.STAGES`.
+    """The network from the image to the logits, by the names of `trainer.config.freezing.STAGES`.
 
     Args:
         stem: `cifar`, `cifar-maxpool` or `imagenet`.

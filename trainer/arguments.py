@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from trainer.config.trackers import SinkName
 from trainer.errors import ConfigError
 from trainer.export.formats import FORMATS
 from trainer.run.store import default_runs_dir
-from trainer.sinks.names import SinkName
 
 _OVERRIDE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*=", re.ASCII)
 """Names as Python has them, with dots between. A path may hold a `=` too, but has a slash or a dash before it."""

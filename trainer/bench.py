@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.choices import choose_numerics, describe, precisions
-from trainer.config import Config
-from trainer.config_loader import load_config, shipped_names
+from trainer.config.loader import load_config, shipped_names
+from trainer.config.schema import Config
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Batch
 from trainer.device import choose_device, describe_device

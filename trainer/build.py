@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.choices import choose_numerics, recorded_numerics
-from trainer.config import Config
+from trainer.config.freezing import frozen_stages, stage_of
+from trainer.config.lr_schedule import schedule_of
+from trainer.config.schema import Config
+from trainer.config.setting_checks import setting_warnings
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch, Batches, Plan, ResidentBatches
 from trainer.data.build import PreparedData, prepare_data, worker_count
@@ -29,12 +32,10 @@ from trainer.ema import ModelEma
 from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluator import Evaluator
 from trainer.features import FeatureBatches
-from trainer.freezing import frozen_stages, stage_of
 from trainer.hooks import Hooks
 from trainer.host.progress import Progress
 from trainer.loop import Trainer
 from trainer.loss_scale import LossScale
-from trainer.lr_schedule import schedule_of
 from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model import build_model, describe_model, set_train_mode
 from trainer.optim import build_optimizer
@@ -42,7 +43,6 @@ from trainer.peers import Peers
 from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.events import Started, Warned
 from trainer.run.store import RunDir, write_env
-from trainer.setting_checks import setting_warnings
 from trainer.step import TrainStep
 from trainer.train_state import TrainState
 from trainer.versions import software_versions

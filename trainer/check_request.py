@@ -6,16 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Config, may_change_on_resume
-from trainer.config_loader import build_config, differences, load_config, parse_overrides
+from trainer.config.loader import build_config, differences, load_config, parse_overrides
+from trainer.config.plain import PlainConfig
+from trainer.config.schema import Config, may_change_on_resume
+from trainer.config.setting_checks import setting_checks
+from trainer.config.trackers import refuse_missing
+from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError, RunError
 from trainer.host.safe_text import is_reserved
-from trainer.plain_config import PlainConfig
 from trainer.request import Request
 from trainer.run.store import RunDir, find_run, started_in
-from trainer.setting_checks import setting_checks
-from trainer.sinks.names import refuse_missing
-from trainer.yaml_reader import read_mapping
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:

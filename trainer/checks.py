@@ -13,7 +13,8 @@ from urllib.parse import urlparse
 
 import torch
 
-from trainer.config import Config
+from trainer.config.schema import Config
+from trainer.config.setting_checks import setting_checks, step_checks
 from trainer.data.build import load_dataset, place_pixels, undecoded
 from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
@@ -22,7 +23,6 @@ from trainer.host.gpu import driver_version
 from trainer.host.health import Check
 from trainer.host.limits import usable_memory
 from trainer.host.progress import Progress
-from trainer.setting_checks import setting_checks, step_checks
 from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
 _LEAST_PYTHON = (3, 10)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.config import Config
+from trainer.config.freezing import frozen_stages
+from trainer.config.schema import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
 from trainer.errors import is_out_of_memory
-from trainer.freezing import frozen_stages
 from trainer.host.progress import Progress
 from trainer.optim import build_optimizer
 from trainer.step import Numerics, TrainStep

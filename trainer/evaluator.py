@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.build import PreparedData
 from trainer.data.lost_images import LostImages
 from trainer.errors import CheckpointError, is_out_of_memory

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.build import build_trainer
-from trainer.config import Config
-from trainer.freezing import frozen_stages
+from trainer.config.freezing import frozen_stages
+from trainer.config.schema import Config
 from trainer.hooks import NoSession
 from trainer.host.progress import Progress
 from trainer.lr_finder import LrRange, range_test

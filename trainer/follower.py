@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from trainer.build import Source, loss_weights, plan_of
-from trainer.config import Config
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
+from trainer.config.schema import Config
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import prepare_data, worker_count

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.check_request import read_run_config
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
+from trainer.config.yaml_reader import read_mapping, write_scalar
 from trainer.data.survey import Survey, survey_folder
 from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
 from trainer.host.atomic_files import write_atomically
@@ -26,7 +27,6 @@ from trainer.host.safe_text import literal, plain_name
 from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.run.store import find_run
 from trainer.tensor_header import read_header
-from trainer.yaml_reader import read_mapping, write_scalar
 
 _NAMED = 5
 """Files that the summary names of each kind."""

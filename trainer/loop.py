@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 
 from trainer.checkpoint import Checkpoint
-from trainer.config import Config
+from trainer.config.freezing import BACKBONE, STAGES, frozen_stages, stage_of, unfreezing_ends
+from trainer.config.schema import Config
 from trainer.data.batches import Batch, Batches
 from trainer.data.build import PreparedData
 from trainer.evaluator import Evaluator
-from trainer.freezing import BACKBONE, STAGES, frozen_stages, stage_of, unfreezing_ends
 from trainer.hooks import Hooks
 from trainer.layers import measured_layers
 from trainer.metrics import StepMetrics, Stopwatch, Window

@@ -13,10 +13,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.config import ModelConfig
+from trainer.config.freezing import stage_of
+from trainer.config.schema import ModelConfig
 from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.data.draws import Stream, draw_below
-from trainer.freezing import stage_of
 
 _DROPOUT_GRAIN = 1 << 20
 """Dropout draws whole numbers below this, so its rate is exact to one millionth."""
@@ -118,7 +118,7 @@ def set_train_mode(model: nn.Module, frozen: int) -> None:
 
     Args:
         model: With torchvision's names.
-        frozen: Stages, from the image (`trainer.freezing`).
+        frozen: Stages, from the image (`trainer.config.freezing`).
     """
     model.train()
     for name, parameter in model.named_parameters():

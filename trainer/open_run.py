@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.config.plain import PlainConfig
 from trainer.errors import DiskError, R18Error, RunError
 from trainer.host.atomic_files import write_atomically
-from trainer.plain_config import PlainConfig
 from trainer.run.end_hook import EndHook
 from trainer.run.event_log import EventLog, read_records
 from trainer.run.held_dir import HeldRunDir, point_output_at
@@ -23,7 +23,7 @@ from trainer.run.results_csv import ResultsCsv
 from trainer.run.store import RunDir, create_run, refuse_links
 
 if TYPE_CHECKING:
-    from trainer.config import Config
+    from trainer.config.schema import Config
 
 
 _PATIENCE_S = 10.0

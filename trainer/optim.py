@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.config import OptimConfig
-from trainer.freezing import BACKBONE, stage_of
+from trainer.config.freezing import BACKBONE, stage_of
+from trainer.config.schema import OptimConfig
 from trainer.muon import Muon
 from trainer.sgd import SGD
 

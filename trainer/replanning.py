@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config import CHANGEABLE, Config
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
+from trainer.config.schema import CHANGEABLE, Config
 from trainer.errors import ConfigError
 from trainer.loop import Trainer
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import orjson
 
+from trainer.config.plain import PlainConfig
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
-from trainer.plain_config import PlainConfig
 from trainer.run.store import RunDir
 
 

@@ -1,6 +1,6 @@
 """The settings of a run that hold now: the one source for whatever is done with the run after its training.
 
-A resume may change some settings (`trainer.config.RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are
+A resume may change some settings (`trainer.config.schema.RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are
 those that a checkpoint was trained with.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from trainer.check_request import read_run_config, with_reading, with_root_found
 from trainer.checkpoint import CheckpointFolder, facts_of
-from trainer.config import Config, may_change_on_resume
-from trainer.config_loader import build_config, differences
+from trainer.config.loader import build_config, differences
+from trainer.config.schema import Config, may_change_on_resume
 from trainer.run.store import RunDir
 
 

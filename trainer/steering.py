@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.config_loader import differences
+from trainer.config.freezing import BACKBONE
+from trainer.config.loader import differences
+from trainer.config.plain import PlainConfig
 from trainer.errors import ConfigError, DiskError
-from trainer.freezing import BACKBONE
 from trainer.loop import Trainer
 from trainer.open_run import OpenRun
-from trainer.plain_config import PlainConfig
 from trainer.replanning import by_group, replanned, take_up
 from trainer.run import commands as cmd
 from trainer.run.events import LrEdited, Noted, SettingsChanged

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.data.augment import Augment
 from trainer.data.batches import Batch
@@ -71,7 +71,7 @@ class TrainStep:
     Attributes:
         numerics: As the run was begun with.
         micro_batches: In how many parts a batch goes through the model.
-        frozen: Stages that are not trained, from the image (`trainer.freezing`).
+        frozen: Stages that are not trained, from the image (`trainer.config.freezing`).
         features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
         peers: That train along; None when this process trains alone.
         loss_scale: Of fp16 runs; off otherwise.

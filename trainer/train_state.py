@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
+from trainer.config.lr_schedule import LrSchedule
 from trainer.ema import ModelEma
 from trainer.loss_scale import LossScale
-from trainer.lr_schedule import LrSchedule
 from trainer.metrics import Window
 from trainer.optim import load_momentum_state, momentum_state
 

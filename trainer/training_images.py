@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Plan
 from trainer.data.build import PreparedData

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trainer.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
 from trainer.classifier import class_names, normalization
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.host.download import download
 from trainer.host.progress import Progress

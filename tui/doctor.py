@@ -33,7 +33,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     Returns:
         0 when a run can start, 1 when not.
     """
-    from trainer.config_loader import load_config
+    from trainer.config.loader import load_config
     from trainer.host.progress import progress_bar
 
     bad: list[Check] = []

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.config.yaml_editor import write_value
 from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.host.safe_text import literal
-from trainer.yaml_editor import write_value
 from tui.terminal import is_terminal, read_key
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def lr_range_plot(lrs: Sequence[float], losses: Sequence[float], width: int, hei
 
 def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """`find-lr CONFIG`: try rates, and print the curve and a suggestion."""
-    from trainer.config_loader import load_config
+    from trainer.config.loader import load_config
     from trainer.host.progress import progress_bar
 
     resolved = load_config(arguments.config, overrides)

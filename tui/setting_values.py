@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config import Config
-from trainer.config_loader import Resolved, load_config, to_yaml
+from trainer.config.loader import Resolved, load_config, to_yaml
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.host.safe_text import literal
 

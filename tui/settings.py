@@ -9,7 +9,7 @@ _SLOW_LINK_S = 4.0
 
 @dataclass(frozen=True)
 class UiSettings:
-    """The `ui` group of the configuration, without what validates it; `trainer.config.UiConfig` documents the keys."""
+    """The `ui` group of the configuration, without what validates it; `trainer.config.schema.UiConfig` documents the keys."""
 
     theme: str = "auto"
     redraw_hz: float = 2.0

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from trainer.config_loader import shipped_names
+from trainer.config.loader import shipped_names
 from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.host.safe_text import literal
 from trainer.host.self_command import own_command

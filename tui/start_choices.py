@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config_loader import shipped_configs_dir, shipped_names
+from trainer.config.loader import shipped_configs_dir, shipped_names
 from trainer.run.holder import is_live
 from trainer.run.store import RunDir, list_runs
 

@@ -9,7 +9,7 @@ import pytest
 
 TORCH_FREE = [
     "trainer",
-    "trainer.config_loader",
+    "trainer.config.loader",
     "trainer.launch",
     "trainer.run.view",
     "trainer.cli",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import TINY
 from tests.pty.program import PROGRAM, code_of, in_shell
-from trainer.config_loader import load_config
+from trainer.config.loader import load_config
 
 pytestmark = pytest.mark.pty
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_evaluation
 from trainer.checkpoint import Checkpoint
-from trainer.config import Config
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
+from trainer.config.lr_schedule import schedule_of
+from trainer.config.schema import Config
 from trainer.data.augment import Augment
 from trainer.data.build import PreparedData
 from trainer.data.dataset import DataSet, ResidentSplit
@@ -27,7 +28,6 @@ from trainer.errors import CheckpointError
 from trainer.evaluate import Evaluation
 from trainer.evaluator import Evaluator
 from trainer.hooks import NoSession
-from trainer.lr_schedule import schedule_of
 from trainer.metrics import Stopwatch
 from trainer.optim import build_optimizer
 from trainer.run.events import Evaluated, Event, Warned

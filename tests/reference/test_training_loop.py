@@ -14,7 +14,7 @@ from tests.reference.training_rules import averaged
 from tests.reference.training_sides import State, narrow_model, shake
 from trainer import build
 from trainer.build import build_trainer
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.data.dataset import ResidentSplit
 from trainer.hooks import NoSession
 from trainer.loop import Trainer

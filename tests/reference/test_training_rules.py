@@ -14,9 +14,9 @@ from tests.reference.training_comparison import MUON
 from tests.reference.training_rules import averaged, class_weights, learning_rate, losses, updated
 from tests.reference.training_sides import narrow_model, shake
 from trainer.build import loss_weights, plan_of
-from trainer.config import Config
+from trainer.config.lr_schedule import schedule_of
+from trainer.config.schema import Config
 from trainer.ema import ModelEma
-from trainer.lr_schedule import schedule_of
 from trainer.model import Head, losses_of
 from trainer.optim import build_optimizer, load_momentum_state, momentum_state, set_lr
 

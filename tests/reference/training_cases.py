@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import Config
+from trainer.config.schema import Config
 
 SIDES = {"cifar": (8, 9), "cifar-maxpool": (13, 16), "imagenet": (21, 24)}
 """Sides of images by stem. The last feature map has four pixels or more: batch norm over very few values amplifies rounding."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.reference.training_network import stage_of
-from trainer.config import Config, OptimConfig
+from trainer.config.schema import Config, OptimConfig
 
 
 def losses(logits_NK: Tensor, labels: Sequence[int], *, smoothing: float, class_weights: Sequence[float]) -> Tensor:

@@ -11,7 +11,7 @@ from tests.reference.training_draws import Draws
 from tests.reference.training_images import Quantile, mixed, training_image
 from tests.reference.training_network import KEEP, Network, stage_of
 from tests.reference.training_rules import averaged, class_weights, clipped, learning_rate, losses, updated
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.draws import Stream, balanced_order, draw, epoch_order
 
 

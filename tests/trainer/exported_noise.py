@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
 from trainer.data.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export import command

@@ -13,9 +13,9 @@ import pytest
 from tests.trainer.test_update_gate import OPTIM, small_model
 from trainer import saver as saver_module
 from trainer.checkpoint import Checkpoint, read_checkpoint
-from trainer.config import ScheduleConfig
-from trainer.config_loader import build_config
-from trainer.lr_schedule import LrSchedule
+from trainer.config.loader import build_config
+from trainer.config.lr_schedule import LrSchedule
+from trainer.config.schema import ScheduleConfig
 from trainer.metrics import Stopwatch
 from trainer.optim import build_optimizer
 from trainer.run.events import Event

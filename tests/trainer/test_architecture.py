@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.architecture import stages
-from trainer.config import ModelConfig
-from trainer.freezing import STAGES, stage_of
+from trainer.config.freezing import STAGES, stage_of
+from trainer.config.schema import ModelConfig
 from trainer.model import MACS_PER_PIXEL, build_model
 
 

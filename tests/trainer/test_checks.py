@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trainer import checks
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
 from trainer.data import build
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.errors import CheckpointError, DataError, DeviceError

@@ -10,7 +10,7 @@ import torch
 from tests.conftest import ConfigMaker
 from trainer import choices
 from trainer.choices import choose_numerics, precisions, recorded_numerics
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.augment import Augment, Normalize
 from trainer.data.batches import Batch
 from trainer.errors import ConfigError

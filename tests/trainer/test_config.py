@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import Config, UiConfig, may_change_on_resume
-from trainer.config_loader import (
+from trainer.config.loader import (
     build_config,
     differences,
     find_config,
@@ -17,10 +16,11 @@ from trainer.config_loader import (
     shipped_names,
     to_yaml,
 )
+from trainer.config.schema import Config, UiConfig, may_change_on_resume
+from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError
 from trainer.run.events import Opened, Record
 from trainer.run.log_lines import decode, encode
-from trainer.yaml_reader import read_mapping
 
 
 def write(path: Path, text: str) -> str:

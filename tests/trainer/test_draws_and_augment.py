@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.data.augment import Augment, Normalize
 from trainer.data.draws import Stream, balanced_order, draw, draw_below, epoch_order
 from trainer.data.geometry import sample

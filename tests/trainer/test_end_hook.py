@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import train
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.run import events as ev
 from trainer.run.end_hook import EndHook

@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
 from tests.running import events_of, new_run, start, train, wait_for
-from trainer.config import Config
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
+from trainer.config.schema import Config
 from trainer.data.build import load_held_out
 from trainer.errors import ExportError, RunError
 from trainer.export import command

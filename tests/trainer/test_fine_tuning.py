@@ -16,12 +16,12 @@ from tests.running import events_of, new_run, resumed_run, start, train, view_of
 from trainer import evaluator, features
 from trainer.build import build_trainer
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.config import Config, OptimConfig
+from trainer.config.freezing import frozen_stages, stage_of, unfreezing_ends
+from trainer.config.schema import Config, OptimConfig
 from trainer.data import image_folder
 from trainer.ema import ModelEma
 from trainer.errors import ConfigError
 from trainer.export.command import Wanted, export_run
-from trainer.freezing import frozen_stages, stage_of, unfreezing_ends
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.model import build_model, features_of
@@ -244,7 +244,7 @@ def test_each_stage_has_its_rate() -> None:
 
 
 def build_config_model() -> Any:
-    from trainer.config import ModelConfig
+    from trainer.config.schema import ModelConfig
 
     return ModelConfig(stem="cifar-maxpool")
 

@@ -16,7 +16,7 @@ import pytest
 from tests.running import events_of, new_run, start, train, view_of
 from trainer import launch
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
 from trainer.run import events as ev

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainer import checks, system_monitor
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.data import build
 from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory
 

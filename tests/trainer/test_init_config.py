@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from tests.conftest import FolderMaker
 from tests.running import train, view_of
 from trainer.arguments import add_init_arguments
-from trainer.config import Config
-from trainer.config_loader import load_config
+from trainer.config.loader import load_config
+from trainer.config.schema import Config
 from trainer.data.held_out import hold_out
 from trainer.data.survey import survey_folder
 from trainer.errors import CheckpointError, ConfigError, DataError

@@ -16,7 +16,7 @@ from tests.trainer.small_session import Clock, set_clock
 from trainer import last_save
 from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.last_save import LastSave
 from trainer.run import commands as cmd
 from trainer.run import events as ev

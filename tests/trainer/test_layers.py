@@ -11,7 +11,7 @@ import torch
 
 from tests.trainer.test_evaluate import measured_test_images
 from trainer.build import build_trainer
-from trainer.config import Config, ModelConfig
+from trainer.config.schema import Config, ModelConfig
 from trainer.hooks import NoSession
 from trainer.layers import BINS, SilentChannels, measured_layers
 from trainer.model import build_model, set_train_mode

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.conftest import ConfigMaker
 from trainer import loss_scale
 from trainer.build import build_trainer
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.loss_scale import LossScale

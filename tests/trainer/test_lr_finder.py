@@ -16,7 +16,7 @@ from tests.running import events_of, longer, new_run, start, train, wait_for
 from trainer import session
 from trainer.build import build_trainer
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.batches import Batch
 from trainer.find_lr import find_lr
 from trainer.hooks import NoSession

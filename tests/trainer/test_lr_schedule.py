@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from trainer.config_loader import build_config, load_config
-from trainer.lr_schedule import LrSchedule, schedule_of
+from trainer.config.loader import build_config, load_config
+from trainer.config.lr_schedule import LrSchedule, schedule_of
 
 
 def schedule(*overrides: str, steps_per_epoch: int = 10) -> LrSchedule:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
 from trainer.build import build_trainer
-from trainer.config import OptimConfig
+from trainer.config.schema import OptimConfig
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.muon import orthogonalized

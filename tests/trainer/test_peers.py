@@ -16,8 +16,8 @@ import torch
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, train, view_of, wait_for
 from trainer.build import plan_of
-from trainer.config import Config
-from trainer.config_loader import load_config
+from trainer.config.loader import load_config
+from trainer.config.schema import Config
 from trainer.data.batches import Plan
 from trainer.data.draws import epoch_order
 from trainer.errors import ConfigError

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
 from trainer.build import build_trainer, plan_of
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.dataset import ResidentSplit
 from trainer.evaluation_files import EvaluationFiles, name_of
 from trainer.hooks import NoSession

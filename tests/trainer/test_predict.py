@@ -29,7 +29,7 @@ from tests.conftest import TINY, needs_exporter, write_colours
 from tests.running import train
 from trainer.arguments import add_predict_arguments
 from trainer.classifier import OnnxClassifier, open_classifier
-from trainer.config_loader import build_config
+from trainer.config.loader import build_config
 from trainer.data.decoder import Decoder
 from trainer.errors import CheckpointError, DataError, RunError
 from trainer.export.command import Wanted, export_run

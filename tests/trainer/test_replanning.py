@@ -13,7 +13,7 @@ from tests.running import events_of, new_run, resumed_run, start, view_of, wait_
 from trainer.build import build_trainer
 from trainer.check_request import read_run_config
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.hooks import NoSession
 from trainer.loop import Trainer

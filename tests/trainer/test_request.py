@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conftest import ConfigMaker
-from trainer.plain_config import PlainConfig
+from trainer.config.plain import PlainConfig
+from trainer.config.yaml_reader import read_mapping
 from trainer.request import Request
 from trainer.run.store import RunDir
-from trainer.yaml_reader import read_mapping
 
 
 def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.trainer.small_session import set_clock
 from trainer import build, loop, saver
 from trainer.checkpoint import Checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.run import events as ev
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

@@ -15,11 +15,11 @@ from tests.conftest import ConfigMaker
 from tests.running import train, view_of
 from trainer import checks
 from trainer.check_request import check_request
-from trainer.config import Config
-from trainer.config_loader import build_config, load_config, shipped_names
+from trainer.config.loader import build_config, load_config, shipped_names
+from trainer.config.schema import Config
+from trainer.config.setting_checks import setting_checks, setting_warnings
 from trainer.data.augment import Augment, Normalize
 from trainer.errors import ConfigError
-from trainer.setting_checks import setting_checks, setting_warnings
 
 
 def configured(*overrides: str) -> Config:

@@ -17,16 +17,16 @@ from trainer.arguments import split_overrides
 from trainer.check_request import read_run_config, resumed_config
 from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.classifier import open_classifier
-from trainer.config import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
-from trainer.config_loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
+from trainer.config.field_type import FieldType
+from trainer.config.loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
+from trainer.config.schema import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
+from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError
 from trainer.export import command
 from trainer.export.formats import FORMATS
-from trainer.field_type import FieldType
 from trainer.run.store import RunDir, write_env
 from trainer.run_images import held_out_images
 from trainer.run_settings import settings_now
-from trainer.yaml_reader import read_mapping
 
 VALUES: dict[type, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(exclude_categories=["Cs"])),

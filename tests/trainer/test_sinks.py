@@ -23,18 +23,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.running import events_of, new_run, start, wait_until
-from trainer.config import Config
-from trainer.config_loader import to_yaml
+from trainer.config import trackers as names
+from trainer.config.loader import to_yaml
+from trainer.config.schema import Config
+from trainer.config.trackers import SinkName, metric_name, refuse_missing
 from trainer.errors import ConfigError, RunError
 from trainer.host.self_command import own_command
 from trainer.run import events as ev
 from trainer.run.event_log import EventLog
 from trainer.run.events import Event, Record
 from trainer.run.store import RunDir
-from trainer.sinks import names
 from trainer.sinks.feed import Feed
 from trainer.sinks.follower import pass_on
-from trainer.sinks.names import SinkName, metric_name, refuse_missing
 from trainer.sinks.position import Position
 from trainer.sinks.sink import Histogram, Origin
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from trainer import device as devices
 from trainer import weights
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.data import cifar
 from trainer.data.digits import load_digits
 from trainer.errors import CheckpointError, DataError, DeviceError

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.conftest import ConfigMaker
 from trainer import step as step_module
 from trainer.build import build_trainer
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.step import Numerics, why_not_captured

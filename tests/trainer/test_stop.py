@@ -12,7 +12,7 @@ import torch
 from tests.conftest import ConfigMaker, needs_exporter
 from tests.running import new_run, resumed_run, start, train, view_of
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.evaluator import evaluation_batch
 from trainer.launch import TrainingThread
 from trainer.run import commands as cmd

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import events_of, new_run, wait_for
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.host.stop_signals import DOUBLED_S, SIGNAL_CODES, WARNINGS, ignore_warnings, install_stop_handlers
 from trainer.launch import TrainingThread
 from trainer.run.events import CheckpointSaved

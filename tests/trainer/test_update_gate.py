@@ -14,7 +14,7 @@ from tests.running import events_of, longer, new_run, start, train, view_of, wai
 from trainer import evaluator
 from trainer import step as step_module
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
-from trainer.config import Config, OptimConfig
+from trainer.config.schema import Config, OptimConfig
 from trainer.errors import is_out_of_memory
 from trainer.evaluate import Evaluation, evaluate
 from trainer.loop import HOPELESS_IN_A_ROW

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trainer.classifier import open_classifier
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.errors import CheckpointError
 from trainer.model import build_model
 from trainer.versions import torch_release

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config_loader import load_config, shipped_configs_dir, shipped_names
+from trainer.config.loader import load_config, shipped_configs_dir, shipped_names
+from trainer.config.yaml_editor import with_value, write_value
+from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError
-from trainer.yaml_editor import with_value, write_value
-from trainer.yaml_reader import read_mapping
 
 
 @pytest.mark.parametrize(

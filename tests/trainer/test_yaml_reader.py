@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.config.yaml_reader import read_list, read_mapping, read_scalar, write_scalar, write_yaml
 from trainer.errors import ConfigError
-from trainer.yaml_reader import read_list, read_mapping, read_scalar, write_scalar, write_yaml
 
 
 @pytest.mark.parametrize(

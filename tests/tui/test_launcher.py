@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer.config import UiConfig
+from trainer.config.schema import UiConfig
 from tui.settings import UiSettings
 from tui.terminal import terminal_size
 

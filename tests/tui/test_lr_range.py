@@ -8,7 +8,7 @@ import pytest
 from tests.tui.canned import Recorder, training_run
 from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, settle, shows
-from trainer.config_loader import load_config
+from trainer.config.loader import load_config
 from trainer.run import commands as cmd
 from trainer.run import events as ev
 from tui.cli import main

@@ -16,7 +16,7 @@ from textual.widgets import Input, OptionList
 
 from tests.conftest import FolderMaker
 from tests.tui.screen import screen_text, see, settle, shows
-from trainer.config_loader import load_config, parse_overrides, shipped_names
+from trainer.config.loader import load_config, parse_overrides, shipped_names
 from trainer.run.holder import RunLock
 from trainer.run.store import create_run
 from tui.screens.pick_folder import FolderScreen

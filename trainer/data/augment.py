@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.data.draws import Stream, draw, draw_below, draw_uniform
 from trainer.data.geometry import composed, crop_views, mirrored, needs_sampling, sample
 from trainer.data.trivial_augment import Operations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.config import Config, DataConfig
+from trainer.config.schema import Config, DataConfig
 from trainer.data.augment import Normalize
 from trainer.data.cifar import load_cifar
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics, with_held_out

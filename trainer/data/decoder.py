@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from trainer.config import DataConfig
+from trainer.config.reading_version import READING
+from trainer.config.schema import DataConfig
 from trainer.data.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
-from trainer.reading_version import READING
 
 LETTERBOX_GREY = (128, 128, 128)
 """What lies beside a letterboxed picture."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from trainer.config.reading_version import READING
 from trainer.data.doubtful_layout import note_doubtful_classes, note_unused_classes
 from trainer.data.walk import (
     EXTENSIONS,
@@ -23,7 +24,6 @@ from trainer.data.walk import (
     subfolders,
 )
 from trainer.errors import DataError
-from trainer.reading_version import READING
 
 _FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
 """Endings of pictures that Pillow does not read without more."""

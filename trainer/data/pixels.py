@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainer.config.reading_version import READING
 from trainer.data.side_data import without_side_data
 from trainer.host.file_kinds import reason_of
-from trainer.reading_version import READING
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.config.reading_version import READING
 from trainer.errors import DataError
-from trainer.reading_version import READING
 
 _ENDINGS_1 = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
 EXTENSIONS = _ENDINGS_1 | {".jfif", ".jpe", ".jif", ".pjpeg", ".pjp", ".apng", ".dib", ".pbm", ".pnm"}

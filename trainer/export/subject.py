@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.augment import Normalize
 from trainer.data.build import load_held_out
 from trainer.data.dataset import DataSet, Split

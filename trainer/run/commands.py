@@ -151,7 +151,7 @@ class ChangeSettings(Command):
     """Go on by another plan: how long, how often the run is measured and saved.
 
     Attributes:
-        settings: By dotted key, of `trainer.config.CHANGEABLE`.
+        settings: By dotted key, of `trainer.config.schema.CHANGEABLE`.
     """
 
     name: ClassVar[str] = "change settings"

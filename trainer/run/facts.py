@@ -173,8 +173,8 @@ class RunFacts:
     def rate_with(self, epochs: int) -> float:
         """The learning rate of the next step, of a run of so many epochs, with the user's edits."""
         # Here: what validates a configuration is not for the first frame.
-        from trainer.config import ScheduleConfig
-        from trainer.lr_schedule import LrSchedule
+        from trainer.config.lr_schedule import LrSchedule
+        from trainer.config.schema import ScheduleConfig
 
         config = self.opened.config if self.opened else {}
         schedule = LrSchedule(

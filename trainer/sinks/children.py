@@ -7,10 +7,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
+from trainer.config.trackers import SinkName
 from trainer.host.self_command import own_command
 from trainer.run.events import Event, Warned
 from trainer.run.store import RunDir
-from trainer.sinks.names import SinkName
 
 
 class SinkChildren:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
+from trainer.config.trackers import refuse_missing
 from trainer.errors import EXIT_OK
 from trainer.host.standard_streams import write_out
 from trainer.run.rules.resource_rules import lines_missing
 from trainer.run.store import find_run
 from trainer.sinks.follower import pass_on
-from trainer.sinks.names import refuse_missing
 
 _NICENESS = 10
 """Beside a process that trains: it goes first."""

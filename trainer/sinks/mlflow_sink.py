@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from trainer.sinks.names import metric_name
+from trainer.config.trackers import metric_name
 from trainer.sinks.sink import Histogram, Origin, finite
 
 _EXPERIMENT = "r18-tui"

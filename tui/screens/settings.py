@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, Static
 
-from trainer.config_docs import explanation
-from trainer.config_loader import Resolved
+from trainer.config.field_docs import explanation
+from trainer.config.loader import Resolved
 from trainer.host.atomic_files import write_atomically
 from tui import format as fmt
 from tui.new_file import unused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainer.architecture import Stage, stages
-from trainer.freezing import STAGES, stage_of
+from trainer.config.freezing import STAGES, stage_of
 from trainer.run.events import LayersMeasured, number
 from trainer.run.view import RunView
 from tui import format as fmt

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainer.config import Config
+from trainer.config.field_type import FieldType, field_type
+from trainer.config.schema import Config
+from trainer.config.yaml_reader import Lines, read_list, read_mapping, read_scalar, write_yaml
 from trainer.errors import ConfigError
-from trainer.field_type import FieldType, field_type
-from trainer.yaml_reader import Lines, read_list, read_mapping, read_scalar, write_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

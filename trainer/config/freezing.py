@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "classifier")
 """From the image to the classes. The last one is never frozen."""

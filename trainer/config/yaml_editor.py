@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError
 from trainer.host.atomic_files import set_mode, write_atomically
-from trainer.yaml_reader import read_mapping
 
 
 def write_value(path: Path, key: str, value: float) -> None:

@@ -10,7 +10,7 @@ import bisect
 import math
 from dataclasses import dataclass, field
 
-from trainer.config import Config, ScheduleConfig
+from trainer.config.schema import Config, ScheduleConfig
 
 _SAMPLES = 256
 """Of a whole schedule, for whoever draws it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.host.health import Check
 
 _IMAGENET_STRIDE = 32

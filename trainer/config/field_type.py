@@ -47,7 +47,7 @@ def field_type(annotation: Any) -> FieldType:
     """The values that an annotation allows.
 
     Args:
-        annotation: Of a field of `trainer.config`.
+        annotation: Of a field of `trainer.config.schema`.
     """
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     lists = [part for part in parts if get_origin(part) is list]

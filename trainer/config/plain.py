@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.config import Config
+    from trainer.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PlainConfig:
     @classmethod
     def of(cls, config: Config) -> PlainConfig:
         """A configuration as plain data."""
-        from trainer.config_loader import to_yaml
+        from trainer.config.loader import to_yaml
 
         return cls(config.model_dump(mode="json"), to_yaml(config))
 
@@ -40,6 +40,6 @@ class PlainConfig:
         Raises:
             ConfigError: When the values are not those of a configuration.
         """
-        from trainer.config_loader import build_config
+        from trainer.config.loader import build_config
 
         return build_config(self.values, {}, "the checked configuration")

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from pydantic import BaseModel
 
-from trainer.config_loader import known_keys
-from trainer.field_type import field_type
+from trainer.config.field_type import field_type
+from trainer.config.loader import known_keys
 
 _KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 

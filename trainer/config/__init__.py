@@ -1,0 +1,1 @@
+"""Settings: schema, loader, learning-rate schedule. Torch-free."""
