@@ -23,9 +23,9 @@ import psutil
 from benchmarks.pseudo_terminal import PseudoTerminal
 from trainer.loop import steps_event
 from trainer.metrics import Window
-from trainer.run import events as ev
-from trainer.run.events import Event, Record
-from trainer.run.log_lines import encode
+from trainer.run.log import events as ev
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Event, Record
 
 _STARTS = 5
 _LINE, _EPOCH = 100, 1000

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.slices import ENDLESS_DIGITS
-from trainer.run.commands import Export
-from trainer.run.control_socket import SocketControl
-from trainer.run.event_log import LogFollower
-from trainer.run.events import Event, Exported, ExportFailed, Steps
-from trainer.run.store import RunDir
+from trainer.run.control.commands import Export
+from trainer.run.control.server import SocketControl
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event, Exported, ExportFailed, Steps
+from trainer.run.log.writer import LogFollower
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _EXPORT_AS_ANY = f"import os; os.nice = lambda by: 0; {_TRAIN}"

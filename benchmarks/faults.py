@@ -29,10 +29,10 @@ import torch
 from trainer.check_request import read_run_config
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.errors import DamagedCheckpointError, R18Error
-from trainer.run.event_log import LogFollower
-from trainer.run.events import CheckpointSaved, Resumed, Steps
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import CheckpointSaved, Resumed, Steps
+from trainer.run.log.writer import LogFollower
+from trainer.run.view.run_view import RunView
 
 DIGITS = (
     "digits", "train.epochs=3", "run.deterministic=true", "run.precision=fp32", "run.channels_last=true",

@@ -21,9 +21,9 @@ from pathlib import Path
 from trainer.data.survey import survey_folder
 from trainer.host.gpu import gpu_present
 from trainer.init_config import configuration, find_start
-from trainer.run.event_log import read_records
-from trainer.run.events import Evaluated, Steps
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Evaluated, Steps
+from trainer.run.log.writer import read_records
 
 NEW = ("cat", "dog", "ship")
 """Learned from few images; the backbone has never seen one of them."""

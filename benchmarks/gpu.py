@@ -22,8 +22,8 @@ from trainer.bench import matrix_peak, measure
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.device import choose_device, describe_device
-from trainer.run.event_log import read_records
-from trainer.run.events import Evaluated, Steps
+from trainer.run.log.events import Evaluated, Steps
+from trainer.run.log.writer import read_records
 from trainer.versions import software_versions
 
 _CASES = {

@@ -26,8 +26,8 @@ import psutil
 from benchmarks.dashboard import training
 from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
-from trainer.run.holder import read_holder
-from trainer.run.store import RunDir
+from trainer.run.folder.lock import read_holder
+from trainer.run.folder.run_dir import RunDir
 
 LEAST_RATIO = 0.98
 _END_S = 60.0

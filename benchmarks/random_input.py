@@ -21,7 +21,7 @@ from tests.conftest import TINY
 from tests.terminal_input import changes_unpressed, survive
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import evaluated, opened, started, steps
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 
 _PROGRAM = [sys.executable, "-m", "tui.cli"]
 _ROUNDS = 60

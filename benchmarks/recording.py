@@ -21,7 +21,7 @@ import torch
 from benchmarks.attach import show, write_history
 from trainer.loop import steps_event
 from trainer.metrics import CAPACITY, StepMetrics
-from trainer.run.event_log import EventLog
+from trainer.run.log.writer import EventLog
 
 _ROUNDS = 7
 _STEPS = 20_000

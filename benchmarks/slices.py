@@ -22,8 +22,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from trainer.run.event_log import LogFollower
-from trainer.run.events import Steps
+from trainer.run.log.events import Steps
+from trainer.run.log.writer import LogFollower
 
 ENDLESS_DIGITS = (
     "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",

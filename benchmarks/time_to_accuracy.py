@@ -13,9 +13,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.run.event_log import read_records
-from trainer.run.events import Evaluated, Resumed, Steps
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Evaluated, Resumed, Steps
+from trainer.run.log.writer import read_records
 
 
 @dataclass(frozen=True)

@@ -64,20 +64,20 @@ FAULTS = (
     Fault("writer-sync", "trainer.checkpoint_writer.CheckpointWriter._write", "self._log.sync(timeout=5.0)", "pass"),
     Fault(
         "replay-overlap",
-        "trainer.run.replay._fold_together",
+        "trainer.run.view.replay._fold_together",
         'numbers[0] <= view.seq or not checks_of(Monitored)["readings"](readings)',
         'not checks_of(Monitored)["readings"](readings)',
     ),
     Fault("step-share", "trainer.step.TrainStep._gradients", "len(micro) / len(batch)", "1.0 / parts"),
     Fault(
         "rules-overfit",
-        "trainer.run.rules.loss_rules.overfitting",
+        "trainer.run.diagnosis.loss_rules.overfitting",
         "not risen or not now < at_best or any(event.accuracy > accuracy for event in measured[-3:])",
         "not risen or any(event.accuracy > accuracy for event in measured[-3:])",
     ),
     Fault(
         "layers-torn",
-        "trainer.run.rules.layer_rules.layer_torn",
+        "trainer.run.diagnosis.layer_rules.layer_torn",
         "min(share, before.get(name, 0.0)) > _TORN",
         "share > _TORN",
     ),
@@ -86,7 +86,7 @@ FAULTS = (
     ),
     Fault(
         "socket-uid",
-        "trainer.run.control_socket.ControlServer._accept",
+        "trainer.run.control.server.ControlServer._accept",
         "_peer_uid(connection) != os.getuid()",
         "_peer_uid(connection) not in (os.getuid(), -1)",
     ),

@@ -19,10 +19,10 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.data.digits import load_digits
-from trainer.run.event_log import read_records
-from trainer.run.store import RunDir
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.writer import read_records
+from trainer.run.view.run_view import RunView
 
 _COMMON = (
     "data.image_size=16", "data.batch_size=32", "data.val_fraction=0.15", "train.epochs=12", "run.device=cpu",

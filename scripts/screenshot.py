@@ -11,11 +11,11 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from trainer.run.commands import CommandQueue
-from trainer.run.event_log import read_records
-from trainer.run.events import Steps
-from trainer.run.log_lines import encode
-from trainer.run.store import RunDir
+from trainer.run.control.commands import CommandQueue
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Steps
+from trainer.run.log.writer import read_records
 from tui.app import DashboardApp
 from tui.settings import UiSettings
 from tui.source import Port

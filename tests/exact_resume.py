@@ -12,9 +12,9 @@ import torch
 from tests.running import events_of, new_run, resumed_run, start, train, view_of
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
-from trainer.run import events as ev
-from trainer.run.commands import Stop
-from trainer.run.store import RunDir
+from trainer.run.control.commands import Stop
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.session import TrainingSession
 
 

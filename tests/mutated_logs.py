@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.tui.canned import diverged, evaluated, layers, opened, started, steps
-from trainer.run import events as ev
-from trainer.run.event_log import LogFollower, read_records
-from trainer.run.events import Event, Record
-from trainer.run.log_lines import encode
-from trainer.run.replay import replay
-from trainer.run.results_csv import ResultsCsv
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Event, Record
+from trainer.run.log.results_csv import ResultsCsv
+from trainer.run.log.writer import LogFollower, read_records
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from trainer.sinks.feed import Feed
 from trainer.sinks.sink import Histogram
 from tui.glyphs import UNICODE

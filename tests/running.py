@@ -12,11 +12,11 @@ from trainer.config.plain import PlainConfig
 from trainer.config.schema import Config
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
-from trainer.run.event_log import LogFollower
-from trainer.run.events import Event
-from trainer.run.replay import replay
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event
+from trainer.run.log.writer import LogFollower
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 
 E = TypeVar("E", bound=Event)
 

@@ -17,7 +17,7 @@ from tests.conftest import TINY, FolderMaker, needs_exporter
 from tests.running import new_run, train
 from trainer import device as devices
 from trainer.config.schema import Config
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from tui.cli import main
 
 Run = Callable[..., tuple[int, str]]

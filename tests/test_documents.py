@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trainer.run.events import event_kinds
+from trainer.run.log.events import event_kinds
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,12 +15,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict as OtherTypedDict
 
 from tests.mutated_logs import START, history, lines, mutated, read_everywhere, write
-from trainer.run.event_log import EventLog, LogFollower
-from trainer.run.events import Warned, event_kinds
-from trainer.run.log_lines import checks_of, decode
-from trainer.run.log_types import Positive, Range, Share, check_of
-from trainer.run.replay import replay
-from trainer.run.view import RunView
+from trainer.run.log.codec import checks_of, decode
+from trainer.run.log.events import Warned, event_kinds
+from trainer.run.log.log_types import Positive, Range, Share, check_of
+from trainer.run.log.writer import EventLog, LogFollower
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.run_app import print_csv, print_json, print_report, print_runs
 
 GOOD = lines()

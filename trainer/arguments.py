@@ -12,7 +12,7 @@ from typing import get_args
 from trainer.config.trackers import SinkName
 from trainer.errors import ConfigError
 from trainer.export.formats import FORMATS
-from trainer.run.store import default_runs_dir
+from trainer.run.folder.run_dir import default_runs_dir
 
 _OVERRIDE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*=", re.ASCII)
 """Names as Python has them, with dots between. A path may hold a `=` too, but has a slash or a dash before it."""

@@ -41,8 +41,8 @@ from trainer.model import build_model, describe_model, set_train_mode
 from trainer.optim import build_optimizer
 from trainer.peers import Peers
 from trainer.reproducible import set_deterministic, surroundings, take_over
-from trainer.run.events import Started, Warned
-from trainer.run.store import RunDir, write_env
+from trainer.run.folder.run_dir import RunDir, write_env
+from trainer.run.log.events import Started, Warned
 from trainer.step import TrainStep
 from trainer.train_state import TrainState
 from trainer.versions import software_versions

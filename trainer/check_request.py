@@ -15,7 +15,7 @@ from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError, RunError
 from trainer.host.safe_text import is_reserved
 from trainer.request import Request
-from trainer.run.store import RunDir, find_run, started_in
+from trainer.run.folder.run_dir import RunDir, find_run, started_in
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:

@@ -13,7 +13,7 @@ from trainer.data.augment import Normalize
 from trainer.data.decoder import Decoder
 from trainer.device import choose_device
 from trainer.model import build_model
-from trainer.run.store import RunDir, run_of_file
+from trainer.run.folder.run_dir import RunDir, run_of_file
 from trainer.run_settings import settings_now
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.errors import CheckpointError
 from trainer.host.atomic_files import free_bytes
-from trainer.run.event_log import EventLog
-from trainer.run.events import CheckpointFailed, CheckpointSaved
+from trainer.run.log.events import CheckpointFailed, CheckpointSaved
+from trainer.run.log.writer import EventLog
 
 _SPARE_BYTES = 16 * 2**20
 

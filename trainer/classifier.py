@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainer.data.decoder import Decoder
 from trainer.errors import CheckpointError, RunError
 from trainer.model_files import kind_of_file
-from trainer.run.store import RunDir, find_run
+from trainer.run.folder.run_dir import RunDir, find_run
 
 
 class Classifier(Protocol):

@@ -21,7 +21,7 @@ from trainer.host.stop_signals import ignore_warnings
 from trainer.host.torchrun import LAUNCHED_BY, rank, under_torchrun
 from trainer.launch import TrainingThread
 from trainer.request import Request
-from trainer.run.live_source import LiveSource
+from trainer.run.log.live_source import LiveSource
 
 COMMANDS = {
     "init": (

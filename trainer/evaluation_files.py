@@ -13,8 +13,8 @@ from trainer.data.dataset import DataSet, Split
 from trainer.evaluate import Evaluation, write_tables
 from trainer.mistakes import Mistakes
 from trainer.picture_sheet import Sheet, write_sheet
-from trainer.run.events import Event, PicturesSaved, Warned
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event, PicturesSaved, Warned
 
 _LONGEST_WAIT_S = 10.0
 

@@ -19,7 +19,7 @@ from trainer.features import compute_features
 from trainer.hooks import Hooks
 from trainer.metrics import Stopwatch
 from trainer.model import MACS_PER_PIXEL
-from trainer.run.events import Evaluated, Warned
+from trainer.run.log.events import Evaluated, Warned
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import TrainState
 

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 
 from trainer.host.self_command import own_command
-from trainer.run.events import Event, Exported, ExportFailed, ExportProgress
-from trainer.run.log_lines import decode
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import decode
+from trainer.run.log.events import Event, Exported, ExportFailed, ExportProgress
 
 
 class ExportChild:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from trainer.errors import R18Error, is_out_of_memory
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from trainer.model import build_model
 from trainer.optim import build_optimizer
 from trainer.peers import Order, Peers
 from trainer.reproducible import set_deterministic
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from trainer.step import Numerics, TrainStep
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from trainer.checkpoint import Checkpoint
 from trainer.errors import CheckpointError, R18Error
 from trainer.evaluate import Evaluation
-from trainer.run.events import Event
+from trainer.run.log.events import Event
 
 
 class DivergedError(R18Error):

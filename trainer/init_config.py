@@ -25,7 +25,7 @@ from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import literal, plain_name
 from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
-from trainer.run.store import find_run
+from trainer.run.folder.run_dir import find_run
 from trainer.tensor_header import read_header
 
 _NAMED = 5

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from trainer.loop import Trainer
-from trainer.run.commands import CommandQueue, Stop, answer_to
-from trainer.run.events import Event, StateChanged, Warned
+from trainer.run.control.commands import CommandQueue, Stop, answer_to
+from trainer.run.log.events import Event, StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.saver import Saver
 

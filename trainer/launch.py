@@ -19,12 +19,12 @@ from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.failures import explain, log_traceback, within
 from trainer.host.stop_signals import install_stop_handlers
 from trainer.open_run import OpenRun
-from trainer.run.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
-from trainer.run.events import Failed, Heartbeat, Opened, Warned
+from trainer.run.control.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
+from trainer.run.log.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
 
 if TYPE_CHECKING:
-    from trainer.run.control_socket import ControlServer
+    from trainer.run.control.server import ControlServer
 
 
 _DISK_S = 5.0
@@ -186,7 +186,7 @@ class TrainingThread:
 
     def _listen(self) -> None:
         """Let other processes of the user steer the run, where that can be."""
-        from trainer.run.control_socket import ControlServer  # not before the first frame
+        from trainer.run.control.server import ControlServer  # not before the first frame
 
         try:
             self._control = ControlServer(self.commands)

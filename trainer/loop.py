@@ -29,7 +29,7 @@ from trainer.hooks import Hooks
 from trainer.layers import measured_layers
 from trainer.metrics import StepMetrics, Stopwatch, Window
 from trainer.peers import Order
-from trainer.run.events import EpochEnded, StagesFrozen, Steps, Warned
+from trainer.run.log.events import EpochEnded, StagesFrozen, Steps, Warned
 from trainer.step import TrainStep
 from trainer.train_state import EpochSums, TrainState
 

@@ -18,7 +18,7 @@ from trainer.host.safe_text import literal
 from trainer.measure_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.measured_images import FileImages, MeasuredImages, folder_images
 from trainer.robustness import DAMAGES, damaged_batch
-from trainer.run.store import RunDir, find_run, refuse_links, run_of_file
+from trainer.run.folder.run_dir import RunDir, find_run, refuse_links, run_of_file
 from trainer.scores import Measured, Scores
 
 _ROBUSTNESS_IMAGES = 500

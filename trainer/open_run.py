@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from trainer.config.plain import PlainConfig
 from trainer.errors import DiskError, R18Error, RunError
 from trainer.host.atomic_files import write_atomically
-from trainer.run.end_hook import EndHook
-from trainer.run.event_log import EventLog, read_records
-from trainer.run.held_dir import HeldRunDir, point_output_at
-from trainer.run.holder import RunLock
-from trainer.run.results_csv import ResultsCsv
-from trainer.run.store import RunDir, create_run, refuse_links
+from trainer.run.folder.handle import HeldRunDir, point_output_at
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import RunDir, create_run, refuse_links
+from trainer.run.log.end_hook import EndHook
+from trainer.run.log.results_csv import ResultsCsv
+from trainer.run.log.writer import EventLog, read_records
 
 if TYPE_CHECKING:
     from trainer.config.schema import Config

@@ -11,7 +11,7 @@ from trainer.config.plain import PlainConfig
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.open_run import OpenRun, open_for_resume, open_new_run
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)

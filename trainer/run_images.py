@@ -15,9 +15,9 @@ from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataError, R18Error
 from trainer.host.progress import progress_bar
 from trainer.measured_images import ArrayImages, FileImages, MeasuredImages
-from trainer.run.event_log import read_records
-from trainer.run.events import Started
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Started
+from trainer.run.log.writer import read_records
 from trainer.run_settings import settings_now
 
 

@@ -13,7 +13,7 @@ from trainer.check_request import read_run_config, with_reading, with_root_found
 from trainer.checkpoint import CheckpointFolder, facts_of
 from trainer.config.loader import build_config, differences
 from trainer.config.schema import Config, may_change_on_resume
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 
 def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = None) -> Config:

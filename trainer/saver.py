@@ -12,7 +12,7 @@ from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.hooks import DivergedError
 from trainer.loop import Trainer
 from trainer.open_run import OpenRun
-from trainer.run.events import Warned
+from trainer.run.log.events import Warned
 
 _TIMEOUT_S = 120.0
 _LOOK_S = 0.2

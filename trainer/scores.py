@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.run.class_score import Z95, ClassScore, scores_from_counts, wilson_interval
+from trainer.run.view.class_score import Z95, ClassScore, scores_from_counts, wilson_interval
 
 TOP5_FROM = 10
 """Classes from which on the five likeliest say something."""

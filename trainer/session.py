@@ -28,9 +28,9 @@ from trainer.loop import Trainer
 from trainer.lr_finder import range_test
 from trainer.open_run import OpenRun
 from trainer.peers import Order, PeerLostError, Peers
-from trainer.run import commands as cmd
-from trainer.run.commands import Command, CommandQueue, answer_to
-from trainer.run.events import (
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import Command, CommandQueue, answer_to
+from trainer.run.log.events import (
     BY_ITSELF,
     Event,
     Finished,

@@ -11,8 +11,8 @@ from trainer.errors import ConfigError, DiskError
 from trainer.loop import Trainer
 from trainer.open_run import OpenRun
 from trainer.replanning import by_group, replanned, take_up
-from trainer.run import commands as cmd
-from trainer.run.events import LrEdited, Noted, SettingsChanged
+from trainer.run.control import commands as cmd
+from trainer.run.log.events import LrEdited, Noted, SettingsChanged
 from trainer.saver import Saver
 
 _OVER = "all steps are done"

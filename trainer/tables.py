@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 
-from trainer.run.class_score import ClassScore
+from trainer.run.view.class_score import ClassScore
 
 
 def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> list[list[object]]:

@@ -8,7 +8,7 @@ from trainer.checkpoint import Checkpoint, read_checkpoint
 from trainer.errors import CheckpointError
 from trainer.hooks import DivergedError
 from trainer.loop import Trainer
-from trainer.run.events import Diverged, Event, LrEdited, Resumed, Warned
+from trainer.run.log.events import Diverged, Event, LrEdited, Resumed, Warned
 from trainer.saver import Saver
 
 _CALMER = 0.5

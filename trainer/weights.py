@@ -27,7 +27,7 @@ from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.host.download import download
 from trainer.host.progress import Progress
 from trainer.model_files import kind_of_file
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from trainer.versions import torch_release
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainer.run.status import RunState
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 
 _STEERABLE = frozenset({RunState.TRAINING, RunState.EVALUATING, RunState.PAUSED})
 _WITH_SESSION = _STEERABLE | {RunState.FINISHED}

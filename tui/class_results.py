@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.host.safe_text import literal
-from trainer.run.class_score import ClassScore, scores_of
-from trainer.run.events import Evaluated
-from trainer.run.view import RunView
+from trainer.run.log.events import Evaluated
+from trainer.run.view.class_score import ClassScore, scores_of
+from trainer.run.view.run_view import RunView
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ def _doctor(tokens: Tokens) -> int:
 
 
 def _show(rest: list[str]) -> int:
-    from trainer.run.store import find_run
+    from trainer.run.folder.run_dir import find_run
     from tui.run_app import print_csv, print_json, print_report, show_recorded
 
     arguments = _show_parser().parse_args(rest)
@@ -231,7 +231,7 @@ def _show(rest: list[str]) -> int:
 
 
 def _report(rest: list[str]) -> int:
-    from trainer.run.store import find_run
+    from trainer.run.folder.run_dir import find_run
     from tui.html_report import write_report
 
     gc.enable()
@@ -243,8 +243,8 @@ def _report(rest: list[str]) -> int:
 
 def _attach(rest: list[str]) -> int:
     from trainer.errors import ConfigError
-    from trainer.run.holder import newest_live
-    from trainer.run.store import find_run
+    from trainer.run.folder.lock import newest_live
+    from trainer.run.folder.run_dir import find_run
     from tui.run_app import attach
     from tui.terminal import is_terminal, wait_for_foreground
 

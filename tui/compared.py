@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.run.overview import Point, RunOverview
+from trainer.run.view.overview import Point, RunOverview
 
 COLOURS = ("train", "test", "good", "accent", "warn", "text")
 """Of the runs that are compared: where they are drawn together a colour stands for a run."""

@@ -11,12 +11,12 @@ from typing import IO
 
 import orjson
 
-from trainer.run.events import Evaluated
-from trainer.run.log_lines import in_utf8
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import in_utf8
+from trainer.run.log.events import Evaluated
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 
 _NO_STEPS = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
 """States in which nothing says when the run ends."""

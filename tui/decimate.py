@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.run.series import Series, Smoothed
+from trainer.run.view.series import Series, Smoothed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from typing import Any
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
 from trainer.host.health import Check
 from trainer.host.safe_text import literal
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from tui.hazards import hazards
 from tui.terminal import is_terminal
 

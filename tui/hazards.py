@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from tui.container import main_process, read
 
 _SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})

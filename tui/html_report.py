@@ -13,11 +13,11 @@ from typing import Any
 from trainer.errors import DiskError
 from trainer.host.atomic_files import write_atomically
 from trainer.picture_sheet import Sheet, read_sheet, resized
-from trainer.run.event_log import LogFollower
-from trainer.run.replay import replay
-from trainer.run.store import RunDir
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.writer import LogFollower
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui import format as fmt
 from tui.class_results import ClassResult, class_results
 from tui.report import summary

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_OK
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from tui.run_actions import RunActions
 from tui.source import attached_port, recorded_port
 from tui.watched import Watched
 
 if TYPE_CHECKING:
-    from trainer.run.overview import RunOverview
+    from trainer.run.view.overview import RunOverview
     from tui.compared import Compared
     from tui.screens.runs import RunsScreen
 
@@ -34,7 +34,7 @@ class ListActions(RunActions):
 
     def _list_of_runs(self) -> RunsScreen:
         # Not before the first frame of a run.
-        from trainer.run.overview import RunsFolder
+        from trainer.run.view.overview import RunsFolder
         from tui.screens.runs import RunsScreen
 
         folder = RunsFolder(self._runs_dir, clock=self._clock)

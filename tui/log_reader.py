@@ -6,7 +6,7 @@ import re
 import threading
 from collections import deque
 
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 _EVERY_S = 1.0
 _TAIL_BYTES = 256 * 1024

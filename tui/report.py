@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from trainer.run.events import EpochEnded, number
-from trainer.run.holder import is_live, stopped_pid
-from trainer.run.store import RunDir
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.folder.lock import is_live, stopped_pid
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import EpochEnded, number
+from trainer.run.view.run_view import RunView
 from tui import format as fmt
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 76, 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from trainer.run import commands as cmd
-from trainer.run.commands import Command
-from trainer.run.facts import SMOOTHING
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import Command
+from trainer.run.view.queries import SMOOTHING
 from tui.actions import ACTIONS
 from tui.terminal_app import TerminalApp
 

@@ -24,15 +24,15 @@ from trainer.host.self_command import own_command
 from trainer.host.standard_streams import write_out
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
-from trainer.run.event_log import LogFollower
-from trainer.run.events import Warned
-from trainer.run.live_source import LiveSource
-from trainer.run.overview import RunsFolder
-from trainer.run.replay import replay
-from trainer.run.rules.resource_rules import lines_missing
+from trainer.run.diagnosis.resource_rules import lines_missing
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Warned
+from trainer.run.log.live_source import LiveSource
+from trainer.run.log.writer import LogFollower
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.view.overview import RunsFolder
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.background import go_on_without_terminal, way_back
 from tui.data_output import as_json, write_csv
 from tui.hazards import hazards

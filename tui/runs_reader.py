@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from trainer.run.overview import RunOverview, RunsFolder
+from trainer.run.view.overview import RunOverview, RunsFolder
 
 _EVERY_S = 1.0
 """Between two looks at the runs that a process holds."""

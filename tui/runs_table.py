@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from trainer.run.overview import RunOverview
-from trainer.run.rules.resource_rules import lines_missing
+from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.status import RunState
+from trainer.run.view.overview import RunOverview
 from tui import format as fmt
 
 HEADINGS = {

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.run.events import Evaluated, LayersMeasured
-from trainer.run.rules.verdict import Verdict
-from trainer.run.series import Series, Smoothed
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.diagnosis.finding import Verdict
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Evaluated, LayersMeasured
 from trainer.run.status import Presence, RunState
-from trainer.run.store import RunDir
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
+from trainer.run.view.series import Series, Smoothed
 from tui.class_results import ClassResult, class_results
 from tui.glyphs import UNICODE, Glyphs
 from tui.viewport import Viewport

@@ -21,8 +21,8 @@ from trainer.host.limits import usable_cpus
 from trainer.host.safe_text import literal
 from trainer.host.self_command import own_command
 from trainer.host.torchrun import LAUNCHED_BY
-from trainer.run.holder import read_holder
-from trainer.run.store import RunDir, list_runs
+from trainer.run.folder.lock import read_holder
+from trainer.run.folder.run_dir import RunDir, list_runs
 
 _RESTARTS = 3
 _LOOK_S = 0.1

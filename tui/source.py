@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trainer.launch import TrainingThread
-from trainer.run.commands import ControlPort, NoControl
-from trainer.run.event_log import LogFollower
-from trainer.run.holder import is_live, presence, read_holder
-from trainer.run.live_source import LiveSource
+from trainer.run.control.commands import ControlPort, NoControl
+from trainer.run.folder.lock import is_live, presence, read_holder
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.live_source import LiveSource
+from trainer.run.log.writer import LogFollower
 from trainer.run.status import Presence
-from trainer.run.store import RunDir
 
 
 class EventSource(Protocol):
@@ -42,7 +42,7 @@ def live_port(thread: TrainingThread, source: LiveSource) -> Port:
 
 def attached_port(run_dir: RunDir) -> Port:
     """The port of a run that another process trains."""
-    from trainer.run.control_socket import SocketControl  # not before the first frame of a run of this process
+    from trainer.run.control.server import SocketControl  # not before the first frame of a run of this process
 
     return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=SocketControl(run_dir))
 

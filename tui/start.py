@@ -12,8 +12,8 @@ from trainer.host.safe_text import literal
 from trainer.host.self_command import own_command
 from trainer.host.standard_streams import write_out
 from trainer.host.stop_signals import leave_interrupts_to_the_system
-from trainer.run.holder import is_live
-from trainer.run.store import list_runs
+from trainer.run.folder.lock import is_live
+from trainer.run.folder.run_dir import list_runs
 
 
 def choose(runs_dir: Path) -> int:

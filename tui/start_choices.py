@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config.loader import shipped_configs_dir, shipped_names
-from trainer.run.holder import is_live
-from trainer.run.store import RunDir, list_runs
+from trainer.run.folder.lock import is_live
+from trainer.run.folder.run_dir import RunDir, list_runs
 
 _RUNS_SHOWN = 5
 

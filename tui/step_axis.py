@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 from tui import format as fmt
 
 AXES = ("epoch", "step", "time")

@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.run.series import Series, Smoothed
+from trainer.run.view.series import Series, Smoothed
 from tui.decimate import Pyramid
 from tui.plot import Frame, nice_range, tick_label, tick_values
 

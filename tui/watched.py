@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from trainer.run import commands as cmd
-from trainer.run.commands import Command, UndeliverableError
-from trainer.run.events import Exported
-from trainer.run.holder import stopped_pid
-from trainer.run.replay import replay
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import Command, UndeliverableError
+from trainer.run.folder.lock import stopped_pid
+from trainer.run.log.events import Exported
 from trainer.run.status import Presence, RunState
-from trainer.run.view import RunView
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.actions import BY_NAME, Situation
 from tui.glyphs import choose_glyphs
 from tui.log_reader import LogReader

@@ -11,7 +11,7 @@ TORCH_FREE = [
     "trainer",
     "trainer.config.loader",
     "trainer.launch",
-    "trainer.run.view",
+    "trainer.run.view.run_view",
     "trainer.cli",
     "trainer.headless",
     "trainer.host.gpu",

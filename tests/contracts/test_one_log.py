@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps
-from trainer.run import events as ev
-from trainer.run.commands import NoControl
-from trainer.run.event_log import EventLog, LogFollower
-from trainer.run.events import Event
-from trainer.run.live_source import LiveSource
-from trainer.run.log_lines import decode
+from trainer.run.control.commands import NoControl
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.codec import decode
+from trainer.run.log.events import Event
+from trainer.run.log.live_source import LiveSource
+from trainer.run.log.writer import EventLog, LogFollower
 from trainer.run.status import Presence
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 from tui.app import DashboardApp
 from tui.settings import UiSettings
 from tui.source import EventSource, Port

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer.run.holder import is_live, read_holder
-from trainer.run.store import list_runs
+from trainer.run.folder.lock import is_live, read_holder
+from trainer.run.folder.run_dir import list_runs
 
 
 @pytest.fixture(autouse=True)

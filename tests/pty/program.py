@@ -13,8 +13,8 @@ import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import NARROW, TINY
-from trainer.run.holder import read_holder
-from trainer.run.store import RunDir
+from trainer.run.folder.lock import read_holder
+from trainer.run.folder.run_dir import RunDir
 
 _INSTALLED = Path(sys.executable).with_name("r18-tui")
 PROGRAM = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "tui.cli"]

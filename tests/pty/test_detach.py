@@ -15,10 +15,10 @@ from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, in_shell, launcher_of, run_of, start, trainer_of
 from tests.running import events_of, view_of, wait_for
-from trainer.run import events as ev
-from trainer.run.holder import is_live
+from trainer.run.folder.lock import is_live
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
 from tui.screens.key_rest import HELD_KEY_S
 
 pytestmark = pytest.mark.pty

@@ -12,7 +12,7 @@ from tests.pty.program import MODULES, PROGRAM
 from tests.terminal_input import changes_unpressed, survive
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import evaluated, opened, started, steps
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 
 pytestmark = pytest.mark.pty
 

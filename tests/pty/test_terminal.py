@@ -19,8 +19,8 @@ from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
 from trainer.checkpoint import CheckpointFolder
 from trainer.host.stop_signals import DOUBLED_S
-from trainer.run import events as ev
-from trainer.run.holder import read_holder
+from trainer.run.folder.lock import read_holder
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
 
 pytestmark = pytest.mark.pty

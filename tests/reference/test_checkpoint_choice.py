@@ -9,7 +9,7 @@ import torch
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.errors import CheckpointError
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from trainer.weights import find_initial_weights
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run import events as ev
-from trainer.run.events import Event, Record
-from trainer.run.view import RunView
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event, Record
+from trainer.run.view.run_view import RunView
 from trainer.sinks.feed import Feed
 from trainer.sinks.sink import Histogram
 from tui.class_results import class_results, recalls

@@ -1,4 +1,4 @@
-"""`trainer.scores` and `trainer.run.class_score` against plain arithmetic, and against published values."""
+"""`trainer.scores` and `trainer.run.view.class_score` against plain arithmetic, and against published values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.reference.evaluation_statistics import (
     rank_of,
     wilson,
 )
-from trainer.run.class_score import scores_from_counts, wilson_interval
+from trainer.run.view.class_score import scores_from_counts, wilson_interval
 from trainer.scores import NO_ANSWER, Scores, compare, confusions_of
 
 

@@ -30,7 +30,7 @@ from trainer.evaluator import Evaluator
 from trainer.hooks import NoSession
 from trainer.metrics import Stopwatch
 from trainer.optim import build_optimizer
-from trainer.run.events import Evaluated, Event, Warned
+from trainer.run.log.events import Evaluated, Event, Warned
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import TrainState
 

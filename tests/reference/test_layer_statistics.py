@@ -14,7 +14,7 @@ from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_silence
 from trainer.layers import SilentChannels, measured_layers
 from trainer.metrics import CAPACITY, StepMetrics, Stopwatch, Window
-from trainer.run.events import number
+from trainer.run.log.events import number
 
 CPU = torch.device("cpu")
 BINS = 24

@@ -18,7 +18,7 @@ from trainer.config.schema import ModelConfig
 from trainer.data.dataset import ResidentSplit
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
-from trainer.run.events import EpochEnded, Event, Steps
+from trainer.run.log.events import EpochEnded, Event, Steps
 
 FP32 = TOLERANCE["native"]
 EDIT = (5, 0.5)

@@ -18,8 +18,8 @@ from trainer.data.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export import command
 from trainer.export.subject import Subject
-from trainer.run.events import Event
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event
 
 HELD_OUT, TRAIN, SIDE, CLASSES = 200, 100, 8, 3
 MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.25, 0.125]

@@ -18,8 +18,8 @@ from trainer.config.lr_schedule import LrSchedule
 from trainer.config.schema import ScheduleConfig
 from trainer.metrics import Stopwatch
 from trainer.optim import build_optimizer
-from trainer.run.events import Event
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event
 from trainer.saver import Saver
 from trainer.train_state import TrainState
 

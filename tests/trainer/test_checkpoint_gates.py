@@ -25,7 +25,7 @@ from trainer.checkpoint import (
 )
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import write_atomically
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 NAMES = ("ema.w", "model.w", "momentum.w")
 

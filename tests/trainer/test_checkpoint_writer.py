@@ -17,9 +17,9 @@ from trainer.checkpoint import (
     write_checkpoint,
 )
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.run.event_log import EventLog
-from trainer.run.events import Heartbeat
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Heartbeat
+from trainer.run.log.writer import EventLog
 
 
 class Log:

@@ -12,20 +12,20 @@ import orjson
 import pytest
 
 from trainer.host.private_folder import private_folder
-from trainer.run import commands as cmd
-from trainer.run import control_socket
-from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
-from trainer.run.commands import Command, CommandQueue, UndeliverableError
-from trainer.run.control_socket import (
+from trainer.run.control import commands as cmd
+from trainer.run.control import server as control_socket
+from trainer.run.control.command_json import LONGEST_LINE, decode_command, encode_command
+from trainer.run.control.commands import Command, CommandQueue, UndeliverableError
+from trainer.run.control.server import (
     MOST_CLIENTS,
     MOST_PER_SECOND,
     MOST_WAITING,
     ControlServer,
     SocketControl,
 )
-from trainer.run.holder import RunLock
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import RunDir, create_run
 from trainer.run.status import Presence
-from trainer.run.store import RunDir, create_run
 
 ID = b'"id": "0123456789ab"'
 
@@ -259,7 +259,7 @@ def test_a_socket_that_its_trainer_never_finished_is_removed_after_a_while(comma
 def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = private_folder() / f"{bytes(8).hex()}.new"
     taken.touch()
-    monkeypatch.setattr("trainer.run.control_socket.os.urandom", bytes)
+    monkeypatch.setattr("trainer.run.control.server.os.urandom", bytes)
     before = len(os.listdir("/dev/fd"))
     with pytest.raises(OSError, match="in use"):
         ControlServer(commands)

@@ -11,10 +11,10 @@ import pytest
 from tests.running import train
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.run import events as ev
-from trainer.run.end_hook import EndHook
-from trainer.run.events import Event, Record
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.end_hook import EndHook
+from trainer.run.log.events import Event, Record
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run.event_log import EventLog, LogFollower, read_records
-from trainer.run.events import (
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import decode, encode
+from trainer.run.log.events import (
     Event,
     Gap,
     Heartbeat,
@@ -26,10 +27,9 @@ from trainer.run.events import (
     Warned,
     event_kinds,
 )
-from trainer.run.live_source import LiveSource
-from trainer.run.log_lines import decode, encode
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.log.live_source import LiveSource
+from trainer.run.log.writer import EventLog, LogFollower, read_records
+from trainer.run.view.run_view import RunView
 
 
 def steps(first: int, count: int = 1) -> Steps:
@@ -120,7 +120,7 @@ def test_what_is_empty_is_not_written_and_what_only_looks_so_is() -> None:
 
 
 def test_a_long_log_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.run.event_log._READ_BYTES", 64)
+    monkeypatch.setattr("trainer.run.log.writer._READ_BYTES", 64)
     path = tmp_path / "events.jsonl"
     lines = [encode(Record(seq=n, time=1.0, event=Warned(message="m" * n))) for n in range(300)]
     path.write_bytes(b"".join(lines) + b'{"seq":300,"ti')
@@ -175,8 +175,8 @@ def test_a_full_disk_is_an_event_in_memory_and_nothing_is_lost(tmp_path: Path, m
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(fd, data)
 
-    monkeypatch.setattr("trainer.run.event_log.os.write", failing_write)
-    monkeypatch.setattr("trainer.run.event_log._RETRY_S", 0.01)
+    monkeypatch.setattr("trainer.run.log.writer.os.write", failing_write)
+    monkeypatch.setattr("trainer.run.log.writer._RETRY_S", 0.01)
     log = EventLog(path)
     tee = log.tee()
     begun = time.perf_counter()
@@ -204,7 +204,7 @@ def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch:
             blocked.wait(10)
         return write(fd, data)
 
-    monkeypatch.setattr("trainer.run.event_log.os.write", slow_write)
+    monkeypatch.setattr("trainer.run.log.writer.os.write", slow_write)
     log = EventLog(tmp_path / "events.jsonl", limit_bytes=20_000)
     log.publish(Warned(message="first"))
     time.sleep(0.05)
@@ -228,7 +228,7 @@ def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch:
 
 
 def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.run.memory_tee.LIMIT_BYTES", 10_000)
+    monkeypatch.setattr("trainer.run.log.memory_tee.LIMIT_BYTES", 10_000)
     log = EventLog(tmp_path / "events.jsonl")
     log.publish(Warned(message="before"))
     log.sync()

@@ -30,9 +30,9 @@ from trainer.export.onnx_file import save_proto, verdict, write_model
 from trainer.export.subject import Subject
 from trainer.export.variants import has_vnni
 from trainer.host.atomic_files import umask_mode
-from trainer.run import commands as cmd
-from trainer.run.events import Event, Exported, ExportFailed, ExportProgress, Warned
-from trainer.run.store import RunDir
+from trainer.run.control import commands as cmd
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event, Exported, ExportFailed, ExportProgress, Warned
 
 
 @pytest.fixture

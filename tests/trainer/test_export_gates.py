@@ -35,7 +35,7 @@ from trainer.export.onnx_file import save_proto, write_model
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8
-from trainer.run.events import Event, ExportProgress
+from trainer.run.log.events import Event, ExportProgress
 
 
 def gate(problem: str) -> Gate:

@@ -26,9 +26,9 @@ from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.model import build_model, features_of
 from trainer.optim import build_optimizer, set_lr
-from trainer.run import commands as cmd
-from trainer.run import events as ev
-from trainer.run.store import RunDir
+from trainer.run.control import commands as cmd
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

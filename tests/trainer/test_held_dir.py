@@ -19,11 +19,11 @@ from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
 from trainer.launch import TrainingThread
 from trainer.open_run import OpenRun
-from trainer.run import events as ev
-from trainer.run.events import Event
-from trainer.run.held_dir import HeldRunDir
-from trainer.run.holder import is_live, read_holder
-from trainer.run.store import RunDir
+from trainer.run.folder.handle import HeldRunDir
+from trainer.run.folder.lock import is_live, read_holder
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event
 
 
 def delete(opened: OpenRun, *parts: str) -> None:
@@ -233,7 +233,7 @@ def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
 def test_output_of_libraries_goes_to_the_new_log(tmp_path: Path) -> None:
     old, new = tmp_path / "old.txt", tmp_path / "new.txt"
     script = (
-        "import os, sys; from pathlib import Path; from trainer.run.held_dir import point_output_at\n"
+        "import os, sys; from pathlib import Path; from trainer.run.folder.handle import point_output_at\n"
         f"os.unlink({str(old)!r}); point_output_at(Path({str(new)!r}))\n"
         "os.write(1, b'one '); os.write(2, b'two')"
     )

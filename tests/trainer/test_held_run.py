@@ -11,8 +11,8 @@ from tests.conftest import ConfigMaker
 from tests.running import events_of, new_run, start, view_of, wait_for
 from trainer import session
 from trainer.lr_finder import range_test
-from trainer.run import commands as cmd
-from trainer.run import events as ev
+from trainer.run.control import commands as cmd
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

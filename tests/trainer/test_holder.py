@@ -17,14 +17,14 @@ import pytest
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
 from trainer.errors import RunError
-from trainer.run import events as ev
-from trainer.run.control_socket import SocketControl
-from trainer.run.deletion import delete_run
-from trainer.run.holder import RunLock, boot_id, is_live, presence, read_holder, stopped_pid
-from trainer.run.overview import RunsFolder
+from trainer.run.control.server import SocketControl
+from trainer.run.folder.delete import delete_run
+from trainer.run.folder.lock import RunLock, boot_id, is_live, presence, read_holder, stopped_pid
+from trainer.run.folder.run_dir import RunDir, create_run
+from trainer.run.log import events as ev
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
-from trainer.run.store import RunDir, create_run
-from trainer.run.view import RunView
+from trainer.run.view.overview import RunsFolder
+from trainer.run.view.run_view import RunView
 from tui.report import summary
 
 
@@ -84,7 +84,7 @@ def test_a_run_whose_log_is_silent_is_not_lost_while_its_process_is_there(run: R
 def test_a_trainer_that_a_signal_has_stopped_is_told_from_one_that_runs(tmp_path: Path) -> None:
     run = create_run(tmp_path, "one")
     code = (
-        "import sys, time, pathlib; from trainer.run.holder import RunLock; from trainer.run.store import RunDir; "
+        "import sys, time, pathlib; from trainer.run.folder.lock import RunLock; from trainer.run.folder.run_dir import RunDir; "
         "lock = RunLock.take(RunDir(pathlib.Path(sys.argv[1]))); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(run.path)]) as process:

@@ -18,11 +18,11 @@ from trainer.checkpoint import CheckpointFolder
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config.schema import Config
 from trainer.last_save import LastSave
-from trainer.run import commands as cmd
-from trainer.run import events as ev
-from trainer.run.commands import CommandQueue
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import CommandQueue
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

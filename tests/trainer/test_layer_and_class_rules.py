@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from tests.trainer.test_verdicts import PER_EPOCH, folded, layers, measured, started, steps
-from trainer.run import events as ev
-from trainer.run.events import Event
-from trainer.run.rules.class_rules import chosen_on_test, class_not_learnt, labels_swapped
-from trainer.run.rules.layer_rules import dead_layer, layer_torn
+from trainer.run.diagnosis.class_rules import chosen_on_test, class_not_learnt, labels_swapped
+from trainer.run.diagnosis.layer_rules import dead_layer, layer_torn
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event
 
 # Layers that answer to nothing ----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from trainer.config.schema import Config, ModelConfig
 from trainer.hooks import NoSession
 from trainer.layers import BINS, SilentChannels, measured_layers
 from trainer.model import build_model, set_train_mode
-from trainer.run.events import number
+from trainer.run.log.events import number
 
 
 @pytest.fixture

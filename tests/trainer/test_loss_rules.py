@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import pytest
 
 from tests.trainer.test_verdicts import PER_EPOCH, folded, measured, started
-from trainer.run import events as ev
-from trainer.run.events import Event
-from trainer.run.rules.loss_rules import loss_rising, loss_stuck, not_finite, overfitting
-from trainer.run.view import RunView
+from trainer.run.diagnosis.loss_rules import loss_rising, loss_stuck, not_finite, overfitting
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event
+from trainer.run.view.run_view import RunView
 
 GUESS = math.log(10)
 

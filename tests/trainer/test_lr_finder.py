@@ -21,9 +21,9 @@ from trainer.data.batches import Batch
 from trainer.find_lr import find_lr
 from trainer.hooks import NoSession
 from trainer.lr_finder import range_test, suggest
-from trainer.run import commands as cmd
-from trainer.run import events as ev
-from trainer.run.store import RunDir
+from trainer.run.control import commands as cmd
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -29,8 +29,8 @@ from trainer.evaluate import _answers
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
 from trainer.robustness import DAMAGES, damaged_batch
-from trainer.run.class_score import wilson_interval
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.view.class_score import wilson_interval
 from trainer.scores import Scores, class_scores, compare
 
 pytestmark = pytest.mark.usefixtures("narrow_module")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.trainer.test_verdicts import started
-from trainer.run import events as ev
-from trainer.run.events import Event, Record
-from trainer.run.memory_forecast import Forecast, memory_forecast, memory_left
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.diagnosis.memory_forecast import Forecast, memory_forecast, memory_left
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event, Record
+from trainer.run.view.run_view import RunView
 
 GIB = 2.0**30
 

@@ -11,14 +11,14 @@ import pytest
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import START, evaluated, opened, started, steps
 from trainer.errors import RunError
-from trainer.run import events as ev
-from trainer.run.deletion import delete_run
-from trainer.run.event_log import LogFollower, read_records
-from trainer.run.holder import RunLock
-from trainer.run.overview import RunsFolder
+from trainer.run.folder.delete import delete_run
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import RunDir, create_run, list_runs
+from trainer.run.log import events as ev
+from trainer.run.log.writer import LogFollower, read_records
 from trainer.run.status import RunState
-from trainer.run.store import RunDir, create_run, list_runs
-from trainer.run.view import RunView
+from trainer.run.view.overview import RunsFolder
+from trainer.run.view.run_view import RunView
 
 HISTORY = (opened(), started(), steps(1), evaluated(1), steps(101), evaluated(2), steps(201), steps(301, 50))
 COMPLETED = ev.Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
@@ -191,7 +191,7 @@ def test_a_run_that_cannot_be_deleted_whole_is_named_and_not_listed(
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("trainer.run.deletion.shutil.rmtree", refuse)
+    monkeypatch.setattr("trainer.run.folder.delete.shutil.rmtree", refuse)
     run = write_log(tmp_path, "one", *HISTORY)
     with pytest.raises(RunError, match=r"\.one\.deleted-\d+: cannot be deleted: Permission denied"):
         delete_run(run)

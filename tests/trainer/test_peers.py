@@ -22,9 +22,9 @@ from trainer.data.batches import Plan
 from trainer.data.draws import epoch_order
 from trainer.errors import ConfigError
 from trainer.peers import Peers
-from trainer.run import events as ev
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.view.run_view import RunView
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -23,8 +23,8 @@ from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.mistakes import MOST, MistakeCollector, Mistakes
 from trainer.picture_sheet import Sheet, read_sheet, write_sheet
-from trainer.run.events import Event, PicturesSaved, Warned
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Event, PicturesSaved, Warned
 from trainer.training_images import SHOWN, TrainingImages, training_images
 
 CPU = torch.device("cpu")

@@ -34,7 +34,7 @@ from trainer.data.decoder import Decoder
 from trainer.errors import CheckpointError, DataError, RunError
 from trainer.export.command import Wanted, export_run
 from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from trainer.tables import csv_text
 
 pytestmark = [needs_exporter, pytest.mark.usefixtures("narrow_module")]

@@ -26,10 +26,10 @@ from trainer.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_
 from trainer.errors import RunError
 from trainer.host import atomic_files as atomic
 from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomically
-from trainer.run import holder
-from trainer.run.holder import RunLock, is_live, presence, read_holder
+from trainer.run.folder import lock as holder
+from trainer.run.folder.lock import RunLock, is_live, presence, read_holder
+from trainer.run.folder.run_dir import RunDir
 from trainer.run.status import LOST_AFTER_S, Presence
-from trainer.run.store import RunDir
 from trainer.tensor_header import read_header
 
 

@@ -18,10 +18,10 @@ from trainer.errors import ConfigError
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.replanning import by_group, replanned, take_up
-from trainer.run import commands as cmd
-from trainer.run import events as ev
+from trainer.run.control import commands as cmd
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tui.canned import evaluated, opened, started, steps
-from trainer.run import events as ev
-from trainer.run.log_lines import contents, encode, read_lines
-from trainer.run.replay import replay
-from trainer.run.view import RunView
+from trainer.run.log import events as ev
+from trainer.run.log.codec import contents, encode, read_lines
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 
 START = encode(ev.Record(seq=0, time=1.0, event=opened())), encode(ev.Record(seq=1, time=2.0, event=started()))
 

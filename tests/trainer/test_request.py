@@ -8,7 +8,7 @@ from tests.conftest import ConfigMaker
 from trainer.config.plain import PlainConfig
 from trainer.config.yaml_reader import read_mapping
 from trainer.request import Request
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 
 def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: Path) -> None:

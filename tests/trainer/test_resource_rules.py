@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.trainer.test_verdicts import folded, measured, started, steps, training
-from trainer.run import events as ev
-from trainer.run.class_score import ClassScore, scores_from_counts, scores_of
-from trainer.run.events import Event
-from trainer.run.rules.resource_rules import data_bound, lines_left_out, memory_full
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.diagnosis.resource_rules import data_bound, lines_left_out, memory_full
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event
 from trainer.run.status import RunState
-from trainer.run.verdicts import verdicts
+from trainer.run.view.class_score import ClassScore, scores_from_counts, scores_of
 
 GIB = 2.0**30
 

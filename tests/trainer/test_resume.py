@@ -16,9 +16,9 @@ from trainer.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoi
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, RunError
 from trainer.launch import TrainingThread
-from trainer.run import events as ev
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
 from trainer.run_images import held_out_images
 from tui.report import summary
 

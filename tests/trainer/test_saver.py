@@ -14,7 +14,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError
 from trainer.hooks import DivergedError
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 from trainer.way_back import WayBack, no_way_back
 
 

@@ -13,7 +13,7 @@ from trainer import build, loop, saver
 from trainer.checkpoint import Checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config.schema import Config
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run import series as series_module
-from trainer.run.series import Series, Smoothed
-from trainer.run.step_window import StepWindow
+from trainer.run.view import series as series_module
+from trainer.run.view.series import Series, Smoothed
+from trainer.run.view.throughput import StepWindow
 
 VALUES = st.floats(-1e6, 1e6) | st.just(math.nan) | st.just(math.inf)
 

@@ -25,11 +25,11 @@ from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread
 from trainer.model import losses_of
-from trainer.run import commands as cmd
-from trainer.run import control_socket
-from trainer.run import events as ev
-from trainer.run.events import Event
-from trainer.run.holder import is_live, read_holder
+from trainer.run.control import commands as cmd
+from trainer.run.control import server as control_socket
+from trainer.run.folder.lock import is_live, read_holder
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event
 from trainer.run.status import RunState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

@@ -24,7 +24,7 @@ from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError
 from trainer.export import command
 from trainer.export.formats import FORMATS
-from trainer.run.store import RunDir, write_env
+from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run_images import held_out_images
 from trainer.run_settings import settings_now
 

@@ -29,10 +29,10 @@ from trainer.config.schema import Config
 from trainer.config.trackers import SinkName, metric_name, refuse_missing
 from trainer.errors import ConfigError, RunError
 from trainer.host.self_command import own_command
-from trainer.run import events as ev
-from trainer.run.event_log import EventLog
-from trainer.run.events import Event, Record
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event, Record
+from trainer.run.log.writer import EventLog
 from trainer.sinks.feed import Feed
 from trainer.sinks.follower import pass_on
 from trainer.sinks.position import Position

@@ -15,10 +15,10 @@ from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
 from trainer.evaluator import evaluation_batch
 from trainer.launch import TrainingThread
-from trainer.run import commands as cmd
-from trainer.run import events as ev
-from trainer.run.events import Event
-from trainer.run.view import RunView
+from trainer.run.control import commands as cmd
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event
+from trainer.run.view.run_view import RunView
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import RunError
-from trainer.run.events import EpochEnded, Evaluated, Event, Heartbeat, Opened, Record, Resumed
-from trainer.run.holder import RunLock, is_live, read_holder
-from trainer.run.results_csv import COLUMNS, ResultsCsv
-from trainer.run.store import RunDir, create_run, find_run, list_runs
+from trainer.run.folder.lock import RunLock, is_live, read_holder
+from trainer.run.folder.run_dir import RunDir, create_run, find_run, list_runs
+from trainer.run.log.events import EpochEnded, Evaluated, Event, Heartbeat, Opened, Record, Resumed
+from trainer.run.log.results_csv import COLUMNS, ResultsCsv
 
 
 def test_a_run_is_private_and_never_overwritten(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypa
     def full(fd: int, data: bytes, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("trainer.run.holder.os.pwrite", full)
+    monkeypatch.setattr("trainer.run.folder.lock.os.pwrite", full)
     lock.note(socket="/tmp/another.sock", ended=True)
     assert (read_holder(run) or {})["socket"] == "/tmp/one.sock"
     monkeypatch.undo()
@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypa
 def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
     code = (
-        "import os, sys; from pathlib import Path; from trainer.run.holder import RunLock; from trainer.run.store import RunDir;"
+        "import os, sys; from pathlib import Path; from trainer.run.folder.lock import RunLock; from trainer.run.folder.run_dir import RunDir;"
         "RunLock.take(RunDir(Path(sys.argv[1]))); os.kill(os.getpid(), 9)"
     )
     result = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)

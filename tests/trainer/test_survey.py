@@ -25,7 +25,7 @@ from trainer.data.scan import findings_path
 from trainer.data.survey import Survey, survey_folder
 from trainer.errors import DataError
 from trainer.init_config import summary
-from trainer.run.events import Started, Warned
+from trainer.run.log.events import Started, Warned
 
 
 def quiet(_detail: str, _fraction: float | None) -> None:

@@ -20,10 +20,10 @@ from trainer.evaluate import Evaluation, evaluate
 from trainer.loop import HOPELESS_IN_A_ROW
 from trainer.model import losses_of
 from trainer.optim import build_optimizer
-from trainer.run import commands as cmd
-from trainer.run import events as ev
+from trainer.run.control import commands as cmd
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.run.store import RunDir
 from trainer.step import StatisticsMomentum
 from trainer.update_gate import UpdateGate, join_statistics
 

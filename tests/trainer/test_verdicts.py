@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from trainer.run import events as ev
-from trainer.run.events import Event, Record
-from trainer.run.verdicts import verdicts
-from trainer.run.view import RunView
+from trainer.run.diagnosis.diagnose import verdicts
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event, Record
+from trainer.run.view.run_view import RunView
 
 PER_EPOCH = 50
 

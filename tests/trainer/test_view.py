@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from trainer.run import events as ev
-from trainer.run.log_lines import encode
-from trainer.run.replay import replay
+from trainer.run.log import events as ev
+from trainer.run.log.codec import encode
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
-from trainer.run.view import RunView
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 
 
 def opened(resume: bool = False) -> ev.Opened:

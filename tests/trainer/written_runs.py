@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.tui.canned import START
-from trainer.run.events import Event, Record
-from trainer.run.log_lines import encode
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Event, Record
 
 
 def write_log(runs_dir: Path, name: str, *events: Event, first: int = 0, begun: float = START) -> RunDir:

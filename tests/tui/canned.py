@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from trainer.run import events as ev
-from trainer.run.commands import Command
-from trainer.run.events import Event, Record
-from trainer.run.log_lines import encode
+from trainer.run.control.commands import Command
+from trainer.run.log import events as ev
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Event, Record
 from trainer.run.status import Presence
 
 START = 1_700_000_000.0

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from tests.tui.canned import CannedSource, training_run
 from trainer.picture_sheet import Sheet, write_sheet
-from trainer.run import events as ev
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 
 
 def tile(colour: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -11,8 +11,8 @@ import pytest
 from tests.tui.canned import START, Recorder
 from tests.tui.screen import App, Dashboard, settle
 from trainer.launch import TrainingThread
-from trainer.run.commands import ControlPort
-from trainer.run.store import RunDir
+from trainer.run.control.commands import ControlPort
+from trainer.run.folder.run_dir import RunDir
 from tui.app import DashboardApp
 from tui.settings import UiSettings
 from tui.source import EventSource, Port

@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from tests.tui.canned import diverged
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 from tui.actions import ACTIONS, BY_NAME, Situation, tries_rates
 
 REFUSAL = "nobody trains this run"

@@ -13,11 +13,11 @@ from textual.widgets import Input
 from tests.tui.canned import START, CannedSource, Recorder, diverged, evaluated, opened, started, steps, training_run
 from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, screen_text, see, settle, shown, shows
-from trainer.run import commands as cmd
-from trainer.run import events as ev
-from trainer.run.commands import NoControl, UndeliverableError
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import NoControl, UndeliverableError
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from trainer.run.status import Presence
-from trainer.run.store import RunDir
 from tui.actions import ACTIONS
 from tui.app import DashboardApp
 from tui.pages import PAGES

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.tui.canned import training_run
-from trainer.run import events as ev
-from trainer.run.replay import replay
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.cli import main
 from tui.data_output import as_json, write_csv
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from trainer.run.series import Series
+from trainer.run.view.series import Series
 from tui import format as fmt
 from tui.bars import bar
 from tui.canvas import DOT_BITS, Canvas

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tui.canned import CannedSource, opened, started, steps
 from tests.tui.screen import Dashboard, screen_text, settle, shown, shows
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 
 
 def saved(step: int) -> ev.CheckpointSaved:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 from tui.container import main_process
 from tui.hazards import hazards, logind_kills_processes
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.tui.canned import CannedSource, Recorder, opened, started, steps, training_run
 from tests.tui.screen import Dashboard, screen_text, shown
-from trainer.run import events as ev
-from trainer.run.commands import NoControl
+from trainer.run.control.commands import NoControl
+from trainer.run.log import events as ev
 from trainer.run.status import Presence, RunState
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 from tui.actions import ACTIONS, Situation
 from tui.scene import Scene
 from tui.widgets.key_bar import KeyBar

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tui.canned import CannedSource, opened, started, steps
 from tests.tui.screen import Dashboard, settle, shows
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 
 
 class LongHistory(CannedSource):

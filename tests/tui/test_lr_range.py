@@ -9,8 +9,8 @@ from tests.tui.canned import Recorder, training_run
 from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, settle, shows
 from trainer.config.loader import load_config
-from trainer.run import commands as cmd
-from trainer.run import events as ev
+from trainer.run.control import commands as cmd
+from trainer.run.log import events as ev
 from tui.cli import main
 from tui.lr_range import lr_range_plot
 from tui.screens.key_rest import UNEXPECTED_S

@@ -9,8 +9,8 @@ import pytest
 
 from tests.tui.canned import training_run
 from tests.tui.screen import Dashboard, screen_text, see, settle, shows
-from trainer.run import events as ev
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from tui import log_reader
 from tui.log_reader import LINES_KEPT, LogReader
 

@@ -12,10 +12,10 @@ import pytest
 from tests.tui.canned import CannedSource, Recorder, evaluated, layers, opened, started, steps, training_run
 from tests.tui.canned_pictures import with_pictures
 from tests.tui.screen import Dashboard, screen_text, see, settle, shown, shows
-from trainer.run import events as ev
-from trainer.run.replay import replay
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.class_results import recalls
 from tui.pages import OVERVIEW, PAGES
 from tui.themes import STYLES, THEMES, palette

@@ -8,8 +8,8 @@ import pytest
 
 from tests.tui.canned import Recorder, training_run
 from tests.tui.screen import Dashboard, screen_text, see, settle, shows
-from trainer.run import commands as cmd
-from trainer.run import events as ev
+from trainer.run.control import commands as cmd
+from trainer.run.log import events as ev
 from tui.screens.dialogs import typed_rate
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tui.canned import steps, training_run
 from tests.tui.screen import Dashboard, settle
-from trainer.run import events as ev
+from trainer.run.log import events as ev
 from tui.screens.dashboard import DashboardScreen
 from tui.widgets.header import Header
 from tui.widgets.pane import Pane

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tests.tui.canned import evaluated, opened, training_run
 from trainer.host.safe_text import literal
-from trainer.run import events as ev
-from trainer.run.log_lines import decode
-from trainer.run.replay import replay
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.codec import decode
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.report import plain_report
 
 

@@ -16,9 +16,9 @@ from tests.tui.canned import START, evaluated, opened, started, steps, training_
 from tests.tui.conftest import HandClock
 from tests.tui.screen import App, Dashboard, screen_text, see, settle, shows
 from trainer.launch import TrainingThread
-from trainer.run import events as ev
-from trainer.run.holder import RunLock
-from trainer.run.store import RunDir
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from tui.app import DashboardApp
 from tui.run_app import print_runs
 from tui.runs_table import age
@@ -245,7 +245,7 @@ async def test_q_leaves_while_the_folder_is_read(tmp_path: Path, monkeypatch: py
         released.wait(60)
         return []
 
-    monkeypatch.setattr("trainer.run.overview.list_logs", never)
+    monkeypatch.setattr("trainer.run.view.overview.list_logs", never)
     app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=tmp_path, clock=lambda: START)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot, reading.is_set, "the folder does not answer")
@@ -275,7 +275,7 @@ async def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch:
     def refuse(_path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("trainer.run.overview.list_logs", refuse)
+    monkeypatch.setattr("trainer.run.view.overview.list_logs", refuse)
     app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=tmp_path, clock=lambda: START)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot, lambda: shows(app, "Permission denied"), "the reason")

@@ -15,8 +15,8 @@ from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
 from tests.tui.canned import START, CannedSource, Recorder, opened, steps, training_run
-from trainer.run import events as ev
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from tui.app import DashboardApp
 from tui.settings import UiSettings
 from tui.source import Port

@@ -17,8 +17,8 @@ from textual.widgets import Input, OptionList
 from tests.conftest import FolderMaker
 from tests.tui.screen import screen_text, see, settle, shows
 from trainer.config.loader import load_config, parse_overrides, shipped_names
-from trainer.run.holder import RunLock
-from trainer.run.store import create_run
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import create_run
 from tui.screens.pick_folder import FolderScreen
 from tui.screens.settings import SettingsScreen
 from tui.setting_values import MAIN_SETTINGS, main_settings, resolve, typed

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.tui.canned import CannedSource, evaluated, opened, started, steps, training_run
 from tests.tui.screen import App, Dashboard, screen_text, see, settle, shows
-from trainer.run import events as ev
-from trainer.run.events import Record
-from trainer.run.replay import replay
-from trainer.run.view import RunView
+from trainer.run.log import events as ev
+from trainer.run.log.events import Record
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from tui.glyphs import ASCII
 from tui.step_axis import step_labels
 from tui.viewport import Viewport

@@ -17,10 +17,10 @@ from tests.trainer.written_runs import write_log
 from tests.tui.canned import Recorder, evaluated, opened, started, steps, training_run
 from tests.tui.conftest import HandClock
 from tests.tui.screen import Dashboard, screen_text, settle
-from trainer.run import commands as cmd
-from trainer.run import events as ev
-from trainer.run.commands import NOTE_LENGTH
-from trainer.run.store import RunDir
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import NOTE_LENGTH
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
 from tui.app import DashboardApp
 from tui.driver import TerminalDriver
 from tui.screens import LIST_OF_RUNS

@@ -30,11 +30,11 @@ from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, writ
 from trainer.failures import explain, log_traceback
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.host.safe_text import literal
-from trainer.run.event_log import EventLog, read_records
-from trainer.run.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
-from trainer.run.holder import RunLock
-from trainer.run.log_lines import encode
-from trainer.run.store import RunDir, find_run, refuse_links
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
+from trainer.run.log.writer import EventLog, read_records
 from trainer.run_settings import settings_now
 from trainer.versions import torch_release
 

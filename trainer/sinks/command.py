@@ -8,8 +8,8 @@ import os
 from trainer.config.trackers import refuse_missing
 from trainer.errors import EXIT_OK
 from trainer.host.standard_streams import write_out
-from trainer.run.rules.resource_rules import lines_missing
-from trainer.run.store import find_run
+from trainer.run.diagnosis.resource_rules import lines_missing
+from trainer.run.folder.run_dir import find_run
 from trainer.sinks.follower import pass_on
 
 _NICENESS = 10

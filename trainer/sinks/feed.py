@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.run import events as ev
-from trainer.run.events import Record, number
+from trainer.run.log import events as ev
+from trainer.run.log.events import Record, number
 from trainer.sinks.sink import Histogram, Sink
 
 

@@ -13,8 +13,8 @@ from textual.content import Content
 from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Input, Static
 
-from trainer.run.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
-from trainer.run.events import Diverged
+from trainer.run.control.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
+from trainer.run.log.events import Diverged
 from tui import format as fmt
 from tui.actions import ACTIONS, shown_keys
 from tui.pages import PAGES

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from trainer.run.events import LrRangeTested
+from trainer.run.log.events import LrRangeTested
 from tui import format as fmt
 from tui.lr_range import lr_range_plot
 from tui.screens.dialogs import Dialog

@@ -14,10 +14,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from trainer.errors import RunError
-from trainer.run.deletion import delete_run
-from trainer.run.overview import RunOverview, RunsFolder
-from trainer.run.store import RunDir
-from trainer.run.view import RunView
+from trainer.run.folder.delete import delete_run
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.view.overview import RunOverview, RunsFolder
+from trainer.run.view.run_view import RunView
 from tui import format as fmt
 from tui.actions import LIST_ACTIONS
 from tui.compared import COLOURS, Compared

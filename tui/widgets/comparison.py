@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainer.run.overview import Point
-from trainer.run.series import Series
+from trainer.run.view.overview import Point
+from trainer.run.view.series import Series
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.compared import Compared

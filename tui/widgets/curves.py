@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainer.run.facts import Mark
-from trainer.run.series import Series
+from trainer.run.view.queries import Mark
+from trainer.run.view.series import Series
 from tui import format as fmt
 from tui.canvas import Canvas, Row
 from tui.scene import Scene

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from trainer.run.facts import Note
+from trainer.run.view.queries import Note
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from trainer.run.rules.resource_rules import lines_missing
+from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
 from tui import format as fmt
 from tui.canvas import Row

@@ -7,8 +7,8 @@ from itertools import zip_longest
 
 from textual.events import Click
 
-from trainer.run.events import LayersMeasured, number
-from trainer.run.rules.layer_rules import DEAD
+from trainer.run.diagnosis.layer_rules import DEAD
+from trainer.run.log.events import LayersMeasured, number
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.run.memory_forecast import memory_forecast, memory_left
+from trainer.run.diagnosis.memory_forecast import memory_forecast, memory_left
 from tui import format as fmt
 from tui.bars import bar
 from tui.canvas import Canvas, Row

@@ -6,8 +6,8 @@ import math
 
 from trainer.architecture import Stage, stages
 from trainer.config.freezing import STAGES, stage_of
-from trainer.run.events import LayersMeasured, number
-from trainer.run.view import RunView
+from trainer.run.log.events import LayersMeasured, number
+from trainer.run.view.run_view import RunView
 from tui import format as fmt
 from tui.bars import bar
 from tui.canvas import Row

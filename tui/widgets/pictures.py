@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rich.cells import cell_len
 
-from trainer.run.events import PicturesSaved
+from trainer.run.log.events import PicturesSaved
 from tui import format as fmt
 from tui.canvas import Row
 from tui.scene import Scene

@@ -12,7 +12,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.strip import Strip
 
-from trainer.run.overview import RunOverview
+from trainer.run.view.overview import RunOverview
 from tui.canvas import Row
 from tui.runs_table import HEADINGS, cell
 from tui.scene import Scene

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.run.rules.resource_rules import WAITING_SHARE
+from trainer.run.diagnosis.resource_rules import WAITING_SHARE
 from tui.canvas import Row
 from tui.pages import hint
 from tui.scene import Scene

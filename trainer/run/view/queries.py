@@ -1,4 +1,4 @@
-"""What is known of a run, and what a screen asks about it; `trainer.run.view` folds the events that it is known from."""
+"""What is known of a run, and what a screen asks about it; `trainer.run.view.run_view` folds the events that it is known from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from trainer.run import events as ev
-from trainer.run.series import Series, Smoothed
+from trainer.run.log import events as ev
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, Presence, RunState
-from trainer.run.step_window import StepWindow
+from trainer.run.view.series import Series, Smoothed
+from trainer.run.view.throughput import StepWindow
 
 SMOOTHING = (0.0, 0.9, 0.98)
 """Betas of the smoothed curves that `s` walks through; 0 shows the raw points alone."""

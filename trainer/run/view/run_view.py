@@ -1,6 +1,6 @@
 """Everything that a dashboard shows, as a fold over the events of a run.
 
-`RunView.apply` is the way in, and `trainer.run.replay` for many lines at once. It depends on nothing but the records it is given
+`RunView.apply` is the way in, and `trainer.run.view.replay` for many lines at once. It depends on nothing but the records it is given
 (no clock, no file), so a live, an attached and a finished run show the same screen. A record that was applied already is
 ignored, so a reader may overlap.
 """
@@ -11,14 +11,14 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainer.run import events as ev
-from trainer.run.commands import GoBack, Unpause
-from trainer.run.events import Record, number
-from trainer.run.facts import Mark, Note, RunFacts
-from trainer.run.series import Series
+from trainer.run.control.commands import GoBack, Unpause
+from trainer.run.log import events as ev
+from trainer.run.log.events import Record, number
 from trainer.run.status import RunState
-from trainer.run.step_columns import StepColumns
-from trainer.run.step_window import StepWindow
+from trainer.run.view.queries import Mark, Note, RunFacts
+from trainer.run.view.series import Series
+from trainer.run.view.step_columns import StepColumns
+from trainer.run.view.throughput import StepWindow
 
 _LAYERS_KEPT = 96
 

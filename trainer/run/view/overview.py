@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.run import events as ev
-from trainer.run.event_log import LogFollower
-from trainer.run.events import Evaluated, Steps, number
-from trainer.run.holder import is_live, presence
-from trainer.run.replay import replay
+from trainer.run.folder.lock import is_live, presence
+from trainer.run.folder.run_dir import RunDir, list_logs, log_stat
+from trainer.run.log import events as ev
+from trainer.run.log.events import Evaluated, Steps, number
+from trainer.run.log.writer import LogFollower
 from trainer.run.status import LIVE_STATES, Presence, RunState
-from trainer.run.store import RunDir, list_logs, log_stat
-from trainer.run.view import RunView
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 
 _KIND = re.compile(rb'"kind":\s*"(\w+)"')
 _KIND_WITHIN = 80

@@ -6,8 +6,8 @@ import os
 import shutil
 
 from trainer.errors import RunError
-from trainer.run.holder import RunLock
-from trainer.run.store import RunDir
+from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_dir import RunDir
 
 
 def delete_run(run_dir: RunDir) -> None:

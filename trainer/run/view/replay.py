@@ -11,10 +11,10 @@ from itertools import chain
 from operator import itemgetter, lt
 from typing import Any
 
-from trainer.run.events import Heartbeat, Monitored, Record, Steps
-from trainer.run.log_lines import AT_ONCE, STEP_FIELDS, checks_of, contents, num_unreadable, records_of
-from trainer.run.step_columns import StepColumns
-from trainer.run.view import RunView
+from trainer.run.log.codec import AT_ONCE, STEP_FIELDS, checks_of, contents, num_unreadable, records_of
+from trainer.run.log.events import Heartbeat, Monitored, Record, Steps
+from trainer.run.view.run_view import RunView
+from trainer.run.view.step_columns import StepColumns
 
 _SEQ, _TIME, _NUMBERS = itemgetter("seq"), itemgetter("time"), itemgetter(Steps.kind)
 

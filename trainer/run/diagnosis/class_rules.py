@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trainer.run.class_score import ClassScore, scores_of, wilson_interval
-from trainer.run.events import Evaluated
-from trainer.run.rules.verdict import Verdict
-from trainer.run.view import RunView
+from trainer.run.diagnosis.finding import Verdict
+from trainer.run.log.events import Evaluated
+from trainer.run.view.class_score import ClassScore, scores_of, wilson_interval
+from trainer.run.view.run_view import RunView
 
 _LEARNT = 0.5
 """Accuracy from which on single classes can be told to lag, and that swapped ones would have if they were exchanged."""

@@ -1,4 +1,4 @@
-"""Checks of values from a log, made from the types that `trainer.run.events` declares.
+"""Checks of values from a log, made from the types that `trainer.run.log.events` declares.
 
 A check takes many values at once, so that a million steps are looked at as columns. By itself an `int` is a whole number from 0
 that a float holds exactly, and a `float` a number whose square is still finite. `Annotated` says more: a `Range`, a `TypedDict`

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.host.atomic_files import sync
-from trainer.run.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
-from trainer.run.log_lines import AT_ONCE, checks_of, contents, encode, read_lines
-from trainer.run.memory_tee import MemoryTee
+from trainer.run.log.codec import AT_ONCE, checks_of, contents, encode, read_lines
+from trainer.run.log.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
+from trainer.run.log.memory_tee import MemoryTee
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
 """Undelivered bytes above which the oldest step arrays are dropped."""

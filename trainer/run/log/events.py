@@ -1,6 +1,6 @@
 """What happens in a run, as frozen records that become one JSON line each in `events.jsonl`.
 
-`trainer.run.log_lines` writes and reads the lines. Readers ignore fields and kinds that they do not know, so a field may be
+`trainer.run.log.codec` writes and reads the lines. Readers ignore fields and kinds that they do not know, so a field may be
 added in any release; removing or redefining one raises `LOG_VERSION`. The format is documented in `docs/run-directory.md`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, TypedDict
 
-from trainer.run.log_types import Amount, Positive, Rate, Share, UnixTime
+from trainer.run.log.log_types import Amount, Positive, Rate, Share, UnixTime
 from trainer.run.status import RunState
 
 LOG_VERSION = 2

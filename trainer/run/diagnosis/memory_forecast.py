@@ -6,7 +6,7 @@ import statistics
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 
 _LEAST = 12
 """Readings in the older half: of fewer nothing can be said."""

@@ -9,7 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
 
 _F_GETPATH = 50
 """Of macOS's fcntl.h: the path of an open descriptor."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
-from trainer.run.events import LayersMeasured, number
-from trainer.run.rules.verdict import Verdict
-from trainer.run.view import RunView
+from trainer.run.diagnosis.finding import Verdict
+from trainer.run.log.events import LayersMeasured, number
+from trainer.run.view.run_view import RunView
 
 DEAD = 0.9
 """Of a layer's channels: as many never are silent in a run that is well, weight decay included."""

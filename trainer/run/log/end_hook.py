@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Mapping
 
 from trainer.errors import ConfigError
-from trainer.run.events import Diverged, Event, Failed, Finished, Record
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Diverged, Event, Failed, Finished, Record
 
 VARIABLE = "R18_TUI_HOOK"
 

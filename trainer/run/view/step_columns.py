@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from trainer.run.events import number
-from trainer.run.step_window import StepGroup
+from trainer.run.log.events import number
+from trainer.run.view.throughput import StepGroup
 
 
 @dataclass(frozen=True)

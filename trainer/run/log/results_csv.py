@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable
 
 from trainer.host.atomic_files import write_atomically
-from trainer.run.events import EpochEnded, Evaluated, Opened, Record, Resumed, number
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import EpochEnded, Evaluated, Opened, Record, Resumed, number
 from trainer.run.status import LOST_AFTER_S
-from trainer.run.store import RunDir
 
 COLUMNS = (
     "epoch", "time", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr",

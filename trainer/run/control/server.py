@@ -24,11 +24,11 @@ from typing import Protocol
 import orjson
 
 from trainer.host.private_folder import private_folder
-from trainer.run.command_json import LONGEST_LINE, decode_command, encode_command
-from trainer.run.commands import Command, UndeliverableError
-from trainer.run.holder import is_live, on_this_machine, pid_here, presence, read_holder
+from trainer.run.control.command_json import LONGEST_LINE, decode_command, encode_command
+from trainer.run.control.commands import Command, UndeliverableError
+from trainer.run.folder.lock import is_live, on_this_machine, pid_here, presence, read_holder
+from trainer.run.folder.run_dir import RunDir
 from trainer.run.status import Presence
-from trainer.run.store import RunDir
 
 MOST_CLIENTS = 32
 """Connections at a time."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trainer.run.memory_forecast import memory_forecast
-from trainer.run.rules.verdict import Verdict
-from trainer.run.view import RunView
+from trainer.run.diagnosis.finding import Verdict
+from trainer.run.diagnosis.memory_forecast import memory_forecast
+from trainer.run.view.run_view import RunView
 
 WAITING_SHARE = 0.15
 """Of the time of steps: a run that waits longer is held up by its data."""

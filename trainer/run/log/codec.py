@@ -15,8 +15,8 @@ from typing import Any, get_type_hints
 
 import orjson
 
-from trainer.run.events import Event, Record, Steps, event_kinds
-from trainer.run.log_types import Check, check_of
+from trainer.run.log.events import Event, Record, Steps, event_kinds
+from trainer.run.log.log_types import Check, check_of
 
 STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")
 """What the list of a `steps` line holds. Logs of version 1 have these as fields by their names."""

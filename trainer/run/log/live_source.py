@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.run.event_log import EventLog, LogFollower
-from trainer.run.store import RunDir
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.writer import EventLog, LogFollower
 
 
 class LiveSource:

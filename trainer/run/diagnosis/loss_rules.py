@@ -6,10 +6,10 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from trainer.run.class_score import wilson_interval
-from trainer.run.events import number
-from trainer.run.rules.verdict import Verdict
-from trainer.run.view import RunView
+from trainer.run.diagnosis.finding import Verdict
+from trainer.run.log.events import number
+from trainer.run.view.class_score import wilson_interval
+from trainer.run.view.run_view import RunView
 
 _RECENT = 100
 """Steps whose mean is compared."""

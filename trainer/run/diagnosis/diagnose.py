@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.run.rules import class_rules, layer_rules, loss_rules, resource_rules
-from trainer.run.rules.verdict import Verdict
+from trainer.run.diagnosis import class_rules, layer_rules, loss_rules, resource_rules
+from trainer.run.diagnosis.finding import Verdict
 from trainer.run.status import RunState
-from trainer.run.view import RunView
+from trainer.run.view.run_view import RunView
 
 _LEVELS = ("error", "warning", "info")
 

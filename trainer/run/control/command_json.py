@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from trainer.host.safe_text import literal
-from trainer.run import commands as cmd
-from trainer.run.commands import Command
+from trainer.run.control import commands as cmd
+from trainer.run.control.commands import Command
 
 LONGEST_LINE = 1024
 """Bytes of a command's line at most."""

@@ -15,8 +15,8 @@ import orjson
 
 from trainer.errors import RunError
 from trainer.host.atomic_files import try_lock
+from trainer.run.folder.run_dir import RunDir, list_runs
 from trainer.run.status import LOST_AFTER_S, Presence
-from trainer.run.store import RunDir, list_runs
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 3, 0.05
 """`is_live` in another process holds the lock for some microseconds, too."""

@@ -1,0 +1,1 @@
+"""Commands to a live run, and the socket that carries them."""

@@ -1,0 +1,1 @@
+"""The run's log: events, their lines, writer and reader."""

@@ -1,0 +1,1 @@
+"""What a log amounts to: the fold of its events, and queries."""
