@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.data.survey import survey_folder
+from trainer.data.folder.survey import survey_folder
 from trainer.host.gpu import gpu_present
 from trainer.init_config import configuration, find_start
 from trainer.run.folder.run_dir import RunDir

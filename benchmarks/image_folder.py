@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
+from trainer.data.folder.survey import survey_folder
 from trainer.data.image_folder import Keep, load_image_folder
-from trainer.data.survey import survey_folder
 
 
 def main() -> int:

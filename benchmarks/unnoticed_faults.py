@@ -31,7 +31,7 @@ FAULTS = (
     ),
     Fault(
         "heldout-labels",
-        "trainer.data.held_out.hold_out",
+        "trainer.data.folder.held_out.hold_out",
         "groups = [group for group in _groups(keys, rows) if len(labels_of[keys[group[0]]]) == 1]",
         "groups = _groups(keys, rows)",
     ),
@@ -43,7 +43,10 @@ FAULTS = (
     ),
     Fault("step-smoothing", "trainer.step.TrainStep._losses", "self._config.train.label_smoothing", "0.0"),
     Fault(
-        "recipe-lr", "trainer.recipe._training", "round(0.05 * batch_size / 64, 4)", "round(0.05 * 64 / batch_size, 4)"
+        "recipe-lr",
+        "trainer.data.folder.recipe._training",
+        "round(0.05 * batch_size / 64, 4)",
+        "round(0.05 * 64 / batch_size, 4)",
     ),
     Fault(
         "ckpt-choose",
@@ -103,7 +106,10 @@ FAULTS = (
         "result.score.recall or 0.0",
     ),
     Fault(
-        "batches-smallest", "trainer.data.batches.Plan.steps_per_epoch", "rest >= self.smallest", "rest > self.smallest"
+        "batches-smallest",
+        "trainer.data.batches.batches.Plan.steps_per_epoch",
+        "rest >= self.smallest",
+        "rest > self.smallest",
     ),
     Fault(
         "actions-session",

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from trainer.choices import choose_numerics, describe, precisions
 from trainer.config.loader import load_config, shipped_names
 from trainer.config.schema import Config
-from trainer.data.augment import Augment, Normalize
-from trainer.data.batches import Batch
+from trainer.data.augment.augment import Augment, Normalize
+from trainer.data.batches.batches import Batch
 from trainer.device import choose_device, describe_device
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep

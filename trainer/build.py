@@ -20,13 +20,13 @@ from trainer.config.freezing import frozen_stages, stage_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_warnings
-from trainer.data.augment import Augment
-from trainer.data.batches import Batch, Batches, Plan, ResidentBatches
-from trainer.data.build import PreparedData, prepare_data, worker_count
+from trainer.data.augment.augment import Augment
+from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches
+from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.image_folder import FolderSplit
-from trainer.data.lost_images import LostImages
-from trainer.data.stream import StreamedBatches
+from trainer.data.prepare import PreparedData, prepare_data, worker_count
 from trainer.device import choose_device, describe_device
 from trainer.ema import ModelEma
 from trainer.errors import CheckpointError, ConfigError

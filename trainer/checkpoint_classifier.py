@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.data.augment import Normalize
-from trainer.data.decoder import Decoder
+from trainer.data.augment.augment import Normalize
+from trainer.data.folder.decoder import Decoder
 from trainer.device import choose_device
 from trainer.model import build_model
 from trainer.run.folder.run_dir import RunDir, run_of_file

@@ -15,7 +15,7 @@ import torch
 
 from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_checks, step_checks
-from trainer.data.build import load_dataset, place_pixels, undecoded
+from trainer.data.prepare import load_dataset, place_pixels, undecoded
 from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
 from trainer.host.atomic_files import free_bytes, probe

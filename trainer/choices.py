@@ -20,8 +20,8 @@ from torch import nn
 
 from trainer.config.freezing import frozen_stages
 from trainer.config.schema import Config
-from trainer.data.augment import Augment
-from trainer.data.batches import Batch
+from trainer.data.augment.augment import Augment
+from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.host.progress import Progress
 from trainer.optim import build_optimizer

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, RunError
 from trainer.model_files import kind_of_file
 from trainer.run.folder.run_dir import RunDir, find_run

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.data.augment import Normalize
-from trainer.data.batches import evaluation_batches
+from trainer.data.augment.augment import Normalize
+from trainer.data.batches.batches import evaluation_batches
+from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
-from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
 from trainer.host.atomic_files import write_atomically
 from trainer.layers import SilentChannels

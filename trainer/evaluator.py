@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.config.schema import Config
-from trainer.data.build import PreparedData
-from trainer.data.lost_images import LostImages
+from trainer.data.batches.lost_images import LostImages
+from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError, is_out_of_memory
 from trainer.evaluate import Evaluation, evaluate
 from trainer.features import compute_features

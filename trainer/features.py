@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from trainer.data.augment import Normalize
-from trainer.data.batches import Batch, Plan, evaluation_batches
+from trainer.data.augment.augment import Normalize
+from trainer.data.batches.batches import Batch, Plan, evaluation_batches
+from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
-from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
 from trainer.model import features_of
 from trainer.step import Numerics

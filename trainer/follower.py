@@ -14,10 +14,10 @@ import torch
 from trainer.build import Source, loss_weights, plan_of
 from trainer.config.loader import build_config
 from trainer.config.schema import Config
-from trainer.data.augment import Augment
-from trainer.data.batches import Batch, Batches
-from trainer.data.build import prepare_data, worker_count
-from trainer.data.lost_images import LostImages
+from trainer.data.augment.augment import Augment
+from trainer.data.batches.batches import Batch, Batches
+from trainer.data.batches.lost_images import LostImages
+from trainer.data.prepare import prepare_data, worker_count
 from trainer.device import choose_device
 from trainer.errors import EXIT_OK, DataError
 from trainer.failures import log_traceback
@@ -54,7 +54,7 @@ def follow() -> int:
     told = peers.told()
     ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all of us
     failed: list[Exception] = []
-    # Streamed batches must not be read on the main thread (`trainer.data.stream`).
+    # Streamed batches must not be read on the main thread (`trainer.data.batches.stream`).
     thread = threading.Thread(target=_main, args=(told, peers, failed), name="training")
     thread.start()
     thread.join()

@@ -18,13 +18,13 @@ from typing import Any
 from trainer.check_request import read_run_config
 from trainer.config.loader import build_config
 from trainer.config.yaml_reader import read_mapping, write_scalar
-from trainer.data.survey import Survey, survey_folder
+from trainer.data.folder.recipe import Choice, Start, aspect_ratio, choose, short_sides
+from trainer.data.folder.survey import Survey, survey_folder
 from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
 from trainer.host.atomic_files import write_atomically
 from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import literal, plain_name
-from trainer.recipe import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.run.folder.run_dir import find_run
 from trainer.tensor_header import read_header
 

@@ -22,8 +22,8 @@ import torch
 from trainer.checkpoint import Checkpoint
 from trainer.config.freezing import BACKBONE, STAGES, frozen_stages, stage_of, unfreezing_ends
 from trainer.config.schema import Config
-from trainer.data.batches import Batch, Batches
-from trainer.data.build import PreparedData
+from trainer.data.batches.batches import Batch, Batches
+from trainer.data.prepare import PreparedData
 from trainer.evaluator import Evaluator
 from trainer.hooks import Hooks
 from trainer.layers import measured_layers

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.data.batches import Batch
+from trainer.data.batches.batches import Batch
 from trainer.loop import Trainer
 from trainer.optim import build_optimizer
 

@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.decoder import Decoder, decode_files
-from trainer.data.layout import class_images, split_folders
-from trainer.data.walk import Notes, normal_form
+from trainer.data.folder.decoder import Decoder, decode_files
+from trainer.data.folder.layout import class_images, split_folders
+from trainer.data.folder.walk import Notes, normal_form
 from trainer.errors import DataError
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.classifier import Classifier, open_classifier
-from trainer.data.decoder import decode_files
-from trainer.data.layout import image_paths
+from trainer.data.folder.decoder import decode_files
+from trainer.data.folder.layout import image_paths
 from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
 from trainer.host.progress import Progress, progress_bar
 from trainer.host.safe_text import json_text, literal

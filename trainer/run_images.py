@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.build import load_held_out, undecoded
 from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import FolderSplit
+from trainer.data.prepare import load_held_out, undecoded
 from trainer.errors import DataError, R18Error
 from trainer.host.progress import progress_bar
 from trainer.measured_images import ArrayImages, FileImages, MeasuredImages

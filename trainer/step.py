@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config.schema import Config
 from trainer.conv.modules import Conv1x1, Conv3x3
-from trainer.data.augment import Augment
-from trainer.data.batches import Batch
-from trainer.data.mixing import Mix, Mixer
+from trainer.data.augment.augment import Augment
+from trainer.data.augment.mixing import Mix, Mixer
+from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.loss_scale import LossScale
 from trainer.model import head_of, losses_of, set_train_mode

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from trainer.config.schema import Config
-from trainer.data.augment import Augment, Normalize
-from trainer.data.batches import Plan
-from trainer.data.build import PreparedData
+from trainer.data.augment.augment import Augment, Normalize
+from trainer.data.augment.mixing import Mixer
+from trainer.data.batches.batches import Plan
 from trainer.data.dataset import Split
 from trainer.data.image_folder import FolderSplit
-from trainer.data.mixing import Mixer
+from trainer.data.prepare import PreparedData
 from trainer.evaluation_files import name_of
 from trainer.picture_sheet import Sheet
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 
 SIDE = 4
 

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.reference.evaluation_pictures import NumberClassifier, picture, quiet, write_pictures
 from trainer import measure as measure_module
-from trainer.data.layout import find_layout
+from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
 from trainer.measure import measure, measure_robustness
 from trainer.measured_images import ArrayImages, FileImages, folder_images

@@ -20,11 +20,11 @@ from tests.reference.evaluation_networks import BlackDetector, LookUp, TinyResNe
 from tests.reference.evaluation_plain import PlainEvaluation, plain_evaluation, plain_silence, scaled
 from trainer import evaluate as evaluate_module
 from trainer.data import image_folder
-from trainer.data.augment import Normalize
+from trainer.data.augment.augment import Normalize
+from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import ResidentSplit, Split
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit
-from trainer.data.lost_images import LostImages
 from trainer.errors import DataLostError
 from trainer.evaluate import Evaluation, evaluate, write_tables
 from trainer.step import Numerics

@@ -19,10 +19,10 @@ from trainer.checkpoint import Checkpoint
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
-from trainer.data.augment import Augment
-from trainer.data.build import PreparedData
+from trainer.data.augment.augment import Augment
+from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import DataSet, ResidentSplit
-from trainer.data.lost_images import LostImages
+from trainer.data.prepare import PreparedData
 from trainer.ema import ModelEma
 from trainer.errors import CheckpointError
 from trainer.evaluate import Evaluation

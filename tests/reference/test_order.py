@@ -15,13 +15,13 @@ from torch import Tensor
 
 from tests.reference.evaluation_pictures import SIDE, write_pictures
 from trainer.data import image_folder
-from trainer.data.batches import Batch, Batches, Plan, ResidentBatches, evaluation_batches
+from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches, evaluation_batches
+from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
-from trainer.data.decoder import Decoder
 from trainer.data.draws import balanced_order, epoch_order
+from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit
-from trainer.data.lost_images import LostImages
-from trainer.data.stream import StreamedBatches
 from trainer.errors import DataLostError
 from trainer.features import FeatureBatches
 

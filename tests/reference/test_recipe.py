@@ -1,4 +1,4 @@
-"""`trainer.recipe`: every choice for a folder, by hand; the folder is made up, no picture is opened."""
+"""`trainer.data.folder.recipe`: every choice for a folder, by hand; the folder is made up, no picture is opened."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trainer.data.layout import ImageFile, Layout
-from trainer.data.scan import Finding
-from trainer.data.survey import Survey
-from trainer.recipe import Start, choose
+from trainer.data.folder.layout import ImageFile, Layout
+from trainer.data.folder.recipe import Start, choose
+from trainer.data.folder.scan import Finding
+from trainer.data.folder.survey import Survey
 
 RANDOM = Start(reference=None)
 IMAGENET = Start(reference="imagenet", stem="imagenet")

@@ -1,4 +1,4 @@
-"""`trainer.data.held_out` and what divides data sources by it: shares of each class, copies, pictures of two classes, seeds."""
+"""`trainer.data.folder.held_out` and what divides data sources by it: shares of each class, copies, pictures of two classes, seeds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tests.reference.evaluation_pictures import SIDE, quiet, write_pictures
 from trainer.data import image_folder
 from trainer.data.dataset import ResidentSplit, with_held_out
-from trainer.data.decoder import Decoder, decoded_or_reasons
-from trainer.data.held_out import hold_out
+from trainer.data.folder.decoder import Decoder, decoded_or_reasons
+from trainer.data.folder.held_out import hold_out
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.errors import DataError
 

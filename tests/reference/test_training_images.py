@@ -14,8 +14,8 @@ from tests.reference.training_cases import Case, random_case
 from tests.reference.training_draws import Draws
 from tests.reference.training_images import mixed, training_image
 from tests.reference.training_sides import CPU, MEAN, STD, drawn_quantile
-from trainer.data.augment import Augment, Normalize
-from trainer.data.mixing import Mixer, beta_quantiles
+from trainer.data.augment.augment import Augment, Normalize
+from trainer.data.augment.mixing import Mixer, beta_quantiles
 
 
 def made(case: Case, epoch: int) -> tuple[Tensor, Tensor, list[int]]:

@@ -16,10 +16,10 @@ from tests.reference.training_step import Reference
 from trainer.build import loss_weights, plan_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config, ModelConfig
-from trainer.data.augment import Augment, Normalize
-from trainer.data.batches import Batch, ResidentBatches
+from trainer.data.augment.augment import Augment, Normalize
+from trainer.data.augment.mixing import beta_quantiles
+from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.data.dataset import ResidentSplit
-from trainer.data.mixing import beta_quantiles
 from trainer.ema import ModelEma
 from trainer.model import build_model
 from trainer.optim import build_optimizer, load_momentum_state, momentum_state

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.config.loader import build_config
-from trainer.data.augment import Normalize
+from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export import command
 from trainer.export.subject import Subject

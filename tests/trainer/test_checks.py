@@ -14,7 +14,7 @@ import torch
 
 from trainer import checks
 from trainer.config.loader import build_config
-from trainer.data import build
+from trainer.data import prepare as build
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.errors import CheckpointError, DataError, DeviceError
 from trainer.host.health import Check

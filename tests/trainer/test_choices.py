@@ -11,8 +11,8 @@ from tests.conftest import ConfigMaker
 from trainer import choices
 from trainer.choices import choose_numerics, precisions, recorded_numerics
 from trainer.config.schema import Config
-from trainer.data.augment import Augment, Normalize
-from trainer.data.batches import Batch
+from trainer.data.augment.augment import Augment, Normalize
+from trainer.data.batches.batches import Batch
 from trainer.errors import ConfigError
 from trainer.model import build_model
 from trainer.step import Numerics

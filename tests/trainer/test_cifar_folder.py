@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.data.dataset import channel_statistics
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import Keep, load_image_folder
 
 pytestmark = [

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.config.schema import DataConfig
-from trainer.data.augment import Augment, Normalize
+from trainer.data.augment.augment import Augment, Normalize
+from trainer.data.augment.geometry import sample
+from trainer.data.augment.mixing import Mix, Mixer, beta_quantiles
+from trainer.data.augment.trivial_augment import OPERATIONS, Operations
 from trainer.data.draws import Stream, balanced_order, draw, draw_below, epoch_order
-from trainer.data.geometry import sample
-from trainer.data.mixing import Mix, Mixer, beta_quantiles
-from trainer.data.trivial_augment import OPERATIONS, Operations
 
 IDENTITY = Normalize.of([0.0] * 3, [1 / 255] * 3, torch.device("cpu"))
 

@@ -21,7 +21,7 @@ from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write
 from tests.running import events_of, new_run, start, train, wait_for
 from trainer.config.loader import build_config
 from trainer.config.schema import Config
-from trainer.data.build import load_held_out
+from trainer.data.prepare import load_held_out
 from trainer.errors import ExportError, RunError
 from trainer.export import command
 from trainer.export.card import earlier_files

@@ -11,7 +11,7 @@ import torch
 
 from trainer import checks, system_monitor
 from trainer.config.schema import DataConfig
-from trainer.data import build
+from trainer.data import prepare as build
 from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory
 
 GIB = 2**30

@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageOps
 
 from tests.conftest import ConfigMaker, FolderMaker
-from trainer.data.build import load_dataset, load_held_out, prepare_data
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
+from trainer.data.folder.pixels import UnreadableImageError
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
-from trainer.data.pixels import UnreadableImageError
+from trainer.data.prepare import load_dataset, load_held_out, prepare_data
 from trainer.errors import DataError
 
 CPU = torch.device("cpu")

@@ -14,11 +14,11 @@ from tests.running import train, view_of
 from trainer.arguments import add_init_arguments
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
-from trainer.data.held_out import hold_out
-from trainer.data.survey import survey_folder
+from trainer.data.folder.held_out import hold_out
+from trainer.data.folder.recipe import Start
+from trainer.data.folder.survey import survey_folder
 from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.init_config import configuration, find_start, main, summary
-from trainer.recipe import Start
 
 RANDOM = Start(reference=None)
 IMAGENET = Start(reference="imagenet", stem="imagenet")

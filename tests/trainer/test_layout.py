@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import FolderMaker
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
+from trainer.data.folder.layout import count_images, find_layout, image_paths
 from trainer.data.image_folder import Keep, load_image_folder
-from trainer.data.layout import count_images, find_layout, image_paths
 from trainer.errors import DataError
 from trainer.measured_images import folder_images
 from trainer.picture_sheet import Sheet, write_sheet

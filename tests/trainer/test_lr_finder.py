@@ -17,7 +17,7 @@ from trainer import session
 from trainer.build import build_trainer
 from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
-from trainer.data.batches import Batch
+from trainer.data.batches.batches import Batch
 from trainer.find_lr import find_lr
 from trainer.hooks import NoSession
 from trainer.lr_finder import range_test, suggest

@@ -23,7 +23,7 @@ from trainer import measure, predict
 from trainer.arguments import add_eval_arguments, add_predict_arguments
 from trainer.check_request import read_run_config
 from trainer.config.loader import build_config
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 from trainer.errors import ConfigError, DataError, RunError
 from trainer.evaluate import _answers
 from trainer.export.command import Wanted, export_run

@@ -18,7 +18,7 @@ from tests.running import events_of, train, view_of, wait_for
 from trainer.build import plan_of
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
-from trainer.data.batches import Plan
+from trainer.data.batches.batches import Plan
 from trainer.data.draws import epoch_order
 from trainer.errors import ConfigError
 from trainer.peers import Peers

@@ -17,11 +17,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from trainer.data.decoder import Decoder, decode_files
+from trainer.data.folder.decoder import Decoder, decode_files
+from trainer.data.folder.layout import ImageFile
+from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
+from trainer.data.folder.scan import Finding, scan
 from trainer.data.image_folder import read_images
-from trainer.data.layout import ImageFile
-from trainer.data.pixels import UnreadableImageError, load, upright_rgb
-from trainer.data.scan import Finding, scan
 from trainer.host.file_kinds import looks_like
 
 SIDE, LONG_SIDE = 16, 20
@@ -413,7 +413,7 @@ def test_a_large_picture_is_no_attack_and_warnings_stay_inside(tmp_path: Path) -
         tiff_of_entries((256, 3, 1, 1), (257, 3, 1, 1), (277, 3, 1, 99))
     )  # Pillow logs an error
     code = (
-        "import sys; from trainer.data.decoder import Decoder, decode_files\n"
+        "import sys; from trainer.data.folder.decoder import Decoder, decode_files\n"
         "print(decode_files(Decoder(image_size=8, crop_pct=1.0), sys.argv[1:])[1:])"
     )
     names = ["exif.jpg", "huge.png", "large.png", "palette.png", "samples.tif"]

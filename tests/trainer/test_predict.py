@@ -30,7 +30,7 @@ from tests.running import train
 from trainer.arguments import add_predict_arguments
 from trainer.classifier import OnnxClassifier, open_classifier
 from trainer.config.loader import build_config
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, DataError, RunError
 from trainer.export.command import Wanted, export_run
 from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict

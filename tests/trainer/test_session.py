@@ -20,7 +20,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
 from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config.schema import Config
-from trainer.data.batches import Batch, ResidentBatches
+from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread

@@ -18,7 +18,7 @@ from trainer.check_request import check_request
 from trainer.config.loader import build_config, load_config, shipped_names
 from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_checks, setting_warnings
-from trainer.data.augment import Augment, Normalize
+from trainer.data.augment.augment import Augment, Normalize
 from trainer.errors import ConfigError
 
 

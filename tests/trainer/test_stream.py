@@ -24,14 +24,15 @@ import torch
 from numpy.typing import NDArray
 
 from tests.conftest import FolderMaker
-from trainer.data import image_folder, stream
-from trainer.data.batches import Batch, Plan, ResidentBatches, evaluation_batches
+from trainer.data import image_folder
+from trainer.data.batches import stream
+from trainer.data.batches.batches import Batch, Plan, ResidentBatches, evaluation_batches
+from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.stream import StreamedBatches
+from trainer.data.batches.worker_watch import WorkerWatch
 from trainer.data.dataset import ResidentSplit
-from trainer.data.decoder import Decoder
+from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
-from trainer.data.lost_images import LostImages
-from trainer.data.stream import StreamedBatches
-from trainer.data.worker_watch import WorkerWatch
 from trainer.errors import DataLostError
 
 CPU = torch.device("cpu")
@@ -338,7 +339,7 @@ def test_without_workers_the_trainer_is_not_taken_for_one(
 
     warnings = Warnings()
     streamed = warnings.stream(train_split(make_folder()), workers=0)
-    monkeypatch.setattr("trainer.data.decoding.read_images", fail)
+    monkeypatch.setattr("trainer.data.batches.worker_dataset.read_images", fail)
     with pytest.raises(MemoryError):
         epoch_of(streamed, 0)
     streamed.close()

@@ -15,14 +15,14 @@ from PIL import Image
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, resumed_run, start, train, view_of
 from trainer.checks import config_checks
-from trainer.data import scan
-from trainer.data.build import load_dataset, load_held_out
-from trainer.data.decoder import Decoder
-from trainer.data.held_out import hold_out
+from trainer.data.folder import scan
+from trainer.data.folder.decoder import Decoder
+from trainer.data.folder.held_out import hold_out
+from trainer.data.folder.layout import find_layout
+from trainer.data.folder.scan import findings_path
+from trainer.data.folder.survey import Survey, survey_folder
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
-from trainer.data.layout import find_layout
-from trainer.data.scan import findings_path
-from trainer.data.survey import Survey, survey_folder
+from trainer.data.prepare import load_dataset, load_held_out
 from trainer.errors import DataError
 from trainer.init_config import summary
 from trainer.run.log.events import Started, Warned

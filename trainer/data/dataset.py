@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.draws import Stream, draw
-from trainer.data.held_out import hold_out
+from trainer.data.folder.held_out import hold_out
 from trainer.errors import DataError
 from trainer.host.progress import Progress
 

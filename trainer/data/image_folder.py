@@ -1,6 +1,6 @@
 """The user's own images, decoded: into memory, or whenever they are asked for.
 
-`trainer.data.layout` says what lies where. Files are taken in sorted order, and one that cannot be decoded is left out and
+`trainer.data.folder.layout` says what lies where. Files are taken in sorted order, and one that cannot be decoded is left out and
 named, never replaced.
 """
 
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of
-from trainer.data.decoder import Decoder, decoded_or_reasons
-from trainer.data.held_out import hold_out
-from trainer.data.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
-from trainer.data.scan import Finding
-from trainer.data.survey import Survey, take_survey
-from trainer.data.walk import normal_form
+from trainer.data.folder.decoder import Decoder, decoded_or_reasons
+from trainer.data.folder.held_out import hold_out
+from trainer.data.folder.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
+from trainer.data.folder.scan import Finding
+from trainer.data.folder.survey import Survey, take_survey
+from trainer.data.folder.walk import normal_form
 from trainer.errors import DataError
 from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import trainer
-from trainer.data.augment import Normalize
+from trainer.data.augment.augment import Normalize
 from trainer.errors import ExportError
 from trainer.export.subject import Subject
 from trainer.host.atomic_files import sync

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import Checkpoint
 from trainer.config.schema import Config
-from trainer.data.augment import Normalize
-from trainer.data.build import load_held_out
+from trainer.data.augment.augment import Normalize
+from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import DataSet, Split
 from trainer.data.draws import epoch_order
-from trainer.data.lost_images import LostImages
+from trainer.data.prepare import load_held_out
 from trainer.errors import DataError, ExportError
 from trainer.evaluate import Evaluation, evaluate
 from trainer.host.progress import Progress

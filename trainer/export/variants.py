@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.classifier import OnnxClassifier
-from trainer.data.batches import evaluation_batches
-from trainer.data.lost_images import LostImages
+from trainer.data.batches.batches import evaluation_batches
+from trainer.data.batches.lost_images import LostImages
 from trainer.errors import ExportError
 from trainer.export.onnx_file import example, save_proto
 from trainer.export.subject import Subject

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader
 
-from trainer.data.worker_watch import WorkerWatch
+from trainer.data.batches.worker_watch import WorkerWatch
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Workers(Generic[T]):
         """The next batch.
 
         Raises:
-            RuntimeError, OSError, EOFError, MemoryError: `trainer.data.worker_failures` tells them apart.
+            RuntimeError, OSError, EOFError, MemoryError: `trainer.data.batches.worker_failures` tells them apart.
         """
         batch: T = next(self._stream)
         return batch

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.data.augment.geometry import identity_views
 from trainer.data.draws import Stream, draw_below, draw_uniform
-from trainer.data.geometry import identity_views
 
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness",

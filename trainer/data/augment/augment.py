@@ -2,7 +2,7 @@
 
 A crop from a padded picture and a flip only change which pixel is read, so they are index arithmetic: the batch is gathered
 straight from the whole data set, which stays uint8. Crops that are resized and TrivialAugment's movements read between pixels
-(`trainer.data.geometry`). Shapes: N images, H height, W width, C channels.
+(`trainer.data.augment.geometry`). Shapes: N images, H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.config.schema import DataConfig
+from trainer.data.augment.geometry import composed, crop_views, mirrored, needs_sampling, sample
+from trainer.data.augment.trivial_augment import Operations
 from trainer.data.draws import Stream, draw, draw_below, draw_uniform
-from trainer.data.geometry import composed, crop_views, mirrored, needs_sampling, sample
-from trainer.data.trivial_augment import Operations
 
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)

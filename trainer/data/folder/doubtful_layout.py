@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainer.data.walk import Notes
+from trainer.data.folder.walk import Notes
 
 _NAMED = 5
 """Folders that a note names."""

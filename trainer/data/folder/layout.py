@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 from trainer.config.reading_version import READING
-from trainer.data.doubtful_layout import note_doubtful_classes, note_unused_classes
-from trainer.data.walk import (
+from trainer.data.folder.doubtful_layout import note_doubtful_classes, note_unused_classes
+from trainer.data.folder.walk import (
     EXTENSIONS,
     Notes,
     image_entries,

@@ -1,4 +1,4 @@
-"""Which images make which batch, and batches gathered from memory; `trainer.data.stream` has those that workers decode.
+"""Which images make which batch, and batches gathered from memory; `trainer.data.batches.stream` has those that workers decode.
 
 Both ways give the same batches in the same order: the order is `draws.epoch_order`, and a batch is known by its epoch and
 its first position, so that a resume starts in the middle of an epoch without replaying anything.
@@ -13,10 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.draws import balanced_order, epoch_order
 from trainer.data.image_folder import FolderSplit
-from trainer.data.lost_images import LostImages
 
 
 @dataclass(frozen=True)

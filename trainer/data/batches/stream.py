@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from trainer.data.batches import Batch, Plan
-from trainer.data.decoding import DecodedBatches, Delivery, InThisProcess, Orders
+from trainer.data.batches.batches import Batch, Plan
+from trainer.data.batches.lost_images import TRAINING_NEEDS, LostImages
+from trainer.data.batches.worker_dataset import DecodedBatches, Delivery, InThisProcess, Orders
+from trainer.data.batches.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
+from trainer.data.batches.worker_pool import Workers
 from trainer.data.image_folder import FolderSplit
-from trainer.data.lost_images import TRAINING_NEEDS, LostImages
-from trainer.data.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
-from trainer.data.workers import Workers
 from trainer.errors import DataLostError
 from trainer.host.stop_signals import ignore_stop_signals
 

@@ -12,7 +12,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.data.survey import Survey
+from trainer.data.folder.survey import Survey
 
 _LONG = 1.6
 """Long over short side from which a centre crop loses too much."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from trainer.config.reading_version import READING
 from trainer.config.schema import DataConfig
-from trainer.data.pixels import UnreadableImageError, load, upright_rgb
+from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
 
 LETTERBOX_GREY = (128, 128, 128)

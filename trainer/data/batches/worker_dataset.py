@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer.data.batches import Plan
-from trainer.data.decoder import Decoder
+from trainer.data.batches.batches import Plan
+from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, read_images
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from trainer.config.schema import Config, DataConfig
-from trainer.data.augment import Normalize
+from trainer.data.augment.augment import Normalize
 from trainer.data.cifar import load_cifar
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics, with_held_out
-from trainer.data.decoder import Decoder
 from trainer.data.digits import load_digits
+from trainer.data.folder.decoder import Decoder
+from trainer.data.folder.layout import count_images
 from trainer.data.image_folder import Keep, load_image_folder
-from trainer.data.layout import count_images
 from trainer.host.limits import usable_cpus, usable_memory
 from trainer.host.progress import Progress
 from trainer.host.torchrun import local_world_size

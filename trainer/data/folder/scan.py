@@ -20,8 +20,8 @@ import orjson
 from PIL import Image
 
 from trainer.config.reading_version import READING
-from trainer.data.layout import ImageFile
-from trainer.data.pixels import UnreadableImageError, is_deep, load, orientation, upright_rgb
+from trainer.data.folder.layout import ImageFile
+from trainer.data.folder.pixels import UnreadableImageError, is_deep, load, orientation, upright_rgb
 from trainer.host.atomic_files import write_atomically
 from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress

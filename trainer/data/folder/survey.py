@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trainer.data.layout import ImageFile, Layout, find_layout
-from trainer.data.scan import Finding, findings_path, scan
+from trainer.data.folder.layout import ImageFile, Layout, find_layout
+from trainer.data.folder.scan import Finding, findings_path, scan
 from trainer.errors import DataError
 from trainer.host.progress import Progress
 

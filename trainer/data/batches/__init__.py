@@ -1,0 +1,1 @@
+"""Batches of a data set, resident or decoded by worker processes."""

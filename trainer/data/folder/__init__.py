@@ -1,0 +1,1 @@
+"""Image folders: layout, scan, decoding."""
