@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config.schema import ModelConfig
-from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.host.malloc import keep_freed_memory
-from trainer.model import MACS_PER_PIXEL, build_model
+from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.resnet import MACS_PER_PIXEL, build_model
 from trainer.step import Numerics
 
 _REPEATS = 6

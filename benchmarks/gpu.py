@@ -21,10 +21,10 @@ import torch
 from trainer.bench import matrix_peak, measure
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
-from trainer.device import choose_device, describe_device
+from trainer.model.device import choose_device, describe_device
+from trainer.model.versions import software_versions
 from trainer.run.log.events import Evaluated, Steps
 from trainer.run.log.writer import read_records
-from trainer.versions import software_versions
 
 _CASES = {
     "stem cifar, batch 512": ("model.stem=cifar", "data.batch_size=512"),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tests.reference.training_cases import random_case
 from tests.reference.training_comparison import MUON, TOLERANCE, compared
 from tests.reference.training_sides import WIDTH
-from trainer.conv import modules
+from trainer.model.conv import modules
 
 
 def main() -> int:

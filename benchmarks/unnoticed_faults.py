@@ -25,7 +25,7 @@ FAULTS = (
     ),
     Fault(
         "weights-head",
-        "trainer.weight_loading.load_initial_weights",
+        "trainer.model.weight_loading.load_initial_weights",
         "weights.classes != tuple(classes)",
         "set(weights.classes or ()) != set(classes)",
     ),
@@ -37,7 +37,7 @@ FAULTS = (
     ),
     Fault(
         "head-dropout",
-        "trainer.model.Head._mask",
+        "trainer.model.resnet.Head._mask",
         "drawn >= round(self.dropout * _DROPOUT_GRAIN)",
         "drawn < round(self.dropout * _DROPOUT_GRAIN)",
     ),
@@ -50,7 +50,7 @@ FAULTS = (
     ),
     Fault(
         "ckpt-choose",
-        "trainer.checkpoint.CheckpointFolder.choose",
+        "trainer.model.checkpoint.CheckpointFolder.choose",
         'best is not None and facts_of(best).get("selection_split") == "val"',
         "best is not None",
     ),
@@ -62,8 +62,8 @@ FAULTS = (
     ),
     Fault("evaluate-tta", "trainer.evaluate.evaluate", "images_NCHW.flip(3)", "images_NCHW.flip(2)"),
     Fault("onnx-parity-mean", "trainer.export.onnx_file.compare", "np.max(differences)", "np.min(differences)"),
-    Fault("ckpt-fsync", "trainer.checkpoint.write_checkpoint", "sync(file.fileno())", "pass"),
-    Fault("ckpt-readback", "trainer.checkpoint.write_checkpoint", "read_checkpoint(temporary)", "pass"),
+    Fault("ckpt-fsync", "trainer.model.checkpoint.write_checkpoint", "sync(file.fileno())", "pass"),
+    Fault("ckpt-readback", "trainer.model.checkpoint.write_checkpoint", "read_checkpoint(temporary)", "pass"),
     Fault("writer-sync", "trainer.checkpoint_writer.CheckpointWriter._write", "self._log.sync(timeout=5.0)", "pass"),
     Fault(
         "replay-overlap",

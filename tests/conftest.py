@@ -15,7 +15,7 @@ from tests.narrow.narrow_resnet import narrow_resnet18
 from tests.running import STARTED, train
 from trainer.config.loader import build_config
 from trainer.config.schema import Config
-from trainer.versions import torch_release
+from trainer.model.versions import torch_release
 
 TINY = (
     "data.image_size=8",

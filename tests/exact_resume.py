@@ -10,8 +10,8 @@ from unittest import mock
 import torch
 
 from tests.running import events_of, new_run, resumed_run, start, train, view_of
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
+from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control.commands import Stop
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev

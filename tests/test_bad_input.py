@@ -15,8 +15,8 @@ import torch
 
 from tests.conftest import TINY, FolderMaker, needs_exporter
 from tests.running import new_run, train
-from trainer import device as devices
 from trainer.config.schema import Config
+from trainer.model import device as devices
 from trainer.run.folder.run_dir import RunDir
 from tui.cli import main
 

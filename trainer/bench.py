@@ -21,15 +21,15 @@ from trainer.config.loader import load_config, shipped_names
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.batches.batches import Batch
-from trainer.device import choose_device, describe_device
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.host.standard_streams import write_out
-from trainer.model import MACS_PER_PIXEL, build_model, losses_of
+from trainer.model.device import choose_device, describe_device
+from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
+from trainer.model.versions import software_versions
 from trainer.optim import build_optimizer
 from trainer.step import DTYPES, Numerics, TrainStep
 from trainer.step_graph import PLAIN_STEPS
-from trainer.versions import software_versions
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
 """Training and test images of the sources whose number is known."""

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.checkpoint import Checkpoint
 from trainer.choices import choose_numerics, recorded_numerics
 from trainer.config.freezing import frozen_stages, stage_of
 from trainer.config.lr_schedule import schedule_of
@@ -27,8 +26,6 @@ from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData, prepare_data, worker_count
-from trainer.device import choose_device, describe_device
-from trainer.ema import ModelEma
 from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluator import Evaluator
 from trainer.features import FeatureBatches
@@ -37,17 +34,20 @@ from trainer.host.progress import Progress
 from trainer.loop import Trainer
 from trainer.loss_scale import LossScale
 from trainer.metrics import StepMetrics, Stopwatch
-from trainer.model import build_model, describe_model, set_train_mode
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.determinism import set_deterministic, surroundings, take_over
+from trainer.model.device import choose_device, describe_device
+from trainer.model.ema import ModelEma
+from trainer.model.initial_weights import InitialWeights, find_initial_weights
+from trainer.model.resnet import build_model, describe_model, set_train_mode
+from trainer.model.versions import software_versions
+from trainer.model.weight_loading import load_initial_weights
 from trainer.optim import build_optimizer
 from trainer.peers import Peers
-from trainer.reproducible import set_deterministic, surroundings, take_over
 from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.events import Started, Warned
 from trainer.step import TrainStep
 from trainer.train_state import TrainState
-from trainer.versions import software_versions
-from trainer.weight_loading import load_initial_weights
-from trainer.weights import InitialWeights, find_initial_weights
 
 
 @dataclass(frozen=True, kw_only=True)

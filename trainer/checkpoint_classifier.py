@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder
-from trainer.device import choose_device
-from trainer.model import build_model
+from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from trainer.model.device import choose_device
+from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir, run_of_file
 from trainer.run_settings import settings_now
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.errors import CheckpointError
 from trainer.host.atomic_files import free_bytes
+from trainer.model.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.run.log.events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.writer import EventLog
 

@@ -16,14 +16,14 @@ import torch
 from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_checks, step_checks
 from trainer.data.prepare import load_dataset, place_pixels, undecoded
-from trainer.device import choose_device, describe_device
 from trainer.errors import R18Error
 from trainer.host.atomic_files import free_bytes, probe
 from trainer.host.gpu import driver_version
 from trainer.host.health import Check
 from trainer.host.limits import usable_memory
 from trainer.host.progress import Progress
-from trainer.weights import IMAGENET_URL, find_initial_weights, imagenet_path
+from trainer.model.device import choose_device, describe_device
+from trainer.model.initial_weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
 _LEAST_PYTHON = (3, 10)
 _CHECKPOINT_BYTES = 90 * 2**20

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, RunError
-from trainer.model_files import kind_of_file
+from trainer.model.model_files import kind_of_file
 from trainer.run.folder.run_dir import RunDir, find_run
 
 

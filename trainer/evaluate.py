@@ -16,8 +16,8 @@ from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
 from trainer.host.atomic_files import write_atomically
-from trainer.layers import SilentChannels
 from trainer.mistakes import MistakeCollector, Mistakes
+from trainer.model.layer_stats import SilentChannels
 from trainer.scores import class_scores, confusions_of
 from trainer.step import Numerics
 from trainer.tables import as_csv, confusion_table, per_class_table

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainer.checkpoint import Checkpoint
 from trainer.config.schema import Config
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import PreparedData
@@ -18,7 +17,8 @@ from trainer.evaluate import Evaluation, evaluate
 from trainer.features import compute_features
 from trainer.hooks import Hooks
 from trainer.metrics import Stopwatch
-from trainer.model import MACS_PER_PIXEL
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.resnet import MACS_PER_PIXEL
 from trainer.run.log.events import Evaluated, Warned
 from trainer.step import Numerics, TrainStep
 from trainer.train_state import TrainState

@@ -12,7 +12,7 @@ from trainer.data.batches.batches import Batch, Plan, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
-from trainer.model import features_of
+from trainer.model.resnet import features_of
 from trainer.step import Numerics
 
 

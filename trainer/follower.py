@@ -18,15 +18,15 @@ from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch, Batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import prepare_data, worker_count
-from trainer.device import choose_device
 from trainer.errors import EXIT_OK, DataError
 from trainer.failures import log_traceback
 from trainer.host.safe_text import literal
 from trainer.host.stop_signals import ignore_stop_signals
-from trainer.model import build_model
+from trainer.model.determinism import set_deterministic
+from trainer.model.device import choose_device
+from trainer.model.resnet import build_model
 from trainer.optim import build_optimizer
 from trainer.peers import Order, Peers
-from trainer.reproducible import set_deterministic
 from trainer.run.folder.run_dir import RunDir
 from trainer.step import Numerics, TrainStep
 

@@ -25,8 +25,8 @@ from trainer.host.atomic_files import write_atomically
 from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import literal, plain_name
+from trainer.model.tensor_header import read_header
 from trainer.run.folder.run_dir import find_run
-from trainer.tensor_header import read_header
 
 _NAMED = 5
 """Files that the summary names of each kind."""

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.checkpoint import Checkpoint
 from trainer.config.freezing import BACKBONE, STAGES, frozen_stages, stage_of, unfreezing_ends
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, Batches
 from trainer.data.prepare import PreparedData
 from trainer.evaluator import Evaluator
 from trainer.hooks import Hooks
-from trainer.layers import measured_layers
 from trainer.metrics import StepMetrics, Stopwatch, Window
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.layer_stats import measured_layers
 from trainer.peers import Order
 from trainer.run.log.events import EpochEnded, StagesFrozen, Steps, Warned
 from trainer.step import TrainStep

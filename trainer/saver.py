@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.hooks import DivergedError
 from trainer.loop import Trainer
+from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.open_run import OpenRun
 from trainer.run.log.events import Warned
 

@@ -15,7 +15,6 @@ import torch
 
 from trainer.build import build_trainer, checkpoint_facts, plan_of, started_event
 from trainer.check_request import changed_settings
-from trainer.checkpoint import Checkpoint
 from trainer.checks import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluate import Evaluation
@@ -26,6 +25,7 @@ from trainer.host.torchrun import world_size
 from trainer.last_save import LastSave
 from trainer.loop import Trainer
 from trainer.lr_finder import range_test
+from trainer.model.checkpoint import Checkpoint
 from trainer.open_run import OpenRun
 from trainer.peers import Order, PeerLostError, Peers
 from trainer.run.control import commands as cmd

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config.schema import Config
-from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.data.augment.augment import Augment
 from trainer.data.augment.mixing import Mix, Mixer
 from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.loss_scale import LossScale
-from trainer.model import head_of, losses_of, set_train_mode
+from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.resnet import head_of, losses_of, set_train_mode
 from trainer.optim import forget_momentum_of_frozen, momentum_state, set_lr
 from trainer.peers import Order, Peers, among_peers
 from trainer.step_graph import StepGraph
@@ -36,7 +36,7 @@ class Numerics:
     Attributes:
         precision: `fp32`, or `bf16` or `fp16` for autocast over fp32 weights.
         channels_last: Memory format of images and weights.
-        convolution: `native`, or `products` (see `trainer.conv`).
+        convolution: `native`, or `products` (see `trainer.model.conv`).
     """
 
     precision: str

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.checkpoint import Checkpoint
 from trainer.config.lr_schedule import LrSchedule
-from trainer.ema import ModelEma
 from trainer.loss_scale import LossScale
 from trainer.metrics import Window
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.ema import ModelEma
 from trainer.optim import load_momentum_state, momentum_state
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.checkpoint import Checkpoint, read_checkpoint
 from trainer.errors import CheckpointError
 from trainer.hooks import DivergedError
 from trainer.loop import Trainer
+from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.run.log.events import Diverged, Event, LrEdited, Resumed, Warned
 from trainer.saver import Saver
 

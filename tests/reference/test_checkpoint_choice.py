@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.errors import CheckpointError
+from trainer.model.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.model.initial_weights import find_initial_weights
 from trainer.run.folder.run_dir import RunDir
-from trainer.weights import find_initial_weights
 
 
 def checkpoint(step: int, selection: str | None, *, ema: bool = False) -> Checkpoint:

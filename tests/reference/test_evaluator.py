@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_evaluation
-from trainer.checkpoint import Checkpoint
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
@@ -23,12 +22,13 @@ from trainer.data.augment.augment import Augment
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.data.prepare import PreparedData
-from trainer.ema import ModelEma
 from trainer.errors import CheckpointError
 from trainer.evaluate import Evaluation
 from trainer.evaluator import Evaluator
 from trainer.hooks import NoSession
 from trainer.metrics import Stopwatch
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.ema import ModelEma
 from trainer.optim import build_optimizer
 from trainer.run.log.events import Evaluated, Event, Warned
 from trainer.step import Numerics, TrainStep

@@ -1,4 +1,4 @@
-"""`trainer.weights`: the head of another model is kept for the same classes in the same order only."""
+"""`trainer.model.initial_weights`: the head of another model is kept for the same classes in the same order only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.reference.evaluation_networks import TinyResNet
-from trainer.weight_loading import load_initial_weights
-from trainer.weights import InitialWeights
+from trainer.model.initial_weights import InitialWeights
+from trainer.model.weight_loading import load_initial_weights
 
 HEAD = ["fc.weight", "fc.bias"]
 

@@ -16,8 +16,8 @@ from tests.reference.training_sides import narrow_model, shake
 from trainer.build import loss_weights, plan_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
-from trainer.ema import ModelEma
-from trainer.model import Head, losses_of
+from trainer.model.ema import ModelEma
+from trainer.model.resnet import Head, losses_of
 from trainer.optim import build_optimizer, load_momentum_state, momentum_state, set_lr
 
 

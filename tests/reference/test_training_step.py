@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.reference.training_cases import SIDES, random_case
 from tests.reference.training_comparison import BITS, TOLERANCE, compared
 from tests.reference.training_sides import WIDTH
-from trainer.conv import modules
+from trainer.model.conv import modules
 
 
 def random_runs(examples: int) -> settings:

@@ -20,8 +20,8 @@ from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.mixing import beta_quantiles
 from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.data.dataset import ResidentSplit
-from trainer.ema import ModelEma
-from trainer.model import build_model
+from trainer.model.ema import ModelEma
+from trainer.model.resnet import build_model
 from trainer.optim import build_optimizer, load_momentum_state, momentum_state
 from trainer.step import Numerics, TrainStep
 

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.checkpoint import Checkpoint
 from trainer.config.loader import build_config
 from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export import command
 from trainer.export.subject import Subject
+from trainer.model.checkpoint import Checkpoint
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.trainer.test_update_gate import OPTIM, small_model
 from trainer import saver as saver_module
-from trainer.checkpoint import Checkpoint, read_checkpoint
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import LrSchedule
 from trainer.config.schema import ScheduleConfig
 from trainer.metrics import Stopwatch
+from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.optim import build_optimizer
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.architecture import stages
 from trainer.config.freezing import STAGES, stage_of
 from trainer.config.schema import ModelConfig
-from trainer.model import MACS_PER_PIXEL, build_model
+from trainer.model.resnet import MACS_PER_PIXEL, build_model
+from trainer.model.stage_arithmetic import stages
 
 
 @pytest.mark.parametrize(

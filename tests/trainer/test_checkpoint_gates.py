@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer import checkpoint as checkpoint_module
-from trainer.checkpoint import (
+from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
+from trainer.host.atomic_files import write_atomically
+from trainer.model import checkpoint as checkpoint_module
+from trainer.model.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     facts_of,
@@ -23,8 +25,6 @@ from trainer.checkpoint import (
     step_of,
     write_checkpoint,
 )
-from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
-from trainer.host.atomic_files import write_atomically
 from trainer.run.folder.run_dir import RunDir
 
 NAMES = ("ema.w", "model.w", "momentum.w")

@@ -10,13 +10,13 @@ import pytest
 
 from tests.trainer.test_checkpoint_gates import checkpoint
 from trainer import checkpoint_writer
-from trainer.checkpoint import (
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.model.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     file_name,
     write_checkpoint,
 )
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Heartbeat
 from trainer.run.log.writer import EventLog

@@ -14,7 +14,7 @@ from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.batches.batches import Batch
 from trainer.errors import ConfigError
-from trainer.model import build_model
+from trainer.model.resnet import build_model
 from trainer.step import Numerics
 
 CPU = torch.device("cpu")

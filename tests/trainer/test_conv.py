@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
-from trainer.conv import modules
-from trainer.conv.modules import Conv1x1, Conv3x3
-from trainer.model import build_model
+from trainer.model.conv import modules
+from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.resnet import build_model
 from trainer.step import Numerics
 
 

@@ -26,7 +26,6 @@ from tests.trainer.exported_noise import (
     images,
     made,
 )
-from trainer.checkpoint import Checkpoint
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
 from trainer.export import command, onnx_file, subject, variants
@@ -35,6 +34,7 @@ from trainer.export.onnx_file import save_proto, write_model
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8
+from trainer.model.checkpoint import Checkpoint
 from trainer.run.log.events import Event, ExportProgress
 
 

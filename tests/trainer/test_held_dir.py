@@ -15,9 +15,9 @@ import pytest
 
 from tests.running import events_of, new_run, start, train, view_of
 from trainer import launch
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
 from trainer.launch import TrainingThread
+from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.open_run import OpenRun
 from trainer.run.folder.handle import HeldRunDir
 from trainer.run.folder.lock import is_live, read_holder

@@ -13,8 +13,8 @@ from tests.trainer.test_evaluate import measured_test_images
 from trainer.build import build_trainer
 from trainer.config.schema import Config, ModelConfig
 from trainer.hooks import NoSession
-from trainer.layers import BINS, SilentChannels, measured_layers
-from trainer.model import build_model, set_train_mode
+from trainer.model.layer_stats import BINS, SilentChannels, measured_layers
+from trainer.model.resnet import build_model, set_train_mode
 from trainer.run.log.events import number
 
 

@@ -16,7 +16,7 @@ from trainer.hooks import NoSession
 from trainer.loop import Trainer
 from trainer.loss_scale import LossScale
 from trainer.lr_finder import range_test
-from trainer.model import head_of
+from trainer.model.resnet import head_of
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

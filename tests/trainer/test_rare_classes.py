@@ -14,7 +14,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from trainer.build import build_trainer, class_weights
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
-from trainer.model import head_of
+from trainer.model.resnet import head_of
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ import torch
 from safetensors.torch import save_file
 
 from trainer import checks
-from trainer.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.errors import RunError
 from trainer.host import atomic_files as atomic
 from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomically
+from trainer.model.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
+from trainer.model.tensor_header import read_header
 from trainer.run.folder import lock as holder
 from trainer.run.folder.lock import RunLock, is_live, presence, read_holder
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.status import LOST_AFTER_S, Presence
-from trainer.tensor_header import read_header
 
 
 def refusing(number: int) -> Callable[..., Any]:

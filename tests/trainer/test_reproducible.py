@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.exact_resume import check_that_stops_change_no_bit
-from trainer.reproducible import set_deterministic, surroundings, take_over
+from trainer.model.determinism import set_deterministic, surroundings, take_over
 
 CPU = torch.device("cpu")
 

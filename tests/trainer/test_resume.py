@@ -12,10 +12,10 @@ from PIL import Image
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, longer, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.check_request import refuse_other_config
-from trainer.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, RunError
 from trainer.launch import TrainingThread
+from trainer.model.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState

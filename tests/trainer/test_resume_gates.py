@@ -12,9 +12,9 @@ import torch
 
 from tests.trainer.small_session import Small, small_session
 from trainer.build import _refuse_other_data, _restore, plan_of
-from trainer.checkpoint import Checkpoint
 from trainer.config.loader import build_config
 from trainer.errors import CheckpointError, ConfigError
+from trainer.model.checkpoint import Checkpoint
 
 IDENTITY = {"files": "36", "split": "seed 0", "classes": "a\nb"}
 FACTS = {"fingerprint": "f", "identity": IDENTITY, "left_out": "no files"}

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
-from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread
-from trainer.model import losses_of
+from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.control import server as control_socket
 from trainer.run.folder.lock import is_live, read_holder
@@ -481,7 +481,7 @@ def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_c
 
 
 def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path: Path) -> None:
-    from trainer.model import Head
+    from trainer.model.resnet import Head
 
     head = Head(16, 3, dropout=0.5, seed=3)
     head.train()

@@ -17,16 +17,16 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from trainer import device as devices
-from trainer import weights
 from trainer.config.schema import ModelConfig
 from trainer.data import cifar
 from trainer.data.digits import load_digits
 from trainer.errors import CheckpointError, DataError, DeviceError
 from trainer.host import gpu
-from trainer.model import build_model, describe_model
-from trainer.weight_loading import load_initial_weights
-from trainer.weights import InitialWeights, find_initial_weights
+from trainer.model import device as devices
+from trainer.model import initial_weights as weights
+from trainer.model.initial_weights import InitialWeights, find_initial_weights
+from trainer.model.resnet import build_model, describe_model
+from trainer.model.weight_loading import load_initial_weights
 
 DIGITS = tuple("0123456789")
 

@@ -11,10 +11,10 @@ import torch
 
 from tests.conftest import ConfigMaker, needs_exporter
 from tests.running import new_run, resumed_run, start, train, view_of
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.config.schema import Config
 from trainer.evaluator import evaluation_batch
 from trainer.launch import TrainingThread
+from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event

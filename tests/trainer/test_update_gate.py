@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
 from trainer import evaluator
 from trainer import step as step_module
-from trainer.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.config.schema import Config, OptimConfig
 from trainer.errors import is_out_of_memory
 from trainer.evaluate import Evaluation, evaluate
 from trainer.loop import HOPELESS_IN_A_ROW
-from trainer.model import losses_of
+from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.model.resnet import losses_of
 from trainer.optim import build_optimizer
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir

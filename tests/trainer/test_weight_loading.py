@@ -18,10 +18,10 @@ from torch import nn
 from trainer.classifier import open_classifier
 from trainer.config.schema import ModelConfig
 from trainer.errors import CheckpointError
-from trainer.model import build_model
-from trainer.versions import torch_release
-from trainer.weight_loading import LoadReport, load_initial_weights
-from trainer.weights import InitialWeights, find_initial_weights
+from trainer.model.initial_weights import InitialWeights, find_initial_weights
+from trainer.model.resnet import build_model
+from trainer.model.versions import torch_release
+from trainer.model.weight_loading import LoadReport, load_initial_weights
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -12,7 +12,7 @@ from tests.conftest import FolderMaker
 from trainer import checks
 from trainer.errors import DeviceError
 from trainer.host.health import Check
-from trainer.weights import imagenet_path
+from trainer.model.initial_weights import imagenet_path
 from tui.cli import main
 
 

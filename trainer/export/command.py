@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from trainer.check_request import with_root
-from trainer.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.export.card import card_of, earlier_files
 from trainer.export.formats import FORMATS
@@ -30,13 +29,14 @@ from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, writ
 from trainer.failures import explain, log_traceback
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.host.safe_text import literal
+from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.versions import torch_release
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
 from trainer.run.log.writer import EventLog, read_records
 from trainer.run_settings import settings_now
-from trainer.versions import torch_release
 
 _LEAST_TORCH = (2, 9)
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.checkpoint import Checkpoint
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Normalize
 from trainer.data.batches.lost_images import LostImages
@@ -20,7 +19,8 @@ from trainer.data.prepare import load_held_out
 from trainer.errors import DataError, ExportError
 from trainer.evaluate import Evaluation, evaluate
 from trainer.host.progress import Progress
-from trainer.model import build_model
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.resnet import build_model
 from trainer.step import Numerics
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from trainer.checkpoint import read_tensors
 from trainer.export.onnx_file import BATCH_SIZES, NUM_IMAGES, TOLERANCE, example, exported_module
 from trainer.export.subject import Subject
+from trainer.model.checkpoint import read_tensors
 
 
 def write_pt2(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:

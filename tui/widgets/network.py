@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from trainer.architecture import Stage, stages
 from trainer.config.freezing import STAGES, stage_of
+from trainer.model.stage_arithmetic import Stage, stages
 from trainer.run.log.events import LayersMeasured, number
 from trainer.run.view.run_view import RunView
 from tui import format as fmt

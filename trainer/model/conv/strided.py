@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from trainer.conv.weight_gradient import weight_gradient
+from trainer.model.conv.weight_gradient import weight_gradient
 
 
 def convolve_strided(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from trainer.config.freezing import stage_of
 from trainer.config.schema import ModelConfig
-from trainer.conv.modules import Conv1x1, Conv3x3
 from trainer.data.draws import Stream, draw_below
+from trainer.model.conv.modules import Conv1x1, Conv3x3
 
 _DROPOUT_GRAIN = 1 << 20
 """Dropout draws whole numbers below this, so its rate is exact to one millionth."""

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import replace_file, set_mode, sync, sync_folder, write_atomically
-from trainer.model_files import kind_of_file
+from trainer.model.model_files import kind_of_file
+from trainer.model.tensor_header import header_in, read_header
 from trainer.run.folder.run_dir import RunDir
-from trainer.tensor_header import header_in, read_header
 
 FORMAT = "r18-checkpoint"
 FORMAT_VERSION = 1

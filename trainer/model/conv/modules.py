@@ -1,8 +1,8 @@
 """The network's convolutions, each with the choice of matrix products in training.
 
-- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `trainer.conv.small_maps`.
-- Many channels on a small map, as in the last two stages: `trainer.conv.winograd`.
-- The gradient of a strided kernel's weights, for which oneDNN falls below the processor's speed: `trainer.conv.strided`.
+- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `trainer.model.conv.small_maps`.
+- Many channels on a small map, as in the last two stages: `trainer.model.conv.winograd`.
+- The gradient of a strided kernel's weights, for which oneDNN falls below the processor's speed: `trainer.model.conv.strided`.
 - The strided 1x1 convolutions beside them: one product.
 
 Products are taken where the library is slower by measure (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.conv.small_maps import convolve_small_map
-from trainer.conv.strided import convolve_strided
-from trainer.conv.winograd import convolve_by_winograd
+from trainer.model.conv.small_maps import convolve_small_map
+from trainer.model.conv.strided import convolve_strided
+from trainer.model.conv.winograd import convolve_by_winograd
 
 _SMALL = 2
 """Side of the largest result for which leaving out the padding is worth it."""

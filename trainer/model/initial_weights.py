@@ -1,4 +1,4 @@
-"""Weights to start from: ImageNet's, another run's, or a file. `trainer.weight_loading` puts them into a model.
+"""Weights to start from: ImageNet's, another run's, or a file. `trainer.model.weight_loading` puts them into a model.
 
 Foreign pickles are read with `weights_only=True` and, below torch 2.10, not at all: the restricted unpickler of older
 releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt once its full
@@ -20,15 +20,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainer.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
 from trainer.classifier import class_names, normalization
 from trainer.config.schema import DataConfig
 from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.host.download import download
 from trainer.host.progress import Progress
-from trainer.model_files import kind_of_file
+from trainer.model.checkpoint import CheckpointFolder, read_checkpoint, read_tensors
+from trainer.model.model_files import kind_of_file
+from trainer.model.versions import torch_release
 from trainer.run.folder.run_dir import RunDir
-from trainer.versions import torch_release
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainer.conv.weight_gradient import weight_gradient
+from trainer.model.conv.weight_gradient import weight_gradient
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.errors import CheckpointError
-from trainer.weights import AVERAGE, InitialWeights
+from trainer.model.initial_weights import AVERAGE, InitialWeights
 
 
 @dataclass

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from trainer.device import describe_device
-from trainer.versions import software_versions
+from trainer.model.device import describe_device
+from trainer.model.versions import software_versions
 
 
 def set_deterministic(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""ResNet-18, its convolutions, its checkpoints."""
