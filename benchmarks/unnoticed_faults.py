@@ -60,7 +60,7 @@ FAULTS = (
         "checkpoint.measured_weights",
         'checkpoint.group("model")',
     ),
-    Fault("evaluate-tta", "trainer.evaluate.evaluate", "images_NCHW.flip(3)", "images_NCHW.flip(2)"),
+    Fault("evaluate-tta", "trainer.evaluation.evaluate.evaluate", "images_NCHW.flip(3)", "images_NCHW.flip(2)"),
     Fault("onnx-parity-mean", "trainer.export.onnx_file.compare", "np.max(differences)", "np.min(differences)"),
     Fault("ckpt-fsync", "trainer.model.checkpoint.write_checkpoint", "sync(file.fileno())", "pass"),
     Fault("ckpt-readback", "trainer.model.checkpoint.write_checkpoint", "read_checkpoint(temporary)", "pass"),
@@ -85,7 +85,10 @@ FAULTS = (
         "share > _TORN",
     ),
     Fault(
-        "scores-mcnemar-ci", "trainer.scores.compare", "b + c - (b - c) ** 2 / total", "b + c + (b - c) ** 2 / total"
+        "scores-mcnemar-ci",
+        "trainer.evaluation.scores.compare",
+        "b + c - (b - c) ** 2 / total",
+        "b + c + (b - c) ** 2 / total",
     ),
     Fault(
         "socket-uid",

@@ -13,7 +13,7 @@ from trainer.config.schema import Config
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError, is_out_of_memory
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.features import compute_features
 from trainer.hooks import Hooks
 from trainer.metrics import Stopwatch

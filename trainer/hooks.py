@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from trainer.errors import CheckpointError, R18Error
-from trainer.evaluate import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.log.events import Event
 

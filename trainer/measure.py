@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.classifier import Classifier, open_classifier
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
+from trainer.evaluation.classifier import Classifier, open_classifier
+from trainer.evaluation.corruptions import DAMAGES, damaged_batch
+from trainer.evaluation.image_sources import FileImages, MeasuredImages, folder_images
+from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report
+from trainer.evaluation.scores import Measured, Scores
 from trainer.host.progress import Progress, progress_bar
 from trainer.host.safe_text import literal
-from trainer.measure_report import comparison_lines, report_lines, write_comparison, write_report
-from trainer.measured_images import FileImages, MeasuredImages, folder_images
-from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links, run_of_file
-from trainer.scores import Measured, Scores
 
 _ROBUSTNESS_IMAGES = 500
 
@@ -192,7 +192,9 @@ def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> M
     Raises:
         DataError: When its images are not there any more, or are of other classes.
     """
-    images: MeasuredImages = importlib.import_module("trainer.run_images").held_out_images(run_dir, split, classes)
+    images: MeasuredImages = importlib.import_module("trainer.evaluation.run_images").held_out_images(
+        run_dir, split, classes
+    )
     return images
 
 
@@ -200,7 +202,7 @@ def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
     """How many of some images a run was trained on, as far as they are files."""
     if not isinstance(images, FileImages):
         return 0
-    number: int = importlib.import_module("trainer.run_images").num_trained_on(run_dir, images.paths)
+    number: int = importlib.import_module("trainer.evaluation.run_images").num_trained_on(run_dir, images.paths)
     return number
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.classifier import Classifier, open_classifier
 from trainer.data.folder.decoder import decode_files
 from trainer.data.folder.layout import image_paths
 from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
+from trainer.evaluation.classifier import Classifier, open_classifier
+from trainer.evaluation.tables import csv_text
 from trainer.host.progress import Progress, progress_bar
 from trainer.host.safe_text import json_text, literal
 from trainer.host.standard_streams import write_out
-from trainer.tables import csv_text
 
 _NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"
 

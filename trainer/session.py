@@ -17,8 +17,8 @@ from trainer.build import build_trainer, checkpoint_facts, plan_of, started_even
 from trainer.check_request import changed_settings
 from trainer.checks import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
-from trainer.evaluate import Evaluation
-from trainer.evaluation_files import EvaluationFiles
+from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.files import EvaluationFiles
 from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
 from trainer.host.torchrun import world_size

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import DiskError
+from trainer.evaluation.picture_sheet import Sheet, read_sheet, resized
 from trainer.host.atomic_files import write_atomically
-from trainer.picture_sheet import Sheet, read_sheet, resized
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.writer import LogFollower

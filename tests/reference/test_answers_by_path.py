@@ -18,11 +18,11 @@ from tests.reference.evaluation_pictures import NumberClassifier, picture, quiet
 from trainer import measure as measure_module
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
+from trainer.evaluation.corruptions import DAMAGES, damaged_batch
+from trainer.evaluation.image_sources import ArrayImages, FileImages, folder_images
+from trainer.evaluation.scores import compare
 from trainer.measure import measure, measure_robustness
-from trainer.measured_images import ArrayImages, FileImages, folder_images
 from trainer.predict import Prediction, predict
-from trainer.robustness import DAMAGES, damaged_batch
-from trainer.scores import compare
 
 numbers = st.sets(st.integers(0, 8), max_size=4)
 

@@ -1,4 +1,4 @@
-"""`trainer.evaluate` against the plain evaluation, over random networks, pictures and batches."""
+"""`trainer.evaluation.evaluate` against the plain evaluation, over random networks, pictures and batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from tests.reference.evaluation_networks import BlackDetector, LookUp, TinyResNet
 from tests.reference.evaluation_plain import PlainEvaluation, plain_evaluation, plain_silence, scaled
-from trainer import evaluate as evaluate_module
 from trainer.data import image_folder
 from trainer.data.augment.augment import Normalize
 from trainer.data.batches.lost_images import LostImages
@@ -26,7 +25,8 @@ from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
-from trainer.evaluate import Evaluation, evaluate, write_tables
+from trainer.evaluation import evaluate as evaluate_module
+from trainer.evaluation.evaluate import Evaluation, evaluate, write_tables
 from trainer.step import Numerics
 
 CPU = torch.device("cpu")

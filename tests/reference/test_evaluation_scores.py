@@ -1,4 +1,4 @@
-"""`trainer.scores` and `trainer.run.view.class_score` against plain arithmetic, and against published values."""
+"""`trainer.evaluation.scores` and `trainer.run.view.class_score` against plain arithmetic, and against published values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.reference.evaluation_statistics import (
     rank_of,
     wilson,
 )
+from trainer.evaluation.scores import NO_ANSWER, Scores, compare, confusions_of
 from trainer.run.view.class_score import scores_from_counts, wilson_interval
-from trainer.scores import NO_ANSWER, Scores, compare, confusions_of
 
 
 def random_answers(images: int, classes: int, seed: int, damaged: int) -> tuple[Scores, list[int]]:

@@ -23,7 +23,7 @@ from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError
-from trainer.evaluate import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluator import Evaluator
 from trainer.hooks import NoSession
 from trainer.metrics import Stopwatch

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import evaluate as evaluate_module
 from trainer.build import build_trainer
 from trainer.config.schema import Config
 from trainer.data.batches.lost_images import LostImages
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation import evaluate as evaluate_module
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.hooks import NoSession
 from trainer.loop import Trainer
 

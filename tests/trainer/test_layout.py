@@ -14,8 +14,8 @@ from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.layout import count_images, find_layout, image_paths
 from trainer.data.image_folder import Keep, load_image_folder
 from trainer.errors import DataError
-from trainer.measured_images import folder_images
-from trainer.picture_sheet import Sheet, write_sheet
+from trainer.evaluation.image_sources import folder_images
+from trainer.evaluation.picture_sheet import Sheet, write_sheet
 
 
 def flat(make_folder: FolderMaker) -> Path:

@@ -25,13 +25,13 @@ from trainer.check_request import read_run_config
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import ConfigError, DataError, RunError
-from trainer.evaluate import _answers
+from trainer.evaluation.corruptions import DAMAGES, damaged_batch
+from trainer.evaluation.evaluate import _answers
+from trainer.evaluation.scores import Scores, class_scores, compare
 from trainer.export.command import Wanted, export_run
 from trainer.measure import main, run_of
-from trainer.robustness import DAMAGES, damaged_batch
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.class_score import wilson_interval
-from trainer.scores import Scores, class_scores, compare
 
 pytestmark = pytest.mark.usefixtures("narrow_module")
 

@@ -21,7 +21,7 @@ from tests.running import events_of, longer, new_run, start, train, view_of, wai
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.launch import TrainingThread
 from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.model.resnet import losses_of

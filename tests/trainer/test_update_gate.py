@@ -15,7 +15,7 @@ from trainer import evaluator
 from trainer import step as step_module
 from trainer.config.schema import Config, OptimConfig
 from trainer.errors import is_out_of_memory
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.loop import HOPELESS_IN_A_ROW
 from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.model.resnet import losses_of

@@ -15,9 +15,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from trainer.classifier import open_classifier
 from trainer.config.schema import ModelConfig
 from trainer.errors import CheckpointError
+from trainer.evaluation.classifier import open_classifier
 from trainer.model.initial_weights import InitialWeights, find_initial_weights
 from trainer.model.resnet import build_model
 from trainer.model.versions import torch_release

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.tui.canned import CannedSource, training_run
-from trainer.picture_sheet import Sheet, write_sheet
+from trainer.evaluation.picture_sheet import Sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 

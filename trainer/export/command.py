@@ -19,6 +19,7 @@ import torch
 
 from trainer.check_request import with_root
 from trainer.errors import EXIT_OK, ExportError, R18Error
+from trainer.evaluation.run_settings import settings_now
 from trainer.export.card import card_of, earlier_files
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
@@ -36,7 +37,6 @@ from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
 from trainer.run.log.writer import EventLog, read_records
-from trainer.run_settings import settings_now
 
 _LEAST_TORCH = (2, 9)
 

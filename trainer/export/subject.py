@@ -17,7 +17,7 @@ from trainer.data.dataset import DataSet, Split
 from trainer.data.draws import epoch_order
 from trainer.data.prepare import load_held_out
 from trainer.errors import DataError, ExportError
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.resnet import build_model

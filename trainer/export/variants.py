@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.classifier import OnnxClassifier
 from trainer.data.batches.batches import evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.errors import ExportError
+from trainer.evaluation.classifier import OnnxClassifier
 from trainer.export.onnx_file import example, save_proto
 from trainer.export.subject import Subject
 

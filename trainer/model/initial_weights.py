@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainer.classifier import class_names, normalization
 from trainer.config.schema import DataConfig
 from trainer.errors import CheckpointError, ForeignCheckpointError
+from trainer.evaluation.classifier import class_names, normalization
 from trainer.host.download import download
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint, read_tensors

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.check_request import read_run_config
 from trainer.config.trackers import SinkName, opener
-from trainer.picture_sheet import read_sheet
+from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.writer import LogFollower
 from trainer.sinks.feed import Feed

@@ -21,7 +21,7 @@ from tui.widgets.scrolling import TablePane
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from trainer.picture_sheet import Sheet
+    from trainer.evaluation.picture_sheet import Sheet
 
 _WIDTHS = (32, 24, 20, 16, 12, 8)
 """Cells of a tile, and pixels: a terminal's cell is two pixels high."""
@@ -233,7 +233,7 @@ def _path_of(scene: Scene, event: PicturesSaved) -> Path:
 
 def _read(path: Path) -> tuple[Sheet | None, str]:
     # Here: neither numpy nor Pillow is loaded before there is something to see.
-    from trainer.picture_sheet import read_sheet
+    from trainer.evaluation.picture_sheet import read_sheet
 
     try:
         return read_sheet(path), ""
@@ -265,7 +265,7 @@ def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
         return [[(" " * side, "text")]] * (side // 2)
     import numpy as np
 
-    from trainer.picture_sheet import resized
+    from trainer.evaluation.picture_sheet import resized
 
     pixels_HWC = np.asarray(resized(sheet.pixels_NHWC[index], side))
     if means == BLOCKS:

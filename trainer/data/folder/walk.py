@@ -40,7 +40,7 @@ _OUTPUT_PAIRS = (
 
 _SHEET = re.compile(r"(training|mistakes-.*)\.png")
 _SHEET_MARK = b"r18-tui\0"
-"""How the text begins that `trainer.picture_sheet` writes into its files."""
+"""How the text begins that `trainer.evaluation.picture_sheet` writes into its files."""
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _EXAMPLES = 3

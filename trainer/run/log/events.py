@@ -313,7 +313,7 @@ class LayersMeasured(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesSaved(Event):
-    """Small pictures to look at are in a file (`trainer.picture_sheet`).
+    """Small pictures to look at are in a file (`trainer.evaluation.picture_sheet`).
 
     Attributes:
         what: `training`, as the network sees them, or `mistakes`, the most confident ones of an evaluation.

@@ -158,12 +158,16 @@ def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _from_checkpoint(path: Path, device: str) -> Classifier:
-    classifier: Classifier = importlib.import_module("trainer.checkpoint_classifier").from_checkpoint(path, device)
+    classifier: Classifier = importlib.import_module("trainer.evaluation.checkpoint_classifier").from_checkpoint(
+        path, device
+    )
     return classifier
 
 
 def _from_run(run_dir: RunDir, which: str, device: str) -> Classifier:
-    classifier: Classifier = importlib.import_module("trainer.checkpoint_classifier").from_run(run_dir, which, device)
+    classifier: Classifier = importlib.import_module("trainer.evaluation.checkpoint_classifier").from_run(
+        run_dir, which, device
+    )
     return classifier
 
 

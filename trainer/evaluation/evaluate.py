@@ -15,12 +15,12 @@ from trainer.data.batches.batches import evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
+from trainer.evaluation.mistakes import MistakeCollector, Mistakes
+from trainer.evaluation.scores import class_scores, confusions_of
+from trainer.evaluation.tables import as_csv, confusion_table, per_class_table
 from trainer.host.atomic_files import write_atomically
-from trainer.mistakes import MistakeCollector, Mistakes
 from trainer.model.layer_stats import SilentChannels
-from trainer.scores import class_scores, confusions_of
 from trainer.step import Numerics
-from trainer.tables import as_csv, confusion_table, per_class_table
 
 _CHOOSY_ABOUT_SHAPES = ("cuda",)
 """Devices on which a new shape is a new choice of kernels: a last batch is filled up with empty images there."""

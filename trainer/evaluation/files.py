@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from trainer.data.dataset import DataSet, Split
-from trainer.evaluate import Evaluation, write_tables
-from trainer.mistakes import Mistakes
-from trainer.picture_sheet import Sheet, write_sheet
+from trainer.evaluation.evaluate import Evaluation, write_tables
+from trainer.evaluation.mistakes import Mistakes
+from trainer.evaluation.picture_sheet import Sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, PicturesSaved, Warned
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.classifier import Classifier
+from trainer.evaluation.classifier import Classifier
+from trainer.evaluation.image_sources import MeasuredImages
+from trainer.evaluation.scores import NO_ANSWER, Measured, Scores, compare
+from trainer.evaluation.tables import as_csv, confusion_table, per_class_table
 from trainer.host.atomic_files import write_atomically
-from trainer.measured_images import MeasuredImages
-from trainer.scores import NO_ANSWER, Measured, Scores, compare
-from trainer.tables import as_csv, confusion_table, per_class_table
 
 _MISTAKES_KEPT = 1000
 _MISTAKES_SHOWN = 5

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder
+from trainer.evaluation.run_settings import settings_now
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.model.device import choose_device
 from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir, run_of_file
-from trainer.run_settings import settings_now
 
 
 def from_run(run_dir: RunDir, which: str, device: str) -> CheckpointClassifier:

@@ -13,12 +13,12 @@ from trainer.data.dataset import ResidentSplit
 from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import load_held_out, undecoded
 from trainer.errors import DataError, R18Error
+from trainer.evaluation.image_sources import ArrayImages, FileImages, MeasuredImages
+from trainer.evaluation.run_settings import settings_now
 from trainer.host.progress import progress_bar
-from trainer.measured_images import ArrayImages, FileImages, MeasuredImages
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Started
 from trainer.run.log.writer import read_records
-from trainer.run_settings import settings_now
 
 
 def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:

@@ -1,0 +1,1 @@
+"""Metrics, mistakes, reports and classifiers."""
