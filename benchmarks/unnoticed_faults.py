@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         "feed-best",
-        "trainer.sinks.feed.Feed._resumed",
+        "trainer.trackers.feed.Feed._resumed",
         "self._bests = [(step, best) for step, best in self._bests if step <= event.step]",
         "pass",
     ),

@@ -32,7 +32,7 @@ from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS
 from trainer.config.loader import load_config, to_yaml
 from trainer.run.folder.run_dir import RunDir
-from trainer.sinks.follower import pass_on
+from trainer.trackers.relay import pass_on
 
 _SPIKE = re.compile(r"\b(4\d|3[5-9])(\.\d+)?\b")
 """On an axis that reaches a loss of 40."""

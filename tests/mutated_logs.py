@@ -19,8 +19,8 @@ from trainer.run.log.results_csv import ResultsCsv
 from trainer.run.log.writer import LogFollower, read_records
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from trainer.sinks.feed import Feed
-from trainer.sinks.sink import Histogram
+from trainer.trackers.feed import Feed
+from trainer.trackers.tracker import Histogram
 from tui.glyphs import UNICODE
 from tui.html_report import write_report
 from tui.run_app import print_csv, print_json, print_report

@@ -31,7 +31,7 @@ COMMANDS = {
     "export": ("trainer.export.command", "Export a run for other programs, checked against the model."),
     "eval": ("trainer.measure", "Measure a model on images with known classes, or compare two models."),
     "bench": ("trainer.bench", "Measure in two minutes how fast this machine trains each shipped configuration."),
-    "sync": ("trainer.sinks.command", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
+    "sync": ("trainer.trackers.command", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
     "predict": ("trainer.predict", "Say what a trained model sees in pictures."),
 }
 """Module and description of the commands that train nothing; `trainer.arguments` has their options."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event, Record
 from trainer.run.view.run_view import RunView
-from trainer.sinks.feed import Feed
-from trainer.sinks.sink import Histogram
+from trainer.trackers.feed import Feed
+from trainer.trackers.tracker import Histogram
 from tui.class_results import class_results, recalls
 
 NAMES = ["ant", "bee", "cat", "dog"]

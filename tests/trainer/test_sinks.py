@@ -33,10 +33,10 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event, Record
 from trainer.run.log.writer import EventLog
-from trainer.sinks.feed import Feed
-from trainer.sinks.follower import pass_on
-from trainer.sinks.position import Position
-from trainer.sinks.sink import Histogram, Origin
+from trainer.trackers.feed import Feed
+from trainer.trackers.position import Position
+from trainer.trackers.relay import pass_on
+from trainer.trackers.tracker import Histogram, Origin
 
 CLASSES = ["cat", "[red]dog[/]"]
 
@@ -314,7 +314,7 @@ def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from trainer.sinks.tensorboard_sink import open_sink
+    from trainer.trackers.tensorboard import open_sink
 
     file = io.BytesIO()
     Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(file, "png")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trainer.sinks.sink import Origin, Sink
+    from trainer.trackers.tracker import Origin, Sink
 
 _LONGEST_NAME = 250
 """Characters of a metric's name that MLflow takes."""
@@ -60,5 +60,5 @@ def metric_name(name: str) -> str:
 
 def opener(name: SinkName) -> Callable[[Origin], Sink]:
     """What opens a tracker for a session. Imports its package."""
-    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.sinks.{name}_sink").open_sink
+    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.trackers.{name}_sink").open_sink
     return open_sink

@@ -10,7 +10,7 @@ from trainer.errors import EXIT_OK
 from trainer.host.standard_streams import write_out
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import find_run
-from trainer.sinks.follower import pass_on
+from trainer.trackers.relay import pass_on
 
 _NICENESS = 10
 """Beside a process that trains: it goes first."""

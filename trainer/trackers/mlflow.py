@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from trainer.config.trackers import metric_name
-from trainer.sinks.sink import Histogram, Origin, finite
+from trainer.trackers.tracker import Histogram, Origin, finite
 
 _EXPERIMENT = "r18-tui"
 _BATCH = 1000

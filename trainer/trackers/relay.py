@@ -11,9 +11,9 @@ from trainer.config.trackers import SinkName, opener
 from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.writer import LogFollower
-from trainer.sinks.feed import Feed
-from trainer.sinks.position import Position
-from trainer.sinks.sink import Origin
+from trainer.trackers.feed import Feed
+from trainer.trackers.position import Position
+from trainer.trackers.tracker import Origin
 
 _LOOK_EVERY_S = 1.0
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from trainer.sinks.sink import Histogram, Origin, finite
-from trainer.sinks.wandb_like import Lines
+from trainer.trackers.tracker import Histogram, Origin, finite
+from trainer.trackers.wandb_like import Lines
 
 _WRITTEN_AFTER_S = 1.2
 """It writes twice a second."""

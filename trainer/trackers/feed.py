@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.run.log import events as ev
 from trainer.run.log.events import Record, number
-from trainer.sinks.sink import Histogram, Sink
+from trainer.trackers.tracker import Histogram, Sink
 
 
 @dataclass(frozen=True)

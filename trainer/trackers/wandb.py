@@ -11,8 +11,8 @@ import numpy as np
 import wandb
 from PIL import Image
 
-from trainer.sinks.sink import Histogram, Origin
-from trainer.sinks.wandb_like import STEP, Lines
+from trainer.trackers.tracker import Histogram, Origin
+from trainer.trackers.wandb_like import STEP, Lines
 
 
 def open_sink(origin: Origin) -> WandbSink:

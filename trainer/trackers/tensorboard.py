@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.sinks.sink import Histogram, Origin
+from trainer.trackers.tracker import Histogram, Origin
 
 
 def open_sink(origin: Origin) -> TensorBoardSink:
