@@ -21,11 +21,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
-from trainer.loop import steps_event
-from trainer.metrics import Window
 from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Event, Record
+from trainer.training.loop import steps_event
+from trainer.training.metrics import Window
 
 _STARTS = 5
 _LINE, _EPOCH = 100, 1000

@@ -20,7 +20,7 @@ from trainer.config.schema import ModelConfig
 from trainer.host.malloc import keep_freed_memory
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 from trainer.model.resnet import MACS_PER_PIXEL, build_model
-from trainer.step import Numerics
+from trainer.training.step import Numerics
 
 _REPEATS = 6
 """Of a layer in each round."""

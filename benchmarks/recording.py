@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.attach import show, write_history
-from trainer.loop import steps_event
-from trainer.metrics import CAPACITY, StepMetrics
 from trainer.run.log.writer import EventLog
+from trainer.training.loop import steps_event
+from trainer.training.metrics import CAPACITY, StepMetrics
 
 _ROUNDS = 7
 _STEPS = 20_000

@@ -19,10 +19,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trainer.bench import set_up
-from trainer.choices import describe
 from trainer.config.loader import load_config
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
+from trainer.training.autotune import describe
 
 KINDS = {
     "convolutions by the library": ("aten::convolution_backward", "aten::mkldnn_convolution"),

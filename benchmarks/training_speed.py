@@ -30,7 +30,7 @@ _SPINNING = (
 _UNGATED = (
     """
 import torch
-from trainer import step
+from trainer.training import step
 
 class Ungated:
     def __init__(self, model, optimizer):

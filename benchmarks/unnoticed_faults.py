@@ -13,13 +13,13 @@ FAULTS = (
     ),
     Fault(
         "loop-ema",
-        "trainer.loop.Trainer._train_epoch",
+        "trainer.training.loop.Trainer._train_epoch",
         "if self.state.ema is not None: self.state.ema.update(self.state.step)",
         "pass",
     ),
     Fault(
         "step-classweights",
-        "trainer.step.TrainStep._losses",
+        "trainer.training.step.TrainStep._losses",
         "losses_N if self._class_weights_K is None else losses_N * self._class_weights_K[labels_N]",
         "losses_N",
     ),
@@ -41,7 +41,7 @@ FAULTS = (
         "drawn >= round(self.dropout * _DROPOUT_GRAIN)",
         "drawn < round(self.dropout * _DROPOUT_GRAIN)",
     ),
-    Fault("step-smoothing", "trainer.step.TrainStep._losses", "self._config.train.label_smoothing", "0.0"),
+    Fault("step-smoothing", "trainer.training.step.TrainStep._losses", "self._config.train.label_smoothing", "0.0"),
     Fault(
         "recipe-lr",
         "trainer.data.folder.recipe._training",
@@ -56,7 +56,7 @@ FAULTS = (
     ),
     Fault(
         "evaluator-ema",
-        "trainer.evaluator.Evaluator.evaluate",
+        "trainer.training.evaluator.Evaluator.evaluate",
         "checkpoint.measured_weights",
         'checkpoint.group("model")',
     ),
@@ -71,7 +71,7 @@ FAULTS = (
         'numbers[0] <= view.seq or not checks_of(Monitored)["readings"](readings)',
         'not checks_of(Monitored)["readings"](readings)',
     ),
-    Fault("step-share", "trainer.step.TrainStep._gradients", "len(micro) / len(batch)", "1.0 / parts"),
+    Fault("step-share", "trainer.training.step.TrainStep._gradients", "len(micro) / len(batch)", "1.0 / parts"),
     Fault(
         "rules-overfit",
         "trainer.run.diagnosis.loss_rules.overfitting",

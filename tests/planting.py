@@ -21,7 +21,7 @@ class Fault:
 
     Attributes:
         name: Short and unique.
-        function: Module, class and function with dots between: `trainer.sgd.Sgd.step`.
+        function: Module, class and function with dots between: `trainer.training.sgd.Sgd.step`.
         old: One expression or one statement of the function.
         new: The code in its place; `pass` deletes a statement.
     """

@@ -16,7 +16,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainer.choices import choose_numerics, describe, precisions
 from trainer.config.loader import load_config, shipped_names
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
@@ -27,9 +26,10 @@ from trainer.host.standard_streams import write_out
 from trainer.model.device import choose_device, describe_device
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.model.versions import software_versions
-from trainer.optim import build_optimizer
-from trainer.step import DTYPES, Numerics, TrainStep
-from trainer.step_graph import PLAIN_STEPS
+from trainer.training.autotune import choose_numerics, describe, precisions
+from trainer.training.cuda_graph import PLAIN_STEPS
+from trainer.training.optimizer import build_optimizer
+from trainer.training.step import DTYPES, Numerics, TrainStep
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
 """Training and test images of the sources whose number is known."""

@@ -103,7 +103,9 @@ def _as_one_of_several(tokens: Tokens) -> int:
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
-    store = importlib.import_module("trainer.peers").LauncherStore()  # with PyTorch, which no other way needs so early
+    store = importlib.import_module(
+        "trainer.training.distributed"
+    ).LauncherStore()  # with PyTorch, which no other way needs so early
     if store.over:
         return EXIT_OK
     if rank():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.build import build_trainer
 from trainer.config.freezing import frozen_stages
 from trainer.config.schema import Config
-from trainer.hooks import NoSession
 from trainer.host.progress import Progress
-from trainer.lr_finder import LrRange, range_test
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.lr_range_test import LrRange, range_test
 
 
 def find_lr(config: Config, runs_dir: Path, progress: Progress) -> tuple[LrRange, list[str]]:

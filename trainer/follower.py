@@ -1,4 +1,4 @@
-"""A process that trains along: it has no run of its own, and does what the leader orders (`trainer.peers`)."""
+"""A process that trains along: it has no run of its own, and does what the leader orders (`trainer.training.distributed`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from trainer.build import Source, loss_weights, plan_of
 from trainer.config.loader import build_config
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment
@@ -25,10 +24,11 @@ from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model.determinism import set_deterministic
 from trainer.model.device import choose_device
 from trainer.model.resnet import build_model
-from trainer.optim import build_optimizer
-from trainer.peers import Order, Peers
 from trainer.run.folder.run_dir import RunDir
-from trainer.step import Numerics, TrainStep
+from trainer.training.build import Source, loss_weights, plan_of
+from trainer.training.distributed import Order, Peers
+from trainer.training.optimizer import build_optimizer
+from trainer.training.step import Numerics, TrainStep
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from trainer.loop import Trainer
 from trainer.run.control.commands import CommandQueue, Stop, answer_to
 from trainer.run.log.events import Event, StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.saver import Saver
+from trainer.training.loop import Trainer
 
 _TRY_AGAIN_S = 15.0
 _TICK_S = 0.1

@@ -8,7 +8,7 @@ from typing import Any
 from trainer.config.loader import build_config
 from trainer.config.schema import CHANGEABLE, Config
 from trainer.errors import ConfigError
-from trainer.loop import Trainer
+from trainer.training.loop import Trainer
 
 
 def replanned(config: Config, settings: Mapping[str, float], trainer: Trainer) -> Config:

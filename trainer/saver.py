@@ -8,11 +8,11 @@ from typing import Any
 
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError, R18Error
-from trainer.hooks import DivergedError
-from trainer.loop import Trainer
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.open_run import OpenRun
 from trainer.run.log.events import Warned
+from trainer.training.callbacks import DivergedError
+from trainer.training.loop import Trainer
 
 _TIMEOUT_S = 120.0
 _LOOK_S = 0.2

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from trainer.build import build_trainer, checkpoint_facts, plan_of, started_event
 from trainer.check_request import changed_settings
 from trainer.checks import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
@@ -23,11 +22,8 @@ from trainer.export_child import ExportChild
 from trainer.failures import explain, log_traceback
 from trainer.host.torchrun import world_size
 from trainer.last_save import LastSave
-from trainer.loop import Trainer
-from trainer.lr_finder import range_test
 from trainer.model.checkpoint import Checkpoint
 from trainer.open_run import OpenRun
-from trainer.peers import Order, PeerLostError, Peers
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, CommandQueue, answer_to
 from trainer.run.log.events import (
@@ -45,6 +41,10 @@ from trainer.saver import Saver
 from trainer.sinks.children import SinkChildren
 from trainer.steering import Steering
 from trainer.system_monitor import SystemMonitor
+from trainer.training.build import build_trainer, checkpoint_facts, plan_of, started_event
+from trainer.training.distributed import Order, PeerLostError, Peers
+from trainer.training.loop import Trainer
+from trainer.training.lr_range_test import range_test
 from trainer.training_images import TrainingImages, training_images
 from trainer.way_back import WayBack, no_way_back
 

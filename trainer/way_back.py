@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trainer.errors import CheckpointError
-from trainer.hooks import DivergedError
-from trainer.loop import Trainer
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.run.log.events import Diverged, Event, LrEdited, Resumed, Warned
 from trainer.saver import Saver
+from trainer.training.callbacks import DivergedError
+from trainer.training.loop import Trainer
 
 _CALMER = 0.5
 """Factor of the learning rate after a return."""

@@ -10,10 +10,10 @@ import torch
 
 from tests.conftest import ConfigMaker
 from tests.running import train, view_of
-from trainer.build import build_trainer
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
-from trainer.step_graph import PLAIN_STEPS
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.cuda_graph import PLAIN_STEPS
+from trainer.training.loop import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

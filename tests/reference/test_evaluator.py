@@ -1,4 +1,4 @@
-"""`trainer.evaluator`: which weights are measured on which images, and which state is the best."""
+"""`trainer.training.evaluator`: which weights are measured on which images, and which state is the best."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError
 from trainer.evaluation.evaluate import Evaluation
-from trainer.evaluator import Evaluator
-from trainer.hooks import NoSession
-from trainer.metrics import Stopwatch
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.ema import ModelEma
-from trainer.optim import build_optimizer
 from trainer.run.log.events import Evaluated, Event, Warned
-from trainer.step import Numerics, TrainStep
-from trainer.train_state import TrainState
+from trainer.training.callbacks import NoSession
+from trainer.training.evaluator import Evaluator
+from trainer.training.metrics import Stopwatch
+from trainer.training.optimizer import build_optimizer
+from trainer.training.state import TrainState
+from trainer.training.step import Numerics, TrainStep
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]

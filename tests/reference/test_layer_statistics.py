@@ -1,4 +1,4 @@
-"""`trainer.model.layer_stats`: norms, histograms and silent channels by hand. `trainer.metrics`: what a window of steps holds."""
+"""`trainer.model.layer_stats`: norms, histograms and silent channels by hand. `trainer.training.metrics`: what a window of steps holds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_silence
-from trainer.metrics import CAPACITY, StepMetrics, Stopwatch, Window
 from trainer.model.layer_stats import SilentChannels, measured_layers
 from trainer.run.log.events import number
+from trainer.training.metrics import CAPACITY, StepMetrics, Stopwatch, Window
 
 CPU = torch.device("cpu")
 BINS = 24

@@ -23,7 +23,7 @@ from trainer.data.draws import balanced_order, epoch_order
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
-from trainer.features import FeatureBatches
+from trainer.training.features import FeatureBatches
 
 CPU = torch.device("cpu")
 

@@ -12,13 +12,13 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.reference.training_comparison import MARGIN, MUON, SPREAD, TOLERANCE, Deviation
 from tests.reference.training_rules import averaged
 from tests.reference.training_sides import State, narrow_model, shake
-from trainer import build
-from trainer.build import build_trainer
 from trainer.config.schema import ModelConfig
 from trainer.data.dataset import ResidentSplit
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
 from trainer.run.log.events import EpochEnded, Event, Steps
+from trainer.training import build
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
 
 FP32 = TOLERANCE["native"]
 EDIT = (5, 0.5)

@@ -13,12 +13,12 @@ from tests.reference.training_cases import random_case, random_schedule
 from tests.reference.training_comparison import MUON
 from tests.reference.training_rules import averaged, class_weights, learning_rate, losses, updated
 from tests.reference.training_sides import narrow_model, shake
-from trainer.build import loss_weights, plan_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import Head, losses_of
-from trainer.optim import build_optimizer, load_momentum_state, momentum_state, set_lr
+from trainer.training.build import loss_weights, plan_of
+from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state, set_lr
 
 
 def drawn(shape: torch.Size, seed: int) -> Tensor:

@@ -13,7 +13,6 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.reference.training_step import Reference
-from trainer.build import loss_weights, plan_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config, ModelConfig
 from trainer.data.augment.augment import Augment, Normalize
@@ -22,8 +21,9 @@ from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.data.dataset import ResidentSplit
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import build_model
-from trainer.optim import build_optimizer, load_momentum_state, momentum_state
-from trainer.step import Numerics, TrainStep
+from trainer.training.build import loss_weights, plan_of
+from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
+from trainer.training.step import Numerics, TrainStep
 
 WIDTH = 4
 """Channels of the first stage; 64 in a ResNet-18."""

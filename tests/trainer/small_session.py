@@ -15,13 +15,13 @@ from trainer import saver as saver_module
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import LrSchedule
 from trainer.config.schema import ScheduleConfig
-from trainer.metrics import Stopwatch
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
-from trainer.optim import build_optimizer
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
 from trainer.saver import Saver
-from trainer.train_state import TrainState
+from trainer.training.metrics import Stopwatch
+from trainer.training.optimizer import build_optimizer
+from trainer.training.state import TrainState
 
 EVERY_S = 60.0
 

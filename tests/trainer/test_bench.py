@@ -8,7 +8,7 @@ import torch
 from tests.conftest import ConfigMaker
 from trainer.bench import IMAGES, Speed, matrix_peak, measure, run_s
 from trainer.cli import main
-from trainer.step import Numerics
+from trainer.training.step import Numerics
 
 CPU = torch.device("cpu")
 

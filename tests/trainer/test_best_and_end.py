@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import ConfigMaker, FolderMaker, TunedMaker
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
-from trainer.loop import Trainer
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
+from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
-from trainer.build import build_trainer
-from trainer.hooks import NoSession
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.conftest import ConfigMaker
 from trainer.model.conv import modules
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 from trainer.model.resnet import build_model
-from trainer.step import Numerics
+from trainer.training.step import Numerics
 
 
 def _pair(*, stride: int, dtype: torch.dtype = torch.float64) -> tuple[Conv3x3, nn.Conv2d]:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.build import build_trainer
 from trainer.config.schema import Config
 from trainer.data.batches.lost_images import LostImages
 from trainer.evaluation import evaluate as evaluate_module
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
 
 
 @pytest.mark.parametrize(("batch_size", "shapes"), [(16, [16]), (64, [36])])

@@ -13,22 +13,22 @@ from torch import Tensor
 from tests.conftest import ConfigMaker, TunedMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
-from trainer import evaluator, features
-from trainer.build import build_trainer
 from trainer.config.freezing import frozen_stages, stage_of, unfreezing_ends
 from trainer.config.schema import Config, OptimConfig
 from trainer.data import image_folder
 from trainer.errors import ConfigError
 from trainer.export.command import Wanted, export_run
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import build_model, features_of
-from trainer.optim import build_optimizer, set_lr
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
+from trainer.training import evaluator, features
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
+from trainer.training.optimizer import build_optimizer, set_lr
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

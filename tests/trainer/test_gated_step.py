@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.test_update_gate import OPTIM, batch, everything, small_model
-from trainer.optim import build_optimizer
-from trainer.update_gate import UpdateGate
+from trainer.training.nonfinite_gate import UpdateGate
+from trainer.training.optimizer import build_optimizer
 
 FINITE = torch.tensor(1.5)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.trainer.test_evaluate import measured_test_images
-from trainer.build import build_trainer
 from trainer.config.schema import Config, ModelConfig
-from trainer.hooks import NoSession
 from trainer.model.layer_stats import BINS, SilentChannels, measured_layers
 from trainer.model.resnet import build_model, set_train_mode
 from trainer.run.log.events import number
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ConfigMaker
-from trainer import loss_scale
-from trainer.build import build_trainer
 from trainer.config.schema import Config
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
-from trainer.loss_scale import LossScale
-from trainer.lr_finder import range_test
 from trainer.model.resnet import head_of
+from trainer.training import loss_scale
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
+from trainer.training.loss_scale import LossScale
+from trainer.training.lr_range_test import range_test
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
-from trainer.build import build_trainer
 from trainer.config.schema import OptimConfig
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
-from trainer.muon import orthogonalized
-from trainer.optim import build_optimizer, set_lr
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
+from trainer.training.muon import orthogonalized
+from trainer.training.optimizer import build_optimizer, set_lr
 
 OPTIM = OptimConfig(name="muon", lr=0.1, weight_decay=0.01, kernel_lr=0.05, kernel_momentum=0.6)
 

@@ -15,16 +15,16 @@ import torch
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, train, view_of, wait_for
-from trainer.build import plan_of
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Plan
 from trainer.data.draws import epoch_order
 from trainer.errors import ConfigError
-from trainer.peers import Peers
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.view.run_view import RunView
+from trainer.training.build import plan_of
+from trainer.training.distributed import Peers
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

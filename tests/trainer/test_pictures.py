@@ -15,16 +15,16 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
-from trainer.build import build_trainer, plan_of
 from trainer.config.schema import Config
 from trainer.data.dataset import ResidentSplit
 from trainer.evaluation.files import EvaluationFiles, name_of
 from trainer.evaluation.mistakes import MOST, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, PicturesSaved, Warned
+from trainer.training.build import build_trainer, plan_of
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
 from trainer.training_images import SHOWN, TrainingImages, training_images
 
 CPU = torch.device("cpu")

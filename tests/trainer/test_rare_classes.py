@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional
 
 from tests.conftest import ConfigMaker, FolderMaker
-from trainer.build import build_trainer, class_weights
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
 from trainer.model.resnet import head_of
+from trainer.training.build import build_trainer, class_weights
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
 
 
 @pytest.fixture

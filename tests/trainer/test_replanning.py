@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from tests.running import events_of, new_run, resumed_run, start, view_of, wait_for
-from trainer.build import build_trainer
 from trainer.check_request import read_run_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.replanning import by_group, replanned, take_up
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

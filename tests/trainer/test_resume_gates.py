@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.trainer.small_session import Small, small_session
-from trainer.build import _refuse_other_data, _restore, plan_of
 from trainer.config.loader import build_config
 from trainer.errors import CheckpointError, ConfigError
 from trainer.model.checkpoint import Checkpoint
+from trainer.training.build import _refuse_other_data, _restore, plan_of
 
 IDENTITY = {"files": "36", "split": "seed 0", "classes": "a\nb"}
 FACTS = {"fingerprint": "f", "identity": IDENTITY, "left_out": "no files"}

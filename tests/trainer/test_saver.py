@@ -12,9 +12,9 @@ from tests.trainer.small_session import EVERY_S, Small, full_disk, set_clock, sm
 from trainer import saver as saver_module
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError
-from trainer.hooks import DivergedError
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.log import events as ev
+from trainer.training.callbacks import DivergedError
 from trainer.way_back import WayBack, no_way_back
 
 

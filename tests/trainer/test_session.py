@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_confi
 def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, advice: str, saved: int
 ) -> None:
-    from trainer.step import TrainStep
+    from trainer.training.step import TrainStep
 
     original, calls = TrainStep.__call__, [0]
 
@@ -276,7 +276,7 @@ def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_batches(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return evaluate(*given, batch_size=batch_size, **named)
 
-    monkeypatch.setattr("trainer.evaluator.evaluate", small_memory)
+    monkeypatch.setattr("trainer.training.evaluator.evaluate", small_memory)
     thread = train(folder_config, tmp_path)
     assert thread.exit_code == 0
     assert sizes == [64, 32, 16, 16], "found once, for all evaluations of the run"
@@ -313,7 +313,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are then those of a run with as many micro-batches from the start, and a resume begins with them."""
-    from trainer import step as step_module
+    from trainer.training import step as step_module
 
     halves = folder_config.train.model_copy(update={"grad_accum_steps": 2})
     planned = train(folder_config.model_copy(update={"train": halves}), tmp_path).run.run_dir
@@ -340,7 +340,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
 def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.step import TrainStep
+    from trainer.training.step import TrainStep
 
     original, calls = TrainStep.__call__, [0]
 
@@ -364,7 +364,7 @@ def test_an_evaluation_that_fails_is_answered(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_the_end: bool
 ) -> None:
     """It ends a run that trains, and leaves one that is complete as it is."""
-    from trainer import evaluator
+    from trainer.training import evaluator
 
     epochs = folder_config.train.model_copy(update={"epochs": 2 if after_the_end else 5000})
     seldom = folder_config.eval.model_copy(update={"every_epochs": 1000})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.sgd import SGD
+from trainer.training.sgd import SGD
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 SHAPES = ((6, 5, 3, 3), (4, 6, 1, 1), (7,), (3, 7))

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ConfigMaker
-from trainer import step as step_module
-from trainer.build import build_trainer
 from trainer.config.schema import Config
-from trainer.hooks import NoSession
-from trainer.loop import Trainer
-from trainer.step import Numerics, why_not_captured
-from trainer.step_graph import PLAIN_STEPS, Compute, StepGraph
+from trainer.training import step as step_module
+from trainer.training.build import build_trainer
+from trainer.training.callbacks import NoSession
+from trainer.training.cuda_graph import PLAIN_STEPS, Compute, StepGraph
+from trainer.training.loop import Trainer
+from trainer.training.step import Numerics, why_not_captured
 
 SETTINGS = (
     "data.flip=random", "data.crop_pad=2", "data.cutout=2", "data.image_size=16", "data.progressive=[[8, 1]]", "train.epochs=2",

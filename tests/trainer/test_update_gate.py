@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from tests.running import events_of, longer, new_run, start, train, view_of, wait_for
-from trainer import evaluator
-from trainer import step as step_module
 from trainer.config.schema import Config, OptimConfig
 from trainer.errors import is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.loop import HOPELESS_IN_A_ROW
 from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.model.resnet import losses_of
-from trainer.optim import build_optimizer
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.step import StatisticsMomentum
-from trainer.update_gate import UpdateGate, join_statistics
+from trainer.training import evaluator
+from trainer.training import step as step_module
+from trainer.training.loop import HOPELESS_IN_A_ROW
+from trainer.training.nonfinite_gate import UpdateGate, join_statistics
+from trainer.training.optimizer import build_optimizer
+from trainer.training.step import StatisticsMomentum
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -269,7 +269,7 @@ def test_a_run_that_ends_in_steps_that_are_not_finite_has_not_completed(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for a step's metrics, so the last ones are known only when all is done."""
-    monkeypatch.setattr("trainer.loop._PUBLISH_EVERY_S", 30.0)
+    monkeypatch.setattr("trainer.training.loop._PUBLISH_EVERY_S", 30.0)
     spoil_steps(monkeypatch, range(1, 10_000))
     small = folder_config.data.model_copy(update={"batch_size": 3})
     thread = train(longer(folder_config, 1).model_copy(update={"data": small}), tmp_path)

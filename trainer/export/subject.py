@@ -21,7 +21,7 @@ from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.resnet import build_model
-from trainer.step import Numerics
+from trainer.training.step import Numerics
 
 
 @dataclass(frozen=True, kw_only=True)

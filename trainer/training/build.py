@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.choices import choose_numerics, recorded_numerics
 from trainer.config.freezing import frozen_stages, stage_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
@@ -27,13 +26,7 @@ from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData, prepare_data, worker_count
 from trainer.errors import CheckpointError, ConfigError
-from trainer.evaluator import Evaluator
-from trainer.features import FeatureBatches
-from trainer.hooks import Hooks
 from trainer.host.progress import Progress
-from trainer.loop import Trainer
-from trainer.loss_scale import LossScale
-from trainer.metrics import StepMetrics, Stopwatch
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.determinism import set_deterministic, surroundings, take_over
 from trainer.model.device import choose_device, describe_device
@@ -42,12 +35,19 @@ from trainer.model.initial_weights import InitialWeights, find_initial_weights
 from trainer.model.resnet import build_model, describe_model, set_train_mode
 from trainer.model.versions import software_versions
 from trainer.model.weight_loading import load_initial_weights
-from trainer.optim import build_optimizer
-from trainer.peers import Peers
 from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.events import Started, Warned
-from trainer.step import TrainStep
-from trainer.train_state import TrainState
+from trainer.training.autotune import choose_numerics, recorded_numerics
+from trainer.training.callbacks import Hooks
+from trainer.training.distributed import Peers
+from trainer.training.evaluator import Evaluator
+from trainer.training.features import FeatureBatches
+from trainer.training.loop import Trainer
+from trainer.training.loss_scale import LossScale
+from trainer.training.metrics import StepMetrics, Stopwatch
+from trainer.training.optimizer import build_optimizer
+from trainer.training.state import TrainState
+from trainer.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.sgd import SGD
+from trainer.training.sgd import SGD
 
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of x, x^3 and x^5: singular values of 0 to 1 come near 1 in few rounds, and stay between about 0.7 and 1.2."""

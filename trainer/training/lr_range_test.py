@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 
 from trainer.data.batches.batches import Batch
-from trainer.loop import Trainer
-from trainer.optim import build_optimizer
+from trainer.training.loop import Trainer
+from trainer.training.optimizer import build_optimizer
 
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 _SMOOTHING = 0.9

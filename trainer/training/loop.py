@@ -23,15 +23,15 @@ from trainer.config.freezing import BACKBONE, STAGES, frozen_stages, stage_of, u
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, Batches
 from trainer.data.prepare import PreparedData
-from trainer.evaluator import Evaluator
-from trainer.hooks import Hooks
-from trainer.metrics import StepMetrics, Stopwatch, Window
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.layer_stats import measured_layers
-from trainer.peers import Order
 from trainer.run.log.events import EpochEnded, StagesFrozen, Steps, Warned
-from trainer.step import TrainStep
-from trainer.train_state import EpochSums, TrainState
+from trainer.training.callbacks import Hooks
+from trainer.training.distributed import Order
+from trainer.training.evaluator import Evaluator
+from trainer.training.metrics import StepMetrics, Stopwatch, Window
+from trainer.training.state import EpochSums, TrainState
+from trainer.training.step import TrainStep
 
 _PUBLISH_EVERY_S = 0.4
 """Seconds between two groups of steps in the log: a little faster than the screen is drawn."""

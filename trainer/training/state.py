@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config.lr_schedule import LrSchedule
-from trainer.loss_scale import LossScale
-from trainer.metrics import Window
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.ema import ModelEma
-from trainer.optim import load_momentum_state, momentum_state
+from trainer.training.loss_scale import LossScale
+from trainer.training.metrics import Window
+from trainer.training.optimizer import load_momentum_state, momentum_state
 
 
 @dataclass

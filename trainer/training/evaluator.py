@@ -14,14 +14,14 @@ from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.features import compute_features
-from trainer.hooks import Hooks
-from trainer.metrics import Stopwatch
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.resnet import MACS_PER_PIXEL
 from trainer.run.log.events import Evaluated, Warned
-from trainer.step import Numerics, TrainStep
-from trainer.train_state import TrainState
+from trainer.training.callbacks import Hooks
+from trainer.training.features import compute_features
+from trainer.training.metrics import Stopwatch
+from trainer.training.state import TrainState
+from trainer.training.step import Numerics, TrainStep
 
 _CPU_BATCH_MACS = 50_000_000_000
 """A forward pass of about a second on two cores."""

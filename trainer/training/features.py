@@ -13,7 +13,7 @@ from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
 from trainer.model.resnet import features_of
-from trainer.step import Numerics
+from trainer.training.step import Numerics
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 
 
 class SGD(torch.optim.Optimizer):
-    """One step over all groups; momenta must be there (`trainer.optim`).
+    """One step over all groups; momenta must be there (`trainer.training.optimizer`).
 
     Attributes:
         found_inf: Set by whoever looks at the gradients: float32 (), 1 when this step must change nothing. As torch's fused

@@ -17,13 +17,13 @@ from trainer.data.augment.augment import Augment
 from trainer.data.augment.mixing import Mix, Mixer
 from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
-from trainer.loss_scale import LossScale
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 from trainer.model.resnet import head_of, losses_of, set_train_mode
-from trainer.optim import forget_momentum_of_frozen, momentum_state, set_lr
-from trainer.peers import Order, Peers, among_peers
-from trainer.step_graph import StepGraph
-from trainer.update_gate import UpdateGate
+from trainer.training.cuda_graph import StepGraph
+from trainer.training.distributed import Order, Peers, among_peers
+from trainer.training.loss_scale import LossScale
+from trainer.training.nonfinite_gate import UpdateGate
+from trainer.training.optimizer import forget_momentum_of_frozen, momentum_state, set_lr
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of the numbers that the network multiplies, by precision."""

@@ -9,8 +9,8 @@ from torch import nn
 
 from trainer.config.freezing import BACKBONE, stage_of
 from trainer.config.schema import OptimConfig
-from trainer.muon import Muon
-from trainer.sgd import SGD
+from trainer.training.muon import Muon
+from trainer.training.sgd import SGD
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
