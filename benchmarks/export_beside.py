@@ -26,7 +26,7 @@ from trainer.run.log.writer import LogFollower
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _EXPORT_AS_ANY = f"import os; os.nice = lambda by: 0; {_TRAIN}"
 _WITHOUT = (
-    "import sys, trainer.export_child as child; assert child.own_command; "
+    "import sys, trainer.session.export_child as child; assert child.own_command; "
     f"child.own_command = lambda module, *given: [sys.executable, '-c', {_EXPORT_AS_ANY!r}, *given]; " + _TRAIN
 )
 _ALONE_S = 15.0

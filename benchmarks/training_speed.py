@@ -22,10 +22,12 @@ from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_o
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _WITHOUT_KEPT_MEMORY = (
-    "import trainer.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; " + _TRAIN
+    "import trainer.session.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; "
+    + _TRAIN
 )
 _SPINNING = (
-    "import trainer.request as r; assert r.let_waiting_threads_sleep; r.let_waiting_threads_sleep = bool; " + _TRAIN
+    "import trainer.session.request as r; assert r.let_waiting_threads_sleep; r.let_waiting_threads_sleep = bool; "
+    + _TRAIN
 )
 _UNGATED = (
     """

@@ -64,7 +64,12 @@ FAULTS = (
     Fault("onnx-parity-mean", "trainer.export.onnx_file.compare", "np.max(differences)", "np.min(differences)"),
     Fault("ckpt-fsync", "trainer.model.checkpoint.write_checkpoint", "sync(file.fileno())", "pass"),
     Fault("ckpt-readback", "trainer.model.checkpoint.write_checkpoint", "read_checkpoint(temporary)", "pass"),
-    Fault("writer-sync", "trainer.checkpoint_writer.CheckpointWriter._write", "self._log.sync(timeout=5.0)", "pass"),
+    Fault(
+        "writer-sync",
+        "trainer.session.checkpoint_writer.CheckpointWriter._write",
+        "self._log.sync(timeout=5.0)",
+        "pass",
+    ),
     Fault(
         "replay-overlap",
         "trainer.run.view.replay._fold_together",

@@ -15,7 +15,7 @@ from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control.commands import Stop
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
-from trainer.session import TrainingSession
+from trainer.session.session import TrainingSession
 
 
 def check_that_stops_change_no_bit(config: Config, runs_dir: Path, *, stops: int = 3) -> None:

@@ -10,13 +10,13 @@ from typing import TypeVar
 from trainer.check_request import resumed_config
 from trainer.config.plain import PlainConfig
 from trainer.config.schema import Config
-from trainer.launch import TrainingThread
-from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
 from trainer.run.log.writer import LogFollower
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
+from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
+from trainer.session.thread import TrainingThread
 
 E = TypeVar("E", bound=Event)
 

@@ -14,8 +14,8 @@ from trainer.config.trackers import refuse_missing
 from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError, RunError
 from trainer.host.safe_text import is_reserved
-from trainer.request import Request
 from trainer.run.folder.run_dir import RunDir, find_run, started_in
+from trainer.session.request import Request
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:

@@ -19,9 +19,9 @@ from trainer.host.safe_text import literal
 from trainer.host.standard_streams import drop_output, open_standard_streams
 from trainer.host.stop_signals import ignore_warnings
 from trainer.host.torchrun import LAUNCHED_BY, rank, under_torchrun
-from trainer.launch import TrainingThread
-from trainer.request import Request
 from trainer.run.log.live_source import LiveSource
+from trainer.session.request import Request
+from trainer.session.thread import TrainingThread
 
 COMMANDS = {
     "init": (
@@ -109,7 +109,7 @@ def _as_one_of_several(tokens: Tokens) -> int:
     if store.over:
         return EXIT_OK
     if rank():
-        return int(importlib.import_module("trainer.follower").follow())
+        return int(importlib.import_module("trainer.session.peer_process").follow())
     if store.run is not None:
         given.resume, given.config, given.name = store.run, None, None
     try:

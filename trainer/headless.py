@@ -8,13 +8,13 @@ from typing import TextIO
 
 from trainer.host.safe_text import literal
 from trainer.host.standard_streams import drop_output
-from trainer.launch import TrainingThread
 from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
 from trainer.run.log.events import Record, number
 from trainer.run.log.live_source import LiveSource
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
+from trainer.session.thread import TrainingThread
 
 LINE_EVERY_S = 10.0
 _POLL_S = 0.2

@@ -20,13 +20,13 @@ from textual.theme import Theme
 from textual.timer import Timer
 
 from trainer.errors import EXIT_OK
-from trainer.failures import log_traceback
 from trainer.host.safe_text import literal
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir, default_runs_dir
 from trainer.run.log.events import Diverged, LrRangeTested
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view.run_view import RunView
+from trainer.session.error_report import log_traceback
 from tui.actions import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
 from tui.list_actions import ListActions
 from tui.pages import PAGES

@@ -7,9 +7,9 @@ import signal
 from collections.abc import Sequence
 
 from trainer.host.safe_text import literal
-from trainer.launch import TrainingThread
-from trainer.open_run import OpenRun
 from trainer.run.folder.run_dir import RunDir
+from trainer.session.open_run import OpenRun
+from trainer.session.thread import TrainingThread
 from tui.hazards import hazards
 from tui.launcher import LauncherLink
 from tui.terminal import PrivateTerminal

@@ -15,8 +15,8 @@ from tui.terminal_mark import restore_after_a_kill
 
 if TYPE_CHECKING:
     from trainer.arguments import Tokens
-    from trainer.open_run import OpenRun
-    from trainer.request import Request
+    from trainer.session.open_run import OpenRun
+    from trainer.session.request import Request
     from tui.launcher import LauncherLink
 
 
@@ -330,7 +330,7 @@ def _in_background(link: LauncherLink) -> int:
 def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink], int]) -> int:
     from trainer.cli import complain
     from trainer.errors import EXIT_SIGHUP, R18Error
-    from trainer.request import Request
+    from trainer.session.request import Request
 
     line = link.receive()
     if line is None or link.launcher_gone:

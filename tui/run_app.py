@@ -18,12 +18,9 @@ from types import FrameType
 from typing import NoReturn
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, DiskError
-from trainer.failures import log_traceback
 from trainer.host.safe_text import literal
 from trainer.host.self_command import own_command
 from trainer.host.standard_streams import write_out
-from trainer.launch import TrainingThread
-from trainer.open_run import OpenRun
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Warned
@@ -33,6 +30,9 @@ from trainer.run.status import RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
+from trainer.session.error_report import log_traceback
+from trainer.session.open_run import OpenRun
+from trainer.session.thread import TrainingThread
 from tui.background import go_on_without_terminal, way_back
 from tui.data_output import as_json, write_csv
 from tui.hazards import hazards

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from trainer.launch import TrainingThread
 from trainer.run.control.commands import ControlPort, NoControl
 from trainer.run.folder.lock import is_live, presence, read_holder
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.live_source import LiveSource
 from trainer.run.log.writer import LogFollower
 from trainer.run.status import Presence
+from trainer.session.thread import TrainingThread
 
 
 class EventSource(Protocol):

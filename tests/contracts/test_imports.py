@@ -10,7 +10,7 @@ import pytest
 TORCH_FREE = [
     "trainer",
     "trainer.config.loader",
-    "trainer.launch",
+    "trainer.session.thread",
     "trainer.run.view.run_view",
     "trainer.cli",
     "trainer.headless",
@@ -37,13 +37,13 @@ def test_the_start_loads_nothing_heavy(module: str) -> None:
 
 
 def test_the_first_frame_loads_nothing_that_it_does_not_need() -> None:
-    names = loaded("import tui.app, tui.run_app, trainer.request")
+    names = loaded("import tui.app, tui.run_app, trainer.session.request")
     assert "textual.app" in names
     assert not {"torch", "torchvision", "numpy", "plotext", "pydantic", "yaml"} & names
 
 
 def test_the_headless_command_loads_no_dashboard() -> None:
-    names = loaded("import trainer.cli, trainer.session, trainer.export.command")
+    names = loaded("import trainer.cli, trainer.session.session, trainer.export.command")
     assert "torch" in names
     assert not {name for name in names if name.split(".")[0] in ("tui", "textual", "rich", "plotext")}
 

@@ -201,7 +201,7 @@ def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
     noisy.write_text(
         "import logging, os, sys, threading, time, warnings\n"
         "def talk():\n"
-        "    while 'trainer.session' not in sys.modules:\n"
+        "    while 'trainer.session.session' not in sys.modules:\n"
         "        time.sleep(0.05)\n"
         "    print('NOISE PRINTED')\n"
         "    warnings.warn('NOISE WARNED')\n"

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from tests.trainer.test_update_gate import OPTIM, small_model
-from trainer import saver as saver_module
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import LrSchedule
 from trainer.config.schema import ScheduleConfig
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
-from trainer.saver import Saver
+from trainer.session import saver as saver_module
+from trainer.session.saver import Saver
 from trainer.training.metrics import Stopwatch
 from trainer.training.optimizer import build_optimizer
 from trainer.training.state import TrainState

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, file_name, read_checkpoint, step_of, write_checkpoint
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.writer import EventLog, read_records
+from trainer.session.checkpoint_writer import CheckpointWriter
 
 
 @pytest.fixture(name="tmp_path")

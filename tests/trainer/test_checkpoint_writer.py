@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.test_checkpoint_gates import checkpoint
-from trainer import checkpoint_writer
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.model.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -20,6 +18,8 @@ from trainer.model.checkpoint import (
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Heartbeat
 from trainer.run.log.writer import EventLog
+from trainer.session import checkpoint_writer
+from trainer.session.checkpoint_writer import CheckpointWriter
 
 
 class Log:

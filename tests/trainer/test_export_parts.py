@@ -19,11 +19,11 @@ from tests.tui.canned import evaluated
 from trainer.export import command, speed, variants
 from trainer.export.card import card_of
 from trainer.export.variants import has_vnni, write_int8
-from trainer.export_child import ExportChild
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Event
+from trainer.session.export_child import ExportChild
 
 
 @pytest.mark.parametrize("vnni", [True, False])

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.running import events_of, new_run, start, train, view_of
-from trainer import launch
 from trainer.config.schema import Config
-from trainer.launch import TrainingThread
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.open_run import OpenRun
 from trainer.run.folder.handle import HeldRunDir
 from trainer.run.folder.lock import is_live, read_holder
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event
+from trainer.session import thread as launch
+from trainer.session.open_run import OpenRun
+from trainer.session.thread import TrainingThread
 
 
 def delete(opened: OpenRun, *parts: str) -> None:
@@ -144,7 +144,7 @@ def test_another_run_of_its_name_is_left_alone(
 def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
     hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer import open_run
+    from trainer.session import open_run
 
     def refuse(*_: object) -> RunDir:
         raise PermissionError("no room for it")

@@ -9,10 +9,10 @@ import pytest
 
 from tests.conftest import ConfigMaker
 from tests.running import events_of, new_run, start, view_of, wait_for
-from trainer import session
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
+from trainer.session import session
 from trainer.training.lr_range_test import range_test
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

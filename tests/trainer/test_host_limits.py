@@ -9,10 +9,11 @@ import psutil
 import pytest
 import torch
 
-from trainer import checks, system_monitor
+from trainer import checks
 from trainer.config.schema import DataConfig
 from trainer.data import prepare as build
 from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory
+from trainer.session import system_monitor
 
 GIB = 2**30
 V2 = "sys/fs/cgroup"

@@ -13,16 +13,16 @@ import pytest
 from tests.conftest import TINY
 from tests.running import longer, new_run, start, train, view_of, wait_for
 from tests.trainer.small_session import Clock, set_clock
-from trainer import last_save
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config.schema import Config
-from trainer.last_save import LastSave
 from trainer.model.checkpoint import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import CommandQueue
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
+from trainer.session import final_save as last_save
+from trainer.session.checkpoint_writer import CheckpointWriter
+from trainer.session.final_save import LastSave
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker
 from tests.running import events_of, longer, new_run, start, train, wait_for
-from trainer import session
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch
 from trainer.find_lr import find_lr
@@ -21,6 +20,7 @@ from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
+from trainer.session import session
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NoSession
 from trainer.training.lr_range_test import range_test, suggest

@@ -22,10 +22,10 @@ from trainer.evaluation.mistakes import MOST, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, PicturesSaved, Warned
+from trainer.session.training_images import SHOWN, TrainingImages, training_images
 from trainer.training.build import build_trainer, plan_of
 from trainer.training.callbacks import NoSession
 from trainer.training.loop import Trainer
-from trainer.training_images import SHOWN, TrainingImages, training_images
 
 CPU = torch.device("cpu")
 
@@ -202,7 +202,7 @@ def test_another_look_is_taken_after_a_minute_and_at_another_size(
     folder_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("trainer.training_images.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainer.session.training_images.time.monotonic", lambda: now[0])
     data = folder_config.data.model_copy(update={"image_size": 16, "progressive": [[8, 2]]})
     look = TrainingImages(folder_config.model_copy(update={"data": data}))
     assert [look.due(0), look.due(1), look.due(2), look.due(3)] == [True, False, True, False]

@@ -14,11 +14,11 @@ from trainer.check_request import read_run_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
-from trainer.replanning import by_group, replanned, take_up
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
+from trainer.session.plan_change import by_group, replanned, take_up
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NoSession
 from trainer.training.loop import Trainer

@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.conftest import ConfigMaker
 from trainer.config.plain import PlainConfig
 from trainer.config.yaml_reader import read_mapping
-from trainer.request import Request
 from trainer.run.folder.run_dir import RunDir
+from trainer.session.request import Request
 
 
 def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: Path) -> None:

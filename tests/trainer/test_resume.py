@@ -15,11 +15,11 @@ from trainer.check_request import refuse_other_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.run_images import held_out_images
-from trainer.launch import TrainingThread
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
+from trainer.session.thread import TrainingThread
 from tui.report import summary
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

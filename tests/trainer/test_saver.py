@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.trainer.small_session import EVERY_S, Small, full_disk, set_clock, small_session
-from trainer import saver as saver_module
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.log import events as ev
+from trainer.session import saver as saver_module
+from trainer.session.checkpoint_writer import CheckpointWriter
+from trainer.session.rollback import WayBack, no_way_back
 from trainer.training.callbacks import DivergedError
-from trainer.way_back import WayBack, no_way_back
 
 
 @pytest.fixture(name="session")

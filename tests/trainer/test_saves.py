@@ -9,11 +9,11 @@ import pytest
 
 from tests.running import events_of, longer, new_run, start, train, wait_for
 from tests.trainer.small_session import set_clock
-from trainer import saver
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config.schema import Config
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.log import events as ev
+from trainer.session import saver
+from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.training import build, loop
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

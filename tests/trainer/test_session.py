@@ -22,7 +22,6 @@ from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.launch import TrainingThread
 from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
@@ -31,6 +30,7 @@ from trainer.run.folder.lock import is_live, read_holder
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event
 from trainer.run.status import RunState
+from trainer.session.thread import TrainingThread
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

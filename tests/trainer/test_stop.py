@@ -12,12 +12,12 @@ import torch
 from tests.conftest import ConfigMaker, needs_exporter
 from tests.running import new_run, resumed_run, start, train, view_of
 from trainer.config.schema import Config
-from trainer.launch import TrainingThread
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event
 from trainer.run.view.run_view import RunView
+from trainer.session.thread import TrainingThread
 from trainer.training.evaluator import evaluation_batch
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

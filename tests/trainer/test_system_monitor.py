@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.system_monitor import _moved
+from trainer.session.system_monitor import _moved
 
 BEFORE = {"process_bytes": 1_000_000.0, "cpu_pct": 90.0}
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.tui.canned import START, Recorder
 from tests.tui.screen import App, Dashboard, settle
-from trainer.launch import TrainingThread
 from trainer.run.control.commands import ControlPort
 from trainer.run.folder.run_dir import RunDir
+from trainer.session.thread import TrainingThread
 from tui.app import DashboardApp
 from tui.settings import UiSettings
 from tui.source import EventSource, Port

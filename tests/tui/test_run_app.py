@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ConfigMaker
 from tests.running import STARTED, new_run, view_of
 from trainer.host.stop_signals import SIGNAL_CODES
-from trainer.launch import TrainingThread
+from trainer.session.thread import TrainingThread
 from tui import run_app
 from tui.launcher import LauncherLink
 

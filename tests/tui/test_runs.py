@@ -15,10 +15,10 @@ from tests.trainer.written_runs import write_log
 from tests.tui.canned import START, evaluated, opened, started, steps, training_run
 from tests.tui.conftest import HandClock
 from tests.tui.screen import App, Dashboard, screen_text, see, settle, shows
-from trainer.launch import TrainingThread
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
+from trainer.session.thread import TrainingThread
 from tui.app import DashboardApp
 from tui.run_app import print_runs
 from tui.runs_table import age

@@ -27,7 +27,6 @@ from trainer.export.speed import speed_of
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
-from trainer.failures import explain, log_traceback
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.host.safe_text import literal
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
@@ -37,6 +36,7 @@ from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
 from trainer.run.log.writer import EventLog, read_records
+from trainer.session.error_report import explain, log_traceback
 
 _LEAST_TORCH = (2, 9)
 

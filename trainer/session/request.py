@@ -10,8 +10,8 @@ import orjson
 from trainer.config.plain import PlainConfig
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
-from trainer.open_run import OpenRun, open_for_resume, open_new_run
 from trainer.run.folder.run_dir import RunDir
+from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ from trainer.data.batches.batches import Batch, Batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import prepare_data, worker_count
 from trainer.errors import EXIT_OK, DataError
-from trainer.failures import log_traceback
 from trainer.host.safe_text import literal
 from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model.determinism import set_deterministic
 from trainer.model.device import choose_device
 from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir
+from trainer.session.error_report import log_traceback
 from trainer.training.build import Source, loss_weights, plan_of
 from trainer.training.distributed import Order, Peers
 from trainer.training.optimizer import build_optimizer

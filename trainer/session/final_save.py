@@ -8,7 +8,7 @@ from collections.abc import Callable
 from trainer.run.control.commands import CommandQueue, Stop, answer_to
 from trainer.run.log.events import Event, StateChanged, Warned
 from trainer.run.status import RunState
-from trainer.saver import Saver
+from trainer.session.saver import Saver
 from trainer.training.loop import Trainer
 
 _TRY_AGAIN_S = 15.0

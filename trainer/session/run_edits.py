@@ -8,11 +8,11 @@ from trainer.config.freezing import BACKBONE
 from trainer.config.loader import differences
 from trainer.config.plain import PlainConfig
 from trainer.errors import ConfigError, DiskError
-from trainer.open_run import OpenRun
-from trainer.replanning import by_group, replanned, take_up
 from trainer.run.control import commands as cmd
 from trainer.run.log.events import LrEdited, Noted, SettingsChanged
-from trainer.saver import Saver
+from trainer.session.open_run import OpenRun
+from trainer.session.plan_change import by_group, replanned, take_up
+from trainer.session.saver import Saver
 from trainer.training.loop import Trainer
 
 _OVER = "all steps are done"

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer.checkpoint_writer import CheckpointWriter
 from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
-from trainer.open_run import OpenRun
 from trainer.run.log.events import Warned
+from trainer.session.checkpoint_writer import CheckpointWriter
+from trainer.session.open_run import OpenRun
 from trainer.training.callbacks import DivergedError
 from trainer.training.loop import Trainer
 

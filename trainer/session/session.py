@@ -18,12 +18,8 @@ from trainer.checks import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.files import EvaluationFiles
-from trainer.export_child import ExportChild
-from trainer.failures import explain, log_traceback
 from trainer.host.torchrun import world_size
-from trainer.last_save import LastSave
 from trainer.model.checkpoint import Checkpoint
-from trainer.open_run import OpenRun
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, CommandQueue, answer_to
 from trainer.run.log.events import (
@@ -37,16 +33,20 @@ from trainer.run.log.events import (
     Warned,
 )
 from trainer.run.status import RunState
-from trainer.saver import Saver
-from trainer.sinks.children import SinkChildren
-from trainer.steering import Steering
-from trainer.system_monitor import SystemMonitor
+from trainer.session.error_report import explain, log_traceback
+from trainer.session.export_child import ExportChild
+from trainer.session.final_save import LastSave
+from trainer.session.open_run import OpenRun
+from trainer.session.rollback import WayBack, no_way_back
+from trainer.session.run_edits import Steering
+from trainer.session.saver import Saver
+from trainer.session.system_monitor import SystemMonitor
+from trainer.session.tracker_children import SinkChildren
+from trainer.session.training_images import TrainingImages, training_images
 from trainer.training.build import build_trainer, checkpoint_facts, plan_of, started_event
 from trainer.training.distributed import Order, PeerLostError, Peers
 from trainer.training.loop import Trainer
 from trainer.training.lr_range_test import range_test
-from trainer.training_images import TrainingImages, training_images
-from trainer.way_back import WayBack, no_way_back
 
 _PROGRESS_EVERY_S = 0.25
 _EVALUATION_EVERY_S = 1.0

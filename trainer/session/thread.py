@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
-from trainer.failures import explain, log_traceback, within
 from trainer.host.stop_signals import install_stop_handlers
-from trainer.open_run import OpenRun
 from trainer.run.control.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
 from trainer.run.log.events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
+from trainer.session.error_report import explain, log_traceback, within
+from trainer.session.open_run import OpenRun
 
 if TYPE_CHECKING:
     from trainer.run.control.server import ControlServer
@@ -139,7 +139,7 @@ class TrainingThread:
         session: Any = None
         try:
             # Here, and by name, so that nothing before this line needs PyTorch.
-            session_module = importlib.import_module("trainer.session")
+            session_module = importlib.import_module("trainer.session.session")
             session = session_module.TrainingSession(self.run, self.commands, hold_open=lambda: self._held)
             self.exit_code = session.run()
         except BaseException as error:  # noqa: BLE001 - the thread's last line of defence: a state, not a dead screen

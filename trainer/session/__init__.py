@@ -1,0 +1,1 @@
+"""A run's life: thread, saves, edits, end."""
