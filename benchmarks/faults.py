@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.check_request import read_run_config
+from trainer.commands.train import read_run_config
 from trainer.errors import DamagedCheckpointError, R18Error
 from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
 from trainer.run.folder.run_dir import RunDir

@@ -18,9 +18,9 @@ import sys
 import time
 from pathlib import Path
 
+from trainer.commands.init import configuration, find_start
 from trainer.data.folder.survey import survey_folder
 from trainer.host.gpu import gpu_present
-from trainer.init_config import configuration, find_start
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Evaluated, Steps
 from trainer.run.log.writer import read_records

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.bench import matrix_peak, measure
+from trainer.commands.bench import matrix_peak, measure
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.model.device import choose_device, describe_device

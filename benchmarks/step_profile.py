@@ -18,7 +18,7 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from trainer.bench import set_up
+from trainer.commands.bench import set_up
 from trainer.config.loader import load_config
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep

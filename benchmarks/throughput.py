@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import Contender, Plan, compare, images_of_lines, images_of_log
-from trainer.bench import matrix_peak
+from trainer.commands.bench import matrix_peak
 
 BASELINES = {
     "tutorial": ("tutorial",),

@@ -7,7 +7,7 @@ from tests.planting import Fault
 FAULTS = (
     Fault(
         "predict-order",
-        "trainer.predict.predict",
+        "trainer.commands.predict.predict",
         "names = [batch[index] for index in kept]",
         "names = batch[:len(kept)]",
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from trainer.check_request import resumed_config
+from trainer.commands.train import resumed_config
 from trainer.config.plain import PlainConfig
 from trainer.config.schema import Config
 from trainer.run.folder.run_dir import RunDir

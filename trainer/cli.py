@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer import arguments
-from trainer.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
+from trainer.commands import arguments
+from trainer.commands.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
+from trainer.commands.headless import run_headless
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
-from trainer.headless import run_headless
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.host.safe_text import literal
@@ -25,16 +25,19 @@ from trainer.session.thread import TrainingThread
 
 COMMANDS = {
     "init": (
-        "trainer.init_config",
+        "trainer.commands.init",
         "Look at a folder of images and write a configuration that explains its choices.",
     ),
-    "export": ("trainer.export.command", "Export a run for other programs, checked against the model."),
-    "eval": ("trainer.measure", "Measure a model on images with known classes, or compare two models."),
-    "bench": ("trainer.bench", "Measure in two minutes how fast this machine trains each shipped configuration."),
+    "export": ("trainer.commands.export", "Export a run for other programs, checked against the model."),
+    "eval": ("trainer.commands.eval", "Measure a model on images with known classes, or compare two models."),
+    "bench": (
+        "trainer.commands.bench",
+        "Measure in two minutes how fast this machine trains each shipped configuration.",
+    ),
     "sync": ("trainer.trackers.command", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
-    "predict": ("trainer.predict", "Say what a trained model sees in pictures."),
+    "predict": ("trainer.commands.predict", "Say what a trained model sees in pictures."),
 }
-"""Module and description of the commands that train nothing; `trainer.arguments` has their options."""
+"""Module and description of the commands that train nothing; `trainer.commands.arguments` has their options."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +96,7 @@ def _arguments(tokens: Tokens) -> argparse.Namespace:
 
 
 def _request(given: argparse.Namespace, tokens: Tokens) -> Request:
-    from trainer.check_request import check_request  # not for another command
+    from trainer.commands.train import check_request  # not for another command
 
     return check_request(given, tokens.overrides)
 

@@ -14,7 +14,7 @@ from tui.foreign import foreign_packages
 from tui.terminal_mark import restore_after_a_kill
 
 if TYPE_CHECKING:
-    from trainer.arguments import Tokens
+    from trainer.commands.arguments import Tokens
     from trainer.session.open_run import OpenRun
     from trainer.session.request import Request
     from tui.launcher import LauncherLink
@@ -51,8 +51,8 @@ def _main(argv: Sequence[str]) -> int:
     if foreign:
         sys.stderr.write("\n".join(foreign) + "\n")
         return 2
-    from trainer.arguments import split_overrides
     from trainer.cli import COMMANDS, exit_code_after
+    from trainer.commands.arguments import split_overrides
 
     try:
         if argv and argv[0] in COMMANDS:
@@ -67,7 +67,7 @@ def _dispatch(tokens: Tokens) -> int:
     if command in _WITH_OVERRIDES:
         return _WITH_OVERRIDES[command](tokens)
     if command in _COMMANDS:
-        from trainer.arguments import refuse_overrides
+        from trainer.commands.arguments import refuse_overrides
 
         refuse_overrides(tokens, command)
         return _COMMANDS[command](tokens.rest[1:])
@@ -82,7 +82,7 @@ def _dispatch(tokens: Tokens) -> int:
 
 def _train_parser() -> argparse.ArgumentParser:
     import trainer
-    from trainer.arguments import add_train_arguments, positive
+    from trainer.commands.arguments import add_train_arguments, positive
 
     parser = argparse.ArgumentParser(
         prog="r18-tui",
@@ -106,7 +106,7 @@ def _train_parser() -> argparse.ArgumentParser:
 
 
 def _show_parser() -> argparse.ArgumentParser:
-    from trainer.arguments import add_runs_dir
+    from trainer.commands.arguments import add_runs_dir
 
     parser = argparse.ArgumentParser(prog="r18-tui show", description="Open a run in the dashboard, read-only.")
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
@@ -126,7 +126,7 @@ def _add_low_bandwidth(parser: argparse.ArgumentParser) -> None:
 def _report_parser() -> argparse.ArgumentParser:
     from pathlib import Path
 
-    from trainer.arguments import add_runs_dir
+    from trainer.commands.arguments import add_runs_dir
 
     parser = argparse.ArgumentParser(prog="r18-tui report", description="Write a run as one page for a browser.")
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
@@ -138,7 +138,7 @@ def _report_parser() -> argparse.ArgumentParser:
 
 
 def _attach_parser() -> argparse.ArgumentParser:
-    from trainer.arguments import add_runs_dir
+    from trainer.commands.arguments import add_runs_dir
 
     parser = argparse.ArgumentParser(
         prog="r18-tui attach",
@@ -154,7 +154,7 @@ def _attach_parser() -> argparse.ArgumentParser:
 
 
 def _runs_parser() -> argparse.ArgumentParser:
-    from trainer.arguments import add_runs_dir
+    from trainer.commands.arguments import add_runs_dir
 
     parser = argparse.ArgumentParser(
         prog="r18-tui runs",
@@ -185,7 +185,7 @@ def _run_command(name: str, rest: Sequence[str]) -> int:
 
 
 def _find_lr(tokens: Tokens) -> int:
-    from trainer.arguments import add_runs_dir
+    from trainer.commands.arguments import add_runs_dir
     from tui.lr_range import command
 
     gc.enable()
@@ -200,7 +200,7 @@ def _find_lr(tokens: Tokens) -> int:
 
 
 def _doctor(tokens: Tokens) -> int:
-    from trainer.arguments import add_runs_dir
+    from trainer.commands.arguments import add_runs_dir
     from tui.doctor import command
 
     gc.enable()
@@ -306,7 +306,7 @@ def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> 
 
 def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
     """A wrong configuration is explained before anything is written."""
-    from trainer.check_request import check_request
+    from trainer.commands.train import check_request
 
     return check_request(arguments, [*overrides, *(["ui.low_bandwidth=true"] if arguments.low_bandwidth else [])])
 

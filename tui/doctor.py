@@ -44,7 +44,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
             bad.append(check)
 
     try:
-        checks: Any = importlib.import_module("trainer.checks")
+        checks: Any = importlib.import_module("trainer.commands.doctor")
     except ImportError as error:
         sys.stdout.write(f"{_SIGNS['bad']} PyTorch: cannot be imported: {literal(str(error))}\n")
         sys.stdout.write("     reinstall it: pip install --force-reinstall torch torchvision\n")

@@ -58,7 +58,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from trainer.host.progress import progress_bar
 
     resolved = load_config(arguments.config, overrides)
-    finder: Any = importlib.import_module("trainer.find_lr")
+    finder: Any = importlib.import_module("trainer.commands.find_lr")
     with progress_bar() as progress:
         found, warnings = finder.find_lr(resolved.config, arguments.runs_dir, progress)
     for warning in warnings:

@@ -13,7 +13,7 @@ TORCH_FREE = [
     "trainer.session.thread",
     "trainer.run.view.run_view",
     "trainer.cli",
-    "trainer.headless",
+    "trainer.commands.headless",
     "trainer.host.gpu",
     "tui",
     "tui.cli",
@@ -43,7 +43,7 @@ def test_the_first_frame_loads_nothing_that_it_does_not_need() -> None:
 
 
 def test_the_headless_command_loads_no_dashboard() -> None:
-    names = loaded("import trainer.cli, trainer.session.session, trainer.export.command")
+    names = loaded("import trainer.cli, trainer.session.session, trainer.commands.export")
     assert "torch" in names
     assert not {name for name in names if name.split(".")[0] in ("tui", "textual", "rich", "plotext")}
 

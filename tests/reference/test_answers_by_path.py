@@ -15,14 +15,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.reference.evaluation_pictures import NumberClassifier, picture, quiet, write_pictures
-from trainer import measure as measure_module
+from trainer.commands import eval as measure_module
+from trainer.commands.eval import measure, measure_robustness
+from trainer.commands.predict import Prediction, predict
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
 from trainer.evaluation.corruptions import DAMAGES, damaged_batch
 from trainer.evaluation.image_sources import ArrayImages, FileImages, folder_images
 from trainer.evaluation.scores import compare
-from trainer.measure import measure, measure_robustness
-from trainer.predict import Prediction, predict
 
 numbers = st.sets(st.integers(0, 8), max_size=4)
 

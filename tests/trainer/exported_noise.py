@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainer.commands import export as command
 from trainer.config.loader import build_config
 from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
-from trainer.export import command
 from trainer.export.subject import Subject
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.folder.run_dir import RunDir

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.conftest import ConfigMaker
-from trainer.bench import IMAGES, Speed, matrix_peak, measure, run_s
 from trainer.cli import main
+from trainer.commands.bench import IMAGES, Speed, matrix_peak, measure, run_s
 from trainer.training.step import Numerics
 
 CPU = torch.device("cpu")
@@ -65,8 +65,8 @@ def test_the_command_prints_a_line_for_each(
         measured.append(numerics)
         return _speed(250.0)
 
-    monkeypatch.setattr("trainer.bench.measure", pretend)
-    monkeypatch.setattr("trainer.bench.matrix_peak", lambda *_: 200.0)
+    monkeypatch.setattr("trainer.commands.bench.measure", pretend)
+    monkeypatch.setattr("trainer.commands.bench.matrix_peak", lambda *_: 200.0)
     assert main(["bench", "--device", "cpu", "cifar", "cifar-accurate", "finetune"]) == 0
     said = capsys.readouterr().out
     assert "matrix products: 200 GFLOP/s in fp32" in said

@@ -19,11 +19,11 @@ from safetensors import safe_open
 
 from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
 from tests.running import events_of, new_run, start, train, wait_for
+from trainer.commands import export as command
 from trainer.config.loader import build_config
 from trainer.config.schema import Config
 from trainer.data.prepare import load_held_out
 from trainer.errors import ExportError, RunError
-from trainer.export import command
 from trainer.export.card import earlier_files
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, verdict, write_model

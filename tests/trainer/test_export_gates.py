@@ -26,9 +26,10 @@ from tests.trainer.exported_noise import (
     images,
     made,
 )
+from trainer.commands import export as command
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
-from trainer.export import command, onnx_file, subject, variants
+from trainer.export import onnx_file, subject, variants
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, write_model
 from trainer.export.subject import Subject

@@ -16,7 +16,8 @@ from onnxruntime.quantization import shape_inference
 from tests.trainer.exported_noise import CLASSES, QUIET, SIDE, TRAIN, made
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import evaluated
-from trainer.export import command, speed, variants
+from trainer.commands import export as command
+from trainer.export import speed, variants
 from trainer.export.card import card_of
 from trainer.export.variants import has_vnni, write_int8
 from trainer.run.folder.run_dir import RunDir

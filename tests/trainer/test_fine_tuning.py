@@ -13,11 +13,11 @@ from torch import Tensor
 from tests.conftest import ConfigMaker, TunedMaker, needs_exporter
 from tests.exact_resume import check_that_stops_change_no_bit
 from tests.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
+from trainer.commands.export import Wanted, export_run
 from trainer.config.freezing import frozen_stages, stage_of, unfreezing_ends
 from trainer.config.schema import Config, OptimConfig
 from trainer.data import image_folder
 from trainer.errors import ConfigError
-from trainer.export.command import Wanted, export_run
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import build_model, features_of

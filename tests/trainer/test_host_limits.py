@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from trainer import checks
+from trainer.commands import doctor as checks
 from trainer.config.schema import DataConfig
 from trainer.data import prepare as build
 from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory

@@ -11,14 +11,14 @@ from safetensors.numpy import save_file
 
 from tests.conftest import FolderMaker
 from tests.running import train, view_of
-from trainer.arguments import add_init_arguments
+from trainer.commands.arguments import add_init_arguments
+from trainer.commands.init import configuration, find_start, main, summary
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.data.folder.held_out import hold_out
 from trainer.data.folder.recipe import Start
 from trainer.data.folder.survey import survey_folder
 from trainer.errors import CheckpointError, ConfigError, DataError
-from trainer.init_config import configuration, find_start, main, summary
 
 RANDOM = Start(reference=None)
 IMAGENET = Start(reference="imagenet", stem="imagenet")

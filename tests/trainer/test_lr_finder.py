@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker
 from tests.running import events_of, longer, new_run, start, train, wait_for
+from trainer.commands.find_lr import find_lr
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch
-from trainer.find_lr import find_lr
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir

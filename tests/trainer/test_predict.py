@@ -27,14 +27,14 @@ from PIL import Image
 
 from tests.conftest import TINY, needs_exporter, write_colours
 from tests.running import train
-from trainer.arguments import add_predict_arguments
+from trainer.commands.arguments import add_predict_arguments
+from trainer.commands.export import Wanted, export_run
+from trainer.commands.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, DataError, RunError
 from trainer.evaluation.classifier import OnnxClassifier, open_classifier
 from trainer.evaluation.tables import csv_text
-from trainer.export.command import Wanted, export_run
-from trainer.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
 from trainer.run.folder.run_dir import RunDir
 
 pytestmark = [needs_exporter, pytest.mark.usefixtures("narrow_module")]

@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer import checks
+from trainer.commands import doctor as checks
 from trainer.errors import RunError
 from trainer.host import atomic_files as atomic
 from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomically

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.running import events_of, new_run, resumed_run, start, view_of, wait_for
-from trainer.check_request import read_run_config
+from trainer.commands.train import read_run_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, longer, new_run, resumed_run, start, train, view_of, wait_for
-from trainer.check_request import refuse_other_config
+from trainer.commands.train import refuse_other_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.run_images import held_out_images

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import train
-from trainer.arguments import split_overrides
-from trainer.check_request import read_run_config, resumed_config
+from trainer.commands import export as command
+from trainer.commands.arguments import split_overrides
+from trainer.commands.train import read_run_config, resumed_config
 from trainer.config.field_type import FieldType
 from trainer.config.loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
 from trainer.config.schema import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
@@ -23,7 +24,6 @@ from trainer.errors import ConfigError
 from trainer.evaluation.classifier import open_classifier
 from trainer.evaluation.run_images import held_out_images
 from trainer.evaluation.run_settings import settings_now
-from trainer.export import command
 from trainer.export.formats import FORMATS
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
 from trainer.run.folder.run_dir import RunDir, write_env

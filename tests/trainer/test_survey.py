@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, resumed_run, start, train, view_of
-from trainer.checks import config_checks
+from trainer.commands.doctor import config_checks
+from trainer.commands.init import summary
 from trainer.data.folder import scan
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.held_out import hold_out
@@ -24,7 +25,6 @@ from trainer.data.folder.survey import Survey, survey_folder
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.data.prepare import load_dataset, load_held_out
 from trainer.errors import DataError
-from trainer.init_config import summary
 from trainer.run.log.events import Started, Warned
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import FolderMaker
-from trainer import checks
+from trainer.commands import doctor as checks
 from trainer.errors import DeviceError
 from trainer.host.health import Check
 from trainer.model.initial_weights import imagenet_path

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from trainer.check_request import changed_settings
-from trainer.checks import preflight
+from trainer.commands.doctor import preflight
+from trainer.commands.train import changed_settings
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.files import EvaluationFiles

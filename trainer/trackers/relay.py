@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.check_request import read_run_config
+from trainer.commands.train import read_run_config
 from trainer.config.trackers import SinkName, opener
 from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_dir import RunDir

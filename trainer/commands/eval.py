@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     """The command `eval MODEL [MODEL]`.
 
     Args:
-        arguments: From `trainer.arguments.add_eval_arguments`.
+        arguments: From `trainer.commands.arguments.add_eval_arguments`.
 
     Returns:
         The exit code: 1 when a model answers with numbers that are not finite.

@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
     """The command `predict MODEL PATH...`.
 
     Args:
-        arguments: From `trainer.arguments.add_predict_arguments`.
+        arguments: From `trainer.commands.arguments.add_predict_arguments`.
 
     Returns:
         The exit code: 1 when something was not there, could not be read or has no finite answer; the rest was answered.

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from trainer.check_request import with_root
+from trainer.commands.train import with_root
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.card import card_of, earlier_files
@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
     """The command `export RUN`.
 
     Args:
-        arguments: From `trainer.arguments.add_export_arguments`.
+        arguments: From `trainer.commands.arguments.add_export_arguments`.
 
     Raises:
         R18Error: When the run cannot be exported; the log has said so too.

@@ -78,7 +78,7 @@ def main(given: argparse.Namespace) -> int:
     """Measure and print, configuration by configuration.
 
     Args:
-        given: Of `trainer.arguments.add_bench_arguments`.
+        given: Of `trainer.commands.arguments.add_bench_arguments`.
 
     Returns:
         The exit code.

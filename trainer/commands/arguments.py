@@ -1,4 +1,4 @@
-"""The command line that `r18-tui` and `python -m trainer` share; `trainer.check_request` finds out what it asks for."""
+"""The command line that `r18-tui` and `python -m trainer` share; `trainer.commands.train` finds out what it asks for."""
 
 from __future__ import annotations
 

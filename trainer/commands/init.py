@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from trainer.check_request import read_run_config
+from trainer.commands.train import read_run_config
 from trainer.config.loader import build_config
 from trainer.config.yaml_reader import read_mapping, write_scalar
 from trainer.data.folder.recipe import Choice, Start, aspect_ratio, choose, short_sides
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
     """The command `init FOLDER`.
 
     Args:
-        arguments: From `trainer.arguments.add_init_arguments`.
+        arguments: From `trainer.commands.arguments.add_init_arguments`.
 
     Raises:
         R18Error: When the folder is not laid out in a way that is known, or the file cannot be written.

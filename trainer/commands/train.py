@@ -22,7 +22,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     """Check a training command. Nothing is written.
 
     Args:
-        arguments: Of `trainer.arguments.add_train_arguments`.
+        arguments: Of `trainer.commands.arguments.add_train_arguments`.
         overrides: `group.key=value` tokens.
 
     Raises:

@@ -1,0 +1,1 @@
+"""One file a command; commands do not import each other."""
