@@ -34,7 +34,7 @@ from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.screens.dashboard import DashboardScreen
 from tui.settings import UiSettings
 from tui.source import Port
-from tui.terminal import terminal_size
+from tui.terminal.private_terminal import terminal_size
 from tui.terminal_app import INTERRUPT
 from tui.themes import palette
 from tui.watched import Watched

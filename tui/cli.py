@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from trainer.host.standard_streams import open_standard_streams, write_out
 from trainer.host.stop_signals import ignore_warnings
-from tui.foreign import foreign_packages
-from tui.terminal_mark import restore_after_a_kill
+from tui.terminal.package_clash import foreign_packages
+from tui.terminal.terminal_mark import restore_after_a_kill
 
 if TYPE_CHECKING:
     from trainer.commands.arguments import Tokens
     from trainer.session.open_run import OpenRun
     from trainer.session.request import Request
-    from tui.launcher import LauncherLink
+    from tui.terminal.launcher import LauncherLink
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,7 +168,7 @@ def _runs_parser() -> argparse.ArgumentParser:
 def _welcome(arguments: argparse.Namespace) -> int:
     """Without a configuration: what there is to start with."""
     from tui.start import choose, print_choices
-    from tui.terminal import is_terminal, wait_for_foreground
+    from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     if not is_terminal():
         return print_choices(arguments.runs_dir)
@@ -220,7 +220,7 @@ def _show(rest: list[str]) -> int:
 
     arguments = _show_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir)
-    from tui.terminal import is_terminal, wait_for_foreground
+    from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     if arguments.json or arguments.csv:
         return print_json(run_dir) if arguments.json else print_csv(run_dir)
@@ -246,7 +246,7 @@ def _attach(rest: list[str]) -> int:
     from trainer.run.folder.lock import newest_live
     from trainer.run.folder.run_dir import find_run
     from tui.run_app import attach
-    from tui.terminal import is_terminal, wait_for_foreground
+    from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     arguments = _attach_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir) if arguments.run else newest_live(arguments.runs_dir)
@@ -258,7 +258,7 @@ def _attach(rest: list[str]) -> int:
 
 def _runs(rest: list[str]) -> int:
     from tui.run_app import print_runs, show_runs
-    from tui.terminal import is_terminal, wait_for_foreground
+    from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     arguments = _runs_parser().parse_args(rest)
     if arguments.plain or not is_terminal():
@@ -270,8 +270,8 @@ def _runs(rest: list[str]) -> int:
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from trainer.errors import ConfigError
     from trainer.host.torchrun import under_torchrun
-    from tui.launcher import run_in_own_session
-    from tui.terminal import is_terminal, wait_for_foreground
+    from tui.terminal.launcher import run_in_own_session
+    from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     if under_torchrun():
         raise ConfigError("torchrun starts `-m trainer`, which needs no terminal; or: r18-tui CONFIG --nproc N")
@@ -290,8 +290,8 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tui.run_app import attach
-    from tui.several import become_torchrun, start_several
-    from tui.terminal import is_terminal, wait_for_foreground
+    from tui.terminal.private_terminal import is_terminal, wait_for_foreground
+    from tui.terminal.torchrun import become_torchrun, start_several
 
     _check(arguments, overrides)
     if not arguments.detach and (arguments.headless or not is_terminal()):
@@ -321,7 +321,7 @@ def _dashboard(link: LauncherLink) -> int:
 
 def _in_background(link: LauncherLink) -> int:
     """In the child: train without a screen."""
-    from tui.background import train_in_background
+    from tui.terminal.background import train_in_background
 
     gc.enable()
     return _carry_out(link, train_in_background)

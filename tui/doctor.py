@@ -15,8 +15,8 @@ from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
 from trainer.host.health import Check
 from trainer.host.safe_text import literal
 from trainer.run.folder.run_dir import RunDir
-from tui.hazards import hazards
-from tui.terminal import is_terminal
+from tui.terminal.logout_hazards import hazards
+from tui.terminal.private_terminal import is_terminal
 
 _SMALLEST = (80, 24)
 _SIGNS = {"good": "ok  ", "careful": "note", "bad": "BAD "}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.config.yaml_editor import write_value
 from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.host.safe_text import literal
-from tui.terminal import is_terminal, read_key
+from tui.terminal.private_terminal import is_terminal, read_key
 
 if TYPE_CHECKING:
     import argparse

@@ -23,7 +23,7 @@ def choose(runs_dir: Path) -> int:
         0 when nothing was chosen, 1 when the screen failed.
     """
     from tui.start_app import StartApp
-    from tui.terminal_mark import TerminalMark
+    from tui.terminal.terminal_mark import TerminalMark
 
     app, mark = StartApp(runs_dir), TerminalMark(0)
     command = app.run()

@@ -22,7 +22,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
-from tui.driver import TerminalDriver
+from tui.terminal.textual_driver import TerminalDriver
 from tui.themes import THEMES, colours_beside, no_color, theme_for
 
 INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=True)

@@ -15,7 +15,7 @@ from textual import events
 from textual.app import App
 from textual.message import Message
 
-from tui.driver import TerminalDriver
+from tui.terminal.textual_driver import TerminalDriver
 
 
 @dataclass

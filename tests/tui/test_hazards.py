@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from trainer.run.folder.run_dir import RunDir
-from tui.container import main_process
-from tui.hazards import hazards, logind_kills_processes
+from tui.terminal.container import main_process
+from tui.terminal.logout_hazards import hazards, logind_kills_processes
 
 RUN = RunDir(Path("runs/a run"))
 

@@ -11,7 +11,7 @@ from textual import events, messages
 from textual.message import Message
 
 from tests.terminal_input import ANSWERS
-from tui.key_input import ESCAPE_S, LONGEST_PASTE, PASTE_S, REST_S, KeyInput
+from tui.terminal.key_input import ESCAPE_S, LONGEST_PASTE, PASTE_S, REST_S, KeyInput
 
 KEYS = {
     b"q": ["q"], b"\x1b[A": ["up"], b"\x1bOA": ["up"], b"\x1bOP": ["f1"], b"\x1b[[A": ["f1"], b"\x1b[3~": ["delete"],

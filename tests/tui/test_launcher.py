@@ -19,12 +19,12 @@ import pytest
 
 from trainer.config.schema import UiConfig
 from tui.settings import UiSettings
-from tui.terminal import terminal_size
+from tui.terminal.private_terminal import terminal_size
 
 ROOT = str(Path(__file__).parents[2])
 CHILD = """
 import sys, time
-from tui.launcher import run_in_own_session
+from tui.terminal.launcher import run_in_own_session
 
 def main(link):
     line = link.receive()
@@ -158,8 +158,8 @@ sys.exit(run_in_own_session(lambda: b"", main))""")
 
 def test_the_first_process_of_a_container_stays_for_a_child_that_goes_on_alone() -> None:
     process = start("""
-import tui.launcher, subprocess
-tui.launcher.is_main_process = lambda: True
+import tui.terminal.launcher, subprocess
+tui.terminal.launcher.is_main_process = lambda: True
 def leave(link):
     link.receive()
     link.farewell("back with: attach\\n")

@@ -15,7 +15,7 @@ from tests.running import STARTED, new_run, view_of
 from trainer.host.stop_signals import SIGNAL_CODES
 from trainer.session.thread import TrainingThread
 from tui import run_app
-from tui.launcher import LauncherLink
+from tui.terminal.launcher import LauncherLink
 
 
 class NoTerminal:

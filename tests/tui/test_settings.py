@@ -32,8 +32,8 @@ def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch
         shown.append(low_bandwidth)
         return 0
 
-    monkeypatch.setattr("tui.terminal.is_terminal", lambda: True)
-    monkeypatch.setattr("tui.terminal.wait_for_foreground", lambda: None)
+    monkeypatch.setattr("tui.terminal.private_terminal.is_terminal", lambda: True)
+    monkeypatch.setattr("tui.terminal.private_terminal.wait_for_foreground", lambda: None)
     monkeypatch.setattr("tui.run_app.attach", look)
     monkeypatch.setattr("tui.run_app.show_recorded", look)
     assert cli.main([command, str(tmp_path / "demo"), "--low-bandwidth"]) == 0

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tui import terminal_mark
-from tui.terminal_mark import TerminalMark, restore_after_a_kill
-from tui.terminal_modes import RESTORED
+from tui.terminal import terminal_mark
+from tui.terminal.terminal_mark import TerminalMark, restore_after_a_kill
+from tui.terminal.terminal_modes import RESTORED
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from trainer.run.control.commands import NOTE_LENGTH
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from tui.app import DashboardApp
-from tui.driver import TerminalDriver
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import DashboardScreen
 from tui.screens.key_rest import HELD_KEY_S
 from tui.source import Port, recorded_port
 from tui.start_app import StartApp
+from tui.terminal.textual_driver import TerminalDriver
 from tui.terminal_app import EndedByItselfError, TerminalApp
 
 

@@ -20,8 +20,8 @@ from types import FrameType
 
 from trainer.errors import EXIT_OK, EXIT_SIGINT
 from trainer.host.stop_signals import WARNINGS, ignored_from_the_start
-from tui.container import is_main_process
-from tui.terminal import terminal_guard
+from tui.terminal.container import is_main_process
+from tui.terminal.private_terminal import terminal_guard
 
 _STAYS = (
     b"this is the container's main process and stays until the run has ended; leave it with ctrl+p ctrl+q, and come back from "

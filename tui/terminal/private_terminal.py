@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-from tui.terminal_mark import TerminalMark, in_background, restore_after_a_kill
-from tui.terminal_modes import RESTORED
+from tui.terminal.terminal_mark import TerminalMark, in_background, restore_after_a_kill
+from tui.terminal.terminal_modes import RESTORED
 
 _STOPPED_S = 0.05
 """A signal that stops us has not when it returns sooner than this: nobody can have continued us by then."""

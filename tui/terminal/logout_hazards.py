@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.run.folder.run_dir import RunDir
-from tui.container import main_process, read
+from tui.terminal.container import main_process, read
 
 _SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
 _ASK_LOGIND = (

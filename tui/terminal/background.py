@@ -10,9 +10,9 @@ from trainer.host.safe_text import literal
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
-from tui.hazards import hazards
-from tui.launcher import LauncherLink
-from tui.terminal import PrivateTerminal
+from tui.terminal.launcher import LauncherLink
+from tui.terminal.logout_hazards import hazards
+from tui.terminal.private_terminal import PrivateTerminal
 
 
 def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:

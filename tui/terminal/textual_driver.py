@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from textual.constants import DISABLE_KITTY_KEY
 from textual.drivers.linux_driver import LinuxDriver
 
-from tui.key_input import KeyInput
-from tui.terminal_modes import SWITCHED_OFF, switched_on
+from tui.terminal.key_input import KeyInput
+from tui.terminal.terminal_modes import SWITCHED_OFF, switched_on
 
 _AT_ONCE = 4096
 """Bytes."""
@@ -68,7 +68,7 @@ class TerminalDriver(LinuxDriver):
 
     @contextlib.contextmanager
     def _without_its_own_modes(self) -> Iterator[None]:
-        """Drop the modes that Textual writes: `tui.terminal_modes` has those of the program, on and off in one list.
+        """Drop the modes that Textual writes: `tui.terminal.terminal_modes` has those of the program, on and off in one list.
 
         Not among them are reports of size in the input, with which the mouse is reported in pixels: SIGWINCH says it, too.
         """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.host.private_folder import private_folder
-from tui.terminal_modes import RESTORED
+from tui.terminal.terminal_modes import RESTORED
 
 
 class TerminalMark:

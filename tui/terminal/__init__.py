@@ -1,0 +1,1 @@
+"""The terminal: driver, launcher, modes, job control."""
