@@ -21,7 +21,7 @@ from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed
 from trainer.trackers.tracker import Histogram
-from tui.glyphs import UNICODE
+from tui.drawing.glyphs import UNICODE
 from tui.html_report import write_report
 from tui.run_app import print_csv, print_json, print_report
 from tui.scene import Scene

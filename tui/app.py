@@ -28,6 +28,7 @@ from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from tui.actions import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
+from tui.drawing.themes import palette
 from tui.list_actions import ListActions
 from tui.pages import PAGES
 from tui.screens import LIST_OF_RUNS, MESSAGES
@@ -36,7 +37,6 @@ from tui.settings import UiSettings
 from tui.source import Port
 from tui.terminal.private_terminal import terminal_size
 from tui.terminal_app import INTERRUPT
-from tui.themes import palette
 from tui.watched import Watched
 
 _LONGEST_PUMP_S = 0.2
@@ -119,8 +119,8 @@ class DashboardApp(ListActions):
 
     @cached_property
     def picture_protocol(self) -> str:
-        """How pictures are drawn, of `tui.terminal_pictures.protocol_for`."""
-        from tui.terminal_pictures import BLOCKS, protocol_for  # not before the first frame
+        """How pictures are drawn, of `tui.drawing.pixel_pictures.protocol_for`."""
+        from tui.drawing.pixel_pictures import BLOCKS, protocol_for  # not before the first frame
 
         if self._ui.low_bandwidth:
             return BLOCKS

@@ -9,7 +9,7 @@ from trainer.run.folder.lock import is_live, stopped_pid
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import EpochEnded, number
 from trainer.run.view.run_view import RunView
-from tui import format as fmt
+from tui.drawing import format as fmt
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 76, 16
 

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.status import RunState
 from trainer.run.view.overview import RunOverview
-from tui import format as fmt
+from tui.drawing import format as fmt
 
 HEADINGS = {
     "mark": "", "name": "run", "status": "state", "epochs": "epoch", "best": "best %", "last": "last %", "age": "last event",

@@ -17,12 +17,12 @@ from trainer.run.status import Presence, RunState
 from trainer.run.view.run_view import RunView
 from trainer.run.view.series import Series, Smoothed
 from tui.class_results import ClassResult, class_results
-from tui.glyphs import UNICODE, Glyphs
+from tui.drawing.glyphs import UNICODE, Glyphs
 from tui.viewport import Viewport
 
 if TYPE_CHECKING:
     from tui.compared import Compared
-    from tui.decimate import Pyramid
+    from tui.drawing.pyramid import Pyramid
 
 _AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
 _JUDGED_EVERY = 25
@@ -40,7 +40,7 @@ class Scene:
         behind: Whether the view is still that of a long history's beginning.
         smoothing: Beta of the smoothed curves, 0 for none.
         log_scale: Logarithmic loss axis.
-        axis: What the axis below curves counts, of `tui.step_axis.AXES`.
+        axis: What the axis below curves counts, of `tui.drawing.step_axis.AXES`.
         compared: Other runs, whose held-out curves lie below those of this one.
         viewport: Which steps curves show, and at which of them they are read.
         pending: Words for what was asked for and not yet answered, by action.
@@ -154,7 +154,7 @@ class Scene:
 
     def _followed(self, key: str, series: Series | Smoothed) -> Pyramid:
         # Here: numpy is not loaded before there is something to draw, so that the first frame does not wait for it.
-        from tui.decimate import Pyramid
+        from tui.drawing.pyramid import Pyramid
 
         pyramid = self.pyramids.setdefault(key, Pyramid())
         pyramid.follow(series)

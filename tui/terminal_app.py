@@ -22,8 +22,8 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
+from tui.drawing.themes import THEMES, colours_beside, no_color, theme_for
 from tui.terminal.textual_driver import TerminalDriver
-from tui.themes import THEMES, colours_beside, no_color, theme_for
 
 INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=True)
 """Acts on every screen, also where a text is typed."""

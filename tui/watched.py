@@ -13,7 +13,7 @@ from trainer.run.status import Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.actions import BY_NAME, Situation
-from tui.glyphs import choose_glyphs
+from tui.drawing.glyphs import choose_glyphs
 from tui.log_reader import LogReader
 from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from trainer.run.view.series import Series
-from tui import format as fmt
-from tui.bars import bar
-from tui.canvas import DOT_BITS, Canvas
-from tui.decimate import Pyramid
-from tui.glyphs import ASCII, UNICODE
-from tui.plot import (
+from tui.drawing import format as fmt
+from tui.drawing.bars import bar
+from tui.drawing.canvas import DOT_BITS, Canvas
+from tui.drawing.glyphs import ASCII, UNICODE
+from tui.drawing.plot import (
     GUTTER,
     Area,
     Frame,
@@ -29,7 +28,8 @@ from tui.plot import (
     tick_label,
     tick_values,
 )
-from tui.sparkline import sparkline
+from tui.drawing.pyramid import Pyramid
+from tui.drawing.sparkline import sparkline
 from tui.widgets.pane import _changed_cells, exact, wrapped
 
 

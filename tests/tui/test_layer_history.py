@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tui.glyphs import ASCII, UNICODE
-from tui.layer_history import Histogram, history_rows
+from tui.drawing.glyphs import ASCII, UNICODE
+from tui.drawing.histogram_history import Histogram, history_rows
 
 NARROW = Histogram(0.1, [0, 0, 50, 50, 0, 0])
 WIDE = Histogram(1.0, [50, 0, 0, 0, 0, 50])

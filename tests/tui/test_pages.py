@@ -17,8 +17,8 @@ from trainer.run.log import events as ev
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.class_results import recalls
+from tui.drawing.themes import STYLES, THEMES, palette
 from tui.pages import OVERVIEW, PAGES
-from tui.themes import STYLES, THEMES, palette
 from tui.widgets.pane import Pane
 
 IN_FULL = {

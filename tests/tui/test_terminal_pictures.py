@@ -13,7 +13,7 @@ from tests.tui.canned_pictures import with_pictures
 from tests.tui.screen import Dashboard, settle, shows
 from trainer.run.folder.run_dir import RunDir
 from tui.app import DashboardApp
-from tui.terminal_pictures import BLOCKS, KITTY, SIXEL, VARIABLE, cell_size, protocol_for
+from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, VARIABLE, cell_size, protocol_for
 from tui.widgets import pictures
 
 pytest.importorskip("textual_image")

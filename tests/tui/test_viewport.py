@@ -15,8 +15,8 @@ from trainer.run.log import events as ev
 from trainer.run.log.events import Record
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.glyphs import ASCII
-from tui.step_axis import step_labels
+from tui.drawing.glyphs import ASCII
+from tui.drawing.step_axis import step_labels
 from tui.viewport import Viewport
 from tui.widgets.stepped import StepPane
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from tui.drawing.step_axis import AXES
 from tui.scene import Scene
-from tui.step_axis import AXES
 
 _PANNED = 0.25
 """Of what curves show, by one key."""

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from trainer.run.log.events import LrRangeTested
-from tui import format as fmt
+from tui.drawing import format as fmt
 from tui.lr_range import lr_range_plot
 from tui.screens.dialogs import Dialog
 from tui.screens.key_rest import UNEXPECTED_S

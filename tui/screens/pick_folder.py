@@ -17,7 +17,7 @@ from textual.widgets import DirectoryTree, Input, Static
 
 from trainer.host.safe_text import plain_name
 from trainer.host.self_command import own_command
-from tui import format as fmt
+from tui.drawing import format as fmt
 from tui.new_file import unused
 
 _LINES_SHOWN = 16

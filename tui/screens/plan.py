@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.validation import Number
 from textual.widgets import Input, Label, Static
 
-from tui import format as fmt
+from tui.drawing import format as fmt
 from tui.screens.dialogs import Dialog
 
 _ROOM_FOR_HINT = 16

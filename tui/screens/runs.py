@@ -18,10 +18,10 @@ from trainer.run.folder.delete import delete_run
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.overview import RunOverview, RunsFolder
 from trainer.run.view.run_view import RunView
-from tui import format as fmt
 from tui.actions import LIST_ACTIONS
 from tui.compared import COLOURS, Compared
-from tui.glyphs import choose_glyphs
+from tui.drawing import format as fmt
+from tui.drawing.glyphs import choose_glyphs
 from tui.runs_reader import RunsReader
 from tui.runs_table import WIDTHS, cells, size
 from tui.scene import Scene

@@ -17,7 +17,7 @@ from textual.widgets import Input, Label, Static
 from trainer.config.field_docs import explanation
 from trainer.config.loader import Resolved
 from trainer.host.atomic_files import write_atomically
-from tui import format as fmt
+from tui.drawing import format as fmt
 from tui.new_file import unused
 from tui.screens.key_line import key_line
 from tui.setting_values import command_of, main_settings, resolve, shown_command, whole_yaml

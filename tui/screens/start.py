@@ -16,7 +16,7 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from tui import format as fmt
+from tui.drawing import format as fmt
 from tui.screens.key_line import key_line
 from tui.screens.pick_folder import FolderScreen
 from tui.screens.settings import SettingsScreen

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from tui import format as fmt
-from tui.bars import bar
-from tui.canvas import Row
 from tui.class_results import ClassResult
+from tui.drawing import format as fmt
+from tui.drawing.bars import bar
+from tui.drawing.canvas import Row
 from tui.pages import hint
 from tui.scene import Scene
 from tui.widgets.pane import Pane

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from tui import format as fmt
-from tui.canvas import Row
 from tui.class_results import ClassResult, recalls
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
 from tui.scene import Scene
 from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
 from tui.widgets.pane import wrapped
@@ -152,6 +152,6 @@ def _taken_for(classes: list[str], result: ClassResult, room: int) -> str:
 
 def _trend(scene: Scene, result: ClassResult) -> str:
     # Here: the first frame must not wait for numpy.
-    from tui.sparkline import as_ticks
+    from tui.drawing.sparkline import as_ticks
 
     return as_ticks(recalls(scene.view, result.label, _TREND), scene.glyphs)

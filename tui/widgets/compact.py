@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui import format as fmt
-from tui.canvas import Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
 from tui.pages import PAGE_BY_NAME
 from tui.scene import Scene
 from tui.widgets.class_accuracy import class_rows, waiting_text
@@ -16,7 +16,7 @@ from tui.widgets.memory import facts, memory_figures
 from tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
-    from tui.decimate import Pyramid
+    from tui.drawing.pyramid import Pyramid
 
 
 class SparkPane(Pane, can_focus=False):
@@ -107,7 +107,7 @@ class CompactPane(Pane, can_focus=False):
 
 def _spark(scene: Scene, pyramid: Pyramid, right: float, width: int) -> str:
     # Here: the first frame must not wait for numpy.
-    from tui.sparkline import sparkline
+    from tui.drawing.sparkline import sparkline
 
     return sparkline(pyramid, 0.0, right, width, scene.glyphs)
 

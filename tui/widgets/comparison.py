@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from trainer.run.view.overview import Point
 from trainer.run.view.series import Series
-from tui import format as fmt
-from tui.canvas import Canvas, Row
 from tui.compared import Compared
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Canvas, Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
-    from tui.decimate import Pyramid
-    from tui.plot import Area, Frame
+    from tui.drawing.plot import Area, Frame
+    from tui.drawing.pyramid import Pyramid
 
 
 class ComparisonPane(Pane, can_focus=False):
@@ -56,7 +56,7 @@ class ComparisonPane(Pane, can_focus=False):
 
 
 def _draw(canvas: Canvas, scene: Scene, drawn: list[tuple[Compared, tuple[Point, ...]]], *, percent: bool) -> None:
-    from tui.plot import GUTTER, Area, draw_axes, draw_line, draw_point
+    from tui.drawing.plot import GUTTER, Area, draw_axes, draw_line, draw_point
 
     area = Area(x=GUTTER, width=max(canvas.width - GUTTER, 1), height=max(canvas.height - 2, 1))
     frame = _frame([points for _, points in drawn], max(one.run.epochs for one, _ in drawn), percent=percent)
@@ -68,7 +68,7 @@ def _draw(canvas: Canvas, scene: Scene, drawn: list[tuple[Compared, tuple[Point,
 
 
 def _frame(curves: list[tuple[Point, ...]], epochs: int, *, percent: bool) -> Frame:
-    from tui.plot import Frame, nice_range
+    from tui.drawing.plot import Frame, nice_range
 
     values = [value for points in curves for _, value in points]
     last = max(points[-1][0] for points in curves)
@@ -80,14 +80,14 @@ def _frame(curves: list[tuple[Point, ...]], epochs: int, *, percent: bool) -> Fr
 
 
 def _labels(frame: Frame, area: Area) -> list[tuple[float, str]]:
-    from tui.plot import nice_step
+    from tui.drawing.plot import nice_step
 
     step = max(nice_step(frame.right / max(area.width // 8, 1)), 1.0)
     return [(number * step, f"{number * step:g}") for number in range(int(frame.right / step) + 1)]
 
 
 def _pyramid(points: tuple[Point, ...]) -> Pyramid:
-    from tui.decimate import Pyramid
+    from tui.drawing.pyramid import Pyramid
 
     series, pyramid = Series(), Pyramid()
     series.extend([epoch for epoch, _ in points], [value for _, value in points])

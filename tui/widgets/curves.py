@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from trainer.run.view.queries import Mark
 from trainer.run.view.series import Series
-from tui import format as fmt
-from tui.canvas import Canvas, Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Canvas, Row
+from tui.drawing.step_axis import step_labels
 from tui.scene import Scene
-from tui.step_axis import step_labels
 from tui.widgets.stepped import StepPane, cursor_figures
 
 if TYPE_CHECKING:
-    from tui.plot import Area, Frame
+    from tui.drawing.plot import Area, Frame
 
 _FAR_ABOVE = 1.5
 """An evaluation this many times above the highest training loss and the newest evaluation is left off the scale."""
@@ -72,7 +72,7 @@ class CurvePane(StepPane):
     def _draw(self, canvas: Canvas, scene: Scene) -> list[str]:
         """Draw everything; returns what the legend has to explain of it."""
         # Here: the first frame must not wait for numpy.
-        from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
+        from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
 
         view, glyphs = scene.view, scene.glyphs
         left, right = scene.viewport.edges(scene.total)
@@ -105,8 +105,8 @@ class CurvePane(StepPane):
 
     def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: Scene) -> None:
         """Held-out curves of other runs, by epoch; what lies beyond the axis is left out."""
-        from tui.decimate import Pyramid
-        from tui.plot import draw_line, draw_point
+        from tui.drawing.plot import draw_line, draw_point
+        from tui.drawing.pyramid import Pyramid
 
         per_epoch = scene.view.steps_per_epoch
         for one in scene.compared:
@@ -160,7 +160,7 @@ class LossPane(CurvePane):
         The first evaluations, with batch norm's first statistics, can lie so high that they would press every curve flat.
         The newest is always on the scale.
         """
-        from tui.plot import nice_range
+        from tui.drawing.plot import nice_range
 
         extent = scene.pyramid("loss").extent(left, right)
         values = [value for value in self.evaluated_between(scene, left, right) if math.isfinite(value)]
@@ -197,7 +197,7 @@ class AccuracyPane(CurvePane):
 
     def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
         """0 to 100 %, or from the lowest multiple of ten once everything lies high; of a part of the run what it takes."""
-        from tui.plot import nice_range
+        from tui.drawing.plot import nice_range
 
         extent = scene.pyramid(scene.accuracy_name()).extent(left, right) or (0.0, 1.0)
         values = [*extent, *self.evaluated_between(scene, left, right)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from trainer.run.view.queries import Note
-from tui import format as fmt
-from tui.canvas import Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 

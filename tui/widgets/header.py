@@ -6,9 +6,9 @@ from rich.cells import cell_len
 
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
-from tui import format as fmt
-from tui.canvas import Row
-from tui.glyphs import Glyphs
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
+from tui.drawing.glyphs import Glyphs
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from rich.cells import cell_len
 
 from trainer.run.status import LIVE_STATES
-from tui import format as fmt
 from tui.actions import ACTIONS, Action, Situation, tries_rates
-from tui.canvas import Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import Pane
 

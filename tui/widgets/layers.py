@@ -9,8 +9,8 @@ from textual.events import Click
 
 from trainer.run.diagnosis.layer_rules import DEAD
 from trainer.run.log.events import LayersMeasured, number
-from tui import format as fmt
-from tui.canvas import Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
 from tui.scene import Scene
 from tui.widgets.pane import exact, wrapped
 from tui.widgets.scrolling import TablePane
@@ -164,7 +164,7 @@ def _share(share: float | None) -> str:
 def _history(scene: Scene, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
     """How weights and gradients of a layer lay, beside each other, with a mark where the table is read."""
     # Here: the first frame must not wait for numpy.
-    from tui.layer_history import Histogram, history_rows
+    from tui.drawing.histogram_history import Histogram, history_rows
 
     events, half, name = scene.view.layers, (width - 2) // 2, fmt.literal(measured.names[layer])
     here = events.index(measured)
@@ -194,13 +194,13 @@ def _silent(scene: Scene, measured: LayersMeasured) -> dict[str, float]:
 
 def _trend(scene: Scene, measured: LayersMeasured, layer: int, width: int) -> str:
     # Here: the first frame must not wait for numpy.
-    from tui.sparkline import as_ticks
+    from tui.drawing.sparkline import as_ticks
 
     norms = [number(event.gradient_norms[layer]) for event in scene.view.layers if event.step <= measured.step]
     return as_ticks(norms[-width:], scene.glyphs)
 
 
 def _histogram(scene: Scene, counts: list[int], width: int) -> str:
-    from tui.sparkline import histogram
+    from tui.drawing.sparkline import histogram
 
     return histogram(counts, width, scene.glyphs)

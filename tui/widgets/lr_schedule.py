@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tui import format as fmt
-from tui.canvas import Canvas, Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Canvas, Row
+from tui.drawing.step_axis import step_labels
 from tui.scene import Scene
-from tui.step_axis import step_labels
 from tui.widgets.stepped import StepPane, cursor_figures
 
 
@@ -32,7 +32,7 @@ class LrPane(StepPane):
 
 def _draw(canvas: Canvas, scene: Scene) -> None:
     # Here: the first frame must not wait for numpy.
-    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_point, nice_range
+    from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_point, nice_range
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
     area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if canvas.height >= 5 else 0))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.run.diagnosis.memory_forecast import memory_forecast, memory_left
-from tui import format as fmt
-from tui.bars import bar
-from tui.canvas import Canvas, Row
+from tui.drawing import format as fmt
+from tui.drawing.bars import bar
+from tui.drawing.canvas import Canvas, Row
+from tui.drawing.step_axis import step_labels
 from tui.scene import Scene
-from tui.step_axis import step_labels
 from tui.widgets.stepped import StepPane
 
 _LABEL = 10
@@ -51,7 +51,7 @@ class MemoryPane(StepPane):
 def _curve(scene: Scene, width: int, height: int) -> list[Row]:
     """Memory over the run, and whether it will last."""
     # Here: the first frame must not wait for numpy.
-    from tui.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, nice_range
+    from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, nice_range
 
     view = scene.view
     canvas = Canvas(width, height - 1, braille=scene.glyphs.braille)

@@ -8,10 +8,10 @@ from trainer.config.freezing import STAGES, stage_of
 from trainer.model.stage_arithmetic import Stage, stages
 from trainer.run.log.events import LayersMeasured, number
 from trainer.run.view.run_view import RunView
-from tui import format as fmt
-from tui.bars import bar
-from tui.canvas import Row
-from tui.glyphs import Glyphs
+from tui.drawing import format as fmt
+from tui.drawing.bars import bar
+from tui.drawing.canvas import Row
+from tui.drawing.glyphs import Glyphs
 from tui.scene import Scene
 from tui.widgets.pane import wrapped
 from tui.widgets.scrolling import TablePane

@@ -15,12 +15,12 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.canvas import Row
-from tui.format import fit, literal
-from tui.glyphs import Glyphs
+from tui.drawing.canvas import Row
+from tui.drawing.format import fit, literal
+from tui.drawing.glyphs import Glyphs
+from tui.drawing.themes import pixel_style
 from tui.pages import NEXT_PAGE, OVERVIEW, PAGE_BY_NAME, PAGES, hint
 from tui.scene import Scene
-from tui.themes import pixel_style
 
 _NARROW = frozenset(
     char
@@ -34,7 +34,7 @@ class PaletteOwner(Protocol):
     """The application, as far as panes know it.
 
     Attributes:
-        palette: Styles by the words that rows use (`tui.themes.STYLES`).
+        palette: Styles by the words that rows use (`tui.drawing.themes.STYLES`).
     """
 
     palette: dict[str, Style]

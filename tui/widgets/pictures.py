@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from rich.cells import cell_len
 
 from trainer.run.log.events import PicturesSaved
-from tui import format as fmt
-from tui.canvas import Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
+from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_widget
+from tui.drawing.themes import no_color, pixel_pair
 from tui.scene import Scene
-from tui.terminal_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_widget
-from tui.themes import no_color, pixel_pair
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.pane import exact
 from tui.widgets.scrolling import TablePane
@@ -42,7 +42,7 @@ class PictureTerminal(Protocol):
 
     @property
     def picture_protocol(self) -> str:
-        """Of `tui.terminal_pictures.protocol_for`."""
+        """Of `tui.drawing.pixel_pictures.protocol_for`."""
 
 
 class PicturePane(TablePane):

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from trainer.run.view.overview import RunOverview
-from tui.canvas import Row
+from tui.drawing.canvas import Row
 from tui.runs_table import HEADINGS, cell
 from tui.scene import Scene
 from tui.widgets.scrolling import ScrollingPane

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tui import format as fmt
-from tui.canvas import Row
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
 from tui.scene import Scene
 from tui.widgets.events_list import NOTE_STYLES
 from tui.widgets.pane import wrapped

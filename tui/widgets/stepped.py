@@ -8,9 +8,9 @@ from textual.binding import Binding, BindingType
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 
-from tui.canvas import Row
+from tui.drawing.canvas import Row
+from tui.drawing.step_axis import place_of
 from tui.scene import Scene
-from tui.step_axis import place_of
 from tui.widgets.pane import Pane
 
 _WHEEL_FACTOR = 1.5
@@ -59,7 +59,7 @@ class StepPane(Pane):
 
     def _step_under(self, event: MouseEvent, scene: Scene) -> float:
         """The step below the mouse."""
-        from tui.plot import GUTTER
+        from tui.drawing.plot import GUTTER
 
         left, right = scene.viewport.edges(scene.total)
         width = max(self.size.width - 4 - GUTTER, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.run.diagnosis.resource_rules import WAITING_SHARE
-from tui.canvas import Row
+from tui.drawing.canvas import Row
 from tui.pages import hint
 from tui.scene import Scene
 from tui.widgets.pane import Pane

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainer.run.view.run_view import RunView
-from tui import format as fmt
+from tui.drawing import format as fmt
 
 AXES = ("epoch", "step", "time")
 """What can be counted below curves; distances are those of steps in any case."""

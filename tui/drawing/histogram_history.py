@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tui import format as fmt
-from tui.canvas import Row
-from tui.glyphs import Glyphs
+from tui.drawing import format as fmt
+from tui.drawing.canvas import Row
+from tui.drawing.glyphs import Glyphs
 
 _WIDEST = 4
 """Cells of a column at most: the first few would look like a wall."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tui.decimate import Pyramid
-from tui.glyphs import Glyphs
+from tui.drawing.glyphs import Glyphs
+from tui.drawing.pyramid import Pyramid
 
 
 def sparkline(pyramid: Pyramid, left: float, right: float, width: int, glyphs: Glyphs) -> str:

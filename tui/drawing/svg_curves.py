@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.run.view.series import Series, Smoothed
-from tui.decimate import Pyramid
-from tui.plot import Frame, nice_range, tick_label, tick_values
+from tui.drawing.plot import Frame, nice_range, tick_label, tick_values
+from tui.drawing.pyramid import Pyramid
 
 WIDTH, HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 28

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tui.canvas import Row
-from tui.glyphs import Glyphs
+from tui.drawing.canvas import Row
+from tui.drawing.glyphs import Glyphs
 
 
 def bar(fraction: float, width: int, glyphs: Glyphs, style: str) -> Row:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tui.canvas import DOT_BITS, Canvas
-from tui.decimate import Pyramid
-from tui.glyphs import Glyphs
+from tui.drawing.canvas import DOT_BITS, Canvas
+from tui.drawing.glyphs import Glyphs
+from tui.drawing.pyramid import Pyramid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

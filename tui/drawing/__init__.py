@@ -1,0 +1,1 @@
+"""Cells, curves, pictures and colours."""
