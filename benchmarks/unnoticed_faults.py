@@ -109,7 +109,7 @@ FAULTS = (
     ),
     Fault(
         "class-sort",
-        "tui.class_results.class_results",
+        "tui.state.class_results.class_results",
         "(result.score.recall is None, result.score.recall or 0.0)",
         "result.score.recall or 0.0",
     ),
@@ -121,7 +121,7 @@ FAULTS = (
     ),
     Fault(
         "actions-session",
-        "tui.actions._command.why_not",
+        "tui.state.keys._command.why_not",
         "now.state not in states or (now.state is RunState.FINISHED and not now.session_open)",
         "now.state not in states",
     ),

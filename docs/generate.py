@@ -14,11 +14,11 @@ from pydantic_core import PydanticUndefined
 
 from trainer.config.field_docs import field_docs, value_words
 from trainer.config.schema import RESUME_OVERRIDES, Config
-from tui.actions import ACTIONS, LIST_ACTIONS, shown_keys
-from tui.pages import OVERVIEW, PAGES
+from tui.state.keys import ACTIONS, LIST_ACTIONS, shown_keys
+from tui.state.pages import OVERVIEW, PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- keys: generated from tui/actions.py by docs/generate.py -->", "<!-- end of keys -->"
+BEGIN, END = "<!-- keys: generated from tui/state/keys.py by docs/generate.py -->", "<!-- end of keys -->"
 
 
 def configuration() -> str:

@@ -17,8 +17,8 @@ from trainer.run.log.codec import encode
 from trainer.run.log.events import Steps
 from trainer.run.log.writer import read_records
 from tui.app import DashboardApp
-from tui.settings import UiSettings
-from tui.source import Port
+from tui.state.run_port import Port
+from tui.state.ui_settings import UiSettings
 
 
 class Excerpt:

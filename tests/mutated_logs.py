@@ -24,7 +24,7 @@ from trainer.trackers.tracker import Histogram
 from tui.drawing.glyphs import UNICODE
 from tui.html_report import write_report
 from tui.run_app import print_csv, print_json, print_report
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import ClassPane
 from tui.widgets.class_table import ClassTable
 from tui.widgets.compact import CompactPane, SparkPane, WorstPane

@@ -27,14 +27,14 @@ from trainer.run.log.events import Diverged, LrRangeTested
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
-from tui.actions import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
 from tui.drawing.themes import palette
 from tui.list_actions import ListActions
-from tui.pages import PAGES
 from tui.screens import LIST_OF_RUNS, MESSAGES
 from tui.screens.dashboard import DashboardScreen
-from tui.settings import UiSettings
-from tui.source import Port
+from tui.state.keys import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
+from tui.state.pages import PAGES
+from tui.state.run_port import Port
+from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import terminal_size
 from tui.terminal_app import INTERRUPT
 from tui.watched import Watched

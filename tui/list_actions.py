@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from trainer.errors import EXIT_OK
 from trainer.run.folder.run_dir import RunDir
 from tui.run_actions import RunActions
-from tui.source import attached_port, recorded_port
+from tui.state.run_port import attached_port, recorded_port
 from tui.watched import Watched
 
 if TYPE_CHECKING:
     from trainer.run.view.overview import RunOverview
-    from tui.compared import Compared
     from tui.screens.runs import RunsScreen
+    from tui.state.compared_run import Compared
 
 
 class ListActions(RunActions):

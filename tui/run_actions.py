@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
 from trainer.run.view.queries import SMOOTHING
-from tui.actions import ACTIONS
+from tui.state.keys import ACTIONS
 from tui.terminal_app import TerminalApp
 
 if TYPE_CHECKING:

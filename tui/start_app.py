@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual.screen import Screen
 
 from tui.screens.start import StartScreen
-from tui.start_choices import choices
+from tui.state.start_choices import choices
 from tui.terminal_app import TerminalApp
 
 

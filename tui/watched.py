@@ -12,12 +12,12 @@ from trainer.run.log.events import Exported
 from trainer.run.status import Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.actions import BY_NAME, Situation
 from tui.drawing.glyphs import choose_glyphs
-from tui.log_reader import LogReader
-from tui.scene import Scene
 from tui.screens.dashboard import DashboardScreen
-from tui.source import Port
+from tui.state.display_state import Scene
+from tui.state.keys import BY_NAME, Situation
+from tui.state.log_tail import LogReader
+from tui.state.run_port import Port
 from tui.widgets.key_bar import KeyBar
 
 _REMARK_S = 4.0

@@ -15,8 +15,8 @@ from trainer.run.log.writer import EventLog, LogFollower
 from trainer.run.status import Presence
 from trainer.run.view.run_view import RunView
 from tui.app import DashboardApp
-from tui.settings import UiSettings
-from tui.source import EventSource, Port
+from tui.state.run_port import EventSource, Port
+from tui.state.ui_settings import UiSettings
 
 EVENTS: list[Event] = [
     opened(), ev.StateChanged(state="preparing", detail="decoding", fraction=0.5), started(), ev.StateChanged(state="training"),

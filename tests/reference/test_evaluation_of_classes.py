@@ -14,7 +14,7 @@ from trainer.run.log.events import Event, Record
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed
 from trainer.trackers.tracker import Histogram
-from tui.class_results import class_results, recalls
+from tui.state.class_results import class_results, recalls
 
 NAMES = ["ant", "bee", "cat", "dog"]
 

@@ -14,8 +14,8 @@ from trainer.run.control.commands import ControlPort
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.thread import TrainingThread
 from tui.app import DashboardApp
-from tui.settings import UiSettings
-from tui.source import EventSource, Port
+from tui.state.run_port import EventSource, Port
+from tui.state.ui_settings import UiSettings
 
 
 class HandClock:

@@ -11,7 +11,7 @@ from textual.app import App as TextualApp
 from textual.pilot import Pilot
 
 from tui.app import DashboardApp
-from tui.source import EventSource
+from tui.state.run_port import EventSource
 
 App = tuple[DashboardApp, Pilot[int]]
 Dashboard = Callable[..., AbstractAsyncContextManager[App]]

@@ -10,7 +10,7 @@ from tests.tui.canned import diverged
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
-from tui.actions import ACTIONS, BY_NAME, Situation, tries_rates
+from tui.state.keys import ACTIONS, BY_NAME, Situation, tries_rates
 
 REFUSAL = "nobody trains this run"
 

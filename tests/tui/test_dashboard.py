@@ -18,14 +18,14 @@ from trainer.run.control.commands import NoControl, UndeliverableError
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import Presence
-from tui.actions import ACTIONS
 from tui.app import DashboardApp
-from tui.pages import PAGES
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
 from tui.screens.key_rest import HELD_KEY_S, UNEXPECTED_S
-from tui.settings import UiSettings
-from tui.source import Port
+from tui.state.keys import ACTIONS
+from tui.state.pages import PAGES
+from tui.state.run_port import Port
+from tui.state.ui_settings import UiSettings
 from tui.widgets.curves import CurvePane, LossPane
 
 

@@ -15,7 +15,7 @@ from trainer.run.log import events as ev
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.cli import main
-from tui.data_output import as_json, write_csv
+from tui.state.data_output import as_json, write_csv
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from trainer.run.control.commands import NoControl
 from trainer.run.log import events as ev
 from trainer.run.status import Presence, RunState
 from trainer.run.view.run_view import RunView
-from tui.actions import ACTIONS, Situation
-from tui.scene import Scene
+from tui.state.display_state import Scene
+from tui.state.keys import ACTIONS, Situation
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.pane import exact
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from trainer.config.schema import UiConfig
-from tui.settings import UiSettings
+from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import terminal_size
 
 ROOT = str(Path(__file__).parents[2])

@@ -11,8 +11,8 @@ from tests.tui.canned import training_run
 from tests.tui.screen import Dashboard, screen_text, see, settle, shows
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
-from tui import log_reader
-from tui.log_reader import LINES_KEPT, LogReader
+from tui.state import log_tail as log_reader
+from tui.state.log_tail import LINES_KEPT, LogReader
 
 
 @pytest.fixture

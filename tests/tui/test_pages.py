@@ -16,9 +16,9 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.class_results import recalls
 from tui.drawing.themes import STYLES, THEMES, palette
-from tui.pages import OVERVIEW, PAGES
+from tui.state.class_results import recalls
+from tui.state.pages import OVERVIEW, PAGES
 from tui.widgets.pane import Pane
 
 IN_FULL = {

@@ -23,7 +23,7 @@ from tui.app import DashboardApp
 from tui.run_app import print_runs
 from tui.runs_table import age
 from tui.screens.key_rest import HELD_KEY_S
-from tui.settings import UiSettings
+from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows
 
 COMPLETED = ev.Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tui import cli
-from tui.settings import UiSettings
+from tui.state.ui_settings import UiSettings
 
 
 def test_a_slow_link_is_written_to_every_four_seconds_at_most() -> None:

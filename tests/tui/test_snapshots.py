@@ -19,8 +19,8 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from tui.app import DashboardApp
 from tui.drawing.themes import DARK, THEMES
-from tui.settings import UiSettings
-from tui.source import Port
+from tui.state.run_port import Port
+from tui.state.ui_settings import UiSettings
 
 LETTERS = {
     "r18-train": "T", "r18-raw": "r", "r18-test": "E", "r18-good": "g", "r18-warn": "w", "r18-bad": "b", "r18-accent": "a",

@@ -21,9 +21,9 @@ from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import create_run
 from tui.screens.pick_folder import FolderScreen
 from tui.screens.settings import SettingsScreen
-from tui.setting_values import MAIN_SETTINGS, main_settings, resolve, typed
 from tui.start_app import StartApp
-from tui.start_choices import choices
+from tui.state.config_form import MAIN_SETTINGS, main_settings, resolve, typed
+from tui.state.start_choices import choices
 
 Start = tuple[StartApp, Pilot[list[str]]]
 

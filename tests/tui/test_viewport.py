@@ -17,7 +17,7 @@ from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.drawing.glyphs import ASCII
 from tui.drawing.step_axis import step_labels
-from tui.viewport import Viewport
+from tui.state.viewport import Viewport
 from tui.widgets.stepped import StepPane
 
 

@@ -25,8 +25,8 @@ from tui.app import DashboardApp
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import DashboardScreen
 from tui.screens.key_rest import HELD_KEY_S
-from tui.source import Port, recorded_port
 from tui.start_app import StartApp
+from tui.state.run_port import Port, recorded_port
 from tui.terminal.textual_driver import TerminalDriver
 from tui.terminal_app import EndedByItselfError, TerminalApp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from tui.drawing.step_axis import AXES
-from tui.scene import Scene
+from tui.state.display_state import Scene
 
 _PANNED = 0.25
 """Of what curves show, by one key."""

@@ -13,11 +13,11 @@ from textual.events import Resize
 from textual.geometry import Size
 from textual.screen import Screen
 
-from tui.actions import Situation
-from tui.pages import OVERVIEW, PAGES
-from tui.scene import Scene
 from tui.screens.curve_actions import CurveActions
-from tui.viewport import Viewport
+from tui.state.display_state import Scene
+from tui.state.keys import Situation
+from tui.state.pages import OVERVIEW, PAGES
+from tui.state.viewport import Viewport
 from tui.widgets.class_accuracy import ClassPane
 from tui.widgets.compact import CompactPane, SparkPane, TooSmallPane, WorstPane
 from tui.widgets.curves import AccuracyPane, LossPane

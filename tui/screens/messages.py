@@ -10,8 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.scene import Scene
 from tui.screens import MESSAGES
+from tui.state.display_state import Scene
 from tui.widgets.scrolled import NotesPane, OutputPane, ScrolledPane
 
 _LOOK_EVERY_S = 0.5

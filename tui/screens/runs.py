@@ -18,17 +18,17 @@ from trainer.run.folder.delete import delete_run
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.overview import RunOverview, RunsFolder
 from trainer.run.view.run_view import RunView
-from tui.actions import LIST_ACTIONS
-from tui.compared import COLOURS, Compared
 from tui.drawing import format as fmt
 from tui.drawing.glyphs import choose_glyphs
-from tui.runs_reader import RunsReader
 from tui.runs_table import WIDTHS, cells, size
-from tui.scene import Scene
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import DeleteScreen
 from tui.screens.key_rest import HELD_KEY_S, KeyRest
+from tui.state.compared_run import COLOURS, Compared
+from tui.state.display_state import Scene
+from tui.state.keys import LIST_ACTIONS
+from tui.state.runs_reader import RunsReader
 from tui.widgets.comparison import ComparisonPane
 from tui.widgets.run_rows import RunRows
 

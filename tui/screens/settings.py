@@ -20,7 +20,7 @@ from trainer.host.atomic_files import write_atomically
 from tui.drawing import format as fmt
 from tui.new_file import unused
 from tui.screens.key_line import key_line
-from tui.setting_values import command_of, main_settings, resolve, shown_command, whole_yaml
+from tui.state.config_form import command_of, main_settings, resolve, shown_command, whole_yaml
 
 _NARROW = 84
 """Columns below which explanations stand below the fields."""

@@ -20,7 +20,7 @@ from tui.drawing import format as fmt
 from tui.screens.key_line import key_line
 from tui.screens.pick_folder import FolderScreen
 from tui.screens.settings import SettingsScreen
-from tui.start_choices import Choice
+from tui.state.start_choices import Choice
 
 _NARROW = 72
 """Columns below which the list stands alone."""

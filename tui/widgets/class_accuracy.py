@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from tui.class_results import ClassResult
 from tui.drawing import format as fmt
 from tui.drawing.bars import bar
 from tui.drawing.canvas import Row
-from tui.pages import hint
-from tui.scene import Scene
+from tui.state.class_results import ClassResult
+from tui.state.display_state import Scene
+from tui.state.pages import hint
 from tui.widgets.pane import Pane
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from tui.class_results import ClassResult, recalls
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.class_results import ClassResult, recalls
+from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
 from tui.widgets.pane import wrapped
 from tui.widgets.scrolling import TablePane

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.pages import PAGE_BY_NAME
-from tui.scene import Scene
+from tui.state.display_state import Scene
+from tui.state.pages import PAGE_BY_NAME
 from tui.widgets.class_accuracy import class_rows, waiting_text
 from tui.widgets.events_list import verdict_row
 from tui.widgets.header import problem_row, progress_bar, silence_row, state_row

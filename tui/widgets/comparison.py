@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from trainer.run.view.overview import Point
 from trainer.run.view.series import Series
-from tui.compared import Compared
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
-from tui.scene import Scene
+from tui.state.compared_run import Compared
+from tui.state.display_state import Scene
 from tui.widgets.pane import Pane
 
 if TYPE_CHECKING:

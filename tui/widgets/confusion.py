@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from tui.class_results import ClassResult
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.class_results import ClassResult
+from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.scrolling import TablePane
 

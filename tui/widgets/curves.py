@@ -10,7 +10,7 @@ from trainer.run.view.series import Series
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.stepped import StepPane, cursor_figures
 
 if TYPE_CHECKING:

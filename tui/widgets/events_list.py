@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from trainer.run.view.queries import Note
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.pane import Pane
 
 NOTE_STYLES = {"info": "text", "good": "good", "warning": "warn", "error": "bad"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.pane import Pane, wrapped
 
 

@@ -9,7 +9,7 @@ from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.pane import Pane
 
 STATE_STYLES = {

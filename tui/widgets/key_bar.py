@@ -7,10 +7,10 @@ from collections.abc import Callable
 from rich.cells import cell_len
 
 from trainer.run.status import LIVE_STATES
-from tui.actions import ACTIONS, Action, Situation, tries_rates
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.display_state import Scene
+from tui.state.keys import ACTIONS, Action, Situation, tries_rates
 from tui.widgets.pane import Pane
 
 _GAP = 2

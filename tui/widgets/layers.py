@@ -11,7 +11,7 @@ from trainer.run.diagnosis.layer_rules import DEAD
 from trainer.run.log.events import LayersMeasured, number
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.pane import exact, wrapped
 from tui.widgets.scrolling import TablePane
 

@@ -9,7 +9,7 @@ from tui.drawing import format as fmt
 from tui.drawing.bars import bar
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.stepped import StepPane
 
 _LABEL = 10

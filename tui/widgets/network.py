@@ -12,7 +12,7 @@ from tui.drawing import format as fmt
 from tui.drawing.bars import bar
 from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.pane import wrapped
 from tui.widgets.scrolling import TablePane
 

@@ -19,8 +19,8 @@ from tui.drawing.canvas import Row
 from tui.drawing.format import fit, literal
 from tui.drawing.glyphs import Glyphs
 from tui.drawing.themes import pixel_style
-from tui.pages import NEXT_PAGE, OVERVIEW, PAGE_BY_NAME, PAGES, hint
-from tui.scene import Scene
+from tui.state.display_state import Scene
+from tui.state.pages import NEXT_PAGE, OVERVIEW, PAGE_BY_NAME, PAGES, hint
 
 _NARROW = frozenset(
     char

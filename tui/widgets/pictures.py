@@ -13,7 +13,7 @@ from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_widget
 from tui.drawing.themes import no_color, pixel_pair
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.pane import exact
 from tui.widgets.scrolling import TablePane

@@ -15,7 +15,7 @@ from textual.strip import Strip
 from trainer.run.view.overview import RunOverview
 from tui.drawing.canvas import Row
 from tui.runs_table import HEADINGS, cell
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.scrolling import ScrollingPane
 
 _UNDER_CURSOR = "cursor:"

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.events_list import NOTE_STYLES
 from tui.widgets.pane import wrapped
 from tui.widgets.scrolling import ScrollingPane

@@ -10,7 +10,7 @@ from textual.message import Message
 
 from tui.drawing.canvas import Row
 from tui.drawing.step_axis import place_of
-from tui.scene import Scene
+from tui.state.display_state import Scene
 from tui.widgets.pane import Pane
 
 _WHEEL_FACTOR = 1.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from trainer.run.diagnosis.resource_rules import WAITING_SHARE
 from tui.drawing.canvas import Row
-from tui.pages import hint
-from tui.scene import Scene
+from tui.state.display_state import Scene
+from tui.state.pages import hint
 from tui.widgets.pane import Pane
 
 _STYLES = {"compute": "train", "evaluate": "test", "data": "warn", "save": "dim"}

@@ -16,13 +16,13 @@ from trainer.run.log.events import Evaluated, LayersMeasured
 from trainer.run.status import Presence, RunState
 from trainer.run.view.run_view import RunView
 from trainer.run.view.series import Series, Smoothed
-from tui.class_results import ClassResult, class_results
 from tui.drawing.glyphs import UNICODE, Glyphs
-from tui.viewport import Viewport
+from tui.state.class_results import ClassResult, class_results
+from tui.state.viewport import Viewport
 
 if TYPE_CHECKING:
-    from tui.compared import Compared
     from tui.drawing.pyramid import Pyramid
+    from tui.state.compared_run import Compared
 
 _AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
 _JUDGED_EVERY = 25
