@@ -34,7 +34,6 @@ from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
 from tui.report import plain_report, summary
-from tui.runs_table import plain_list
 from tui.state.data_output import as_json, write_csv
 from tui.state.run_port import EventSource, Port, attached_port, live_port, recorded_port
 from tui.state.ui_settings import UiSettings
@@ -42,6 +41,7 @@ from tui.terminal.background import go_on_without_terminal, way_back
 from tui.terminal.launcher import LauncherLink
 from tui.terminal.logout_hazards import hazards
 from tui.terminal.private_terminal import PrivateTerminal
+from tui.widgets.runs_table import plain_list
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from trainer.run.log import events as ev
 from trainer.session.thread import TrainingThread
 from tui.app import DashboardApp
 from tui.run_app import print_runs
-from tui.runs_table import age
 from tui.screens.key_rest import HELD_KEY_S
 from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows
+from tui.widgets.runs_table import age
 
 COMPLETED = ev.Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
 STOPPED = ev.Finished(reason="stopped", step=300, epoch=3.0, exit_code=0)

@@ -18,7 +18,7 @@ from trainer.run.view.run_view import RunView
 from tui.drawing.glyphs import ASCII
 from tui.drawing.step_axis import step_labels
 from tui.state.viewport import Viewport
-from tui.widgets.stepped import StepPane
+from tui.widgets.step_pane import StepPane
 
 
 def test_coming_closer_leaves_the_step_where_it_is() -> None:

@@ -28,8 +28,8 @@ from tui.widgets.key_bar import KeyBar
 from tui.widgets.lr_schedule import LrPane
 from tui.widgets.memory import MemoryPane
 from tui.widgets.pane import Pane
-from tui.widgets.scrolling import TablePane
-from tui.widgets.stepped import StepPane
+from tui.widgets.scroll_pane import TablePane
+from tui.widgets.step_pane import StepPane
 from tui.widgets.time_budget import TimePane
 
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))

@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from tui.screens import MESSAGES
 from tui.state.display_state import Scene
-from tui.widgets.scrolled import NotesPane, OutputPane, ScrolledPane
+from tui.widgets.message_panes import NotesPane, OutputPane, ScrolledPane
 
 _LOOK_EVERY_S = 0.5
 

@@ -20,7 +20,6 @@ from trainer.run.view.overview import RunOverview, RunsFolder
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 from tui.drawing.glyphs import choose_glyphs
-from tui.runs_table import WIDTHS, cells, size
 from tui.screens import LIST_OF_RUNS
 from tui.screens.dashboard import layout_for
 from tui.screens.dialogs import DeleteScreen
@@ -31,6 +30,7 @@ from tui.state.keys import LIST_ACTIONS
 from tui.state.runs_reader import RunsReader
 from tui.widgets.comparison import ComparisonPane
 from tui.widgets.run_rows import RunRows
+from tui.widgets.runs_table import WIDTHS, cells, size
 
 _LOOK_EVERY_S = 0.25
 _FIRST_LOOKS_S = 0.05

@@ -13,7 +13,7 @@ from tui.state.class_results import ClassResult, recalls
 from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
 from tui.widgets.pane import wrapped
-from tui.widgets.scrolling import TablePane
+from tui.widgets.scroll_pane import TablePane
 
 _LONGEST_BAR = 24
 _SHORTEST_BAR = 6

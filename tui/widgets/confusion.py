@@ -9,7 +9,7 @@ from tui.drawing.canvas import Row
 from tui.state.class_results import ClassResult
 from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import waiting_text
-from tui.widgets.scrolling import TablePane
+from tui.widgets.scroll_pane import TablePane
 
 _SHADES = ((0.10, "heat4"), (0.05, "heat3"), (0.02, "heat2"), (0.0, "heat1"))
 """Least share of a class's images for a style."""

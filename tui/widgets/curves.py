@@ -11,7 +11,7 @@ from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
 from tui.state.display_state import Scene
-from tui.widgets.stepped import StepPane, cursor_figures
+from tui.widgets.step_pane import StepPane, cursor_figures
 
 if TYPE_CHECKING:
     from tui.drawing.plot import Area, Frame

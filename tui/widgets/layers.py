@@ -13,7 +13,7 @@ from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.display_state import Scene
 from tui.widgets.pane import exact, wrapped
-from tui.widgets.scrolling import TablePane
+from tui.widgets.scroll_pane import TablePane
 
 _TITLE = "Weights and gradients"
 _ABOVE_LAYERS = 2

@@ -10,7 +10,7 @@ from tui.drawing.bars import bar
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
 from tui.state.display_state import Scene
-from tui.widgets.stepped import StepPane
+from tui.widgets.step_pane import StepPane
 
 _LABEL = 10
 _ROOM_FOR_CURVE = 14

@@ -14,7 +14,7 @@ from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
 from tui.state.display_state import Scene
 from tui.widgets.pane import wrapped
-from tui.widgets.scrolling import TablePane
+from tui.widgets.scroll_pane import TablePane
 
 _BRANCHES = (
     ("conv 3x3", "batch norm", "ReLU", "conv 3x3", "batch norm"),

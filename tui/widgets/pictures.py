@@ -16,7 +16,7 @@ from tui.drawing.themes import no_color, pixel_pair
 from tui.state.display_state import Scene
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.pane import exact
-from tui.widgets.scrolling import TablePane
+from tui.widgets.scroll_pane import TablePane
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,9 +14,9 @@ from textual.strip import Strip
 
 from trainer.run.view.overview import RunOverview
 from tui.drawing.canvas import Row
-from tui.runs_table import HEADINGS, cell
 from tui.state.display_state import Scene
-from tui.widgets.scrolling import ScrollingPane
+from tui.widgets.runs_table import HEADINGS, cell
+from tui.widgets.scroll_pane import ScrollingPane
 
 _UNDER_CURSOR = "cursor:"
 """What the style of a cell in the row under the cursor begins with."""

@@ -9,7 +9,7 @@ from tui.drawing.canvas import Row
 from tui.state.display_state import Scene
 from tui.widgets.events_list import NOTE_STYLES
 from tui.widgets.pane import wrapped
-from tui.widgets.scrolling import ScrollingPane
+from tui.widgets.scroll_pane import ScrollingPane
 
 
 class ScrolledPane(ScrollingPane):
