@@ -64,7 +64,7 @@ class _Ending:
 def import_dashboard() -> None:
     """Import what the first frame needs, Textual above all: it takes a while and needs to know nothing of the run."""
     with contextlib.suppress(Exception):  # the same import of `_run_app` fails again, where a run's log can take it
-        importlib.import_module("tui.app")
+        importlib.import_module("tui.app.app")
 
 
 def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
@@ -245,7 +245,7 @@ def _run_app(
     """Run the application to its end."""
     app = None
     try:
-        from tui.app import DashboardApp
+        from tui.app.app import DashboardApp
 
         app = DashboardApp(
             port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up, read_only=read_only

@@ -22,7 +22,7 @@ def choose(runs_dir: Path) -> int:
     Returns:
         0 when nothing was chosen, 1 when the screen failed.
     """
-    from tui.start_app import StartApp
+    from tui.app.start_app import StartApp
     from tui.terminal.terminal_mark import TerminalMark
 
     app, mark = StartApp(runs_dir), TerminalMark(0)

@@ -14,7 +14,7 @@ from trainer.run.log.live_source import LiveSource
 from trainer.run.log.writer import EventLog, LogFollower
 from trainer.run.status import Presence
 from trainer.run.view.run_view import RunView
-from tui.app import DashboardApp
+from tui.app.app import DashboardApp
 from tui.state.run_port import EventSource, Port
 from tui.state.ui_settings import UiSettings
 

@@ -19,7 +19,7 @@ from trainer.run.folder.lock import is_live
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from tui.screens.key_rest import HELD_KEY_S
+from tui.app.screens.key_rest import HELD_KEY_S
 
 pytestmark = pytest.mark.pty
 

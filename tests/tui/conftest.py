@@ -13,7 +13,7 @@ from tests.tui.screen import App, Dashboard, settle
 from trainer.run.control.commands import ControlPort
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.thread import TrainingThread
-from tui.app import DashboardApp
+from tui.app.app import DashboardApp
 from tui.state.run_port import EventSource, Port
 from tui.state.ui_settings import UiSettings
 
@@ -36,7 +36,7 @@ class HandClock:
 def key_clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
     """The clock by which keys that come too early are told from answers: no machine is too slow for it."""
     clock = HandClock()
-    monkeypatch.setattr("tui.screens.key_rest.monotonic", clock)
+    monkeypatch.setattr("tui.app.screens.key_rest.monotonic", clock)
     return clock
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from textual.app import App as TextualApp
 from textual.pilot import Pilot
 
-from tui.app import DashboardApp
+from tui.app.app import DashboardApp
 from tui.state.run_port import EventSource
 
 App = tuple[DashboardApp, Pilot[int]]

@@ -18,10 +18,10 @@ from trainer.run.control.commands import NoControl, UndeliverableError
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import Presence
-from tui.app import DashboardApp
-from tui.screens.dashboard import layout_for
-from tui.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
-from tui.screens.key_rest import HELD_KEY_S, UNEXPECTED_S
+from tui.app.app import DashboardApp
+from tui.app.screens.dashboard import layout_for
+from tui.app.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
+from tui.app.screens.key_rest import HELD_KEY_S, UNEXPECTED_S
 from tui.state.keys import ACTIONS
 from tui.state.pages import PAGES
 from tui.state.run_port import Port
@@ -431,13 +431,13 @@ async def test_a_clock_that_jumps_loses_no_run_that_is_heard_of(dashboard: Dashb
 async def test_a_stopped_trainer_is_named_with_the_command_that_continues_it(
     dashboard: Dashboard, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tui.watched.stopped_pid", lambda _run_dir: 4711)
+    monkeypatch.setattr("tui.app.run_controller.stopped_pid", lambda _run_dir: 4711)
     control = Recorder()
     control.presence = Presence.THERE
     async with dashboard(training_run(), control, now=START + 10_000, size=size) as (app, pilot):
         await settle(pilot, partial(shows, app, "kill -CONT 4711"), "what to do")
         assert not shows(app, "disk")
-        monkeypatch.setattr("tui.watched.stopped_pid", lambda _run_dir: None)
+        monkeypatch.setattr("tui.app.run_controller.stopped_pid", lambda _run_dir: None)
         app.watched.follow_trainer()
         await settle(pilot, lambda: not shows(app, "kill -CONT"), "it runs again")
 

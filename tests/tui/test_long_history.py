@@ -25,7 +25,7 @@ class LongHistory(CannedSource):
 
 
 async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui.watched._READ_FOR_S", 0.0)
+    monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
     source = LongHistory()
     async with dashboard(source) as (app, pilot):
         await settle(pilot, lambda: shows(app, "reading the log"), "what is being done")
@@ -44,7 +44,7 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
 
 async def test_news_that_take_long_to_read_are_news(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice that ends on the clock with nothing left to read is not the beginning of a long history."""
-    monkeypatch.setattr("tui.watched._READ_FOR_S", 0.0)
+    monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
     source = CannedSource(opened(), started(), ev.StateChanged(state="training"))
     async with dashboard(source) as (app, pilot):
         await settle(pilot, lambda: shows(app, "training"), "the state")

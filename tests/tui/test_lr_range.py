@@ -11,10 +11,10 @@ from tests.tui.screen import Dashboard, settle, shows
 from trainer.config.loader import load_config
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
+from tui.app.screens.key_rest import UNEXPECTED_S
+from tui.app.screens.lr_range import LrRangeScreen
 from tui.cli import main
 from tui.lr_range import lr_range_plot
-from tui.screens.key_rest import UNEXPECTED_S
-from tui.screens.lr_range import LrRangeScreen
 
 LRS = [1e-5 * 10 ** (6 * n / 59) for n in range(60)]
 LOSSES = [2.0 - 1.5 / (1 + math.exp(-4 * (math.log10(lr) + 2))) for lr in LRS]

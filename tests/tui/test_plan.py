@@ -10,7 +10,7 @@ from tests.tui.canned import Recorder, training_run
 from tests.tui.screen import Dashboard, screen_text, see, settle, shows
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
-from tui.screens.dialogs import typed_rate
+from tui.app.screens.dialogs import typed_rate
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])

@@ -9,7 +9,7 @@ import pytest
 from tests.tui.canned import steps, training_run
 from tests.tui.screen import Dashboard, settle
 from trainer.run.log import events as ev
-from tui.screens.dashboard import DashboardScreen
+from tui.app.screens.dashboard import DashboardScreen
 from tui.widgets.header import Header
 from tui.widgets.pane import Pane
 
@@ -65,7 +65,7 @@ async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
         screen, painted = app.screen, []
         assert isinstance(screen, DashboardScreen)
         monkeypatch.setattr(Pane, "paint", lambda pane, _scene: painted.append(pane.id))
-        monkeypatch.setattr("tui.screens.dashboard.DRAW_SHARE", 1e-9)  # so that any drawing earns the longest rest
+        monkeypatch.setattr("tui.app.screens.dashboard.DRAW_SHARE", 1e-9)  # so that any drawing earns the longest rest
 
         def drawn(at: float, *, computing: bool = True) -> list[str]:
             painted.clear()

@@ -19,9 +19,9 @@ from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.session.thread import TrainingThread
-from tui.app import DashboardApp
+from tui.app.app import DashboardApp
+from tui.app.screens.key_rest import HELD_KEY_S
 from tui.run_app import print_runs
-from tui.screens.key_rest import HELD_KEY_S
 from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import age

@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 from tests.tui.canned import START, CannedSource, Recorder, opened, steps, training_run
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
-from tui.app import DashboardApp
+from tui.app.app import DashboardApp
 from tui.drawing.themes import DARK, THEMES
 from tui.state.run_port import Port
 from tui.state.ui_settings import UiSettings

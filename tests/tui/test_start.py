@@ -19,9 +19,9 @@ from tests.tui.screen import screen_text, see, settle, shows
 from trainer.config.loader import load_config, parse_overrides, shipped_names
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import create_run
-from tui.screens.pick_folder import FolderScreen
-from tui.screens.settings import SettingsScreen
-from tui.start_app import StartApp
+from tui.app.screens.pick_folder import FolderScreen
+from tui.app.screens.settings import SettingsScreen
+from tui.app.start_app import StartApp
 from tui.state.config_form import MAIN_SETTINGS, main_settings, resolve, typed
 from tui.state.start_choices import choices
 

@@ -12,7 +12,7 @@ import pytest
 from tests.tui.canned_pictures import with_pictures
 from tests.tui.screen import Dashboard, settle, shows
 from trainer.run.folder.run_dir import RunDir
-from tui.app import DashboardApp
+from tui.app.app import DashboardApp
 from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, VARIABLE, cell_size, protocol_for
 from tui.widgets import pictures
 

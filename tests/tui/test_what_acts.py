@@ -21,14 +21,14 @@ from trainer.run.control import commands as cmd
 from trainer.run.control.commands import NOTE_LENGTH
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
-from tui.app import DashboardApp
-from tui.screens import LIST_OF_RUNS
-from tui.screens.dashboard import DashboardScreen
-from tui.screens.key_rest import HELD_KEY_S
-from tui.start_app import StartApp
+from tui.app.app import DashboardApp
+from tui.app.screens import LIST_OF_RUNS
+from tui.app.screens.dashboard import DashboardScreen
+from tui.app.screens.key_rest import HELD_KEY_S
+from tui.app.start_app import StartApp
+from tui.app.terminal_app import EndedByItselfError, TerminalApp
 from tui.state.run_port import Port, recorded_port
 from tui.terminal.textual_driver import TerminalDriver
-from tui.terminal_app import EndedByItselfError, TerminalApp
 
 
 def press_together(app: TextualApp[Any], *keys: str) -> None:
@@ -164,7 +164,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
         controls[run_dir.name] = Recorder()
         return dataclasses.replace(recorded_port(run_dir), control=controls[run_dir.name])
 
-    monkeypatch.setattr("tui.list_actions.recorded_port", port_of)
+    monkeypatch.setattr("tui.app.list_actions.recorded_port", port_of)
     draw = random.Random(seed)
     async with dashboard(training_run(), controls["demo"]) as (app, pilot):
         for _ in range(120):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
 from trainer.run.view.queries import SMOOTHING
+from tui.app.terminal_app import TerminalApp
 from tui.state.keys import ACTIONS
-from tui.terminal_app import TerminalApp
 
 if TYPE_CHECKING:
-    from tui.screens.dialogs import HelpScreen
-    from tui.watched import Watched
+    from tui.app.run_controller import Watched
+    from tui.app.screens.dialogs import HelpScreen
 
 
 class RunActions(TerminalApp[int]):
@@ -59,7 +59,7 @@ class RunActions(TerminalApp[int]):
         """Ask for a rate and set it."""
         if self.watched.refuses("learning_rate"):
             return
-        from tui.screens.dialogs import LearningRateScreen  # not before the first frame
+        from tui.app.screens.dialogs import LearningRateScreen  # not before the first frame
 
         view = self.watched.view
         self.push_screen(LearningRateScreen(lambda: view.next_lr, view.edit_to_undo), self._edit_rate)
@@ -77,7 +77,7 @@ class RunActions(TerminalApp[int]):
         """Ask how the run shall go on."""
         if self.watched.refuses("plan"):
             return
-        from tui.screens.plan import PlanScreen  # not before the first frame
+        from tui.app.screens.plan import PlanScreen  # not before the first frame
 
         view = self.watched.view
         under_way = view.step // max(view.steps_per_epoch, 1) + 1
@@ -91,7 +91,7 @@ class RunActions(TerminalApp[int]):
         """Ask for a remark and keep it."""
         if self.watched.refuses("note"):
             return
-        from tui.screens.dialogs import NoteScreen  # not before the first frame
+        from tui.app.screens.dialogs import NoteScreen  # not before the first frame
 
         self.push_screen(NoteScreen(), self._keep_note)
 
@@ -135,7 +135,7 @@ class RunActions(TerminalApp[int]):
 
     def action_messages(self) -> None:
         """Show everything that was said."""
-        from tui.screens.messages import MessagesScreen  # not before the first frame
+        from tui.app.screens.messages import MessagesScreen  # not before the first frame
 
         self.push_screen(MessagesScreen(self.watched.scene))
 
@@ -148,7 +148,7 @@ class RunActions(TerminalApp[int]):
     @cached_property
     def help_screen(self) -> HelpScreen:
         """The help, kept until the application ends."""
-        from tui.screens.dialogs import HelpScreen  # not before the first frame
+        from tui.app.screens.dialogs import HelpScreen  # not before the first frame
 
         screen = HelpScreen()
         self.install_screen(screen, "help")

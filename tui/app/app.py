@@ -27,17 +27,17 @@ from trainer.run.log.events import Diverged, LrRangeTested
 from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
+from tui.app.list_actions import ListActions
+from tui.app.run_controller import Watched
+from tui.app.screens import LIST_OF_RUNS, MESSAGES
+from tui.app.screens.dashboard import DashboardScreen
+from tui.app.terminal_app import INTERRUPT
 from tui.drawing.themes import palette
-from tui.list_actions import ListActions
-from tui.screens import LIST_OF_RUNS, MESSAGES
-from tui.screens.dashboard import DashboardScreen
 from tui.state.keys import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
 from tui.state.pages import PAGES
 from tui.state.run_port import Port
 from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import terminal_size
-from tui.terminal_app import INTERRUPT
-from tui.watched import Watched
 
 _LONGEST_PUMP_S = 0.2
 """Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
@@ -258,7 +258,7 @@ class DashboardApp(ListActions):
             return
         self._asked = held
         if run.port.control.can_control:
-            from tui.screens.dialogs import DivergedScreen  # not before the first frame
+            from tui.app.screens.dialogs import DivergedScreen  # not before the first frame
 
             self.push_screen(DivergedScreen(held), self._decided)
 
@@ -270,7 +270,7 @@ class DashboardApp(ListActions):
             return
         self._range_wanted_of = None
         assert found is not None
-        from tui.screens.lr_range import LrRangeScreen  # not before the first frame
+        from tui.app.screens.lr_range import LrRangeScreen  # not before the first frame
 
         self.push_screen(LrRangeScreen(found), self.set_rate)
 
@@ -353,7 +353,7 @@ class DashboardApp(ListActions):
 
     def action_leave(self) -> None:
         """Leave a run that has ended; ask about one that trains."""
-        from tui.screens.dialogs import QuitScreen  # not before the first frame
+        from tui.app.screens.dialogs import QuitScreen  # not before the first frame
 
         run, thread = self.watched, self.watched.port.thread
         ended = run.scene.state in (RunState.FINISHED, RunState.FAILED)

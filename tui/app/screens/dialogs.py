@@ -15,8 +15,8 @@ from textual.widgets import Input, Static
 
 from trainer.run.control.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
 from trainer.run.log.events import Diverged
+from tui.app.screens.key_rest import HELD_KEY_S, UNEXPECTED_S, KeyRest
 from tui.drawing import format as fmt
-from tui.screens.key_rest import HELD_KEY_S, UNEXPECTED_S, KeyRest
 from tui.state.keys import ACTIONS, shown_keys
 from tui.state.pages import PAGES
 from tui.widgets.pane import wrapped

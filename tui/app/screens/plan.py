@@ -12,8 +12,8 @@ from textual.containers import Horizontal, Vertical
 from textual.validation import Number
 from textual.widgets import Input, Label, Static
 
+from tui.app.screens.dialogs import Dialog
 from tui.drawing import format as fmt
-from tui.screens.dialogs import Dialog
 
 _ROOM_FOR_HINT = 16
 """Rows of a terminal."""

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.screens import MESSAGES
+from tui.app.screens import MESSAGES
 from tui.state.display_state import Scene
 from tui.widgets.message_panes import NotesPane, OutputPane, ScrolledPane
 

@@ -12,8 +12,8 @@ from trainer.run.log.events import Exported
 from trainer.run.status import Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
+from tui.app.screens.dashboard import DashboardScreen
 from tui.drawing.glyphs import choose_glyphs
-from tui.screens.dashboard import DashboardScreen
 from tui.state.display_state import Scene
 from tui.state.keys import BY_NAME, Situation
 from tui.state.log_tail import LogReader

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_OK
 from trainer.run.folder.run_dir import RunDir
-from tui.run_actions import RunActions
+from tui.app.run_actions import RunActions
+from tui.app.run_controller import Watched
 from tui.state.run_port import attached_port, recorded_port
-from tui.watched import Watched
 
 if TYPE_CHECKING:
     from trainer.run.view.overview import RunOverview
-    from tui.screens.runs import RunsScreen
+    from tui.app.screens.runs import RunsScreen
     from tui.state.compared_run import Compared
 
 
@@ -35,7 +35,7 @@ class ListActions(RunActions):
     def _list_of_runs(self) -> RunsScreen:
         # Not before the first frame of a run.
         from trainer.run.view.overview import RunsFolder
-        from tui.screens.runs import RunsScreen
+        from tui.app.screens.runs import RunsScreen
 
         folder = RunsFolder(self._runs_dir, clock=self._clock)
         here = None if self._home is None else self._home.port.run_dir

@@ -16,10 +16,10 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from tui.app.screens.pick_folder import FolderScreen
+from tui.app.screens.settings import SettingsScreen
 from tui.drawing import format as fmt
 from tui.screens.key_line import key_line
-from tui.screens.pick_folder import FolderScreen
-from tui.screens.settings import SettingsScreen
 from tui.state.start_choices import Choice
 
 _NARROW = 72

@@ -18,12 +18,12 @@ from trainer.run.folder.delete import delete_run
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.overview import RunOverview, RunsFolder
 from trainer.run.view.run_view import RunView
+from tui.app.screens import LIST_OF_RUNS
+from tui.app.screens.dashboard import layout_for
+from tui.app.screens.dialogs import DeleteScreen
+from tui.app.screens.key_rest import HELD_KEY_S, KeyRest
 from tui.drawing import format as fmt
 from tui.drawing.glyphs import choose_glyphs
-from tui.screens import LIST_OF_RUNS
-from tui.screens.dashboard import layout_for
-from tui.screens.dialogs import DeleteScreen
-from tui.screens.key_rest import HELD_KEY_S, KeyRest
 from tui.state.compared_run import COLOURS, Compared
 from tui.state.display_state import Scene
 from tui.state.keys import LIST_ACTIONS

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from textual.screen import Screen
 
-from tui.screens.start import StartScreen
+from tui.app.screens.start import StartScreen
+from tui.app.terminal_app import TerminalApp
 from tui.state.start_choices import choices
-from tui.terminal_app import TerminalApp
 
 
 class StartApp(TerminalApp[list[str]]):

@@ -13,7 +13,7 @@ from textual.events import Resize
 from textual.geometry import Size
 from textual.screen import Screen
 
-from tui.screens.curve_actions import CurveActions
+from tui.app.screens.curve_actions import CurveActions
 from tui.state.display_state import Scene
 from tui.state.keys import Situation
 from tui.state.pages import OVERVIEW, PAGES
@@ -232,7 +232,7 @@ class DashboardScreen(CurveActions, Screen[None]):
 
     def _pane_of_page(self, name: str) -> Pane:
         """The pane, made when it is first wanted if the overview has none, so that the first frame does not wait for it."""
-        from tui.screens.page_panes import PAGE_PANES
+        from tui.app.screens.page_panes import PAGE_PANES
 
         if name not in PAGE_PANES:
             return self._panes[name]
