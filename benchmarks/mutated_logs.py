@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.mutated_logs import lines, mutated, read_everywhere, write
-from tui.run_app import print_runs
+from tui.commands.show import print_runs
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from trainer.run.log.log_types import Positive, Range, Share, check_of
 from trainer.run.log.writer import EventLog, LogFollower
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.run_app import print_csv, print_json, print_report, print_runs
+from tui.commands.show import print_csv, print_json, print_report, print_runs
 
 GOOD = lines()
 

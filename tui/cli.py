@@ -167,7 +167,7 @@ def _runs_parser() -> argparse.ArgumentParser:
 
 def _welcome(arguments: argparse.Namespace) -> int:
     """Without a configuration: what there is to start with."""
-    from tui.start import choose, print_choices
+    from tui.commands.start import choose, print_choices
     from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     if not is_terminal():
@@ -186,7 +186,7 @@ def _run_command(name: str, rest: Sequence[str]) -> int:
 
 def _find_lr(tokens: Tokens) -> int:
     from trainer.commands.arguments import add_runs_dir
-    from tui.lr_range import command
+    from tui.commands.find_lr import command
 
     gc.enable()
     parser = argparse.ArgumentParser(
@@ -201,7 +201,7 @@ def _find_lr(tokens: Tokens) -> int:
 
 def _doctor(tokens: Tokens) -> int:
     from trainer.commands.arguments import add_runs_dir
-    from tui.doctor import command
+    from tui.commands.doctor import command
 
     gc.enable()
     parser = argparse.ArgumentParser(
@@ -216,7 +216,7 @@ def _doctor(tokens: Tokens) -> int:
 
 def _show(rest: list[str]) -> int:
     from trainer.run.folder.run_dir import find_run
-    from tui.run_app import print_csv, print_json, print_report, show_recorded
+    from tui.commands.show import print_csv, print_json, print_report, show_recorded
 
     arguments = _show_parser().parse_args(rest)
     run_dir = find_run(arguments.run, arguments.runs_dir)
@@ -232,7 +232,7 @@ def _show(rest: list[str]) -> int:
 
 def _report(rest: list[str]) -> int:
     from trainer.run.folder.run_dir import find_run
-    from tui.html_report import write_report
+    from tui.commands.html_report import write_report
 
     gc.enable()
     arguments = _report_parser().parse_args(rest)
@@ -245,7 +245,7 @@ def _attach(rest: list[str]) -> int:
     from trainer.errors import ConfigError
     from trainer.run.folder.lock import newest_live
     from trainer.run.folder.run_dir import find_run
-    from tui.run_app import attach
+    from tui.commands.show import attach
     from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     arguments = _attach_parser().parse_args(rest)
@@ -257,7 +257,7 @@ def _attach(rest: list[str]) -> int:
 
 
 def _runs(rest: list[str]) -> int:
-    from tui.run_app import print_runs, show_runs
+    from tui.commands.show import print_runs, show_runs
     from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
     arguments = _runs_parser().parse_args(rest)
@@ -289,7 +289,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from tui.run_app import attach
+    from tui.commands.show import attach
     from tui.terminal.private_terminal import is_terminal, wait_for_foreground
     from tui.terminal.torchrun import become_torchrun, start_several
 
@@ -313,7 +313,7 @@ def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
 
 def _dashboard(link: LauncherLink) -> int:
     """In the child: everything that can be imported before the launcher says what to do, then do it."""
-    from tui.run_app import import_dashboard, train_in_dashboard
+    from tui.commands.show import import_dashboard, train_in_dashboard
 
     import_dashboard()
     return _carry_out(link, train_in_dashboard)

@@ -20,7 +20,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
 from trainer.session.thread import TrainingThread
-from tui.report import summary
+from tui.commands.report import summary
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -14,7 +14,7 @@ from tests.conftest import ConfigMaker
 from tests.running import STARTED, new_run, view_of
 from trainer.host.stop_signals import SIGNAL_CODES
 from trainer.session.thread import TrainingThread
-from tui import run_app
+from tui.commands import show as run_app
 from tui.terminal.launcher import LauncherLink
 
 

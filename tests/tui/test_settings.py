@@ -34,8 +34,8 @@ def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("tui.terminal.private_terminal.is_terminal", lambda: True)
     monkeypatch.setattr("tui.terminal.private_terminal.wait_for_foreground", lambda: None)
-    monkeypatch.setattr("tui.run_app.attach", look)
-    monkeypatch.setattr("tui.run_app.show_recorded", look)
+    monkeypatch.setattr("tui.commands.show.attach", look)
+    monkeypatch.setattr("tui.commands.show.show_recorded", look)
     assert cli.main([command, str(tmp_path / "demo"), "--low-bandwidth"]) == 0
     assert cli.main([command, str(tmp_path / "demo")]) == 0
     assert shown == [True, False]

@@ -33,7 +33,7 @@ from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
-from tui.report import plain_report, summary
+from tui.commands.report import plain_report, summary
 from tui.state.data_output import as_json, write_csv
 from tui.state.run_port import EventSource, Port, attached_port, live_port, recorded_port
 from tui.state.ui_settings import UiSettings
