@@ -175,6 +175,15 @@ def sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
+def unused_path(path: Path) -> Path:
+    """The path itself, or with a number after its name while such a file exists."""
+    number, found = 2, path
+    while found.exists():
+        found = path.with_stem(f"{path.stem}-{number}")
+        number += 1
+    return found
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 

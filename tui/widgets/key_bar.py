@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.cells import cell_len
+from rich.text import Text
 
 from trainer.run.status import LIVE_STATES
 from tui.drawing import format as fmt
@@ -81,3 +82,8 @@ def _size(actions: list[Action], labels: dict[str, str]) -> int:
 
 def _entry(key: str, label: str, style: str) -> Row:
     return [(key, "faint" if style == "faint" else "key"), (f" {label}", style)]
+
+
+def key_line(*keys: tuple[str, str]) -> Text:
+    """The keys of a screen without a key bar, in order, each with what it does."""
+    return Text.assemble(" ", *(part for key, word in keys for part in ((key, "bold"), (f" {word}   ", "dim"))))

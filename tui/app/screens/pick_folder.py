@@ -15,10 +15,10 @@ from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DirectoryTree, Input, Static
 
+from trainer.host.atomic_files import unused_path
 from trainer.host.safe_text import plain_name
 from trainer.host.self_command import own_command
 from tui.drawing import format as fmt
-from tui.new_file import unused
 
 _LINES_SHOWN = 16
 _SHORT = 18
@@ -99,7 +99,7 @@ class FolderScreen(ModalScreen[str | None]):
     def _look_at(self, folder: str) -> None:
         """On another thread: the command `init`, whose words are shown while it looks."""
         try:
-            target = unused(Path(f"{plain_name(Path(folder).expanduser())}.yaml"))
+            target = unused_path(Path(f"{plain_name(Path(folder).expanduser())}.yaml"))
             command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)
             self._look = look = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -16,11 +16,10 @@ from textual.widgets import Input, Label, Static
 
 from trainer.config.field_docs import explanation
 from trainer.config.loader import Resolved
-from trainer.host.atomic_files import write_atomically
+from trainer.host.atomic_files import unused_path, write_atomically
 from tui.drawing import format as fmt
-from tui.new_file import unused
-from tui.screens.key_line import key_line
 from tui.state.config_form import command_of, main_settings, resolve, shown_command, whole_yaml
+from tui.widgets.key_bar import key_line
 
 _NARROW = 84
 """Columns below which explanations stand below the fields."""
@@ -120,7 +119,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         """Write the whole as a file of its own; none is replaced."""
         if self._resolved is None:
             return
-        path = unused(Path(f"{self._resolved.config.run.name}.yaml"))
+        path = unused_path(Path(f"{self._resolved.config.run.name}.yaml"))
         try:
             write_atomically(path, whole_yaml(self._resolved.config).encode(), private=False)
         except OSError as error:

@@ -19,8 +19,8 @@ from textual.widgets.option_list import Option
 from tui.app.screens.pick_folder import FolderScreen
 from tui.app.screens.settings import SettingsScreen
 from tui.drawing import format as fmt
-from tui.screens.key_line import key_line
 from tui.state.start_choices import Choice
+from tui.widgets.key_bar import key_line
 
 _NARROW = 72
 """Columns below which the list stands alone."""
