@@ -26,9 +26,9 @@ from pathlib import Path
 
 import torch
 
-from trainer.commands.train import read_run_config
 from trainer.errors import DamagedCheckpointError, R18Error
 from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import CheckpointSaved, Resumed, Steps
 from trainer.run.log.writer import LogFollower

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from trainer.commands.train import resumed_config
 from trainer.config.plain import PlainConfig
 from trainer.config.schema import Config
+from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
 from trainer.run.log.writer import LogFollower

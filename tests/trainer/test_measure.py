@@ -24,13 +24,13 @@ from trainer.commands import predict
 from trainer.commands.arguments import add_eval_arguments, add_predict_arguments
 from trainer.commands.eval import main, run_of
 from trainer.commands.export import Wanted, export_run
-from trainer.commands.train import read_run_config
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import ConfigError, DataError, RunError
 from trainer.evaluation.corruptions import DAMAGES, damaged_batch
 from trainer.evaluation.evaluate import _answers
 from trainer.evaluation.scores import Scores, class_scores, compare
+from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.class_score import wilson_interval
 

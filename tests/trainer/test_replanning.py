@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.running import events_of, new_run, resumed_run, start, view_of, wait_for
-from trainer.commands.train import read_run_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.run.control import commands as cmd
+from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState

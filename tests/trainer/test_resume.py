@@ -11,11 +11,11 @@ from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import events_of, longer, new_run, resumed_run, start, train, view_of, wait_for
-from trainer.commands.train import refuse_other_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.run_images import held_out_images
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
+from trainer.run.folder.run_config import refuse_other_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState

@@ -15,7 +15,6 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.running import train
 from trainer.commands import export as command
 from trainer.commands.arguments import split_overrides
-from trainer.commands.train import read_run_config, resumed_config
 from trainer.config.field_type import FieldType
 from trainer.config.loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
 from trainer.config.schema import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
@@ -26,6 +25,7 @@ from trainer.evaluation.run_images import held_out_images
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.formats import FORMATS
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.run.folder.run_config import read_run_config, resumed_config
 from trainer.run.folder.run_dir import RunDir, write_env
 
 VALUES: dict[type, st.SearchStrategy[Any]] = {

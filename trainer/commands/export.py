@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from trainer.commands.train import with_root
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.card import card_of, earlier_files
@@ -32,6 +31,7 @@ from trainer.host.safe_text import literal
 from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
 from trainer.model.versions import torch_release
 from trainer.run.folder.lock import RunLock
+from trainer.run.folder.run_config import with_root
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned

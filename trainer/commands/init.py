@@ -15,7 +15,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.train import read_run_config
 from trainer.config.loader import build_config
 from trainer.config.yaml_reader import read_mapping, write_scalar
 from trainer.data.folder.recipe import Choice, Start, aspect_ratio, choose, short_sides
@@ -26,6 +25,7 @@ from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import literal, plain_name
 from trainer.model.tensor_header import read_header
+from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import find_run
 
 _NAMED = 5

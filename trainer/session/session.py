@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from trainer.commands.doctor import preflight
-from trainer.commands.train import changed_settings
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.files import EvaluationFiles
@@ -22,6 +21,7 @@ from trainer.host.torchrun import world_size
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, CommandQueue, answer_to
+from trainer.run.folder.run_config import changed_settings
 from trainer.run.log.events import (
     BY_ITSELF,
     Event,

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.commands.train import read_run_config
 from trainer.config.trackers import SinkName, opener
 from trainer.evaluation.picture_sheet import read_sheet
+from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.writer import LogFollower
 from trainer.trackers.feed import Feed

@@ -1,0 +1,120 @@
+"""The configuration that a run was started with, and what a resume may change in it. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.config.loader import build_config, differences, parse_overrides
+from trainer.config.schema import Config, may_change_on_resume
+from trainer.config.yaml_reader import read_mapping
+from trainer.errors import ConfigError, RunError
+from trainer.run.folder.run_dir import RunDir, started_in
+
+
+def read_run_config(run_dir: RunDir) -> Config:
+    """The configuration that a run was started with.
+
+    Raises:
+        RunError: When it is missing.
+        ConfigError: When it is not valid any more.
+    """
+    try:
+        text = run_dir.config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{run_dir.config}: cannot be read: {error}") from error
+    values, lines = read_mapping(text, source=str(run_dir.config))
+    return build_config(with_reading(values), lines, str(run_dir.config))
+
+
+def with_reading(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A run's recorded configuration with the version of its reading rules: 1 where it is older than these versions."""
+    data = recorded.get("data")
+    return recorded | {"data": {"reading": 1} | data} if isinstance(data, dict) else recorded
+
+
+def with_root_found(config: Config, run_dir: RunDir) -> Config:
+    """A run's configuration with its images found from any folder: a relative `data.root` starts where the run was started.
+
+    Where the folder of images is not there any more, as after a move of run and images together, `data.root` stays relative.
+    """
+    folder, given = started_in(run_dir), Path(config.data.root).expanduser()
+    if folder is None or given.is_absolute() or config.data.kind == "digits":
+        return config
+    root = folder / given
+    return config if root == given.absolute() or not root.is_dir() else with_root(config, root)
+
+
+def with_root(config: Config, root: Path) -> Config:
+    """The same configuration with another folder of images."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": str(root)})})
+
+
+def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
+    """Raises ConfigError, with the difference, when a file that was given for a resume is of another run."""
+    changed = differences(read_run_config(run_dir), wanted)
+    shown = [
+        f"  {key}: {there!r} in the run, {given!r} in the file"
+        for key, (there, given) in changed.items()
+        if key not in ("run.name", "data.reading") and not may_change_on_resume(key)
+    ]
+    if shown:
+        raise ConfigError(
+            f"{source}: {run_dir.path} was not started with it:\n" + "\n".join(shown)
+            + f"\nA resume keeps the run's own configuration: {run_dir.resume_command()}"
+        )  # fmt: skip
+
+
+def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Config) -> list[str]:
+    """What a resume changes, as `key: old -> new`.
+
+    Args:
+        run_dir: The run.
+        recorded: The configuration in the checkpoint that is gone on from; None where there is no checkpoint yet.
+        new: The run's own configuration, with what the command line changes.
+
+    Raises:
+        RunError: When the run's own configuration is missing.
+        ConfigError: When somebody has edited it so that it is another run's.
+    """
+    if recorded is None:
+        return _shown(differences(read_run_config(run_dir), new))
+    changed = differences(build_config(with_reading(recorded), {}, f"checkpoint of {run_dir.path}"), new)
+    refused = [line for key, line in zip(changed, _shown(changed), strict=True) if not may_change_on_resume(key)]
+    if refused:
+        raise ConfigError(
+            f"{run_dir.config}: changed since the run's last checkpoint, which was trained otherwise:\n"
+            + "\n".join(f"  {line}" for line in refused)
+            + f"\nPut these back; or start a new run from these weights: model.init_from={run_dir.path}"
+        )
+    return _shown(changed)
+
+
+def _shown(changed: dict[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items()]
+
+
+def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
+    """A run's own configuration with what a resume changes.
+
+    Args:
+        run_dir: The run.
+        overrides: `group.key=value` tokens; only those that a resume may change.
+
+    Raises:
+        RunError: When the configuration is missing.
+        ConfigError: When an override would make it another run; the message shows the difference.
+    """
+    old = with_root_found(read_run_config(run_dir), run_dir)
+    refused = [key for key, _ in parse_overrides(overrides) if not may_change_on_resume(key)]
+    values: dict[str, Any] = old.model_dump(mode="json")
+    new = build_config(values, {}, str(run_dir.config), overrides)
+    changed = differences(old, new)
+    refused = [key for key in refused if key in changed]
+    if refused:
+        shown = "\n".join(f"  {line}" for line in _shown({key: changed[key] for key in refused}))
+        raise ConfigError(
+            f"{run_dir.path}: a resume cannot change\n{shown}\n"
+            f"Start a new run from these weights instead: model.init_from={run_dir.path}"
+        )
+    return new
