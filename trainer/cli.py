@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from trainer.commands import arguments
 from trainer.commands.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
-from trainer.commands.headless import run_headless
+from trainer.commands.train import train_headless
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.host.safe_text import literal
 from trainer.host.standard_streams import drop_output, open_standard_streams
 from trainer.host.stop_signals import ignore_warnings
-from trainer.host.torchrun import LAUNCHED_BY, rank, under_torchrun
-from trainer.run.log.live_source import LiveSource
+from trainer.host.torchrun import rank, under_torchrun
 from trainer.session.request import Request
-from trainer.session.thread import TrainingThread
 
 COMMANDS = {
     "init": (
@@ -121,30 +117,6 @@ def _as_one_of_several(tokens: Tokens) -> int:
         code = complain(error)
     if code not in (EXIT_OK, EXIT_FAILED):
         store.note_over()  # a stop, a wrong configuration or a full disk: nothing that a new start would mend
-    return code
-
-
-def train_headless(request: Request, *, opened: Callable[[Path], None] | None = None) -> int:
-    """Train with plain lines on standard output.
-
-    Args:
-        request: What to train.
-        opened: Told the run's directory, before anything is done there.
-    """
-    run = request.open()
-    if opened is not None:
-        opened(run.run_dir.path.absolute())
-    if LAUNCHED_BY in os.environ:
-        run.lock.note(launched_by=os.environ[LAUNCHED_BY])
-    thread = TrainingThread(run, hold_open=False)
-    source = LiveSource(run.run_dir, run.log, history=False)
-    thread.take_signals()
-    thread.start()
-    code = run_headless(thread, source, remark=request.remark)
-    if (
-        thread.refused and LAUNCHED_BY not in os.environ
-    ):  # there what is printed is read by nobody, and the log by a dashboard
-        run.discard()
     return code
 
 

@@ -280,7 +280,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.detach:
         return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _in_background)
     if arguments.headless or not is_terminal():
-        from trainer.cli import train_headless
+        from trainer.commands.train import train_headless
 
         gc.enable()
         return train_headless(_check(arguments, overrides))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
 
+from trainer.commands.headless import run_headless
 from trainer.config.loader import load_config
 from trainer.config.plain import PlainConfig
 from trainer.config.setting_checks import setting_checks
 from trainer.config.trackers import refuse_missing
 from trainer.errors import ConfigError
 from trainer.host.safe_text import is_reserved
+from trainer.host.torchrun import LAUNCHED_BY
 from trainer.run.folder.run_config import refuse_other_config, resumed_config
 from trainer.run.folder.run_dir import find_run
+from trainer.run.log.live_source import LiveSource
 from trainer.session.request import Request
+from trainer.session.thread import TrainingThread
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:
@@ -65,3 +72,27 @@ def _passable(request: Request) -> Request:
     except TypeError as error:
         raise ConfigError(f"a setting or a path is not text in UTF-8 ({error}); change or rename it") from error
     return request
+
+
+def train_headless(request: Request, *, opened: Callable[[Path], None] | None = None) -> int:
+    """Train with plain lines on standard output.
+
+    Args:
+        request: What to train.
+        opened: Told the run's directory, before anything is done there.
+    """
+    run = request.open()
+    if opened is not None:
+        opened(run.run_dir.path.absolute())
+    if LAUNCHED_BY in os.environ:
+        run.lock.note(launched_by=os.environ[LAUNCHED_BY])
+    thread = TrainingThread(run, hold_open=False)
+    source = LiveSource(run.run_dir, run.log, history=False)
+    thread.take_signals()
+    thread.start()
+    code = run_headless(thread, source, remark=request.remark)
+    if (
+        thread.refused and LAUNCHED_BY not in os.environ
+    ):  # there what is printed is read by nobody, and the log by a dashboard
+        run.discard()
+    return code
