@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Literal
 
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trainer.trackers.tracker import Origin, Sink
+    pass
 
 _LONGEST_NAME = 250
 """Characters of a metric's name that MLflow takes."""
@@ -56,9 +55,3 @@ def metric_name(name: str) -> str:
     if plain == name and len(name) <= _LONGEST_NAME:
         return name
     return f"{plain[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-
-
-def opener(name: SinkName) -> Callable[[Origin], Sink]:
-    """What opens a tracker for a session. Imports its package."""
-    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.trackers.{name}_sink").open_sink
-    return open_sink

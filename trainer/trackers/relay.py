@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.config.trackers import SinkName, opener
+from trainer.config.trackers import SinkName
 from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.writer import LogFollower
 from trainer.trackers.feed import Feed
 from trainer.trackers.position import Position
-from trainer.trackers.tracker import Origin
+from trainer.trackers.tracker import Origin, opener
 
 _LOOK_EVERY_S = 1.0
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.trackers.tracker import Origin, Sink
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,3 +105,9 @@ class Sink(Protocol):
 def finite(values: Mapping[str, float]) -> dict[str, float]:
     """Those of some figures that are numbers, for trackers that take no others."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def opener(name: SinkName) -> Callable[[Origin], Sink]:
+    """What opens a tracker for a session. Imports its package."""
+    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.trackers.{name}_sink").open_sink
+    return open_sink
