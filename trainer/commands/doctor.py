@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import platform
-import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,22 +15,14 @@ from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_checks, step_checks
 from trainer.data.prepare import load_dataset, place_pixels, undecoded
 from trainer.errors import R18Error
-from trainer.host.atomic_files import free_bytes, probe
 from trainer.host.gpu import driver_version
-from trainer.host.health import Check
-from trainer.host.limits import usable_memory
+from trainer.host.health import _GIB, Check, _disk, _memory, _shared_memory
 from trainer.host.progress import Progress
 from trainer.model.device import choose_device, describe_device
 from trainer.model.initial_weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
 _LEAST_PYTHON = (3, 10)
-_CHECKPOINT_BYTES = 90 * 2**20
-"""Of ResNet-18 with momentum in fp32."""
-_ROOM_FOR_CHECKPOINTS = 6
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its room
-_LEAST_SHARED_BYTES = 256 * 2**20
 _NETWORK_TIMEOUT_S = 3.0
-_GIB = 2**30
 _ARCHIVES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
@@ -73,12 +63,6 @@ def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterato
         yield _download(imagenet_path(), "weights", IMAGENET_URL, "ImageNet weights")
     elif config.model.init_from is not None:
         yield _weights(config.model.init_from, runs_dir)
-
-
-def preflight(runs_dir: Path) -> list[str]:
-    """What a run that starts should know about memory, disk and locks, for people; nothing where all is well."""
-    found = [_memory(), *_disk(runs_dir)]  # shared memory is looked at where workers use it
-    return [f"{check.name}: {check.found}; {check.remedy}" for check in found if check.state != "good"]
 
 
 def network_check(url: str = IMAGENET_URL) -> Check:
@@ -156,59 +140,6 @@ def _precision() -> Check:
         name="precision", state="good",
         found=f"{capability}; bf16 is {'fast' if fast else 'slow'} here, and the run times it before it chooses",
     )  # fmt: skip
-
-
-def _memory() -> Check:
-    memory = usable_memory()
-    found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
-    if memory.available < 2 * _GIB:
-        return Check(
-            name="memory", state="careful", found=found, remedy="close other programs, or lower data.batch_size"
-        )
-    return Check(name="memory", state="good", found=found)
-
-
-def _shared_memory() -> Check:
-    if not _SHARED_MEMORY.is_dir():
-        return Check(name="shared memory", state="good", found="not needed on this system")
-    free = shutil.disk_usage(_SHARED_MEMORY).free
-    found = f"{_SHARED_MEMORY}: {free / 2**20:,.0f} MiB free"
-    if free < _LEAST_SHARED_BYTES:
-        return Check(
-            name="shared memory", state="careful", found=found,
-            remedy="decoding workers go through pipes, which is slower; a container has more with --shm-size=1g",
-        )  # fmt: skip
-    return Check(name="shared memory", state="good", found=found)
-
-
-def _disk(runs_dir: Path) -> Iterator[Check]:
-    """Room, rights and locks where runs are kept."""
-    place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
-    free = free_bytes(place)
-    found = f"{place}: {free / _GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: does not say how much is free"
-    if free < 2 * _CHECKPOINT_BYTES:
-        yield Check(
-            name="disk", state="bad", found=found, remedy="a checkpoint has no room: free some, or --runs-dir DIR"
-        )
-    elif free < _ROOM_FOR_CHECKPOINTS * _CHECKPOINT_BYTES:
-        yield Check(
-            name="disk", state="careful", found=found, remedy="a run keeps some checkpoints of 90 MB: free some"
-        )
-    else:
-        yield Check(name="disk", state="good", found=found)
-    try:
-        locks = probe(place)
-    except OSError as error:
-        remedy = "keep runs on a disk that can be written: --runs-dir DIR"
-        yield Check(name="run folder", state="bad", found=f"{place}: {error}", remedy=remedy)
-        return
-    if not locks:
-        yield Check(
-            name="run folder", state="careful", found=f"{place} cannot lock files: a run counts as live while its log is young",
-            remedy="after a kill wait 45 s before you resume it, or keep runs on another disk: --runs-dir DIR",
-        )  # fmt: skip
-    else:
-        yield Check(name="run folder", state="good", found=f"{place} can be written and locked")
 
 
 def _images(config: Config, progress: Progress) -> Iterator[Check]:

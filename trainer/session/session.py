@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from trainer.commands.doctor import preflight
 from trainer.errors import CheckpointError, ConfigError, DataLostError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.files import EvaluationFiles
+from trainer.host.health import preflight
 from trainer.host.torchrun import world_size
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.control import commands as cmd
