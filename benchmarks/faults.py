@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 
 from trainer.errors import DamagedCheckpointError, R18Error
-from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.model.checkpoint import file_name, read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import CheckpointSaved, Resumed, Steps

@@ -50,7 +50,7 @@ FAULTS = (
     ),
     Fault(
         "ckpt-choose",
-        "trainer.model.checkpoint.CheckpointFolder.choose",
+        "trainer.model.checkpoint_folder.CheckpointFolder.choose",
         'best is not None and facts_of(best).get("selection_split") == "val"',
         "best is not None",
     ),

@@ -11,7 +11,8 @@ import torch
 
 from tests.running import events_of, new_run, resumed_run, start, train, view_of
 from trainer.config.schema import Config
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control.commands import Stop
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev

@@ -18,7 +18,7 @@ from tests.running import view_of, wait_for
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
 from trainer.host.stop_signals import DOUBLED_S
-from trainer.model.checkpoint import CheckpointFolder
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.lock import read_holder
 from trainer.run.log import events as ev
 from trainer.run.status import RunState

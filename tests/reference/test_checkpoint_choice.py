@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from trainer.errors import CheckpointError
-from trainer.model.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.model.checkpoint import Checkpoint, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.initial_weights import find_initial_weights
 from trainer.run.folder.run_dir import RunDir
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from trainer.errors import CheckpointError
-from trainer.model.checkpoint import Checkpoint, CheckpointFolder, file_name, read_checkpoint, step_of, write_checkpoint
+from trainer.model.checkpoint import Checkpoint, file_name, read_checkpoint, step_of, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.writer import EventLog, read_records

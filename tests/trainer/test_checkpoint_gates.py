@@ -16,15 +16,8 @@ from torch import Tensor
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import write_atomically
 from trainer.model import checkpoint as checkpoint_module
-from trainer.model.checkpoint import (
-    Checkpoint,
-    CheckpointFolder,
-    facts_of,
-    file_name,
-    read_checkpoint,
-    step_of,
-    write_checkpoint,
-)
+from trainer.model.checkpoint import Checkpoint, facts_of, file_name, read_checkpoint, step_of, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_dir import RunDir
 
 NAMES = ("ema.w", "model.w", "momentum.w")

@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.test_checkpoint_gates import checkpoint
-from trainer.model.checkpoint import (
-    Checkpoint,
-    CheckpointFolder,
-    file_name,
-    write_checkpoint,
-)
+from trainer.model.checkpoint import Checkpoint, file_name, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Heartbeat
 from trainer.run.log.writer import EventLog

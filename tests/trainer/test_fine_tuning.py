@@ -18,7 +18,8 @@ from trainer.config.freezing import frozen_stages, stage_of, unfreezing_ends
 from trainer.config.schema import Config, OptimConfig
 from trainer.data import image_folder
 from trainer.errors import ConfigError
-from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import Checkpoint, read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import build_model, features_of
 from trainer.run.control import commands as cmd

@@ -15,7 +15,8 @@ import pytest
 
 from tests.running import events_of, new_run, start, train, view_of
 from trainer.config.schema import Config
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.handle import HeldRunDir
 from trainer.run.folder.lock import is_live, read_holder
 from trainer.run.folder.run_dir import RunDir

@@ -14,7 +14,7 @@ from tests.conftest import TINY
 from tests.running import longer, new_run, start, train, view_of, wait_for
 from tests.trainer.small_session import Clock, set_clock
 from trainer.config.schema import Config
-from trainer.model.checkpoint import CheckpointFolder
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import CommandQueue
 from trainer.run.folder.run_dir import RunDir

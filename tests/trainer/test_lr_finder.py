@@ -16,7 +16,8 @@ from tests.running import events_of, longer, new_run, start, train, wait_for
 from trainer.commands.find_lr import find_lr
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev

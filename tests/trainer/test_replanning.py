@@ -12,7 +12,8 @@ import torch
 from tests.running import events_of, new_run, resumed_run, start, view_of, wait_for
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir

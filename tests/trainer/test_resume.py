@@ -14,7 +14,8 @@ from tests.running import events_of, longer, new_run, resumed_run, start, train,
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.run_images import held_out_images
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
+from trainer.model.checkpoint import read_checkpoint, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import refuse_other_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev

@@ -22,7 +22,8 @@ from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.model.checkpoint import file_name, read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.control import server as control_socket

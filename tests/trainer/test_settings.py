@@ -24,7 +24,8 @@ from trainer.evaluation.classifier import open_classifier
 from trainer.evaluation.run_images import held_out_images
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.formats import FORMATS
-from trainer.model.checkpoint import Checkpoint, CheckpointFolder, write_checkpoint
+from trainer.model.checkpoint import Checkpoint, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config, resumed_config
 from trainer.run.folder.run_dir import RunDir, write_env
 

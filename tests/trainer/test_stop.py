@@ -12,7 +12,8 @@ import torch
 from tests.conftest import ConfigMaker, needs_exporter
 from tests.running import new_run, resumed_run, start, train, view_of
 from trainer.config.schema import Config
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event

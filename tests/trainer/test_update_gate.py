@@ -14,7 +14,8 @@ from tests.running import events_of, longer, new_run, start, train, view_of, wai
 from trainer.config.schema import Config, OptimConfig
 from trainer.errors import is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.model.checkpoint import CheckpointFolder, file_name, read_checkpoint
+from trainer.model.checkpoint import file_name, read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir

@@ -28,7 +28,8 @@ from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, s
 from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.host.safe_text import literal
-from trainer.model.checkpoint import CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.versions import torch_release
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_config import with_root

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder
 from trainer.evaluation.run_settings import settings_now
-from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import Checkpoint, read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.device import choose_device
 from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir, run_of_file

@@ -11,7 +11,8 @@ from typing import Any
 
 from trainer.config.loader import build_config, differences
 from trainer.config.schema import Config, may_change_on_resume
-from trainer.model.checkpoint import CheckpointFolder, facts_of
+from trainer.model.checkpoint import facts_of
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config, with_reading, with_root_found
 from trainer.run.folder.run_dir import RunDir
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,9 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
-from trainer.host.atomic_files import replace_file, set_mode, sync, sync_folder, write_atomically
+from trainer.host.atomic_files import replace_file, set_mode, sync, sync_folder
 from trainer.model.model_files import kind_of_file
 from trainer.model.tensor_header import header_in, read_header
-from trainer.run.folder.run_dir import RunDir
 
 FORMAT = "r18-checkpoint"
 FORMAT_VERSION = 1
@@ -159,123 +157,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: damaged: its content has hash {found[:12]}, expected {header.get('sha256', '')[:12]}"
         )
     return Checkpoint(tensors, orjson.loads(canonical))
-
-
-class CheckpointFolder:
-    """The checkpoints of a run: what is there, `latest`, `best`, pins and rotation.
-
-    Attributes:
-        way_back: A step whose file rotation leaves alone: the last one before steps that are not finite.
-    """
-
-    def __init__(self, run_dir: RunDir, *, keep: int) -> None:
-        self.way_back: int | None = None
-        self._run_dir = run_dir
-        self._keep = keep
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._run_dir.checkpoints
-
-    def steps(self) -> list[int]:
-        """Steps that have a file, rising."""
-        return sorted(step for path in self.path.glob(f"step-*{_SUFFIX}") if (step := step_of(path)) is not None)
-
-    def at(self, step: int) -> Path:
-        """The file of a step."""
-        return self.path / file_name(step)
-
-    def pointer(self, name: str) -> Path | None:
-        """The file that `latest` or `best` points to; None when there is none."""
-        try:
-            target = self.path / (self.path / name).read_text().strip()
-        except OSError:
-            return None
-        # The pointer is only ever a name of this folder, whatever somebody wrote into it.
-        return target if step_of(target) is not None and target.parent == self.path and target.is_file() else None
-
-    def publish(self, step: int, *, best: bool, pinned: bool) -> None:
-        """Point `latest` (and `best`) to a step, remember a pin, and remove what rotation gives up."""
-        name = file_name(step)
-        write_atomically(self.path / "latest", f"{name}\n".encode(), durable=True)
-        if best:
-            write_atomically(self.path / "best", f"{name}\n".encode(), durable=True)
-        if pinned:
-            write_atomically(
-                self.path / "pinned", "".join(f"{n}\n" for n in sorted(self._pinned() | {name})).encode(), durable=True
-            )
-        self._rotate()
-
-    def choose(self, which: str) -> Path:
-        """The checkpoint that a user means.
-
-        Args:
-            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since a best
-                that was chosen on the test images flatters itself.
-
-        Raises:
-            CheckpointError: When there is none; the message lists what is there.
-        """
-        if which == "default":
-            best = self.pointer("best")
-            which = "best" if best is not None and facts_of(best).get("selection_split") == "val" else "latest"
-        path = self.at(int(which)) if which.isdecimal() else self.pointer(which)
-        if path is None or not path.is_file():
-            there = ", ".join(str(step) for step in self.steps()) or "none"
-            raise CheckpointError(f"{self.path}: no checkpoint {which!r}; steps there: {there}")
-        return path
-
-    def newest_valid(self) -> tuple[Checkpoint | None, dict[int, str]]:
-        """The newest checkpoint that is whole, and why newer ones (by step) were passed over.
-
-        Raises:
-            CheckpointError: When one cannot be read for another reason than damage; going on from an older one would
-                lose steps that are still there.
-        """
-        problems: dict[int, str] = {}
-        for step in reversed(self.steps()):
-            try:
-                return read_checkpoint(self.at(step)), problems
-            except (DamagedCheckpointError, ForeignCheckpointError) as error:
-                problems[step] = str(error)
-        return None, problems
-
-    def set_aside(self, steps: Iterable[int], *, suffix: str) -> None:
-        """Rename checkpoints, so that neither a resume nor rotation nor `latest` takes them for the newest good ones.
-
-        Args:
-            steps: Of the checkpoints.
-            suffix: In place of theirs: `.damaged`, `.given-up`.
-        """
-        for step in steps:
-            path = self.at(step)
-            replace_file(path, path.with_suffix(suffix))
-        left = self.steps()
-        if left and self.pointer("latest") is None:
-            write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
-
-    def point_best(self, step: int) -> bool:
-        """Point `best` to the file of a step; whether there is one."""
-        there = self.at(step).is_file()
-        if there:
-            write_atomically(self.path / "best", f"{file_name(step)}\n".encode(), durable=True)
-        return there
-
-    def _pinned(self) -> set[str]:
-        try:
-            return set((self.path / "pinned").read_text().split())
-        except FileNotFoundError:
-            return set()
-
-    def _rotate(self) -> None:
-        best = self.pointer("best")
-        protected = self._pinned() | ({best.name} if best else set())
-        if self.way_back is not None:
-            protected.add(file_name(self.way_back))
-        for step in self.steps()[: -self._keep]:
-            if file_name(step) not in protected:
-                self.at(step).unlink(missing_ok=True)
 
 
 def facts_of(path: Path) -> dict[str, Any]:

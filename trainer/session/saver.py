@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.errors import CheckpointError, DiskError, R18Error
-from trainer.model.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from trainer.model.checkpoint import Checkpoint, read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.log.events import Warned
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.session.open_run import OpenRun
