@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.slices import ENDLESS_DIGITS
+from trainer.run.control.client import SocketControl
 from trainer.run.control.commands import Export
-from trainer.run.control.server import SocketControl
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, Exported, ExportFailed, Steps
 from trainer.run.log.writer import LogFollower

@@ -14,15 +14,10 @@ import pytest
 from trainer.host.private_folder import private_folder
 from trainer.run.control import commands as cmd
 from trainer.run.control import server as control_socket
+from trainer.run.control.client import SocketControl
 from trainer.run.control.command_json import LONGEST_LINE, decode_command, encode_command
 from trainer.run.control.commands import Command, CommandQueue, UndeliverableError
-from trainer.run.control.server import (
-    MOST_CLIENTS,
-    MOST_PER_SECOND,
-    MOST_WAITING,
-    ControlServer,
-    SocketControl,
-)
+from trainer.run.control.server import MOST_CLIENTS, MOST_PER_SECOND, MOST_WAITING, ControlServer
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run
 from trainer.run.status import Presence

@@ -17,7 +17,7 @@ import pytest
 from tests.trainer.written_runs import write_log
 from tests.tui.canned import opened, started, steps
 from trainer.errors import RunError
-from trainer.run.control.server import SocketControl
+from trainer.run.control.client import SocketControl
 from trainer.run.folder.delete import delete_run
 from trainer.run.folder.lock import RunLock, boot_id, is_live, presence, read_holder, stopped_pid
 from trainer.run.folder.run_dir import RunDir, create_run

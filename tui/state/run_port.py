@@ -42,7 +42,7 @@ def live_port(thread: TrainingThread, source: LiveSource) -> Port:
 
 def attached_port(run_dir: RunDir) -> Port:
     """The port of a run that another process trains."""
-    from trainer.run.control.server import SocketControl  # not before the first frame of a run of this process
+    from trainer.run.control.client import SocketControl
 
     return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=SocketControl(run_dir))
 

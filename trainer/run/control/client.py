@@ -1,0 +1,135 @@
+"""Sends commands to the trainer of a live run over its socket."""
+
+from __future__ import annotations
+
+import select
+import socket
+from pathlib import Path
+
+import orjson
+
+from trainer.host.private_folder import private_folder
+from trainer.run.control.command_json import LONGEST_LINE, encode_command
+from trainer.run.control.commands import Command, UndeliverableError
+from trainer.run.control.server import _NAME
+from trainer.run.folder.lock import is_live, on_this_machine, pid_here, presence, read_holder
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.status import Presence
+
+
+class SocketControl:
+    """The port of a run that another process trains. It finds the trainer again when a resume has replaced it."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self._connection: socket.socket | None = None
+        self._refused = ""
+        self.refusal = ""
+        self.presence = Presence.UNKNOWN
+        self.refresh()
+
+    @property
+    def hint(self) -> str:
+        """How the run is looked at."""
+        return "attached" if self.can_control else f"read-only: {self._refused}" if self._refused else "read-only"
+
+    @property
+    def can_control(self) -> bool:
+        """Whether a trainer listens."""
+        return self._connection is not None
+
+    def send(self, command: Command) -> None:
+        """Send a command.
+
+        Raises:
+            UndeliverableError: When the trainer has gone, or does not read.
+        """
+        if self._connection is not None:
+            try:
+                self._connection.sendall(encode_command(command))
+            except OSError:
+                self._still_connected()  # a trainer that has refused this client has said why
+            else:
+                return
+        raise UndeliverableError(f"{command.name}: {self.refusal}")
+
+    def refresh(self) -> None:
+        """Notice that the trainer has gone, or that there is one again."""
+        if self._connection is not None and self._still_connected():
+            return
+        live, holder = is_live(self._run_dir), read_holder(self._run_dir) or {}
+        self.presence = presence(self._run_dir)
+        if not live:
+            self.refusal = f"nobody trains this run; to go on: {self._run_dir.resume_command()}"
+            return
+        try:
+            self._connection = _connect(holder)
+        except OSError as error:
+            self.refusal = f"only looked at here: {error}"
+            return
+        # One that was refused is likely to be refused again, at once: until then it is not called attached.
+        if not self._refused or (not select.select([self._connection], [], [], 0.05)[0]):
+            self.refusal = self._refused = ""
+        else:
+            self._still_connected()
+
+    def close(self) -> None:
+        """Leave."""
+        self._disconnect("left")
+
+    def _still_connected(self) -> bool:
+        assert self._connection is not None
+        try:
+            answer = self._connection.recv(4 * LONGEST_LINE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            answer = b""
+        self._refused = _reason_in(answer)
+        self._disconnect(f"refused: {self._refused}" if self._refused else "the trainer has gone")
+        return False
+
+    def _disconnect(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self.refusal = reason
+
+
+def _connect(holder: dict[str, object]) -> socket.socket:
+    """Connect to a trainer's socket.
+
+    Args:
+        holder: As `read_holder` gives it; it comes from a folder that others may be able to write.
+
+    Raises:
+        OSError: When that cannot be; the text says why.
+    """
+    if not holder:
+        raise ConnectionError("its trainer.json does not say who trains it")
+    if not on_this_machine(holder):
+        raise ConnectionError(f"it is trained on {holder.get('host', 'another machine')}, steer it from there")
+    path = Path(str(holder.get("socket", "")))
+    if not _NAME.fullmatch(path.name):
+        raise ConnectionError("its trainer does not listen")
+    if path.parent != private_folder():
+        raise ConnectionError("another user trains it")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        if pid_here(holder) is None:
+            host = holder.get("host", "?")
+            raise ConnectionError(f"it is trained in another container ({host}), steer it from there") from error
+        raise ConnectionError(f"its trainer does not listen ({error.strerror})") from error
+    return connection
+
+
+def _reason_in(answer: bytes) -> str:
+    """Why a trainer refuses this client; empty where it does not say so."""
+    try:
+        return str(orjson.loads(answer.splitlines()[0])["error"])
+    except (ValueError, IndexError, KeyError, TypeError):
+        return ""
