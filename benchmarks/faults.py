@@ -32,7 +32,7 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import CheckpointSaved, Resumed, Steps
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.run.view.run_view import RunView
 
 DIGITS = (

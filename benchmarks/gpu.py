@@ -24,7 +24,7 @@ from trainer.config.schema import Config
 from trainer.model.device import choose_device, describe_device
 from trainer.model.versions import software_versions
 from trainer.run.log.events import Evaluated, Steps
-from trainer.run.log.writer import read_records
+from trainer.run.log.reader import read_records
 
 _CASES = {
     "stem cifar, batch 512": ("model.stem=cifar", "data.batch_size=512"),

@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.pseudo_terminal import PseudoTerminal
 from trainer.run.log.events import Steps
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 
 ENDLESS_DIGITS = (
     "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",

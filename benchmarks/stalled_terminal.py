@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.dashboard import program
 from benchmarks.pseudo_terminal import PseudoTerminal
 from trainer.run.log.events import Steps
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 
 LEAST_RATIO = 0.98
 _BACK_WITHIN_S = 20.0

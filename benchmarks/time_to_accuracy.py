@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Evaluated, Resumed, Steps
-from trainer.run.log.writer import read_records
+from trainer.run.log.reader import read_records
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from PIL import Image
 from trainer.data.digits import load_digits
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.writer import read_records
+from trainer.run.log.reader import read_records
 from trainer.run.view.run_view import RunView
 
 _COMMON = (

@@ -15,8 +15,8 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Event, Record
+from trainer.run.log.reader import LogFollower, read_records
 from trainer.run.log.results_csv import ResultsCsv
-from trainer.run.log.writer import LogFollower, read_records
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed

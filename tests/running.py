@@ -12,7 +12,7 @@ from trainer.config.schema import Config
 from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.session.open_run import OpenRun, open_for_resume, open_new_run

@@ -18,7 +18,8 @@ from tests.mutated_logs import START, history, lines, mutated, read_everywhere, 
 from trainer.run.log.codec import checks_of, decode
 from trainer.run.log.events import Warned, event_kinds
 from trainer.run.log.log_types import Positive, Range, Share, check_of
-from trainer.run.log.writer import EventLog, LogFollower
+from trainer.run.log.reader import LogFollower
+from trainer.run.log.writer import EventLog
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.commands.show import print_csv, print_json, print_report, print_runs

@@ -11,7 +11,8 @@ from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
 from trainer.run.log.events import Event
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.writer import EventLog, LogFollower
+from trainer.run.log.reader import LogFollower
+from trainer.run.log.writer import EventLog
 from trainer.run.status import Presence
 from trainer.run.view.run_view import RunView
 from tui.app.app import DashboardApp

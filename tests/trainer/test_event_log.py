@@ -28,7 +28,8 @@ from trainer.run.log.events import (
     event_kinds,
 )
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.writer import EventLog, LogFollower, read_records
+from trainer.run.log.reader import LogFollower, read_records
+from trainer.run.log.writer import EventLog
 from trainer.run.view.run_view import RunView
 
 
@@ -120,7 +121,7 @@ def test_what_is_empty_is_not_written_and_what_only_looks_so_is() -> None:
 
 
 def test_a_long_log_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.run.log.writer._READ_BYTES", 64)
+    monkeypatch.setattr("trainer.run.log.reader._READ_BYTES", 64)
     path = tmp_path / "events.jsonl"
     lines = [encode(Record(seq=n, time=1.0, event=Warned(message="m" * n))) for n in range(300)]
     path.write_bytes(b"".join(lines) + b'{"seq":300,"ti')

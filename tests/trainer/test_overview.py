@@ -15,7 +15,7 @@ from trainer.run.folder.delete import delete_run
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run, list_runs
 from trainer.run.log import events as ev
-from trainer.run.log.writer import LogFollower, read_records
+from trainer.run.log.reader import LogFollower, read_records
 from trainer.run.status import RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView

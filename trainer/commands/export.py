@@ -36,7 +36,8 @@ from trainer.run.folder.run_config import with_root
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Evaluated, Event, Exported, ExportFailed, ExportProgress, Record, Warned
-from trainer.run.log.writer import EventLog, read_records
+from trainer.run.log.reader import read_records
+from trainer.run.log.writer import EventLog
 from trainer.session.error_report import explain, log_traceback
 
 _LEAST_TORCH = (2, 9)

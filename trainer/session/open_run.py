@@ -19,8 +19,9 @@ from trainer.run.folder.handle import HeldRunDir, point_output_at
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run, refuse_links
 from trainer.run.log.end_hook import EndHook
+from trainer.run.log.reader import read_records
 from trainer.run.log.results_csv import ResultsCsv
-from trainer.run.log.writer import EventLog, read_records
+from trainer.run.log.writer import EventLog
 
 if TYPE_CHECKING:
     from trainer.config.schema import Config

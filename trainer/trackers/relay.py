@@ -10,7 +10,7 @@ from trainer.config.trackers import SinkName
 from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.trackers.feed import Feed
 from trainer.trackers.position import Position
 from trainer.trackers.tracker import Origin, opener

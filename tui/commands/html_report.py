@@ -15,7 +15,7 @@ from trainer.evaluation.picture_sheet import Sheet, read_sheet, resized
 from trainer.host.atomic_files import write_atomically
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.commands.report import summary

@@ -25,7 +25,7 @@ from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Warned
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.run.status import RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.replay import replay

@@ -9,7 +9,7 @@ from trainer.run.control.commands import ControlPort, NoControl
 from trainer.run.folder.lock import is_live, presence, read_holder
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.run.status import Presence
 from trainer.session.thread import TrainingThread
 

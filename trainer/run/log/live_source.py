@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.writer import EventLog, LogFollower
+from trainer.run.log.reader import LogFollower
+from trainer.run.log.writer import EventLog
 
 
 class LiveSource:

@@ -11,12 +11,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from trainer.host.atomic_files import sync
-from trainer.run.log.codec import AT_ONCE, checks_of, contents, encode, read_lines
+from trainer.run.log.codec import checks_of, contents, encode
 from trainer.run.log.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
 from trainer.run.log.memory_tee import MemoryTee
 
@@ -27,8 +27,6 @@ _RETRY_S = 1.0
 
 _CHUNK_BYTES = 2**20
 
-_READ_BYTES = 4 * 2**20
-"""Of the log that a reader takes at a time: the history of a long run is never in memory as a whole."""
 
 _TAIL_BYTES = 2**16
 
@@ -244,55 +242,6 @@ class EventLog:
             line = encode(Record(seq=self._seq, time=self._clock(), event=LogFailed(error=error)))
             for tee in self._tees:
                 tee.add(line)
-
-
-class LogFollower:
-    """Reads a log as it grows, whole lines only.
-
-    Attributes:
-        bad_lines: Number of lines that `records` has left out.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self.bad_lines = 0
-
-    def read(self) -> list[bytes]:
-        """Whole lines since the last call, of a long log the next few megabytes; none at its end, or while there is no file yet.
-
-        Raises:
-            OSError: When it cannot be read, or has gone.
-        """
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(_READ_BYTES)
-                while data and b"\n" not in data:  # a longer line, or one that is still being written
-                    more = file.read(len(data))
-                    if not more:
-                        break
-                    data += more
-        except FileNotFoundError:
-            if self._offset:
-                raise
-            return []
-        end = data.rfind(b"\n") + 1
-        self._offset += end
-        return data[:end].splitlines(keepends=True)
-
-    def records(self) -> Iterator[Record]:
-        """The readable records among the new lines."""
-        while lines := self.read():
-            for start in range(0, len(lines), AT_ONCE):
-                records, bad = read_lines(lines[start : start + AT_ONCE])
-                self.bad_lines += bad
-                yield from records
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """Every readable record of a log that nobody writes; those of a long run are not to be kept all at once."""
-    return LogFollower(path).records()
 
 
 def _open(path: Path) -> int:

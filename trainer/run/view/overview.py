@@ -14,7 +14,7 @@ from trainer.run.folder.lock import is_live, presence
 from trainer.run.folder.run_dir import RunDir, list_logs, log_stat
 from trainer.run.log import events as ev
 from trainer.run.log.events import Evaluated, Steps, number
-from trainer.run.log.writer import LogFollower
+from trainer.run.log.reader import LogFollower
 from trainer.run.status import LIVE_STATES, Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView

@@ -1,0 +1,61 @@
+"""Reads a run's log, whole or while it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.run.log.codec import AT_ONCE, read_lines
+from trainer.run.log.events import Record
+
+_READ_BYTES = 4 * 2**20
+"""Of the log that a reader takes at a time: the history of a long run is never in memory as a whole."""
+
+
+class LogFollower:
+    """Reads a log as it grows, whole lines only.
+
+    Attributes:
+        bad_lines: Number of lines that `records` has left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.bad_lines = 0
+
+    def read(self) -> list[bytes]:
+        """Whole lines since the last call, of a long log the next few megabytes; none at its end, or while there is no file yet.
+
+        Raises:
+            OSError: When it cannot be read, or has gone.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(_READ_BYTES)
+                while data and b"\n" not in data:  # a longer line, or one that is still being written
+                    more = file.read(len(data))
+                    if not more:
+                        break
+                    data += more
+        except FileNotFoundError:
+            if self._offset:
+                raise
+            return []
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        return data[:end].splitlines(keepends=True)
+
+    def records(self) -> Iterator[Record]:
+        """The readable records among the new lines."""
+        while lines := self.read():
+            for start in range(0, len(lines), AT_ONCE):
+                records, bad = read_lines(lines[start : start + AT_ONCE])
+                self.bad_lines += bad
+                yield from records
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Every readable record of a log that nobody writes; those of a long run are not to be kept all at once."""
+    return LogFollower(path).records()
