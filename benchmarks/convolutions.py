@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from trainer.config.schema import ModelConfig
 from trainer.host.malloc import keep_freed_memory
 from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model
-from trainer.training.step import Numerics
 
 _REPEATS = 6
 """Of a layer in each round."""

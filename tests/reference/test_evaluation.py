@@ -27,7 +27,7 @@ from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
 from trainer.evaluation import evaluate as evaluate_module
 from trainer.evaluation.evaluate import Evaluation, evaluate, write_tables
-from trainer.training.step import Numerics
+from trainer.model.numerics import Numerics
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.2, 0.5, 0.7], [0.3, 0.2, 0.4]

@@ -26,13 +26,14 @@ from trainer.errors import CheckpointError
 from trainer.evaluation.evaluate import Evaluation
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.ema import ModelEma
+from trainer.model.numerics import Numerics
 from trainer.run.log.events import Evaluated, Event, Warned
 from trainer.training.callbacks import NoSession
 from trainer.training.evaluator import Evaluator
 from trainer.training.metrics import Stopwatch
 from trainer.training.optimizer import build_optimizer
 from trainer.training.state import TrainState
-from trainer.training.step import Numerics, TrainStep
+from trainer.training.step import TrainStep
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.reference.training_cases import Case
 from tests.reference.training_sides import State, Trained
 from tests.reference.training_step import Reference
-from trainer.training.step import Numerics
+from trainer.model.numerics import Numerics
 
 MARGIN = 2e-6
 """A ReLU whose input is nearer to 0 may open on one side alone, by rounding. The gradients then differ, and neither is wrong."""

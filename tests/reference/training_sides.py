@@ -20,10 +20,11 @@ from trainer.data.augment.mixing import beta_quantiles
 from trainer.data.batches.batches import Batch, ResidentBatches
 from trainer.data.dataset import ResidentSplit
 from trainer.model.ema import ModelEma
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
 from trainer.training.build import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
-from trainer.training.step import Numerics, TrainStep
+from trainer.training.step import TrainStep
 
 WIDTH = 4
 """Channels of the first stage; 64 in a ResNet-18."""

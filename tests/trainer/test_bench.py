@@ -8,7 +8,7 @@ import torch
 from tests.conftest import ConfigMaker
 from trainer.cli import main
 from trainer.commands.bench import IMAGES, Speed, matrix_peak, measure, run_s
-from trainer.training.step import Numerics
+from trainer.model.numerics import Numerics
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,10 @@ from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.batches.batches import Batch
 from trainer.errors import ConfigError
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
 from trainer.training import autotune as choices
 from trainer.training.autotune import choose_numerics, precisions, recorded_numerics
-from trainer.training.step import Numerics
 
 CPU = torch.device("cpu")
 

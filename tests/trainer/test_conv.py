@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from tests.conftest import ConfigMaker
 from trainer.model.conv import modules
 from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
-from trainer.training.step import Numerics
 
 
 def _pair(*, stride: int, dtype: torch.dtype = torch.float64) -> tuple[Conv3x3, nn.Conv2d]:

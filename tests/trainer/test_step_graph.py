@@ -11,12 +11,13 @@ from torch import Tensor
 
 from tests.conftest import ConfigMaker
 from trainer.config.schema import Config
+from trainer.model.numerics import Numerics
 from trainer.training import step as step_module
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NoSession
 from trainer.training.cuda_graph import PLAIN_STEPS, Compute, StepGraph
 from trainer.training.loop import Trainer
-from trainer.training.step import Numerics, why_not_captured
+from trainer.training.step import why_not_captured
 
 SETTINGS = (
     "data.flip=random", "data.crop_pad=2", "data.cutout=2", "data.image_size=16", "data.progressive=[[8, 1]]", "train.epochs=2",

@@ -24,12 +24,13 @@ from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.host.standard_streams import write_out
 from trainer.model.device import choose_device, describe_device
+from trainer.model.numerics import DTYPES, Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.model.versions import software_versions
 from trainer.training.autotune import choose_numerics, describe, precisions
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.optimizer import build_optimizer
-from trainer.training.step import DTYPES, Numerics, TrainStep
+from trainer.training.step import TrainStep
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
 """Training and test images of the sources whose number is known."""

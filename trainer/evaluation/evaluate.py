@@ -20,7 +20,7 @@ from trainer.evaluation.scores import class_scores, confusions_of
 from trainer.evaluation.tables import as_csv, confusion_table, per_class_table
 from trainer.host.atomic_files import write_atomically
 from trainer.model.layer_stats import SilentChannels
-from trainer.training.step import Numerics
+from trainer.model.numerics import Numerics
 
 _CHOOSY_ABOUT_SHAPES = ("cuda",)
 """Devices on which a new shape is a new choice of kernels: a last batch is filled up with empty images there."""

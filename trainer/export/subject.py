@@ -20,8 +20,8 @@ from trainer.errors import DataError, ExportError
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import Checkpoint
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
-from trainer.training.step import Numerics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,14 @@ from trainer.host.safe_text import literal
 from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model.determinism import set_deterministic
 from trainer.model.device import choose_device
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.error_report import log_traceback
 from trainer.training.build import Source, loss_weights, plan_of
 from trainer.training.distributed import Order, Peers
 from trainer.training.optimizer import build_optimizer
-from trainer.training.step import Numerics, TrainStep
+from trainer.training.step import TrainStep
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.host.progress import Progress
+from trainer.model.numerics import Numerics
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.optimizer import build_optimizer
-from trainer.training.step import Numerics, TrainStep
+from trainer.training.step import TrainStep
 
 _PROBE_SHARE = 8
 """A candidate is first tried on an eighth of a batch ..."""

@@ -15,13 +15,14 @@ from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.model.checkpoint import Checkpoint
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL
 from trainer.run.log.events import Evaluated, Warned
 from trainer.training.callbacks import Hooks
 from trainer.training.features import compute_features
 from trainer.training.metrics import Stopwatch
 from trainer.training.state import TrainState
-from trainer.training.step import Numerics, TrainStep
+from trainer.training.step import TrainStep
 
 _CPU_BATCH_MACS = 50_000_000_000
 """A forward pass of about a second on two cores."""

@@ -12,8 +12,8 @@ from trainer.data.batches.batches import Batch, Plan, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import features_of
-from trainer.training.step import Numerics
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -17,49 +16,13 @@ from trainer.data.augment.augment import Augment
 from trainer.data.augment.mixing import Mix, Mixer
 from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
-from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import head_of, losses_of, set_train_mode
 from trainer.training.cuda_graph import StepGraph
 from trainer.training.distributed import Order, Peers, among_peers
 from trainer.training.loss_scale import LossScale
 from trainer.training.nonfinite_gate import UpdateGate
 from trainer.training.optimizer import forget_momentum_of_frozen, momentum_state, set_lr
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Of the numbers that the network multiplies, by precision."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numerics:
-    """What is decided once a run, by configuration or by timing.
-
-    Attributes:
-        precision: `fp32`, or `bf16` or `fp16` for autocast over fp32 weights.
-        channels_last: Memory format of images and weights.
-        convolution: `native`, or `products` (see `trainer.model.conv`).
-    """
-
-    precision: str
-    channels_last: bool
-    convolution: str = "native"
-
-    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        """The context of a forward pass."""
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=DTYPES[self.precision])
-
-    def lay_out(self, images_NCHW: Tensor) -> Tensor:
-        """Images in this memory format."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return images_NCHW.contiguous(memory_format=layout)
-
-    def apply_to(self, model: nn.Module) -> nn.Module:
-        """The model itself, changed to this memory format and to these convolutions."""
-        for module in model.modules():
-            if isinstance(module, Conv3x3 | Conv1x1):
-                module.by_products = self.convolution == "products"
-        return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 
 class TrainStep:

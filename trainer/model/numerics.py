@@ -1,0 +1,47 @@
+"""Precision, memory format and convolution of a network."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.model.conv.modules import Conv1x1, Conv3x3
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of the numbers that the network multiplies, by precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """What is decided once a run, by configuration or by timing.
+
+    Attributes:
+        precision: `fp32`, or `bf16` or `fp16` for autocast over fp32 weights.
+        channels_last: Memory format of images and weights.
+        convolution: `native`, or `products` (see `trainer.model.conv`).
+    """
+
+    precision: str
+    channels_last: bool
+    convolution: str = "native"
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """The context of a forward pass."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=DTYPES[self.precision])
+
+    def lay_out(self, images_NCHW: Tensor) -> Tensor:
+        """Images in this memory format."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images_NCHW.contiguous(memory_format=layout)
+
+    def apply_to(self, model: nn.Module) -> nn.Module:
+        """The model itself, changed to this memory format and to these convolutions."""
+        for module in model.modules():
+            if isinstance(module, Conv3x3 | Conv1x1):
+                module.by_products = self.convolution == "products"
+        return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
