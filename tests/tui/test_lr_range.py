@@ -14,7 +14,7 @@ from trainer.run.log import events as ev
 from tui.app.screens.key_rest import UNEXPECTED_S
 from tui.app.screens.lr_range import LrRangeScreen
 from tui.cli import main
-from tui.commands.find_lr import lr_range_plot
+from tui.drawing.lr_range_plot import lr_range_plot
 
 LRS = [1e-5 * 10 ** (6 * n / 59) for n in range(60)]
 LOSSES = [2.0 - 1.5 / (1 + math.exp(-4 * (math.log10(lr) + 2))) for lr in LRS]

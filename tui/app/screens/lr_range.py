@@ -13,8 +13,8 @@ from textual.widgets import Static
 from trainer.run.log.events import LrRangeTested
 from tui.app.screens.dialogs import Dialog
 from tui.app.screens.key_rest import UNEXPECTED_S
-from tui.commands.find_lr import lr_range_plot
 from tui.drawing import format as fmt
+from tui.drawing.lr_range_plot import lr_range_plot
 
 _WIDEST, _HIGHEST = 72, 16
 _BESIDE = 12
