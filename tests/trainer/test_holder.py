@@ -25,7 +25,7 @@ from trainer.run.log import events as ev
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView
-from tui.commands.report import summary
+from tui.state.summary import summary
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
 from trainer.session.thread import TrainingThread
-from tui.commands.report import summary
+from tui.state.summary import summary
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -12,7 +12,7 @@ from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.commands.report import plain_report
+from tui.state.summary import plain_report
 
 
 def test_a_report_draws_the_loss_without_escape_codes() -> None:

@@ -18,11 +18,11 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.reader import LogFollower
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.commands.report import summary
 from tui.drawing import format as fmt
 from tui.drawing.step_axis import step_labels
 from tui.drawing.svg_curves import WIDTH, Curve, svg
 from tui.state.class_results import ClassResult, class_results
+from tui.state.summary import summary
 
 _MATRIX_CLASSES = 40
 """With more the matrix is too fine to read, and the worst pairs stand alone."""

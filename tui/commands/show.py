@@ -33,9 +33,9 @@ from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
-from tui.commands.report import plain_report, summary
 from tui.state.data_output import as_json, write_csv
 from tui.state.run_port import EventSource, Port, attached_port, live_port, recorded_port
+from tui.state.summary import plain_report, summary
 from tui.state.ui_settings import UiSettings
 from tui.terminal.background import go_on_without_terminal, way_back
 from tui.terminal.launcher import LauncherLink
