@@ -21,7 +21,7 @@ from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed
 from trainer.trackers.tracker import Histogram
-from tui.commands.html_report import write_report
+from tui.commands.report import write_report
 from tui.commands.show import print_csv, print_json, print_report
 from tui.drawing.glyphs import UNICODE
 from tui.state.display_state import Scene

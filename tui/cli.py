@@ -232,7 +232,7 @@ def _show(rest: list[str]) -> int:
 
 def _report(rest: list[str]) -> int:
     from trainer.run.folder.run_dir import find_run
-    from tui.commands.html_report import write_report
+    from tui.commands.report import write_report
 
     gc.enable()
     arguments = _report_parser().parse_args(rest)

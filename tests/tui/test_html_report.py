@@ -17,7 +17,7 @@ from trainer.run.log import events as ev
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.cli import main
-from tui.commands.html_report import html_report, write_report
+from tui.commands.report import html_report, write_report
 
 EVIL = "<script>alert(1)</script>"
 
