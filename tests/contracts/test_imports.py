@@ -13,7 +13,7 @@ TORCH_FREE = [
     "trainer.session.thread",
     "trainer.run.view.run_view",
     "trainer.cli",
-    "trainer.commands.headless",
+    "trainer.session.headless",
     "trainer.host.gpu",
     "tui",
     "tui.cli",

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.commands.headless import run_headless
 from trainer.config.loader import load_config
 from trainer.config.plain import PlainConfig
 from trainer.config.setting_checks import setting_checks
@@ -18,6 +17,7 @@ from trainer.host.torchrun import LAUNCHED_BY
 from trainer.run.folder.run_config import refuse_other_config, resumed_config
 from trainer.run.folder.run_dir import find_run
 from trainer.run.log.live_source import LiveSource
+from trainer.session.headless import run_headless
 from trainer.session.request import Request
 from trainer.session.thread import TrainingThread
 
