@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from trainer.trackers.tracker import Origin, Sink
-
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from trainer.config.trackers import SinkName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,5 +105,5 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
 
 def opener(name: SinkName) -> Callable[[Origin], Sink]:
     """What opens a tracker for a session. Imports its package."""
-    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.trackers.{name}_sink").open_sink
+    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.trackers.{name}").open_sink
     return open_sink
