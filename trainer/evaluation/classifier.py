@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, RunError
+from trainer.model.metadata import class_names, normalization
 from trainer.model.model_files import kind_of_file
 from trainer.run.folder.run_dir import RunDir, find_run
 
@@ -115,38 +116,11 @@ class OnnxClassifier:
         return softmax(self._session.run(None, {self._input: images_NCHW})[0])
 
 
-def class_names(text: str) -> tuple[str, ...]:
-    """The names in a model's metadata, by label.
-
-    Raises:
-        ValueError: When they are no JSON list of different names.
-        RecursionError: When lists are nested too deeply.
-    """
-    names = json.loads(text)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"classes are no list of different names, but {text:.60}")
-    return tuple(names)
-
-
 def _refuse_other_shape(name: str, found: Sequence[int | str | None], expected: Sequence[int]) -> None:
     """Raises ValueError where a shape disagrees with what the metadata say. A dimension without a number takes any length."""
     pairs = list(zip(found, expected, strict=False))[1:]
     if len(found) != len(expected) or any(isinstance(there, int) and there != wanted for there, wanted in pairs):
         raise ValueError(f"the model's {name} is batch x {' x '.join(map(str, found[1:]))}, expected {expected[1:]}")
-
-
-def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Factor and shift of each channel, so that the input is `pixel * factor - shift`: float32 (3,) each.
-
-    Raises:
-        ValueError: When mean or std are no numbers, or the input would be infinite.
-    """
-    mean, std = (np.array(preprocess[key], dtype=np.float32) for key in ("mean", "std"))
-    with np.errstate(all="ignore"):
-        scale, shift = (np.float32(1.0) / (np.float32(255.0) * std)).astype(np.float32), (mean / std).astype(np.float32)
-        if not np.isfinite(255 * scale + abs(shift)).all():
-            raise ValueError(f"std is too small: {preprocess['std']}")
-    return scale, shift
 
 
 def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:

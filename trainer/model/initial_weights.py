@@ -22,11 +22,11 @@ from torch import Tensor
 
 from trainer.config.schema import DataConfig
 from trainer.errors import CheckpointError, ForeignCheckpointError
-from trainer.evaluation.classifier import class_names, normalization
 from trainer.host.download import download
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import read_checkpoint, read_tensors
 from trainer.model.checkpoint_folder import CheckpointFolder
+from trainer.model.metadata import class_names, normalization
 from trainer.model.model_files import kind_of_file
 from trainer.model.versions import torch_release
 from trainer.run.folder.run_dir import RunDir
