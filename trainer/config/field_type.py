@@ -57,3 +57,6 @@ def field_type(annotation: Any) -> FieldType:
         items=field_type(get_args(lists[0])[0]) if lists else None,
         optional=type(None) in parts,
     )
+
+
+LARGEST_INT = 2**53

@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainer.config.field_type import field_type
+from trainer.config.field_type import LARGEST_INT, field_type
 from trainer.config.reading_version import READING
 from trainer.config.trackers import SinkName
 from trainer.host.stop_signals import WarningSignal
-from trainer.run.log.log_types import LARGEST_INT
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

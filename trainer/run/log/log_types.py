@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_typeddict
 
+from trainer.config.field_type import LARGEST_INT
+
 LARGEST_FLOAT = 1e39
 """More than float32 holds."""
 
-LARGEST_INT = 2**53
 
 LATEST_TIME = 253_402_128_000.0
 """Unix seconds: the last days of the year 9999, which `datetime` can still represent in every time zone."""
