@@ -102,13 +102,15 @@ def _as_one_of_several(tokens: Tokens) -> int:
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
-    store = importlib.import_module(
-        "trainer.training.distributed"
-    ).LauncherStore()  # with PyTorch, which no other way needs so early
+    from trainer.training.distributed import LauncherStore  # with PyTorch, which no other way needs so early
+
+    store = LauncherStore()
     if store.over:
         return EXIT_OK
     if rank():
-        return int(importlib.import_module("trainer.session.peer_process").follow())
+        from trainer.session.peer_process import follow
+
+        return follow()
     if store.run is not None:
         given.resume, given.config, given.name = store.run, None, None
     try:

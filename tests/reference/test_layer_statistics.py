@@ -1,4 +1,4 @@
-"""`trainer.model.layer_stats`: norms, histograms and silent channels by hand. `trainer.training.metrics`: what a window of steps holds."""
+"""`layer_stats`: norms, histograms and silent channels by hand. `metrics`: what a window of steps holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trainer.data.folder.held_out` and what divides data sources by it: shares of each class, copies, pictures of two classes, seeds."""
+"""`held_out` and what divides data sources by it: shares of each class, copies, pictures of two classes, seeds."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from trainer.config.loader import build_config
 from trainer.data import prepare as build
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.errors import CheckpointError, DataError, DeviceError
+from trainer.host import health
 from trainer.host.health import Check
 from trainer.host.limits import Memory
 
@@ -34,14 +35,14 @@ def only(found: Any) -> Check:
 @pytest.fixture(name="well")
 def _well(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with enough of everything."""
-    monkeypatch.setattr(checks, "usable_memory", lambda: Memory(8 * GIB, 4 * GIB))
-    monkeypatch.setattr(checks, "free_bytes", lambda _: 100.0 * GIB)
-    monkeypatch.setattr(checks, "probe", lambda _: True)
+    monkeypatch.setattr(health, "usable_memory", lambda: Memory(8 * GIB, 4 * GIB))
+    monkeypatch.setattr(health, "free_bytes", lambda _: 100.0 * GIB)
+    monkeypatch.setattr(health, "probe", lambda _: True)
 
 
 @pytest.mark.usefixtures("well")
 def test_nothing_is_said_before_a_run_where_all_is_well(tmp_path: Path) -> None:
-    assert checks.preflight(tmp_path) == []
+    assert health.preflight(tmp_path) == []
 
 
 def raising(error: Exception) -> Callable[..., Any]:
@@ -65,15 +66,15 @@ def raising(error: Exception) -> Callable[..., Any]:
 def test_a_single_thing_that_is_short_is_said_before_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: Callable[..., Any], said: str
 ) -> None:
-    monkeypatch.setattr(checks, name, instead)
-    (line,) = checks.preflight(tmp_path)
+    monkeypatch.setattr(health, name, instead)
+    (line,) = health.preflight(tmp_path)
     assert said in line
 
 
 @pytest.mark.parametrize(("available", "state"), [(2 * GIB, "good"), (2 * GIB - 1, "careful"), (0, "careful")])
 def test_two_gib_of_memory_are_enough(monkeypatch: pytest.MonkeyPatch, available: int, state: str) -> None:
-    monkeypatch.setattr(checks, "usable_memory", lambda: Memory(64 * GIB, available))
-    assert only(checks._memory()).state == state
+    monkeypatch.setattr(health, "usable_memory", lambda: Memory(64 * GIB, available))
+    assert only(health.memory_check()).state == state
 
 
 @pytest.mark.usefixtures("well")
@@ -87,8 +88,8 @@ def test_two_gib_of_memory_are_enough(monkeypatch: pytest.MonkeyPatch, available
 def test_a_run_needs_room_for_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, state: str
 ) -> None:
-    monkeypatch.setattr(checks, "free_bytes", lambda _: free)
-    disk, folder = checks._disk(tmp_path)
+    monkeypatch.setattr(health, "free_bytes", lambda _: free)
+    disk, folder = health.disk_checks(tmp_path)
     assert (disk.name, only(disk).state, folder.name, only(folder).state) == ("disk", state, "run folder", "good")
     assert ("does not say how much is free" in disk.found) is math.isinf(free)
 
@@ -102,11 +103,11 @@ def test_a_folder_of_runs_that_is_not_there_yet_is_judged_by_the_nearest_one_tha
         asked.append(place)
         return 100.0 * GIB
 
-    monkeypatch.setattr(checks, "free_bytes", ask)
-    monkeypatch.setattr(checks, "probe", ask)
-    list(checks._disk(tmp_path / "a" / "b"))
+    monkeypatch.setattr(health, "free_bytes", ask)
+    monkeypatch.setattr(health, "probe", ask)
+    list(health.disk_checks(tmp_path / "a" / "b"))
     (tmp_path / "a").mkdir()
-    list(checks._disk(tmp_path / "a" / "b"))
+    list(health.disk_checks(tmp_path / "a" / "b"))
     assert asked == [tmp_path, tmp_path, tmp_path / "a", tmp_path / "a"]
 
 
@@ -114,11 +115,11 @@ def test_a_folder_of_runs_that_is_not_there_yet_is_judged_by_the_nearest_one_tha
 def test_shared_memory_has_room_for_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
 ) -> None:
-    monkeypatch.setattr(checks, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(health, "_SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    assert only(checks._shared_memory()).state == state
-    monkeypatch.setattr(checks, "_SHARED_MEMORY", tmp_path / "missing")
-    assert only(checks._shared_memory()).state == "good"
+    assert only(health.shared_memory_check()).state == state
+    monkeypatch.setattr(health, "_SHARED_MEMORY", tmp_path / "missing")
+    assert only(health.shared_memory_check()).state == "good"
 
 
 @pytest.mark.parametrize(

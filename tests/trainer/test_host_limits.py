@@ -9,9 +9,9 @@ import psutil
 import pytest
 import torch
 
-from trainer.commands import doctor as checks
 from trainer.config.schema import DataConfig
 from trainer.data import prepare as build
+from trainer.host import health
 from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory
 from trainer.session import system_monitor
 
@@ -103,14 +103,14 @@ def test_the_affinity_mask_counts_and_a_system_without_one_has_all_cpus(
 
 def test_everything_that_asks_for_memory_or_cpus_gets_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(total=3 * GIB, available=GIB)
-    for module in (build, checks, system_monitor):
+    for module in (build, health, system_monitor):
         monkeypatch.setattr(module, "usable_memory", lambda: memory)
     monkeypatch.setattr(build, "usable_cpus", lambda: 3)
     images = DataConfig(kind="imagefolder", image_size=1024)
     assert build.worker_count(images) == 2
     assert build.place_pixels(images, 150, torch.device("cpu")) == "device"
     assert build.place_pixels(images, 200, torch.device("cpu")) == "none"
-    assert any("1.0 of 3.0 GiB free" in line for line in checks.preflight(Path()))
+    assert any("1.0 of 3.0 GiB free" in line for line in health.preflight(Path()))
     (read,) = system_monitor.readers_for(torch.device("cpu"))
     readings = read()
     assert (readings["system_total_bytes"], readings["system_used_bytes"]) == (3 * GIB, 2 * GIB)

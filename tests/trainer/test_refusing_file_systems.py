@@ -21,9 +21,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer.commands import doctor as checks
 from trainer.errors import RunError
 from trainer.host import atomic_files as atomic
+from trainer.host import health
 from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomically
 from trainer.model.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.model.tensor_header import read_header
@@ -166,9 +166,9 @@ def test_what_a_file_system_cannot_do_is_said_before_the_first_step(
     monkeypatch.setattr(os, "replace", refusing(errno.EACCES))
     monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOLCK))
     assert not probe(tmp_path)
-    assert any("cannot lock files" in line for line in checks.preflight(tmp_path))
+    assert any("cannot lock files" in line for line in health.preflight(tmp_path))
     monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
-    assert any("run folder" in line and os.strerror(errno.EIO) in line for line in checks.preflight(tmp_path))
+    assert any("run folder" in line and os.strerror(errno.EIO) in line for line in health.preflight(tmp_path))
     assert not list(tmp_path.iterdir())
 
 

@@ -27,6 +27,7 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.control import server as control_socket
+from trainer.run.control.client import SocketControl
 from trainer.run.folder.lock import is_live, read_holder
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event
@@ -97,7 +98,7 @@ def test_clients_that_send_rubbish_do_not_stop_a_trainer(folder_config: Config, 
             client.connect(path)
             client.sendall(b"{" * (number % 50) + b"\xff" * 2000 + b"\n")
     wait_for(run.run_dir, lambda view: view.step > before + 10)
-    control_socket.SocketControl(run.run_dir).send(cmd.Stop())
+    SocketControl(run.run_dir).send(cmd.Stop())
     assert thread.join(30)
     assert thread.exit_code == 0
 

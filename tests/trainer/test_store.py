@@ -79,7 +79,8 @@ def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypa
 def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
     code = (
-        "import os, sys; from pathlib import Path; from trainer.run.folder.lock import RunLock; from trainer.run.folder.run_dir import RunDir;"
+        "import os, sys; from pathlib import Path; from trainer.run.folder.lock import RunLock;"
+        "from trainer.run.folder.run_dir import RunDir;"
         "RunLock.take(RunDir(Path(sys.argv[1]))); os.kill(os.getpid(), 9)"
     )
     result = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)

@@ -16,7 +16,7 @@ from trainer.config.setting_checks import setting_checks, step_checks
 from trainer.data.prepare import load_dataset, place_pixels, undecoded
 from trainer.errors import R18Error
 from trainer.host.gpu import driver_version
-from trainer.host.health import _GIB, Check, _disk, _memory, _shared_memory
+from trainer.host.health import GIB, Check, disk_checks, memory_check, shared_memory_check
 from trainer.host.progress import Progress
 from trainer.model.device import choose_device, describe_device
 from trainer.model.initial_weights import IMAGENET_URL, find_initial_weights, imagenet_path
@@ -36,9 +36,9 @@ def machine_checks(runs_dir: Path) -> Iterator[Check]:
     yield _libraries()
     yield from _device("auto")
     yield _precision()
-    yield _memory()
-    yield _shared_memory()
-    yield from _disk(runs_dir)
+    yield memory_check()
+    yield shared_memory_check()
+    yield from disk_checks(runs_dir)
 
 
 def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterator[Check]:
@@ -113,7 +113,7 @@ def _device(wanted: str) -> Iterator[Check]:
         yield Check(name="device", state="good", found=str(facts["name"]))
         return
     free, total = torch.cuda.mem_get_info(device)
-    room = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    room = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     built = f"driver {driver_version()}, torch built for CUDA {torch.version.cuda}"
     crowded = free < total / 2
     yield Check(

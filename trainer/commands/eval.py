@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -192,18 +191,18 @@ def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> M
     Raises:
         DataError: When its images are not there any more, or are of other classes.
     """
-    images: MeasuredImages = importlib.import_module("trainer.evaluation.run_images").held_out_images(
-        run_dir, split, classes
-    )
-    return images
+    from trainer.evaluation.run_images import held_out_images
+
+    return held_out_images(run_dir, split, classes)
 
 
 def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
     """How many of some images a run was trained on, as far as they are files."""
     if not isinstance(images, FileImages):
         return 0
-    number: int = importlib.import_module("trainer.evaluation.run_images").num_trained_on(run_dir, images.paths)
-    return number
+    from trainer.evaluation.run_images import num_trained_on
+
+    return num_trained_on(run_dir, images.paths)
 
 
 def _say(lines: list[str]) -> None:

@@ -34,7 +34,7 @@ class Resolved:
 
 def shipped_configs_dir() -> Path:
     """The folder of shipped configurations: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "_configs"
     return installed if installed.is_dir() else package.parent / "configs"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,17 +131,15 @@ def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _from_checkpoint(path: Path, device: str) -> Classifier:
-    classifier: Classifier = importlib.import_module("trainer.evaluation.checkpoint_classifier").from_checkpoint(
-        path, device
-    )
-    return classifier
+    from trainer.evaluation.checkpoint_classifier import from_checkpoint
+
+    return from_checkpoint(path, device)
 
 
 def _from_run(run_dir: RunDir, which: str, device: str) -> Classifier:
-    classifier: Classifier = importlib.import_module("trainer.evaluation.checkpoint_classifier").from_run(
-        run_dir, which, device
-    )
-    return classifier
+    from trainer.evaluation.checkpoint_classifier import from_run
+
+    return from_run(run_dir, which, device)
 
 
 def _providers(onnxruntime: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """The settings of a run that hold now: the one source for whatever is done with the run after its training.
 
-A resume may change some settings (`trainer.config.schema.RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are
+A resume may change some settings (`RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are
 those that a checkpoint was trained with.
 """
 

@@ -42,26 +42,26 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its room
 _LEAST_SHARED_BYTES = 256 * 2**20
 
 
-_GIB = 2**30
+GIB = 2**30
 
 
 def preflight(runs_dir: Path) -> list[str]:
     """What a run that starts should know about memory, disk and locks, for people; nothing where all is well."""
-    found = [_memory(), *_disk(runs_dir)]  # shared memory is looked at where workers use it
+    found = [memory_check(), *disk_checks(runs_dir)]  # shared memory is looked at where workers use it
     return [f"{check.name}: {check.found}; {check.remedy}" for check in found if check.state != "good"]
 
 
-def _memory() -> Check:
+def memory_check() -> Check:
     memory = usable_memory()
-    found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
-    if memory.available < 2 * _GIB:
+    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
+    if memory.available < 2 * GIB:
         return Check(
             name="memory", state="careful", found=found, remedy="close other programs, or lower data.batch_size"
         )
     return Check(name="memory", state="good", found=found)
 
 
-def _shared_memory() -> Check:
+def shared_memory_check() -> Check:
     if not _SHARED_MEMORY.is_dir():
         return Check(name="shared memory", state="good", found="not needed on this system")
     free = shutil.disk_usage(_SHARED_MEMORY).free
@@ -74,11 +74,11 @@ def _shared_memory() -> Check:
     return Check(name="shared memory", state="good", found=found)
 
 
-def _disk(runs_dir: Path) -> Iterator[Check]:
+def disk_checks(runs_dir: Path) -> Iterator[Check]:
     """Room, rights and locks where runs are kept."""
     place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
     free = free_bytes(place)
-    found = f"{place}: {free / _GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: does not say how much is free"
+    found = f"{place}: {free / GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: does not say how much is free"
     if free < 2 * _CHECKPOINT_BYTES:
         yield Check(
             name="disk", state="bad", found=found, remedy="a checkpoint has no room: free some, or --runs-dir DIR"

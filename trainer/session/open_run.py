@@ -232,7 +232,7 @@ def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> O
 
     Args:
         run_dir: The run.
-        settings: The run's own, with what a resume may change (`trainer.run.folder.run_config.resumed_config`). Kept in the run by
+        settings: The run's own, with what a resume may change (`resumed_config`). Kept in the run by
             `keep_config`, once the data and the device were found to be there.
         runs_dir: Where runs are kept.
 

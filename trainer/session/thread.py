@@ -6,7 +6,6 @@ dashboard's own workers would tie training to the life of a screen.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import socket
@@ -138,9 +137,9 @@ class TrainingThread:
     def _main(self) -> None:
         session: Any = None
         try:
-            # Here, and by name, so that nothing before this line needs PyTorch.
-            session_module = importlib.import_module("trainer.session.session")
-            session = session_module.TrainingSession(self.run, self.commands, hold_open=lambda: self._held)
+            from trainer.session.session import TrainingSession  # here, so that nothing before this line needs PyTorch
+
+            session = TrainingSession(self.run, self.commands, hold_open=lambda: self._held)
             self.exit_code = session.run()
         except BaseException as error:  # noqa: BLE001 - the thread's last line of defence: a state, not a dead screen
             began = self.run.resume or (session is not None and session.began)

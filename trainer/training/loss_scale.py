@@ -1,6 +1,6 @@
 """What the loss of an fp16 run is multiplied by before the backward pass, so that small gradients do not become 0.
 
-A step whose gradients overflow is left out like any other that is not finite (`trainer.training.nonfinite_gate`), and the scale halved; after
+A step whose gradients overflow is left out like any other that is not finite (`nonfinite_gate`), and the scale halved; after
 many good ones it is doubled. The rule is that of `torch.amp.GradScaler`, but for two bounds, and it follows the gate's verdict
 instead of a look of its own. Everything stays on the device.
 

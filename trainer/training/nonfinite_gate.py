@@ -18,7 +18,7 @@ class UpdateGate:
 
         Args:
             model: On its device and in its memory format.
-            optimizer: With a momentum for every parameter (`trainer.training.optimizer`): a first step that is left out would leave it
+            optimizer: With a momentum for every parameter (`optimizer`): a first step that is left out would leave it
                 undefined.
         """
         self._optimizer = optimizer

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import locale
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
 from trainer.host.health import Check
@@ -44,7 +42,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
             bad.append(check)
 
     try:
-        checks: Any = importlib.import_module("trainer.commands.doctor")
+        from trainer.commands import doctor as checks
     except ImportError as error:
         sys.stdout.write(f"{_SIGNS['bad']} PyTorch: cannot be imported: {literal(str(error))}\n")
         sys.stdout.write("     reinstall it: pip install --force-reinstall torch torchvision\n")
@@ -57,9 +55,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
             tell(Check(name="configuration", state="good", found=resolved.source))
         except R18Error as error:
             tell(
-                checks.Check(
-                    name="configuration", state="bad", found=str(error), remedy="docs/configuration.md has all keys"
-                )
+                Check(name="configuration", state="bad", found=str(error), remedy="docs/configuration.md has all keys")
             )
     with progress_bar() as progress:
         checks.run_checks(arguments.runs_dir, config, progress, tell)

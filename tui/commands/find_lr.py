@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.config.yaml_editor import write_value
 from trainer.errors import EXIT_FAILED, EXIT_OK
@@ -25,9 +24,10 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from trainer.host.progress import progress_bar
 
     resolved = load_config(arguments.config, overrides)
-    finder: Any = importlib.import_module("trainer.commands.find_lr")
+    from trainer.commands.find_lr import find_lr
+
     with progress_bar() as progress:
-        found, warnings = finder.find_lr(resolved.config, arguments.runs_dir, progress)
+        found, warnings = find_lr(resolved.config, arguments.runs_dir, progress)
     for warning in warnings:
         sys.stderr.write(literal(warning) + "\n")
     plot = lr_range_plot(found.lrs, found.losses, 76, 18)

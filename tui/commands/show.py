@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import io
 import os
 import signal
@@ -64,7 +63,7 @@ class _Ending:
 def import_dashboard() -> None:
     """Import what the first frame needs, Textual above all: it takes a while and needs to know nothing of the run."""
     with contextlib.suppress(Exception):  # the same import of `_run_app` fails again, where a run's log can take it
-        importlib.import_module("tui.app.app")
+        import tui.app.app  # noqa: F401
 
 
 def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:

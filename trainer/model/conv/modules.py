@@ -1,6 +1,6 @@
 """The network's convolutions, each with the choice of matrix products in training.
 
-- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `trainer.model.conv.small_maps`.
+- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `small_maps`.
 - Many channels on a small map, as in the last two stages: `trainer.model.conv.winograd`.
 - The gradient of a strided kernel's weights, for which oneDNN falls below the processor's speed: `trainer.model.conv.strided`.
 - The strided 1x1 convolutions beside them: one product.

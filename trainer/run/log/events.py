@@ -245,7 +245,7 @@ class Evaluated(Event):
         counts: Images in each class.
         predicted: How often each class was answered.
         confusions: For each class the ten that it was most often taken for: their indices and numbers of images, by turns.
-        silent: Share of the channels that were 0 for all images looked at (`trainer.model.layer_stats`), by the convolution that makes them,
+        silent: Share of the channels that were 0 for all images looked at (`layer_stats`), by the convolution that makes them,
             where there are any.
         weights: `raw` or `ema`.
         best: Whether this is the best accuracy so far on the selection split.

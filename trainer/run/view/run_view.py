@@ -1,6 +1,6 @@
 """Everything that a dashboard shows, as a fold over the events of a run.
 
-`RunView.apply` is the way in, and `trainer.run.view.replay` for many lines at once. It depends on nothing but the records it is given
+`RunView.apply` is the way in, and `replay` for many lines at once. It depends on nothing but the records it is given
 (no clock, no file), so a live, an attached and a finished run show the same screen. A record that was applied already is
 ignored, so a reader may overlap.
 """
