@@ -52,6 +52,7 @@ def preflight(runs_dir: Path) -> list[str]:
 
 
 def memory_check() -> Check:
+    """Whether there is memory for a run."""
     memory = usable_memory()
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < 2 * GIB:
@@ -62,6 +63,7 @@ def memory_check() -> Check:
 
 
 def shared_memory_check() -> Check:
+    """Whether worker processes have shared memory to send batches by."""
     if not _SHARED_MEMORY.is_dir():
         return Check(name="shared memory", state="good", found="not needed on this system")
     free = shutil.disk_usage(_SHARED_MEMORY).free
