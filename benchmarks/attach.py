@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Event, Record

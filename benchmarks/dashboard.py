@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
+from tests.support.pseudo_terminal import PseudoTerminal
 
 LIMITS = {
     "first frame s": 0.4, "key p50 ms": 20.0, "key p95 ms": 50.0, "KiB/s training": 4.0, "KiB/s low": 1.0, "KiB/s paused": 0.0,

@@ -24,8 +24,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.dashboard import training
-from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.folder.lock import read_holder
 from trainer.run.folder.run_dir import RunDir
 

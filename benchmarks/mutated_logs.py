@@ -17,7 +17,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from tests.mutated_logs import lines, mutated, read_everywhere, write
+from tests.support.mutated_logs import lines, mutated, read_everywhere, write
 from tui.commands.show import print_runs
 
 

@@ -33,8 +33,8 @@ from pathlib import Path
 from benchmarks.copied_tree import Tree, path_of
 from benchmarks.reached_lines import RECORD, ReachedLines
 from benchmarks.unnoticed_faults import DRAWN_FROM, FAULTS
-from tests.mutation_operators import draw
-from tests.planting import Fault, NotPlacedError, place, read_sources
+from tests.support.mutation_operators import draw
+from tests.support.planting import Fault, NotPlacedError, place, read_sources
 
 PACKAGES = ("trainer", "tui")
 NOTICED = ("noticed", "timed out")

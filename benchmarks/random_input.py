@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY
-from tests.terminal_input import changes_unpressed, survive
-from tests.trainer.written_runs import write_log
-from tests.tui.canned import evaluated, opened, started, steps
+from tests.support.canned import evaluated, opened, started, steps
+from tests.support.pseudo_terminal import PseudoTerminal
+from tests.support.terminal_input import changes_unpressed, survive
+from tests.support.written_runs import write_log
 from trainer.run.log import events as ev
 
 _PROGRAM = [sys.executable, "-m", "tui.cli"]

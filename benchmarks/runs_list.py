@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.attach import history
-from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Record
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log.events import Steps
 from trainer.run.log.reader import LogFollower
 

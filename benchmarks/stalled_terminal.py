@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.dashboard import program
-from benchmarks.pseudo_terminal import PseudoTerminal
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log.events import Steps
 from trainer.run.log.reader import LogFollower
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import Contender, Plan, compare, images_of_lines, images_of_log
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.commands.bench import matrix_peak
 
 BASELINES = {

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
+from tests.support.pseudo_terminal import PseudoTerminal
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _WITHOUT_KEPT_MEMORY = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.planting import Fault
+from tests.support.planting import Fault
 
 FAULTS = (
     Fault(

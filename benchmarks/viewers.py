@@ -28,8 +28,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.attach import write_history
-from benchmarks.pseudo_terminal import PseudoTerminal
 from benchmarks.slices import ENDLESS_DIGITS
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.config.loader import load_config, to_yaml
 from trainer.run.folder.run_dir import RunDir
 from trainer.trackers.relay import pass_on

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.narrow.narrow_resnet import narrow_resnet18
-from tests.running import STARTED, train
+from tests.support.narrow.narrow_resnet import narrow_resnet18
+from tests.support.running import STARTED, train
 from trainer.config.loader import build_config
 from trainer.config.schema import Config
 from trainer.model.versions import torch_release
@@ -41,7 +41,7 @@ for number in (signal.SIGHUP, signal.SIGINT):
 needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export needs torch 2.9")
 
 
-NARROW = str(Path(__file__).with_name("narrow"))
+NARROW = str(Path(__file__).parent / "support" / "narrow")
 """First in PYTHONPATH, it makes the networks of child processes narrow."""
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, FolderMaker, needs_exporter
-from tests.running import new_run, train
+from tests.support.running import new_run, train
 from trainer.config.schema import Config
 from trainer.model import device as devices
 from trainer.run.folder.run_dir import RunDir

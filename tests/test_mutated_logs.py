@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict as OtherTypedDict
 
-from tests.mutated_logs import START, history, lines, mutated, read_everywhere, write
+from tests.support.mutated_logs import START, history, lines, mutated, read_everywhere, write
 from trainer.run.log.codec import checks_of, decode
 from trainer.run.log.events import Warned, event_kinds
 from trainer.run.log.log_types import Positive, Range, Share, check_of

@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from tests.mutation_operators import draw
-from tests.planting import Fault, NotPlacedError, place
+from tests.support.mutation_operators import draw
+from tests.support.planting import Fault, NotPlacedError, place
 
 SOURCE = '''
 class Gate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.tui.canned import CannedSource, evaluated, opened, started, steps
+from tests.support.canned import CannedSource, evaluated, opened, started, steps
 from trainer.run.control.commands import NoControl
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev

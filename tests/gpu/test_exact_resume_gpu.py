@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.faults import kill_and_resume
 from tests.conftest import TINY, ConfigMaker
-from tests.exact_resume import check_that_stops_change_no_bit
+from tests.support.exact_resume import check_that_stops_change_no_bit
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import ConfigMaker
-from tests.running import train, view_of
+from tests.support.running import train, view_of
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NoSession
 from trainer.training.cuda_graph import PLAIN_STEPS

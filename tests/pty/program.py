@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import NARROW, TINY
+from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.folder.lock import read_holder
 from trainer.run.folder.run_dir import RunDir
 

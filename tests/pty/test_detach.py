@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, ROOT, attach, code_of, in_shell, launcher_of, run_of, start, trainer_of
-from tests.running import events_of, view_of, wait_for
+from tests.support.pseudo_terminal import PseudoTerminal
+from tests.support.running import events_of, view_of, wait_for
 from trainer.run.folder.lock import is_live
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.pty.program import MODULES, PROGRAM
-from tests.terminal_input import changes_unpressed, survive
-from tests.trainer.written_runs import write_log
-from tests.tui.canned import evaluated, opened, started, steps
+from tests.support.canned import evaluated, opened, started, steps
+from tests.support.pseudo_terminal import PseudoTerminal
+from tests.support.terminal_input import changes_unpressed, survive
+from tests.support.written_runs import write_log
 from trainer.run.log import events as ev
 
 pytestmark = pytest.mark.pty

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.pty.program import MANY_EPOCHS, PROGRAM, code_of, in_shell, list_runs, run_of, start, trainer_of
-from tests.running import view_of, wait_for
+from tests.support.running import view_of, wait_for
 from trainer.run.folder.run_dir import create_run
 
 pytestmark = pytest.mark.pty

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.pty.program import MANY_EPOCHS, code_of, run_of, start, trainer_of
-from tests.running import view_of, wait_for
+from tests.support.running import view_of, wait_for
 
 pytestmark = pytest.mark.pty
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.pseudo_terminal import PseudoTerminal
 from tests.conftest import TINY, FolderMaker
 from tests.pty.program import MANY_EPOCHS, MODULES, PROGRAM, code_of, in_shell, launcher_of, run_of, start
-from tests.running import view_of, wait_for
-from tests.trainer.written_runs import write_log
-from tests.tui.canned import opened, started, steps
+from tests.support.canned import opened, started, steps
+from tests.support.pseudo_terminal import PseudoTerminal
+from tests.support.running import view_of, wait_for
+from tests.support.written_runs import write_log
 from trainer.host.stop_signals import DOUBLED_S
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.lock import read_holder

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tui.canned import START, Recorder
-from tests.tui.screen import App, Dashboard, settle
+from tests.support.canned import START, Recorder
+from tests.support.screen import App, Dashboard, settle
 from trainer.run.control.commands import ControlPort
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.thread import TrainingThread

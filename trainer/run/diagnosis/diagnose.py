@@ -1,6 +1,6 @@
 """What is wrong with a run, as far as its log tells: few verdicts, each with its evidence and what to do about it.
 
-`tests/trainer/test_verdicts.py` holds each rule against a run that has the fault, and all against runs that are well;
+`tests/trainer/run/test_diagnose.py` holds each rule against a run that has the fault, and all against runs that are well;
 `benchmarks/verdicts.py` does so with runs that were trained.
 """
 

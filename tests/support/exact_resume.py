@@ -1,0 +1,77 @@
+"""A run that is stopped in the middle of an epoch, again and again, held against one that nobody touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from tests.support.running import events_of, new_run, resumed_run, start, train, view_of
+from trainer.config.schema import Config
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
+from trainer.run.control.commands import Stop
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.session.session import TrainingSession
+
+
+def check_that_stops_change_no_bit(config: Config, runs_dir: Path, *, stops: int = 3) -> None:
+    """Train twice to the end, once with stops; everything in the last checkpoints and in the logs must be equal.
+
+    Raises:
+        AssertionError: Where it is not.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # whose sums could come in any order
+    try:
+        _check(config, runs_dir, stops)
+    finally:  # else every later test of this process would compute in another order, and in each other's way
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+
+
+def _check(config: Config, runs_dir: Path, stops: int) -> None:
+    straight = train(config, runs_dir).run.run_dir
+    assert torch.are_deterministic_algorithms_enabled()
+    total = view_of(straight).total_steps
+    patched = _train_with_stops(config, runs_dir, [total * number // (stops + 1) for number in range(1, stops + 1)])
+    views = [view_of(run_dir) for run_dir in (straight, patched)]
+    assert [view.step for view in views] == [views[0].total_steps] * 2
+    whole, pieced = (read_checkpoint(CheckpointFolder(r, keep=2).at(views[0].step)) for r in (straight, patched))
+    assert whole.tensors.keys() == pieced.tensors.keys()
+    assert all(torch.equal(tensor, pieced.tensors[name]) for name, tensor in whole.tensors.items())
+    assert whole.meta | {"run": ""} == pieced.meta | {"run": ""}
+    for name in ("train_loss", "train_accuracy", "lr", "eval_loss", "eval_accuracy"):
+        assert getattr(views[0], name) == getattr(views[1], name), name
+    assert events_of(patched, ev.Warned) == events_of(straight, ev.Warned)
+
+
+def _train_with_stops(config: Config, runs_dir: Path, stops: list[int]) -> RunDir:
+    run = new_run(config, runs_dir)
+    for step in stops:
+        with _stopped_before(step):
+            thread = start(run)
+            assert thread.join(120)
+        run = resumed_run(run.run_dir, runs_dir)
+    thread = start(run)
+    assert thread.join(120)
+    assert [event.step for event in events_of(run.run_dir, ev.Resumed)] == stops
+    return run.run_dir
+
+
+@contextmanager
+def _stopped_before(step: int) -> Iterator[None]:
+    """A run of this process is asked to stop when it has done so many steps, as a signal asks it."""
+    poll = TrainingSession.poll
+
+    def stopping(session: TrainingSession, evaluating: float | None = None) -> None:
+        if evaluating is None and session.trainer.state.step == step:
+            session._commands.send(Stop(reason="SIGTERM", exit_code=143))
+        poll(session, evaluating)
+
+    with mock.patch.object(TrainingSession, "poll", stopping):
+        yield

@@ -1,0 +1,28 @@
+"""Run directories with a log that no trainer wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.canned import START
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import encode
+from trainer.run.log.events import Event, Record
+
+
+def write_log(runs_dir: Path, name: str, *events: Event, first: int = 0, begun: float = START) -> RunDir:
+    """A run directory whose log holds some events, a second apart; appended to where it exists.
+
+    Args:
+        runs_dir: Folder of runs.
+        name: Of the run.
+        events: To write.
+        first: Number of the first of them.
+        begun: Unix seconds of event 0.
+    """
+    run = RunDir(runs_dir / name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with run.events.open("ab") as log:
+        for seq, event in enumerate(events, first):
+            log.write(encode(Record(seq=seq, time=begun + seq, event=event)))
+    return run

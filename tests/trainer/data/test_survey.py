@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.running import events_of, resumed_run, start, train, view_of
+from trainer.commands.doctor import config_checks
+from trainer.commands.init import summary
+from trainer.data.folder import scan
+from trainer.data.folder.decoder import Decoder
+from trainer.data.folder.held_out import hold_out
+from trainer.data.folder.layout import find_layout
+from trainer.data.folder.scan import findings_path
+from trainer.data.folder.survey import Survey, survey_folder
+from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
+from trainer.data.prepare import load_dataset, load_held_out
+from trainer.errors import DataError
+from trainer.run.log.events import Started, Warned
+
+
+def quiet(_detail: str, _fraction: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+def opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Survey, int]:
+    """A survey, and how many files it opened."""
+    read_bytes, reads = Path.read_bytes, []
+
+    def counting(path: Path) -> bytes:
+        reads.append(path)
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", counting)
+        survey = survey_folder(root, quiet)
+    return survey, sum(path.suffix == ".png" for path in reads)
+
+
+def test_files_are_opened_once_and_again_when_they_change(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    first, opened_first = opened(root, monkeypatch)
+    again, opened_again = opened(root, monkeypatch)
+    assert (opened_first, opened_again) == (72, 0)
+    assert again.findings == first.findings
+    changed = root / "train" / "red" / "004.png"
+    changed.write_bytes(changed.read_bytes()[:50])
+    survey, number = opened(root, monkeypatch)
+    assert number == 1
+    assert [path for path, _ in survey.unreadable] == [changed]
+
+
+def test_a_file_that_was_mended_is_opened_again_although_size_and_time_of_writing_are_the_same(
+    make_folder: FolderMaker,
+) -> None:
+    """As `rsync -t`, `cp -p`, tar and unzip leave them."""
+    root = make_folder()
+    path = root / "train" / "red" / "004.png"
+    whole, stat = path.read_bytes(), path.stat()
+    digests = []
+    for content in (bytes(len(whole)), whole):
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        survey = survey_folder(root, quiet)
+        pairs = zip(survey.layout.files["train"], survey.findings["train"], strict=True)
+        digests.append([finding.digest for file, finding in pairs if file.path == path])
+        assert [found for found, _ in survey.unreadable] == ([] if content == whole else [path])
+    assert digests[0] != digests[1]
+
+
+def test_classes_that_cannot_be_read_are_refused_or_named(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder()
+    for path in (root / "test" / "red").iterdir():
+        path.write_text("no image")
+    (note,) = survey_folder(root, quiet).notes
+    assert note == "test: no image of red can be read, so these classes are not evaluated"
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    assert any(note in event.message for event in events_of(run, Warned))
+    assert any(check.found == note for check in config_checks(config, tmp_path, quiet))
+    for path in (root / "train" / "red").iterdir():
+        path.write_text("no image")
+    refused = (
+        r"train/red: 0 images that can be read; a class needs at least one to be learned; .*train/red/000.png: cannot"
+    )
+    with pytest.raises(DataError, match=refused):
+        load_dataset(config, torch.device("cpu"), quiet)
+    older = make_config("data.kind=imagefolder", f"data.root={root}", "data.reading=1")
+    assert len(load_dataset(older, torch.device("cpu"), quiet)[0].splits["train"]) == 24
+
+
+def test_dark_pictures_of_many_bits_are_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    assert survey_folder(root, quiet).notes == []
+    values = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    values[0, 0] = 4095
+    Image.fromarray(values).save(root / "train" / "red" / "a.png")
+    Image.fromarray(values // 2).save(root / "test" / "red" / "b.tif")
+    (note,) = survey_folder(root, quiet).notes
+    assert note.startswith(
+        "2 images with more than 8 bits per value are nearly black: white is the largest value that the file can hold"
+    )
+    assert "the brightest pixel of all is 16 of 255 on this scale" in note
+    assert any(
+        "with more than 8 bits per value, white is the largest value" in line
+        for line in summary(survey_folder(root, quiet))
+    )
+    Image.fromarray(values * 16).save(root / "train" / "red" / "c.png")
+    assert survey_folder(root, quiet).notes == []
+
+
+def test_a_run_says_what_it_passes_over(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "train" / "red" / "@eaDir").mkdir()
+    (root / "train" / "red" / "clip.mov").write_bytes(b"")
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    wanted = [
+        "skipped files with other endings: 1 .mov (train/red/clip.mov)",
+        "skipped system and NAS folders: 1 (train/red/@eaDir)",
+    ]
+    of_folder = [event.message for event in events_of(run, Warned) if event.message.startswith(f"{root}")]
+    assert of_folder == [f"{root}: {line}" for line in wanted]
+    found = [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "careful"]
+    assert [line for line in found if line.startswith("skipped")] == wanted
+    assert [line for line in summary(survey_folder(root, quiet)) if "note" in line] == [
+        f"  note          {line}" for line in wanted
+    ]
+
+
+def test_a_look_that_was_interrupted_goes_on_where_it_was(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    monkeypatch.setattr(scan, "_CHUNK", 8)
+
+    def interrupt(_detail: str, fraction: float | None) -> None:
+        if fraction is not None and fraction > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        survey_folder(root, interrupt)
+    survey, number = opened(root, monkeypatch)
+    assert 0 < number < 72
+    assert survey.findings == opened(root, monkeypatch)[0].findings
+    assert not survey.unreadable
+
+
+def test_a_file_that_may_not_be_read_is_asked_again(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights change without the file: what was found about it must not be kept."""
+    root = make_folder()
+    shut = root / "train" / "red" / "004.png"
+    read_bytes = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path == shut:
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refusing)
+        assert survey_folder(root, quiet).unreadable == [(shut, "Permission denied")]
+    assert survey_folder(root, quiet).unreadable == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 1, "findings": {"a": 3}}', b'{"format": 99, "findings": {}}']
+)
+def test_kept_findings_that_are_damaged_are_found_anew(make_folder: FolderMaker, content: bytes) -> None:
+    root = make_folder()
+    wanted = survey_folder(root, quiet).findings
+    findings_path(root).write_bytes(content)
+    assert survey_folder(root, quiet).findings == wanted
+
+
+def test_findings_are_private_and_cost_nothing_where_they_cannot_be_kept(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = make_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    survey_folder(root, quiet)
+    assert findings_path(root).stat().st_mode & 0o777 == 0o600
+    assert findings_path(root).parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert len(survey_folder(root, quiet).usable["train"]) == 36
+
+
+def test_a_truncated_jpeg_is_found_although_its_head_is_whole(make_folder: FolderMaker) -> None:
+    """`Image.verify` does not see it; only decoding does."""
+    root = make_folder()
+    path = root / "train" / "red" / "big.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-4000])
+    ((found, reason),) = survey_folder(root, quiet).unreadable
+    assert found == path
+    assert "truncated" in reason
+
+
+def test_sizes_are_those_of_the_upright_picture(make_folder: FolderMaker) -> None:
+    root = make_folder(per_class=1)
+    picture = Image.new("L", (30, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(root / "train" / "blue" / "000.png", exif=exif)
+    finding = survey_folder(root, quiet).findings["train"][0]
+    assert (finding.width, finding.height, finding.mode) == (20, 30, "L")
+
+
+def test_copies_leaks_and_contradictions_are_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    train = root / "train"
+    shutil.copy(train / "red" / "000.png", train / "red" / "again.png")
+    shutil.copy(train / "red" / "001.png", train / "blue" / "odd.png")
+    shutil.copy(train / "green" / "002.png", root / "test" / "green" / "known.png")
+    survey = survey_folder(root, quiet)
+    assert survey.copies == 1
+    assert survey.contradictions == [(train / "red" / "001.png", train / "blue" / "odd.png")]
+    assert (root / "test" / "green" / "known.png", train / "green" / "002.png") in survey.leaks
+    assert any("test/green/known.png = train/green/002.png" in remark for remark in survey.remarks())
+    assert any("is in two classes" in remark for remark in survey.remarks())
+
+
+def test_a_run_says_that_it_is_measured_on_what_it_learns(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder()
+    shutil.copy(root / "train" / "green" / "002.png", root / "test" / "green" / "known.png")
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    said = [event.message for event in events_of(run, Warned)]
+    assert any("in another split too, which flatters the accuracy" in message for message in said)
+
+
+def test_a_flat_folder_is_divided_by_content(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    """Copies stay on one side, and names do not matter."""
+    root = make_folder(splits=("train",)) / "train"
+    for index in range(5):
+        shutil.copy(root / "red" / f"{index:03d}.png", root / "red" / f"copy-{index}.png")
+    (root / "green" / "003.png").write_text("no image")
+    settings = (
+        "data.kind=imagefolder",
+        f"data.root={root}",
+        "data.val_fraction=0.25",
+        "data.test_fraction=0.25",
+        "train.epochs=1",
+    )
+    run = train(make_config(*settings), tmp_path / "runs").run.run_dir
+    (started,) = events_of(run, Started)
+    assert started.selection_split == "val"
+    assert sum(started.splits.values()) == 40
+    assert started.splits["val"] == 3 + 3 + 4
+    shares = {"val": 0.25, "test": 0.25}
+    data = load_image_folder(
+        root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet, shares=shares
+    )
+    side_of: dict[bytes, str] = {}
+    for name, split in data.splits.items():
+        assert isinstance(split, FolderSplit)
+        for path in split.paths:
+            assert side_of.setdefault(Path(path).read_bytes(), name) == name
+    (root / "red" / "copy-0.png").rename(root / "red" / "zzz.png")
+    renamed = load_held_out(make_config(*settings), quiet)
+    assert len(renamed.splits["val"]) == started.splits["val"]
+
+
+def test_a_flat_folder_without_shares_has_nothing_to_measure_on(make_folder: FolderMaker) -> None:
+    root = make_folder(splits=("train",)) / "train"
+    with pytest.raises(DataError, match=r"nothing to measure on: .* data.val_fraction and data.test_fraction are 0"):
+        load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    for path in (root / "test").rglob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(DataError, match=r"test: none of its 36 images can be read; such as .*011.png"):
+        load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
+
+
+def test_a_class_folder_of_any_name_is_a_class(make_folder: FolderMaker) -> None:
+    names = ("[red]&bold", "a b", "été", "日本")
+    assert find_layout(make_folder(classes=names)).classes == tuple(sorted(names))
+    assert len(survey_folder(make_folder("more", classes=names), quiet).usable["test"]) == 48
+
+
+@given(
+    keys=st.lists(st.integers(0, 30), min_size=4, max_size=60),
+    shares=st.fixed_dictionaries({"val": st.sampled_from([0.0, 0.2, 0.4]), "test": st.sampled_from([0.0, 0.3])}),
+    classes=st.integers(1, 3),
+)
+def test_holding_out_divides_and_never_parts_copies(keys: list[int], shares: dict[str, float], classes: int) -> None:
+    # Some keys have two labels: copies of a picture in two classes.
+    labels = [(key + (key > 24 and row % 2)) % classes for row, key in enumerate(keys)]
+    try:
+        rows = hold_out(keys, labels, shares)
+    except DataError:
+        return
+    assert sorted(row for of_split in rows.values() for row in of_split) == list(range(len(keys)))
+    places = {(keys[row], name) for name, of_split in rows.items() for row in of_split}  # also across classes
+    assert len(places) == len(set(keys))
+    assert {labels[row] for row in rows["train"]} == set(labels), "every class keeps something to learn from"
+    counts = Counter(labels)
+    for name, share in shares.items():
+        for label in counts:
+            assert sum(labels[row] == label for row in rows.get(name, [])) <= round(counts[label] * share)
+
+
+def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
+    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
+) -> None:
+    root = make_folder(splits=("train",), per_class=16) / "train"
+    whole = (root / "red" / "003.png").read_bytes()
+    (root / "red" / "003.png").write_bytes(bytes(len(whole)))
+    config = make_config("data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.25", "train.epochs=1")
+    run = train(config, tmp_path / "runs").run.run_dir
+    (root / "red" / "003.png").write_bytes(whole)
+    thread = start(resumed_run(run, tmp_path / "runs", "train.epochs=2"))
+    assert thread.join(60)
+    failure = view_of(run).failure
+    assert failure is not None
+    assert "other files can be read than when the run began: 1 file (" in failure.error

@@ -1,0 +1,157 @@
+"""Comparison of an exported file with the model: a single element of a single batch is enough to refuse it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.exported_noise import (
+    CALLS,
+    HELD_OUT,
+    Fault,
+    Session,
+    an_export,
+    by_hand,
+    made,
+    none,
+    off,
+)
+from trainer.commands import export as command
+from trainer.errors import ExportError
+from trainer.export import onnx_file
+from trainer.export.onnx_file import compare, verdict
+from trainer.export.subject import Subject
+from trainer.export.torch_files import problem_of_pt2
+
+
+def compared(
+    one: Subject, monkeypatch: pytest.MonkeyPatch, fault: Fault = none, *, embed: bool = False
+) -> tuple[dict[str, Any], Session]:
+    session = Session(one, fault, embed=embed)
+    monkeypatch.setattr(onnx_file, "open_session", lambda _: session)
+    monkeypatch.setattr(onnx_file, "_format", lambda _: {"opset": 18, "ir_version": 8})
+    return compare(one, Path("model.onnx"), embed=embed), session
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_file_that_answers_as_the_model_does_passes(monkeypatch: pytest.MonkeyPatch, embed: bool) -> None:
+    parity, session = compared(made(), monkeypatch, embed=embed)
+    assert verdict(parity) == ""
+    assert parity["max_abs_diff"] < 1e-5
+    assert [len(batch) for batch in session.fed] == [1, 2, 7, 64, 64, 64, 64]
+    figures = ("images", "held_out_images", "train_images", "top1_agreeing", "tolerance")
+    assert [parity[name] for name in figures] == [256, HELD_OUT, 56, 256, 1e-3]
+    assert {batch.dtype for batch in session.fed} == {np.dtype(np.uint8 if embed else np.float32)}
+    assert len({row.tobytes() for batch in session.fed for row in batch}) == 256, "no image twice"
+
+
+def test_all_held_out_images_come_before_training_images() -> None:
+    one = made()
+    pixels, held_out = one.real_pixels(256)
+    assert (len(pixels), held_out) == (256, HELD_OUT)
+    rows = [row.numpy().tobytes() for row in pixels]
+    theirs = {
+        name: {row.numpy().tobytes() for row in split.pixels(range(len(split)))}
+        for name, split in one.dataset.splits.items()
+    }
+    assert set(rows[:HELD_OUT]) == theirs["val"]
+    assert set(rows[HELD_OUT:]) < theirs["train"]
+    assert one.real_pixels(50)[1] == len(one.real_pixels(50)[0]) == len(one.train_pixels(50)) == 50
+
+
+@pytest.mark.parametrize("call", range(CALLS))
+@pytest.mark.parametrize("by", [0.5, -0.5, float("nan"), float("inf")])
+def test_a_single_element_of_a_single_batch_is_enough(monkeypatch: pytest.MonkeyPatch, call: int, by: float) -> None:
+    parity, _ = compared(made(), monkeypatch, off(call, -1, 1, by))
+    assert verdict(parity)
+    if np.isfinite(by):
+        assert parity["max_abs_diff"] == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_what_is_off_within_the_tolerance_passes_and_is_reported(monkeypatch: pytest.MonkeyPatch, embed: bool) -> None:
+    one = made(scale=0.0, bias=(3.0, 1.0, 0.0))
+    parity, _ = compared(one, monkeypatch, off(6, 63, 2, 9e-4), embed=embed)
+    assert verdict(parity) == ""
+    assert parity["max_abs_diff"] == pytest.approx(9e-4, rel=1e-3)
+    parity, _ = compared(one, monkeypatch, off(6, 63, 2, 1.1e-3), embed=embed)
+    assert "differs by 1.10e-03, more than 0.001" in verdict(parity)
+
+
+@pytest.mark.parametrize("call", [3, 6])
+def test_a_single_image_with_another_top_answer_is_enough(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    parity, _ = compared(made(scale=0.0, bias=(1.0, 0.9995, 0.0)), monkeypatch, off(call, 63, 1, 8e-4))
+    assert parity["max_abs_diff"] < 1e-3
+    assert verdict(parity) == "top-1 agrees on 255 of 256 images only"
+
+
+@pytest.mark.parametrize("call", range(CALLS))
+def test_answers_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    with pytest.raises(ExportError, match=r"the exported model gives \(\d+, 2\) for a batch of \d+, expected"):
+        compared(made(), monkeypatch, lambda now, answers: answers[:, :2] if now == call else answers)
+
+
+@pytest.mark.parametrize(
+    ("difference", "agreeing", "passes"),
+    [
+        (0.0, 256, True), (1e-3, 256, True), (float(np.nextafter(1e-3, 1)), 256, False), (0.0, 255, False),
+        (float("nan"), 256, False), (float("inf"), 256, False),
+    ],
+)  # fmt: skip
+def test_parity_is_judged_by_both_of_its_figures(difference: float, agreeing: int, passes: bool) -> None:
+    assert (verdict({"max_abs_diff": difference, "top1_agreeing": agreeing, "images": 256}) == "") is passes
+
+
+@pytest.mark.parametrize(
+    ("differences", "tried"), [([0.0], [True]), ([1.0, 0.0], [True, False]), ([1.0, 1.0], [True, False])]
+)
+def test_a_wrong_file_is_written_once_more_without_the_exporters_optimizer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, differences: list[float], tried: list[bool]
+) -> None:
+    written: list[bool] = []
+    monkeypatch.setattr(command, "write_model", lambda *_, embed, optimize: written.append(optimize))
+    monkeypatch.setattr(
+        command, "compare",
+        lambda *_, embed: {"max_abs_diff": differences[len(written) - 1], "top1_agreeing": 1, "images": 1},
+    )  # fmt: skip
+    export = an_export(made(), tmp_path)
+    if differences[-1]:
+        with pytest.raises(ExportError, match=r"does not agree.*: a logit differs by 1\.00e\+00.*nothing was written"):
+            export._proven(tmp_path / "model.onnx", {})
+    else:
+        assert export._proven(tmp_path / "model.onnx", {})["optimized"] is tried[-1]
+    assert written == tried
+
+
+def problem_with(monkeypatch: pytest.MonkeyPatch, one: Subject, fault: Fault, *, embed: bool = False) -> str:
+    """What is said of a program that answers with a fault."""
+    calls = iter(range(CALLS + 1))
+
+    def answer(batch: Tensor) -> Tensor:
+        answers = by_hand(one, batch).softmax(1).float() if embed else one.model(batch)
+        return torch.from_numpy(fault(next(calls), answers.numpy()))
+
+    monkeypatch.setattr(torch.export, "load", lambda _: SimpleNamespace(module=lambda: answer))
+    problem = problem_of_pt2(one, Path("model.pt2"), embed=embed)
+    assert next(calls) == CALLS, "batches of 1, 2, 7 and four of 64"
+    return problem
+
+
+@pytest.mark.parametrize("call", range(CALLS))
+@pytest.mark.parametrize("by", [0.5, -0.5, float("nan")])
+def test_a_program_is_refused_for_a_single_element(monkeypatch: pytest.MonkeyPatch, call: int, by: float) -> None:
+    assert "an answer differs by" in problem_with(monkeypatch, made(), off(call, -1, 1, by))
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_program_may_be_off_by_the_tolerance_and_no_more(monkeypatch: pytest.MonkeyPatch, embed: bool) -> None:
+    one = made(scale=0.0, bias=(3.0, 1.0, 0.0))
+    assert problem_with(monkeypatch, one, none, embed=embed) == ""
+    assert problem_with(monkeypatch, one, off(6, 63, 0, -9e-4), embed=embed) == ""
+    assert "1.10e-03, more than 0.001" in problem_with(monkeypatch, one, off(6, 63, 0, -1.1e-3), embed=embed)

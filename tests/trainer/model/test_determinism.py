@@ -1,0 +1,60 @@
+"""Bit for bit, and what stands in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.exact_resume import check_that_stops_change_no_bit
+from trainer.model.determinism import set_deterministic, surroundings, take_over
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def leave_torch_as_it_was() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
+    tmp_path: Path, make_config: ConfigMaker, make_folder: FolderMaker, precision: str
+) -> None:
+    root = make_folder(per_class=120)
+    config = make_config(
+        "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0",
+        "run.deterministic=true", f"run.precision={precision}", "run.convolution=products", "model.dropout=0.2",
+        "data.flip=alternate", "data.cutout=3", "data.batch_size=16", "train.epochs=1",
+    )  # fmt: skip
+    check_that_stops_change_no_bit(config, tmp_path)
+
+
+def test_an_operation_that_differs_from_run_to_run_is_refused_by_name() -> None:
+    values, twice = torch.zeros(3), torch.tensor([0, 0])
+    set_deterministic(True)
+    with pytest.raises(RuntimeError, match=r"put_.* deterministic"):
+        values.put_(twice, torch.ones(2))
+    set_deterministic(False)
+    values.put_(twice, torch.ones(2))
+
+
+def test_a_resume_works_with_as_many_threads_as_before() -> None:
+    recorded = surroundings(CPU)
+    torch.set_num_threads(recorded["threads"] + 1)
+    assert take_over(recorded, CPU) == []
+    assert torch.get_num_threads() == recorded["threads"]
+
+
+def test_what_is_not_as_it_was_is_named() -> None:
+    (warning,) = take_over(surroundings(CPU) | {"torch": "2.6.0", "device": "another"}, CPU)
+    assert "torch 2.6.0 -> " in warning
+    assert "device another -> " in warning
+    (warning,) = take_over({}, CPU)
+    assert "does not say" in warning

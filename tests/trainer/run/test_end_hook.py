@@ -1,0 +1,85 @@
+"""A command of the user when a run has ended: told what and where, and waited for by nobody."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import train
+from trainer.config.schema import Config
+from trainer.errors import ConfigError
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.end_hook import EndHook
+from trainer.run.log.events import Event, Record
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+SCRIPT = """
+import os, sys
+open(sys.argv[1], "a").write("|".join(os.environ[name] for name in ("R18_TUI_RUN", "R18_TUI_EVENT", "R18_TUI_MESSAGE")) + "\\n")
+"""
+FAILED = ev.Failed(error="out of memory; $(rm -rf /)", exit_code=1)
+
+
+def hook_for(tmp_path: Path) -> tuple[EndHook, Path]:
+    script, told = tmp_path / "tell me.py", tmp_path / "told.txt"
+    script.write_text(SCRIPT)
+    return EndHook(RunDir(tmp_path / "run"), {"R18_TUI_HOOK": f"{sys.executable} '{script}' {told}"}), told
+
+
+def wait_for(path: Path) -> str:
+    end = time.monotonic() + 20
+    while not path.exists() or not path.read_text().endswith("\n"):
+        assert time.monotonic() < end, "the command was not run"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def record(event: Event) -> Record:
+    return Record(seq=0, time=0.0, event=event)
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (ev.Finished(reason="completed", step=1200, epoch=3.0, exit_code=0), "finished|completed at step 1,200"),
+        (FAILED, "failed|out of memory; $(rm -rf /)"),
+        (
+            ev.Diverged(step=310, in_a_row=10, checkpoint=""),
+            "held|10 steps in a row were not finite; it waits at step 310",
+        ),
+    ],
+)
+def test_the_command_is_told_what_happened_and_no_shell_reads_it(tmp_path: Path, event: Event, told: str) -> None:
+    hook, path = hook_for(tmp_path)
+    hook.observe(record(event))
+    assert wait_for(path) == f"{tmp_path / 'run'}|{told}\n"
+
+
+def test_other_events_run_nothing_and_without_a_command_nothing_is_run(tmp_path: Path) -> None:
+    hook, path = hook_for(tmp_path)
+    hook.observe(record(ev.Heartbeat()))
+    EndHook(RunDir(tmp_path), {}).observe(record(FAILED))
+    time.sleep(0.2)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("/no/such/command x", "no such command: /no/such/command"), ("unbalanced 'quote", "No closing")],
+)
+def test_a_command_that_does_not_exist_is_refused_at_the_start(tmp_path: Path, command: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        EndHook(RunDir(tmp_path), {"R18_TUI_HOOK": command})
+
+
+def test_a_run_tells_its_end(folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, told = tmp_path / "tell me.py", tmp_path / "told.txt"
+    script.write_text(SCRIPT)
+    monkeypatch.setenv("R18_TUI_HOOK", f"{sys.executable} '{script}' {told}")
+    run = train(folder_config, tmp_path).run.run_dir
+    assert wait_for(told) == f"{run.path}|finished|completed at step 8\n"

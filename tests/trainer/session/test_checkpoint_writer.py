@@ -1,0 +1,113 @@
+"""The thread that writes checkpoints: the log before them, room for them, and what was asked of a state that waits."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.model.test_checkpoint_gates import checkpoint
+from trainer.model.checkpoint import Checkpoint, file_name, write_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Heartbeat
+from trainer.run.log.writer import EventLog
+from trainer.session import checkpoint_writer
+from trainer.session.checkpoint_writer import CheckpointWriter
+
+
+class Log:
+    """Stands in for the event log."""
+
+    def __init__(self, done: list[str], *, answers: bool = True) -> None:
+        self._done, self._answers = done, answers
+
+    def sync(self, timeout: float) -> bool:
+        assert 0 < timeout <= 10, "a log that cannot be written does not keep the weights from being saved"
+        self._done.append("the log")
+        return self._answers
+
+    def publish(self, event: object) -> None:
+        self._done.append(type(event).__name__)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_log_is_on_the_disk_before_each_checkpoint_that_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    done: list[str] = []
+
+    def write(path: Path, one: Checkpoint) -> str:
+        done.append(f"step {one.step}")
+        return write_checkpoint(path, one)
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", write)
+    folder = CheckpointFolder(RunDir(tmp_path), keep=2)
+    folder.path.mkdir()
+    writer = CheckpointWriter(folder, Log(done, answers=answers))  # type: ignore[arg-type]
+    for step in (1, 2):
+        writer.submit(checkpoint(step), pinned=True)
+        assert writer.wait_for(step, timeout=30) == ""
+    writer.close()
+    assert done == ["the log", "step 1", "CheckpointSaved", "the log", "step 2", "CheckpointSaved"]
+
+
+def test_a_synced_log_holds_all_that_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(path.read_bytes().count(b"\n"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    for _ in range(3):
+        log.publish(Heartbeat())
+    assert log.sync()
+    assert synced == [3]
+    log.close()
+
+
+@pytest.mark.parametrize(("missing_bytes", "fits"), [(0, True), (1, False)])
+def test_a_checkpoint_is_written_where_it_and_some_room_to_spare_fit(
+    tmp_path: Path, missing_bytes: int, fits: bool
+) -> None:
+    needed = 3 * 6 * 4 + 8 + 16 * 2**20  # three tensors of six floats, a counter, 16 MiB
+    folder, done = CheckpointFolder(RunDir(tmp_path), keep=2), list[str]()
+    folder.path.mkdir()
+    writer = CheckpointWriter(folder, Log(done), free_bytes=lambda _: needed - missing_bytes)  # type: ignore[arg-type]
+    writer.submit(checkpoint())
+    problem = str(writer.wait_for(1, timeout=30))
+    writer.close()
+    assert problem == "" if fits else "only 17 MB free, a checkpoint needs 17 MB; make room" in problem
+    assert done == (["the log", "CheckpointSaved"] if fits else ["CheckpointFailed"])
+    assert folder.steps() == ([1] if fits else [])
+
+
+@pytest.mark.parametrize("asked_for", [{"pinned": True}, {"best": True}, {"pinned": True, "best": True}, {}])
+def test_a_newer_state_of_a_step_that_waits_keeps_what_was_asked_of_it(
+    tmp_path: Path, asked_for: dict[str, bool]
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def room(_: CheckpointFolder) -> float:
+        begun.set()
+        go_on.wait(30)
+        return 2.0**40
+
+    folder = CheckpointFolder(RunDir(tmp_path), keep=2)
+    folder.path.mkdir()
+    writer = CheckpointWriter(folder, Log([]), free_bytes=room)  # type: ignore[arg-type]
+    writer.submit(checkpoint(1))
+    assert begun.wait(30)
+    writer.submit(checkpoint(2), **asked_for)
+    writer.submit(checkpoint(2))
+    go_on.set()
+    assert writer.wait_for(2, timeout=30) == ""
+    writer.close()
+    assert (folder.pointer("best") is not None) is ("best" in asked_for)
+    assert folder._pinned() == ({file_name(2)} if "pinned" in asked_for else set())

@@ -1,0 +1,109 @@
+"""What a resume holds against its checkpoint: the same data and plan pass, a single difference is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.small_session import Small, small_session
+from trainer.config.loader import build_config
+from trainer.errors import CheckpointError, ConfigError
+from trainer.model.checkpoint import Checkpoint
+from trainer.training.build import _refuse_other_data, _restore, plan_of
+
+IDENTITY = {"files": "36", "split": "seed 0", "classes": "a\nb"}
+FACTS = {"fingerprint": "f", "identity": IDENTITY, "left_out": "no files"}
+
+
+def refuse_other_data(found: dict[str, Any], recorded: dict[str, Any]) -> None:
+    data: Any = SimpleNamespace(dataset=SimpleNamespace(**(FACTS | found)))
+    _refuse_other_data(data, Checkpoint({}, recorded))
+
+
+def test_the_data_of_before_are_gone_on_with() -> None:
+    refuse_other_data({}, FACTS)
+    refuse_other_data({"identity": {}}, FACTS)  # what is hashed decides
+    refuse_other_data({}, {key: FACTS[key] for key in ("fingerprint", "identity")})  # an older checkpoint
+    refuse_other_data({"left_out": "2 files"}, FACTS | {"left_out": "2 files"})
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"fingerprint": "g"}, "the data are not those that the run began with"),
+        ({"fingerprint": "g", "identity": IDENTITY | {"files": "35"}}, "files: 36 -> 35"),
+        ({"fingerprint": "g", "identity": IDENTITY | {"more": "x"}}, "more: none -> x"),
+        ({"fingerprint": "g", "identity": IDENTITY | {"classes": "a\nc"}}, "classes gone: b; new: c"),
+        ({"left_out": "1 file (abc)"}, r"no files were left out then, 1 file \(abc\) now"),
+    ],
+)
+def test_other_data_are_refused(found: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        refuse_other_data(found, FACTS)
+
+
+@pytest.fixture(name="session")
+def _session(tmp_path: Path) -> Iterator[Small]:
+    with small_session(tmp_path / "run") as session:
+        yield session
+
+
+def snapshot(session: Small, **facts: Any) -> Checkpoint:
+    """Of ten steps an epoch, as the state has; planned for two epochs, as it has."""
+    configured = {"train": {"epochs": 2}, "eval": {"best_by": "accuracy"}}
+    return session.trainer.state.snapshot({"steps_per_epoch": 10, "config": configured} | facts)  # type: ignore[no-any-return]
+
+
+CONFIG = build_config({}, {}, "test", ["train.epochs=2"])
+
+
+def test_a_checkpoint_of_the_same_network_and_steps_is_taken_up(session: Small) -> None:
+    state = session.trainer.state
+    state.step = 7
+    saved = snapshot(session)
+    with torch.no_grad():
+        state.model[0].weight.zero_()
+    state.step = 0
+    assert _restore(state, saved, CONFIG) == []
+    assert state.step == 7
+    assert torch.equal(state.model.state_dict()["0.weight"], saved.tensors["model.0.weight"])
+
+
+@pytest.mark.parametrize("steps", [9, 11])
+def test_another_number_of_steps_an_epoch_is_refused(session: Small, steps: int) -> None:
+    with pytest.raises(CheckpointError, match=f"the checkpoint has {steps} steps an epoch and the data now give 10"):
+        _restore(session.trainer.state, snapshot(session, steps_per_epoch=steps), CONFIG)
+
+
+@pytest.mark.parametrize("change", ["a tensor less", "a tensor more", "another shape"])
+def test_a_checkpoint_of_another_network_is_refused(session: Small, change: str) -> None:
+    saved = snapshot(session)
+    if change == "a tensor less":
+        del saved.tensors["model.3.bias"]
+    elif change == "a tensor more":
+        saved.tensors["model.4.bias"] = torch.zeros(1)
+    else:
+        saved.tensors["model.3.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match="the checkpoint does not fit the model"):
+        _restore(session.trainer.state, saved, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "parts", "fits"), [(8, 1, True), (8, 4, True), (8, 8, False), (9, 4, False), (12, 6, True), (2, 1, True)]
+)  # fmt: skip
+def test_a_batch_has_equal_parts_of_two_images_or_more(batch_size: int, parts: int, fits: bool) -> None:
+    config = build_config({}, {}, "test", [f"data.batch_size={batch_size}"])
+    train = config.train.model_copy(update={"grad_accum_steps": parts})
+    config = config.model_copy(update={"train": train})
+    labels_N = torch.zeros(20, dtype=torch.long)
+    if fits:
+        plan = plan_of(config, labels_N)
+        assert (plan.num_images, plan.batch_size, plan.smallest) == (20, batch_size, 2 * parts)
+        return
+    with pytest.raises(ConfigError, match=f"must be divisible by {parts}, with 2 images or more in each part"):
+        plan_of(config, labels_N)

@@ -1,0 +1,82 @@
+"""When a run saves, and that training does not wait for it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import events_of, longer, new_run, start, train, wait_for
+from tests.support.small_session import set_clock
+from trainer.config.schema import Config
+from trainer.model.checkpoint import Checkpoint
+from trainer.run.log import events as ev
+from trainer.session import saver
+from trainer.session.checkpoint_writer import CheckpointWriter
+from trainer.training import build, loop
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+
+def saved_steps(config: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, *, age_s: float) -> list[int]:
+    """Steps whose state a run of three epochs of four steps hands to the writer, beside its best.
+
+    Args:
+        age_s: Of the last save, whenever the loop asks; the clocks stand still otherwise, so that no machine is too slow.
+    """
+    taken: list[int] = []
+    submit = CheckpointWriter.submit
+
+    def noting(writer: CheckpointWriter, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
+        if not best:
+            taken.append(checkpoint.step)
+        submit(writer, checkpoint, pinned=pinned, best=best)
+
+    with monkeypatch.context() as patched:
+        saved_at = set_clock(patched, build, saver)
+        set_clock(patched, loop).now = saved_at.now + age_s
+        patched.setattr(CheckpointWriter, "submit", noting)
+        train(longer(config, 3), runs_dir)
+    return taken
+
+
+def never_best(config: Config, **checkpoint: object) -> Config:
+    return config.model_copy(
+        update={
+            "eval": config.eval.model_copy(update={"every_epochs": 1000}),
+            "checkpoint": config.checkpoint.model_copy(update={"every_s": 3600.0} | checkpoint),
+        }
+    )
+
+
+def test_an_epoch_ends_with_a_save_unless_the_last_one_is_young(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = never_best(folder_config)
+    assert saved_steps(config, tmp_path / "young", monkeypatch, age_s=9.99) == []
+    assert saved_steps(config, tmp_path / "old", monkeypatch, age_s=10.0) == [4, 8]
+    unwanted = never_best(folder_config, every_epoch=False)
+    assert saved_steps(unwanted, tmp_path / "unwanted", monkeypatch, age_s=10.0) == []
+
+
+def test_training_does_not_wait_for_a_disk_that_does_not_answer(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        asked.set()
+        answers.wait(60)
+
+    monkeypatch.setattr(CheckpointWriter, "_check_space", hang)
+    run = new_run(longer(never_best(folder_config, every_s=0.01), 1000), tmp_path)
+    thread = start(run)
+    assert asked.wait(60)
+    before = wait_for(run.run_dir, lambda view: view.step > 0).step
+    wait_for(run.run_dir, lambda view: view.step > before + 20)
+    assert events_of(run.run_dir, ev.CheckpointSaved) == []
+    answers.set()
+    thread.stop()
+    assert thread.join(30)
+    assert thread.exit_code == 0

@@ -1,0 +1,421 @@
+"""A run is passed on to trackers: completely, once, and never in the way of training."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import posixpath
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.support.running import events_of, new_run, start, wait_until
+from trainer.config import trackers as names
+from trainer.config.loader import to_yaml
+from trainer.config.schema import Config
+from trainer.config.trackers import SinkName, metric_name, refuse_missing
+from trainer.errors import ConfigError, RunError
+from trainer.host.self_command import own_command
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.log.events import Event, Record
+from trainer.run.log.writer import EventLog
+from trainer.trackers.feed import Feed
+from trainer.trackers.position import Position
+from trainer.trackers.relay import pass_on
+from trainer.trackers.tracker import Histogram, Origin
+
+CLASSES = ["cat", "[red]dog[/]"]
+
+
+@dataclass
+class Recorder:
+    """A sink that keeps what it is told."""
+
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
+        self.told.append(("scalars", step, dict(values)))
+
+    def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
+        self.told.append(("histogram", step, name))
+
+    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
+        self.told.append(("picture", step, name))
+
+    def note(self, text: str, *, step: int, time: float) -> None:
+        self.told.append(("note", step, text))
+
+    def back_to(self, step: int) -> None:
+        self.told.append(("back", step))
+
+    def flush(self) -> None:
+        self.told.append(("flush",))
+
+    def close(self, results: Mapping[str, float]) -> None:
+        self.told.append(("close", dict(results)))
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps whose loss was told, in order."""
+        return [what[1] for what in self.told if what[0] == "scalars" and "train/loss" in what[2]]
+
+
+def started() -> ev.Started:
+    return ev.Started(
+        classes=CLASSES, splits={"train": 64, "test": 8}, selection_split="test", fingerprint="f", model={}, device={},
+        choices={}, epochs=2, steps_per_epoch=4, total_steps=8, planned_lr=[[], []], versions={},
+    )  # fmt: skip
+
+
+def steps(first: int, count: int = 2, loss: float | None = 1.0) -> ev.Steps:
+    return ev.Steps(
+        first_step=first, loss=[loss] * count, accuracy=[0.5] * count, lr=[0.1] * count, images=8 * count, seconds=0.5
+    )
+
+
+def saved(step: int) -> ev.CheckpointSaved:
+    return ev.CheckpointSaved(step=step, path="x", size_bytes=1, sha256="", pinned=False, best=False, seconds=0.1)
+
+
+def evaluated(step: int, *, best: bool = True) -> ev.Evaluated:
+    return ev.Evaluated(
+        split="test", epoch=step / 4, step=step, loss=0.7, accuracy=0.75, correct=[4, 2], counts=[4, 4], best=best
+    )
+
+
+def layers(step: int) -> ev.LayersMeasured:
+    return ev.LayersMeasured(
+        epoch=step / 4, step=step, names=["conv1", "fc"], parameters=[4, 4], weight_norms=[2.0, 1.0], weight_ranges=[1.0, 0.5],
+        weights=[[1, 2, 1], [0, 4, 0]], gradient_norms=[None, 0.25], gradient_ranges=[None, 0.1], gradients=[[], [1, 1, 1]],
+    )  # fmt: skip
+
+
+def records(events: Iterable[Event]) -> list[Record]:
+    return [Record(seq=seq, time=100.0 + seq, event=event) for seq, event in enumerate(events)]
+
+
+def fed(events: Iterable[Event], seq: int = -1, step: int = 0) -> tuple[Recorder, Feed]:
+    sink = Recorder()
+    feed = Feed(sink, lambda path, step: None, seq, step)
+    for record in records(events):
+        feed.take(record)
+    return sink, feed
+
+
+def test_steps_wait_for_a_checkpoint_that_a_resume_would_go_on_from() -> None:
+    sink, feed = fed([started(), steps(1), steps(3), saved(2)])
+    assert sink.steps == [1, 2]
+    assert (feed.step, feed.held) == (2, 2)
+    feed.take(Record(seq=9, time=0.0, event=saved(4)))
+    assert sink.steps == [1, 2, 3, 4]
+    assert feed.held == 0
+
+
+def test_what_a_resume_takes_back_is_never_told() -> None:
+    events = [
+        started(),
+        steps(1),
+        saved(2),
+        steps(3),
+        ev.Resumed(step=2, epoch=0, checkpoint="x"),
+        steps(3),
+        steps(5),
+        saved(6),
+    ]
+    sink, _ = fed(events)
+    assert sink.steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_later_session_goes_on_where_the_one_before_has_ended() -> None:
+    events = [started(), steps(1), saved(2), steps(3), ev.Resumed(step=2, epoch=0, checkpoint="x"), steps(3), saved(4)]
+    _, first = fed(events[:4])
+    sink, _ = fed(events, first.seq, first.step)
+    assert sink.steps == [3, 4]
+
+
+def test_a_return_to_an_earlier_checkpoint_is_told() -> None:
+    events = [
+        started(),
+        steps(1),
+        saved(2),
+        steps(3),
+        saved(4),
+        ev.Resumed(step=2, epoch=0, checkpoint="x"),
+        steps(3),
+        saved(4),
+    ]
+    sink, feed = fed(events)
+    assert ("back", 2) in sink.told
+    assert sink.steps == [1, 2, 3, 4, 3, 4]
+    again, _ = fed(events, feed.seq, feed.step)
+    assert ("back", 2) not in again.told, "it was told in the session before"
+
+
+def test_all_figures_are_told_by_name() -> None:
+    events = [
+        started(), steps(1, count=4), layers(4), evaluated(4), ev.Monitored(readings={"rss_bytes": 7.0}),
+        ev.Noted(step=4, text="a note"), saved(4), ev.Finished(reason="completed", step=4, epoch=1.0, exit_code=0),
+    ]  # fmt: skip
+    sink, feed = fed(events)
+    figures = {name: value for what in sink.told if what[0] == "scalars" for name, value in what[2].items()}
+    assert figures["train/images_per_s"] == 64.0
+    assert (figures["test/accuracy"], figures["test_class/cat"], figures["test_class/[red]dog[/]"]) == (0.75, 1.0, 0.5)
+    assert figures["gradient_norm/fc"] == 0.25
+    assert "gradient_norm/conv1" not in figures, "it is frozen"
+    assert figures["system/rss_bytes"] == 7.0
+    assert [what[2] for what in sink.told if what[0] == "histogram"] == ["weights/conv1", "weights/fc", "gradients/fc"]
+    assert [what[2] for what in sink.told if what[0] == "note"] == ["a note", "completed at step 4"]
+    assert feed.results == {"best/test_accuracy": 0.75, "best/step": 4.0}
+
+
+def test_a_run_that_was_stopped_has_no_results_yet() -> None:
+    _, feed = fed(
+        [started(), steps(1), evaluated(2), saved(2), ev.Finished(reason="stopped", step=2, epoch=0.5, exit_code=0)]
+    )
+    assert feed.results == {}
+
+
+def test_a_picture_is_read_before_the_next_one_takes_its_place() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def picture(path: str, step: int) -> bytes | None:
+        asked.append((path, step))
+        return b"png" if step == 2 else None
+
+    sink = Recorder()
+    feed = Feed(sink, picture)
+    told = [
+        ev.PicturesSaved(what="mistakes", split="test", step=step, epoch=1.0, path="a.png", images=1) for step in (1, 2)
+    ]
+    for record in records([started(), *told]):
+        feed.take(record)
+    assert asked == [("a.png", 1), ("a.png", 2)]
+    feed.take(Record(seq=9, time=0.0, event=saved(2)))
+    assert [what for what in sink.told if what[0] == "picture"] == [("picture", 2, "mistakes/test")]
+
+
+def test_the_edges_of_a_histogram() -> None:
+    assert Histogram(counts=[1, 2, 3, 4], reach=2.0).edges == [-2.0, -1.0, 0.0, 1.0, 2.0]
+
+
+def test_settings_are_flat_and_plain() -> None:
+    config: dict[str, dict[str, Any]] = {"optim": {"lr": 0.1, "layer_lr": None}, "data": {"progressive": [[16, 4]]}}
+    origin = Origin(name="a", identity="b", folder=Path(), config=config, step=0)
+    assert origin.settings == {"optim.lr": 0.1, "data.progressive": "[[16, 4]]"}
+
+
+def test_one_process_at_a_time_passes_a_run_on(tmp_path: Path) -> None:
+    with Position(tmp_path) as first:
+        first.move(7, 3)
+        with pytest.raises(RunError, match="another process"), Position(tmp_path):
+            pass
+    with Position(tmp_path) as later:
+        assert (later.seq, later.step, later.identity) == (7, 3, first.identity)
+
+
+def test_a_damaged_position_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "position.json").write_text("{")
+    with pytest.raises(RunError, match="delete it"), Position(tmp_path):
+        pass
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_installed", lambda package: package != "trackio")
+    refuse_missing(["tensorboard"])
+    with pytest.raises(ConfigError, match=r"pip install 'r18-tui\[trackio\]'"):
+        refuse_missing(["tensorboard", "trackio"])
+
+
+@pytest.mark.parametrize("at", ["", "cwd", "folder"])
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio", "tensorboard"])
+def test_a_folder_of_its_name_is_no_tracker(
+    name: SinkName, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name / "run-1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [{"cwd": str(tmp_path), "folder": f"{tmp_path}/."}.get(at, "")])
+    with pytest.raises(ConfigError, match="not installed"):
+        refuse_missing([name])
+    (tmp_path / name / "__init__.py").touch()
+    if at == "folder":
+        refuse_missing([name])  # an import path like any other
+    else:
+        with pytest.raises(ConfigError, match="not installed"):
+            refuse_missing([name])
+
+
+@given(
+    st.lists(
+        st.text(alphabet="aA_ /.:[]é\udc80\n", min_size=1, max_size=4) | st.text(min_size=1, max_size=300), unique=True
+    )
+)
+def test_names_for_mlflow_are_taken_by_it_and_stay_different(classes: list[str]) -> None:
+    found = [metric_name(f"test_class/{name}") for name in classes]
+    assert len(set(found)) == len(classes)
+    for name in found:
+        assert re.fullmatch(r"[\w\-. /]{1,250}", name)
+        assert posixpath.normpath(name) == name, "as MLflow's own check has it"
+    assert metric_name("val_class/pug dog") == "val_class/pug dog"
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, folder_config: Config) -> RunDir:
+    """A run that was resumed and has ended, as its log tells."""
+    run = RunDir(tmp_path / "demo")
+    run.path.mkdir()
+    run.config.write_text(to_yaml(folder_config))
+    log = EventLog(run.events)
+    for event in (
+        started(), steps(1, count=4, loss=None), layers(4), evaluated(4), saved(4), steps(5),
+        ev.Resumed(step=4, epoch=1, checkpoint="x"), steps(5, count=4), layers(8), evaluated(8),
+        ev.Noted(step=8, text="*a* note"), saved(8), ev.Finished(reason="completed", step=8, epoch=2.0, exit_code=0),
+    ):  # fmt: skip
+        log.publish(event)
+    log.close()
+    return run
+
+
+def test_tensorboard_reads_every_step_once(recorded: RunDir) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pass_on(recorded, "tensorboard", lambda: True)
+    pass_on(recorded, "tensorboard", lambda: True)  # there is nothing to add
+    found = EventAccumulator(
+        str(recorded.sinks / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0}
+    ).Reload()
+    losses = found.Scalars("train/loss")
+    assert [point.step for point in losses] == list(range(1, 9))
+    assert math.isnan(losses[0].value)
+    assert losses[-1].value == 1.0
+    assert found.Scalars("test_class/[red]dog[/]")[0].value == 0.5
+    assert [point.step for point in found.Histograms("weights/fc")] == [4, 8]
+    assert found.Histograms("weights/conv1")[0].histogram_value.bucket == [1.0, 2.0, 1.0]
+    tags = found.Tags()
+    assert "notes/text_summary" in tags["tensors"]
+    assert "_hparams_/session_start_info" in found.summary_metadata
+
+
+def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from trainer.trackers.tensorboard import open_sink
+
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(file, "png")
+    folder = recorded.path / "pictures"
+    sink = open_sink(Origin(name="a", identity="b", folder=folder, config={}, step=0))
+    sink.picture("mistakes/test", file.getvalue(), step=4, time=1.0)
+    sink.close({})
+    [image] = EventAccumulator(str(folder)).Reload().Images("mistakes/test")
+    assert (image.width, image.height, image.step) == (6, 4, 4)
+
+
+def test_weights_and_biases_keeps_a_run_offline(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    pass_on(recorded, "wandb", lambda: True)
+    [file] = (recorded.sinks / "wandb").glob("wandb/offline-run-*/*.wandb")
+    assert b"train/loss" in file.read_bytes()
+
+
+def test_mlflow_has_every_step_once(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    pass_on(recorded, "mlflow", lambda: True)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{recorded.sinks / 'mlflow' / 'mlflow.db'}")
+    [experiment] = [found for found in client.search_experiments() if found.name == "r18-tui"]
+    [run] = client.search_runs([experiment.experiment_id])
+    assert sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "train/rate")) == list(
+        range(1, 9)
+    )
+    assert run.info.status == "FINISHED"
+
+
+@pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
+def test_trackio_has_every_step_once(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+    # By the command: the package looks where to write when it is imported.
+    command = own_command("trainer.cli", "sync", str(recorded.path), "--to", "trackio")
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "trackio has demo up to step 8" in done.stdout
+    identity = json.loads((recorded.sinks / "trackio" / "position.json").read_bytes())["identity"]
+    ask = "import sys; from trackio.cli import main; sys.exit(main())"
+    question = [
+        "get",
+        "metric",
+        "--project",
+        "r18-tui",
+        "--run",
+        f"demo-{identity}",
+        "--metric",
+        "train/rate",
+        "--json",
+    ]
+    answer = subprocess.run(
+        [sys.executable, "-c", ask, *question], timeout=60, capture_output=True, check=True,
+        env=os.environ | {"TRACKIO_DIR": str(recorded.sinks / "trackio")},
+    )  # fmt: skip
+    assert [point["step"] for point in json.loads(answer.stdout)["values"]] == list(range(1, 9))
+
+
+def test_a_run_with_a_tracker_is_passed_on_by_a_process_of_its_own(folder_config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path = tmp_path / "tracked.yaml"
+    path.write_text(to_yaml(folder_config))
+    command = own_command(
+        "trainer.cli", str(path), "run.sinks=[tensorboard]", "--name", "tracked", "--runs-dir", str(tmp_path)
+    )
+    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    run = RunDir(tmp_path / "tracked")
+    last = events_of(run, ev.Finished)[-1].step
+    wait_until(lambda: _position(run, "tensorboard") == last, 60)
+    with Position(run.sinks / "tensorboard"):  # its process has ended, as the trainer's has
+        found = EventAccumulator(str(run.sinks / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert [point.step for point in found.Scalars("train/loss")] == list(range(1, last + 1))
+    assert [point.step for point in found.Images("mistakes/test")] or not events_of(run, ev.PicturesSaved)
+
+
+def _position(run: RunDir, name: str) -> int:
+    """The step that a tracker has reached, once nobody passes anything on to it any more; -1 before."""
+    try:
+        with Position(run.sinks / name) as position:
+            return position.step
+    except (RunError, FileNotFoundError):
+        return -1
+
+
+def test_a_tracker_that_dies_is_a_warning_and_no_more(folder_config: Config, tmp_path: Path) -> None:
+    config = folder_config.model_copy(update={"run": folder_config.run.model_copy(update={"sinks": ["tensorboard"]})})
+    run = new_run(config, tmp_path)
+    run.run_dir.sinks.write_text("where a folder is to be")
+    thread = start(run, hold_open=True)
+    wait_until(
+        lambda: any("tensorboard is told nothing more" in w.message for w in events_of(run.run_dir, ev.Warned)), 60
+    )
+    wait_until(lambda: bool(events_of(run.run_dir, ev.Finished)), 60)
+    thread.stop()
+    thread.release()
+    assert thread.join(60)
+    [warning] = [w.message for w in events_of(run.run_dir, ev.Warned) if "tensorboard" in w.message]
+    assert "FileExistsError" in warning or "NotADirectoryError" in warning
+    assert f"r18-tui sync {run.run_dir.path} --to tensorboard" in warning
+    assert thread.exit_code == 0

@@ -1,0 +1,101 @@
+"""The update gate by itself: a single number that is not finite, wherever it is, leaves the whole step out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trainer.training.test_nonfinite_gate import OPTIM, batch, everything, small_model
+from trainer.training.nonfinite_gate import UpdateGate
+from trainer.training.optimizer import build_optimizer
+
+FINITE = torch.tensor(1.5)
+
+
+def last_variance(gate: UpdateGate, value: float) -> None:
+    gate.statistics[-1] = value
+
+
+def first_mean(gate: UpdateGate, value: float) -> None:
+    gate.statistics[0] = value
+
+
+Spoil = Callable[[UpdateGate, float], None]
+
+
+def taken(
+    *, loss: Tensor = FINITE, norm: Tensor = FINITE, spoil: Spoil | None = None, value: float = 0.0, precision: str = "fp32"
+) -> tuple[float, list[bool], UpdateGate]:  # fmt: skip
+    """A step of which the gate is told a loss and a norm, with a real gradient.
+
+    Args:
+        spoil: Changes the statistics of the forward pass.
+        precision: With `fp16` the optimizer has no fused kernels.
+
+    Returns:
+        What the gate returns, and of each weight, statistic and momentum whether it is what it was.
+    """
+    model = small_model()
+    optimizer = build_optimizer(model, OPTIM, precision=precision)
+    assert bool(optimizer.param_groups[0]["fused"]) is (precision != "fp16")
+    gate = UpdateGate(model, optimizer)
+    before = everything(model, optimizer)
+    gate.begin()
+    model(batch(0)).square().mean().backward()
+    if spoil is not None:
+        spoil(gate, value)
+    skipped = gate.step(loss, norm)
+    assert (skipped.dtype, skipped.shape) == (torch.float32, ())
+    pairs = zip(before, everything(model, optimizer), strict=True)
+    return float(skipped), [torch.equal(a, b) for a, b in pairs], gate
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_finite_step_changes_every_weight_statistic_and_momentum(precision: str) -> None:
+    skipped, same, _ = taken(precision=precision)
+    assert skipped == 0.0
+    assert len(same) == 12  # five weights and their momenta, a mean and a variance
+    assert not any(same)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["loss", "norm", "a mean", "a variance"])
+def test_one_number_that_is_not_finite_leaves_the_step_out(where: str, value: float, precision: str) -> None:
+    bad = torch.tensor(value)
+    spoil: dict[str, Spoil] = {"a mean": first_mean, "a variance": last_variance}
+    skipped, same, _ = taken(
+        loss=bad if where == "loss" else FINITE, norm=bad if where == "norm" else FINITE, spoil=spoil.get(where),
+        value=value, precision=precision,
+    )  # fmt: skip
+    assert skipped == 1.0
+    assert all(same)
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, 1e30])
+def test_any_finite_number_is_taken(value: float) -> None:
+    assert taken(loss=torch.tensor(value))[0] == taken(norm=torch.tensor(abs(value)))[0] == 0.0
+    skipped, _, gate = taken(spoil=last_variance, value=value)
+    assert skipped == 0.0
+    assert float(gate.statistics[-1]) == pytest.approx(value)
+
+
+def test_what_forward_passes_have_changed_is_taken_back_to_the_last_begin() -> None:
+    model = small_model()
+    gate = UpdateGate(model, build_optimizer(model, OPTIM, precision="fp32"))
+    model(batch(0))
+    begun = gate.statistics.clone()
+    gate.begin()
+    model(batch(1))
+    model(batch(2))
+    assert not torch.equal(gate.statistics, begun)
+    gate.undo()
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert torch.equal(torch.cat([norm.running_mean, norm.running_var]), begun)

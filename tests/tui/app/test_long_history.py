@@ -1,0 +1,56 @@
+"""A history that takes a while to read: the screen says so, and keys act meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.canned import CannedSource, opened, started, steps
+from tests.support.screen import Dashboard, settle, shows
+from trainer.run.log import events as ev
+
+
+class LongHistory(CannedSource):
+    """Goes on and on until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(opened(), started(), ev.StateChanged(state="training"))
+        self.released = False
+        self._step = 1
+
+    def read(self) -> list[bytes]:
+        if not self.released:
+            self.add(steps(self._step, 1))
+            self._step += 1
+        return super().read()
+
+
+async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
+    source = LongHistory()
+    async with dashboard(source) as (app, pilot):
+        await settle(pilot, lambda: shows(app, "reading the log"), "what is being done")
+        assert not shows(app, "training"), "a state of long ago"
+        assert not shows(app, "ETA")
+        await pilot.press("question_mark")
+        await settle(pilot, lambda: app.screen is not app.watched.screen, "the help")
+        await pilot.press("escape")
+        await settle(pilot, lambda: app.screen is app.watched.screen, "the dashboard again")
+        assert app.watched.scene.behind
+        source.released = True
+        await settle(pilot, lambda: shows(app, "training") and not shows(app, "reading the log"), "the state of now")
+        assert app.watched.view.step == source._step - 1
+        await settle(pilot, lambda: shows(app, f"step {source._step - 1:,}/"), "where the run is")
+
+
+async def test_news_that_take_long_to_read_are_news(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice that ends on the clock with nothing left to read is not the beginning of a long history."""
+    monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
+    source = CannedSource(opened(), started(), ev.StateChanged(state="training"))
+    async with dashboard(source) as (app, pilot):
+        await settle(pilot, lambda: shows(app, "training"), "the state")
+        assert not app.watched.scene.behind
+        before = app.watched.scene.version
+        source.add(steps(1, 7))
+        await settle(pilot, lambda: shows(app, "step 7/"), "the steps")
+        assert app.watched.scene.version > before
+        assert app.watched.scene.heard_s > 0

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from tests.support.canned import Recorder, training_run
+from tests.support.screen import Dashboard, settle, shows
+from tests.tui.conftest import HandClock
+from trainer.config.loader import load_config
+from trainer.run.control import commands as cmd
+from trainer.run.log import events as ev
+from tui.app.screens.key_rest import UNEXPECTED_S
+from tui.app.screens.lr_range import LrRangeScreen
+from tui.cli import main
+from tui.drawing.lr_range_plot import lr_range_plot
+
+LRS = [1e-5 * 10 ** (6 * n / 59) for n in range(60)]
+LOSSES = [2.0 - 1.5 / (1 + math.exp(-4 * (math.log10(lr) + 2))) for lr in LRS]
+
+
+def found(suggestion: float | None = 0.01) -> ev.LrRangeTested:
+    return ev.LrRangeTested(
+        step=100, lrs=LRS, losses=LOSSES, suggestion=suggestion, reason="the loss falls fastest at about 0.01"
+    )
+
+
+def test_the_curve_is_drawn_in_its_room() -> None:
+    pytest.importorskip("plotext")
+    lines = lr_range_plot(LRS, [*LOSSES[:-1], 900.0], 60, 14).splitlines()
+    assert 10 <= len(lines) <= 15
+    assert max(map(len, lines)) <= 60
+    assert "900" not in "".join(lines), "what explodes does not press the rest flat"
+    assert lr_range_plot([0.1], [1.0], 60, 14) == ""
+
+
+async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard, key_clock: HandClock) -> None:
+    source, control = training_run(), Recorder()
+    async with dashboard(source, control) as (app, pilot):
+        await pilot.press("f")
+        (asked,) = control.sent
+        assert isinstance(asked, cmd.FindLr)
+        source.add(ev.Acknowledged(command_id=asked.command_id, command=asked.name, ok=True), found())
+        await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
+        await settle(pilot, lambda: shows(app, "the loss falls fastest at about 0.01"), "what it says")
+        await pilot.press("enter")  # as the curve came up: meant for something else
+        assert len(control.sent) == 1
+        key_clock.now += UNEXPECTED_S
+        await pilot.press("enter")
+        await settle(pilot, lambda: len(control.sent) == 2, "the rate")
+        assert isinstance(control.sent[1], cmd.SetLr)
+        assert control.sent[1].lr == 0.01
+
+
+async def test_nothing_is_taken_over_where_nothing_is_suggested(dashboard: Dashboard, key_clock: HandClock) -> None:
+    source, control = training_run(), Recorder()
+    async with dashboard(source, control) as (app, pilot):
+        await pilot.press("f")
+        source.add(found(None))
+        await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
+        key_clock.now += UNEXPECTED_S
+        await pilot.press("enter")
+        assert isinstance(app.screen, LrRangeScreen)
+        await pilot.press("escape")
+        await settle(pilot, lambda: not isinstance(app.screen, LrRangeScreen), "the dashboard")
+        assert len(control.sent) == 1
+
+
+async def test_whoever_has_not_asked_is_not_disturbed(dashboard: Dashboard) -> None:
+    source = training_run()
+    async with dashboard(source, Recorder()) as (app, pilot):
+        source.add(found())
+        await settle(pilot, lambda: shows(app, "learning rates tried"), "a message")
+        assert not isinstance(app.screen, LrRangeScreen)
+
+
+@pytest.mark.usefixtures("narrow_network")
+def test_the_command_prints_curve_and_suggestion(
+    capsys: pytest.CaptureFixture[str], tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    small = (
+        "data.image_size=16",
+        "data.batch_size=16",
+        "run.precision=fp32",
+        "run.channels_last=true",
+        "run.device=cpu",
+    )
+    assert load_config("digits", small).config.data.image_size == 16
+    assert main(["find-lr", "digits", *small, "run.convolution=native"]) == 0
+    said = capsys.readouterr().out
+    assert "loss against the learning rate, on a logarithmic axis" in said
+    assert re.search(r"1e-05 .*0\.01 .*0\.1", said), "rates, not their powers, stand below the axis"
+    assert "train with it: r18-tui digits data.image_size=16" in said
+    assert main(["find-lr", "nowhere"]) == 2

@@ -1,0 +1,68 @@
+"""`show --json` and `show --csv`: a run for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.canned import training_run
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
+from tui.cli import main
+from tui.state.data_output import as_json, write_csv
+
+
+@pytest.fixture
+def view() -> RunView:
+    """Three epochs and a step whose loss is not a number."""
+    source = training_run()
+    source.add(ev.Noted(step=300, text="slower"))
+    source.add(ev.Steps(first_step=301, loss=[None], accuracy=[0.5], lr=[0.1], images=64, seconds=0.1))
+    view = RunView()
+    replay(view, source.read())
+    return view
+
+
+def test_the_object_says_how_the_run_stands(view: RunView) -> None:
+    told = json.loads(as_json(view, RunDir(Path("runs/demo"))))
+    assert (told["run"], told["step"], told["total_steps"], told["state"]) == ("demo", 301, 1000, "training")
+    assert told["train_loss"] is None, "it is not a number"
+    assert [event["epoch"] for event in told["evaluations"]] == [1.0, 2.0, 3.0]
+    assert told["best"]["accuracy"] == view.evaluations[-1].accuracy
+    assert told["best_by"] == "accuracy"
+    assert told["notes"] == [{"step": 300, "text": "slower"}]
+    assert told["verdicts"][0]["kind"] == "not finite"
+    assert told["started"]["classes"][2] == "ev\x1b[2Jil", "as it is: JSON escapes it"
+
+
+def test_the_table_has_a_line_for_every_step(view: RunView) -> None:
+    file = io.StringIO()
+    write_csv(view, file)
+    rows = list(csv.DictReader(io.StringIO(file.getvalue())))
+    assert [int(row["step"]) for row in rows] == list(range(1, 302))
+    assert float(rows[199]["train_loss"]) == pytest.approx(view.train_loss.y[199])
+    assert (rows[199]["epoch"], rows[199]["test_accuracy"]) == ("2.0", str(view.evaluations[1].accuracy))
+    assert rows[198]["test_accuracy"] == ""
+    assert rows[300]["train_loss"] == "", "it was not a number"
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_the_command_prints_them(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "demo"
+    run.mkdir()
+    (run / "events.jsonl").write_bytes(b"".join(training_run().read()))
+    assert main(["show", str(run), option]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["step"] == 300 if option == "--json" else len(printed.splitlines()) == 301
+
+
+def test_one_form_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["show", "demo", "--json", "--csv"])
+    assert "not allowed with" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""What happened in a run, below its curves: a letter a kind, and what the letters mean."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.support.canned import CannedSource, opened, started, steps
+from tests.support.screen import Dashboard, screen_text, settle, shown, shows
+from trainer.run.log import events as ev
+
+
+def saved(step: int) -> ev.CheckpointSaved:
+    return ev.CheckpointSaved(
+        step=step, path=f"step-{step}", size_bytes=1, sha256="", pinned=True, best=False, seconds=0.1
+    )
+
+
+def noted(step: int) -> ev.Noted:
+    return ev.Noted(step=step, text="looks good")
+
+
+def edited(step: int) -> ev.LrEdited:
+    return ev.LrEdited(step=step, factor=0.5, lr=0.05)
+
+
+def track(text: str) -> str:
+    """The axis below the loss."""
+    return next(line for line in text.splitlines() if "└" in line)[: len(text.splitlines()[0]) // 2]
+
+
+async def test_each_kind_has_a_letter_that_the_border_explains(dashboard: Dashboard) -> None:
+    source = CannedSource(opened(), started(), steps(1, 400), saved(50), noted(150), edited(250), saved(350))
+    text = await shown(dashboard, source, size=(200, 60))
+    assert [sign for sign in track(text) if sign in "▴nl*"] == ["▴", "n", "l", "▴"]
+    for explained in ("n note", "l LR set", "▴ saved"):
+        assert explained in text
+    assert "p paused" not in text, "it was not"
+
+
+@pytest.mark.parametrize(
+    ("events", "sign"),
+    [
+        ([saved(100), noted(100)], "n"),
+        ([noted(100), saved(100)], "n"),
+        ([noted(100), noted(100)], "n"),
+        ([noted(100), edited(100)], "*"),
+        ([noted(100), edited(100), saved(100), noted(100)], "*"),
+        ([saved(100), saved(100)], "▴"),
+    ],
+)
+async def test_none_hides_another_where_several_happened(
+    dashboard: Dashboard, events: list[ev.Event], sign: str
+) -> None:
+    source = CannedSource(opened(), started(), steps(1, 400), *events)
+    async with dashboard(source) as (app, _):
+        text = screen_text(app)
+        assert [found for found in track(text) if found in "▴nl*"] == [sign]
+        assert ("* several" in text) is (sign == "*")
+
+
+async def test_reading_at_a_step_tells_what_happened_there(dashboard: Dashboard) -> None:
+    source = CannedSource(
+        opened(), started(), steps(1, 400), noted(100), edited(100), ev.Noted(step=300, text="[b]later")
+    )
+    async with dashboard(source) as (app, pilot):
+        for step, told in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
+            app.watched.scene.viewport.cursor = step
+            app.watched.screen.look_again()
+            await settle(pilot, partial(shows, app, told), f"what happened at step {step}")
+        assert "looks good" not in screen_text(app).replace("note at step 100: looks good", "")
