@@ -11,60 +11,17 @@ is one.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
-import random
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from trainer.errors import DamagedCheckpointError, R18Error
-from trainer.model.checkpoint import file_name, read_checkpoint
-from trainer.model.checkpoint_folder import CheckpointFolder
-from trainer.run.folder.run_config import read_run_config
-from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import CheckpointSaved, Resumed, Steps
-from trainer.run.log.reader import LogFollower
-from trainer.run.view.run_view import RunView
+from tests.support.kill_and_resume import kill_and_resume
 
 DIGITS = (
     "digits", "train.epochs=3", "run.deterministic=true", "run.precision=fp32", "run.channels_last=true",
     "run.convolution=products", "checkpoint.every_s=2",
 )  # fmt: skip
 """A run of some seconds that saves all the time. What is chosen by timing is given, so that two runs have the same."""
-
-_LONGEST_LIFE_S = 9.0
-_END_S = 300.0
-_COMPARED = (
-    "step", "epoch", "epoch_step", "epoch_sums", "evaluation_due", "lr_edits", "best_accuracy", "best_loss",
-    "best_step", "unfrozen_by_key", "improved_step", "last_evaluation", "classes", "fingerprint", "mean", "std",
-)  # fmt: skip
-"""Of a checkpoint's metadata, what the training decides."""
-
-
-@dataclass
-class Findings:
-    """What the kills have shown.
-
-    Attributes:
-        kills: Number by what the run was doing.
-        runs: That went on to their end.
-        lost_steps: After each kill, the steps between the last one in the log and the newest checkpoint.
-        broken: Promises that were not kept.
-    """
-
-    kills: Counter[str] = field(default_factory=Counter)
-    runs: int = 0
-    lost_steps: list[int] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
 
 
 def main() -> int:
@@ -91,180 +48,6 @@ def main() -> int:
         print(f"NOT KEPT: {promise}")
     print("every promise was kept" if not found.broken else f"{len(found.broken)} promises were not kept")
     return 1 if found.broken else 0
-
-
-def kill_and_resume(
-    run: Sequence[str], folder: Path, *, kills: int, seed: int, longest_life_s: float = _LONGEST_LIFE_S,
-    from_first_step: bool = False,
-) -> Findings:  # fmt: skip
-    """Kill runs until there were so many kills, and let the last one end.
-
-    Args:
-        run: Configuration and overrides of the command `python -m trainer`.
-        folder: For the runs.
-        kills: How many.
-        seed: Of the moments.
-        longest_life_s: No process lives longer, unless it ends its run or is to die while it writes a checkpoint.
-        from_first_step: A life begins with the first step of the process, and not with its start.
-    """
-    moments = random.Random(seed)
-    reference = RunDir(folder / "reference")
-    found = Findings()
-    _to_the_end([*run, "--name", reference.name, "--runs-dir", str(folder)], found)
-    while sum(found.kills.values()) < kills:
-        killed = RunDir(folder / f"killed-{found.runs}")
-        arguments = [*run, "--name", killed.name, "--runs-dir", str(folder)]
-        while sum(found.kills.values()) < kills:
-            moment = _Moment(moments.uniform(0.2, longest_life_s), moments.random() < 0.3, from_first_step)
-            if not _kill_once(arguments, killed, moment, found):
-                break
-            if killed.events.exists():
-                arguments = ["--resume", str(killed.path)]
-            elif killed.path.exists():
-                shutil.rmtree(killed.path)  # no run yet; its name is to be free for the next attempt
-        if not _ended(killed):
-            _to_the_end(arguments, found)
-        _compare(reference, killed, found)
-        found.runs += 1
-    return found
-
-
-def _process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainer", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
-def _to_the_end(arguments: Sequence[str], found: Findings) -> None:
-    process = _process(arguments)
-    try:
-        code = process.wait(_END_S)
-    finally:
-        process.kill()
-    if code:
-        found.broken.append(f"{' '.join(arguments)} ended with {code}")
-
-
-def _half_written(run: RunDir) -> set[tuple[int, int]]:
-    """The checkpoints that lie under a temporary name, by file and time: one that an earlier kill left is not written now."""
-    files = set()
-    for path in run.checkpoints.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            files.add((status.st_ino, status.st_mtime_ns))
-    return files
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """When a process is killed.
-
-    Attributes:
-        life_s: Seconds after its start.
-        half_written: As soon as a checkpoint is half written instead.
-        from_first_step: The life begins with the first step.
-    """
-
-    life_s: float
-    half_written: bool
-    from_first_step: bool
-
-
-def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Findings) -> bool:
-    """Start a process and kill it; whether there was one left to kill."""
-    log, left = LogFollower(run.events), _half_written(run)
-    before = sum(map(len, iter(log.read, [])))
-    process = _process(arguments)
-    while moment.from_first_step and process.poll() is None:
-        if any(isinstance(record.event, Steps) for record in log.records()):
-            break
-        time.sleep(0.002)
-    until = time.monotonic() + (_END_S if moment.half_written else moment.life_s)
-    while time.monotonic() < until and process.poll() is None:
-        if moment.half_written and _half_written(run) - left:
-            break
-        time.sleep(0.002)
-    if process.poll() is not None:
-        if process.returncode != 0:
-            found.broken.append(f"{run.name}: {' '.join(arguments)} ended with {process.returncode}")
-        return False
-    process.kill()
-    process.wait()
-    half = bool(_half_written(run) - left)
-    found.kills[_inspect(run, before, found) + (", checkpoint half written" if half else "")] += 1
-    return True
-
-
-def _inspect(run: RunDir, before: int, found: Findings) -> str:
-    """What a killed run was doing, after its directory was looked at."""
-    if not run.events.exists():
-        return "before its log began"
-    records = list(LogFollower(run.events).records())
-    view = RunView()
-    for record in records:
-        view.apply(record)
-    resumed = any(isinstance(record.event, Resumed) for record in records[before:])
-    folder = CheckpointFolder(run, keep=2)
-    for step in folder.steps():
-        try:
-            read_checkpoint(folder.at(step))
-        except DamagedCheckpointError as error:
-            found.broken.append(f"half written under its final name: {error}")
-    newest = max(folder.steps(), default=0)
-    saved = [record.event.step for record in records if isinstance(record.event, CheckpointSaved)]
-    if saved and newest < saved[-1]:
-        found.broken.append(f"{run.name}: step {saved[-1]} was reported as saved, the newest checkpoint is {newest}")
-    latest = folder.pointer("latest")
-    if saved and (latest is None or latest.name < file_name(saved[-1])):
-        found.broken.append(f"{run.name}: latest points to {latest}, step {saved[-1]} was reported as saved")
-    _check_tables(run, found)
-    found.lost_steps.append(max(view.step - newest, 0))
-    if len(records) <= before:
-        return "before it wrote anything"
-    return view.state.value + (" after a resume" if resumed else "")
-
-
-def _check_tables(run: RunDir, found: Findings) -> None:
-    """Look for anything else that is half written under its final name."""
-    try:
-        read_run_config(run)
-        if run.results.exists():
-            rows = list(csv.reader(run.results.read_text().splitlines(), strict=True))
-            if len({len(row) for row in rows}) != 1:
-                found.broken.append(f"{run.results}: its rows have different lengths")
-        for table in run.evaluation.glob("*/*.csv"):
-            list(csv.reader(table.read_text().splitlines(), strict=True))
-    except (R18Error, csv.Error, UnicodeDecodeError) as error:
-        found.broken.append(f"half written under its final name: {error}")
-
-
-def _ended(run: RunDir) -> bool:
-    view = RunView()
-    for record in LogFollower(run.events).records():
-        view.apply(record)
-    return view.finish is not None and view.finish.reason == "completed"
-
-
-def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
-    """Hold a run that was killed against the one that was not: weights, momentum, statistics, and what was logged."""
-    views = []
-    for run in (reference, killed):
-        view = RunView()
-        for record in LogFollower(run.events).records():
-            view.apply(record)
-        views.append(view)
-    total = views[0].total_steps
-    whole, patched = (read_checkpoint(CheckpointFolder(run, keep=2).at(total)) for run in (reference, killed))
-    different = [
-        name for name, tensor in whole.tensors.items() if not torch.equal(tensor, patched.tensors.get(name, tensor + 1))
-    ]
-    different += sorted(set(patched.tensors) - set(whole.tensors))
-    different += [f"metadata {key}" for key in _COMPARED if whole.meta[key] != patched.meta[key]]
-    for name in ("train_loss", "train_accuracy", "lr", "eval_loss", "eval_accuracy"):
-        if getattr(views[0], name) != getattr(views[1], name):
-            different.append(f"logged {name}")
-    if different:
-        found.broken.append(f"{killed.name} differs from the run that nobody touched: {', '.join(different[:8])}")
 
 
 if __name__ == "__main__":

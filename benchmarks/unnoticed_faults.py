@@ -135,13 +135,8 @@ FAULTS = (
 """Each changes what a user would rely on; one row of it for each finding of an earlier round."""
 
 DRAWN_FROM = (
-    # training
-    "loop", "step", "step_graph", "model", "optim", "sgd", "muon", "loss_scale", "update_gate", "ema", "freezing", "features",
-    "lr_schedule", "lr_finder", "train_state", "way_back", "saver", "steering", "metrics", "layers", "conv.*",
-    # evaluation
-    "evaluator", "evaluate", "scores", "measure", "measured_images", "robustness", "mistakes", "predict", "classifier",
-    # data, export, checkpoints, and what is wrong with a run
-    "data.*", "export.*", "checkpoint", "checkpoint_writer", "weights", "weight_loading", "run.rules.*", "run.class_score",
-    "run.memory_forecast", "run.verdicts",
+    "training.*", "model.*", "evaluation.*", "data.*", "export.*", "run.diagnosis.*", "run.view.class_score", "config.lr_schedule",
+    "config.freezing", "session.rollback", "session.saver", "session.run_edits", "session.checkpoint_writer", "commands.eval",
+    "commands.predict",
 )  # fmt: skip
 """Modules of `trainer` in which faults are drawn."""

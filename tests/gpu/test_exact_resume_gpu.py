@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.faults import kill_and_resume
 from tests.conftest import TINY, ConfigMaker
 from tests.support.exact_resume import check_that_stops_change_no_bit
+from tests.support.kill_and_resume import kill_and_resume
 
 pytestmark = [
     pytest.mark.gpu,

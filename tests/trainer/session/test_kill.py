@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import kill_and_resume
 from tests.conftest import TINY, FolderMaker
+from tests.support.kill_and_resume import kill_and_resume
 
 
 def test_killed_runs_end_bit_for_bit_as_those_that_nobody_touched(
