@@ -21,7 +21,7 @@ from trainer.run.control.client import SocketControl
 from trainer.run.control.commands import Export
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, Exported, ExportFailed, Steps
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _EXPORT_AS_ANY = f"import os; os.nice = lambda by: 0; {_TRAIN}"
@@ -51,7 +51,7 @@ def _measured(code: str, settings: list[str], folder: Path) -> str:
     run = RunDir(folder / "run")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        log = LogFollower(run.events)
+        log = LogReader(run.events)
         _follow(log, lambda event: isinstance(event, Steps))
         end = time.monotonic() + _ALONE_S
         images, seconds = _follow(log, lambda _: time.monotonic() > end)
@@ -64,7 +64,7 @@ def _measured(code: str, settings: list[str], folder: Path) -> str:
     return f"export {seconds:5.1f} s, training {images / seconds:4.0f} img/s meanwhile, {alone:4.0f} before"
 
 
-def _follow(log: LogFollower, enough: Callable[[Event], bool]) -> tuple[int, float]:
+def _follow(log: LogReader, enough: Callable[[Event], bool]) -> tuple[int, float]:
     """Images trained on until an event, and the seconds that took.
 
     Raises:

@@ -26,7 +26,7 @@ import psutil
 from benchmarks.dashboard import training
 from benchmarks.slices import ENDLESS_DIGITS, Contender, Plan, compare, images_of_log
 from tests.support.pseudo_terminal import PseudoTerminal
-from trainer.run.folder.lock import read_holder
+from trainer.run.folder.lock import read_owner
 from trainer.run.folder.run_dir import RunDir
 
 LEAST_RATIO = 0.98
@@ -56,7 +56,7 @@ def detached(*, attach: bool) -> Iterator[Contender]:
         run_dir = RunDir(Path(folder) / "digits")
         settings = [*ENDLESS_DIGITS, "run.convolution=products", "--runs-dir", folder]
         subprocess.run([*program, *settings, "--detach"], check=True, stdout=subprocess.DEVNULL)
-        trainer = psutil.Process(int((read_holder(run_dir) or {})["pid"]))
+        trainer = psutil.Process(int((read_owner(run_dir) or {})["pid"]))
         # Without a screen there is nothing to read: a terminal in which nothing happens stands in for it.
         screen = [*program, "attach", "digits", "--runs-dir", folder] if attach else ["sleep", "86400"]
         try:

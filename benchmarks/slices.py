@@ -23,7 +23,7 @@ import psutil
 
 from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log.events import Steps
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 
 ENDLESS_DIGITS = (
     "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",
@@ -64,7 +64,7 @@ class Comparison:
 
 def images_of_log(log: Path) -> Callable[[], int]:
     """Counts the images of a run by its event log: at each call those of the steps that were logged since the last one."""
-    follower = LogFollower(log)
+    follower = LogReader(log)
     return lambda: sum(record.event.images for record in follower.records() if isinstance(record.event, Steps))
 
 

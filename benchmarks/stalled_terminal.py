@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.dashboard import program
 from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log.events import Steps
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 
 LEAST_RATIO = 0.98
 _BACK_WITHIN_S = 20.0
@@ -33,7 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with program() as (terminal, log):
         terminal.wait_for(r"step [1-9]", 120)
-        follower = LogFollower(log)
+        follower = LogReader(log)
         _rate(terminal, follower, 10.0, read=True)
         ratios, comebacks = [], []
         for _ in range(arguments.blocks):
@@ -51,7 +51,7 @@ def main() -> int:
     return 0 if ratio >= LEAST_RATIO else 1
 
 
-def _rate(terminal: PseudoTerminal, follower: LogFollower, seconds: float, *, read: bool) -> float:
+def _rate(terminal: PseudoTerminal, follower: LogReader, seconds: float, *, read: bool) -> float:
     """Images a second of a slice."""
     for _ in follower.records():
         continue  # of the slice before
@@ -67,7 +67,7 @@ def _seconds_to_come_back(terminal: PseudoTerminal, log: Path) -> float:
     """Seconds until the screen shows a step that was not taken yet when somebody began to read again."""
     step = max(
         event.first_step + len(event.loss)
-        for event in (record.event for record in LogFollower(log).records())
+        for event in (record.event for record in LogReader(log).records())
         if isinstance(event, Steps)
     )
     began = time.monotonic()

@@ -121,7 +121,7 @@ FAULTS = (
     ),
     Fault(
         "actions-session",
-        "tui.state.keys._command.why_not",
+        "tui.state.keys._command.refusal",
         "now.state not in states or (now.state is RunState.FINISHED and not now.session_open)",
         "now.state not in states",
     ),
@@ -135,8 +135,8 @@ FAULTS = (
 """Each changes what a user would rely on; one row of it for each finding of an earlier round."""
 
 DRAWN_FROM = (
-    "training.*", "model.*", "evaluation.*", "data.*", "export.*", "run.diagnosis.*", "run.view.class_score", "config.lr_schedule",
-    "config.freezing", "session.rollback", "session.saver", "session.run_edits", "session.checkpoint_writer", "commands.eval",
-    "commands.predict",
+    "training.*", "model.*", "evaluation.*", "data.*", "export.*", "run.diagnosis.*", "run.view.class_score",
+    "config.lr_schedule", "config.freezing", "session.rollback", "session.saver", "session.run_edits", "session.checkpoint_writer",
+    "commands.eval", "commands.predict",
 )  # fmt: skip
 """Modules of `trainer` in which faults are drawn."""

@@ -17,7 +17,7 @@ from trainer.run.log.codec import encode
 from trainer.run.log.events import Steps
 from trainer.run.log.reader import read_records
 from tui.app.app import DashboardApp
-from tui.state.run_port import Port
+from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
 
 
@@ -44,7 +44,7 @@ async def draw(
 ) -> None:
     """Write the picture."""
     excerpt = Excerpt(run_dir, last_step)
-    port = Port(run_dir=run_dir, source=excerpt, control=CommandQueue())
+    port = RunPort(run_dir=run_dir, source=excerpt, control=CommandQueue())
     ui = UiSettings(theme=theme, redraw_hz=10.0)
     app = DashboardApp(port, ui, clock=lambda: excerpt.end + 0.2)
     async with app.run_test(size=size) as pilot:

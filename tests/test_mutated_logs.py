@@ -18,7 +18,7 @@ from tests.support.mutated_logs import START, history, lines, mutated, read_ever
 from trainer.run.log.codec import checks_of, decode
 from trainer.run.log.events import Warned, event_kinds
 from trainer.run.log.log_types import Positive, Range, Share, check_of
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.log.writer import EventLog
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -77,7 +77,7 @@ def test_a_line_with_a_wrong_value_is_left_out_and_counted_by_all(
     assert decode(line) is None
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join([GOOD[0], line, line_of("steps", seq=900), line, line_of("steps", seq=901)]))
-    follower, view = LogFollower(path), RunView()
+    follower, view = LogReader(path), RunView()
     assert len(list(follower.records())) == 3
     assert follower.bad_lines == 2
     replay(view, path.read_bytes().splitlines(keepends=True))

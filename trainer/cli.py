@@ -13,7 +13,7 @@ from trainer.commands.train import train_headless
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output, open_standard_streams
 from trainer.host.stop_signals import ignore_warnings
 from trainer.host.torchrun import rank, under_torchrun
@@ -141,5 +141,5 @@ def run_command(name: str, rest: Sequence[str], *, program: str) -> int:
 
 def complain(error: R18Error) -> int:
     """Explain an error on standard error."""
-    sys.stderr.write(literal(str(error), keep="\n") + "\n")
+    sys.stderr.write(printable(str(error), keep="\n") + "\n")
     return error.exit_code or EXIT_USAGE

@@ -11,12 +11,12 @@ from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
 from trainer.run.log.events import Event
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.log.writer import EventLog
 from trainer.run.status import Presence
 from trainer.run.view.run_view import RunView
 from tui.app.app import DashboardApp
-from tui.state.run_port import EventSource, Port
+from tui.state.run_port import EventSource, RunPort
 from tui.state.ui_settings import UiSettings
 
 EVENTS: list[Event] = [
@@ -55,7 +55,7 @@ def sources(folder: Path) -> dict[str, EventSource]:
     for event in EVENTS[9:]:
         log.publish(event)
     log.close()
-    return {"live": live, "attached late": late, "file": LogFollower(folder / "events.jsonl")}
+    return {"live": live, "attached late": late, "file": LogReader(folder / "events.jsonl")}
 
 
 def test_every_port_folds_to_the_same_view(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_every_port_gives_the_same_screen(tmp_path: Path) -> None:
     watched_only = NoControl(lambda: ("looked at", Presence.UNKNOWN))
     for name, source in sources(tmp_path).items():
         app = DashboardApp(
-            Port(run_dir=RunDir(tmp_path), source=source, control=watched_only), UiSettings(redraw_hz=10.0),
+            RunPort(run_dir=RunDir(tmp_path), source=source, control=watched_only), UiSettings(redraw_hz=10.0),
             clock=lambda: 1_700_000_100.0,
         )  # fmt: skip
         async with app.run_test(size=(120, 40)) as pilot:

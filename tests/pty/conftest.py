@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer.run.folder.lock import is_live, read_holder
+from trainer.run.folder.lock import is_live, read_owner
 from trainer.run.folder.run_dir import list_runs
 
 
@@ -20,4 +20,4 @@ def end_trainers(tmp_path: Path) -> Iterator[None]:
     for run in list_runs(tmp_path / "runs"):
         if is_live(run):
             with contextlib.suppress(psutil.NoSuchProcess, KeyError):
-                psutil.Process(int((read_holder(run) or {})["pid"])).kill()
+                psutil.Process(int((read_owner(run) or {})["pid"])).kill()

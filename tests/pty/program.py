@@ -13,7 +13,7 @@ import psutil
 
 from tests.conftest import NARROW, TINY
 from tests.support.pseudo_terminal import PseudoTerminal
-from trainer.run.folder.lock import read_holder
+from trainer.run.folder.lock import read_owner
 from trainer.run.folder.run_dir import RunDir
 
 _INSTALLED = Path(sys.executable).with_name("r18-tui")
@@ -73,7 +73,7 @@ def in_shell(
 
 def trainer_of(run: RunDir) -> psutil.Process:
     """The process that trains a run."""
-    return psutil.Process(int((read_holder(run) or {})["pid"]))
+    return psutil.Process(int((read_owner(run) or {})["pid"]))
 
 
 def code_of(terminal: PseudoTerminal, within_s: float = 60.0) -> int:

@@ -19,7 +19,7 @@ from tests.support.running import view_of, wait_for
 from tests.support.written_runs import write_log
 from trainer.host.stop_signals import DOUBLED_S
 from trainer.model.checkpoint_folder import CheckpointFolder
-from trainer.run.folder.lock import read_holder
+from trainer.run.folder.lock import read_owner
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
 
@@ -82,7 +82,7 @@ def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
     assert view.finish is not None
     assert view.finish.reason == number.name
     assert view.checkpoints[-1].step == view.step
-    assert read_holder(run_of(runs)) is None
+    assert read_owner(run_of(runs)) is None
 
 
 def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from trainer.commands.eval import measure, measure_robustness
 from trainer.commands.predict import Prediction, predict
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
-from trainer.evaluation.corruptions import DAMAGES, damaged_batch
+from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
 from trainer.evaluation.image_sources import ArrayImages, FileImages, folder_images
 from trainer.evaluation.scores import compare
 
@@ -133,7 +133,7 @@ def test_pictures_are_made_worse_one_by_one_and_keep_their_labels(
         seen.append((int(pixels_HWC[0, 0, 0]), seed))
         return (pixels_HWC + 20).astype(np.uint8)
 
-    monkeypatch.setattr(measure_module, "DAMAGES", {"light": {"20": brighter}})
+    monkeypatch.setattr(measure_module, "CORRUPTIONS", {"light": {"20": brighter}})
     monkeypatch.setattr(measure_module, "_ROBUSTNESS_IMAGES", 6)
     images = FileImages("test", paths, np.arange(12))
     (measured,) = measure([model], images, batch_size=5, progress=quiet)
@@ -152,7 +152,7 @@ def grey(side: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("sigma", [10, 20, 40])
 def test_noise_has_its_standard_deviation_and_differs_from_image_to_image(sigma: int) -> None:
-    damage = DAMAGES["noise"][f"sigma {sigma} of 255"]
+    damage = CORRUPTIONS["noise"][f"sigma {sigma} of 255"]
     noise = damaged_batch(damage, np.repeat(grey(64), 2, 0), 7).astype(np.float64) - 128
     # 24,576 values: the standard error of their deviation is half a percent, that of their mean 0.6 percent of sigma.
     assert noise.std() == pytest.approx(sigma, rel=0.03)
@@ -168,7 +168,7 @@ def test_a_blur_spreads_an_edge_as_far_as_its_radius(share: float) -> None:
     """The derivative of a blurred edge is the kernel; its standard deviation is the radius."""
     edge = grey(200)
     edge[:, :, :100], edge[:, :, 100:] = 0, 250
-    blurred = damaged_batch(DAMAGES["blur"][f"radius {share:.1%} of the side"], edge, 0)[0, 100, :, 0].astype(float)
+    blurred = damaged_batch(CORRUPTIONS["blur"][f"radius {share:.1%} of the side"], edge, 0)[0, 100, :, 0].astype(float)
     kernel, places = np.diff(blurred) / 250, np.arange(1, 200)
     middle = float((kernel * places).sum())
     assert middle == pytest.approx(100, abs=0.1)
@@ -181,7 +181,7 @@ def test_jpeg_has_its_quality(tmp_path: Path, quality: int) -> None:
     Image.fromarray(noise).save(tmp_path / "picture.jpg", quality=quality)
     with Image.open(tmp_path / "picture.jpg") as image:
         wanted = np.array(image)
-    assert np.array_equal(damaged_batch(DAMAGES["JPEG"][f"quality {quality}"], noise[None], 0)[0], wanted)
+    assert np.array_equal(damaged_batch(CORRUPTIONS["JPEG"][f"quality {quality}"], noise[None], 0)[0], wanted)
 
 
 @pytest.mark.parametrize("side", [4, 5])

@@ -28,7 +28,7 @@ from trainer.model.checkpoint import Checkpoint
 from trainer.model.ema import ModelEma
 from trainer.model.numerics import Numerics
 from trainer.run.log.events import Evaluated, Event, Warned
-from trainer.training.callbacks import NoSession
+from trainer.training.callbacks import NullCallbacks
 from trainer.training.evaluator import Evaluator
 from trainer.training.metrics import Stopwatch
 from trainer.training.optimizer import build_optimizer
@@ -40,7 +40,7 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 CLASSES = 3
 
 
-class Session(NoSession):
+class Session(NullCallbacks):
     """Keeps what is published, and has the best checkpoint, or none."""
 
     def __init__(self, best: Checkpoint | None) -> None:

@@ -17,7 +17,7 @@ from trainer.data.dataset import ResidentSplit
 from trainer.run.log.events import EpochEnded, Event, Steps
 from trainer.training import build
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NoSession
+from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
 
 FP32 = TOLERANCE["native"]
@@ -25,7 +25,7 @@ EDIT = (5, 0.5)
 """A learning rate that is halved by key before step 5."""
 
 
-class Recorder(NoSession):
+class Recorder(NullCallbacks):
     """Keeps the state before each step, edits the rate and freezes a stage on the way, and keeps what is logged."""
 
     trainer: Trainer

@@ -22,7 +22,7 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import CheckpointSaved, Resumed, Steps
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.view.run_view import RunView
 
 _LONGEST_LIFE_S = 9.0
@@ -134,7 +134,7 @@ class _Moment:
 
 def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Findings) -> bool:
     """Start a process and kill it; whether there was one left to kill."""
-    log, left = LogFollower(run.events), _half_written(run)
+    log, left = LogReader(run.events), _half_written(run)
     before = sum(map(len, iter(log.read, [])))
     process = _process(arguments)
     while moment.from_first_step and process.poll() is None:
@@ -161,7 +161,7 @@ def _inspect(run: RunDir, before: int, found: Findings) -> str:
     """What a killed run was doing, after its directory was looked at."""
     if not run.events.exists():
         return "before its log began"
-    records = list(LogFollower(run.events).records())
+    records = list(LogReader(run.events).records())
     view = RunView()
     for record in records:
         view.apply(record)
@@ -202,7 +202,7 @@ def _check_tables(run: RunDir, found: Findings) -> None:
 
 def _ended(run: RunDir) -> bool:
     view = RunView()
-    for record in LogFollower(run.events).records():
+    for record in LogReader(run.events).records():
         view.apply(record)
     return view.finish is not None and view.finish.reason == "completed"
 
@@ -212,7 +212,7 @@ def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
     views = []
     for run in (reference, killed):
         view = RunView()
-        for record in LogFollower(run.events).records():
+        for record in LogReader(run.events).records():
             view.apply(record)
         views.append(view)
     total = views[0].total_steps

@@ -15,7 +15,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Event, Record
-from trainer.run.log.reader import LogFollower, read_records
+from trainer.run.log.reader import LogReader, read_records
 from trainer.run.log.results_csv import ResultsCsv
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -24,7 +24,7 @@ from trainer.trackers.tracker import Histogram
 from tui.commands.report import write_report
 from tui.commands.show import print_csv, print_json, print_report
 from tui.drawing.glyphs import UNICODE
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import ClassPane
 from tui.widgets.class_table import ClassTable
 from tui.widgets.compact import CompactPane, SparkPane, WorstPane
@@ -186,10 +186,10 @@ def read_everywhere(run_dir: RunDir) -> int:
     Returns:
         How many lines were left out.
     """
-    view, follower = RunView(), LogFollower(run_dir.events)
+    view, follower = RunView(), LogReader(run_dir.events)
     while found := follower.read():
         replay(view, found)
-    scene = Scene(view=view, now=START + 1000, run_dir=run_dir, glyphs=UNICODE)
+    scene = DisplayState(view=view, now=START + 1000, run_dir=run_dir, glyphs=UNICODE)
     for axis in ("epoch", "step", "time"):
         scene.axis = axis
         for pane in [kind() for kind in PANES]:
@@ -201,7 +201,7 @@ def read_everywhere(run_dir: RunDir) -> int:
     write_report(run_dir, None)
     ResultsCsv(run_dir).replay(read_records(run_dir.events))
     feed = Feed(_Sink(), lambda path, step: None)
-    for record in LogFollower(run_dir.events).records():
+    for record in LogReader(run_dir.events).records():
         feed.take(record)
     return view.bad_records
 

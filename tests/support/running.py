@@ -12,7 +12,7 @@ from trainer.config.schema import Config
 from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
@@ -60,7 +60,7 @@ def start(run: OpenRun, *, hold_open: bool = False) -> TrainingThread:
 
 def events_of(run_dir: RunDir, kind: type[E]) -> list[E]:
     """All events of a kind in a run's log, which readers must take as a whole."""
-    follower = LogFollower(run_dir.events)
+    follower = LogReader(run_dir.events)
     events = [record.event for record in follower.records()]
     assert follower.bad_lines == 0, "the trainer has logged what its own events do not declare"
     return [event for event in events if isinstance(event, kind)]
@@ -76,7 +76,7 @@ def view_of(run_dir: RunDir) -> RunView:
 
 def wait_for(run_dir: RunDir, condition: Callable[[RunView], bool], *, timeout: float = 90.0) -> RunView:
     """Follow a run's log until its view meets a condition."""
-    view, follower = RunView(), LogFollower(run_dir.events)
+    view, follower = RunView(), LogReader(run_dir.events)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         for record in follower.records():

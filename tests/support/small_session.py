@@ -50,7 +50,7 @@ class Small:
         self.run_dir.checkpoints.mkdir(parents=True)
         log = SimpleNamespace(publish=self.said.append, sync=lambda timeout: True)
         config = build_config({}, {}, "test", ["checkpoint.keep=9", f"checkpoint.every_s={EVERY_S}"])
-        run: Any = SimpleNamespace(run_dir=self.run_dir, config=config, log=log, look_after_directory=lambda: None)
+        run: Any = SimpleNamespace(run_dir=self.run_dir, config=config, log=log, repair_directory=lambda: None)
         self.saver = Saver(run)
         self.saver.facts = {"choices": {}, "selection_split": "val"}
         model = small_model()

@@ -14,7 +14,7 @@ from trainer.run.control.commands import ControlPort
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.thread import TrainingThread
 from tui.app.app import DashboardApp
-from tui.state.run_port import EventSource, Port
+from tui.state.run_port import EventSource, RunPort
 from tui.state.ui_settings import UiSettings
 
 
@@ -52,7 +52,7 @@ def dashboard(tmp_path: Path) -> Dashboard:
         now: float = START + 30,
         thread: TrainingThread | None = None,
     ) -> AsyncIterator[App]:
-        port = Port(run_dir=RunDir(tmp_path), source=source, control=control or Recorder(), thread=thread)
+        port = RunPort(run_dir=RunDir(tmp_path), source=source, control=control or Recorder(), thread=thread)
         app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
         async with app.run_test(size=size) as pilot:
             run = app.watched

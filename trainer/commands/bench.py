@@ -27,7 +27,7 @@ from trainer.model.device import choose_device, describe_device
 from trainer.model.numerics import DTYPES, Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.model.versions import software_versions
-from trainer.training.autotune import choose_numerics, describe, precisions
+from trainer.training.autotune import autotune_numerics, describe, precisions
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.optimizer import build_optimizer
 from trainer.training.step import TrainStep
@@ -142,7 +142,7 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
     normalize = Normalize.of([0.5] * 3, [0.25] * 3, device)
     augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
     if numerics is None:
-        numerics, _ = choose_numerics(config, model, augment, lambda: batch, _quiet, device=device)
+        numerics, _ = autotune_numerics(config, model, augment, lambda: batch, _quiet, device=device)
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     train_step = TrainStep(model, optimizer, augment, config, numerics)

@@ -12,12 +12,12 @@ import numpy as np
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
-from trainer.evaluation.corruptions import DAMAGES, damaged_batch
+from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
 from trainer.evaluation.image_sources import FileImages, MeasuredImages, folder_images
 from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.evaluation.scores import Measured, Scores
 from trainer.host.progress import Progress, progress_bar
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links, run_of_file
 
 _ROBUSTNESS_IMAGES = 500
@@ -156,12 +156,12 @@ def measure_robustness(
     total = len(measured.rows)
     chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int)
     rows = [measured.rows[index] for index in chosen]
-    right: dict[tuple[str, str], list[bool]] = {(kind, name): [] for kind in DAMAGES for name in DAMAGES[kind]}
+    right: dict[tuple[str, str], list[bool]] = {(kind, name): [] for kind in CORRUPTIONS for name in CORRUPTIONS[kind]}
     for start in range(0, len(rows), batch_size):
         pixels_NHWC, kept, _ = images.pixels(rows[start : start + batch_size], model.decoder)
         labels_N = images.labels_N[kept]
         for (kind, name), hits in right.items() if kept else ():
-            worse_NHWC = damaged_batch(DAMAGES[kind][name], pixels_NHWC, start)
+            worse_NHWC = damaged_batch(CORRUPTIONS[kind][name], pixels_NHWC, start)
             hits += Scores(model.probabilities(worse_NHWC), labels_N).right.tolist()
         progress("measuring on worse pictures", min(start + batch_size, len(rows)) / len(rows))
     shares: dict[str, dict[str, float]] = {
@@ -206,4 +206,4 @@ def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
 
 
 def _say(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{literal(line)}\n" for line in lines))
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))

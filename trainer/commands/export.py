@@ -27,7 +27,7 @@ from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.versions import torch_release
@@ -352,7 +352,7 @@ def _say(event: Event) -> None:
     if isinstance(event, ExportProgress):
         sys.stdout.write(f"{event.fraction:4.0%}  {event.stage}\n")
     elif isinstance(event, Warned):
-        sys.stdout.write(f"      {literal(event.message)}\n")
+        sys.stdout.write(f"      {printable(event.message)}\n")
     elif isinstance(event, Exported):
         sys.stdout.writelines(f"{line}\n" for line in _report(event))
     sys.stdout.flush()

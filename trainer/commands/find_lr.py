@@ -8,7 +8,7 @@ from trainer.config.freezing import frozen_stages
 from trainer.config.schema import Config
 from trainer.host.progress import Progress
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NoSession
+from trainer.training.callbacks import NullCallbacks
 from trainer.training.lr_range_test import LrRange, range_test
 
 
@@ -28,7 +28,7 @@ def find_lr(config: Config, runs_dir: Path, progress: Progress) -> tuple[LrRange
     Raises:
         R18Error: When the run could not be started either.
     """
-    built = build_trainer(config, runs_dir, NoSession(), progress, None)
+    built = build_trainer(config, runs_dir, NullCallbacks(), progress, None)
     trainer = built.trainer
     trainer.train_step.prepare(frozen_stages(config.model, config.train.epochs - 1))
     try:

@@ -23,7 +23,7 @@ from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, Run
 from trainer.host.atomic_files import write_atomically
 from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
-from trainer.host.safe_text import literal, plain_name
+from trainer.host.safe_text import plain_name, printable
 from trainer.model.tensor_header import read_header
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import find_run
@@ -107,7 +107,7 @@ def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
     today = datetime.date.today().isoformat()
     counts = survey.counts("train")
     head = [
-        f"# {literal(survey.layout.root.name)}: {len(counts)} classes, {_range(counts)} images each to learn from.",
+        f"# {printable(survey.layout.root.name)}: {len(counts)} classes, {_range(counts)} images each to learn from.",
         f"# Written by r18-tui init on {today}. Change what you like: docs/configuration.md explains every key,",
         "# and r18-tui says so when one is wrong.",
     ]
@@ -217,4 +217,4 @@ def _some(items: list[str]) -> str:
 
 
 def _say(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{literal(line)}\n" for line in lines))
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))

@@ -20,7 +20,7 @@ from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
 from trainer.evaluation.tables import csv_text
 from trainer.host.progress import Progress, progress_bar
-from trainer.host.safe_text import json_text, literal
+from trainer.host.safe_text import json_text, printable
 from trainer.host.standard_streams import write_out
 
 _NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     for path, reason in unreadable:
         problem = "no answer" if reason == _NOT_FINITE else "cannot be read"
         missing.append(f"{path}: {problem}: {reason}")
-    sys.stderr.writelines(f"{literal(line)}\n" for line in missing)
+    sys.stderr.writelines(f"{printable(line)}\n" for line in missing)
     return EXIT_FAILED if missing else EXIT_OK
 
 
@@ -169,10 +169,10 @@ def as_table(predictions: Sequence[Prediction]) -> str:
     """A line a picture: path, class and probability, further classes behind."""
     if not predictions:
         return ""
-    width = max(len(literal(prediction.path)) for prediction in predictions)
+    width = max(len(printable(prediction.path)) for prediction in predictions)
     return "".join(
-        f"{literal(prediction.path):{width}}  "
-        + "  ".join(f"{probability:6.1%} {literal(name)}" for name, probability in prediction.ranking)
+        f"{printable(prediction.path):{width}}  "
+        + "  ".join(f"{probability:6.1%} {printable(name)}" for name, probability in prediction.ranking)
         + "\n"
         for prediction in predictions
     )
@@ -187,7 +187,7 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
         cells = [cell for name, probability in prediction.ranking for cell in (name, f"{probability:.6f}")]
         rows.append([prediction.path, *cells])
     text = csv_text(rows)
-    return literal(text, keep="\n") if sys.stdout.isatty() else text
+    return printable(text, keep="\n") if sys.stdout.isatty() else text
 
 
 def as_json(predictions: Sequence[Prediction]) -> str:

@@ -212,7 +212,7 @@ def _suggest(key: str) -> str:
 
 def _message(problem: ErrorDetails, places: _Places) -> str:
     parts = [
-        str(part) for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal[", "list["))
+        str(part) for part in problem["loc"] if isinstance(part, str) and not part.startswith(("printable[", "list["))
     ]
     key = ".".join(parts[:2])
     where = f"{places.of(key)}: {key}" if key else places.of("")

@@ -42,7 +42,7 @@ def _jpeg(quality: int) -> _Damage:
     return damaged
 
 
-DAMAGES: dict[str, dict[str, _Damage]] = {
+CORRUPTIONS: dict[str, dict[str, _Damage]] = {
     "noise": {f"sigma {sigma:g} of 255": _noise(sigma) for sigma in (10.0, 20.0, 40.0)},
     "blur": {f"radius {share:.1%} of the side": _blur(share) for share in (0.01, 0.02, 0.04)},
     "JPEG": {f"quality {quality}": _jpeg(quality) for quality in (50, 20, 10)},
@@ -54,7 +54,7 @@ def damaged_batch(damage: _Damage, pixels_NHWC: NDArray[np.uint8], first: int) -
     """A batch made worse, the same way each time.
 
     Args:
-        damage: From `DAMAGES`.
+        damage: From `CORRUPTIONS`.
         pixels_NHWC: uint8.
         first: Number of the first image, which seeds its noise.
     """

@@ -11,7 +11,7 @@ _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories of characters that a terminal may obey instead of showing."""
 
 
-def literal(text: str, *, keep: str = "") -> str:
+def printable(text: str, *, keep: str = "") -> str:
     """Replace control and formatting characters by `?`, so that no name can move the cursor or colour the screen.
 
     Args:

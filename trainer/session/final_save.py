@@ -18,7 +18,7 @@ _LONG_S = 5.0
 """A save that takes longer is said, with the way out."""
 
 
-class LastSave:
+class FinalSave:
     """Waits for the last save and takes commands meanwhile. Everything happens on the training thread.
 
     Attributes:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output
 from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
@@ -120,7 +120,7 @@ class Reporter:
         """Write a line."""
         self._last_line_s = time.monotonic()
         try:
-            self._out.write(literal(text, keep="\n") + "\n")
+            self._out.write(printable(text, keep="\n") + "\n")
             self._out.flush()
         except BrokenPipeError:
             drop_output()  # whoever read us has left; the log has everything

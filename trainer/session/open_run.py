@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trainer.config.plain import PlainConfig
 from trainer.errors import DiskError, R18Error, RunError
 from trainer.host.atomic_files import write_atomically
-from trainer.run.folder.handle import HeldRunDir, point_output_at
+from trainer.run.folder.handle import RunDirHandle, point_output_at
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run, refuse_links
 from trainer.run.log.end_hook import EndHook
@@ -46,7 +46,7 @@ class OpenRun:
         made_runs_dir: Whether the folder of runs was made for this run.
     """
 
-    run_dir: HeldRunDir
+    run_dir: RunDirHandle
     runs_dir: Path
     settings: PlainConfig
     lock: RunLock
@@ -69,12 +69,12 @@ class OpenRun:
         """
         before, self.settings = self.settings, settings
         try:
-            self.keep_config()
+            self.write_config()
         except DiskError:
             self.settings = before
             raise
 
-    def keep_config(self) -> None:
+    def write_config(self) -> None:
         """Write the configuration into the run, as a resume changed it.
 
         Raises:
@@ -87,7 +87,7 @@ class OpenRun:
                 f"{self.run_dir.config}: cannot be written: {error}; make room, then resume again"
             ) from error
 
-    def look_after_directory(self) -> Displacement | None:
+    def repair_directory(self) -> Displacement | None:
         """Follow the run directory where somebody has moved it, and make it anew where somebody has deleted it.
 
         What was printed and the checkpoints are then lost; the log, of which this process holds the file, is not. Parts of it
@@ -233,7 +233,7 @@ def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> O
     Args:
         run_dir: The run.
         settings: The run's own, with what a resume may change (`resumed_config`). Kept in the run by
-            `keep_config`, once the data and the device were found to be there.
+            `write_config`, once the data and the device were found to be there.
         runs_dir: Where runs are kept.
 
     Raises:
@@ -262,7 +262,7 @@ def _remove_unfinished(run_dir: RunDir) -> None:
 
 
 def _open(run_dir: RunDir, runs_dir: Path, settings: PlainConfig, lock: RunLock, *, resume: bool) -> OpenRun:
-    held = HeldRunDir(run_dir.path)
+    held = RunDirHandle(run_dir.path)
     results = ResultsCsv(held)
     if run_dir.events.exists():
         results.replay(read_records(run_dir.events))

@@ -18,7 +18,7 @@ from trainer.data.batches.batches import Batch, Batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import prepare_data, worker_count
 from trainer.errors import EXIT_OK, DataError
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model.determinism import set_deterministic
 from trainer.model.device import choose_device
@@ -121,7 +121,7 @@ def _quiet(_detail: str, _share: float | None) -> None:
 
 
 def _warn(message: str) -> None:
-    sys.stderr.write(literal(message) + "\n")
+    sys.stderr.write(printable(message) + "\n")
 
 
 def _obey(parts: _Parts, peers: Peers) -> None:

@@ -11,7 +11,7 @@ from trainer.errors import ConfigError
 from trainer.training.loop import Trainer
 
 
-def replanned(config: Config, settings: Mapping[str, float], trainer: Trainer) -> Config:
+def changed_config(config: Config, settings: Mapping[str, float], trainer: Trainer) -> Config:
     """A configuration with some other settings.
 
     Args:
@@ -43,7 +43,7 @@ def by_group(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def take_up(config: Config, trainer: Trainer) -> None:
+def apply_plan(config: Config, trainer: Trainer) -> None:
     """Go on by another plan from the next step on.
 
     The schedule is then that of a run of so many epochs, as after a resume with more of them, with the user's edits in it.

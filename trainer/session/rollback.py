@@ -15,7 +15,7 @@ _CALMER = 0.5
 """Factor of the learning rate after a return."""
 
 
-class WayBack:
+class Rollback:
     """Offers the return, and takes it. Everything happens on the training thread."""
 
     def __init__(self, saver: Saver, publish: Callable[[Event], object]) -> None:

@@ -11,14 +11,14 @@ from trainer.errors import ConfigError, DiskError
 from trainer.run.control import commands as cmd
 from trainer.run.log.events import LrEdited, Noted, SettingsChanged
 from trainer.session.open_run import OpenRun
-from trainer.session.plan_change import by_group, replanned, take_up
+from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.session.saver import Saver
 from trainer.training.loop import Trainer
 
 _OVER = "all steps are done"
 
 
-class Steering:
+class RunEdits:
     """Carries commands out, each of which returns why it is refused, or nothing. On the training thread."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Steering:
     def _scale(self, factor: float) -> str:
         state = self._of().state
         state.schedule.edit(state.step, factor)
-        self._saver.outdate()
+        self._saver.mark_stale()
         self._run.log.publish(LrEdited(step=state.step, factor=factor, lr=state.schedule.at(state.step)))
         return ""
 
@@ -76,11 +76,11 @@ class Steering:
         if trainer.train_step.peers is not None:
             return "not with several processes; stop, and resume with these settings"
         try:
-            config = replanned(before, command.settings, trainer)
+            config = changed_config(before, command.settings, trainer)
             self._run.change(PlainConfig.of(config))
         except (ConfigError, DiskError) as error:
             return str(error)
-        take_up(config, trainer)
+        apply_plan(config, trainer)
         schedule, changed = trainer.state.schedule, differences(before, config)
         self._saver.facts["config"] = config.model_dump(mode="json")
         self._run.log.publish(
@@ -93,7 +93,7 @@ class Steering:
                 planned_lr=schedule.samples(),
             )
         )
-        self._saver.outdate()
+        self._saver.mark_stale()
         return ""
 
     def unfreeze(self, command: cmd.Unfreeze) -> str:
@@ -114,7 +114,7 @@ class Steering:
         if stages > BACKBONE:
             return "all stages before the classifier are frozen"
         trainer.freeze(stages)
-        self._saver.outdate()
+        self._saver.mark_stale()
         return ""
 
     def add_note(self, command: cmd.AddNote) -> str:

@@ -71,7 +71,7 @@ class Saver:
         self._saved_step = step
         self._writer.found(step)
 
-    def outdate(self) -> None:
+    def mark_stale(self) -> None:
         """A checkpoint of the newest step, if there is one, does not know of what has just changed."""
         self._saved_step = -1
 
@@ -149,7 +149,7 @@ class Saver:
     def _find_directory(self) -> None:
         """Follow the run directory, or make it anew. On the writer's thread."""
         try:
-            found = self._run.look_after_directory()
+            found = self._run.repair_directory()
         except (OSError, R18Error):
             return  # the save that follows fails of the same, and says so
         if found is not None:

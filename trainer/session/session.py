@@ -1,6 +1,6 @@
 """A training session: builds the parts, takes commands between steps, saves, and ends the run in good order.
 
-Lives on the training thread from beginning to end. The loop calls it back through `Hooks`.
+Lives on the training thread from beginning to end. The loop calls it back through `LoopCallbacks`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from trainer.run.log.events import (
 from trainer.run.status import RunState
 from trainer.session.error_report import explain, log_traceback
 from trainer.session.export_child import ExportChild
-from trainer.session.final_save import LastSave
+from trainer.session.final_save import FinalSave
 from trainer.session.open_run import OpenRun
-from trainer.session.rollback import WayBack, no_way_back
-from trainer.session.run_edits import Steering
+from trainer.session.rollback import Rollback, no_way_back
+from trainer.session.run_edits import RunEdits
 from trainer.session.saver import Saver
 from trainer.session.system_monitor import SystemMonitor
 from trainer.session.tracker_children import SinkChildren
@@ -74,9 +74,9 @@ class TrainingSession:
         self._commands = commands
         self._hold_open = hold_open
         self._saver = Saver(run)
-        self._last_save = LastSave(self._saver, commands, run.log.publish, hold_open)
-        self._way_back = WayBack(self._saver, run.log.publish)
-        self._steering = Steering(run, self._saver, lambda: self.trainer, lambda: self._finished)
+        self._last_save = FinalSave(self._saver, commands, run.log.publish, hold_open)
+        self._way_back = Rollback(self._saver, run.log.publish)
+        self._steering = RunEdits(run, self._saver, lambda: self.trainer, lambda: self._finished)
         self._exporter = ExportChild(run.run_dir, run.log.publish)
         self._sinks = SinkChildren(run.run_dir, run.log.publish)
         self._files = EvaluationFiles(run.run_dir, run.log.publish)
@@ -213,7 +213,7 @@ class TrainingSession:
     def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
         """Keep what there is to be seen of the newest evaluation beside the run, on another thread."""
         self._evaluating = None
-        self._saver.outdate()
+        self._saver.mark_stale()
         dataset = self.trainer.data.dataset
         # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
         if self._on_demand or self.trainer.over:
@@ -257,7 +257,7 @@ class TrainingSession:
         for warning in (*built.warnings, *preflight(self._run.runs_dir)):
             self.publish(Warned(message=warning))
         if self._run.resume:
-            self._run.keep_config()  # before env.json, which says where a relative `data.root` starts
+            self._run.write_config()  # before env.json, which says where a relative `data.root` starts
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
             state = self.trainer.state

@@ -201,7 +201,7 @@ class TrainingThread:
 
     def _look_after_directory(self) -> None:
         try:
-            found = self.run.look_after_directory()
+            found = self.run.repair_directory()
         except (OSError, R18Error) as error:
             self._complain(f"{self.run.run_dir.path} was deleted while it was trained and cannot be made anew: {error}")
         else:

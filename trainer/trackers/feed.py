@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.run.log import events as ev
 from trainer.run.log.events import Record, number
-from trainer.trackers.tracker import Histogram, Sink
+from trainer.trackers.tracker import Histogram, Tracker
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Feed:
         bad_lines: Number of lines of the log that were left out.
     """
 
-    sink: Sink
+    sink: Tracker
     picture: Callable[[str, int], bytes | None]
     seq: int = -1
     step: int = 0

@@ -25,7 +25,7 @@ def open_sink(origin: Origin) -> MlflowSink:
 
 
 class MlflowSink:
-    """Implements `Sink`. One run for all sessions, found again by a tag."""
+    """Implements `Tracker`. One run for all sessions, found again by a tag."""
 
     def __init__(self, origin: Origin) -> None:
         place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{origin.folder.absolute() / 'mlflow.db'}")

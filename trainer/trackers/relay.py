@@ -10,7 +10,7 @@ from trainer.config.trackers import SinkName
 from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.trackers.feed import Feed
 from trainer.trackers.position import Position
 from trainer.trackers.tracker import Origin, opener
@@ -41,7 +41,7 @@ def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
             Origin(name=run_dir.name, identity=position.identity, folder=folder, config=config, step=position.step)
         )
         feed = Feed(sink, lambda path, step: _picture(run_dir.path / path, step), position.seq, position.step)
-        log, begun = LogFollower(run_dir.events), position.seq
+        log, begun = LogReader(run_dir.events), position.seq
         try:
             over = False
             while not over:

@@ -18,7 +18,7 @@ def open_sink(origin: Origin) -> TensorBoardSink:
 
 
 class TensorBoardSink:
-    """Implements `Sink`. Steps that were taken back are purged, as its readers know them to be."""
+    """Implements `Tracker`. Steps that were taken back are purged, as its readers know them to be."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin

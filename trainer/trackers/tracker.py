@@ -60,7 +60,7 @@ class Histogram:
         return [self.reach * (2 * index / bins - 1) for index in range(bins + 1)]
 
 
-class Sink(Protocol):
+class Tracker(Protocol):
     """One tracker, for one session. Used by one thread of a process that trains nothing.
 
     Steps never go back, unless the run itself does (`back_to`).
@@ -103,7 +103,7 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def opener(name: SinkName) -> Callable[[Origin], Sink]:
+def opener(name: SinkName) -> Callable[[Origin], Tracker]:
     """What opens a tracker for a session. Imports its package."""
-    open_sink: Callable[[Origin], Sink] = importlib.import_module(f"trainer.trackers.{name}").open_sink
+    open_sink: Callable[[Origin], Tracker] = importlib.import_module(f"trainer.trackers.{name}").open_sink
     return open_sink

@@ -24,7 +24,7 @@ def open_sink(origin: Origin) -> TrackioSink:
 
 
 class TrackioSink:
-    """Implements `Sink`."""
+    """Implements `Tracker`."""
 
     def __init__(self, origin: Origin) -> None:
         import trackio

@@ -33,7 +33,7 @@ def open_sink(origin: Origin) -> WandbSink:
 
 
 class WandbSink:
-    """Implements `Sink`."""
+    """Implements `Tracker`."""
 
     def __init__(self, run: wandb.Run) -> None:
         self._run = run

@@ -53,7 +53,7 @@ class _Timing:
     loss: float
 
 
-def choose_numerics(
+def autotune_numerics(
     config: Config,
     model: nn.Module,
     augment: Augment,

@@ -37,8 +37,8 @@ from trainer.model.versions import software_versions
 from trainer.model.weight_loading import load_initial_weights
 from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.events import Started, Warned
-from trainer.training.autotune import choose_numerics, recorded_numerics
-from trainer.training.callbacks import Hooks
+from trainer.training.autotune import autotune_numerics, recorded_numerics
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 from trainer.training.evaluator import Evaluator
 from trainer.training.features import FeatureBatches
@@ -91,7 +91,7 @@ class Source:
 
 
 def build_trainer(
-    config: Config, runs_dir: Path, hooks: Hooks, progress: Progress, checkpoint: Checkpoint | None,
+    config: Config, runs_dir: Path, hooks: LoopCallbacks, progress: Progress, checkpoint: Checkpoint | None,
     *, peers: Peers | None = None,
 ) -> Built:  # fmt: skip
     """Build everything that the loop needs.
@@ -132,7 +132,7 @@ def build_trainer(
         numerics = recorded_numerics(config, checkpoint.meta["choices"], device)
         choices = checkpoint.meta["choices"] | dataclasses.asdict(numerics)
     else:
-        numerics, timings = choose_numerics(config, model, augment, source.trial_batch, progress, device=device)
+        numerics, timings = autotune_numerics(config, model, augment, source.trial_batch, progress, device=device)
         choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
     if peers is not None:
         peers.tell(

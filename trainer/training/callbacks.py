@@ -14,7 +14,7 @@ class DivergedError(R18Error):
     """Step after step has a loss or a gradient that is NaN or infinite."""
 
 
-class Hooks(Protocol):
+class LoopCallbacks(Protocol):
     """What the loop asks of its session."""
 
     def publish(self, event: Event) -> None:
@@ -70,7 +70,7 @@ class Hooks(Protocol):
         """
 
 
-class NoSession:
+class NullCallbacks:
     """The hooks of a loop that is never run."""
 
     def publish(self, event: Event) -> None:

@@ -18,7 +18,7 @@ from trainer.model.checkpoint import Checkpoint
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL
 from trainer.run.log.events import Evaluated, Warned
-from trainer.training.callbacks import Hooks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.features import compute_features
 from trainer.training.metrics import Stopwatch
 from trainer.training.state import TrainState
@@ -49,7 +49,7 @@ class Evaluator:
     train_step: TrainStep
     numerics: Numerics
     stopwatch: Stopwatch
-    hooks: Hooks
+    hooks: LoopCallbacks
     device: torch.device
     lost: LostImages
 

@@ -9,7 +9,7 @@
             publish the epoch, evaluate (a new best is always saved), save
     where val chose the best: test the best, once
 
-Everything that can interrupt it comes through `Hooks.poll`, which is also called between the batches of an evaluation.
+Everything that can interrupt it comes through `LoopCallbacks.poll`, which is also called between the batches of an evaluation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainer.data.prepare import PreparedData
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.layer_stats import measured_layers
 from trainer.run.log.events import EpochEnded, StagesFrozen, Steps, Warned
-from trainer.training.callbacks import Hooks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Order
 from trainer.training.evaluator import Evaluator
 from trainer.training.metrics import StepMetrics, Stopwatch, Window
@@ -66,7 +66,7 @@ class Trainer:
     evaluator: Evaluator
     metrics: StepMetrics
     stopwatch: Stopwatch
-    hooks: Hooks
+    hooks: LoopCallbacks
     device: torch.device
     last_save: float
 
@@ -83,8 +83,8 @@ class Trainer:
             `completed` or `stopped early`.
 
         Raises:
-            StopRequested: From `Hooks.poll`.
-            DivergedError: From `Hooks.diverged`.
+            StopRequested: From `LoopCallbacks.poll`.
+            DivergedError: From `LoopCallbacks.diverged`.
         """
         while self.state.evaluation_due or not (self.state.finished or self.stalled):
             if self.state.evaluation_due:

@@ -20,7 +20,7 @@ from textual.theme import Theme
 from textual.timer import Timer
 
 from trainer.errors import EXIT_OK
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir, default_runs_dir
 from trainer.run.log.events import Diverged, LrRangeTested
@@ -28,14 +28,14 @@ from trainer.run.status import LIVE_STATES, RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from tui.app.list_actions import ListActions
-from tui.app.run_controller import Watched
+from tui.app.run_controller import RunController
 from tui.app.screens import LIST_OF_RUNS, MESSAGES
 from tui.app.screens.dashboard import DashboardScreen
 from tui.app.terminal_app import INTERRUPT
 from tui.drawing.themes import palette
 from tui.state.keys import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
 from tui.state.pages import PAGES
-from tui.state.run_port import Port
+from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import terminal_size
 
@@ -76,7 +76,7 @@ class DashboardApp(ListActions):
     ]
 
     def __init__(
-        self, port: Port | None, ui: UiSettings, *, runs_dir: Path | None = None, clock: Callable[[], float] = time.time,
+        self, port: RunPort | None, ui: UiSettings, *, runs_dir: Path | None = None, clock: Callable[[], float] = time.time,
         input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False, read_only: bool = False,
     ) -> None:  # fmt: skip
         """Show a run, or the list of runs.
@@ -99,10 +99,10 @@ class DashboardApp(ListActions):
         self._printed_to = sys.stdout, sys.stderr
         self.detached = False
         self.resume: RunDir | None = None
-        self._home = None if port is None else Watched(port)
+        self._home = None if port is None else RunController(port)
         self._open = [] if self._home is None else [self._home]
         self._asked: Diverged | None = None
-        self._range_wanted_of: Watched | None = None
+        self._range_wanted_of: RunController | None = None
         self._range_before: LrRangeTested | None = None
         self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self._ui = ui
@@ -132,14 +132,14 @@ class DashboardApp(ListActions):
         return RunView() if self._home is None else self._home.view
 
     @property
-    def _shown(self) -> Watched | None:
+    def _shown(self) -> RunController | None:
         """Run of the topmost dashboard on the screen stack; None where there is none."""
         shown = {id(run.screen): run for run in self._open}
         below = (shown[id(screen)] for screen in reversed(self._screen_stack) if id(screen) in shown)
         return next(below, self._home)
 
     @property
-    def watched(self) -> Watched:
+    def watched(self) -> RunController:
         """The run on the screen, or under the list."""
         shown = self._shown
         assert shown is not None, "keys of a dashboard are not bound in the list of runs"
@@ -228,11 +228,11 @@ class DashboardApp(ListActions):
             self._pumping.stop()
             self._pumping = self.set_interval(_CALM_PUMP_S if calm else self._pump_s, self._pump)
 
-    def _ring(self, run: Watched) -> None:
+    def _ring(self, run: RunController) -> None:
         """Ring the bell, and ask the terminal for a notification, which some know how to show and others pass over (OSC 9)."""
         self.bell()
         if self._driver is not None:
-            text = literal(f"r18-tui: {run.port.run_dir.name} {run.scene.word}")
+            text = printable(f"r18-tui: {run.port.run_dir.name} {run.scene.word}")
             self._driver.write(f"\x1b]9;{text}\x07")
 
     def _read_on(self) -> None:
@@ -309,7 +309,7 @@ class DashboardApp(ListActions):
         if isinstance(screen, DashboardScreen):
             now = self.watched.situation()
             for action in ACTIONS:
-                if not action.why_not(now):
+                if not action.refusal(now):
                     yield self._command(screen, action.label.capitalize(), action.help, action.target)
             for page in PAGES:
                 yield self._command(screen, f"Show {page.label}", page.help, page.action)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trainer.errors import EXIT_OK
 from trainer.run.folder.run_dir import RunDir
 from tui.app.run_actions import RunActions
-from tui.app.run_controller import Watched
+from tui.app.run_controller import RunController
 from tui.state.run_port import attached_port, recorded_port
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class ListActions(RunActions):
     """
 
     resume: RunDir | None
-    _home: Watched | None
-    _open: list[Watched]
+    _home: RunController | None
+    _open: list[RunController]
     _runs_dir: Path
     _clock: Callable[[], float]
     _read_only: bool
@@ -56,7 +56,7 @@ class ListActions(RunActions):
             self.pop_screen()
             return
         steered = run.live and not self._read_only
-        opened = Watched(attached_port(run.run_dir) if steered else recorded_port(run.run_dir))
+        opened = RunController(attached_port(run.run_dir) if steered else recorded_port(run.run_dir))
         self._open.append(opened)
         self.push_screen(opened.screen)
 

@@ -12,7 +12,7 @@ from tui.app.terminal_app import TerminalApp
 from tui.state.keys import ACTIONS
 
 if TYPE_CHECKING:
-    from tui.app.run_controller import Watched
+    from tui.app.run_controller import RunController
     from tui.app.screens.dialogs import HelpScreen
 
 
@@ -20,7 +20,7 @@ class RunActions(TerminalApp[int]):
     """The part of the application that steers the run on its screen."""
 
     @property
-    def watched(self) -> Watched:
+    def watched(self) -> RunController:
         """The run on the screen, or under the list."""
         raise NotImplementedError
 
@@ -142,7 +142,7 @@ class RunActions(TerminalApp[int]):
     def action_help(self) -> None:
         """Explain the keys."""
         now = self.watched.situation()
-        self.help_screen.explain({action.name: action.why_not(now) for action in ACTIONS})
+        self.help_screen.explain({action.name: action.refusal(now) for action in ACTIONS})
         self.push_screen(self.help_screen)
 
     @cached_property

@@ -14,10 +14,10 @@ from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.app.screens.dashboard import DashboardScreen
 from tui.drawing.glyphs import choose_glyphs
-from tui.state.display_state import Scene
-from tui.state.keys import BY_NAME, Situation
+from tui.state.display_state import DisplayState
+from tui.state.keys import BY_NAME, ActionContext
 from tui.state.log_tail import LogReader
-from tui.state.run_port import Port
+from tui.state.run_port import RunPort
 from tui.widgets.key_bar import KeyBar
 
 _REMARK_S = 4.0
@@ -33,7 +33,7 @@ class _Pending:
     word: str
 
 
-class Watched:
+class RunController:
     """One run and its dashboard. Everything happens on the application's thread.
 
     Attributes:
@@ -43,10 +43,10 @@ class Watched:
         screen: Its dashboard.
     """
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: RunPort) -> None:
         self.port = port
         self.view = RunView()
-        self.scene = Scene(
+        self.scene = DisplayState(
             view=self.view, run_dir=port.run_dir, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command()
         )
         self.screen = DashboardScreen(self.scene, self.situation)
@@ -61,10 +61,10 @@ class Watched:
         self._knows_exports = False
         self.follow_trainer()
 
-    def situation(self) -> Situation:
+    def situation(self) -> ActionContext:
         """What decides whether an action can act now."""
         control, thread = self.port.control, self.port.thread
-        return Situation(
+        return ActionContext(
             view=self.view,
             state=self.scene.state,
             can_control=control.can_control,
@@ -185,7 +185,7 @@ class Watched:
 
     def refuses(self, name: str) -> bool:
         """Whether an action cannot act now; the reason is then shown."""
-        reason = BY_NAME[name].why_not(self.situation())
+        reason = BY_NAME[name].refusal(self.situation())
         if reason:
             self.remark(f"{BY_NAME[name].label}: {reason}")
         return bool(reason)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
 from trainer.host.health import Check
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir
 from tui.terminal.logout_hazards import hazards
 from tui.terminal.private_terminal import is_terminal
@@ -44,7 +44,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     try:
         from trainer.commands import doctor as checks
     except ImportError as error:
-        sys.stdout.write(f"{_SIGNS['bad']} PyTorch: cannot be imported: {literal(str(error))}\n")
+        sys.stdout.write(f"{_SIGNS['bad']} PyTorch: cannot be imported: {printable(str(error))}\n")
         sys.stdout.write("     reinstall it: pip install --force-reinstall torch torchvision\n")
         return EXIT_FAILED
     config = None
@@ -61,7 +61,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
         checks.run_checks(arguments.runs_dir, config, progress, tell)
     for check in _terminal_checks(RunDir(arguments.runs_dir / "RUN")):
         tell(check)
-    what = "a run" if arguments.config is None else literal(arguments.config)
+    what = "a run" if arguments.config is None else printable(arguments.config)
     sys.stdout.write(
         f"\n{what} can start\n" if not bad else f"\n{what} cannot start: {', '.join(c.name for c in bad)}\n"
     )
@@ -94,7 +94,7 @@ def _terminal_checks(run: RunDir) -> Iterator[Check]:
 
 
 def _say(check: Check) -> None:
-    sys.stdout.write(f"{_SIGNS[check.state]} {check.name:{_WIDTH}} {literal(check.found, keep=chr(10))}\n")
+    sys.stdout.write(f"{_SIGNS[check.state]} {check.name:{_WIDTH}} {printable(check.found, keep=chr(10))}\n")
     if check.remedy:
-        sys.stdout.write(f"     {'':{_WIDTH}} -> {literal(check.remedy)}\n")
+        sys.stdout.write(f"     {'':{_WIDTH}} -> {printable(check.remedy)}\n")
     sys.stdout.flush()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config.yaml_editor import write_value
 from trainer.errors import EXIT_FAILED, EXIT_OK
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from tui.drawing.lr_range_plot import LR_KEY, lr_range_plot
 from tui.terminal.private_terminal import is_terminal, read_key
 
@@ -29,7 +29,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     with progress_bar() as progress:
         found, warnings = find_lr(resolved.config, arguments.runs_dir, progress)
     for warning in warnings:
-        sys.stderr.write(literal(warning) + "\n")
+        sys.stderr.write(printable(warning) + "\n")
     plot = lr_range_plot(found.lrs, found.losses, 76, 18)
     sys.stdout.write(
         f"{plot}\n  loss against the learning rate, on a logarithmic axis\n"
@@ -41,7 +41,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
         return EXIT_FAILED
     taken = f"{LR_KEY}={found.suggestion:g}"
     command_line = shlex.join([arguments.config, *overrides, taken])
-    sys.stdout.write(f"train with it: r18-tui {literal(command_line)}\n")
+    sys.stdout.write(f"train with it: r18-tui {printable(command_line)}\n")
     if not resolved.shipped and is_terminal():
         _offer_to_write(Path(arguments.config), overrides, found.suggestion)
     return EXIT_OK
@@ -50,13 +50,13 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _offer_to_write(file: Path, overrides: Sequence[str], suggestion: float) -> None:
     """Let one key put the suggestion into the configuration."""
     sys.stdout.write(
-        f"\n  w  write {LR_KEY}: {suggestion:g} into {literal(str(file))}\n  any other key leaves the file as it is\n"
+        f"\n  w  write {LR_KEY}: {suggestion:g} into {printable(str(file))}\n  any other key leaves the file as it is\n"
     )
     sys.stdout.flush()
     if read_key() == "w":
         write_value(file, LR_KEY, suggestion)
         others = [override for override in overrides if not override.startswith(f"{LR_KEY}=")]
-        sys.stdout.write(f"written; train with it: r18-tui {literal(shlex.join([str(file), *others]))}\n")
+        sys.stdout.write(f"written; train with it: r18-tui {printable(shlex.join([str(file), *others]))}\n")
 
 
 def _table(lrs: Sequence[float], losses: Sequence[float]) -> str:

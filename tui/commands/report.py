@@ -15,7 +15,7 @@ from trainer.evaluation.picture_sheet import Sheet, read_sheet, resized
 from trainer.host.atomic_files import write_atomically
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
@@ -66,7 +66,7 @@ def write_report(run_dir: RunDir, output: Path | None) -> Path:
     Raises:
         DiskError: When it cannot be written.
     """
-    view, log, target = RunView(), LogFollower(run_dir.events), output or run_dir.report
+    view, log, target = RunView(), LogReader(run_dir.events), output or run_dir.report
     while lines := log.read():
         replay(view, lines)
     try:
@@ -101,7 +101,7 @@ def html_report(view: RunView, run_dir: RunDir) -> str:
 
 def _safe(text: str) -> str:
     """Text from disk as text of a page."""
-    return escape(fmt.literal(text, keep="\n"))
+    return escape(fmt.printable(text, keep="\n"))
 
 
 def _identity(view: RunView) -> str:

@@ -17,14 +17,14 @@ from types import FrameType
 from typing import NoReturn
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, DiskError
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.host.self_command import own_command
 from trainer.host.standard_streams import write_out
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Warned
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.status import RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.replay import replay
@@ -33,7 +33,7 @@ from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
 from tui.state.data_output import as_json, write_csv
-from tui.state.run_port import EventSource, Port, attached_port, live_port, recorded_port
+from tui.state.run_port import EventSource, RunPort, attached_port, live_port, recorded_port
 from tui.state.summary import plain_report, summary
 from tui.state.ui_settings import UiSettings
 from tui.terminal.background import go_on_without_terminal, way_back
@@ -161,7 +161,7 @@ def _go_on_with(run_dir: RunDir) -> NoReturn:
     os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
 
 
-def _look_at(run_dir: RunDir, port: Port, ui: UiSettings, *, read_only: bool = False) -> int:
+def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool = False) -> int:
     """Put a run of another process, or of nobody, on the screen; from its list of runs one can be gone on with."""
     ending, received = _in_terminal(port, run_dir.path.parent, ui, read_only=read_only)
     code = _exit_code(ending, received)
@@ -176,7 +176,7 @@ def _look_at(run_dir: RunDir, port: Port, ui: UiSettings, *, read_only: bool = F
 
 
 def _in_terminal(
-    port: Port | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False
+    port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False
 ) -> tuple[_Ending, list[int]]:
     """Show what other processes train, and what nobody does.
 
@@ -209,27 +209,27 @@ def _exit_code(ending: _Ending, received: list[int]) -> int:
 def print_runs(runs_dir: Path) -> int:
     """Print how all runs of a folder stand."""
     runs = RunsFolder(runs_dir).refresh()
-    empty = f"{literal(str(runs_dir))}: no runs here yet; start one with: r18-tui digits"
+    empty = f"{printable(str(runs_dir))}: no runs here yet; start one with: r18-tui digits"
     write_out(f"{plain_list(runs, time.time()) if runs else empty}\n")
     return EXIT_OK
 
 
 def print_report(run_dir: RunDir) -> int:
     """Print how a run stands, with its loss drawn in text."""
-    view = _caught_up(RunView(), LogFollower(run_dir.events))
-    write_out(literal(plain_report(view, run_dir), keep="\n"))
+    view = _caught_up(RunView(), LogReader(run_dir.events))
+    write_out(printable(plain_report(view, run_dir), keep="\n"))
     return 0
 
 
 def print_json(run_dir: RunDir) -> int:
     """Print how a run stands, as JSON."""
-    write_out(as_json(_caught_up(RunView(), LogFollower(run_dir.events)), run_dir))
+    write_out(as_json(_caught_up(RunView(), LogReader(run_dir.events)), run_dir))
     return EXIT_OK
 
 
 def print_csv(run_dir: RunDir) -> int:
     """Print a run step by step."""
-    text, view = io.StringIO(), _caught_up(RunView(), LogFollower(run_dir.events))
+    text, view = io.StringIO(), _caught_up(RunView(), LogReader(run_dir.events))
     write_csv(view, text)
     if view.bad_records:
         sys.stderr.write(f"{lines_missing(view.bad_records)}\n")
@@ -238,7 +238,7 @@ def print_csv(run_dir: RunDir) -> int:
 
 
 def _run_app(
-    port: Port | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path,
+    port: RunPort | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path,
     *, read_only: bool = False,
 ) -> _Ending:  # fmt: skip
     """Run the application to its end."""
@@ -262,7 +262,7 @@ def _run_app(
 
 def _print_summary(view: RunView, run_dir: RunDir, remarks: Sequence[str] = ()) -> None:
     lines = [*remarks, *summary(view, run_dir)]
-    write_out("\n".join(literal(line) for line in lines) + "\n")
+    write_out("\n".join(printable(line) for line in lines) + "\n")
 
 
 def _caught_up(view: RunView, source: EventSource) -> RunView:

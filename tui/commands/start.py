@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.config.loader import shipped_names
 from trainer.errors import EXIT_FAILED, EXIT_OK
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.host.self_command import own_command
 from trainer.host.standard_streams import write_out
 from trainer.host.stop_signals import leave_interrupts_to_the_system
@@ -52,5 +52,5 @@ def print_choices(runs_dir: Path) -> int:
         lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
         lines.append(f"look at one with: r18-tui show {runs[0].path}   come back to a live one with: r18-tui attach")
     lines += ["", "r18-tui --help has the rest"]
-    write_out("\n".join(literal(line) for line in lines) + "\n")
+    write_out("\n".join(printable(line) for line in lines) + "\n")
     return EXIT_OK

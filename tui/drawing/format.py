@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rich.cells import cell_len
 
-from trainer.host.safe_text import literal as literal
+from trainer.host.safe_text import printable as printable
 
 
 def number(value: float | None, digits: int = 3) -> str:

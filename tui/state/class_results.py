@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.log.events import Evaluated
 from trainer.run.view.class_score import ClassScore, scores_of
 from trainer.run.view.run_view import RunView
@@ -39,7 +39,7 @@ def class_results(view: RunView) -> list[ClassResult]:
         return []
     scores = scores_of(last)
     results = [
-        ClassResult(label=label, name=literal(name), score=score, change=_change(score, label, before))
+        ClassResult(label=label, name=printable(name), score=score, change=_change(score, label, before))
         for label, (name, score) in enumerate(zip(view.class_names(len(scores)), scores, strict=True))
     ]
     return sorted(results, key=lambda result: (result.score.recall is None, result.score.recall or 0.0))

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config.loader import Resolved, load_config, to_yaml
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 
 MAIN_SETTINGS = (
     "run.name", "data.root", "train.epochs", "data.batch_size", "optim.name", "optim.lr", "optim.weight_decay", "schedule.name",
@@ -33,7 +33,7 @@ def typed(value: Any) -> str:
     """A value as `parse_overrides` reads it back. Of text, what a terminal may obey is shown as `?`."""
     if value is None:
         return "none"
-    return literal(value) if isinstance(value, str) else json.dumps(value)
+    return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
 def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None, dict[str, str]]:

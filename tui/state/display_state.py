@@ -30,7 +30,7 @@ _JUDGED_EVERY = 25
 
 
 @dataclass
-class Scene:
+class DisplayState:
     """Read by panes while they draw; changed by the application between drawings, on the same thread.
 
     Attributes:

@@ -13,7 +13,7 @@ _WITH_SESSION = _STEERABLE | {RunState.FINISHED}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Situation:
+class ActionContext:
     """What decides whether an action can act now.
 
     Attributes:
@@ -42,7 +42,7 @@ class Action:
         label: In the key bar.
         short: In its place where not all labels fit; empty for the label itself.
         help: A sentence.
-        why_not: Why it cannot act in a situation; empty when it can.
+        refusal: Why it cannot act in a situation; empty when it can.
         bar: Of the key bar: 1 for what stands there first, 2 for what stands there where room is left, 0 for nothing.
         on_screen: Whether it is a method of the dashboard, and not of the application.
     """
@@ -51,7 +51,7 @@ class Action:
     keys: str
     label: str
     help: str
-    why_not: Callable[[Situation], str] = lambda _: ""
+    refusal: Callable[[ActionContext], str] = lambda _: ""
     short: str = ""
     bar: int = 0
     on_screen: bool = False
@@ -84,8 +84,8 @@ def shown_key(keys: str) -> str:
     return shown_keys(keys)[0]
 
 
-def _command(name: str, states: frozenset[RunState]) -> Callable[[Situation], str]:
-    def why_not(now: Situation) -> str:
+def _command(name: str, states: frozenset[RunState]) -> Callable[[ActionContext], str]:
+    def refusal(now: ActionContext) -> str:
         if not now.can_control:
             return now.refusal
         if name in now.pending:
@@ -94,37 +94,37 @@ def _command(name: str, states: frozenset[RunState]) -> Callable[[Situation], st
             return f"not while the run is {now.state.value}"
         return ""
 
-    return why_not
+    return refusal
 
 
-def _export(now: Situation) -> str:
+def _export(now: ActionContext) -> str:
     return _command("export", _WITH_SESSION)(now) or ("an export is under way" if now.view.exporting else "")
 
 
-def tries_rates(now: Situation) -> bool:
+def tries_rates(now: ActionContext) -> bool:
     """Whether learning rates are being tried, which the same key stops."""
     return now.can_control and now.state is RunState.EVALUATING and now.view.state_detail == "learning rates"
 
 
-def _find_lr(now: Situation) -> str:
+def _find_lr(now: ActionContext) -> str:
     if tries_rates(now):
         return ""
     return _command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED}))(now)
 
 
-def _back(now: Situation) -> str:
+def _back(now: ActionContext) -> str:
     if now.view.diverged is None or not now.view.diverged.checkpoint:
         return "only after steps that were not finite, with a checkpoint before them"
     return _command("go_back", _STEERABLE)(now)
 
 
-def _unfreeze(now: Situation) -> str:
+def _unfreeze(now: ActionContext) -> str:
     if now.view.frozen is None or not now.view.frozen.stages:
         return "nothing is frozen"
     return _command("unfreeze", _STEERABLE)(now)
 
 
-def _detach(now: Situation) -> str:
+def _detach(now: ActionContext) -> str:
     ended = now.state in (RunState.FINISHED, RunState.FAILED, RunState.LOST)
     return f"the run is {now.state.value}; q leaves it" if ended else ""
 
@@ -132,54 +132,54 @@ def _detach(now: Situation) -> str:
 ACTIONS: tuple[Action, ...] = (
     Action(
         name="pause", keys="p", label="pause", help="Pause at the next step, or go on.",
-        why_not=_command("pause", _STEERABLE), bar=1,
+        refusal=_command("pause", _STEERABLE), bar=1,
     ),
     Action(
         name="checkpoint", keys="c", label="save", help="Save now; rotation leaves this checkpoint alone.",
-        why_not=_command("checkpoint", _WITH_SESSION), bar=1,
+        refusal=_command("checkpoint", _WITH_SESSION), bar=1,
     ),
     Action(
         name="evaluate", keys="e", label="evaluate", help="Measure the held-out images now.",
-        why_not=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})), bar=1,
+        refusal=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})), bar=1,
     ),
     Action(
         name="export", keys="x", label="export",
         help="Save this step and export it to ONNX, checked against the model; after the end the best that val chose.",
-        why_not=_export, bar=1,
+        refusal=_export, bar=1,
     ),
     Action(
         name="learning_rate", keys="l", label="learning rate", short="LR",
         help="Set the next step's learning rate, or its factor (x0.5); the rest is scaled alike. In it ctrl+z undoes.",
-        why_not=_command("learning_rate", _STEERABLE), bar=1,
+        refusal=_command("learning_rate", _STEERABLE), bar=1,
     ),
     Action(
         name="plan", keys="a", label="plan", help="More or fewer epochs; how often the run is measured and saved.",
-        why_not=_command("plan", _STEERABLE), bar=2,
+        refusal=_command("plan", _STEERABLE), bar=2,
     ),
     Action(
         name="note", keys="n", label="note", help="Keep a remark with the run: in the log, and at its step below the curves.",
-        why_not=_command("note", _WITH_SESSION), bar=2,
+        refusal=_command("note", _WITH_SESSION), bar=2,
     ),
     Action(
         name="find_lr", keys="f", label="find LR",
         help="Try learning rates on a copy of the state, or stop that; one more key takes the best.",
-        why_not=_find_lr, bar=2,
+        refusal=_find_lr, bar=2,
     ),
     Action(
         name="go_back", keys="b", label="go back", help="Back to before steps that were not finite, at half the learning rate.",
-        why_not=_back,
+        refusal=_back,
     ),
     Action(
         name="unfreeze", keys="u", label="unfreeze", help="Train one more frozen stage, the one nearest to the classifier.",
-        why_not=_unfreeze,
+        refusal=_unfreeze,
     ),
     Action(
         name="freeze", keys="U", label="freeze", help="Freeze one more stage, the trained one nearest to the image.",
-        why_not=_command("freeze", _STEERABLE),
+        refusal=_command("freeze", _STEERABLE),
     ),
     Action(
         name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training goes on.",
-        why_not=_detach, bar=1,
+        refusal=_detach, bar=1,
     ),
     Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off.", bar=2),
     Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong.", bar=2),

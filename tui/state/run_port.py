@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trainer.run.control.commands import ControlPort, NoControl
-from trainer.run.folder.lock import is_live, presence, read_holder
+from trainer.run.folder.lock import is_live, presence, read_owner
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.status import Presence
 from trainer.session.thread import TrainingThread
 
@@ -22,7 +22,7 @@ class EventSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Port:
+class RunPort:
     """Everything that a dashboard knows of the run's process.
 
     Attributes:
@@ -35,28 +35,28 @@ class Port:
     thread: TrainingThread | None = None
 
 
-def live_port(thread: TrainingThread, source: LiveSource) -> Port:
+def live_port(thread: TrainingThread, source: LiveSource) -> RunPort:
     """The port of a run that this process trains."""
-    return Port(run_dir=thread.run.run_dir, source=source, control=thread.commands, thread=thread)
+    return RunPort(run_dir=thread.run.run_dir, source=source, control=thread.commands, thread=thread)
 
 
-def attached_port(run_dir: RunDir) -> Port:
+def attached_port(run_dir: RunDir) -> RunPort:
     """The port of a run that another process trains."""
     from trainer.run.control.client import SocketControl
 
-    return Port(run_dir=run_dir, source=LogFollower(run_dir.events), control=SocketControl(run_dir))
+    return RunPort(run_dir=run_dir, source=LogReader(run_dir.events), control=SocketControl(run_dir))
 
 
-def recorded_port(run_dir: RunDir) -> Port:
+def recorded_port(run_dir: RunDir) -> RunPort:
     """The port of a run that is only looked at."""
-    return Port(
-        run_dir=run_dir, source=LogFollower(run_dir.events), control=NoControl(lambda: _only_looked_at(run_dir))
+    return RunPort(
+        run_dir=run_dir, source=LogReader(run_dir.events), control=NoControl(lambda: _only_looked_at(run_dir))
     )
 
 
 def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
     """Where a run can be steered instead, and whether it has a trainer."""
-    holder = read_holder(run_dir) or {}
+    holder = read_owner(run_dir) or {}
     if not is_live(run_dir):
         elsewhere = f"to train on: {run_dir.resume_command()}"
     elif holder.get("ended"):

@@ -21,7 +21,7 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         view: The fold of the run's log.
         run_dir: Where it lies.
     """
-    lines = [f"{fmt.literal(run_dir.name)}: {_ending(view)}", *_results(view)]
+    lines = [f"{fmt.printable(run_dir.name)}: {_ending(view)}", *_results(view)]
     saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)
     if saved:
         lines.append(f"  checkpoint   {saved}")
@@ -61,7 +61,7 @@ def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
     elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
         lines.append(f"  go on with   {run_dir.resume_command()}")
     if view.failure:
-        lines += [f"  {fmt.literal(line)}" for line in view.failure.error.split("\n")]
+        lines += [f"  {fmt.printable(line)}" for line in view.failure.error.split("\n")]
         if view.failure.resume:
             lines.append(f"  go on with   {view.failure.resume}")
     return lines
@@ -70,8 +70,8 @@ def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
 def plain_report(view: RunView, run_dir: RunDir) -> str:
     """The summary, what is wrong, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
     lines = summary(view, run_dir)
-    lines += [f"  look at      {fmt.literal(said.text)}: {said.evidence}; {said.remedy}" for said in verdicts(view)]
-    lines += [f"  note         step {mark.step:,}: {fmt.literal(mark.text)}" for mark in view.user_notes]
+    lines += [f"  look at      {fmt.printable(said.text)}: {said.evidence}; {said.remedy}" for said in verdicts(view)]
+    lines += [f"  note         step {mark.step:,}: {fmt.printable(mark.text)}" for mark in view.user_notes]
     lines.append("")
     lines += [_epoch_line(view, event) for event in view.epochs[-10:]]
     plot = loss_plot(view)

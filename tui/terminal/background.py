@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
@@ -51,7 +51,7 @@ def go_on_without_terminal(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal left whose end could concern us
     thread.release()
     terminal.let_go()
-    link.farewell("".join(f"{literal(line)}\n" for line in farewell))
+    link.farewell("".join(f"{printable(line)}\n" for line in farewell))
     thread.join()
     return thread.exit_code
 

@@ -18,10 +18,10 @@ from typing import IO, NoReturn
 
 from trainer.errors import ConfigError
 from trainer.host.limits import usable_cpus
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.host.self_command import own_command
 from trainer.host.torchrun import LAUNCHED_BY
-from trainer.run.folder.lock import read_holder
+from trainer.run.folder.lock import read_owner
 from trainer.run.folder.run_dir import RunDir, list_runs
 
 _RESTARTS = 3
@@ -96,9 +96,9 @@ def become_torchrun(arguments: Namespace, overrides: Sequence[str]) -> NoReturn:
 
 def _launched_by(token: str, runs_dir: Path) -> RunDir | None:
     runs = list_runs(runs_dir)
-    return next((run for run in runs if (read_holder(run) or {}).get("launched_by") == token), None)
+    return next((run for run in runs if (read_owner(run) or {}).get("launched_by") == token), None)
 
 
 def _content(file: IO[bytes]) -> str:
     file.seek(0)
-    return literal(file.read().decode(errors="replace"), keep="\n").strip()
+    return printable(file.read().decode(errors="replace"), keep="\n").strip()

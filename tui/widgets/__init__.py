@@ -1,1 +1,1 @@
-"""Panes. Each draws rows of text from a `Scene` and sends only what has changed."""
+"""Panes. Each draws rows of text from a `DisplayState` and sends only what has changed."""

@@ -8,7 +8,7 @@ from tui.drawing import format as fmt
 from tui.drawing.bars import bar
 from tui.drawing.canvas import Row
 from tui.state.class_results import ClassResult
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.state.pages import hint
 from tui.widgets.pane import Pane
 
@@ -18,7 +18,7 @@ class ClassPane(Pane):
 
     page = "classes"
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         view = scene.view
         last = view.last_evaluation
@@ -35,7 +35,7 @@ class ClassPane(Pane):
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=bottom)
 
 
-def waiting_text(scene: Scene) -> str:
+def waiting_text(scene: DisplayState) -> str:
     """What an empty table says."""
     started = scene.view.started
     every = 1
@@ -44,7 +44,7 @@ def waiting_text(scene: Scene) -> str:
     return f"first evaluation after epoch {min(every, started.epochs) if started else every}"
 
 
-def class_rows(scene: Scene, results: list[ClassResult], width: int) -> list[Row]:
+def class_rows(scene: DisplayState, results: list[ClassResult], width: int) -> list[Row]:
     """A row a class."""
     label_width = name_width(results, max(width // 3, 6))
     bar_width = max(width - label_width - 14, 3)
@@ -56,7 +56,7 @@ def name_width(results: list[ClassResult], most: int) -> int:
     return min(max((cell_len(result.name) for result in results), default=0), most)
 
 
-def recall_cells(scene: Scene, result: ClassResult, bar_width: int) -> Row:
+def recall_cells(scene: DisplayState, result: ClassResult, bar_width: int) -> Row:
     """Bar, number and change in `bar_width` + 13 cells or fewer; that there are no images, where there are none."""
     recall, change = result.score.recall, result.change
     if recall is None:
@@ -68,7 +68,7 @@ def recall_cells(scene: Scene, result: ClassResult, bar_width: int) -> Row:
     return row
 
 
-def _row(scene: Scene, result: ClassResult, label_width: int, bar_width: int) -> Row:
+def _row(scene: DisplayState, result: ClassResult, label_width: int, bar_width: int) -> Row:
     name = fmt.fit(result.name, label_width)
     style = "dim" if result.score.recall is None else "text"
     return [(name, style), *recall_cells(scene, result, bar_width)]

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.class_results import ClassResult, recalls
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
 from tui.widgets.pane import wrapped
 from tui.widgets.scroll_pane import TablePane
@@ -54,7 +54,7 @@ class ClassTable(TablePane):
 
     page = "classes"
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         title = f"Classes on {scene.view.selection_split}"
         last, results = scene.view.last_evaluation, scene.class_results
@@ -85,7 +85,7 @@ def _explained(columns: list[_Column], width: int, room: int) -> list[Row]:
     return [[], *([(line, "dim")] for line in lines)] if len(lines) < room else []
 
 
-def _columns_that_fit(scene: Scene, room: int) -> list[_Column]:
+def _columns_that_fit(scene: DisplayState, room: int) -> list[_Column]:
     """What there is room for: of little room, what says most."""
     view = scene.view
     trend = _Column("trend", _TREND + 2, lambda result: _trend(scene, result))
@@ -117,7 +117,7 @@ def _head(names: int, bar: int, columns: list[_Column]) -> Row:
     return [(f"{fmt.fit(_CLASS, names)} {fmt.fit('accuracy (recall)', bar + _RECALL - 1)}{cells}", "dim")]
 
 
-def _row(scene: Scene, result: ClassResult, names: int, bar: int, columns: list[_Column]) -> Row:
+def _row(scene: DisplayState, result: ClassResult, names: int, bar: int, columns: list[_Column]) -> Row:
     accuracy = recall_cells(scene, result, bar)
     used = sum(cell_len(text) for text, _ in accuracy)
     style = "dim" if result.score.recall is None else "text"
@@ -143,14 +143,14 @@ def _taken_for(classes: list[str], result: ClassResult, room: int) -> str:
     """The classes with their shares, as many as there is room for."""
     text = ""
     for other, count in result.score.confusions:
-        longer = f"{text}{', ' if text else ''}{fmt.literal(classes[other])} {100 * count / result.score.images:.1f}"
+        longer = f"{text}{', ' if text else ''}{fmt.printable(classes[other])} {100 * count / result.score.images:.1f}"
         if text and cell_len(longer) > room:
             break
         text = longer
     return text
 
 
-def _trend(scene: Scene, result: ClassResult) -> str:
+def _trend(scene: DisplayState, result: ClassResult) -> str:
     # Here: the first frame must not wait for numpy.
     from tui.drawing.sparkline import as_ticks
 

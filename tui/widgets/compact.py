@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.state.pages import PAGE_BY_NAME
 from tui.widgets.class_accuracy import class_rows, waiting_text
 from tui.widgets.events_list import verdict_row
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class SparkPane(Pane, can_focus=False):
     """Learning rate, memory and throughput in a line each (80x24)."""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """Three lines."""
         view = scene.view
         half = max(width // 2, 10)
@@ -49,7 +49,7 @@ class SparkPane(Pane, can_focus=False):
 class WorstPane(Pane, can_focus=False):
     """The worst classes without a border (80x24)."""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """A title and a row a class."""
         results, room = scene.class_results, height - 1
         key = PAGE_BY_NAME["classes"].key
@@ -66,7 +66,7 @@ class CompactPane(Pane, can_focus=False):
 
     follows_clock = True
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """State, progress, curves as sparklines, rate, memory, the worst classes, the last event."""
         view = scene.view
         if scene.behind:
@@ -78,7 +78,7 @@ class CompactPane(Pane, can_focus=False):
             [*progress_bar(done, max(width - 14, 4), scene.glyphs), (f"  ETA {fmt.duration(scene.eta_s)}", "text")],
         ]
         if view.failure:
-            rows.append([(fmt.fit(fmt.literal(view.failure.error.partition("\n")[0]), width), "bad")])
+            rows.append([(fmt.fit(fmt.printable(view.failure.error.partition("\n")[0]), width), "bad")])
         rows += [row for row in (silence_row(scene, width), problem_row(scene), verdict_row(scene, width)) if row]
         rows += [self._curve(scene, "loss", width), self._curve(scene, "accuracy", width)]
         last = view.last_evaluation
@@ -91,10 +91,10 @@ class CompactPane(Pane, can_focus=False):
         results = scene.class_results
         rows += class_rows(scene, results[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]
         if view.notes:
-            rows.append([(fmt.fit(fmt.literal(view.notes[-1].text), width), "dim")])
+            rows.append([(fmt.fit(fmt.printable(view.notes[-1].text), width), "dim")])
         return rows
 
-    def _curve(self, scene: Scene, name: str, width: int) -> Row:
+    def _curve(self, scene: DisplayState, name: str, width: int) -> Row:
         value = scene.newest(name)
         shown = fmt.percent(value) if name == "accuracy" else fmt.number(value)
         room = max(width - 16, 4)
@@ -105,7 +105,7 @@ class CompactPane(Pane, can_focus=False):
         return [(fmt.fit(name, 9), "dim"), (line, "train"), (f" {shown:>6}", "text")]
 
 
-def _spark(scene: Scene, pyramid: Pyramid, right: float, width: int) -> str:
+def _spark(scene: DisplayState, pyramid: Pyramid, right: float, width: int) -> str:
     # Here: the first frame must not wait for numpy.
     from tui.drawing.sparkline import sparkline
 
@@ -115,7 +115,7 @@ def _spark(scene: Scene, pyramid: Pyramid, right: float, width: int) -> str:
 class TooSmallPane(Pane, can_focus=False):
     """What a terminal sees that is too small for anything else."""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """A message in place; training goes on."""
         view = scene.view
         lines = [scene.word, f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]

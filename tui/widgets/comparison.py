@@ -9,7 +9,7 @@ from trainer.run.view.series import Series
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
 from tui.state.compared_run import Compared
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ComparisonPane(Pane, can_focus=False):
         self.measure = measure
         self.compared: tuple[Compared, ...] = ()
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         title = f"Held-out {self.measure} by epoch"
         drawn = [(one, points) for one in self.compared if (points := one.points(self.measure))]
@@ -52,10 +52,12 @@ class ComparisonPane(Pane, can_focus=False):
         return [(f"{one.label} ", "dim"), (f"{value} ", one.style)]
 
     def _legend(self) -> str:
-        return "  ".join(f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in self.compared)
+        return "  ".join(f"{one.label} {fmt.printable(one.run.run_dir.name)}" for one in self.compared)
 
 
-def _draw(canvas: Canvas, scene: Scene, drawn: list[tuple[Compared, tuple[Point, ...]]], *, percent: bool) -> None:
+def _draw(
+    canvas: Canvas, scene: DisplayState, drawn: list[tuple[Compared, tuple[Point, ...]]], *, percent: bool
+) -> None:
     from tui.drawing.plot import GUTTER, Area, draw_axes, draw_line, draw_point
 
     area = Area(x=GUTTER, width=max(canvas.width - GUTTER, 1), height=max(canvas.height - 2, 1))

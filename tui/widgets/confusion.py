@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.class_results import ClassResult
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.scroll_pane import TablePane
 
@@ -36,7 +36,7 @@ class ConfusionPane(TablePane):
         self._by_label: list[ClassResult] = []
         self._pairs: list[_Pair] = []
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         last = scene.view.last_evaluation
         title = f"Confusion on {scene.view.selection_split}"
@@ -73,7 +73,7 @@ class ConfusionPane(TablePane):
         below = height - len(matrix) - 1
         return [*matrix, *([[], *self._listed(pairs, width, below)] if below >= _LIST_HEIGHT else [])], len(shown)
 
-    def _by_label_and_pairs(self, scene: Scene) -> tuple[list[ClassResult], list[_Pair]]:
+    def _by_label_and_pairs(self, scene: DisplayState) -> tuple[list[ClassResult], list[_Pair]]:
         """All classes in their order, and all pairs, the worst first; made anew with each evaluation alone."""
         found = scene.class_results
         if found is not self._found:

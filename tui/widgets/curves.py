@@ -10,7 +10,7 @@ from trainer.run.view.series import Series
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.step_pane import StepPane, cursor_figures
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class CurvePane(StepPane):
 
     name_of_curve = ""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         title, right = self.name_of_curve.capitalize(), self.figures(scene)
         inner, rows = width - 4, height - 2
@@ -44,11 +44,11 @@ class CurvePane(StepPane):
         legend = self._legend(scene, self._draw(canvas, scene))
         return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
-    def figures(self, scene: Scene) -> Row:
+    def figures(self, scene: DisplayState) -> Row:
         """The numbers in the upper border."""
         raise NotImplementedError
 
-    def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
+    def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """Lowest and highest value of the axis, and whether it is logarithmic.
 
         Args:
@@ -58,18 +58,18 @@ class CurvePane(StepPane):
         """
         raise NotImplementedError
 
-    def evaluated_between(self, scene: Scene, left: float, right: float) -> list[float]:
+    def evaluated_between(self, scene: DisplayState, left: float, right: float) -> list[float]:
         """Values of the evaluations that are shown."""
         steps, values = self.evaluated(scene)
         return [value for step, value in zip(steps, values, strict=True) if left <= step <= right]
 
-    def evaluated(self, scene: Scene) -> tuple[list[float], list[float]]:
+    def evaluated(self, scene: DisplayState) -> tuple[list[float], list[float]]:
         """Steps and values of the evaluations."""
         series = {"loss": scene.view.eval_loss, "accuracy": scene.view.eval_accuracy}[self.name_of_curve]
         found = series.get(scene.view.selection_split)
         return (list(found.x), list(found.y)) if found else ([], [])
 
-    def _draw(self, canvas: Canvas, scene: Scene) -> list[str]:
+    def _draw(self, canvas: Canvas, scene: DisplayState) -> list[str]:
         """Draw everything; returns what the legend has to explain of it."""
         # Here: the first frame must not wait for numpy.
         from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
@@ -103,7 +103,7 @@ class CurvePane(StepPane):
         remarks += [f"{glyphs.above} above the axis"] if above else []
         return remarks + (_draw_track(canvas, area, frame, view.marks, glyphs.mark) if with_axis else [])
 
-    def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: Scene) -> None:
+    def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: DisplayState) -> None:
         """Held-out curves of other runs, by epoch; what lies beyond the axis is left out."""
         from tui.drawing.plot import draw_line, draw_point
         from tui.drawing.pyramid import Pyramid
@@ -124,14 +124,14 @@ class CurvePane(StepPane):
             if frame.left <= points[-1][0]:
                 draw_point(canvas, area, frame, *points[-1], one.label, "text")
 
-    def _legend(self, scene: Scene, drawn: list[str]) -> str:
+    def _legend(self, scene: DisplayState, drawn: list[str]) -> str:
         glyphs = scene.glyphs
         split = scene.view.selection_split
         flatters = split == "test" and self.name_of_curve == "accuracy"
         back = ["esc reads the newest"] if scene.viewport.cursor is not None and not self.has_class("zoomed") else []
         best = f"{glyphs.best} {scene.view.best_name}{', chosen on test' if flatters else ''}"
         parts = [*back, f"{glyphs.point} {split}", best]
-        parts += [f"{one.label} {fmt.literal(one.run.run_dir.name)}" for one in scene.compared]
+        parts += [f"{one.label} {fmt.printable(one.run.run_dir.name)}" for one in scene.compared]
         if scene.view.nonfinite_steps:
             parts.append(f"{glyphs.not_a_number} not finite")
         smoothed = [f"smoothed {scene.smoothing:g}"] if scene.smoothing else []
@@ -145,7 +145,7 @@ class LossPane(CurvePane):
 
     name_of_curve = page = "loss"
 
-    def figures(self, scene: Scene) -> Row:
+    def figures(self, scene: DisplayState) -> Row:
         """Newest training and held-out loss."""
         last = scene.evaluation()
         row = [*cursor_figures(scene), ("train ", "dim"), (fmt.number(scene.value_of("loss")), "train")]
@@ -154,7 +154,7 @@ class LossPane(CurvePane):
         raw = scene.raw_at_cursor("loss")
         return row if raw is None else [*row, ("  raw ", "dim"), (fmt.number(raw), "text")]
 
-    def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
+    def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
 
         The first evaluations, with batch norm's first statistics, can lie so high that they would press every curve flat.
@@ -180,7 +180,7 @@ class AccuracyPane(CurvePane):
 
     name_of_curve = page = "accuracy"
 
-    def figures(self, scene: Scene) -> Row:
+    def figures(self, scene: DisplayState) -> Row:
         """Newest training, held-out and best accuracy in percent; flip-TTA apart from plain."""
         last, best = scene.evaluation(), scene.view.best
         row = [*cursor_figures(scene), ("train ", "dim"), (fmt.percent(scene.value_of("accuracy")), "train")]
@@ -195,7 +195,7 @@ class AccuracyPane(CurvePane):
             row += [(f"  {scene.view.best_name} ", "dim"), (fmt.percent(best.accuracy), "good")]
         return row
 
-    def value_range(self, scene: Scene, left: float, right: float) -> tuple[float, float, bool]:
+    def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """0 to 100 %, or from the lowest multiple of ten once everything lies high; of a part of the run what it takes."""
         from tui.drawing.plot import nice_range
 
@@ -208,7 +208,7 @@ class AccuracyPane(CurvePane):
         return min(math.floor(min(values) * 10) / 10, 0.9), 1.0, False
 
 
-def _waiting(scene: Scene) -> str:
+def _waiting(scene: DisplayState) -> str:
     if scene.view.failure:
         return "no step was taken"
     return "no steps yet" if scene.view.started else "waiting for the first step"
@@ -229,7 +229,7 @@ def _happened_at(area: Area, frame: Frame, marks: list[Mark], cursor: float | No
     found = [
         mark.text for mark in marks[-400:] if mark.kind != "checkpoint" and area.column_of(frame, mark.step) == column
     ]
-    return [fmt.literal(text) for text in dict.fromkeys(reversed(found))]
+    return [fmt.printable(text) for text in dict.fromkeys(reversed(found))]
 
 
 def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> list[str]:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from trainer.run.view.queries import Note
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
 
 NOTE_STYLES = {"info": "text", "good": "good", "warning": "warn", "error": "bad"}
@@ -17,14 +17,14 @@ VERDICT_STYLES = {"info": "dim", "warning": "warn", "error": "bad"}
 class EventsPane(Pane, can_focus=False):
     """Newest at the bottom; two columns where there is room."""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         verdict = verdict_row(scene, width)
         if verdict:
             return [verdict, *self._notes(scene, width, height - 1)]
         return self._notes(scene, width, height)
 
-    def _notes(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def _notes(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         columns = 2 if width >= 110 else 1
         notes = list(scene.view.notes)[-columns * height :]
         if not notes:
@@ -36,12 +36,12 @@ class EventsPane(Pane, can_focus=False):
         return rows
 
 
-def verdict_row(scene: Scene, width: int) -> Row:
+def verdict_row(scene: DisplayState, width: int) -> Row:
     """The worst that is to be said of the run, with as much evidence and remedy as there is room for; empty if all is well."""
     if scene.behind or not scene.verdicts:
         return []
     found = scene.verdicts[0]
-    what = f" {scene.glyphs.warning if found.level != 'info' else ' '} {fmt.literal(found.text)}"
+    what = f" {scene.glyphs.warning if found.level != 'info' else ' '} {fmt.printable(found.text)}"
     for rest in (f": {found.evidence}.  {found.remedy}", f": {found.remedy}", ""):
         if cell_len(what + rest) <= width:
             break
@@ -50,5 +50,5 @@ def verdict_row(scene: Scene, width: int) -> Row:
 
 def note_row(note: Note, width: int) -> Row:
     """One event in `width` cells."""
-    text = fmt.literal(" ".join(note.text.split()))
+    text = fmt.printable(" ".join(note.text.split()))
     return [(f" {fmt.clock(note.time)}  ", "dim"), (fmt.fit(text, width - 12), NOTE_STYLES[note.level]), (" ", "text")]

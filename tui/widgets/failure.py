@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane, wrapped
 
 
 class FailurePane(Pane, can_focus=False):
     """Shown over the events when the run has failed."""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The error, the last good checkpoint and the command that goes on from it."""
         failure = scene.view.failure
         if failure is None:
@@ -21,7 +21,7 @@ class FailurePane(Pane, can_focus=False):
         if failure.checkpoint:
             body.append([("last good checkpoint ", "dim"), (failure.checkpoint, "text")])
         if failure.resume:
-            body.append([("go on with  ", "dim"), (fmt.literal(failure.resume), "accent")])
+            body.append([("go on with  ", "dim"), (fmt.printable(failure.resume), "accent")])
         room = height - 2
         if len(body) > room:
             body = [*body[: room - 1], [("… log.txt has the rest", "dim")]]

@@ -9,7 +9,7 @@ from trainer.run.status import LIVE_STATES, LOST_AFTER_S, RunState
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
 
 STATE_STYLES = {
@@ -29,7 +29,7 @@ class Header(Pane, can_focus=False):
 
     follows_clock = True
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """Identity and state, then progress."""
         state = [*problem_row(scene), *state_row(scene)]
         state_width = sum(cell_len(text) for text, _ in state)
@@ -38,7 +38,7 @@ class Header(Pane, can_focus=False):
         return [[(" ", "text"), *identity, (" " * gap, "text"), *state], progress_row(scene, width)]
 
 
-def state_row(scene: Scene) -> Row:
+def state_row(scene: DisplayState) -> Row:
     """The state as a word, with what was asked for and not yet answered, and what else is under way."""
     view = scene.view
     if scene.behind:
@@ -56,7 +56,7 @@ def state_row(scene: Scene) -> Row:
     return [(f"{scene.glyphs.dot} ", style), (word + extra, style), (" ", "text")]
 
 
-def problem_row(scene: Scene) -> Row:
+def problem_row(scene: DisplayState) -> Row:
     """What is wrong with the run's files for as long as it is; empty where all is well."""
     view, live = scene.view, scene.state in LIVE_STATES
     if scene.behind:
@@ -68,16 +68,16 @@ def problem_row(scene: Scene) -> Row:
     return [(lines_missing(view.bad_records), "warn"), ("  ", "text")] if view.bad_records else []
 
 
-def progress_row(scene: Scene, width: int) -> Row:
+def progress_row(scene: DisplayState, width: int) -> Row:
     """Epoch, bar, step, throughput, ETA, age of the last step; or what is being prepared."""
     view = scene.view
     if scene.behind:
         return []
     if view.failure:
-        return [(" " + fmt.fit(fmt.literal(view.failure.error.partition("\n")[0]), width - 2), "bad")]
+        return [(" " + fmt.fit(fmt.printable(view.failure.error.partition("\n")[0]), width - 2), "bad")]
     if scene.state is RunState.LOST:
         silence = f" last event {fmt.age(scene.now - view.last_time)} ago; go on with: {scene.resume_command}"
-        return [(fmt.fit(fmt.literal(silence), width), "bad")]
+        return [(fmt.fit(fmt.printable(silence), width), "bad")]
     silent = silence_row(scene, width)
     if silent:
         return silent
@@ -99,7 +99,7 @@ def progress_row(scene: Scene, width: int) -> Row:
     return [(left, "text"), *progress_bar(done, bar_width, scene.glyphs), (f"  {right} ", "text")]
 
 
-def silence_row(scene: Scene, width: int) -> Row:
+def silence_row(scene: DisplayState, width: int) -> Row:
     """Why nothing is heard of a live run whose process is there; empty while it is heard of."""
     if scene.state not in LIVE_STATES:
         return []
@@ -119,10 +119,10 @@ def progress_bar(done: float, width: int, glyphs: Glyphs) -> Row:
     return [(glyphs.progress * filled, "accent"), (glyphs.progress_rest * (width - filled), "faint")]
 
 
-def _identity(scene: Scene, width: int) -> Row:
+def _identity(scene: DisplayState, width: int) -> Row:
     """Program, run and what is trained on what; what says least leaves first where all do not fit."""
     view = scene.view
-    name = fmt.literal(view.opened.run) if view.opened else ""
+    name = fmt.printable(view.opened.run) if view.opened else ""
     details = {"hint": scene.control_hint}
     if view.started:
         model, choices = view.started.model, view.started.choices
@@ -131,7 +131,7 @@ def _identity(scene: Scene, width: int) -> Row:
         )
         if view.frozen and view.frozen.stages:
             details["frozen"] = f"frozen to {view.frozen.stages[-1]}"
-        details["device"] = fmt.literal(str(view.started.device.get("name", "")))
+        details["device"] = fmt.printable(str(view.started.device.get("name", "")))
         layout = ", channels_last" if choices.get("channels_last") else ""
         details["precision"] = f"{choices.get('precision', '')}{layout}"
     for dispensable in ("device", "precision", "model", "frozen", "hint"):
@@ -144,7 +144,7 @@ def _identity(scene: Scene, width: int) -> Row:
     return [("r18-tui", "title"), (f"  {name}", "text"), (shown, "dim")]
 
 
-def _preparing(scene: Scene, width: int) -> Row:
+def _preparing(scene: DisplayState, width: int) -> Row:
     view = scene.view
     detail = view.state_detail or scene.state.value
     share = "" if view.state_fraction is None else f" {view.state_fraction:4.0%}"
@@ -153,10 +153,10 @@ def _preparing(scene: Scene, width: int) -> Row:
         if view.state_fraction is not None
         else []
     )
-    return [(" ", "text"), *bar, (f" {fmt.literal(detail)}{share}", "dim")]
+    return [(" ", "text"), *bar, (f" {fmt.printable(detail)}{share}", "dim")]
 
 
-def _age(scene: Scene) -> str:
+def _age(scene: DisplayState) -> str:
     view = scene.view
     if scene.state not in LIVE_STATES or scene.state is RunState.PAUSED or not view.last_step_time:
         return ""

@@ -10,8 +10,8 @@ from rich.text import Text
 from trainer.run.status import LIVE_STATES
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
-from tui.state.keys import ACTIONS, Action, Situation, tries_rates
+from tui.state.display_state import DisplayState
+from tui.state.keys import ACTIONS, Action, ActionContext, tries_rates
 from tui.widgets.pane import Pane
 
 _GAP = 2
@@ -26,15 +26,15 @@ class KeyBar(Pane, can_focus=False):
         remark: Shown instead of the keys when it is not empty.
     """
 
-    def __init__(self, situation: Callable[[], Situation], *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, situation: Callable[[], ActionContext], *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.situation = situation
         self.remark = ""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The line."""
         if self.remark:
-            return [[(" " + fmt.fit(fmt.literal(self.remark), width - 2), "warn")]]
+            return [[(" " + fmt.fit(fmt.printable(self.remark), width - 2), "warn")]]
         now = self.situation()
         short = {action.name: action.short or action.label for action in ACTIONS}
         labels = {action.name: action.label for action in ACTIONS}
@@ -50,11 +50,11 @@ class KeyBar(Pane, can_focus=False):
             style = "warn" if action.name == "messages" and scene.unseen_output else "dim"
             if action is not shown[0]:
                 row.append((" " * _GAP, "text"))
-            row += _entry(action.key, short[action.name], "faint" if action.why_not(now) else style)
+            row += _entry(action.key, short[action.name], "faint" if action.refusal(now) else style)
         return [row]
 
 
-def _chosen(now: Situation, labels: dict[str, str], room: int, keep: list[str]) -> list[Action]:
+def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[str]) -> list[Action]:
     """The actions that find room, in the order of the registry.
 
     Those that cannot act for now are among them; not so those that never can again in this run, or on this screen.
@@ -66,7 +66,7 @@ def _chosen(now: Situation, labels: dict[str, str], room: int, keep: list[str]) 
         keep: Names of actions that are shown in any case, beside the last two.
     """
     steerable = now.can_control and now.state in LIVE_STATES
-    possible = [action for action in ACTIONS if action.bar and (steerable or not action.why_not(now))]
+    possible = [action for action in ACTIONS if action.bar and (steerable or not action.refusal(now))]
     first = [*keep, *(action.name for action in possible[-2:])]
     chosen: list[Action] = []
     for action in sorted(possible, key=lambda action: (action.name not in first, action.bar)):

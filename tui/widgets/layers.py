@@ -11,7 +11,7 @@ from trainer.run.diagnosis.layer_rules import DEAD
 from trainer.run.log.events import LayersMeasured, number
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import exact, wrapped
 from tui.widgets.scroll_pane import TablePane
 
@@ -73,7 +73,7 @@ class LayersPane(TablePane):
         """Move by as many layers as are in sight, down when positive."""
         self.action_scroll_rows(pages * max(self._in_sight, 1))
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         measured = scene.layers()
         if measured is None:
@@ -130,13 +130,13 @@ def _head(widths: _Widths) -> Row:
     return [(f"{text}{'dead':>{_DEAD}}", "dim")]
 
 
-def _row(scene: Scene, measured: LayersMeasured, layer: int, silent: dict[str, float], widths: _Widths) -> Row:
+def _row(scene: DisplayState, measured: LayersMeasured, layer: int, silent: dict[str, float], widths: _Widths) -> Row:
     name = measured.names[layer]
     weight, gradient = number(measured.weight_norms[layer]), measured.gradient_norms[layer]
     frozen = measured.gradient_ranges[layer] is None
     length = "frozen" if frozen else "not finite" if gradient is None else fmt.significant(gradient)
     row: Row = [
-        (fmt.fit(fmt.literal(name), widths.name), "dim" if frozen else "title"),
+        (fmt.fit(fmt.printable(name), widths.name), "dim" if frozen else "title"),
         (f"{fmt.number(weight):>{_NORM}}", "text"),
         (
             f"{fmt.fit(length, _NORM - 1).rstrip():>{_NORM}}",
@@ -161,12 +161,12 @@ def _share(share: float | None) -> str:
     return "0 %" if not share else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def _history(scene: Scene, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
+def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
     """How weights and gradients of a layer lay, beside each other, with a mark where the table is read."""
     # Here: the first frame must not wait for numpy.
     from tui.drawing.histogram_history import Histogram, history_rows
 
-    events, half, name = scene.view.layers, (width - 2) // 2, fmt.literal(measured.names[layer])
+    events, half, name = scene.view.layers, (width - 2) // 2, fmt.printable(measured.names[layer])
     here = events.index(measured)
     first, last = (f"{round(events[end].epoch, 2):g}" for end in (0, -1))
     span = f"epoch {last}" if first == last else f"epochs {first} to {last}"
@@ -183,7 +183,7 @@ def _history(scene: Scene, measured: LayersMeasured, layer: int, width: int, hei
     return [[*exact(one, half), ("  ", "text"), *other] for one, other in zip_longest(left, right, fillvalue=nothing)]
 
 
-def _silent(scene: Scene, measured: LayersMeasured) -> dict[str, float]:
+def _silent(scene: DisplayState, measured: LayersMeasured) -> dict[str, float]:
     """Dead channels of each layer before a ReLU, by the evaluation nearest before; empty where there was none."""
     evaluation = scene.evaluation()
     if evaluation is None:
@@ -192,7 +192,7 @@ def _silent(scene: Scene, measured: LayersMeasured) -> dict[str, float]:
     return {name: evaluation.silent.get(name, 0.0) for name in followed}
 
 
-def _trend(scene: Scene, measured: LayersMeasured, layer: int, width: int) -> str:
+def _trend(scene: DisplayState, measured: LayersMeasured, layer: int, width: int) -> str:
     # Here: the first frame must not wait for numpy.
     from tui.drawing.sparkline import as_ticks
 
@@ -200,7 +200,7 @@ def _trend(scene: Scene, measured: LayersMeasured, layer: int, width: int) -> st
     return as_ticks(norms[-width:], scene.glyphs)
 
 
-def _histogram(scene: Scene, counts: list[int], width: int) -> str:
+def _histogram(scene: DisplayState, counts: list[int], width: int) -> str:
     from tui.drawing.sparkline import histogram
 
     return histogram(counts, width, scene.glyphs)

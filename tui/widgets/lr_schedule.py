@@ -7,7 +7,7 @@ import math
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.step_pane import StepPane, cursor_figures
 
 
@@ -16,7 +16,7 @@ class LrPane(StepPane):
 
     page = "lr"
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         view = scene.view
         if view.started is None:
@@ -30,7 +30,7 @@ class LrPane(StepPane):
         return self.frame(scene.glyphs, "Learning rate", figures, canvas.rows(), width, height, bottom=bottom)
 
 
-def _draw(canvas: Canvas, scene: Scene) -> None:
+def _draw(canvas: Canvas, scene: DisplayState) -> None:
     # Here: the first frame must not wait for numpy.
     from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_point, nice_range
 
@@ -51,7 +51,7 @@ def _draw(canvas: Canvas, scene: Scene) -> None:
     draw_cursor(canvas, area, frame, scene.glyphs, scene.viewport.cursor)
 
 
-def lr_figures(scene: Scene, *, cursor: bool) -> Row:
+def lr_figures(scene: DisplayState, *, cursor: bool) -> Row:
     """The rate now and where it is going; or that at the cursor.
 
     Args:
@@ -70,6 +70,6 @@ def lr_figures(scene: Scene, *, cursor: bool) -> Row:
     return row
 
 
-def _rate_at(scene: Scene, step: float) -> float:
+def _rate_at(scene: DisplayState, step: float) -> float:
     steps, rates = scene.view.planned_lr()
     return next((rate for at, rate in zip(steps, rates, strict=True) if at > step), rates[-1])

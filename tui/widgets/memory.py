@@ -9,7 +9,7 @@ from tui.drawing import format as fmt
 from tui.drawing.bars import bar
 from tui.drawing.canvas import Canvas, Row
 from tui.drawing.step_axis import step_labels
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.step_pane import StepPane
 
 _LABEL = 10
@@ -29,7 +29,7 @@ class MemoryPane(StepPane):
 
     page = "memory"
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         readings = scene.view.readings
         title = "GPU memory" if "allocated_bytes" in readings else "Memory"
@@ -48,7 +48,7 @@ class MemoryPane(StepPane):
         return self.frame(scene.glyphs, title, memory_figures(scene), body, width, height)
 
 
-def _curve(scene: Scene, width: int, height: int) -> list[Row]:
+def _curve(scene: DisplayState, width: int, height: int) -> list[Row]:
     """Memory over the run, and whether it will last."""
     # Here: the first frame must not wait for numpy.
     from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, nice_range
@@ -71,7 +71,7 @@ def _curve(scene: Scene, width: int, height: int) -> list[Row]:
     return [_outlook(scene), *canvas.rows()]
 
 
-def _outlook(scene: Scene) -> Row:
+def _outlook(scene: DisplayState) -> Row:
     """What the curve shows, and whether memory lasts to the end of the run."""
     view, left = scene.view, memory_left(scene.view)
     what = "device" if "device_used_bytes" in view.readings else "process"
@@ -84,14 +84,14 @@ def _outlook(scene: Scene) -> Row:
     return row
 
 
-def memory_figures(scene: Scene) -> Row:
+def memory_figures(scene: DisplayState) -> Row:
     """Used of total, in GiB."""
     readings = scene.view.readings
     used = readings.get("device_used_bytes", readings.get("reserved_bytes", readings.get("process_bytes")))
     return [(f"{fmt.gib(used)} of {fmt.gib(_total(readings))} GiB", "text")] if readings else []
 
 
-def facts(scene: Scene) -> str:
+def facts(scene: DisplayState) -> str:
     """Utilisation, temperature and power of a GPU, load of a CPU; what cannot be read is left out.
 
     Nothing while the run rests: then nobody reads them.
@@ -130,7 +130,7 @@ def _bars(readings: dict[str, float]) -> list[_Bar]:
     ]
 
 
-def _bar_row(scene: Scene, entry: _Bar, total: float | None, width: int) -> Row:
+def _bar_row(scene: DisplayState, entry: _Bar, total: float | None, width: int) -> Row:
     share = entry.used_bytes / total if total else 0.0
     style = "warn" if share > 0.92 and entry.label in ("device", "system", "reserved") else entry.style
     room = max(width - _LABEL - 7, 4)

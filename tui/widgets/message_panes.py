@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.events_list import NOTE_STYLES
 from tui.widgets.pane import wrapped
 from tui.widgets.scroll_pane import ScrollingPane
@@ -28,11 +28,11 @@ class ScrolledPane(ScrollingPane):
         self._from_end = 0
         self._total = 0
 
-    def lines_for(self, scene: Scene, width: int) -> list[Row]:
+    def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
         """All lines, in rows of at most `width` cells, the oldest first."""
         raise NotImplementedError
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The border and the lines in sight."""
         lines = self.lines_for(scene, width - 4)
         if self._from_end:
@@ -57,7 +57,7 @@ class NotesPane(ScrolledPane):
     title = "Messages"
     empty = "none yet"
 
-    def lines_for(self, scene: Scene, width: int) -> list[Row]:
+    def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
         """Time and text; a long text goes on below itself."""
         rows: list[Row] = []
         for note in scene.view.notes:
@@ -73,6 +73,6 @@ class OutputPane(ScrolledPane):
     title = "Printed by libraries (log.txt)"
     empty = "nothing"
 
-    def lines_for(self, scene: Scene, width: int) -> list[Row]:
+    def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
         """Every line, going on below itself where it is too long for one row."""
         return [[(part, "text")] for line in scene.output for part in wrapped(line, width)]

@@ -12,7 +12,7 @@ from tui.drawing import format as fmt
 from tui.drawing.bars import bar
 from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import wrapped
 from tui.widgets.scroll_pane import TablePane
 
@@ -44,7 +44,7 @@ class NetworkPane(TablePane):
     page = "network"
     follows_cursor = True
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         view, inner = scene.view, width - 4
         if view.started is None or view.opened is None:
@@ -70,7 +70,7 @@ def _figures(view: RunView, found: list[Stage], place: str) -> Row:
     return [*row, (f"  {place}", "dim")] if place else row
 
 
-def _table(scene: Scene, found: list[Stage], image_size: int, width: int) -> list[Row]:
+def _table(scene: DisplayState, found: list[Stage], image_size: int, width: int) -> list[Row]:
     frozen = set(scene.view.frozen.stages) if scene.view.frozen else set()
     total = sum(stage.macs for stage in found)
     measured = scene.layers() if width >= _ROOM_FOR_GRADIENT else None

@@ -16,10 +16,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.drawing.canvas import Row
-from tui.drawing.format import fit, literal
+from tui.drawing.format import fit, printable
 from tui.drawing.glyphs import Glyphs
 from tui.drawing.themes import pixel_style
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.state.pages import NEXT_PAGE, OVERVIEW, PAGE_BY_NAME, PAGES, hint
 
 _NARROW = frozenset(
@@ -59,9 +59,9 @@ class Pane(Widget, can_focus=True):
         super().__init__(id=id, classes=classes)
         self._rows: list[Row] = []
         self._strips: list[Strip] = []
-        self._scene: Scene | None = None
+        self._scene: DisplayState | None = None
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The pane's content.
 
         Args:
@@ -71,7 +71,7 @@ class Pane(Widget, can_focus=True):
         """
         raise NotImplementedError
 
-    def paint(self, scene: Scene) -> None:
+    def paint(self, scene: DisplayState) -> None:
         """Draw the pane anew and refresh what has changed."""
         self._scene = scene
         width, height = self.size
@@ -176,7 +176,7 @@ class Pane(Widget, can_focus=True):
         palette = self._palette()
         styles = ((text, palette.get(name) or pixel_style(name)) for text, name in row if text)
         # Whatever a row holds may be from disk, and Textual passes control characters on.
-        return Strip([Segment(literal(text), style) for text, style in styles])
+        return Strip([Segment(printable(text), style) for text, style in styles])
 
 
 def _parts_that_fit(text: str, room: int) -> str:
@@ -191,7 +191,7 @@ def _parts_that_fit(text: str, room: int) -> str:
 @lru_cache(4096)
 def wrapped(text: str, width: int) -> tuple[str, ...]:
     """A text in lines of at most `width` cells, broken between words; a word that is longer than a line is cut."""
-    return tuple(line.plain for line in Content(literal(text)).wrap(max(width, 1))) or ("",)
+    return tuple(line.plain for line in Content(printable(text)).wrap(max(width, 1))) or ("",)
 
 
 def _cut(row: Row, width: int) -> Row:

@@ -13,7 +13,7 @@ from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_widget
 from tui.drawing.themes import no_color, pixel_pair
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.pane import exact
 from tui.widgets.scroll_pane import TablePane
@@ -61,7 +61,7 @@ class PicturePane(TablePane):
         self._overlays_shown: tuple[object, ...] = ()
         self._overlays_wanted: tuple[object, ...] = ()
 
-    def paint(self, scene: Scene) -> None:
+    def paint(self, scene: DisplayState) -> None:
         """Draw the pane, and over it the pictures that the terminal shows by its own means."""
         self._overlays_wanted = ()
         super().paint(scene)
@@ -69,11 +69,11 @@ class PicturePane(TablePane):
             self._overlays_shown = self._overlays_wanted
             self._show_overlays()
 
-    def title_for(self, scene: Scene) -> str:
+    def title_for(self, scene: DisplayState) -> str:
         """In the upper border."""
         raise NotImplementedError
 
-    def empty(self, scene: Scene) -> str:
+    def empty(self, scene: DisplayState) -> str:
         """Why there are none."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ class PicturePane(TablePane):
         """Two lines below a picture; which one it is follows in a third."""
         raise NotImplementedError
 
-    def split_of(self, scene: Scene) -> str:
+    def split_of(self, scene: DisplayState) -> str:
         """Whose pictures are shown."""
         raise NotImplementedError
 
@@ -89,7 +89,7 @@ class PicturePane(TablePane):
         """At the upper right."""
         raise NotImplementedError
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         title, event = self.title_for(scene), scene.view.pictures.get((self.what, self.split_of(scene)))
         if event is not None and not event.images:
@@ -112,14 +112,14 @@ class PicturePane(TablePane):
             right.append((f"  rows {place}", "dim"))
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=event.path)
 
-    def _sheet(self, scene: Scene, event: PicturesSaved | None) -> tuple[Sheet | None, str]:
+    def _sheet(self, scene: DisplayState, event: PicturesSaved | None) -> tuple[Sheet | None, str]:
         """The newest pictures, and why there are none where they cannot be read."""
         if event is not None and event is not self._read[0]:
             self._tiles.clear()
             self._read = (event, *_read(_path_of(scene, event)))
         return self._read[1], self._read[2]
 
-    def _means(self, scene: Scene) -> str:
+    def _means(self, scene: DisplayState) -> str:
         """What pictures are drawn with."""
         if no_color() or self.app.current_theme.ansi or not scene.glyphs.braille:
             return _CHARACTERS
@@ -154,7 +154,7 @@ class PicturePane(TablePane):
     def _caption_rows(self, sheet: Sheet, index: int, side: int) -> list[Row]:
         told = sheet.captions[index]
         lines = [exact(line, side) for line in self.captions(told)]
-        return [*lines, [(_end_of(fmt.literal(str(told.get("name", ""))), side), "dim")]]
+        return [*lines, [(_end_of(fmt.printable(str(told.get("name", ""))), side), "dim")]]
 
 
 class MistakesPane(PicturePane):
@@ -162,11 +162,11 @@ class MistakesPane(PicturePane):
 
     page = what = "mistakes"
 
-    def title_for(self, scene: Scene) -> str:
+    def title_for(self, scene: DisplayState) -> str:
         """Of which images."""
         return f"Mistakes on {scene.view.selection_split}"
 
-    def empty(self, scene: Scene) -> str:
+    def empty(self, scene: DisplayState) -> str:
         """Before the first evaluation, and of logs of before pictures were kept."""
         last = scene.view.last_evaluation
         if last is None:
@@ -177,11 +177,11 @@ class MistakesPane(PicturePane):
 
     def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
         """The class, and what it was taken for."""
-        answer = fmt.literal(str(told.get("predicted", "?")))
+        answer = fmt.printable(str(told.get("predicted", "?")))
         sure: Row = [(f"{100 * float(told.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
-        return [("true ", "dim"), (fmt.literal(str(told.get("class", "?"))), "text")], sure
+        return [("true ", "dim"), (fmt.printable(str(told.get("class", "?"))), "text")], sure
 
-    def split_of(self, scene: Scene) -> str:
+    def split_of(self, scene: DisplayState) -> str:
         """The one that chooses the best."""
         return scene.view.selection_split
 
@@ -195,11 +195,11 @@ class TrainingImagesPane(PicturePane):
 
     page = what = "training"
 
-    def title_for(self, scene: Scene) -> str:
+    def title_for(self, scene: DisplayState) -> str:
         """That they are augmented."""
         return "Training images as the network sees them"
 
-    def empty(self, scene: Scene) -> str:
+    def empty(self, scene: DisplayState) -> str:
         """Before the first step, and while a backbone's features stand for the images."""
         frozen = scene.view.frozen
         if frozen and frozen.stages:
@@ -208,13 +208,13 @@ class TrainingImagesPane(PicturePane):
 
     def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
         """The class, or the two that were mixed."""
-        own, other = fmt.literal(str(told.get("class", "?"))), told.get("mixed_with")
+        own, other = fmt.printable(str(told.get("class", "?"))), told.get("mixed_with")
         percent = round(100 * float(told.get("share", 1.0)))
         if other is None or percent == 100:
             return [(own, "text")], []
-        return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.literal(str(other))}", "dim")]
+        return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.printable(str(other))}", "dim")]
 
-    def split_of(self, scene: Scene) -> str:
+    def split_of(self, scene: DisplayState) -> str:
         """Of training."""
         return "train"
 
@@ -223,7 +223,7 @@ class TrainingImagesPane(PicturePane):
         return f"{sheet.facts.get('size', '?')} pixels  epoch {event.epoch:g}"
 
 
-def _path_of(scene: Scene, event: PicturesSaved) -> Path:
+def _path_of(scene: DisplayState, event: PicturesSaved) -> Path:
     """Where the run has written them: a log may come from anywhere, and names no file of ours."""
     run_dir = scene.run_dir
     if event.what == "training":

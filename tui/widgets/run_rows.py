@@ -14,7 +14,7 @@ from textual.strip import Strip
 
 from trainer.run.view.overview import RunOverview
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.runs_table import HEADINGS, cell
 from tui.widgets.scroll_pane import ScrollingPane
 
@@ -86,7 +86,7 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         if self._at != before:
             self.post_message(self.Moved())
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The headings, and the runs in sight."""
         room = max(height - 1, 1)
         self._first = max(min(self._first, self._at, len(self.runs) - room), self._at - room + 1, 0)

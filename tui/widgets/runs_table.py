@@ -34,7 +34,7 @@ def texts(run: RunOverview, now: float) -> dict[str, str]:
         now: Unix seconds.
     """
     return {
-        "name": fmt.literal(run.run_dir.name),
+        "name": fmt.printable(run.run_dir.name),
         "status": f"{run.status} !" if run.bad_records else run.status,
         "epochs": f"{run.epoch}/{run.epochs}" if run.epochs else "",
         "best": fmt.percent(run.best, 2) if run.best is not None else "",
@@ -82,7 +82,9 @@ def plain_list(runs: list[RunOverview], now: float) -> str:
     rows = [[line[column] for column in columns] for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    left_out = [f"{fmt.literal(run.run_dir.name)}: {lines_missing(run.bad_records)}" for run in runs if run.bad_records]
+    left_out = [
+        f"{fmt.printable(run.run_dir.name)}: {lines_missing(run.bad_records)}" for run in runs if run.bad_records
+    ]
     return "\n".join([*shown, *left_out])
 
 

@@ -10,7 +10,7 @@ from textual.message import Message
 
 from tui.drawing.canvas import Row
 from tui.drawing.step_axis import place_of
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
 
 _WHEEL_FACTOR = 1.5
@@ -57,7 +57,7 @@ class StepPane(Pane):
             self._scene.viewport.zoom(factor, self._step_under(event, self._scene), self._scene.total)
             self.post_message(self.Looked())
 
-    def _step_under(self, event: MouseEvent, scene: Scene) -> float:
+    def _step_under(self, event: MouseEvent, scene: DisplayState) -> float:
         """The step below the mouse."""
         from tui.drawing.plot import GUTTER
 
@@ -66,7 +66,7 @@ class StepPane(Pane):
         return left + (right - left) * min(max((event.x - 2 - GUTTER + 0.5) / width, 0.0), 1.0)
 
 
-def cursor_figures(scene: Scene) -> Row:
+def cursor_figures(scene: DisplayState) -> Row:
     """Where the values are read, as the axis counts, if that is not the newest step."""
     cursor = scene.viewport.cursor
     if cursor is None or scene.view.started is None:

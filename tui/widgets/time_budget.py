@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainer.run.diagnosis.resource_rules import WAITING_SHARE
 from tui.drawing.canvas import Row
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.state.pages import hint
 from tui.widgets.pane import Pane
 
@@ -18,7 +18,7 @@ _PAGES = "  ".join(hint(name) for name in ("training", "network", "layers"))
 class TimePane(Pane):
     """Shares of compute, evaluation, data wait and saving."""
 
-    def rows_for(self, scene: Scene, width: int, height: int) -> list[Row]:
+    def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """The whole pane."""
         shares, bottom = time_shares(scene), "" if self.has_class("zoomed") else _PAGES
         if not shares:
@@ -36,13 +36,13 @@ class TimePane(Pane):
         return self.frame(scene.glyphs, "Time", _utilization(scene), [body], width, height, bottom=bottom)
 
 
-def _utilization(scene: Scene) -> Row:
+def _utilization(scene: DisplayState) -> Row:
     """How busy a GPU is, beside what it waits for."""
     busy = scene.view.readings.get("utilization_pct")
     return [] if busy is None or scene.at_rest else [("GPU ", "dim"), (f"{busy:.0f} %", "text")]
 
 
-def time_shares(scene: Scene) -> dict[str, float]:
+def time_shares(scene: DisplayState) -> dict[str, float]:
     """Share of each activity, largest first; empty before the first step."""
     budget = scene.view.budget
     total = sum(budget.values())
@@ -51,7 +51,7 @@ def time_shares(scene: Scene) -> dict[str, float]:
     return {name: budget.get(name, 0.0) / total for name in sorted(_STYLES, key=lambda name: -budget.get(name, 0.0))}
 
 
-def _stacked(scene: Scene, shares: dict[str, float], width: int) -> Row:
+def _stacked(scene: DisplayState, shares: dict[str, float], width: int) -> Row:
     row: Row = []
     left, done = width, 0.0
     for name, share in shares.items():

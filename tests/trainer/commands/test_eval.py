@@ -27,7 +27,7 @@ from trainer.commands.export import Wanted, export_run
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import ConfigError, DataError, RunError
-from trainer.evaluation.corruptions import DAMAGES, damaged_batch
+from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
 from trainer.evaluation.evaluate import _answers
 from trainer.evaluation.scores import Scores, class_scores, compare
 from trainer.run.folder.run_config import read_run_config
@@ -120,7 +120,7 @@ def test_figures_agree_with_each_other(pairs: list[tuple[int, int]]) -> None:
 def test_damage_grows_with_its_strength_and_is_the_same_each_time() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     smooth = np.repeat(np.repeat(pixels[:, ::16, ::16], 16, axis=1), 16, axis=2)
-    for strengths in DAMAGES.values():
+    for strengths in CORRUPTIONS.values():
         distances = [
             np.abs(damaged_batch(damage, smooth, 5).astype(int) - smooth).mean() for damage in strengths.values()
         ]

@@ -24,7 +24,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, PicturesSaved, Warned
 from trainer.session.training_images import SHOWN, TrainingImages, training_images
 from trainer.training.build import build_trainer, plan_of
-from trainer.training.callbacks import NoSession
+from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def folder_trainer(config: Config) -> Trainer:
-    return build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
 
 
 AUGMENTED: dict[str, dict[str, Any]] = {

@@ -28,7 +28,7 @@ from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomi
 from trainer.model.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.model.tensor_header import read_header
 from trainer.run.folder import lock as holder
-from trainer.run.folder.lock import RunLock, is_live, presence, read_holder
+from trainer.run.folder.lock import RunLock, is_live, presence, read_owner
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.status import LOST_AFTER_S, Presence
 
@@ -133,7 +133,7 @@ def test_without_locks_the_age_of_the_log_tells_who_trains(
 def test_a_process_id_of_another_container_is_no_advice(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     lock = RunLock.take(run)
-    inside = read_holder(run) or {}
+    inside = read_owner(run) or {}
     assert holder.stop_advice(inside) == f"stop it with: kill -TERM {os.getpid()}"
     for elsewhere in ({"pid_namespace": "pid:[1]"}, {"boot_id": "another", "host": "gpu-box-7"}):
         run.trainer.write_bytes(orjson.dumps(inside | elsewhere))

@@ -17,8 +17,8 @@ from tests.support.running import events_of, new_run, start, train, view_of
 from trainer.config.schema import Config
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
-from trainer.run.folder.handle import HeldRunDir
-from trainer.run.folder.lock import is_live, read_holder
+from trainer.run.folder.handle import RunDirHandle
+from trainer.run.folder.lock import is_live, read_owner
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event
@@ -63,7 +63,7 @@ def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[OpenR
             if isinstance(event, ev.Steps) and event.first_step == 1:
                 act(opened)
             if isinstance(event, ev.Warned) and (" was moved to " in event.message or " was deleted " in event.message):
-                holders.append(read_holder(opened.run_dir))
+                holders.append(read_owner(opened.run_dir))
                 thread.stop()
             return result
 
@@ -175,7 +175,7 @@ def test_where_it_cannot_be_made_anew_it_is_made_among_temporary_files(
     opened = new_run(hundred_epochs, tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs")
     (tmp_path / "runs").touch()
-    found = opened.look_after_directory()
+    found = opened.repair_directory()
     assert found is not None
     assert found.now == opened.run_dir.path == tmp_path / "tmp" / opened.run_dir.name
     opened.close()
@@ -194,19 +194,19 @@ def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
     monkeypatch.setattr(opened.log, "go_on_in", full)
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
-            opened.look_after_directory()
+            opened.repair_directory()
     assert list((tmp_path / "runs").iterdir()) == []
     monkeypatch.undo()
-    found = opened.look_after_directory()
+    found = opened.repair_directory()
     assert found is not None
     assert found.checkpoints_lost
-    assert opened.look_after_directory() is None
+    assert opened.repair_directory() is None
     assert is_live(opened.run_dir)
     assert sorted(path.name for path in opened.run_dir.path.iterdir()) == [
         "checkpoints", "config.yaml", "eval", "events.jsonl", "export", "log.txt", "trainer.json",
     ]  # fmt: skip
     opened.close()
-    assert opened.look_after_directory() is None, "whoever looks late finds nothing to do"
+    assert opened.repair_directory() is None, "whoever looks late finds nothing to do"
     assert [event.message for event in events_of(opened.run_dir, ev.Warned)] == ["before"]
 
 
@@ -246,7 +246,7 @@ def test_output_of_libraries_goes_to_the_new_log(tmp_path: Path) -> None:
 def test_a_directory_is_followed_through_its_parents(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
     path.mkdir(parents=True)
-    held = HeldRunDir(path)
+    held = RunDirHandle(path)
     assert held.follow()
     (tmp_path / "a").rename(tmp_path / "c")
     assert held.follow()

@@ -19,7 +19,7 @@ from tests.support.written_runs import write_log
 from trainer.errors import RunError
 from trainer.run.control.client import SocketControl
 from trainer.run.folder.delete import delete_run
-from trainer.run.folder.lock import RunLock, boot_id, is_live, presence, read_holder, stopped_pid
+from trainer.run.folder.lock import RunLock, boot_id, is_live, presence, read_owner, stopped_pid
 from trainer.run.folder.run_dir import RunDir, create_run
 from trainer.run.log import events as ev
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
@@ -89,7 +89,7 @@ def test_a_trainer_that_a_signal_has_stopped_is_told_from_one_that_runs(tmp_path
     )
     with subprocess.Popen([sys.executable, "-c", code, str(run.path)]) as process:
         try:
-            eventually(lambda: (read_holder(run) or {}).get("pid") == process.pid)
+            eventually(lambda: (read_owner(run) or {}).get("pid") == process.pid)
             assert stopped_pid(run) is None
             process.send_signal(signal.SIGSTOP)
             eventually(lambda: stopped_pid(run) == process.pid)

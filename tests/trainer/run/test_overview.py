@@ -15,7 +15,7 @@ from trainer.run.folder.delete import delete_run
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run, list_runs
 from trainer.run.log import events as ev
-from trainer.run.log.reader import LogFollower, read_records
+from trainer.run.log.reader import LogReader, read_records
 from trainer.run.status import RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView
@@ -101,14 +101,14 @@ def test_a_log_of_somebody_else_does_not_hide_the_others(tmp_path: Path) -> None
 def test_a_log_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(tmp_path, "good", *HISTORY)
     write_log(tmp_path, "odd", *HISTORY)
-    read = LogFollower.read
+    read = LogReader.read
 
-    def refuse(follower: LogFollower) -> list[bytes]:
+    def refuse(follower: LogReader) -> list[bytes]:
         if "odd" in str(follower._path):
             raise OSError(5, "Input/output error")
         return read(follower)
 
-    monkeypatch.setattr(LogFollower, "read", refuse)
+    monkeypatch.setattr(LogReader, "read", refuse)
     folder = RunsFolder(tmp_path, clock=lambda: START)
     assert {run.run_dir.name: run.status for run in folder.refresh()} == {
         "good": "loading PyTorch",
@@ -125,13 +125,13 @@ def test_only_what_has_changed_is_read_again(tmp_path: Path, monkeypatch: pytest
     folder = RunsFolder(tmp_path, clock=lambda: START + 20)
     before = folder.refresh()
     opened_files: list[str] = []
-    read = LogFollower.read
+    read = LogReader.read
 
-    def counted(follower: LogFollower) -> list[bytes]:
+    def counted(follower: LogReader) -> list[bytes]:
         opened_files.append(follower._path.parent.name)
         return read(follower)
 
-    monkeypatch.setattr(LogFollower, "read", counted)
+    monkeypatch.setattr(LogReader, "read", counted)
     assert folder.refresh() is before
     assert opened_files == []
     write_log(tmp_path, "two", opened(), first=len(HISTORY) + 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import RunError
-from trainer.run.folder.lock import RunLock, is_live, read_holder
+from trainer.run.folder.lock import RunLock, is_live, read_owner
 from trainer.run.folder.run_dir import RunDir, create_run, find_run, list_runs
 from trainer.run.log.events import EpochEnded, Evaluated, Event, Heartbeat, Opened, Record, Resumed
 from trainer.run.log.results_csv import COLUMNS, ResultsCsv
@@ -35,27 +35,27 @@ def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
     assert not is_live(run)
     lock = RunLock.take(run)
     assert is_live(run)
-    assert (read_holder(run) or {})["pid"] == os.getpid()
+    assert (read_owner(run) or {})["pid"] == os.getpid()
     with pytest.raises(RunError, match=f"live already, trained by process {os.getpid()}"):
         RunLock.take(run)
     lock.release()
     lock.release()
-    assert read_holder(run) is None
+    assert read_owner(run) is None
     RunLock.take(run).release()
 
 
 def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
     lock = RunLock.take(run)
-    before = read_holder(run) or {}
+    before = read_owner(run) or {}
     lock.note(ended=True)
-    assert read_holder(run) == before | {"ended": True}
+    assert read_owner(run) == before | {"ended": True}
     with pytest.raises(
         RunError, match=rf"has ended, but its dashboard is still open in process {os.getpid()} .* with q"
     ):
         RunLock.take(run)
     lock.release()
-    assert read_holder(run) is None
+    assert read_owner(run) is None
 
 
 def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,10 +68,10 @@ def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("trainer.run.folder.lock.os.pwrite", full)
     lock.note(socket="/tmp/another.sock", ended=True)
-    assert (read_holder(run) or {})["socket"] == "/tmp/one.sock"
+    assert (read_owner(run) or {})["socket"] == "/tmp/one.sock"
     monkeypatch.undo()
     lock.note(socket="")
-    assert (read_holder(run) or {})["socket"] == ""
+    assert (read_owner(run) or {})["socket"] == ""
     lock.release()
     assert run.trainer.read_bytes() == b""
 
@@ -85,7 +85,7 @@ def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
     assert result.returncode == -9
-    assert read_holder(run) is not None
+    assert read_owner(run) is not None
     assert not is_live(run)
     RunLock.take(run).release()
 

@@ -28,7 +28,7 @@ from trainer.run.log.events import (
     event_kinds,
 )
 from trainer.run.log.live_source import LiveSource
-from trainer.run.log.reader import LogFollower, read_records
+from trainer.run.log.reader import LogReader, read_records
 from trainer.run.log.writer import EventLog
 from trainer.run.view.run_view import RunView
 
@@ -84,7 +84,7 @@ def test_a_torn_tail_never_swallows_the_next_event(tmp_path: Path) -> None:
     log = EventLog(path)
     after = log.publish(Warned(message="after"))
     log.close()
-    follower = LogFollower(path)
+    follower = LogReader(path)
     assert [record.event for record in follower.records()] == [Warned(message="before"), Warned(message="after")]
     assert follower.bad_lines == 1
     assert after.seq == 1
@@ -93,7 +93,7 @@ def test_a_torn_tail_never_swallows_the_next_event(tmp_path: Path) -> None:
 def test_a_follower_sees_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     line = encode(Record(seq=0, time=1.0, event=Warned(message="hello")))
-    follower = LogFollower(path)
+    follower = LogReader(path)
     assert list(follower.records()) == []
     path.write_bytes(line[:10])
     assert list(follower.records()) == []
@@ -125,7 +125,7 @@ def test_a_long_log_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "events.jsonl"
     lines = [encode(Record(seq=n, time=1.0, event=Warned(message="m" * n))) for n in range(300)]
     path.write_bytes(b"".join(lines) + b'{"seq":300,"ti')
-    follower, pieces = LogFollower(path), []
+    follower, pieces = LogReader(path), []
     while piece := follower.read():
         pieces.append(piece)
     assert len(pieces) > 100
@@ -259,7 +259,7 @@ def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, mo
 
 
 def test_a_log_that_has_gone_is_an_error_and_one_that_is_not_there_yet_is_none(tmp_path: Path) -> None:
-    follower = LogFollower(tmp_path / "events.jsonl")
+    follower = LogReader(tmp_path / "events.jsonl")
     assert follower.read() == []
     log = EventLog(tmp_path / "events.jsonl")
     log.publish(Warned(message="hello"))

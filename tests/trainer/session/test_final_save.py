@@ -22,7 +22,7 @@ from trainer.run.log import events as ev
 from trainer.run.status import RunState
 from trainer.session import final_save as last_save
 from trainer.session.checkpoint_writer import CheckpointWriter
-from trainer.session.final_save import LastSave
+from trainer.session.final_save import FinalSave
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -135,7 +135,7 @@ class Waiting:
         self.said: list[ev.Event] = []
         self.clock: Clock = set_clock(monkeypatch, last_save)
         self.commands = CommandQueue()
-        self.last = LastSave(self, self.commands, self.said.append, lambda: watched)  # type: ignore[arg-type]
+        self.last = FinalSave(self, self.commands, self.said.append, lambda: watched)  # type: ignore[arg-type]
         self.last.save(None)  # type: ignore[arg-type]
         monkeypatch.setattr(self.commands, "take", self._take)
         self._arriving: dict[float, cmd.Command] = {}

@@ -19,9 +19,9 @@ from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
-from trainer.session.plan_change import by_group, replanned, take_up
+from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NoSession
+from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 def trainer(folder_config: Config) -> Trainer:
     """Of a run of ten epochs of four steps, whose rate rises for two epochs and falls to 0."""
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 10})})
-    return build_trainer(config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.mark.parametrize("epochs", [5, 11, 100])
@@ -40,25 +40,25 @@ def test_the_rate_is_that_of_a_run_of_so_many_epochs_with_the_edits(trainer: Tra
     schedule = trainer.state.schedule
     schedule.edit(12, 0.5)
     expected = dataclasses.replace(schedule, epochs=epochs, shortest=min(schedule.epochs, epochs))
-    take_up(replanned(trainer.config, {"train.epochs": epochs}, trainer), trainer)
+    apply_plan(changed_config(trainer.config, {"train.epochs": epochs}, trainer), trainer)
     assert [schedule.at(step) for step in range(18, 4 * epochs)] == [
         expected.at(step) for step in range(18, 4 * epochs)
     ]
-    take_up(replanned(trainer.config, {"train.epochs": 10}, trainer), trainer)
+    apply_plan(changed_config(trainer.config, {"train.epochs": 10}, trainer), trainer)
     assert schedule.at(18) == 0.5 * schedule.planned(18), "taken back, it is as it was"
 
 
 def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
     with pytest.raises(ConfigError, match=r"optim\.lr cannot be changed .* train\.epochs, eval\.every_epochs"):
-        replanned(trainer.config, {"optim.lr": 0.1}, trainer)
+        changed_config(trainer.config, {"optim.lr": 0.1}, trainer)
     with pytest.raises(ConfigError, match=r"checkpoint\.every_s"):
-        replanned(trainer.config, {"checkpoint.every_s": -1}, trainer)
+        changed_config(trainer.config, {"checkpoint.every_s": -1}, trainer)
     with pytest.raises(ConfigError, match=r"eval\.every_epochs: expected numbers of at most"):
-        replanned(trainer.config, {"eval.every_epochs": 10**18}, trainer)
+        changed_config(trainer.config, {"eval.every_epochs": 10**18}, trainer)
     trainer.state.step = 17
     with pytest.raises(ConfigError, match="epoch 5 is under way"):
-        replanned(trainer.config, {"train.epochs": 4}, trainer)
-    assert replanned(trainer.config, {"train.epochs": 5}, trainer).train.epochs == 5
+        changed_config(trainer.config, {"train.epochs": 4}, trainer)
+    assert changed_config(trainer.config, {"train.epochs": 5}, trainer).train.epochs == 5
 
 
 def test_settings_by_group() -> None:

@@ -14,7 +14,7 @@ from trainer.model.checkpoint import Checkpoint
 from trainer.run.log import events as ev
 from trainer.session import saver as saver_module
 from trainer.session.checkpoint_writer import CheckpointWriter
-from trainer.session.rollback import WayBack, no_way_back
+from trainer.session.rollback import Rollback, no_way_back
 from trainer.training.callbacks import DivergedError
 
 
@@ -116,7 +116,7 @@ def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(
     assert saved(session) == [3]
     session.saver.save_for_good(session.trainer, never, never)
     assert saved(session) == [3]
-    session.saver.outdate()  # something else has changed since
+    session.saver.mark_stale()  # something else has changed since
     session.saver.save_for_good(session.trainer, never, never)
     assert saved(session) == [3, 3]
     session.trainer.state.step = 4
@@ -197,14 +197,14 @@ def test_the_best_is_read_from_the_disk_or_said_not_to_be_there(
 # The way back ---------------------------------------------------------------------------------------------------------
 
 
-def held(session: Small, *saved_at: int, skipped_from: int = 6, step: int = 9) -> WayBack:
+def held(session: Small, *saved_at: int, skipped_from: int = 6, step: int = 9) -> Rollback:
     """A run that is held after bad steps, with checkpoints of some steps."""
     for one in saved_at:
         session.save(one)
     session.trainer.state.step = step
     session.trainer.skipped_from = session.trainer.found_bad = skipped_from
     session.said.clear()
-    return WayBack(session.saver, session.said.append)
+    return Rollback(session.saver, session.said.append)
 
 
 @pytest.mark.parametrize(("saved_at", "name"), [((2, 5, 6), "step-00000005.safetensors"), ((6, 7), ""), ((), "")])

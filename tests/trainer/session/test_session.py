@@ -28,7 +28,7 @@ from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.control import server as control_socket
 from trainer.run.control.client import SocketControl
-from trainer.run.folder.lock import is_live, read_holder
+from trainer.run.folder.lock import is_live, read_owner
 from trainer.run.log import events as ev
 from trainer.run.log.events import Event
 from trainer.run.status import RunState
@@ -56,7 +56,7 @@ def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_pa
     assert float(rows[1]["test/accuracy"]) == pytest.approx(view.last_evaluation.accuracy, abs=1e-6)
     assert (run.evaluation / "test" / "per_class.csv").read_text().count("\n") == 4
     assert (run.evaluation / "test" / "confusion.csv").exists()
-    assert read_holder(run) is None, "the run is free again"
+    assert read_owner(run) is None, "the run is free again"
     folder = CheckpointFolder(run, keep=2)
     latest = folder.pointer("latest")
     assert latest == folder.at(8)
@@ -92,7 +92,7 @@ def test_clients_that_send_rubbish_do_not_stop_a_trainer(folder_config: Config, 
     run = new_run(longer(folder_config, 5000), tmp_path / "runs")
     thread = start(run)
     before = wait_for(run.run_dir, lambda view: view.step > 0).step
-    path = (read_holder(run.run_dir) or {})["socket"]
+    path = (read_owner(run.run_dir) or {})["socket"]
     for number in range(300):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, contextlib.suppress(OSError):
             client.connect(path)

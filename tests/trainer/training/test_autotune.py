@@ -15,7 +15,7 @@ from trainer.errors import ConfigError
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
 from trainer.training import autotune as choices
-from trainer.training.autotune import choose_numerics, precisions, recorded_numerics
+from trainer.training.autotune import autotune_numerics, precisions, recorded_numerics
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def choose(config: Config) -> tuple[Numerics, dict[str, float], list[str]]:
     rows = torch.arange(8)
     pixels = (torch.arange(8 * 8 * 8 * 3).view(8, 8, 8, 3) % 251).to(torch.uint8)
     batch = Batch(pixels, rows, rows, rows, rows)
-    numerics, timings = choose_numerics(
+    numerics, timings = autotune_numerics(
         config, model, augment, lambda: batch, lambda detail, _: said.append(detail), device=CPU
     )
     for name, tensor in model.state_dict().items():

@@ -27,7 +27,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.training import evaluator, features
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NoSession
+from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
 from trainer.training.optimizer import build_optimizer, set_lr
 
@@ -108,7 +108,7 @@ def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Pa
     assert view_of(run.run_dir).frozen == frozen[-1]
 
 
-class _Keys(NoSession):
+class _Keys(NullCallbacks):
     """Freezes so many stages before some steps, keeps the state before another, and goes back to it from a third."""
 
     trainer: Trainer
@@ -166,7 +166,7 @@ def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_confi
 
 
 def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> None:
-    trainer = build_trainer(folder_config, Path("runs"), NoSession(), lambda *_: None, None).trainer
+    trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
     kept = trainer.state.snapshot({})
     trainer.skipped_from = 3
     trainer.go_back(kept, 0.5)

@@ -34,7 +34,7 @@ from tui.app.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScre
 from tui.app.screens.key_rest import HELD_KEY_S, UNEXPECTED_S
 from tui.state.keys import ACTIONS
 from tui.state.pages import PAGES
-from tui.state.run_port import Port
+from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
 from tui.widgets.curves import CurvePane, LossPane
 
@@ -498,7 +498,7 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
 
 @pytest.mark.parametrize(("theme", "train"), [("dark", "#5fb3f9"), ("light", "#005fb8"), ("ansi", "color(12)")])
 async def test_a_theme_colours_what_is_drawn(tmp_path: Path, theme: str, train: str) -> None:
-    port = Port(run_dir=RunDir(tmp_path), source=training_run(), control=Recorder())
+    port = RunPort(run_dir=RunDir(tmp_path), source=training_run(), control=Recorder())
     app = DashboardApp(port, UiSettings(theme=theme), clock=lambda: START + 30)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause(0.5)

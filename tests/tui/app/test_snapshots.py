@@ -19,7 +19,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from tui.app.app import DashboardApp
 from tui.drawing.themes import DARK, THEMES
-from tui.state.run_port import Port
+from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
 
 LETTERS = {
@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Callable[[], CannedSource], tuple[int, int], list[str]]] 
 @pytest.mark.parametrize("case", CASES)
 async def test_screen(case: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     make, size, keys = CASES[case]
-    port = Port(run_dir=RunDir(tmp_path), source=make(), control=Recorder())
+    port = RunPort(run_dir=RunDir(tmp_path), source=make(), control=Recorder())
     app = DashboardApp(port, UiSettings(theme="dark"), clock=lambda: START + 30)
     async with app.run_test(size=size) as pilot:
         await steady(app, pilot)

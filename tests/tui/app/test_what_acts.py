@@ -27,7 +27,7 @@ from tui.app.screens.dashboard import DashboardScreen
 from tui.app.screens.key_rest import HELD_KEY_S
 from tui.app.start_app import StartApp
 from tui.app.terminal_app import EndedByItselfError, TerminalApp
-from tui.state.run_port import Port, recorded_port
+from tui.state.run_port import RunPort, recorded_port
 from tui.terminal.textual_driver import TerminalDriver
 
 
@@ -160,7 +160,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
             steps(1), evaluated(1),
         )  # fmt: skip
 
-    def port_of(run_dir: RunDir) -> Port:
+    def port_of(run_dir: RunDir) -> RunPort:
         controls[run_dir.name] = Recorder()
         return dataclasses.replace(recorded_port(run_dir), control=controls[run_dir.name])
 

@@ -61,12 +61,12 @@ def test_figures_are_short_and_have_units(text: str, expected: str) -> None:
 
 
 def test_text_from_disk_cannot_move_the_cursor() -> None:
-    assert fmt.literal("a\x1b[2Jb\u202ec\u200bd\n[red]e") == "a?[2Jb?c?d?[red]e"
+    assert fmt.printable("a\x1b[2Jb\u202ec\u200bd\n[red]e") == "a?[2Jb?c?d?[red]e"
 
 
 @given(st.text(max_size=40), st.integers(0, 30))
 def test_fit_is_exact_for_any_text(text: str, width: int) -> None:
-    assert cell_len(fmt.fit(fmt.literal(text), width)) == width
+    assert cell_len(fmt.fit(fmt.printable(text), width)) == width
 
 
 @given(
@@ -76,7 +76,7 @@ def test_fit_is_exact_for_any_text(text: str, width: int) -> None:
 def test_long_texts_are_broken_between_words(words: list[str], width: int) -> None:
     lines = wrapped(" ".join(words), width)
     assert all(cell_len(line) <= width for line in lines)
-    assert " ".join(lines).split() == [fmt.literal(word) for word in words]
+    assert " ".join(lines).split() == [fmt.printable(word) for word in words]
 
 
 def test_a_word_that_is_longer_than_a_line_goes_on_in_the_next() -> None:

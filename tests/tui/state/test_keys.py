@@ -10,7 +10,7 @@ from tests.support.canned import diverged
 from trainer.run.log import events as ev
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
-from tui.state.keys import ACTIONS, BY_NAME, Situation, tries_rates
+from tui.state.keys import ACTIONS, BY_NAME, ActionContext, tries_rates
 
 REFUSAL = "nobody trains this run"
 
@@ -55,15 +55,15 @@ def situation(
     session_open: bool = True,
     view: RunView | None = None,
     pending: str = "",
-) -> Situation:
-    return Situation(
+) -> ActionContext:
+    return ActionContext(
         view=view_of() if view is None else view, state=state, can_control=can_control, refusal=REFUSAL,
         session_open=session_open, pending=frozenset({pending} - {""}),
     )  # fmt: skip
 
 
 def test_the_table_has_every_state_and_every_key_that_may_be_refused() -> None:
-    may_be_refused = {action.name for action in ACTIONS if action.why_not is not BY_NAME["help"].why_not}
+    may_be_refused = {action.name for action in ACTIONS if action.refusal is not BY_NAME["help"].refusal}
     assert may_be_refused == set(NAMES.values())
     assert {state for state, _ in SIGNS} == {state.value for state in RunState}
 
@@ -71,7 +71,7 @@ def test_the_table_has_every_state_and_every_key_that_may_be_refused() -> None:
 @pytest.mark.parametrize("state", RunState, ids=lambda state: state.name)
 @pytest.mark.parametrize("name", NAMES.values())
 def test_a_key_acts_exactly_where_the_table_says(state: RunState, name: str) -> None:
-    sign, why_not = SIGNS[state.value, name], BY_NAME[name].why_not
+    sign, refusal = SIGNS[state.value, name], BY_NAME[name].refusal
     for can_control, session_open in itertools.product((True, False), repeat=2):
         now = situation(state, can_control=can_control, session_open=session_open)
         if name == "detach":
@@ -81,45 +81,45 @@ def test_a_key_acts_exactly_where_the_table_says(state: RunState, name: str) -> 
         else:
             acts = sign == "+" or (sign == "o" and session_open)
             expected = "" if acts else f"not while the run is {state.value}"
-        assert why_not(now) == expected, now
+        assert refusal(now) == expected, now
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES.values()} - {"detach"}))
 def test_a_key_that_was_asked_for_is_not_asked_for_again(name: str) -> None:
-    assert "asked for already" in BY_NAME[name].why_not(situation(RunState.TRAINING, pending=name))
+    assert "asked for already" in BY_NAME[name].refusal(situation(RunState.TRAINING, pending=name))
     other = "note" if name != "note" else "pause"
-    assert BY_NAME[name].why_not(situation(RunState.TRAINING, pending=other)) == ""
+    assert BY_NAME[name].refusal(situation(RunState.TRAINING, pending=other)) == ""
 
 
 def test_keys_of_the_screen_always_act() -> None:
     for action in ACTIONS:
         if action.name not in NAMES.values():
             assert not any(
-                action.why_not(situation(state, can_control=False, session_open=False)) for state in RunState
+                action.refusal(situation(state, can_control=False, session_open=False)) for state in RunState
             )
 
 
 def test_there_must_be_something_to_unfreeze_to_go_back_to_and_no_export_under_way() -> None:
     training, bare = RunState.TRAINING, RunView()
-    assert BY_NAME["unfreeze"].why_not(situation(training, view=bare)) == "nothing is frozen"
-    assert BY_NAME["unfreeze"].why_not(situation(training, view=view_of(frozen=False))) == "nothing is frozen"
+    assert BY_NAME["unfreeze"].refusal(situation(training, view=bare)) == "nothing is frozen"
+    assert BY_NAME["unfreeze"].refusal(situation(training, view=view_of(frozen=False))) == "nothing is frozen"
     for view in (bare, view_of(went_wrong=False)):
-        assert "only after steps that were not finite" in BY_NAME["go_back"].why_not(situation(training, view=view))
+        assert "only after steps that were not finite" in BY_NAME["go_back"].refusal(situation(training, view=view))
     exporting = view_of()
     exporting.exporting = ev.ExportProgress(stage="x", fraction=0.5)
-    assert BY_NAME["export"].why_not(situation(training, view=exporting)) == "an export is under way"
-    assert BY_NAME["checkpoint"].why_not(situation(training, view=exporting)) == ""
+    assert BY_NAME["export"].refusal(situation(training, view=exporting)) == "an export is under way"
+    assert BY_NAME["checkpoint"].refusal(situation(training, view=exporting)) == ""
 
 
 def test_the_key_that_tries_rates_stops_them_too() -> None:
     view = view_of()
     view.state_detail = "learning rates"
     assert tries_rates(situation(RunState.EVALUATING, view=view))
-    assert BY_NAME["find_lr"].why_not(situation(RunState.EVALUATING, view=view, pending="find_lr")) == ""
+    assert BY_NAME["find_lr"].refusal(situation(RunState.EVALUATING, view=view, pending="find_lr")) == ""
     for other in (
         situation(RunState.EVALUATING),  # of held-out images
         situation(RunState.TRAINING, view=view),
         situation(RunState.EVALUATING, view=view, can_control=False),
     ):
         assert not tries_rates(other)
-    assert BY_NAME["find_lr"].why_not(situation(RunState.EVALUATING)) == "not while the run is evaluating"
+    assert BY_NAME["find_lr"].refusal(situation(RunState.EVALUATING)) == "not while the run is evaluating"

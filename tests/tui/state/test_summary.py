@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from tests.support.canned import evaluated, opened, training_run
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
@@ -22,7 +22,7 @@ def test_a_report_draws_the_loss_without_escape_codes() -> None:
         assert record is not None
         view.apply(record)
     report = plain_report(view, RunDir(Path("runs/demo")))
-    assert literal(report, keep="\n") == report, "nothing that a terminal would obey"
+    assert printable(report, keep="\n") == report, "nothing that a terminal would obey"
     assert "┌──" in report
     assert any("\u2800" < char < "\u2900" for char in report), "the curve"
 

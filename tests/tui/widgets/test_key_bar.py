@@ -12,12 +12,12 @@ from trainer.run.control.commands import NoControl
 from trainer.run.log import events as ev
 from trainer.run.status import Presence, RunState
 from trainer.run.view.run_view import RunView
-from tui.state.display_state import Scene
-from tui.state.keys import ACTIONS, Situation
+from tui.state.display_state import DisplayState
+from tui.state.keys import ACTIONS, ActionContext
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.pane import exact
 
-TRAINING = Situation(
+TRAINING = ActionContext(
     view=RunView(), state=RunState.TRAINING, can_control=True, refusal="", session_open=True, pending=frozenset()
 )
 
@@ -26,7 +26,7 @@ def bar(width: int, unseen: int = 0, **changes: object) -> str:
     """The line as it is drawn."""
     situation = dataclasses.replace(TRAINING, **changes)  # type: ignore[arg-type]
     pane = KeyBar(lambda: situation)
-    row = pane.rows_for(Scene(view=RunView(), unseen_output=unseen), width, 1)[0]
+    row = pane.rows_for(DisplayState(view=RunView(), unseen_output=unseen), width, 1)[0]
     return "".join(text for text, _ in exact(row, width))
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from trainer.data.batches.batches import Batch, Plan
 from trainer.data.batches.lost_images import TRAINING_NEEDS, LostImages
-from trainer.data.batches.worker_dataset import DecodedBatches, Delivery, InThisProcess, Orders
+from trainer.data.batches.worker_dataset import BatchSampler, DecodedBatch, DecodedBatches, InThisProcess
 from trainer.data.batches.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
 from trainer.data.batches.worker_pool import Workers
 from trainer.data.image_folder import FolderSplit
@@ -80,7 +80,7 @@ class StreamedBatches:
         self._deaths = self._since_death = 0
         self._asked_s = 0.0
         self._next: tuple[int, int] | None = None
-        self._decoding: Workers[Delivery] | InThisProcess | None = None
+        self._decoding: Workers[DecodedBatch] | InThisProcess | None = None
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
         """The batches of an epoch, from a step on; restarts the workers only when it is not the one that comes next.
@@ -116,7 +116,7 @@ class StreamedBatches:
         if decoding is not None:
             decoding.close()
 
-    def _take(self, epoch: int, step: int) -> Delivery | None:
+    def _take(self, epoch: int, step: int) -> DecodedBatch | None:
         """The batch of a step; None when it is not there yet, or when the workers had to be started anew for it."""
         try:
             if self._decoding is None:
@@ -135,7 +135,7 @@ class StreamedBatches:
         self._since_death += 1
         return delivery
 
-    def _to_device(self, delivery: Delivery, step: int) -> Batch:
+    def _to_device(self, delivery: DecodedBatch, step: int) -> Batch:
         self._lost.note(delivery.lost, len(delivery.rows), least=TRAINING_NEEDS)
         pixels = torch.as_tensor(delivery.pixels_NHWC)
         kept = torch.tensor(delivery.kept)
@@ -149,14 +149,14 @@ class StreamedBatches:
             self._split.labels_N[ids].to(self._device),
         )
 
-    def _start(self, epoch: int, first_step: int) -> Workers[Delivery] | InThisProcess:
+    def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InThisProcess:
         # Made while it is read: written out, the rows of a long run would fill the memory.
-        orders = Orders(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
+        orders = BatchSampler(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
         shared = self._shared and self._number > 0
         decoded = DecodedBatches(self._split.decoder, self._prefix, shared=shared, as_array=not self._shared)
         if not self._number:
             return InThisProcess(decoded, orders)
-        loader: DataLoader[Delivery] = DataLoader(
+        loader: DataLoader[DecodedBatch] = DataLoader(
             decoded,
             batch_size=None,
             sampler=orders,

@@ -15,7 +15,7 @@ from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, read_images
 
 
-class Delivery(NamedTuple):
+class DecodedBatch(NamedTuple):
     """What comes from a worker.
 
     Attributes:
@@ -31,7 +31,7 @@ class Delivery(NamedTuple):
     lost: list[tuple[str, str]]
 
 
-class AskedFor(NamedTuple):
+class DecodeRequest(NamedTuple):
     """What a worker is sent.
 
     Attributes:
@@ -44,7 +44,7 @@ class AskedFor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Orders:
+class BatchSampler:
     """What is asked for, batch by batch, in the epochs that are left.
 
     Attributes:
@@ -61,17 +61,17 @@ class Orders:
     epochs: range
     first_step: int
 
-    def __iter__(self) -> Iterator[AskedFor]:
+    def __iter__(self) -> Iterator[DecodeRequest]:
         first = self.first_step
         for epoch in self.epochs:
             order = self.plan.order(epoch)
             for step in range(first, self.plan.steps_per_epoch):
                 rows = self.plan.rows_of(order, step)[1].tolist()
-                yield AskedFor(rows, [self.split.paths[row][len(self.prefix) :] for row in rows])
+                yield DecodeRequest(rows, [self.split.paths[row][len(self.prefix) :] for row in rows])
             first = 0
 
 
-class DecodedBatches(Dataset[Delivery]):
+class DecodedBatches(Dataset[DecodedBatch]):
     """A folder's images, whose items are whole batches.
 
     It holds no list of the images: what a worker is started with has to be small. It is written to a pipe that the worker reads
@@ -83,7 +83,7 @@ class DecodedBatches(Dataset[Delivery]):
 
         Args:
             decoder: How a file becomes pixels.
-            prefix: As of `Orders`.
+            prefix: As of `BatchSampler`.
             shared: Put the pixels into memory that another process can map.
             as_array: Deliver an array and not a tensor, which torch would move to shared memory.
         """
@@ -92,11 +92,11 @@ class DecodedBatches(Dataset[Delivery]):
         self._shared = shared
         self._as_array = as_array
 
-    def __getitem__(self, asked_for: AskedFor) -> Delivery:
+    def __getitem__(self, asked_for: DecodeRequest) -> DecodedBatch:
         paths = [self._prefix + rest for rest in asked_for.rests]
         reading = read_images(self._decoder, paths, shared=self._shared)
         pixels = reading.pixels_NHWC.numpy() if self._as_array else reading.pixels_NHWC
-        return Delivery(pixels, asked_for.rows, reading.kept, reading.lost)
+        return DecodedBatch(pixels, asked_for.rows, reading.kept, reading.lost)
 
 
 class InThisProcess:
@@ -104,10 +104,10 @@ class InThisProcess:
 
     exit_codes: frozenset[int | None] = frozenset()
 
-    def __init__(self, decoded: DecodedBatches, orders: Orders) -> None:
+    def __init__(self, decoded: DecodedBatches, orders: BatchSampler) -> None:
         self._batches = (decoded[order] for order in orders)
 
-    def take(self) -> Delivery:
+    def take(self) -> DecodedBatch:
         """The next batch."""
         return next(self._batches)
 

@@ -12,7 +12,7 @@ from trainer.host.private_folder import private_folder
 from trainer.run.control.command_json import LONGEST_LINE, encode_command
 from trainer.run.control.commands import Command, UndeliverableError
 from trainer.run.control.server import _NAME
-from trainer.run.folder.lock import is_live, on_this_machine, pid_here, presence, read_holder
+from trainer.run.folder.lock import is_live, on_this_machine, pid_here, presence, read_owner
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.status import Presence
 
@@ -57,7 +57,7 @@ class SocketControl:
         """Notice that the trainer has gone, or that there is one again."""
         if self._connection is not None and self._still_connected():
             return
-        live, holder = is_live(self._run_dir), read_holder(self._run_dir) or {}
+        live, holder = is_live(self._run_dir), read_owner(self._run_dir) or {}
         self.presence = presence(self._run_dir)
         if not live:
             self.refusal = f"nobody trains this run; to go on: {self._run_dir.resume_command()}"
@@ -100,7 +100,7 @@ def _connect(holder: dict[str, object]) -> socket.socket:
     """Connect to a trainer's socket.
 
     Args:
-        holder: As `read_holder` gives it; it comes from a folder that others may be able to write.
+        holder: As `read_owner` gives it; it comes from a folder that others may be able to write.
 
     Raises:
         OSError: When that cannot be; the text says why.

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from trainer.host.safe_text import literal
+from trainer.host.safe_text import printable
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
 
@@ -83,7 +83,7 @@ def _note(arguments: dict[str, Any]) -> str:
     text = arguments.get("text")
     if set(arguments) != {"text"} or not isinstance(text, str):
         raise ValueError("note takes one text: text")
-    if not text.strip() or len(text) > cmd.NOTE_LENGTH or literal(text) != text:
+    if not text.strip() or len(text) > cmd.NOTE_LENGTH or printable(text) != text:
         raise ValueError(f"text must be one line of 1 to {cmd.NOTE_LENGTH} characters")
     return text
 

@@ -15,7 +15,7 @@ _F_GETPATH = 50
 """Of macOS's fcntl.h: the path of an open descriptor."""
 
 
-class HeldRunDir(RunDir):
+class RunDirHandle(RunDir):
     """The directory behind an open descriptor. `path` follows it when it is moved, at the next `follow`."""
 
     def __init__(self, path: Path) -> None:

@@ -105,7 +105,7 @@ def presence(run_dir: RunDir) -> Presence:
     locked = _locked(run_dir)
     if locked:
         return Presence.THERE
-    holder = read_holder(run_dir)
+    holder = read_owner(run_dir)
     if holder is None:
         return Presence.GONE if run_dir.trainer.exists() else Presence.UNKNOWN
     return Presence.GONE if locked is False and _lock_reaches(holder) else Presence.UNKNOWN
@@ -122,7 +122,7 @@ def _holder_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | Non
 
     It is another machine's, or the file system has no locks.
     """
-    holder = read_holder(run_dir)
+    holder = read_owner(run_dir)
     seen = locked is not None and holder is not None and _lock_reaches(holder)
     return holder if holder and not seen and _silence_s(run_dir) < LOST_AFTER_S else None
 
@@ -150,7 +150,7 @@ def _silence_s(run_dir: RunDir) -> float:
         return math.inf
 
 
-def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
+def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
     """Who holds a run; None when nobody says so.
 
     Its pid, pid_namespace, host, boot_id, start time, `socket` where it takes commands, and `ended` where it is over.
@@ -163,7 +163,7 @@ def read_holder(run_dir: RunDir) -> dict[str, Any] | None:
 
 
 def on_this_machine(holder: dict[str, Any]) -> bool:
-    """Whether a holder, as `read_holder` gives it, was made since this machine was started; a name may change meanwhile."""
+    """Whether a holder, as `read_owner` gives it, was made since this machine was started; a name may change meanwhile."""
     ours = boot_id()
     return holder.get("boot_id") == ours if ours else holder.get("host") == socket.gethostname()
 
@@ -189,7 +189,7 @@ def _lock_reaches(holder: dict[str, Any]) -> bool:
 
 def stopped_pid(run_dir: RunDir) -> int | None:
     """The process that holds a run where it is stopped (SIGSTOP, ctrl+z) on this machine; None otherwise."""
-    pid = pid_here(read_holder(run_dir) or {})
+    pid = pid_here(read_owner(run_dir) or {})
     if type(pid) is not int or not _locked(run_dir):
         return None
     import psutil  # not before the first frame
@@ -224,7 +224,7 @@ def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
 
 
 def _taken(run_dir: RunDir) -> str:
-    holder = read_holder(run_dir) or {}
+    holder = read_owner(run_dir) or {}
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     if holder.get("ended"):
         return (

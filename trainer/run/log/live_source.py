@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.log.writer import EventLog
 
 
@@ -24,8 +24,8 @@ class LiveSource:
         self._run_dir = run_dir
         self._log = log
         self._tee = log.tee()
-        self._history = LogFollower(run_dir.events) if history else None
-        self._file: LogFollower | None = None
+        self._history = LogReader(run_dir.events) if history else None
+        self._file: LogReader | None = None
 
     def read(self) -> list[bytes]:
         """The next lines, an empty list at the end. Some may come twice; the fold ignores what it has seen."""
@@ -34,14 +34,14 @@ class LiveSource:
                 lines = self._history.read()
             except FileNotFoundError:
                 # It has moved, perhaps: from its beginning the next time.
-                self._history = LogFollower(self._run_dir.events)
+                self._history = LogReader(self._run_dir.events)
                 raise
             if lines:
                 return lines
             self._history = None
         lines = self._tee.read()
         if self._tee.overflowed:
-            self._file = self._file or LogFollower(self._run_dir.events)
+            self._file = self._file or LogReader(self._run_dir.events)
             lines += self._file.read()
         return lines
 

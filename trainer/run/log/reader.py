@@ -12,7 +12,7 @@ _READ_BYTES = 4 * 2**20
 """Of the log that a reader takes at a time: the history of a long run is never in memory as a whole."""
 
 
-class LogFollower:
+class LogReader:
     """Reads a log as it grows, whole lines only.
 
     Attributes:
@@ -58,4 +58,4 @@ class LogFollower:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Every readable record of a log that nobody writes; those of a long run are not to be kept all at once."""
-    return LogFollower(path).records()
+    return LogReader(path).records()

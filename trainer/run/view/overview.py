@@ -14,7 +14,7 @@ from trainer.run.folder.lock import is_live, presence
 from trainer.run.folder.run_dir import RunDir, list_logs, log_stat
 from trainer.run.log import events as ev
 from trainer.run.log.events import Evaluated, Steps, number
-from trainer.run.log.reader import LogFollower
+from trainer.run.log.reader import LogReader
 from trainer.run.status import LIVE_STATES, Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -162,7 +162,7 @@ class _FollowedRun:
         self.overview: RunOverview | None = None
         self._run_dir = run_dir
         self._trainer = str(run_dir.trainer)
-        self._log: tuple[LogFollower, RunView] | None = None
+        self._log: tuple[LogReader, RunView] | None = None
         self._size_bytes = 0
         self._measured_at = -1.0
         self._seen: object = None
@@ -182,7 +182,7 @@ class _FollowedRun:
         if seen == self._seen and not self.may_change:
             return False
         self._seen = seen
-        follower, view = self._log = self._log or (LogFollower(self._run_dir.events), RunView())
+        follower, view = self._log = self._log or (LogReader(self._run_dir.events), RunView())
         try:
             while lines := follower.read():
                 replay(view, _shown(lines))

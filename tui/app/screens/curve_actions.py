@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from tui.drawing.step_axis import AXES
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 
 _PANNED = 0.25
 """Of what curves show, by one key."""
@@ -14,7 +14,7 @@ _PANNED = 0.25
 class CurveActions:
     """The part of the dashboard that these keys act on."""
 
-    _scene: Scene
+    _scene: DisplayState
 
     @abstractmethod
     def look_again(self) -> None:

@@ -14,8 +14,8 @@ from textual.geometry import Size
 from textual.screen import Screen
 
 from tui.app.screens.curve_actions import CurveActions
-from tui.state.display_state import Scene
-from tui.state.keys import Situation
+from tui.state.display_state import DisplayState
+from tui.state.keys import ActionContext
 from tui.state.pages import OVERVIEW, PAGES
 from tui.state.viewport import Viewport
 from tui.widgets.class_accuracy import ClassPane
@@ -74,7 +74,7 @@ class DashboardScreen(CurveActions, Screen[None]):
         "tiny": ("too-small",),
     }
 
-    def __init__(self, scene: Scene, situation: Callable[[], Situation]) -> None:
+    def __init__(self, scene: DisplayState, situation: Callable[[], ActionContext]) -> None:
         super().__init__()
         self._scene = scene
         self._situation = situation

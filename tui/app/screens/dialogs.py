@@ -117,7 +117,7 @@ class DivergedScreen(Dialog[str]):
             ("esc", "decide later; the run is paused"),
         ]
         if self._event.checkpoint:
-            choices.insert(0, ("b", f"back to {fmt.literal(self._event.checkpoint)}, at half the learning rate"))
+            choices.insert(0, ("b", f"back to {fmt.printable(self._event.checkpoint)}, at half the learning rate"))
         with Vertical(classes="dialog"):
             yield Static(f"{self._event.in_a_row} steps in a row were not finite", classes="dialog-title")
             yield Static(
@@ -159,7 +159,7 @@ class DeleteScreen(Dialog[bool]):
         """The question."""
         with Vertical(classes="dialog"):
             yield Static("Delete this run for good?", classes="dialog-title")
-            yield Static(Text(f"{fmt.literal(self._path)}\n{self._disk}, with checkpoints, exports and its log"))
+            yield Static(Text(f"{fmt.printable(self._path)}\n{self._disk}, with checkpoints, exports and its log"))
             yield Static(Text.assemble(("y  ", "bold"), "  delete"), classes="choice")
             yield Static(Text.assemble(("esc", "bold"), "  cancel"), classes="choice")
 
@@ -276,7 +276,7 @@ class NoteScreen(Dialog[str | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take it, as one line."""
-        self.answer(fmt.literal(event.value.strip()) or None)
+        self.answer(fmt.printable(event.value.strip()) or None)
 
     def action_cancel(self) -> None:
         """Say nothing."""
@@ -319,7 +319,7 @@ class HelpScreen(Dialog[None]):
 
     def _text(self, width: int) -> Content:
         """Keys and sentences in two columns. Wrapped here: a table takes twice as long to lay out."""
-        reasons = {name: f" Not now: {fmt.literal(reason)}." for name, reason in self._reasons.items() if reason}
+        reasons = {name: f" Not now: {fmt.printable(reason)}." for name, reason in self._reasons.items() if reason}
         entries = [(shown_keys(action.keys), action.help, reasons.get(action.name, "")) for action in ACTIONS]
         entries += [(shown_keys(page.keys), page.help, "") for page in PAGES]
         column = max(len(" ".join(keys)) for keys, _, _ in entries) + 2

@@ -42,7 +42,7 @@ class LrRangeScreen(Dialog[float | None]):
             plot = lr_range_plot(self._event.lrs, self._event.losses, width, height) if height >= 5 else ""
             if plot:
                 yield Static(Text(plot))
-            yield Static(Text(fmt.literal(self._event.reason)), classes="hint")
+            yield Static(Text(fmt.printable(self._event.reason)), classes="hint")
             if self._event.suggestion is not None:
                 take = f"  takes {self._event.suggestion:g} from the next step on; the rest of the schedule is scaled alike"
                 yield Static(Text.assemble(("enter", "bold"), take), classes="choice")

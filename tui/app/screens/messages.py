@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.app.screens import MESSAGES
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.widgets.message_panes import NotesPane, OutputPane, ScrolledPane
 
 _LOOK_EVERY_S = 0.5
@@ -26,7 +26,7 @@ class MessagesScreen(ModalScreen[None]):
         Binding("tab,shift+tab", "app.focus_next", "other pane"),
     ]
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: DisplayState) -> None:
         super().__init__(id=MESSAGES)
         self._scene = scene
         self._version = -1

@@ -127,5 +127,5 @@ class FolderScreen(ModalScreen[str | None]):
             self._say("\n".join(lines[-_LINES_SHOWN:]) or f"it ended with exit code {code}", problem=True)
 
     def _say(self, text: str, *, problem: bool = False) -> None:
-        shown = Text(fmt.literal(text, keep="\n"), style="bold red" if problem else "")
+        shown = Text(fmt.printable(text, keep="\n"), style="bold red" if problem else "")
         self.query_one("#folder-found", Static).update(shown)

@@ -25,7 +25,7 @@ from tui.app.screens.key_rest import HELD_KEY_S, KeyRest
 from tui.drawing import format as fmt
 from tui.drawing.glyphs import choose_glyphs
 from tui.state.compared_run import COLOURS, Compared
-from tui.state.display_state import Scene
+from tui.state.display_state import DisplayState
 from tui.state.keys import LIST_ACTIONS
 from tui.state.runs_reader import RunsReader
 from tui.widgets.comparison import ComparisonPane
@@ -87,7 +87,7 @@ class RunsScreen(ModalScreen[None]):
         self._listed: list[RunOverview] = []
         self._counts = self._said = ""
         self._looks = 0
-        self._scene = Scene(view=RunView(), glyphs=choose_glyphs())
+        self._scene = DisplayState(view=RunView(), glyphs=choose_glyphs())
         self._looks_left = 0
         self._key_rest = KeyRest()
 
@@ -184,14 +184,14 @@ class RunsScreen(ModalScreen[None]):
 
     def _titled(self, text: str) -> Text:
         # The folder comes last, since it may be longer than the line.
-        return Text(f" Runs  ·  {fmt.literal(f'{text}  ·  {self._folder.path}')}", no_wrap=True)
+        return Text(f" Runs  ·  {fmt.printable(f'{text}  ·  {self._folder.path}')}", no_wrap=True)
 
     def _say(self, text: Text) -> None:
         self.query_one("#runs-keys", Static).update(text)
 
     def _remark(self, text: str) -> None:
         self._looks_left = _REMARK_LOOKS
-        self._say(Text(f" {fmt.literal(text)}", style="bold"))
+        self._say(Text(f" {fmt.printable(text)}", style="bold"))
 
     def _mark_of(self, key: str) -> tuple[str, str]:
         if key not in self._marked:

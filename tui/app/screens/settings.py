@@ -61,7 +61,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
     def compose(self) -> ComposeResult:
         """Fields, explanation, what it amounts to, keys."""
         yield Static(
-            Text.assemble((f" {fmt.literal(self._source)}", "bold"), ("  settings", "dim")), id="settings-title"
+            Text.assemble((f" {fmt.printable(self._source)}", "bold"), ("  settings", "dim")), id="settings-title"
         )
         with Horizontal(id="settings-body"):
             with VerticalScroll(id="settings-fields", can_focus=False):
@@ -142,20 +142,20 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         if values:
             text.append(f"\nvalues: {', '.join(values)}".replace("`", ""), "dim")
         if key in self._overrides:
-            text.append(f"\nwas {fmt.literal(self._original[key])}", "dim")
+            text.append(f"\nwas {fmt.printable(self._original[key])}", "dim")
         self.query_one("#setting-explained", Static).update(text)
 
     def _show_amount(self, remark: str = "") -> None:
         if self._resolved is None:
             problems = [f"{key}: {problem}" if key else problem for key, problem in self._problems.items()]
-            text = Text("\n".join(fmt.literal(problem) for problem in problems), "bold red")
+            text = Text("\n".join(fmt.printable(problem) for problem in problems), "bold red")
         else:
             text = Text.assemble(
-                ("it amounts to", "dim"), "\n", fmt.literal(shown_command(self._source, self._overrides))
+                ("it amounts to", "dim"), "\n", fmt.printable(shown_command(self._source, self._overrides))
             )
             text.append(f"\n{_steps(self._resolved)}", "dim")
         if remark:
-            text.append(f"\n\n{fmt.literal(remark)}", "bold")
+            text.append(f"\n\n{fmt.printable(remark)}", "bold")
         self.query_one("#settings-amount-to", Static).update(text)
 
 

@@ -61,7 +61,7 @@ class StartScreen(Screen[None]):
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Tell about what is lit."""
         choice = self._choices[int(event.option_id or 0)]
-        text = Text.assemble((fmt.literal(choice.label), "bold"), "\n\n", fmt.literal(choice.about, keep="\n"))
+        text = Text.assemble((fmt.printable(choice.label), "bold"), "\n\n", fmt.printable(choice.about, keep="\n"))
         self.query_one("#start-text", Static).update(text)
         keys = [("enter", "settings" if choice.config else "open")]
         keys += [("s", "start as it is")] if choice.config else []
@@ -114,4 +114,4 @@ def _options(choices: list[Choice]) -> Iterator[Option | None]:
             yield None
         yield Option(Text(heading, "dim"), disabled=True)
         for number, choice in group:
-            yield Option(Text(f"  {fmt.literal(choice.label)}"), id=str(number))
+            yield Option(Text(f"  {fmt.printable(choice.label)}"), id=str(number))
