@@ -136,7 +136,7 @@ FAULTS = (
 
 DRAWN_FROM = (
     "training.*", "model.*", "evaluation.*", "data.*", "export.*", "run.diagnosis.*", "run.view.class_score",
-    "config.lr_schedule", "config.freezing", "session.rollback", "session.saver", "session.run_edits", "session.checkpoint_writer",
-    "commands.eval", "commands.predict",
+    "config.lr_schedule", "config.freezing", "session.rollback", "session.saver", "session.run_edits",
+    "session.checkpoint_writer", "commands.eval", "commands.predict",
 )  # fmt: skip
 """Modules of `trainer` in which faults are drawn."""
