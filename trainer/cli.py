@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 from trainer.commands import arguments
 from trainer.commands.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
-from trainer.commands.train import train_headless
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
@@ -30,7 +29,7 @@ COMMANDS = {
         "trainer.commands.bench",
         "Measure in two minutes how fast this machine trains each shipped configuration.",
     ),
-    "sync": ("trainer.trackers.command", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
+    "sync": ("trainer.commands.sync", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
     "predict": ("trainer.commands.predict", "Say what a trained model sees in pictures."),
 }
 """Module and description of the commands that train nothing; `trainer.commands.arguments` has their options."""
@@ -79,6 +78,8 @@ def _dispatch(argv: Sequence[str]) -> int:
         return run_command(argv[0], argv[1:], program="python -m trainer")
     if under_torchrun():
         return _as_one_of_several(tokens)
+    from trainer.commands.train import train_headless
+
     return train_headless(_request(_arguments(tokens), tokens))
 
 
@@ -102,6 +103,7 @@ def _as_one_of_several(tokens: Tokens) -> int:
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
+    from trainer.commands.train import train_headless
     from trainer.training.distributed import LauncherStore  # with PyTorch, which no other way needs so early
 
     store = LauncherStore()

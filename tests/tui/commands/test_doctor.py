@@ -11,6 +11,7 @@ import torch
 from tests.conftest import FolderMaker
 from trainer.commands import doctor as checks
 from trainer.errors import DeviceError
+from trainer.host import health
 from trainer.host.health import Check
 from trainer.model.initial_weights import imagenet_path
 from tui.cli import main
@@ -134,7 +135,7 @@ def test_a_device_that_does_not_compute_and_a_folder_that_cannot_be_written_are_
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(checks, "choose_device", refused)
-    monkeypatch.setattr(checks, "probe", read_only)
+    monkeypatch.setattr(health, "probe", read_only)
     found = states(list(checks.machine_checks(tmp_path)))
     assert (found["device"], found["run folder"]) == ("bad", "bad")
 
