@@ -127,8 +127,8 @@ class PseudoTerminal:
             if query in data:
                 os.write(self._fd, answer)
         undrawn, self._undrawn = bytes(self._undrawn) + data, bytearray()
-        # Sequences with a private marker that pyte does not know would be drawn as text.
-        with contextlib.suppress(TypeError):
+        # Sequences with a private marker that pyte does not know would be drawn as text; those that a kill has cut confuse it.
+        with contextlib.suppress(TypeError, UnboundLocalError):
             self._stream.feed(
                 re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b\[[0-9;]*\$?[tp]", b"", undrawn)
             )
