@@ -1,4 +1,4 @@
-"""Precision, memory format and way of the convolutions, chosen once a run by timing a few real steps on a throw-away copy.
+"""Chooses precision, memory format and convolution once a run, by timing a few real steps on a throw-away copy of the model.
 
 bf16 is up to thirty times slower than fp32 on CPUs without hardware for it, and channels_last is slower on some; a guess
 by name would be wrong somewhere. The choice is recorded and reused by a resume.
@@ -30,19 +30,19 @@ from trainer.training.optimizer import build_optimizer
 from trainer.training.step import TrainStep
 
 _PROBE_SHARE = 8
-"""A candidate is first tried on an eighth of a batch ..."""
+"""A candidate first runs on an eighth of a batch ..."""
 _HOPELESS = 2.0
-"""... and given up when that takes this many times longer than the fastest candidate's."""
+"""... and is dropped when that takes this many times longer than the fastest candidate's step."""
 _CLOSE = 1.3
-"""Candidates within this factor of the fastest are timed again, by turns: a machine may be slow for a moment."""
+"""Candidates within this factor of the fastest are timed again, in turns: a machine may be slow for a moment."""
 _ROUNDS = 3
-"""Steps that each of them takes then."""
+"""Steps of each candidate in that second timing."""
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1
-"""On a CUDA device what is timed is the replay of a graph."""
+"""Untimed steps before the timed one on a CUDA device, so that the replay of a graph is timed."""
 _IMAGES_ON_CPU = 128
-"""Of a larger batch a CPU is timed with as many images: it takes as long for each, and a whole run waits for the trial."""
+"""Larger batches are cut to this for timing on a CPU: time per image stays the same, and the whole run waits for the trial."""
 _LOSS_TOLERANCE = 0.1
-"""Largest relative difference of the first loss from the fp32 one at which a precision is still trusted."""
+"""Largest relative difference between a precision's first loss and that of fp32 at which the precision is trusted."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,21 @@ def autotune_numerics(
     *,
     device: torch.device,
 ) -> tuple[Numerics, dict[str, Any]]:
-    """Take what is configured, and time the rest.
+    """Use what is configured, and time the rest.
 
     Args:
         config: `run.precision`, `run.channels_last` and `run.convolution` may be `auto`.
         model: On the device; left as it is.
-        augment: Of the run.
-        first_batch: Makes the first batch of the run; called only when something is open.
-        progress: Told what is being timed; may raise to cancel.
-        device: That trains.
+        augment: The run's augmentation.
+        first_batch: Makes the first batch of the run; called only when a setting is `auto`.
+        progress: Called with the candidate being timed; may raise to cancel.
+        device: Training device.
 
     Returns:
-        The choice, and the measured milliseconds a step of each candidate (empty when nothing was open).
+        The choice, and the measured milliseconds per step of each candidate (empty when nothing was timed).
 
     Raises:
-        RuntimeError: Out of memory, when no candidate fits; one that does not fit is passed over.
+        RuntimeError: Out of memory, when no candidate fits; single candidates that do not fit are dropped.
     """
     candidates = _candidates(config, device)
     if len(candidates) == 1:
@@ -90,7 +90,7 @@ def autotune_numerics(
     for number, numerics in enumerate(candidates):
         alike = [timing.step_s for timing in timings if timing.numerics.precision == numerics.precision]
         if alike and min(alike) == math.inf:
-            continue  # a precision without hardware is hopeless in every layout
+            continue  # a precision without hardware is slow in every layout
         poll = functools.partial(progress, f"timing {describe(numerics)}", number / len(candidates))
         hopeless_s = _HOPELESS * min((t.probe_s for t in timings), default=math.inf)
         try:
@@ -99,19 +99,21 @@ def autotune_numerics(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            # Its frames would keep the copy that did not fit.
+            # Its frames would keep the copy that did not fit in memory.
             too_large = error.with_traceback(None)
             trials.pop(numerics, None)
             continue
-        # A precision that changes the first loss cannot be trusted, however fast it is.
+        # A precision that changes the first loss is not trusted, however fast it is.
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
         kept = _close(timings)
-        trials = {numerics: trial for numerics, trial in trials.items() if numerics in kept}  # the memory of the others
+        trials = {
+            numerics: trial for numerics, trial in trials.items() if numerics in kept
+        }  # frees the memory of the others
     timings = _timed_again(timings, trials)
     trials.clear()
     if device.type == "cuda":
-        # The trial's memory is not training's: neither its peak nor its cache.
+        # The trial's memory does not count as training's: neither its peak nor its cache.
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     if not timings and too_large is not None:
@@ -121,7 +123,7 @@ def autotune_numerics(
 
 
 def _timed_again(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list[_Timing]:
-    """The shortest of more steps, which those that are close take by turns."""
+    """Candidates close to the fastest, each with its shortest step after more steps in turns."""
     close = _close(timings)
     if len(close) < 2:
         return timings
@@ -139,12 +141,12 @@ def _close(timings: list[_Timing]) -> list[Numerics]:
 
 
 def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.device) -> Numerics:
-    """What a run was begun with, for a resume.
+    """Numerics that a run began with, for a resume.
 
     Args:
-        config: Of the run.
-        choices: From the checkpoint; those of older ones lack what came later.
-        device: That trains now. A way of the convolutions that was timed on a CPU is not taken to another device.
+        config: Configuration of the run.
+        choices: Recorded in the checkpoint; older checkpoints lack later settings.
+        device: Training device now. A convolution that was timed on a CPU is not used on another device.
     """
     fields = [field.name for field in dataclasses.fields(Numerics) if field.name in choices]
     numerics = Numerics(**{name: choices[name] for name in fields})
@@ -180,14 +182,14 @@ class _Trial:
         self._numerics = numerics
         self._poll = poll
         self._metrics = torch.zeros(3, device=batch.labels_N.device)
-        # As it is in the last epoch, when the most is trained, and the images are the largest.
+        # The last epoch trains the most stages on the largest images.
         self._epoch = config.train.epochs - 1
         self._step.prepare(frozen_stages(config.model, self._epoch))
 
     def time(self, *, give_up_s: float) -> _Timing:
-        """Time the candidate; its `step_s` is infinite when even a small batch takes longer than `give_up_s`."""
+        """Time the candidate; `step_s` is infinite when even a small batch takes longer than `give_up_s`."""
         small = self._batch.micro_batches(max(1, min(_PROBE_SHARE, len(self._batch) // 8)))[0]
-        _, loss = self._one(small)  # at a rate of 0, so the weights and this loss do not depend on the timing
+        _, loss = self._one(small)  # at a rate of 0, so that weights and this loss do not depend on the timing
         probe_s, _ = self._one(small)
         if probe_s > give_up_s:
             return _Timing(self._numerics, probe_s, math.inf, loss)
@@ -196,7 +198,7 @@ class _Trial:
         return _Timing(self._numerics, probe_s, self.step(), loss)
 
     def step(self) -> float:
-        """Seconds of a step with the whole batch."""
+        """Seconds per step with the whole batch."""
         return self._one(self._batch)[0]
 
     def _one(self, batch: Batch) -> tuple[float, float]:
@@ -220,7 +222,7 @@ def _candidates(config: Config, device: torch.device) -> list[Numerics]:
 
 
 def _convolutions(config: Config, device: torch.device, *, channels_last: bool) -> list[str]:
-    """Where channels come last, the matrices lie in memory as they are needed."""
+    """Convolutions to time. Only with channels last do the matrices already lie in memory as products need them."""
     if config.run.convolution != "auto":
         return [config.run.convolution]
     compiled = config.run.compile != "none"
@@ -228,7 +230,7 @@ def _convolutions(config: Config, device: torch.device, *, channels_last: bool) 
 
 
 def precisions(device: torch.device) -> list[str]:
-    """Those that a device may be fast in, fp32 first."""
+    """Precisions that may be fast on a device, fp32 first."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return ["fp32", "fp16"]
     return ["fp32"] if device.type == "mps" else ["fp32", "bf16"]

@@ -52,11 +52,11 @@ from trainer.training.step import TrainStep
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A trainer that is ready, and what is to be said about it.
+    """A trainer that is ready to run, and what to report about it.
 
     Attributes:
-        choices: What was decided by timing, for the log, the checkpoint and a resume.
-        warnings: For the user.
+        choices: Choices made by timing, for the log, the checkpoint and a resume.
+        warnings: Warnings for the user.
     """
 
     trainer: Trainer
@@ -66,7 +66,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Source:
-    """Where batches come from."""
+    """Source of training batches."""
 
     split: Split
     plan: Plan
@@ -76,7 +76,7 @@ class Source:
     lost: LostImages
 
     def batches(self, workers: int) -> Batches:
-        """The right kind for the split."""
+        """Batches of the kind that fits the split."""
         if isinstance(self.split, FolderSplit):
             return StreamedBatches(
                 self.split, self.plan, self.device,
@@ -86,7 +86,7 @@ class Source:
         return ResidentBatches(self.split, self.plan, self.device)
 
     def trial_batch(self) -> Batch:
-        """The first batch of the run, decoded here: worker processes are not started for a trial."""
+        """The first batch of the run, decoded here: a trial starts no worker processes."""
         return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
@@ -97,15 +97,15 @@ def build_trainer(
     """Build everything that the loop needs.
 
     Args:
-        config: Of the run.
-        runs_dir: Where `model.init_from` looks runs up.
-        hooks: What the loop calls back.
-        progress: Told what is being done; may raise to cancel.
-        checkpoint: To go on from, or None.
-        peers: That train along and wait to be told; None when this process trains alone.
+        config: Configuration of the run.
+        runs_dir: Folder in which `model.init_from` finds runs.
+        hooks: Callbacks of the loop.
+        progress: Called with what is being done; may raise to cancel.
+        checkpoint: Checkpoint to resume from, or None.
+        peers: Processes that train together, waiting for the leader's messages; None when this process trains alone.
 
     Raises:
-        R18Error: When the device, the data or the weights are not as configured.
+        R18Error: When the device, the data or the weights do not match the configuration.
     """
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
@@ -167,22 +167,22 @@ def build_trainer(
         state=state, train_step=train_step, evaluator=evaluator, metrics=StepMetrics(device), stopwatch=stopwatch, hooks=hooks,
         device=device, last_save=time.monotonic(),
     )  # fmt: skip
-    # As the run stands: what is saved before the next step, and a repeated evaluation, must know what is frozen.
+    # With the stages that are frozen now: a save before the next step and a repeated evaluation need them.
     loop.train_step.prepare(loop.frozen_now)
     loop.train_step.share_state()
     return Built(trainer=loop, choices=choices, warnings=warnings)
 
 
 def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
-    """How an epoch is cut into steps, and a step into the parts of several processes.
+    """Divide an epoch into steps, and a step into the parts of several processes.
 
     Args:
-        config: Of the run.
-        labels_N: Of the training images, int64 on the CPU.
-        peers: That train along. A smaller last batch, which may not have as many images for each of them, is then left out.
+        config: Configuration of the run.
+        labels_N: Labels of the training images, int64 on the CPU.
+        peers: Processes that train together. A smaller last batch is then dropped: it may not have equally many images for each.
 
     Raises:
-        ConfigError: When a batch has no equal parts for all of them.
+        ConfigError: When a batch cannot be divided equally among all processes.
     """
     rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
     parts = world * config.train.grad_accum_steps
@@ -204,18 +204,18 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Pla
 
 
 def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
-    """Weight of each class's images in the loss, on the device; None where all have the same."""
+    """Loss weight of each class's images, on the device; None where all are equal."""
     return class_weights(labels_N).to(device) if config.data.balance == "loss" else None
 
 
 def class_weights(labels_N: Tensor) -> Tensor:
-    """Weight of each class's images in the loss, by how rare they are, 1 on average over all images: float32 (K,)."""
+    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,)."""
     counts_K = torch.bincount(labels_N).float()
     return len(labels_N) / (len(counts_K) * counts_K)
 
 
 def started_event(built: Built, run_dir: RunDir) -> Started:
-    """The event that says what is being trained; also writes `env.json`."""
+    """The event that describes what is being trained; also writes `env.json`."""
     loop = built.trainer
     schedule, dataset = loop.state.schedule, loop.data.dataset
     device, versions = describe_device(loop.device), software_versions()
@@ -240,7 +240,7 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
 
 
 def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
-    """What stands in every checkpoint beside the state."""
+    """Facts that every checkpoint holds beside the state."""
     loop = built.trainer
     dataset = loop.data.dataset
     return {
@@ -286,7 +286,7 @@ def _prepare_data(
 
 
 def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError with the difference when a resume finds other data than the run began with."""
+    """Raises CheckpointError with the difference when the data of a resume are not those that the run began with."""
     if data.dataset.fingerprint == checkpoint.meta["fingerprint"]:
         before = checkpoint.meta.get("left_out", data.dataset.left_out)
         if before != data.dataset.left_out:
@@ -325,10 +325,10 @@ def _build_model(config: Config, data: PreparedData, initial: InitialWeights | N
 
 
 def _restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Take a checkpoint's state over; what a resume with other settings makes of it, for the user.
+    """Restore a checkpoint's state; returns, for the user, what a resume with other settings changes.
 
     Raises:
-        CheckpointError: When the checkpoint does not fit data or model.
+        CheckpointError: When the checkpoint does not fit the data or the model.
     """
     meta, now = checkpoint.meta, state.schedule.steps_per_epoch
     if meta["steps_per_epoch"] != now:
@@ -340,7 +340,7 @@ def _restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
     if meta["config"]["eval"].get("best_by", "accuracy") != config.eval.best_by and state.improved_step >= 0:
-        # How long accuracy has not risen says nothing of the loss: patience begins anew.
+        # Patience starts again: how long accuracy has not risen says nothing about the loss.
         state.improved_step = max(state.improved_step, state.measured_step)
     before = dataclasses.replace(state.schedule, epochs=int(meta["config"]["train"]["epochs"]))
     if state.finished or not state.step or before.epochs == config.train.epochs:

@@ -1,4 +1,4 @@
-"""What the loop and its evaluations ask of the session that runs them."""
+"""Callbacks from the loop and its evaluations to the session that runs them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from trainer.run.log.events import Event
 
 
 class DivergedError(R18Error):
-    """Step after step has a loss or a gradient that is NaN or infinite."""
+    """Every one of many consecutive steps had a loss or a gradient that is NaN or infinite."""
 
 
 class LoopCallbacks(Protocol):
-    """What the loop asks of its session."""
+    """Callbacks of the training loop."""
 
     def publish(self, event: Event) -> None:
         """Log an event."""
 
     def poll(self, evaluating: float | None = None) -> None:
-        """Take commands; returns when training may go on.
+        """Handle commands; returns when training may continue.
 
         Args:
-            evaluating: Share of an evaluation that is done; None between training steps.
+            evaluating: Share of an evaluation that is done, 0 to 1; None between training steps.
 
         Raises:
             StopRequested: To end the run.
@@ -34,70 +34,70 @@ class LoopCallbacks(Protocol):
         """Snapshot the state and hand it to the writer."""
 
     def saved_best(self) -> Checkpoint:
-        """The best state of the run, from the disk.
+        """The best checkpoint of the run, read from the disk.
 
         Raises:
-            CheckpointError: When it is not there.
+            CheckpointError: When there is none.
         """
 
     def feeding(self, epoch: int) -> None:
-        """Images of an epoch (from 0) are about to be trained on."""
+        """Called before the first batch of an epoch (from 0) is trained on."""
 
     def evaluating(self, split: str) -> None:
-        """An evaluation begins."""
+        """Called before an evaluation begins."""
 
     def training(self) -> None:
-        """Training goes on."""
+        """Called when training continues."""
 
     def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
-        """An evaluation has ended.
+        """Called after an evaluation.
 
         Args:
             split: `val` or `test`.
             evaluation: Its result.
-            step: Steps after which the weights were what was measured.
+            step: Steps that the evaluated weights were trained for.
         """
 
     def diverged(self, step: int, first_skipped: int) -> None:
-        """Too many steps in a row were left out; returns when training may go on.
+        """Called after too many consecutive skipped steps; returns when training may continue.
 
         Args:
-            step: The last of them.
-            first_skipped: The first of them.
+            step: The last of these steps.
+            first_skipped: The first of these steps.
 
         Raises:
-            DivergedError: When there is nobody to decide.
+            DivergedError: When no user is there to decide.
         """
 
 
 class NullCallbacks:
-    """The hooks of a loop that is never run."""
+    """Callbacks that do nothing, for a loop that is never run."""
 
     def publish(self, event: Event) -> None:
-        """There is no log."""
+        """Do nothing: there is no log."""
 
     def poll(self, evaluating: float | None = None) -> None:
-        """There are no commands."""
+        """Do nothing: there are no commands."""
 
     def save(self, *, best: bool = False) -> None:
-        """There is no run."""
+        """Do nothing: there is no run."""
 
     def saved_best(self) -> Checkpoint:
-        """There is no run."""
+        """Raise: there is no run."""
         raise CheckpointError("nothing was saved")
 
     def feeding(self, epoch: int) -> None:
-        """There is nobody to look."""
+        """Do nothing: there is no viewer."""
 
     def evaluating(self, split: str) -> None:
-        """There is no log."""
+        """Do nothing: there is no log."""
 
     def training(self) -> None:
-        """There is no log."""
+        """Do nothing: there is no log."""
 
     def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
-        """There is no run."""
+        """Do nothing: there is no run."""
 
     def diverged(self, step: int, first_skipped: int) -> None:
-        """There is nobody to decide."""
+        """Do nothing: there is no user to decide."""
         raise DivergedError(f"steps {first_skipped} to {step} were not finite")

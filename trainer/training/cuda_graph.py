@@ -1,7 +1,8 @@
-"""A whole optimizer step as one CUDA graph: the CPU then launches one thing a step, and not some four hundred kernels.
+"""A whole optimizer step as one CUDA graph: the CPU then launches one graph per step instead of some four hundred kernels.
 
 Forward pass, loss, backward pass, gate and update are captured once and replayed over buffers that stay where they are.
-Augmentation comes before it, since its draws hang on the epoch. What cannot be captured is said, and goes on kernel by kernel.
+Augmentation comes before the graph, since its draws depend on the epoch. A step that cannot be captured is reported, and runs
+kernel by kernel.
 
 Source: PyTorch, CUDA semantics, section CUDA Graphs (whole-network capture).
 """
@@ -17,7 +18,7 @@ from torch import Tensor
 from trainer.errors import first_line
 
 PLAIN_STEPS = 3
-"""Steps before a capture, in which cuDNN chooses its algorithms and everything that is allocated once is allocated."""
+"""Steps before a capture, in which cuDNN chooses its algorithms and all one-time allocations happen."""
 
 Compute = Callable[[Tensor, Tensor, Tensor], None]
 """A step over images (N, C, H, W) and labels (N,), which fills metrics (3,)."""
@@ -27,14 +28,14 @@ class StepGraph:
     """Counts plain steps, captures one, and replays it.
 
     Attributes:
-        given_up: Why steps are not captured; empty as long as they may be.
+        given_up: Why steps are not captured; empty while they may be.
     """
 
     def __init__(self, device: torch.device) -> None:
         """Begin without a graph.
 
         Args:
-            device: That trains.
+            device: Training device.
         """
         self.given_up = ""
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -43,11 +44,11 @@ class StepGraph:
         self._replay: Callable[[], None] | None = None
 
     def forget(self) -> None:
-        """Capture anew: what is trained, or in how many parts, has changed."""
+        """Drop the graph, so that the next steps are captured again: trained stages or the number of micro-batches changed."""
         self._replay, self._shape, self._plain_steps = None, (), 0
 
     def replays(self, *shape: int) -> bool:
-        """Whether a step over images of this number and size is replayed, or captured now; another shape begins anew."""
+        """Whether a step over images of this number and size is replayed, or captured now; a new shape starts counting again."""
         if shape != self._shape:
             self.forget()
             self._shape = shape
@@ -55,7 +56,7 @@ class StepGraph:
 
     @contextlib.contextmanager
     def plain_step(self) -> Iterator[None]:
-        """Around a step that is not replayed. Before a capture such steps must run beside the default stream."""
+        """Context of a step that is not replayed. Before a capture such steps must run beside the default stream."""
         self._plain_steps += 1
         if self._stream is None or self.given_up:
             yield
@@ -66,17 +67,17 @@ class StepGraph:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def step(self, compute: Compute, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> bool:
-        """Replay the step over a batch, capturing it before where that is still to be done.
+        """Replay the step over a batch, capturing it first where there is no graph yet.
 
         Args:
-            compute: What is captured. All tensors that it changes must keep their places. (It is not kept: who owns this graph is
-                freed with it, and not with the garbage.)
-            images_NCHW: Augmented, in the model's memory format.
-            labels_N: int64.
-            metrics_3: Filled.
+            compute: Function to capture. All tensors that it changes must keep their addresses. (No reference to it is kept, so
+                that the owner of this graph is freed at once, and not by the garbage collector.)
+            images_NCHW: Augmented images, in the model's memory format.
+            labels_N: Labels, int64.
+            metrics_3: Filled with the step's metrics.
 
         Returns:
-            False when it cannot be captured: nothing has changed then, and `given_up` says why.
+            False when it cannot be captured: nothing has changed then, and `given_up` holds the reason.
         """
         if self._replay is None:
             self._images, self._labels = torch.empty_like(images_NCHW), torch.empty_like(labels_N)
@@ -85,7 +86,7 @@ class StepGraph:
             try:
                 self._replay = self._captured(compute)
             except RuntimeError as error:
-                # Its context is left half way where the capture itself cannot end.
+                # The stream context is not left properly when ending the capture itself fails.
                 torch.cuda.set_stream(stream)  # type: ignore[arg-type]
                 self.given_up = first_line(error)
                 return False

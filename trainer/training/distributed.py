@@ -1,4 +1,4 @@
-"""The processes of one training, as `torchrun` starts them: the first one leads, the others do what it says.
+"""The processes of one training, as started by `torchrun`: the first one leads, the others follow its orders.
 
 The leader owns the run: its directory, its log, commands, evaluations, checkpoints. Before everything that needs all of them it
 sends an order, so that a pause, a stop or a return to an earlier state meets every process at the same step: the others
@@ -28,58 +28,58 @@ from trainer.errors import R18Error, first_line, is_out_of_memory
 from trainer.host.torchrun import rank, restarts, world_size
 
 _PATIENCE = timedelta(days=100)
-"""How long a process waits for an order: a run may be paused for long. One that dies is found out by its closed connection."""
+"""Longest wait for an order: a run may be paused for long. A process that dies is noticed by its closed connection."""
 
 _STEP_PATIENCE = timedelta(minutes=30)
-"""How long one waits for the others within a step, or while they read the data."""
+"""Longest wait for the other processes within a step, or while they read the data."""
 
 _OF_THE_EXCHANGE = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
-"""Words of errors that come from another process, and not from a computation of this one."""
+"""Words in errors that come from another process, not from a computation of this one."""
 
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers"
 )
-"""Newer versions of PyTorch warn of the older name."""
+"""DistributedDataParallel's argument: newer versions of PyTorch warn about the older name."""
 
 _NUMBERS = 3
-"""That an order can carry."""
+"""Numbers in an order."""
 
 
 class Order(enum.IntEnum):
-    """What the leader asks for."""
+    """An order of the leader to all processes."""
 
     STEP = 1
-    """One optimizer step: epoch, step in the epoch, rate."""
+    """One optimizer step: epoch, step in the epoch, learning rate."""
     PREPARE = 2
-    """Train all but this many stages."""
+    """Train all stages but this many."""
     SHARE = 3
-    """Take over the leader's weights, statistics, momenta and scale of the loss."""
+    """Copy the leader's weights, statistics, momenta and loss scale."""
     END = 4
     """The training is over."""
 
 
 class PeerLostError(R18Error):
-    """One of the processes that train together cannot go on, so that none can."""
+    """A process of a joint training failed, so that none of them can continue."""
 
 
 class Peers:
-    """This process among the others.
+    """The process group, seen from this process.
 
     Attributes:
-        rank: Of this one; 0 leads.
-        world: How many there are.
+        rank: Rank of this process; 0 leads.
+        world: Number of processes.
     """
 
     def __init__(self) -> None:
-        """Meet the others."""
+        """Join the process group."""
         self.rank, self.world = rank(), world_size()
-        # Orders are numbers of the CPU, and do not wait for a GPU.
+        # Orders are numbers on the CPU, and do not wait for a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         kept = _launchers_store()
         if kept is not None:
-            # torchrun keeps it over restarts: addresses of the last attempt must not be taken for those of this one.
+            # torchrun keeps it over restarts: addresses of the last attempt must not be mistaken for those of this one.
             store = distributed.PrefixStore(  # type: ignore[attr-defined]
                 f"r18-tui/attempt-{restarts()}", kept
             )
@@ -92,15 +92,15 @@ class Peers:
 
     @property
     def leads(self) -> bool:
-        """Whether this process gives the orders."""
+        """Whether this process is the leader."""
         return self.rank == 0
 
     def order(self, order: Order, *numbers: float) -> None:
-        """Send an order to the others; those do nothing here.
+        """Send an order to the other processes; does nothing on those.
 
         Args:
-            order: What all of them do next.
-            numbers: What it needs.
+            order: Next action of all processes.
+            numbers: Its arguments.
         """
         if self.leads:
             self._broadcast(
@@ -108,20 +108,20 @@ class Peers:
             )
 
     def next_order(self) -> tuple[Order, list[float]]:
-        """Wait for the leader's next order."""
+        """Block until the leader's next order."""
         message = torch.zeros(1 + _NUMBERS, dtype=torch.float64)
         self._broadcast(message)
         order, *numbers = message.tolist()
         return Order(int(order)), numbers
 
     def tell(self, values: dict[str, Any]) -> None:
-        """Send what JSON can hold to the others."""
+        """Broadcast a JSON object to the other processes."""
         message = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
         self._broadcast(torch.tensor([len(message)]))
         self._broadcast(message)
 
     def told(self) -> dict[str, Any]:
-        """Wait for what the leader tells."""
+        """Block until the leader broadcasts a JSON object, and return it."""
         length = torch.zeros(1, dtype=torch.int64)
         self._broadcast(length)
         message = torch.zeros(int(length), dtype=torch.uint8)
@@ -130,10 +130,10 @@ class Peers:
         return values
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Make the leader's values everybody's, in place.
+        """Broadcast the leader's values to all processes, in place.
 
         Args:
-            tensors: float32, the same ones in every process, in any memory format.
+            tensors: float32, the same shapes in every process, in any memory format.
         """
         joined = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         try:
@@ -160,16 +160,16 @@ class Peers:
             tensor.copy_(part)
 
     def parallel(self, model: nn.Module) -> DistributedDataParallel:
-        """The model, whose gradients are averaged over all processes while they are computed.
+        """Wrap the model, so that gradients are averaged over all processes while they are computed.
 
         Args:
-            model: With what is frozen now; another one is needed when that changes.
+            model: With the currently frozen stages; needs a new wrapper when those change.
         """
-        # Statistics are averaged by the step, which must take them back where it is left out.
+        # The step averages statistics itself, since it must restore them where it is skipped.
         return DistributedDataParallel(model, **{_SYNC_BUFFERS: False})  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Let the others go, without a word."""
+        """Destroy the process group without notifying the other processes."""
         distributed.destroy_process_group()
 
     def _broadcast(self, message: Tensor) -> None:
@@ -180,7 +180,7 @@ class Peers:
 
 
 def among_peers(error: Exception) -> Exception:
-    """What an error of one process means where several train together: the error itself, unless it is one of their exchange."""
+    """The error to raise where several processes train: the error itself, or `PeerLostError` if it is one of their exchange."""
     said = first_line(error)
     if is_out_of_memory(error):
         return PeerLostError(
@@ -196,7 +196,7 @@ def among_peers(error: Exception) -> Exception:
 
 
 class LauncherStore:
-    """Strings by key that torchrun keeps for its processes, and that outlive them."""
+    """Strings by key in torchrun's store, which outlives the processes that it starts."""
 
     _RUN, _OVER = "r18-tui/run", "r18-tui/over"
 
@@ -206,20 +206,20 @@ class LauncherStore:
 
     @property
     def run(self) -> str | None:
-        """The run that these processes trained before they were started anew; None where it was not begun, or is not known."""
+        """The run that these processes trained before torchrun restarted them; None where it was not begun, or is not known."""
         return self._get(self._RUN)
 
     def remember_run(self, path: Path) -> None:
-        """Keep which run this is."""
+        """Record which run this is."""
         self._set(self._RUN, str(path))
 
     @property
     def over(self) -> bool:
-        """Whether the training was ended on purpose, so that processes that are started anew have nothing to do."""
+        """Whether the training was ended on purpose, so that restarted processes have nothing to do."""
         return self._get(self._OVER) is not None
 
     def note_over(self) -> None:
-        """Keep that there is nothing to start anew."""
+        """Record that no restart is needed."""
         self._set(self._OVER, "yes")
 
     def _get(self, key: str) -> str | None:
@@ -229,12 +229,12 @@ class LauncherStore:
 
     def _set(self, key: str, value: str) -> None:
         if self._store is not None:
-            with contextlib.suppress(RuntimeError):  # of a torchrun that is ending itself, which starts nothing anew
+            with contextlib.suppress(RuntimeError):  # a torchrun that is ending itself restarts nothing
                 self._store.set(key, value)
 
 
 def _launchers_store() -> Any:
-    """What torchrun itself keeps for its processes; None where it keeps nothing."""
+    """The store that torchrun keeps for its processes; None where there is none."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -1,4 +1,4 @@
-"""Measuring held-out images between steps, and what hangs on the result: which state is the best."""
+"""Evaluates held-out images between steps, and decides from the result which state is the best."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from trainer.training.state import TrainState
 from trainer.training.step import TrainStep
 
 _CPU_BATCH_MACS = 50_000_000_000
-"""A forward pass of about a second on two cores."""
+"""Multiply-adds of a forward pass of about a second on two cores."""
 
 
 def evaluation_batch(config: Config, device: torch.device) -> int:
-    """Images of a forward pass of an evaluation.
+    """Images in a forward pass of an evaluation.
 
-    As configured; on a CPU no more than take about a second, since a stop is noticed between two of them.
+    As configured; on a CPU at most what takes about a second, since a stop is noticed between two passes.
     """
     if device.type != "cpu":
         return config.eval.batch_size
@@ -41,7 +41,7 @@ def evaluation_batch(config: Config, device: torch.device) -> int:
 
 @dataclass(kw_only=True)
 class Evaluator:
-    """Measures the state of a run. Everything happens on the training thread, between two steps."""
+    """Evaluates the state of a run. Everything happens on the training thread, between two steps."""
 
     config: Config
     data: PreparedData
@@ -57,16 +57,16 @@ class Evaluator:
 
     @property
     def has_test_apart(self) -> bool:
-        """Whether there are test images that have not chosen the best."""
+        """Whether there are test images that did not choose the best checkpoint."""
         return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
 
     def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
-        """Measure a split and publish the result.
+        """Evaluate a split and publish the result.
 
         Args:
             split: `val` or `test`.
             trigger: `epoch`, `key` or `end`.
-            checkpoint: What is measured; None for the state as it is.
+            checkpoint: Checkpoint to evaluate; None for the current state.
 
         Returns:
             Whether it is the best so far on the selection split.
@@ -93,13 +93,13 @@ class Evaluator:
             )
         )  # fmt: skip
         self.hooks.measured(split, result, step)
-        # A stage that was let go meanwhile is unfrozen by the loop, which then feeds the step otherwise.
+        # The loop unfreezes a stage that was unfrozen meanwhile, and then gives the step other batches.
         self.train_step.prepare(self.train_step.frozen)
         self.stopwatch.switch(before)
         return best
 
     def _measure(self, split: str, model: nn.Module) -> Evaluation | None:
-        """Measure a split; None when that took more memory than there is and smaller batches may take less."""
+        """Evaluate a split; None when memory ran out and smaller batches may fit."""
         batch_size = self._batch or evaluation_batch(self.config, self.device)
         try:
             return evaluate(
@@ -119,10 +119,10 @@ class Evaluator:
         return None
 
     def _halve_batch(self, batch_size: int, what: str, error: Exception) -> None:
-        """Go on with smaller batches where memory ran out.
+        """Continue with smaller batches after memory ran out.
 
         Raises:
-            Exception: The error itself, when it was something else or nothing smaller is left.
+            Exception: The error itself, when it has another cause or the batch cannot be smaller.
         """
         if not is_out_of_memory(error) or batch_size == 1:
             raise error
@@ -133,7 +133,7 @@ class Evaluator:
             torch.cuda.empty_cache()
 
     def test_the_best(self, *, trigger: str) -> None:
-        """Read the test images, with the weights that val has chosen."""
+        """Evaluate the weights that val chose on the test images."""
         checkpoint = None
         if self.state.best_step != self.state.step:
             try:
@@ -144,7 +144,7 @@ class Evaluator:
         self.state.tested_step = self.state.best_step
 
     def features(self) -> Tensor:
-        """What the backbone makes of all training images."""
+        """Features of all training images from the frozen backbone, (M, F)."""
         before = self.stopwatch.switch("evaluate")
         self.hooks.evaluating("features")
         while (features_MF := self._computed_features()) is None:
@@ -154,7 +154,7 @@ class Evaluator:
         return features_MF
 
     def _computed_features(self) -> Tensor | None:
-        """Features of all training images; None when they took more memory than there is and smaller batches may take less."""
+        """Features of all training images; None when memory ran out and smaller batches may fit."""
         batch_size = self._batch or evaluation_batch(self.config, self.device)
         try:
             return compute_features(
@@ -180,12 +180,12 @@ class Evaluator:
         if not math.isfinite(result.loss):
             return False
         accuracy, loss = self.state.best_accuracy, self.state.best_loss
-        lower = loss is None or result.loss < loss  # None: from a checkpoint of before losses were kept
+        lower = loss is None or result.loss < loss  # None: from a checkpoint written before losses were kept
         if self.config.eval.best_by == "loss":
             improved = better = accuracy is None or lower
         else:
             improved = accuracy is None or result.accuracy > accuracy
-            # A lower loss alone makes a better state, and is no reason to go on for ever.
+            # A lower loss alone makes a better state, but is no reason to train on without end.
             better = improved or (result.accuracy == accuracy and loss is not None and lower)
         if improved:
             self.state.improved_step = step

@@ -1,4 +1,4 @@
-"""Training of the classifier alone on what a frozen backbone makes of each image, computed once."""
+"""Trains the classifier alone, on features of each image that the frozen backbone computes once."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def compute_features(
     poll: Callable[[float], None],
     lost: LostImages,
 ) -> Tensor:
-    """What the backbone makes of every image of a split, not augmented. The model is left in eval mode.
+    """Backbone features of every image of a split, not augmented. The model is left in eval mode.
 
     Args:
-        model: On `device`.
-        split: Images.
-        normalize: Brings pixels to the network's scale.
+        model: The model, on `device`.
+        split: Images to compute features of.
+        normalize: Normalisation of the network's input.
         numerics: Precision and memory format.
-        image_size: Side of what the network sees: the centre of pictures that are kept larger.
+        image_size: Side of the input in pixels: the centre of pictures that are kept larger.
         batch_size: Images per forward pass.
-        device: Where the features go.
-        poll: Called before each batch with the share done; may raise to stop.
-        lost: Told about images that cannot be read any more.
+        device: Device of the result.
+        poll: Called before each batch with the share done, 0 to 1; may raise to stop.
+        lost: Collects images that cannot be read any more.
 
     Returns:
         float32 (len(split), 512).
 
     Raises:
-        DataLostError: When an image cannot be read any more: there is nothing to put in its place.
+        DataLostError: When an image cannot be read any more, since it has no replacement.
     """
     model.eval()
     parts: list[Tensor] = []
@@ -71,7 +71,7 @@ def centre(pixels_NHWC: Tensor, side: int) -> Tensor:
 
 
 class FeatureBatches:
-    """Batches without pixels: the step looks features up by the images' numbers."""
+    """Batches without pixels: the step looks features up by the images' indices."""
 
     def __init__(self, plan: Plan, labels_N: Tensor, device: torch.device) -> None:
         self._plan = plan
@@ -88,7 +88,7 @@ class FeatureBatches:
             yield Batch(self._no_pixels, ids, ids, positions, self._labels_N[ids])
 
     def extend(self, epochs: int) -> None:
-        """Nothing to do, likewise."""
+        """Do nothing: nothing is decoded ahead."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there are no workers."""

@@ -4,10 +4,10 @@
     for each epoch that is left:
         for each batch from the position in the epoch:
             poll                  commands, pauses, signals; the periodic save
-            step                  nothing in it waits for the device
-            publish what arrived  loss, accuracy and rate of the steps before
+                step                  no wait for the device
+                publish new metrics   loss, accuracy and learning rate of earlier steps
             publish the epoch, evaluate (a new best is always saved), save
-    where val chose the best: test the best, once
+    where val chose the best: evaluate the best on test, once
 
 Everything that can interrupt it comes through `LoopCallbacks.poll`, which is also called between the batches of an evaluation.
 """
@@ -34,27 +34,27 @@ from trainer.training.state import EpochSums, TrainState
 from trainer.training.step import TrainStep
 
 _PUBLISH_EVERY_S = 0.4
-"""Seconds between two groups of steps in the log: a little faster than the screen is drawn."""
+"""Interval between two groups of steps in the log, in seconds: a little shorter than that of the screen's redraws."""
 
 _BUDGET_EVERY_S = 5.0
 
 _EPOCH_SAVE_AGE_S = 10.0
-"""A save at an epoch's end is skipped when the last one is younger than this."""
+"""A save at an epoch's end is skipped when the last save is younger than this, in seconds."""
 
 
 HOPELESS_IN_A_ROW = 10
-"""Steps in a row that were left out after which waiting for a better one makes no sense."""
+"""Consecutive skipped steps after which waiting for a finite one makes no sense."""
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """Runs the loop over parts that were built elsewhere.
+    """Runs the training loop over parts that were built elsewhere.
 
     Attributes:
-        feature_batches: What comes in place of `batches` while the classifier is trained on features that were computed once.
-        last_save: `time.monotonic()` of the last snapshot; the session sets it.
-        skipped_from: The first of the newest steps when the updates of all of them were left out, since loss or gradient were
-            not finite; None when the newest step changed the weights. It is known once their metrics are (`drain`).
+        feature_batches: Replaces `batches` while the classifier is trained on features that were computed once.
+        last_save: `time.monotonic()` of the last snapshot; set by the session.
+        skipped_from: First step of the unbroken series of skipped steps (loss or gradient not finite) that ends with the newest
+            step; None when the newest step changed the weights. It is set once the steps' metrics have arrived (`drain`).
     """
 
     config: Config
@@ -77,7 +77,7 @@ class Trainer:
     _budget_due_at: float = 0.0
 
     def run(self) -> str:
-        """Train to the end of the configured epochs, or until there is nothing more to gain.
+        """Train to the end of the configured epochs, or until early stopping.
 
         Returns:
             `completed` or `stopped early`.
@@ -97,7 +97,7 @@ class Trainer:
 
     @property
     def stalled(self) -> bool:
-        """Whether no evaluation within `train.early_stop_epochs` was better than ever, with everything unfrozen."""
+        """Whether the last `train.early_stop_epochs` epochs, with everything unfrozen, brought no improvement."""
         patience, per_epoch = self.config.train.early_stop_epochs, self.state.schedule.steps_per_epoch
         if patience is None or self.state.improved_step < 0:
             return False
@@ -106,21 +106,21 @@ class Trainer:
 
     @property
     def over(self) -> bool:
-        """Whether no more steps are to come."""
+        """Whether no more steps follow."""
         return self.state.finished or (self.stalled and not self.state.evaluation_due)
 
     def freeze(self, stages: int) -> None:
-        """Freeze so many stages, from the image, from the next step on; what the configuration unfreezes later counts from there.
+        """Freeze this many stages, from the image, from the next step on; the configuration's later unfreezing counts from there.
 
         Args:
-            stages: At most `BACKBONE`.
+            stages: Number of stages, at most `BACKBONE`.
         """
         self.state.unfrozen_by_key = frozen_stages(self.config.model, self.state.epoch) - stages
         self.state.unfrozen_step = self.state.step
         self._announce(self.frozen_now)
 
     def drain(self) -> None:
-        """Wait for the metrics of all steps done so far, and publish them with the time spent until now."""
+        """Wait for the metrics of all steps so far, and publish them with the time spent until now."""
         self._budget_due_at = 0.0
         self._collect(wait=True)
         if len(self.metrics):
@@ -129,21 +129,21 @@ class Trainer:
 
     @property
     def frozen_now(self) -> int:
-        """Stages that are frozen at the next step, from the image."""
+        """Number of stages frozen at the next step, from the image."""
         return frozen_stages(self.config.model, self.state.epoch, unfrozen_by_key=self.state.unfrozen_by_key)
 
     def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
-        """Take up an earlier state of this run, at a scaled rate. Between two steps only.
+        """Restore an earlier state of this run, at a scaled learning rate. Call it only between two steps.
 
         Args:
-            checkpoint: Of this run.
-            factor: Of all rates from there on, edits that the checkpoint does not know of included: else a second return to it
-                would go on at the rate of the first.
+            checkpoint: Checkpoint of this run.
+            factor: Factor of all learning rates from there on. It includes edits made after the checkpoint: otherwise a second
+                return to it would continue at the rate of the first.
         """
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
         self.state.restore(checkpoint)
-        self.train_step.prepare(self.frozen_now)  # first: only the momentum of what is trained is shared
+        self.train_step.prepare(self.frozen_now)  # first: only the momentum of trained parameters is shared
         self.train_step.features_MF = None
         self.train_step.share_state()
         schedule = self.state.schedule
@@ -151,9 +151,9 @@ class Trainer:
         self.skipped_from = None
 
     def _train_epoch(self) -> bool:
-        """Train to the end of the epoch; False when a key has come between, after which it is gone on with otherwise."""
+        """Train to the end of the epoch; False when a command interrupted it, after which it continues with other settings."""
         batches = self._freeze_and_feed()
-        if batches is self.batches:  # and not what a frozen backbone makes of them
+        if batches is self.batches:  # not the features of a frozen backbone
             self.hooks.feeding(self.state.epoch)
         self.stopwatch.switch("data")
         self._window_began_s = self.stopwatch.of("data", "compute")
@@ -180,11 +180,11 @@ class Trainer:
         return True
 
     def _changed_since(self, step: int) -> bool:
-        """Whether a command has gone back to an earlier state, or has frozen other stages."""
+        """Whether a command has restored an earlier state, or has frozen other stages."""
         return self.state.step != step or self.frozen_now != self.train_step.frozen
 
     def _freeze_and_feed(self) -> Batches:
-        """Freeze what is to be frozen now; where batches for that come from."""
+        """Freeze the stages that are due; returns the source of batches for the rest."""
         frozen = self.frozen_now
         self.train_step.prepare(frozen)
         self._announce(frozen)
@@ -197,7 +197,7 @@ class Trainer:
         return self.feature_batches
 
     def _announce(self, frozen: int) -> None:
-        """Tell what is frozen from the next step on, once."""
+        """Publish once which stages are frozen from the next step on."""
         if frozen != self._announced_frozen:
             self._announced_frozen = frozen
             named = self.state.model.named_parameters()
@@ -214,7 +214,7 @@ class Trainer:
         try:
             self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=slot)
         except BaseException:
-            # The state is that of the step before again, which can be saved.
+            # The state is again that of the step before, which can be saved.
             self.metrics.take_back()
             self.train_step.undo()
             raise
@@ -231,11 +231,11 @@ class Trainer:
         first = self.skipped_from
         if first is None or self.state.step - max(first - 1, self._decided_at) < HOPELESS_IN_A_ROW:
             return
-        self.drain()  # the newest steps may have gone well
+        self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
             self.hooks.diverged(self.state.step, self.skipped_from)
-            # Whoever decided to go on as it is, or at another rate, is asked again after as many steps; the first of them stays
-            # known, since no state after it is one to go back to.
+            # If training continues as it is, or at another rate, the question comes again after as many steps. The first skipped
+            # step is kept, since no state after it is one to return to.
             self._decided_at = self.state.step
 
     def _publish_when_due(self) -> None:
@@ -260,7 +260,7 @@ class Trainer:
             self.skipped_from = None if not skipped else self.skipped_from or step
 
     def _budget_when_due(self) -> dict[str, float]:
-        """Seconds by activity, every now and then: with a line a step they would be a third of the log."""
+        """Seconds by activity, only now and then: one entry per step would be a third of the log."""
         now = time.monotonic()
         if now < self._budget_due_at:
             return {}
@@ -294,7 +294,7 @@ class Trainer:
 
 
 def steps_event(window: Window, budget: dict[str, float]) -> Steps:
-    """What the log keeps of a window of steps.
+    """The log's event for a window of steps.
 
     Args:
         window: Metrics on the host.

@@ -1,10 +1,10 @@
-"""Learning-rate range test: a few steps at rates that rise from step to step, on a copy of the state.
+"""Learning-rate range test: a few steps at increasing rates, on a copy of the state.
 
-Weights, statistics, momentum and draws of the run stay as they are, to the bit: everything happens on copies, and what is drawn
-hangs on the position alone.
+Weights, statistics, momentum and random draws of the run stay as they are, to the bit: everything happens on copies, and draws
+depend on the position alone.
 
-Source: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3. Where the loss falls fastest
-is fastai's "steep" suggestion.
+Source: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3. The rate where the loss falls
+fastest is fastai's "steep" suggestion.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from trainer.training.optimizer import build_optimizer
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 _SMOOTHING = 0.9
 _HOPELESS = 4.0
-"""Times the lowest loss, from which on, above the loss of guessing, nothing more is to be learned."""
+"""The test ends at a loss this many times the lowest one and above the loss of guessing: higher rates show nothing more."""
 _LEAST_FALL = 0.1
-"""Share of the loss whose fall is large enough to suggest a rate, whatever the noise."""
+"""Relative fall of the loss that is large enough to suggest a rate, whatever the noise."""
 _LEAST_CLEAR_FALL, _NOISES = 0.01, 4.0
-"""A smaller fall into a valley is enough when it is so many times the noise, the standard deviation of the loss at the lowest
-rates."""
+"""A smaller relative fall into a valley is enough when it is this many times the noise, the standard deviation of the loss at the
+lowest rates."""
 _REACH = 5
-"""Steps to either side over which the loss's fall is measured: over one it is noise."""
+"""Steps to either side over which the slope of the loss is measured: over one step it is noise."""
 _FEWEST = 10
-"""Steps before which no loss counts as the lowest: the average is still mostly the first one."""
+"""Steps before any loss counts as the lowest: until then the average is mostly the first loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LrRange:
-    """What came out.
+    """Result of a range test.
 
     Attributes:
-        lrs: Rate of each step.
-        losses: Smoothed loss after it.
-        suggestion: A rate to train with; None where the loss fell at none.
-        reason: Why this one, or why none, for people.
+        lrs: Learning rate of each step.
+        losses: Smoothed loss after each step.
+        suggestion: Learning rate to train with; None where the loss fell at no rate.
+        reason: Reason for the suggestion, or for none, in words.
     """
 
     lrs: list[float]
@@ -62,14 +62,14 @@ def range_test(
     highest: float = HIGHEST,
     steps: int = STEPS,
 ) -> LrRange:
-    """Try rates.
+    """Run the range test.
 
     Args:
-        trainer: Between two steps; left as it was.
-        poll: Called before each step, and while a batch is awaited, with the share done; may raise to stop.
+        trainer: The trainer, between two steps; left as it was.
+        poll: Called with the share done before each step and while waiting for a batch; may raise to stop.
         lowest: First rate.
-        highest: Last rate, unless the loss explodes before.
-        steps: How many rates.
+        highest: Last rate, unless the loss explodes earlier.
+        steps: Number of rates.
     """
     model = copy.deepcopy(trainer.state.model)
     optimizer = build_optimizer(model, trainer.config.optim, precision=trainer.train_step.numerics.precision)
@@ -92,31 +92,31 @@ def range_test(
             if not math.isfinite(loss) or (skipped and not step.loss_scale.enabled):
                 break
             if skipped:
-                continue  # the loss was scaled too much, and will be less
+                continue  # the scale of the loss was too large, and is halved now
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             lrs.append(lr)
             losses.append(average / (1 - _SMOOTHING ** len(lrs)))
             if len(losses) > _FEWEST and losses[-1] > max(_HOPELESS * min(losses[_FEWEST:]), chance):
                 break
     finally:
-        trainer.batches.close()  # workers have decoded ahead; training starts its own where it stands
+        trainer.batches.close()  # workers have decoded ahead; training starts its own at its position
     suggestion, reason = suggest(lrs, losses)
     return LrRange(lrs=lrs, losses=losses, suggestion=suggestion, reason=reason)
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None, str]:
-    """A rate to train with, and why.
+    """A learning rate to train with, and the reason.
 
     Args:
-        lrs: Rising.
-        losses: Smoothed, one a rate.
+        lrs: Learning rates, rising.
+        losses: Smoothed losses, one per rate.
     """
     if len(lrs) <= _FEWEST:
         return (
             None,
             f"the loss was not finite or exploded after {len(lrs)} steps, at a rate of {lrs[-1] if lrs else 0:.2g}",
         )
-    # Of the first losses the average is mostly noise.
+    # The average of the first losses is mostly noise.
     low = min(range(_FEWEST, len(losses)), key=losses.__getitem__)
     slopes = {
         middle: (losses[middle + _REACH] - losses[middle - _REACH])
@@ -139,7 +139,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
 def _endless(
     trainer: Trainer, epoch_of: Callable[[int, int], Iterator[Batch | None]], waiting: Callable[[], None]
 ) -> Iterator[tuple[int, Batch]]:
-    """Batches from where the run stands, epoch after epoch; `waiting` is called while the next one is not there yet."""
+    """Batches from the run's position on, epoch after epoch; `waiting` is called while the next one is not ready."""
     first = trainer.state.epoch_step
     for epoch in itertools.count(trainer.state.epoch):
         for batch in epoch_of(min(epoch, trainer.config.train.epochs - 1), first):
@@ -151,5 +151,5 @@ def _endless(
 
 
 def _rounded(rate: float) -> float:
-    """To one digit: nothing more is known."""
+    """Round to one digit: the test is no more precise than that."""
     return float(f"{rate:.0e}")

@@ -1,4 +1,4 @@
-"""Step metrics on their way from the device to the log, and the time a run spends on what.
+"""Carries step metrics from the device to the log, and accounts for the time that a run spends on each activity.
 
 The training thread never waits for a value: a window of steps is copied from a GPU to pinned memory asynchronously and read
 once the copy has ended.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 CAPACITY = 64
-"""Steps in a window at most."""
+"""Maximum number of steps in a window."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Window:
     """Metrics of consecutive steps, on the host.
 
     Attributes:
-        losses: Mean loss a step.
-        accuracies: Top-1 a step.
-        skipped: Whether its update was left out, since loss or gradient were not finite.
+        losses: Mean loss of each step.
+        accuracies: Top-1 of each step, 0 to 1.
+        skipped: Whether each step was skipped, since its loss or gradient was not finite.
     """
 
     first_step: int
@@ -62,12 +62,12 @@ class StepMetrics:
         return len(self) == CAPACITY
 
     def slot(self, step: int, lr: float, images: int) -> Tensor:
-        """Room for the next step's metrics.
+        """Reserve room for the next step's metrics.
 
         Args:
-            step: Its number, from 1.
-            lr: Its learning rate.
-            images: In its batch.
+            step: Number of the step, from 1.
+            lr: Learning rate of the step.
+            images: Number of images in its batch.
 
         Returns:
             float32 (3,) on the device.
@@ -79,14 +79,14 @@ class StepMetrics:
         return self._buffers[self._current][len(self._lrs) - 1]
 
     def take_back(self) -> None:
-        """Give up the room of the newest step, which was not done after all."""
+        """Release the room of the newest step, which was not done after all."""
         del self._lrs[-1], self._images[-1]
 
     def start_copy(self, seconds: float) -> None:
-        """Send the current window on its way and begin the other. The previous one must have been collected.
+        """Start to copy the current window and begin the other. The previous one must have been collected.
 
         Args:
-            seconds: What these steps took.
+            seconds: Duration of these steps.
         """
         assert self._copying is None, "collect() the previous window first"
         if not self._lrs:
@@ -105,10 +105,10 @@ class StepMetrics:
         self._lrs, self._images = [], []
 
     def collect(self, *, wait: bool = False) -> Window | None:
-        """The window whose copy has ended; None when there is none or it is still under way.
+        """The window whose copy has ended; None when there is none or the copy is still in progress.
 
         Args:
-            wait: Wait for it (at the end of an epoch and before a save).
+            wait: Whether to wait for the copy (at the end of an epoch and before a save).
         """
         if self._copying is None:
             return None
@@ -122,7 +122,7 @@ class StepMetrics:
         return Window(first_step, losses, accuracies, [value != 0 for value in skipped], lrs, images, seconds)
 
     def forget(self) -> None:
-        """Drop all that is not published yet: steps that a return to an earlier one undoes."""
+        """Drop everything not yet published: steps that a return to an earlier one undoes."""
         self.collect(wait=True)
         self._lrs, self._images = [], []
 
@@ -137,10 +137,10 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def switch(self, activity: str) -> str:
-        """Charge the time so far and go on with another activity.
+        """Charge the time so far and continue with another activity.
 
         Returns:
-            The activity that was, to switch back to.
+            The previous activity, to switch back to.
         """
         now = self._clock()
         self.seconds[self._activity] = self.seconds.get(self._activity, 0.0) + now - self._since
@@ -153,6 +153,6 @@ class Stopwatch:
         return sum(self.seconds.get(activity, 0.0) for activity in activities)
 
     def budget(self) -> dict[str, float]:
-        """Seconds by activity, for the time pane; pauses and the preparation are left out."""
+        """Seconds by activity, for the time pane, without pauses and preparation."""
         self.switch(self._activity)
         return {name: round(self.seconds.get(name, 0.0), 3) for name in ("data", "compute", "evaluate", "save")}

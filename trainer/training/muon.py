@@ -1,13 +1,13 @@
-"""Muon: each step turns every kernel by an angle that the rate alone decides, towards an orthogonal matrix near its momentum.
+"""Muon: each step turns every kernel, by an angle that the rate alone decides, towards an orthogonal matrix near its momentum.
 
 The update of a kernel is its momentum with all singular values brought near 1, so that directions which gradients seldom show
-are learnt as fast as those that they always show. Every convolution of a ResNet-18 is followed by batch norm, which takes the
-length of a kernel out again; so kernels are kept at one length, and the rate is how far a step turns them. Everything that is
-not a kernel (batch norm, the classifier) is trained by SGD.
+are learnt as fast as those that they always show. Every convolution of a ResNet-18 is followed by batch norm, which cancels the
+length of a kernel; so kernels are kept at one length, and the rate is how far a step turns them. Everything that is not a kernel
+(batch norm, the classifier) is trained by SGD.
 
 Sources: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), for the update and the coefficients;
-K. Jordan, arXiv:2404.00498 and its repository, for kernels of constant length. Written anew: `torch.optim.Muon` takes matrices
-alone, and needs a newer PyTorch than this program.
+K. Jordan, arXiv:2404.00498 and its repository, for kernels of constant length. A new implementation: `torch.optim.Muon` takes
+only matrices, and needs a newer PyTorch than this program.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from trainer.training.sgd import SGD
 
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315
-"""Of x, x^3 and x^5: singular values of 0 to 1 come near 1 in few rounds, and stay between about 0.7 and 1.2."""
+"""Coefficients of x, x^3 and x^5: singular values of 0 to 1 come near 1 in few rounds, and stay between about 0.7 and 1.2."""
 _ROUNDS = 3
 _SMALLEST = 1e-7
-"""What a length is divided by at least."""
+"""Smallest divisor where a kernel is divided by its length."""
 
 
 class Muon(SGD):
@@ -36,11 +36,11 @@ class Muon(SGD):
         """Take the parameters.
 
         Args:
-            groups: Each with `turned`, `momentum`, and `weight_decay` (of SGD alone).
-            lr: Of all of them, until another one is set.
+            groups: Parameter groups, each with `turned`, `momentum`, and `weight_decay` (of SGD alone).
+            lr: Learning rate of all groups, until another one is set.
             nesterov: Whether an update looks one step of momentum ahead.
-            fused: As of `SGD`.
-            dtype: In which updates are made orthogonal.
+            fused: Whether SGD uses torch's fused kernel, as in `SGD`.
+            dtype: Precision in which updates are orthogonalized.
         """
         self._dtype = dtype
         super().__init__(groups, lr=lr, nesterov=nesterov, fused=fused)
@@ -68,11 +68,11 @@ class Muon(SGD):
 
 
 def orthogonalized(kernel_KCHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest matrix of orthonormal rows (or columns, whichever are fewer), roughly: singular values come near 1.
+    """Approximate the nearest matrix of orthonormal rows (or columns, if those are fewer): singular values come near 1.
 
     Args:
-        kernel_KCHW: As a matrix of K rows.
-        dtype: In which Newton and Schulz's iteration is computed; bf16 is enough.
+        kernel_KCHW: Kernel, taken as a matrix of K rows.
+        dtype: Precision of the Newton-Schulz iteration; bf16 is enough.
 
     Returns:
         float32, in the same shape.

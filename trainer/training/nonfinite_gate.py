@@ -1,7 +1,7 @@
-"""Keeps a step whose loss or gradient is not finite from changing anything, without asking the device for a single value.
+"""Skips steps whose loss or gradient is not finite, without reading a single value back from the device.
 
-Neither weights nor momentum are touched: the fused optimizer looks at a flag on the device. Batch norm has moved its statistics
-in the forward pass already, so they are taken back. Nothing is ever replaced by another number: such a step is left out whole.
+Neither weights nor momentum change: the fused optimizer looks at a flag on the device. Batch norm has moved its statistics in
+the forward pass already, so they are restored. No value is ever replaced by another number: such a step is skipped as a whole.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 
 class UpdateGate:
-    """Around one optimizer step: `begin`, then forward and backward passes, then `step`."""
+    """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Watch over a model, whose batch-norm statistics become parts of one tensor.
+        """Watch a model, whose batch-norm statistics become parts of one tensor.
 
         Args:
-            model: On its device and in its memory format.
-            optimizer: With a momentum for every parameter (`optimizer`): a first step that is left out would leave it
-                undefined.
+            model: The model, on its device and in its memory format.
+            optimizer: Optimizer with a momentum for every parameter (`optimizer`): without one, skipping the first step would
+                leave momentum undefined.
         """
         self._optimizer = optimizer
         self._fused = all(group["fused"] for group in optimizer.param_groups)
@@ -27,32 +27,32 @@ class UpdateGate:
         self._before = torch.empty_like(self._statistics)
 
     def begin(self) -> None:
-        """Remember what a forward pass changes."""
+        """Save what a forward pass changes."""
         self._before.copy_(self._statistics)
 
     def undo(self) -> None:
-        """Take back what forward passes have changed since `begin`."""
+        """Restore what forward passes have changed since `begin`."""
         self._statistics.copy_(self._before)
 
     @property
     def statistics(self) -> Tensor:
-        """Running mean and variance of all batch norms, as the last forward passes left them: float32, to be changed in place."""
+        """Running mean and variance of all batch norms after the last forward passes: float32, to be changed in place."""
         return self._statistics
 
     def step(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
-        """Update the weights, if these two and the new statistics are finite.
+        """Update the weights if the loss, the gradients and the new statistics are finite.
 
         Args:
-            loss: Of the step, a number on the device.
-            gradient_norm: Of all gradients, likewise; finite exactly when each of them is.
+            loss: Loss of the step, a scalar on the device.
+            gradient_norm: Norm of all gradients, a scalar on the device; finite exactly when each of them is.
 
         Returns:
-            float32 (), 1 where the update was left out, else 0.
+            float32 (), 1 where the step was skipped, else 0.
         """
         skipped = (~torch.isfinite(loss + gradient_norm + self._statistics.sum())).float()
         torch.where(skipped.bool(), self._before, self._statistics, out=self._statistics)
         if self._fused:
-            # The way that torch's own gradient scaler takes (torch.amp.GradScaler, `_step_supports_amp_scaling`).
+            # As torch's own gradient scaler passes the flag (torch.amp.GradScaler, `_step_supports_amp_scaling`).
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self._optimizer.step()
         elif not bool(skipped):  # no fused optimizer: only here is the value waited for
@@ -61,10 +61,10 @@ class UpdateGate:
 
 
 def join_statistics(model: nn.Module) -> Tensor:
-    """Put the running mean and variance of all batch norms into one tensor, of which they become parts.
+    """Join the running mean and variance of all batch norms in one tensor, of which they become views.
 
     Args:
-        model: Changed in place; its state dict has the same names and values as before.
+        model: The model, changed in place; its state dict has the same names and values as before.
 
     Returns:
         float32 (sum of all sizes), on the model's device.

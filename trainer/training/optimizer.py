@@ -14,14 +14,14 @@ from trainer.training.sgd import SGD
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
-    """SGD or Muon over all parameters, those included that are frozen for now; the rate is set before every step.
+    """SGD or Muon over all parameters, including frozen ones; the learning rate is set before every step.
 
     Args:
-        model: On its device.
-        config: Of the optimizer.
-        precision: As `Numerics.precision`: Muon's own products are in bf16 where the network's are.
+        model: The model, on its device.
+        config: Settings of the optimizer.
+        precision: Precision as in `Numerics.precision`: Muon's own products are in bf16 where the network's are.
     """
-    # Fused kernels are reported to have let momenta run on in steps that fp16's scale left out; here it is asked before a step.
+    # Fused kernels are reported to update momenta even in steps that fp16's scale skips; with fp16 the flag is read on the host.
     fused = True if next(model.parameters()).device.type in ("cpu", "cuda") and precision != "fp16" else None
     groups = _groups(model, config, fused=bool(fused))
     optimizer: torch.optim.Optimizer
@@ -35,7 +35,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
 
 
 def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[str, Any]]:
-    """Parameters that are trained alike."""
+    """Parameter groups that are trained with the same settings."""
     groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         turned = config.name == "muon" and parameter.ndim == 4
@@ -45,7 +45,7 @@ def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[
         if turned:
             scale *= config.kernel_lr / config.lr
         momentum = config.kernel_momentum if turned else config.momentum
-        # A tensor can be read by a CUDA graph; only fused kernels take it without waiting for it.
+        # A CUDA graph can read a tensor; only fused kernels take one without waiting for its value.
         lr = torch.tensor(config.lr, device=parameter.device) if parameter.is_cuda and fused else config.lr
         facts = {"turned": turned, "lr": lr, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
         groups.setdefault((turned, scale, decay), {"params": [], **facts})["params"].append(parameter)
@@ -53,16 +53,16 @@ def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The rate of the next step: the classifier's; stages before it have their share."""
+    """Set the learning rate of the next step: that of the classifier; earlier stages get their share of it."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(lr * group["lr_scale"])  # in its place, where a CUDA graph reads it
+            group["lr"].fill_(lr * group["lr_scale"])  # in place, where a CUDA graph reads it
         else:
             group["lr"] = lr * group["lr_scale"]
 
 
 def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Momentum buffers by parameter name; parameters that are frozen have none worth keeping."""
+    """Momentum buffers by parameter name; those of frozen parameters are not worth keeping."""
     buffers = {}
     for name, parameter in model.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
@@ -72,7 +72,7 @@ def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 
 
 def forget_momentum_of_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Let what is frozen begin without momentum once it is trained again, as it does after a resume."""
+    """Clear the momentum of frozen parameters, so that they begin without one when unfrozen, as after a resume."""
     for parameter in model.parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None and not parameter.requires_grad:
@@ -80,9 +80,9 @@ def forget_momentum_of_frozen(model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buffers: dict[str, torch.Tensor]) -> None:
-    """Put momentum buffers back, in their places and the layout of their parameters; those that are missing begin at zero.
+    """Restore momentum buffers in place, in the layout of their parameters; missing ones begin at zero.
 
-    A momentum of zero gives the same first step, to the bit, as none, and is defined when that step is left out.
+    A momentum of zero gives the same first step, to the bit, as none, and stays defined when that step is skipped.
     """
     with_momentum = {
         parameter for group in optimizer.param_groups if group["momentum"] for parameter in group["params"]

@@ -1,7 +1,7 @@
 """SGD with momentum, as `torch.optim.SGD` computes it.
 
 On the CPU torch's fused kernel copies every gradient that is in channels_last, and pairs the wrong numbers where a parameter and
-its gradient lie differently in memory (seen with 2.14.1). So it is given all tensors in the order of the parameter's memory.
+its gradient have different memory layouts (seen with 2.14.1). So all tensors are passed in the order of the parameter's memory.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.optim.sgd import sgd
 
 
 class SGD(torch.optim.Optimizer):
-    """One step over all groups; momenta must be there (`trainer.training.optimizer`).
+    """SGD over all parameter groups; momenta must exist (`trainer.training.optimizer`).
 
     Attributes:
-        found_inf: Set by whoever looks at the gradients: float32 (), 1 when this step must change nothing. As torch's fused
-            optimizers take it, without a wait for the device.
+        found_inf: Flag set before a step, as for torch's fused optimizers: float32 (), 1 when the step must change nothing. It is
+            read without a wait for the device.
     """
 
     found_inf: Tensor | None = None
@@ -28,10 +28,10 @@ class SGD(torch.optim.Optimizer):
         """Take the parameters.
 
         Args:
-            groups: Each with `momentum` and `weight_decay`.
-            lr: Of all of them, until another one is set.
+            groups: Parameter groups, each with `momentum` and `weight_decay`.
+            lr: Learning rate of all groups, until another one is set.
             nesterov: Whether an update looks one step of momentum ahead.
-            fused: Whether torch's fused kernel is taken; only then `found_inf` is looked at.
+            fused: Whether torch's fused kernel is used; only then `found_inf` is read.
         """
         super().__init__(groups, {"lr": lr, "nesterov": nesterov, "fused": fused})
 
@@ -45,7 +45,7 @@ class SGD(torch.optim.Optimizer):
                 self._update(trained, group)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Of one group, in place."""
+        """Update the parameters of one group, in place."""
         gradients = [
             _along_memory(parameter, parameter.grad).contiguous()
             for parameter in parameters
@@ -67,5 +67,5 @@ class SGD(torch.optim.Optimizer):
 
 
 def _along_memory(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """A tensor of a parameter's shape, its axes in the order in which the parameter has them in memory."""
+    """A view of a tensor of a parameter's shape, with its axes in the order of the parameter's memory."""
     return tensor if parameter.is_contiguous() else tensor.permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""All that must survive a resume, in one place."""
+"""The state of a run: everything that must survive a resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EpochSums:
     """Training metrics of the epoch in progress.
 
     Attributes:
-        seconds: Time of its steps.
+        seconds: Duration of its steps.
     """
 
     loss: float = 0.0
@@ -31,7 +31,7 @@ class EpochSums:
     seconds: float = 0.0
 
     def add(self, window: Window) -> None:
-        """Take the steps of a window in."""
+        """Add the steps of a window."""
         steps = zip(window.losses, window.accuracies, window.skipped, window.images, strict=True)
         for loss, accuracy, skipped, images in steps:
             if not skipped:
@@ -47,7 +47,7 @@ class EpochSums:
 
     @property
     def accuracy(self) -> float:
-        """Training top-1 of the epoch so far, 0 to 1; NaN likewise."""
+        """Training top-1 of the epoch so far, 0 to 1; NaN where no step has changed the weights."""
         return self.correct / self.images if self.images else math.nan
 
 
@@ -57,18 +57,18 @@ class TrainState:
 
     Attributes:
         step: Optimizer steps done.
-        sums: Of the epoch in progress.
-        evaluation_due: The last epoch has ended and its evaluation has not.
-        best_accuracy: Of the best state so far, on the selection split; None before the first evaluation.
-        best_loss: Its loss there.
-        improved_step: Where what `eval.best_by` names was last better than ever; at equal accuracy `best_step` may be later.
+        sums: Training metrics of the epoch in progress.
+        evaluation_due: Whether the last epoch has ended without its evaluation.
+        best_accuracy: Accuracy of the best state so far on the selection split, 0 to 1; None before the first evaluation.
+        best_loss: Loss of the best state on the same split.
+        improved_step: Step at which the figure named by `eval.best_by` last improved; at equal accuracy `best_step` may be later.
         last_evaluation: Split, step and accuracy of the newest evaluation.
-        ema: The average of the weights, where one is kept.
-        loss_scale: Of an fp16 run; off otherwise.
-        unfrozen_by_key: Stages that the user has let go, less those that the user has frozen.
-        unfrozen_step: Steps done when that last changed.
-        measured_step: Of the newest evaluation on the selection split.
-        tested_step: Of the best state when it was tested at the end; -1 before.
+        ema: Moving average of the weights, where one is kept.
+        loss_scale: Loss scale of an fp16 run; off otherwise.
+        unfrozen_by_key: Net number of stages unfrozen by key (unfrozen minus frozen).
+        unfrozen_step: Steps done when `unfrozen_by_key` last changed.
+        measured_step: Step of the newest evaluation on the selection split.
+        tested_step: Step of the best state when it was evaluated on test at the end; -1 before.
     """
 
     model: nn.Module
@@ -91,18 +91,18 @@ class TrainState:
 
     @property
     def finite(self) -> bool:
-        """Whether every weight and statistic is a number; waits for the device."""
+        """Whether every weight and statistic is finite; waits for the device."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         return all(bool(torch.isfinite(value).all()) for value in values)
 
     @property
     def measured_model(self) -> nn.Module:
-        """What is evaluated and exported: the average of the weights where one is kept, else the weights."""
+        """The model that is evaluated and exported: the average of the weights where one is kept, else the weights."""
         return self.model if self.ema is None else self.ema.model
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done; the number, from 0, of the epoch that the next step belongs to."""
+        """Whole epochs done, which is also the number, from 0, of the epoch that the next step belongs to."""
         return self.step // self.schedule.steps_per_epoch
 
     @property
@@ -116,10 +116,10 @@ class TrainState:
         return self.step >= self.schedule.total_steps
 
     def snapshot(self, facts: dict[str, Any]) -> Checkpoint:
-        """A copy on the CPU that nobody changes.
+        """An immutable copy on the CPU.
 
         Args:
-            facts: What else belongs into the checkpoint's metadata: configuration, classes, fingerprint, choices.
+            facts: Further metadata of the checkpoint: configuration, classes, fingerprint, choices.
         """
         tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
         momentum = momentum_state(self.model, self.optimizer)
@@ -148,7 +148,7 @@ class TrainState:
         return Checkpoint(tensors, meta)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a snapshot; devices and memory layouts stay as they are."""
+        """Restore a snapshot; devices and memory layouts do not change."""
         self.model.load_state_dict(checkpoint.group("model"))
         load_momentum_state(self.model, self.optimizer, checkpoint.group("momentum"))
         if self.ema is not None:
@@ -162,7 +162,7 @@ class TrainState:
         self.sums = EpochSums(**meta["epoch_sums"])
         self.evaluation_due = bool(meta["evaluation_due"])
         self.schedule.edits = [(int(step), float(factor)) for step, factor in meta["lr_edits"]]
-        # Older checkpoints have only the plan that they were trained by.
+        # Older checkpoints record only the plan that they were trained by.
         self.schedule.shortest = int(
             meta["shortest_plan"] if "shortest_plan" in meta else meta["config"]["train"]["epochs"]
         )
@@ -174,5 +174,5 @@ class TrainState:
 
 
 def _copied(tensor: Tensor) -> Tensor:
-    # safetensors refuses channels_last tensors, so the copy is in plain order.
+    # safetensors refuses channels_last tensors, so the copy is contiguous.
     return tensor.detach().to("cpu", copy=True).contiguous()

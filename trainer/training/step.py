@@ -1,4 +1,4 @@
-"""One optimizer step, without a single wait for the device but in fp16."""
+"""One optimizer step, without a single wait for the device except in fp16."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from trainer.training.optimizer import forget_momentum_of_frozen, momentum_state
 
 
 class TrainStep:
-    """Forward, loss, backward, clip, update; the update is left out when loss or gradient are not finite.
+    """Forward, loss, backward, clip, update; the update is skipped when loss or gradient are not finite.
 
     With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches. A step that
-    runs out of memory is taken again with twice as many.
+    runs out of memory is repeated with twice as many micro-batches.
 
     Attributes:
-        numerics: As the run was begun with.
-        micro_batches: In how many parts a batch goes through the model.
-        frozen: Stages that are not trained, from the image (`trainer.config.freezing`).
-        features_MF: What a frozen backbone makes of each training image, when the classifier is trained on that; else None.
-        peers: That train along; None when this process trains alone.
-        loss_scale: Of fp16 runs; off otherwise.
+        numerics: Numerics that the run began with.
+        micro_batches: Micro-batches per step.
+        frozen: Number of frozen stages, from the image (`trainer.config.freezing`).
+        features_MF: Features of each training image from the frozen backbone, when the classifier is trained on them; else None.
+        peers: Processes that train together; None when this process trains alone.
+        loss_scale: Loss scale of an fp16 run; off otherwise.
         not_captured: Why steps are not replayed as a CUDA graph; empty where they may be.
-        remarks: For the user, to be taken away by the caller.
+        remarks: Messages for the user; the caller removes them.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class TrainStep:
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
         loss_scale: LossScale | None = None,
     ) -> None:  # fmt: skip
-        """Take the parts.
+        """Build a step from its parts.
 
         Args:
-            model: On its device and in its memory format.
-            optimizer: Over its trained parameters.
-            augment: Makes images of pixels.
-            config: Of the run.
-            numerics: As the run was begun with.
-            class_weights_K: Of each class's images in the loss; None for all the same.
-            micro_batches: In how many parts a batch goes through the model; None as configured.
-            peers: That train along, each with its part of every batch; None when this process trains alone.
-            loss_scale: Of an fp16 run, as it stands; None for a new one.
+            model: The model, on its device and in its memory format.
+            optimizer: Optimizer of its trained parameters.
+            augment: Makes augmented images from pixels.
+            config: Configuration of the run.
+            numerics: Numerics that the run began with.
+            class_weights_K: Loss weight of each class's images; None for equal weights.
+            micro_batches: Micro-batches per step; None as configured.
+            peers: Processes that train together, each on its part of every batch; None when this process trains alone.
+            loss_scale: Current loss scale of an fp16 run; None for a new one.
         """
         self.micro_batches = micro_batches or config.train.grad_accum_steps
         self._model = model
@@ -83,7 +83,7 @@ class TrainStep:
         self._graph = None if self.not_captured else StepGraph(device)
 
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
-        """The same step for a copy of the model, which this process trains alone."""
+        """The same step for a copy of the model, trained by this process alone."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self.numerics,
             class_weights_K=self._class_weights_K, micro_batches=self.micro_batches, loss_scale=copy.deepcopy(self.loss_scale),
@@ -92,7 +92,7 @@ class TrainStep:
         return step
 
     def prepare(self, frozen: int) -> None:
-        """Switch the model to training; call it before the first step, after each evaluation and when other stages are frozen."""
+        """Switch the model to training; call it before the first step, after each evaluation and when frozen stages change."""
         parallel_as_before = self._parallel is not None and frozen == self.frozen
         if self._graph is not None and frozen != self.frozen:
             self._graph.forget()
@@ -109,14 +109,13 @@ class TrainStep:
         """Do one step.
 
         Args:
-            batch: Of any size.
-            epoch: From 0, for the draws.
+            batch: Batch of any size.
+            epoch: Number of the epoch, from 0, for random draws.
             lr: Learning rate of this step.
-            metrics_3: float32 (3,) on the device; filled without a sync with mean loss, top-1, and 1 where the update was left
-                out.
+            metrics_3: float32 (3,) on the device; filled without a sync with mean loss, top-1, and 1 where the step was skipped.
 
         Raises:
-            RuntimeError: When even the smallest parts take more memory than there is; `undo` then leaves the state of before.
+            RuntimeError: When even the smallest micro-batches run out of memory; `undo` then restores the state before the step.
         """
         set_lr(self._optimizer, lr)
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
@@ -130,15 +129,15 @@ class TrainStep:
             self._plain_step(batch, epoch, metrics_3)
 
     def _replayed(self, graph: StepGraph, batch: Batch, epoch: int, metrics_3: Tensor) -> bool:
-        """Replay a step; False, with nothing changed, when it has to be computed kernel by kernel."""
+        """Replay a step; False, with nothing changed, when it must run kernel by kernel."""
         self._statistics.share_among(1)
-        self._gate.begin()  # what `undo` goes back to, also when the graph's own look at it is never reached
+        self._gate.begin()  # what `undo` restores, also when the graph never reaches its own `begin`
         try:
             images_NCHW = self.numerics.lay_out(self._augmented(batch, epoch))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            return False  # smaller parts may fit
+            return False  # smaller micro-batches may fit
         if graph.step(self._whole, images_NCHW, batch.labels_N, metrics_3):
             return True
         self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {graph.given_up}")
@@ -149,12 +148,12 @@ class TrainStep:
             self.undo()
             self.micro_batches = min(2 * self.micro_batches, _most_parts(batch))
             if metrics_3.is_cuda:
-                torch.cuda.empty_cache()  # blocks of the larger size, of which none can be made into smaller ones
+                torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
         self._update(metrics_3)
 
     def _whole(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
-        """A step over a batch in one part, with nothing in it that differs from step to step but these tensors and the rate."""
-        self._drop_gradients()  # so that those of a graph are made, and not added to, in memory of its own
+        """A step over a batch in one part, in which only these tensors and the learning rate differ from step to step."""
+        self._drop_gradients()  # so that a graph allocates gradients in memory of its own, instead of adding to existing ones
         metrics_3.zero_()
         self._gate.begin()
         with self.numerics.autocast(images_NCHW.device):
@@ -166,7 +165,7 @@ class TrainStep:
         how = self._config.run.compile
         if how == "none":
             return model
-        # Graphs of its own would take the gradients' memory back between micro-batches (pytorch/pytorch#96693).
+        # CUDA graphs of compile would reuse the gradients' memory between micro-batches (pytorch/pytorch#96693).
         compiled = torch.compile(
             model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None, dynamic=False
         )
@@ -185,7 +184,7 @@ class TrainStep:
         self.loss_scale.update(metrics_3[2])
 
     def share_state(self) -> None:
-        """Make the leader's weights, statistics, momenta and scale of the loss everybody's."""
+        """Broadcast the leader's weights, statistics, momenta and loss scale to all processes."""
         if self.peers is None:
             return
         self.peers.order(Order.SHARE)
@@ -193,11 +192,11 @@ class TrainStep:
         self.peers.share([*values, *momentum_state(self._model, self._optimizer).values(), self.loss_scale.state_2])
 
     def undo(self) -> None:
-        """Take back what a step that has failed before its update has changed."""
+        """Restore what a step that failed before its update has changed."""
         self._gate.undo()
 
     def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
-        """Gradients of the whole batch; False when they took more memory than there is and smaller parts may take less."""
+        """Compute the gradients of the whole batch; False when memory ran out and smaller micro-batches may fit."""
         self._drop_gradients()
         metrics_2.zero_()
         parts = min(self.micro_batches, _most_parts(batch))
@@ -210,18 +209,18 @@ class TrainStep:
                     self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
         except (RuntimeError, MemoryError) as error:
             if self.peers is not None:
-                # The others wait in the middle of an exchange, from which no step can be taken again.
+                # The other processes wait in the middle of an exchange, so the step cannot be repeated.
                 raise among_peers(error) from error
             if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
                 raise
             return False
         if self.peers is not None:
-            # All of them then know whether the step is finite, and take or leave it together.
+            # All processes then see the same verdict on the step, and take or skip it together.
             self.peers.average([metrics_2, self._gate.statistics])
         return True
 
     def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Gradients are exchanged once a step, with the last part's backward pass."""
+        """Context in which gradients are exchanged only with the last micro-batch's backward pass, once per step."""
         return contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync()
 
     def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
@@ -245,7 +244,7 @@ class TrainStep:
             metrics_2 += torch.stack((loss.detach(), top1)) * share
 
     def _images(self, micro: Batch, partners: Batch, epoch: int, *, whole: bool) -> tuple[Tensor, Mix | None]:
-        """Augmented images, mixed where that is configured."""
+        """Augmented images, mixed where configured."""
         images_NCHW = self._augmented(micro, epoch)
         if self._mixer is None:
             return images_NCHW, None
@@ -277,16 +276,16 @@ def why_not_captured(config: Config, numerics: Numerics, device: torch.device, p
 
 
 class StatisticsMomentum:
-    """Lets the running statistics of all batch norms move as far in a step of many parts as in a step of one."""
+    """Moves the running statistics of all batch norms as far in a step of many micro-batches as in a step of one."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Take over what the model has as a step's share."""
+        """Read the model's momentum as the share of one step."""
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self._momenta = [(norm, norm.momentum) for norm in norms if norm.momentum is not None]
         self._parts = 1
 
     def share_among(self, parts: int) -> None:
-        """Set what each of `parts` forward passes adds."""
+        """Set the share of each of `parts` forward passes."""
         if parts == self._parts:
             return
         self._parts = parts
@@ -295,5 +294,5 @@ class StatisticsMomentum:
 
 
 def _most_parts(batch: Batch) -> int:
-    """In as many parts a batch can be cut: batch norm needs two images to have a variance."""
+    """Largest number of micro-batches: batch norm needs two images in each to have a variance."""
     return max(len(batch) // 2, 1)
