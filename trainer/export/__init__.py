@@ -1,1 +1,1 @@
-"""Models for other programs, each announced only after it has agreed with the trained one on real images."""
+"""Exports models for other programs; each is announced only after it agreed with the trained one on real images."""

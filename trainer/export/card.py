@@ -1,4 +1,4 @@
-"""`model.json`: what somebody who gets the exported files has to know."""
+"""Writes `model.json`, the description that goes with the exported files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.export.subject import Subject
 from trainer.export.torch_files import sha256_of
 
 _OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "output", "onnx")
-"""Of a card: what holds for each file of one export."""
+"""Keys of a card that hold for every file of one export."""
 
 
 def card_of(
@@ -24,16 +24,16 @@ def card_of(
     refused: Mapping[str, str],
     parity: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The card.
+    """The card of an export.
 
     Args:
-        subject: What was exported.
-        metadata: That the files carry.
+        subject: Exported model with its data.
+        metadata: Metadata in the files.
         files: Size, hash, accuracy and speed of each file.
         embed: Whether the preprocessing is in the ONNX files.
         run: Name of the run.
-        refused: Formats that did not pass their gate, each with the reason.
-        parity: Of the ONNX file: `opset` and `ir_version`.
+        refused: Formats that failed their gate, each with the reason.
+        parity: Result of the ONNX comparison, with `opset` and `ir_version`.
     """
     size = subject.size
     model_input: dict[str, Any] = {
@@ -72,11 +72,11 @@ def card_of(
 
 
 def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Exported files that an earlier export left in a folder, each with what its own card said of it.
+    """Files that an earlier export left in a folder, each with its description in that export's card.
 
     Args:
-        folder: With the card of the export before, if there was one.
-        written: Names of the files that are described already.
+        folder: Folder of exports, with the card of the previous one if there was one.
+        written: Names of the files that are already described.
     """
     before = _card_before(folder)
     export = {"export": {key: before[key] for key in _OF_ALL_FILES if key in before}}
@@ -92,7 +92,7 @@ def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[st
 
 
 def _described(card: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
-    """Files that a card describes; older cards have a list of names here, and others may have anything."""
+    """Descriptions of files in a card; older cards have a list of names here, and others may have anything."""
     files = card.get(key)
     return {name: facts for name, facts in files.items() if isinstance(facts, dict)} if isinstance(files, dict) else {}
 

@@ -1,6 +1,6 @@
-"""The fp32 ONNX file: written, and held against the model.
+"""Writes the fp32 ONNX file, and compares it with the model.
 
-Exporters have silently produced wrong ResNets before (pytorch/pytorch#169178), so the comparison is not an option.
+Exporters have silently produced wrong ResNets before (pytorch/pytorch#169178), so the comparison is mandatory.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from trainer.export.subject import Subject
 from trainer.host.atomic_files import sync
 
 TOLERANCE = 1e-3
-"""Largest difference of any logit (or probability) that is accepted, in fp32."""
+"""Largest accepted difference of any logit (or probability), in fp32."""
 NUM_IMAGES = 256
-"""Real images on which top-1 must agree without exception."""
+"""Number of real images on which top-1 must agree without exception."""
 BATCH_SIZES = (1, 2, 7)
-"""Batches on which the dynamic batch dimension is tried."""
+"""Batch sizes on which the dynamic batch dimension is checked."""
 
 
 class Embedded(nn.Module):
-    """A model with its normalisation before and its softmax behind: uint8 (N, S, S, 3) to probabilities (N, K)."""
+    """A model between its normalisation and its softmax: uint8 (N, S, S, 3) to probabilities (N, K)."""
 
     def __init__(self, model: nn.Module, normalize: Normalize) -> None:
         """Wrap a model.
 
         Args:
-            model: Takes normalised images.
-            normalize: As it was trained with.
+            model: Model that takes normalised images.
+            normalize: Normalisation that it was trained with.
         """
         super().__init__()
         self.model = model
@@ -50,27 +50,27 @@ class Embedded(nn.Module):
 
 
 def exported_module(subject: Subject, *, embed: bool) -> nn.Module:
-    """What is written: the model, or the model with what comes before and behind."""
+    """The module to export: the model, or with `embed` the model between its normalisation and its softmax."""
     return Embedded(subject.model, subject.normalize) if embed else subject.model
 
 
 def example(subject: Subject, pixels_NHWC: Tensor, *, embed: bool) -> Tensor:
-    """Images as the exported module takes them."""
+    """Images in the form that the exported module takes."""
     return pixels_NHWC if embed else subject.normalized(pixels_NHWC)
 
 
 def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool, optimize: bool) -> None:
-    """Write the file.
+    """Write the ONNX file.
 
     Args:
-        subject: What is exported.
-        target: Where to.
-        metadata: That the file carries.
-        embed: Take uint8 pixels and answer probabilities.
-        optimize: Let the exporter simplify the graph.
+        subject: Model to export, with its data.
+        target: Path of the file.
+        metadata: Metadata to write into the file.
+        embed: Whether the model takes uint8 pixels and returns probabilities.
+        optimize: Whether the exporter simplifies the graph.
 
     Raises:
-        ExportError: When the exporter gives nothing or the file has not the metadata.
+        ExportError: When the exporter returns nothing or the file lacks the metadata.
     """
     opset = subject.config.export.opset
     # Two images: some exporters take a batch of one for a constant.
@@ -93,16 +93,16 @@ def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, 
 
 
 def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
-    """Check a graph, give it its metadata, write it, and read these again: tools that rewrite graphs drop them.
+    """Check a graph, add its metadata, write it, and read the metadata back: tools that rewrite graphs drop them.
 
     The file format is the oldest one that the graph's operator sets need, so that old runtimes read it.
 
     Raises:
-        ExportError: When the file has not the metadata.
+        ExportError: When the file lacks the metadata.
     """
     import onnx
 
-    # Quantisation imports operator sets that no node uses, and newer ones than those of the graph.
+    # Quantization imports operator sets that no node uses, and newer ones than those of the graph.
     used = {"", "ai.onnx", *(node.domain for node in proto.graph.node)}
     needed = [entry for entry in proto.opset_import if entry.domain in used or proto.functions]
     del proto.opset_import[:]
@@ -120,7 +120,7 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
 
 
 def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]:
-    """What a file says about itself."""
+    """The metadata that describe a file."""
     import onnx
     import onnxruntime
     import onnxscript
@@ -149,7 +149,7 @@ def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]
 
 
 def compare(subject: Subject, path: Path, *, embed: bool) -> dict[str, Any]:
-    """Answers of torch and onnxruntime to real images, in batches of several sizes."""
+    """Compare the outputs of torch and onnxruntime on real images, in batches of several sizes."""
     session = open_session(path)
     module = exported_module(subject, embed=embed).eval()
     pixels_NHWC, held_out = subject.real_pixels(NUM_IMAGES)
@@ -177,7 +177,7 @@ def compare(subject: Subject, path: Path, *, embed: bool) -> dict[str, Any]:
 
 
 def verdict(parity: Mapping[str, Any]) -> str:
-    """Why the file is refused; empty when it is not. Written so that NaN is refused too."""
+    """Reason to refuse the file; empty when it passes. The comparison is written so that NaN is refused too."""
     if not parity["max_abs_diff"] <= TOLERANCE:
         return f"a logit differs by {parity['max_abs_diff']:.2e}, more than {TOLERANCE:g}"
     if parity["top1_agreeing"] != parity["images"]:
@@ -186,7 +186,7 @@ def verdict(parity: Mapping[str, Any]) -> str:
 
 
 def open_session(path: Path) -> Any:
-    """A session of onnxruntime on the CPU."""
+    """An onnxruntime session on the CPU."""
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""How fast an exported file answers on this machine."""
+"""Measures the speed of an exported file on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from trainer.export.onnx_file import open_session
 
 SECONDS = 1.5
-"""Of each measurement."""
+"""Duration of each measurement."""
 _FEWEST = 5
 _BATCH = 32
 
@@ -20,8 +20,8 @@ def speed_of(path: Path, side: int) -> dict[str, float]:
     """Latency of one image and throughput of a batch, on the CPU with onnxruntime's own choice of threads.
 
     Args:
-        path: An exported file.
-        side: Of its input, in pixels.
+        path: Exported file.
+        side: Side of its input in pixels.
 
     Returns:
         `latency_ms` (median, batch of 1) and `images_per_s` (best, batch of 32).

@@ -1,4 +1,4 @@
-"""What is exported, and the images that it is tried on."""
+"""The model to export, and the images on which it is checked."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Subject:
     """A checkpoint's model with its data.
 
     Attributes:
-        checkpoint: That it is of.
-        model: fp32, on the CPU, in eval mode, in plain memory order.
-        split: Name of the held-out split that it is measured on.
-        preprocess: How a picture becomes its input.
+        checkpoint: Checkpoint being exported.
+        model: The model, in fp32, on the CPU, in eval mode, contiguous.
+        split: Name of the held-out split on which it is evaluated.
+        preprocess: Preprocessing from a picture to its input.
     """
 
     checkpoint: Checkpoint
@@ -48,14 +48,14 @@ class Subject:
         """Build the model and find its images.
 
         Args:
-            checkpoint: Of a run.
-            config: The settings that hold for the run now.
-            progress: Told what is being done.
-            tested: Whether the run has read its test images, so that they may be measured on.
+            checkpoint: Checkpoint of a run.
+            config: Current settings of the run.
+            progress: Called with what is being done.
+            tested: Whether the run has read its test images, so that they may be used for evaluation.
 
         Raises:
-            DataError: When the images are not there.
-            ExportError: When they are of other classes.
+            DataError: When the images are missing.
+            ExportError: When the images have other classes.
         """
         meta = checkpoint.meta
         model = build_model(config.model, len(meta["classes"]), config.run.seed)
@@ -81,29 +81,29 @@ class Subject:
 
     @property
     def same_data(self) -> bool:
-        """Whether the images are those that the run was trained with."""
+        """Whether the images are those that the run was trained on."""
         return bool(self.dataset.fingerprint == self.checkpoint.meta["fingerprint"])
 
     @property
     def held_out(self) -> Split:
-        """The images that it is measured on."""
+        """The held-out split on which it is evaluated."""
         return self.dataset.splits[self.split]
 
     def normalized(self, pixels_NHWC: Tensor) -> Tensor:
-        """The model's input: float32 (N, 3, S, S) in plain memory order."""
+        """The model's input: float32 (N, 3, S, S), contiguous."""
         return self.normalize(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
 
     def real_pixels(self, most: int) -> tuple[Tensor, int]:
-        """Real images, held-out ones first, topped up with training images: uint8 (N, S, S, 3), and how many are held-out."""
+        """Real images, held-out ones first, filled up with training images: uint8 (N, S, S, 3), and the number of held-out ones."""
         held_out = _some(self.held_out, most)
         return torch.stack(held_out + _some(self.dataset.splits["train"], most - len(held_out))), len(held_out)
 
     def train_pixels(self, most: int) -> Tensor:
-        """Training images from all over the split: uint8 (N, S, S, 3)."""
+        """Training images, spread over the whole split: uint8 (N, S, S, 3)."""
         return torch.stack(_some(self.dataset.splits["train"], most))
 
     def measure(self, poll: Callable[[float], None], warn: Callable[[str], None]) -> Evaluation:
-        """A fresh fp32 evaluation of the whole held-out split."""
+        """Evaluate the whole held-out split again, in fp32."""
         return evaluate(
             self.model,
             self.held_out,
@@ -119,9 +119,9 @@ class Subject:
 
 
 def _some(split: Split, count: int) -> list[Tensor]:
-    """Up to `count` images from all over a split, always the same ones.
+    """Up to `count` images, spread over the whole split, always the same ones.
 
-    In a folder the first images are all of one class. Files that training left out as unreadable are passed over here too.
+    In a folder the first images are all of one class. Files that training skipped as unreadable are skipped here too.
     """
     images: list[Tensor] = []
     for row in epoch_order(len(split), seed=0, epoch=0).tolist():

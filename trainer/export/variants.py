@@ -1,4 +1,4 @@
-"""Smaller ONNX files made from the checked fp32 one, each with a gate of its own over the whole held-out split."""
+"""Makes smaller ONNX files from the checked fp32 one; each has its own gate over the whole held-out split."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from trainer.export.onnx_file import example, save_proto
 from trainer.export.subject import Subject
 
 INT8_DROP = 0.01
-"""Accuracy that static int8 may cost."""
+"""Largest loss of accuracy of static int8."""
 FP16_DROP, FP16_AGREEMENT = 0.001, 0.995
-"""Accuracy that fp16 may cost, and share of images on which it must answer as fp32 does."""
+"""Largest loss of accuracy of fp16, and smallest share of images on which its top-1 must agree with fp32's."""
 _CALIBRATION_IMAGES = 256
 _BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a smaller file was held against.
+    """Result of comparing a smaller file with the fp32 one.
 
     Attributes:
-        accuracy: Of the file on the whole held-out split.
-        correct: Right answers.
-        agreement: Share of images on which it answers as the fp32 file does.
-        images: In the split.
-        problem: Why it is refused; empty when it is not.
+        accuracy: Accuracy of the file on the whole held-out split, 0 to 1.
+        correct: Number of correctly classified images.
+        agreement: Share of images on which its top-1 agrees with the fp32 file's.
+        images: Number of images in the split.
+        problem: Reason to refuse the file; empty when it passes.
     """
 
     accuracy: float
@@ -46,7 +46,7 @@ class Gate:
 
 
 def write_int8(subject: Subject, fp32: Path, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:
-    """Static int8: QDQ, weights signed and per channel, activations unsigned, ranges from training images.
+    """Write a static int8 file: QDQ, weights signed and per channel, activations unsigned, ranges from training images.
 
     Where the CPU has no VNNI, weights use 7 bits: sums of two products saturate otherwise (onnxruntime's documentation of
     quantization, "reduce_range").
@@ -77,7 +77,7 @@ def write_int8(subject: Subject, fp32: Path, target: Path, metadata: Mapping[str
 
 
 def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Half precision inside, for GPU runtimes; inputs and outputs stay as they are."""
+    """Write a file that computes in half precision, for GPU runtimes; inputs and outputs do not change."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -88,7 +88,7 @@ def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
 
 
 def gate_int8(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
-    """Hold an int8 file against the fp32 one."""
+    """Compare an int8 file with the fp32 one."""
     return _held_against(
         subject, fp32, path, poll,
         lambda accuracy, before, _: (
@@ -99,7 +99,7 @@ def gate_int8(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], 
 
 
 def gate_fp16(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
-    """Hold an fp16 file against the fp32 one."""
+    """Compare an fp16 file with the fp32 one."""
 
     def problem(accuracy: float, before: float, agreement: float) -> str:
         if not agreement >= FP16_AGREEMENT:
@@ -112,12 +112,12 @@ def gate_fp16(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], 
 
 
 def _fall(before: float, accuracy: float) -> float:
-    """How much accuracy is lost. Rounded, since 0.13 - 0.12 is more than 0.01."""
+    """Loss of accuracy, rounded, since 0.13 - 0.12 is more than 0.01."""
     return round(before - accuracy, 9)
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU adds products of bytes without saturating; where that is not known, not."""
+    """Whether the CPU adds products of bytes without saturating; False where that is unknown."""
     try:
         flags = cpuinfo.read_text()
     except OSError:
@@ -153,7 +153,7 @@ def _held_against(
 
 
 def _batches(subject: Subject) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    lost = LostImages(lambda _: None)  # said already, when fp32 was measured
+    lost = LostImages(lambda _: None)  # already reported when fp32 was evaluated
     for pixels_NHWC, labels_N, _ in evaluation_batches(subject.held_out, _BATCH, torch.device("cpu"), lost):
         if len(labels_N):
             yield pixels_NHWC.numpy(), labels_N.numpy()
@@ -161,13 +161,13 @@ def _batches(subject: Subject) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.i
 
 def _reader(quantization: Any, name: str, images: NDArray[Any]) -> Any:
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Hands training images out, some at a time."""
+        """Supplies training images in batches."""
 
         def __init__(self) -> None:
             self._batches = iter(np.array_split(images, max(len(images) // 8, 1)))
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            """The next ones; None at the end."""
+            """The next batch; None at the end."""
             batch = next(self._batches, None)
             return None if batch is None else {name: batch}
 

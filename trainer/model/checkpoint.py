@@ -2,7 +2,7 @@
 
 No unpickler is involved. The hash covers sorted tensor names, dtypes, shapes and bytes and the canonical JSON, and is
 checked before anything is used: safetensors files of equal content differ from save to save, and a flipped byte in one
-loads without a word.
+loads without an error.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Checkpoint:
 
     @property
     def measured_weights(self) -> dict[str, Tensor]:
-        """What was evaluated and is exported: the average of the weights where one was kept, else the weights."""
+        """The weights that were evaluated and are exported: the average of the weights where one was kept, else the weights."""
         return self.group("ema") or self.group("model")
 
     @property
     def weights_kind(self) -> str:
-        """Which these are: `ema` or `raw`."""
+        """Kind of the evaluated weights: `ema` or `raw`."""
         return "ema" if self.group("ema") else "raw"
 
     @property
@@ -78,17 +78,17 @@ def step_of(path: Path) -> int | None:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
-    """Write, wait for the disk, read back, compare, publish.
+    """Write a checkpoint durably: write, flush to the disk, read back, compare, publish.
 
     Args:
-        path: Final name; replaced in one go, after the new file has been proven whole.
-        checkpoint: What to write.
+        path: Final name; replaced atomically, after the new file has been verified.
+        checkpoint: Checkpoint to write.
 
     Returns:
         The content's SHA-256.
 
     Raises:
-        CheckpointError: When a weight is not finite, or what was read back differs.
+        CheckpointError: When a weight is not finite, or the content read back differs.
         OSError: When the disk is full or cannot be written.
     """
     _refuse_nonfinite(checkpoint)
@@ -112,25 +112,25 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file.
 
-    It is read and not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
+    The file is read, not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
 
     Raises:
-        OSError: When it cannot be read.
-        SafetensorError: When it is not a whole safetensors file.
+        OSError: When the file cannot be read.
+        SafetensorError: When the file is not a complete safetensors file.
     """
     data = path.read_bytes()
     return load(data), header_in(io.BytesIO(data)).get("__metadata__", {})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and prove it whole.
+    """Read a checkpoint and verify its hash.
 
     Raises:
-        CheckpointError: When it is missing, unreadable or of a newer version.
-        ForeignCheckpointError: When it is of another format.
-        DamagedCheckpointError: When it is truncated or altered.
+        CheckpointError: When the file is missing, unreadable or of a newer version.
+        ForeignCheckpointError: When the file has another format.
+        DamagedCheckpointError: When the file is truncated or altered.
     """
     try:
         tensors, header = read_tensors(path)
@@ -144,7 +144,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except OSError as error:
-        # Not the file's fault, as far as one can know: it is neither called damaged nor set aside.
+        # As far as is known, the file is not at fault: it is neither called damaged nor set aside.
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except (SafetensorError, KeyError, ValueError) as error:
         kind = kind_of_file(path, ".safetensors")
@@ -160,7 +160,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, which are not read; empty when it is damaged, as reading it in full will say."""
+    """A checkpoint's metadata, without reading its tensors; empty when the file is damaged, which a full read reports."""
     try:
         facts = orjson.loads(read_header(path)["__metadata__"]["json"])
     except (OSError, KeyError, TypeError, ValueError):

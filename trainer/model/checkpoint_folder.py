@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which there are, which is the latest and the best."""
+"""The folder of a run's checkpoints, with the latest and the best of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from trainer.run.folder.run_dir import RunDir
 
 
 class CheckpointFolder:
-    """The checkpoints of a run: what is there, `latest`, `best`, pins and rotation.
+    """The folder of a run's checkpoints: files, `latest`, `best`, pins and rotation.
 
     Attributes:
-        way_back: A step whose file rotation leaves alone: the last one before steps that are not finite.
+        way_back: Step whose file rotation keeps: the last one before non-finite steps.
     """
 
     def __init__(self, run_dir: RunDir, *, keep: int) -> None:
@@ -25,11 +25,11 @@ class CheckpointFolder:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """Path of the folder."""
         return self._run_dir.checkpoints
 
     def steps(self) -> list[int]:
-        """Steps that have a file, rising."""
+        """Steps that have a file, in rising order."""
         return sorted(step for path in self.path.glob(f"step-*{_SUFFIX}") if (step := step_of(path)) is not None)
 
     def at(self, step: int) -> Path:
@@ -42,11 +42,11 @@ class CheckpointFolder:
             target = self.path / (self.path / name).read_text().strip()
         except OSError:
             return None
-        # The pointer is only ever a name of this folder, whatever somebody wrote into it.
+        # The pointer is only ever a name in this folder, whatever the file contains.
         return target if step_of(target) is not None and target.parent == self.path and target.is_file() else None
 
     def publish(self, step: int, *, best: bool, pinned: bool) -> None:
-        """Point `latest` (and `best`) to a step, remember a pin, and remove what rotation gives up."""
+        """Point `latest` (and `best`) to a step, record a pin, and delete what rotation no longer keeps."""
         name = file_name(step)
         write_atomically(self.path / "latest", f"{name}\n".encode(), durable=True)
         if best:
@@ -58,14 +58,14 @@ class CheckpointFolder:
         self._rotate()
 
     def choose(self, which: str) -> Path:
-        """The checkpoint that a user means.
+        """The checkpoint that a user names.
 
         Args:
-            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since a best
-                that was chosen on the test images flatters itself.
+            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since choosing the best
+                on the test images inflates its accuracy.
 
         Raises:
-            CheckpointError: When there is none; the message lists what is there.
+            CheckpointError: When there is none; the message lists the existing ones.
         """
         if which == "default":
             best = self.pointer("best")
@@ -77,11 +77,11 @@ class CheckpointFolder:
         return path
 
     def newest_valid(self) -> tuple[Checkpoint | None, dict[int, str]]:
-        """The newest checkpoint that is whole, and why newer ones (by step) were passed over.
+        """The newest undamaged checkpoint, and the problems of the newer ones (by step) that were skipped.
 
         Raises:
-            CheckpointError: When one cannot be read for another reason than damage; going on from an older one would
-                lose steps that are still there.
+            CheckpointError: When one cannot be read for another reason than damage; resuming from an older one would lose steps
+                that are still there.
         """
         problems: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -92,11 +92,11 @@ class CheckpointFolder:
         return None, problems
 
     def set_aside(self, steps: Iterable[int], *, suffix: str) -> None:
-        """Rename checkpoints, so that neither a resume nor rotation nor `latest` takes them for the newest good ones.
+        """Rename checkpoints, so that a resume, rotation and `latest` ignore them.
 
         Args:
-            steps: Of the checkpoints.
-            suffix: In place of theirs: `.damaged`, `.given-up`.
+            steps: Steps of these checkpoints.
+            suffix: New suffix: `.damaged`, `.given-up`.
         """
         for step in steps:
             path = self.at(step)
@@ -106,7 +106,7 @@ class CheckpointFolder:
             write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
 
     def point_best(self, step: int) -> bool:
-        """Point `best` to the file of a step; whether there is one."""
+        """Point `best` to the file of a step; returns whether that file exists."""
         there = self.at(step).is_file()
         if there:
             write_atomically(self.path / "best", f"{file_name(step)}\n".encode(), durable=True)

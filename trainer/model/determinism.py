@@ -1,7 +1,7 @@
-"""Bit for bit: what `run.deterministic` asks of torch, and what a resume must find again for it.
+"""Bit-for-bit determinism: what `run.deterministic` sets in torch, and what a resume must find unchanged.
 
-Every random draw is a hash of seed, epoch and position, so the data are the same in any case. What may differ from run to run is
-the order in which numbers are added up: on a GPU within some operations, on a CPU with the number of threads.
+Every random draw is a hash of seed, epoch and position, so the data are the same in any case. The order of summation may differ
+from run to run: on a GPU within some operations, on a CPU with the number of threads.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from trainer.model.versions import software_versions
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Let torch take deterministic operations only, or any; one that has no deterministic form then raises with its name.
+    """Allow only deterministic operations of torch, or all; an operation without a deterministic form then raises with its name.
 
-    It holds for the rest of the process. Must be called before the first operation on a GPU.
+    The setting holds for the rest of the process. Must be called before the first operation on a GPU.
 
     Source: torch's notes on reproducibility.
     """
     if wanted:
-        # Read when cuBLAS starts; without it its results depend on which stream found which workspace.
+        # Read when cuBLAS starts; without it results depend on which stream got which workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False  # it times, and may choose another algorithm in the next process
     torch.use_deterministic_algorithms(wanted)
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a result depend on, beside the program and its configuration."""
+    """What the last bits of a result depend on, apart from the program and its configuration."""
     facts = {"torch": software_versions()["torch"], "device": describe_device(device)["name"]}
     return facts | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
 def take_over(recorded: dict[str, Any], device: torch.device) -> list[str]:
-    """Work with as many threads as the run was begun with, and name what is not as it was.
+    """Use as many threads as the run began with, and warn of everything that changed since.
 
     Args:
-        recorded: The `surroundings` of the checkpoint; empty for one that has none.
-        device: That trains now.
+        recorded: `surroundings` from the checkpoint; empty where it has none.
+        device: Training device now.
 
     Returns:
         Warnings for the user.

@@ -1,4 +1,4 @@
-"""Which device to train on. Never the CPU by accident on a machine that has a GPU."""
+"""Chooses the training device: never the CPU by accident on a machine that has a GPU."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def choose_device(wanted: str) -> torch.device:
     """Resolve `run.device`.
 
     Args:
-        wanted: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`. Of several processes on a machine each takes a GPU of its own.
+        wanted: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`. Each of several processes on a machine takes a GPU of its own.
 
     Raises:
-        DeviceError: When the device is not there, or `auto` finds a GPU that torch cannot use.
+        DeviceError: When the device does not exist, or `auto` finds a GPU that torch cannot use.
     """
     if wanted == "auto":
         return _automatic()
@@ -67,7 +67,7 @@ def _automatic() -> torch.device:
 
 
 def _tried(device: torch.device) -> torch.device:
-    """The device, as the current one, once it has added two numbers: a torch without kernels for a GPU finds it all the same."""
+    """Make a GPU the current device and return it, after a test addition: a torch without kernels for a GPU still lists it."""
     try:
         torch.ones(1, device=device).add_(1).item()
         torch.cuda.set_device(device)

@@ -1,6 +1,6 @@
-"""A moving average of the weights, which often is more accurate than the weights themselves.
+"""A moving average of the weights, which is often more accurate than the weights themselves.
 
-Batch-norm statistics are averaged too: weights that are averaged alone do not fit them (pytorch/pytorch#84053).
+Batch-norm statistics are averaged too: averaged weights do not fit the statistics of the raw ones (pytorch/pytorch#84053).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 
 class ModelEma:
-    """The average of a model over its steps.
+    """Moving average of a model over its steps.
 
     Attributes:
-        model: A copy in eval mode that holds the average.
+        model: Copy in eval mode that holds the average.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Begin with the model as it is.
+        """Begin with the model's current weights.
 
         Args:
-            model: That is trained, in its memory format.
-            decay: Of a step, 0 to 1. In the first steps less: there is nothing worth keeping yet.
+            model: Trained model, in its memory format.
+            decay: Decay per step, 0 to 1. Lower in the first steps, whose weights are not worth keeping.
         """
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._source = model
@@ -32,13 +32,13 @@ class ModelEma:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take a step's weights in.
+        """Add a step's weights to the average.
 
         Args:
             step: Steps done, this one included. Warm-up: (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
         """
         if self._pairs is None:
-            # Only now: whoever watches over statistics may have put them into other memory since.
+            # Only now: `join_statistics` may have moved the statistics to other memory since.
             self._pairs = self._matched()
         averages, sources = self._pairs
         torch._foreach_lerp_(averages, sources, 1.0 - min(self._decay, (1.0 + step) / (10.0 + step)))

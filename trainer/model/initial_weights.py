@@ -1,4 +1,4 @@
-"""Weights to start from: ImageNet's, another run's, or a file. `trainer.model.weight_loading` puts them into a model.
+"""Reads weights to start from: ImageNet's, another run's, or a file. `trainer.model.weight_loading` puts them into a model.
 
 Foreign pickles are read with `weights_only=True` and, below torch 2.10, not at all: the restricted unpickler of older
 releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt once its full
@@ -33,23 +33,23 @@ from trainer.run.folder.run_dir import RunDir
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-"""Of ResNet18_Weights.IMAGENET1K_V1; its first eight digits stand in the file's name."""
+"""SHA-256 of ResNet18_Weights.IMAGENET1K_V1; its first eight digits are in the file's name."""
 
 _SAFE_UNPICKLER = (2, 10)
 
 AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
-"""Names of what is a moving average of the weights."""
+"""Pattern of names that say moving average of the weights."""
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights from somewhere else.
+    """Weights from another source.
 
     Attributes:
-        state: Tensors by torchvision's names, behind a prefix that all of a network have in common.
-        origin: Where they are from, for messages.
-        statistics: Mean and std that they were trained with, when the source says so.
-        classes: Names of the classifier's classes, in order, when the source says so.
+        state: Tensors by torchvision's names, behind a prefix that all tensors of a network have in common.
+        origin: Source of the weights, for messages.
+        statistics: Mean and std that they were trained with, where the source has them.
+        classes: Names of the classifier's classes, in order, where the source has them.
     """
 
     state: dict[str, Tensor]
@@ -59,15 +59,15 @@ class InitialWeights:
 
 
 def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> InitialWeights:
-    """Read what `model.init_from` names.
+    """Read the weights that `model.init_from` names.
 
     Args:
         reference: `imagenet`, a file, or a run (a directory or a name under `runs_dir`).
         runs_dir: Folder of runs.
-        progress: Told about a download.
+        progress: Called during a download.
 
     Raises:
-        CheckpointError: When it cannot be had, read or trusted.
+        CheckpointError: When the weights cannot be downloaded, read or trusted.
     """
     if reference == "imagenet":
         return InitialWeights(_imagenet(progress), "torchvision IMAGENET1K_V1")
@@ -82,7 +82,7 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
     try:
         return _own(path)
     except ForeignCheckpointError:
-        pass  # plain tensors, then
+        pass  # not a checkpoint of this program: plain tensors
     try:
         tensors, header = read_tensors(path)
         state = _flat(tensors, path)
@@ -103,7 +103,7 @@ def _own(path: Path) -> InitialWeights:
 
 
 def imagenet_path() -> Path:
-    """Where torchvision keeps ImageNet's weights, and this program too."""
+    """Path at which torchvision, and this program too, keeps ImageNet's weights."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(IMAGENET_URL).name
 
 
@@ -111,7 +111,7 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
     path = imagenet_path()
     folder = path.parent
     if not path.is_file():
-        # Its own name: other programs and other runs share this folder.
+        # A name of its own: other programs and other runs share this folder.
         partial = path.with_suffix(f".{os.getpid()}.part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -153,19 +153,19 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """All tensors of nested dicts, by names with dots between.
+    """All tensors of nested dicts, by dotted names.
 
-    Parts of a name that begin with an underscore are left out: so PyTorch calls its wrappers, `_orig_mod` and others. They stay
-    where they say that the weights are an average, and where names would fall together without them.
+    Parts of a name that begin with an underscore are dropped: PyTorch names its wrappers so (`_orig_mod` and others). They are
+    kept where they say that the weights are an average, and where two names would become equal without them.
 
     Raises:
-        CheckpointError: When it is no dict, or two tensors have the same name.
+        CheckpointError: When `loaded` is no dict, or two tensors have the same name.
     """
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a state dict of tensors, found {type(loaded).__name__}")
     found: dict[tuple[str, ...], Tensor] = {}
     pending: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), loaded)]
-    seen = {id(loaded)}  # a dict may hold itself
+    seen = {id(loaded)}  # a dict may contain itself
     while pending:
         outer, mapping = pending.pop(0)
         for key, value in mapping.items():
@@ -186,7 +186,7 @@ def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(names: tuple[str, ...], needed: Collection[tuple[str, ...]]) -> str:
-    """A tensor's name without those of wrappers, except for wrappers that are needed to tell it from others."""
+    """A tensor's name without the parts of wrappers, except those that are needed to distinguish it from others."""
     kept = [
         part
         for end, part in enumerate(names)
@@ -196,7 +196,7 @@ def _unwrapped(names: tuple[str, ...], needed: Collection[tuple[str, ...]]) -> s
 
 
 def _described(header: Mapping[str, str]) -> tuple[tuple[list[float], list[float]] | None, tuple[str, ...] | None]:
-    """Mean and std, and the classes, as an export of this program has them in its header; None for what is not there."""
+    """Mean and std, and the classes, from the header of an export of this program; None for what is missing."""
     statistics = None
     try:
         classes = class_names(header["classes"]) if "classes" in header else None
@@ -206,5 +206,5 @@ def _described(header: Mapping[str, str]) -> tuple[tuple[list[float], list[float
             DataConfig(mean=statistics[0], std=statistics[1])  # three finite numbers each
             normalization(preprocess)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None, None  # of another program
+        return None, None  # from another program
     return statistics, classes

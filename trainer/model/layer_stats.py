@@ -1,4 +1,4 @@
-"""What can be told of each layer without a step more: its weights, its gradients, and channels that answer to nothing.
+"""Per-layer statistics that need no extra step: norms and histograms of weights and gradients, and silent channels.
 
 Shapes: L layers with weights (21 of ResNet-18: 20 convolutions and the classifier), S sampled values, C channels.
 """
@@ -18,20 +18,20 @@ from torchvision.models.resnet import BasicBlock
 from trainer.run.log.events import LayersMeasured
 
 BINS = 24
-"""Of a histogram."""
+"""Bins of a histogram."""
 
 _SAMPLED = 8192
-"""Values of a layer that a histogram is made of: as good as millions for what 24 bins show, at a hundredth of the time."""
+"""Values per layer in a histogram: for what 24 bins show, as good as millions at a hundredth of the time."""
 
 _LOOKED_AT = 32
-"""Images of each batch of an evaluation, at least, that are looked at for channels that answer to none."""
+"""Minimum number of images per batch of an evaluation that are checked for silent channels."""
 
 
 def measured_layers(model: nn.Module, *, step: int, epoch: float) -> LayersMeasured:
-    """Norms and histograms of weights, and of the gradients of the last step. Waits for the device once.
+    """Norms and histograms of the weights, and of the gradients of the last step. Waits for the device once.
 
     Args:
-        model: After a step whose gradients are still there; a layer without one counts as frozen.
+        model: Model after a step, with its gradients; a layer without one counts as frozen.
         step: Steps done.
         epoch: Epochs done.
     """
@@ -52,18 +52,18 @@ def measured_layers(model: nn.Module, *, step: int, epoch: float) -> LayersMeasu
 
 
 class SilentChannels:
-    """Finds channels behind a ReLU that are 0, everywhere, for all images of an evaluation that are looked at."""
+    """Finds channels behind a ReLU that are 0, everywhere, for all checked images of an evaluation."""
 
     def __init__(self) -> None:
         self._answered: dict[str, Tensor] = {}
 
     @contextmanager
     def watching(self, model: nn.Module, images: int) -> Iterator[None]:
-        """Look at forward passes of a ResNet within the block.
+        """Check forward passes of a ResNet within the block.
 
         Args:
-            model: In eval mode.
-            images: Of each pass; what follows them was filled up.
+            model: The model, in eval mode.
+            images: Number of real images in each pass; the rest of the batch is padding.
         """
         handles = [module.register_forward_hook(self._noting(name, images)) for name, module in _rectified(model)]
         try:
@@ -73,7 +73,7 @@ class SilentChannels:
                 handle.remove()
 
     def shares(self) -> dict[str, float]:
-        """Share of the channels that are silent, by the convolution before the ReLU; those without any are left out."""
+        """Share of silent channels, 0 to 1, by the convolution before the ReLU; convolutions without any are left out."""
         if not self._answered:
             return {}
         silent = torch.stack([1.0 - answered_C.float().mean() for answered_C in self._answered.values()]).tolist()
@@ -83,7 +83,7 @@ class SilentChannels:
         every = max(images // _LOOKED_AT, 1)
 
         def note(module: nn.Module, inputs: object, output_NCHW: Tensor) -> None:
-            # A NaN is no silence.
+            # A channel with a NaN is not silent.
             answered_C = ~(output_NCHW[:images:every].amax((0, 2, 3)) <= 0)
             before_C = self._answered.get(name)
             self._answered[name] = answered_C if before_C is None else before_C | answered_C
@@ -92,7 +92,7 @@ class SilentChannels:
 
 
 def _rectified(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules whose output goes through a ReLU next, or has come through one, by the convolution before it."""
+    """Modules whose output enters a ReLU next, or has just left one, by the name of the convolution before it."""
     modules = dict(model.named_modules())
     yield "conv1", modules["maxpool"]
     for name, module in modules.items():
@@ -102,7 +102,7 @@ def _rectified(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _figures(tensors: Sequence[Tensor]) -> list[tuple[float, float, list[int]]]:
-    """Euclidean norm, the largest magnitude, and how many of the sampled values lie in each bin from minus that to plus that.
+    """Euclidean norm, largest magnitude, and a histogram of the sampled values, from minus to plus the largest of them.
 
     Bins are empty where no value is finite.
     """
@@ -117,7 +117,7 @@ def _figures(tensors: Sequence[Tensor]) -> list[tuple[float, float, list[int]]]:
 
 
 def _stride(values: int) -> int:
-    """Every how manieth value is taken: odd, so that it does not go along with widths, which are powers of two."""
+    """Sampling stride; odd, so that it never aligns with layer widths, which are powers of two."""
     return max(values // _SAMPLED, 1) | 1
 
 
@@ -131,5 +131,5 @@ def _histogram(values_S: NDArray[np.float32]) -> tuple[float, list[int]]:
 
 
 def _rounded(value: float) -> float:
-    """Four significant digits."""
+    """Round to four significant digits."""
     return float(f"{value:.4g}") if math.isfinite(value) else math.nan

@@ -1,4 +1,4 @@
-"""Class names and normalisation from the metadata of a model, checked."""
+"""Reads class names and normalisation from a model's metadata, with checks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 
 def class_names(text: str) -> tuple[str, ...]:
-    """The names in a model's metadata, by label.
+    """Class names in a model's metadata, by label.
 
     Raises:
-        ValueError: When they are no JSON list of different names.
+        ValueError: When the text is not a JSON list of different names.
         RecursionError: When lists are nested too deeply.
     """
     names = json.loads(text)
@@ -27,7 +27,7 @@ def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], N
     """Factor and shift of each channel, so that the input is `pixel * factor - shift`: float32 (3,) each.
 
     Raises:
-        ValueError: When mean or std are no numbers, or the input would be infinite.
+        ValueError: When mean or std are not numbers, or the input would be infinite.
     """
     mean, std = (np.array(preprocess[key], dtype=np.float32) for key in ("mean", "std"))
     with np.errstate(all="ignore"):

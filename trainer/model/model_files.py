@@ -1,4 +1,4 @@
-"""The kind of a file that was given as a model or as weights and is neither. Torch-free."""
+"""Recognizes files that were given as a model or as weights and are neither. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from trainer.host.file_kinds import looks_like
 
 _START = 1024
-"""First bytes of a file that are looked at."""
+"""Number of leading bytes that are examined."""
 
 
 def kind_of_file(path: Path, expected: str = "") -> str:
-    """The kind of a file as a sentence's end, such as `: it is an HTML page`; empty where it is not known.
+    """The kind of a file as the end of a sentence, such as `: it is an HTML page`; empty where it is unknown.
 
     Args:
         path: The file.
-        expected: Suffix of the kind that was expected, about which nothing is to be said.
+        expected: Suffix of the expected kind, which gives an empty result.
 
     Raises:
-        OSError: When it cannot be read.
+        OSError: When the file cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(_START)
@@ -36,7 +36,7 @@ def kind_of_file(path: Path, expected: str = "") -> str:
 
 
 def _kind_of_model(start: bytes) -> tuple[str, str] | None:
-    """A noun and the suffix that such a file has."""
+    """A noun and the suffix of such a file."""
     if start[0] == 0x08 and start[2:3] in (b"\x12", b"\x3a", b"\x42"):  # the first two fields of ONNX's ModelProto
         return "an ONNX file, which weights are not read from", ".onnx"
     if start[5:8] == b"\0\0\0" and start[8:9] == b"{":  # the length of the header, then the header

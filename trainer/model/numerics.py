@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Of the numbers that the network multiplies, by precision."""
+"""Type of the numbers that the network multiplies, by precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """What is decided once a run, by configuration or by timing.
+    """Numeric choices made once per run, by configuration or by timing.
 
     Attributes:
         precision: `fp32`, or `bf16` or `fp16` for autocast over fp32 weights.
@@ -35,12 +35,12 @@ class Numerics:
         return torch.autocast(device.type, dtype=DTYPES[self.precision])
 
     def lay_out(self, images_NCHW: Tensor) -> Tensor:
-        """Images in this memory format."""
+        """Convert images to this memory format."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images_NCHW.contiguous(memory_format=layout)
 
     def apply_to(self, model: nn.Module) -> nn.Module:
-        """The model itself, changed to this memory format and to these convolutions."""
+        """Convert a model, in place, to this memory format and these convolutions; returns it."""
         for module in model.modules():
             if isinstance(module, Conv3x3 | Conv1x1):
                 module.by_products = self.convolution == "products"

@@ -1,4 +1,4 @@
-"""ResNet-18 with the stem, the classifier and the frozen parts that the configuration asks for.
+"""ResNet-18 with the configured stem, classifier and frozen stages.
 
 Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385; the CIFAR stem (3x3, stride 1, no
 max-pool) follows its section 4.2. The network itself is torchvision's, so its state dict has torchvision's names.
@@ -40,7 +40,7 @@ class Head(nn.Linear):
         self._epoch = 0
 
     def aim(self, positions_N: Tensor, epoch: int) -> None:
-        """Say which images the next forward pass sees, by their positions in the epoch's order."""
+        """Set which images the next forward pass sees, by their positions in the epoch's order."""
         self._positions_N, self._epoch = positions_N, epoch
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's own name
@@ -60,8 +60,8 @@ class Head(nn.Linear):
 class RectifiedMaxPool(nn.MaxPool2d):
     """ReLU and max-pool.
 
-    The largest of rectified numbers is the largest of them, rectified. So in training the ReLU comes last, where it has a quarter
-    of the numbers to go through, forth and back; an exported network has the usual order, for which runtimes have kernels.
+    The largest of rectified numbers is the largest of them, rectified. So in training the ReLU comes last, where it processes
+    only a quarter of the numbers, forward and backward; an exported network has the usual order, for which runtimes have kernels.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.MaxPool2d's own name
@@ -75,8 +75,8 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
 
     Args:
         config: Stem and dropout.
-        num_classes: Outputs.
-        seed: Of the run; torch's global generator is left as it was.
+        num_classes: Number of outputs.
+        seed: Seed of the run; torch's global generator does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
 
 def _with_choice_of_way(conv: nn.Conv2d) -> Conv3x3 | Conv1x1:
     kind = Conv3x3 if conv.kernel_size == (3, 3) else Conv1x1
-    with torch.device("meta"):  # its own weights are not even drawn
+    with torch.device("meta"):  # skips even drawing its own weights
         replacement = kind(conv.in_channels, conv.out_channels, stride=conv.stride[0])
     replacement.weight = conv.weight
     return replacement
@@ -117,8 +117,8 @@ def set_train_mode(model: nn.Module, frozen: int) -> None:
     moves (pytorch/pytorch#86590).
 
     Args:
-        model: With torchvision's names.
-        frozen: Stages, from the image (`trainer.config.freezing`).
+        model: Model with torchvision's names.
+        frozen: Number of frozen stages, from the image (`trainer.config.freezing`).
     """
     model.train()
     for name, parameter in model.named_parameters():
@@ -129,7 +129,7 @@ def set_train_mode(model: nn.Module, frozen: int) -> None:
 
 
 def features_of(model: nn.Module, images_NCHW: Tensor) -> Tensor:
-    """What the backbone makes of images: (N, 512), the classifier's input."""
+    """Features of images from the backbone: (N, 512), the classifier's input."""
     head = head_of(model)
     model.fc = nn.Identity()
     try:

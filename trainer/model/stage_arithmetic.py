@@ -1,7 +1,7 @@
-"""The shape of ResNet-18, stage by stage, by arithmetic: sizes, parameters, multiply-adds. Needs no PyTorch.
+"""Computes the shape of ResNet-18 stage by stage: sizes, parameters, multiply-adds. Torch-free.
 
-Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385, table 1; torchvision's `resnet18` for the order
-of its layers.
+Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385, table 1; torchvision's `resnet18` for the
+order of its layers.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _WIDTHS = (64, 128, 256, 512)
-"""Channels of the four stages of residual blocks, and of the stem the first of them."""
+"""Channels of the four stages of residual blocks; the first is also the stem's."""
 
 _BLOCKS = 2
-"""Residual blocks in each stage, of two 3x3 convolutions each."""
+"""Residual blocks in each stage, each of two 3x3 convolutions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of the network between two sizes of maps.
+    """A part of the network between two map sizes.
 
     Attributes:
-        name: As users freeze it.
-        what: Its layers, in words.
-        channels: Of its output.
+        name: Name by which users freeze it.
+        what: Description of its layers.
+        channels: Channels of its output.
         size: Height and width of its output in pixels; 1 for the classifier.
-        parameters: That can be trained.
-        macs: Multiply-adds of a forward pass for one image, of convolutions and classifier.
+        parameters: Number of trainable parameters.
+        macs: Multiply-adds of convolutions and classifier in a forward pass of one image.
     """
 
     name: str
@@ -42,7 +42,7 @@ def stages(stem: str, image_size: int, num_classes: int) -> list[Stage]:
     Args:
         stem: `cifar`, `cifar-maxpool` or `imagenet`.
         image_size: Height and width of the images in pixels.
-        num_classes: Outputs.
+        num_classes: Number of outputs.
     """
     found = [_stem(stem, image_size)]
     for index, width in enumerate(_WIDTHS):
@@ -80,5 +80,5 @@ def _residual(index: int, width: int, before: Stage) -> Stage:
 
 
 def _strided(size: int) -> int:
-    """Height of a map after a stride of 2, with padding."""
+    """Height of a padded map after a stride of 2."""
     return (size + 1) // 2

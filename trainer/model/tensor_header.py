@@ -12,7 +12,7 @@ import orjson
 
 _LENGTH_BYTES = 8
 _LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors' own limit."""
+"""Largest header in bytes, as in safetensors itself."""
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Versions of what decides about numbers."""
+"""Versions of the software that numeric results depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trainer
 
 
 def software_versions() -> dict[str, str]:
-    """Versions that decide about numbers."""
+    """Versions that numeric results depend on."""
     return {
         "r18-tui": trainer.__version__,
         "python": platform.python_version(),
@@ -22,6 +22,6 @@ def software_versions() -> dict[str, str]:
 
 
 def torch_release() -> tuple[int, int]:
-    """Major and minor of torch. A preview of 2.9, as NVIDIA's images bring it, counts as 2.9."""
+    """Major and minor version of torch. A preview of 2.9, as in NVIDIA's images, counts as 2.9."""
     major, minor = torch.__version__.split("+")[0].split(".")[:2]
     return int(major), int(minor)

@@ -1,4 +1,4 @@
-"""Takes weights from elsewhere over into a model, and accounts for what fitted."""
+"""Copies weights from another source into a model, and reports which of them fitted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from trainer.model.initial_weights import AVERAGE, InitialWeights
 
 @dataclass
 class LoadReport:
-    """What became of the tensors.
+    """Result of loading weights, tensor by tensor.
 
     Attributes:
-        prefix: What the names begin with in the source.
+        prefix: Common prefix of the names in the source.
         passed_over: Prefixes of other ResNet-18s in the source.
-        loaded: Names that were taken over.
-        adapted: Names of the stem's weights, whose kernel was made larger or smaller.
-        reshaped: Names whose shape differs; they start from random weights.
-        other_classes: Names of the classifier's weights, which are for other classes; they start from random weights.
-        unknown_classes: The same where the source does not name its classes.
-        missing: Names that the source does not have.
-        unused: Names that the model does not have.
+        loaded: Names of tensors that were copied.
+        adapted: Names of the stem's weights, whose kernel was padded or cut.
+        reshaped: Names of tensors whose shape differs; they start from random weights.
+        other_classes: Names of the classifier's weights when the source has other classes; they start from random weights.
+        unknown_classes: Names of the classifier's weights when the source does not name its classes; they also start from random
+            weights.
+        missing: Names that the source lacks.
+        unused: Names that the model lacks.
     """
 
     prefix: str = ""
@@ -44,7 +45,7 @@ class LoadReport:
     def random_backbone(self) -> list[str]:
         """Tensors before the classifier that start from random weights.
 
-        Counters of batch norms do not count: files from before torch had them lack them, and nothing frozen reads them.
+        Batch-norm counters are ignored: files from before torch had them lack them, and nothing frozen reads them.
         """
         new = [*self.reshaped, *self.missing]
         return [name for name in new if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
@@ -66,19 +67,19 @@ class LoadReport:
 
 
 def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[str]) -> LoadReport:
-    """Copy every tensor whose name, behind the source's prefix, and shape fit.
+    """Copy every tensor whose name (after the source's prefix) and shape fit.
 
-    The stem's 7x7 or 3x3 kernel is cut or padded where the other is needed. The classifier is copied only where the source names
-    the same classes.
+    The stem's 7x7 or 3x3 kernel is cut or padded where the other size is needed. The classifier is copied only where the
+    source names the same classes.
 
     Args:
-        model: Changed in place.
-        weights: From elsewhere.
-        classes: That the model is to tell apart, in order.
+        model: The model, changed in place.
+        weights: Weights from another source.
+        classes: Classes of the model, in order.
 
     Raises:
-        CheckpointError: When the source is no ResNet-18, which has the stem's kernel and those of all stages and no others, or
-            when a value is not finite. The model is then as it was.
+        CheckpointError: When the source is not a ResNet-18, which has the stem's kernel and those of all stages and no others, or
+            when a value is not finite. The model is then unchanged.
     """
     own = model.state_dict()
     prefix, *others = _prefixes(weights, own)
@@ -106,17 +107,17 @@ def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Seq
 
 
 def _is_kernel(name: str) -> bool:
-    """Whether a name is that of a kernel of the stem or of a stage, which make a network a ResNet-18."""
+    """Whether a name is that of a kernel of the stem or of a stage, by which a ResNet-18 is recognized."""
     return re.fullmatch(r"conv1\.weight|layer\d\.\d\.(conv\d|downsample\.0)\.weight", name) is not None
 
 
 def _prefixes(weights: InitialWeights, own: Mapping[str, Tensor]) -> list[str]:
-    """Prefixes behind which most kernels of the model are found by name and shape, the one to be taken first.
+    """Prefixes behind which most of the model's kernels are found by name and shape; the first one is to be used.
 
-    That is the first in the file; or one that calls itself an average (EMA), which is what was measured and published.
+    The first is the first in the file, or one whose name says average (EMA): that is what was evaluated and published.
 
     Raises:
-        CheckpointError: When no name is that of a kernel.
+        CheckpointError: When no tensor is named like a kernel.
     """
     kernels = [name for name in own if _is_kernel(name)]
     found: dict[str, list[str]] = {}
@@ -145,7 +146,7 @@ def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
 
 
 def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
-    """Raises CheckpointError, with the first tensor that does not fit, when a source is of another network."""
+    """Raises CheckpointError, with the first tensor that does not fit, when the source is another network."""
     wrong = f"model.init_from: {origin} holds no ResNet-18"
     for name, wanted in own.items():
         found, shape = there.get(name), tuple(wanted.shape)
@@ -164,7 +165,7 @@ def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor
 
 
 def _refuse_bad_values(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
-    """Raises CheckpointError with the first tensor whose values cannot be those of a network."""
+    """Raises CheckpointError, with the first offending tensor, when values cannot be those of a network."""
     for name in filter(there.__contains__, own):
         if problem := _problem_of(name, there[name], own[name].dtype):
             raise CheckpointError(
@@ -176,7 +177,7 @@ def _problem_of(name: str, found: Tensor, dtype: torch.dtype) -> str:
     if found.is_meta:
         return "has a shape and no values (it was saved on the meta device)"
     try:
-        value = found.to(dtype)  # beyond the range of its type a number is infinite
+        value = found.to(dtype)  # a number beyond the range of its type becomes infinite
     except NotImplementedError:
         return f"is {found.dtype}, which PyTorch does not convert".replace("torch.", "")
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -185,7 +186,7 @@ def _problem_of(name: str, found: Tensor, dtype: torch.dtype) -> str:
 
 
 def _resized_kernel(kernel_OIHW: Tensor, side: int) -> Tensor:
-    """The middle of a square kernel, or the kernel amid zeros."""
+    """The centre of a square kernel, or the kernel padded with zeros."""
     missing = side - kernel_OIHW.shape[-1]
     # A negative padding cuts.
     return functional.pad(kernel_OIHW, [missing // 2] * 4)

@@ -4,8 +4,8 @@
     for each epoch that is left:
         for each batch from the position in the epoch:
             poll                  commands, pauses, signals; the periodic save
-                step                  no wait for the device
-                publish new metrics   loss, accuracy and learning rate of earlier steps
+            step                  no wait for the device
+            publish new metrics   loss, accuracy and learning rate of earlier steps
             publish the epoch, evaluate (a new best is always saved), save
     where val chose the best: evaluate the best on test, once
 

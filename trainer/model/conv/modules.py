@@ -1,12 +1,12 @@
-"""The network's convolutions, each with the choice of matrix products in training.
+"""The network's convolutions, each of which can use matrix products in training.
 
-- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become as small: `small_maps`.
+- Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become that small: `small_maps`.
 - Many channels on a small map, as in the last two stages: `trainer.model.conv.winograd`.
-- The gradient of a strided kernel's weights, for which oneDNN falls below the processor's speed: `trainer.model.conv.strided`.
+- The weight gradient of a strided kernel, which oneDNN computes below the processor's speed: `trainer.model.conv.strided`.
 - The strided 1x1 convolutions beside them: one product.
 
-Products are taken where the library is slower by measure (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways
-before training. Evaluation and export know nothing of them.
+Products are used where the library measured slower (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways before
+training. Evaluation and export always use the library's kernels.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from trainer.model.conv.strided import convolve_strided
 from trainer.model.conv.winograd import convolve_by_winograd
 
 _SMALL = 2
-"""Side of the largest result for which leaving out the padding is worth it."""
+"""Side of the largest result for which skipping the padding is worth it."""
 _STRIDED_SIDE = 8
-"""Side of the largest map on which nine products make a strided kernel's gradient sooner."""
+"""Side of the largest map on which nine products compute a strided kernel's gradient faster."""
 _WINOGRAD_SIDES = range(4, 9)
-"""Sides of maps ..."""
+"""Sides of maps on which Winograd's products are used ..."""
 _WINOGRAD_CHANNELS = 256
-"""... and the fewest channels with which Winograd's products save more than its transforms cost."""
+"""... and the fewest channels with which they save more than their transforms cost."""
 
 
 class Conv3x3(nn.Conv2d):
     """`nn.Conv2d` with a 3x3 kernel, padding 1 and no bias; the same parameters under the same names.
 
     Attributes:
-        by_products: Whether matrix products are taken in training, where they are expected to be faster.
+        by_products: Whether to use matrix products in training, where they are expected to be faster.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
@@ -54,7 +54,7 @@ class Conv3x3(nn.Conv2d):
         return super().forward(input)
 
     def _as_autocast_has_them(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and weights, cast out here, so that gradients of the weights come back in fp32."""
+        """Images and weights in autocast's precision; cast before our functions, so that weight gradients come back in fp32."""
         kind = images_NCHW.device.type
         if not torch.is_autocast_enabled(kind):
             return images_NCHW, self.weight
@@ -66,7 +66,7 @@ class Conv1x1(nn.Conv2d):
     """`nn.Conv2d` with a 1x1 kernel and no bias; the same parameters under the same names.
 
     Attributes:
-        by_products: Whether a matrix product is taken in training.
+        by_products: Whether to use a matrix product in training.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:

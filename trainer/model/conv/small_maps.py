@@ -1,6 +1,6 @@
-"""A 3x3 convolution of a map so small that most of the kernel lies over the padding.
+"""A 3x3 convolution for maps so small that most of the kernel lies over the padding.
 
-Of the 36 products of a 2x2 map with a kernel 20 are with zeros, and 11 of 36 where a 4x4 map becomes 2x2. Here all outputs that
+For a 2x2 map, 20 of the 36 products with a kernel are with zeros; where a 4x4 map becomes 2x2, 11 of 36. Here all outputs that
 see the same part of the map are one matrix product with that part, so that nothing is multiplied by padding.
 """
 
@@ -20,12 +20,12 @@ from trainer.model.conv.weight_gradient import weight_gradient
 
 @dataclass(frozen=True)
 class _Window:
-    """A part of one axis of the map, and the outputs that see just this.
+    """A part of one axis of the map, and the outputs that see exactly this part.
 
     Attributes:
-        seen: Of the inputs.
-        outputs: That see it.
-        taps: For each of them the part of the kernel that lies over it.
+        seen: Range of the inputs.
+        outputs: Range of the outputs that see it.
+        taps: For each of these outputs, the part of the kernel that lies over it.
     """
 
     seen: slice
@@ -34,12 +34,12 @@ class _Window:
 
 
 def convolve_small_map(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
-    """A convolution with padding 1.
+    """Convolve with padding 1.
 
     Args:
-        images_NCHW: Of any size; worth it where a side is not much longer than the kernel.
-        weight_KC33: Of the same precision.
-        stride: 1 or 2.
+        images_NCHW: Images of any size; worth it where a side is not much longer than the kernel.
+        weight_KC33: Kernel of the same precision.
+        stride: Stride, 1 or 2.
 
     Returns:
         Features (N, K, ceil(H / stride), ceil(W / stride)), in channels_last.
@@ -89,7 +89,7 @@ def _images_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, matrices: list[Ten
 
 
 def _windows(size: int, stride: int) -> list[_Window]:
-    """Of one axis."""
+    """The windows of one axis."""
     found: list[_Window] = []
     for output in range(-(-size // stride)):
         first = output * stride - 1
@@ -108,7 +108,7 @@ def _parts(height: int, width: int, stride: int) -> Iterator[tuple[_Window, _Win
 
 
 def _matrix(kernel_KYXC: Tensor, rows: _Window, columns: _Window) -> Tensor:
-    """From all inputs of a part to all its outputs: (rows, columns, K) by (rows, columns, C)."""
+    """Matrix from all inputs of a part to all its outputs: (rows, columns, K) by (rows, columns, C)."""
     outputs, channels = kernel_KYXC.shape[0], kernel_KYXC.shape[3]
     seen = rows.seen.stop - rows.seen.start, columns.seen.stop - columns.seen.start
     matrix = kernel_KYXC.new_empty(len(rows.taps), len(columns.taps), outputs, *seen, channels)

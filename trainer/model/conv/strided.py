@@ -1,4 +1,4 @@
-"""A strided 3x3 convolution whose weights get their gradient by matrix products."""
+"""A strided 3x3 convolution whose weight gradient is computed by matrix products."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainer.model.conv.weight_gradient import weight_gradient
 
 
 def convolve_strided(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
-    """The library's convolution with padding 1, and our gradient of the weights.
+    """The library's convolution with padding 1, with our weight gradient.
 
     Args:
-        images_NCHW: Of any size.
-        weight_KC33: Of the same precision.
-        stride: Of the convolution.
+        images_NCHW: Images of any size.
+        weight_KC33: Kernel of the same precision.
+        stride: Stride of the convolution.
     """
     return cast(Tensor, _Strided.apply(images_NCHW, weight_KC33, stride))
 

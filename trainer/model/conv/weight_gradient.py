@@ -1,6 +1,6 @@
-"""The gradient of a 3x3 kernel: a matrix product for each of its nine positions, over the pixels that lie below it there.
+"""The gradient of a 3x3 kernel: one matrix product for each of its nine positions, over the pixels below that position.
 
-What would be multiplied by padding is left out, which is most of it on the smallest maps.
+Products with padding are skipped, which on the smallest maps are most of them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ def weight_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, *, stride: int) -> 
     """The gradient of a kernel with padding 1.
 
     Args:
-        images_NCHW: What was convolved.
-        grads_NKHW: Gradient of the result.
-        stride: Of the convolution.
+        images_NCHW: Input of the convolution.
+        grads_NKHW: Gradient of its result.
+        stride: Stride of the convolution.
 
     Returns:
         Gradient (K, C, 3, 3) in channels_last.
     """
     images_NHWC, grads_NHWK = images_NCHW.permute(0, 2, 3, 1), grads_NKHW.permute(0, 2, 3, 1)
     (height, width, channels), (rows, columns, outputs) = images_NHWC.shape[1:], grads_NHWK.shape[1:]
-    # Zeros for what never lies over the map.
+    # Zeros at positions that never lie over the map.
     result_KYXC = images_NCHW.new_zeros(outputs, 3, 3, channels)
     grads_of: dict[tuple[int, int, int, int], Tensor] = {}
     for y in range(3):

@@ -1,12 +1,12 @@
 """A 3x3 convolution of stride 1 by Winograd's algorithm F(2x2, 3x3): 16 products for four outputs instead of 36.
 
-Each tile of 4x4 inputs, of which neighbours share two rows or columns, and each kernel become 16 factors; those are multiplied
-and added up over the channels in 16 matrix products, and four outputs made of the sums. All that comes before and after is
-linear, and is done by products with small matrices of 0, 1/2 and 1; gradients go through the same matrices the other way, so they
-take 16 products for 36 too. For the backward pass four numbers are kept for each one of the input. Errors of rounding in bf16 are
-some three times those of the plain convolution, half a per cent of a result.
+Each tile of 4x4 inputs, of which neighbours share two rows or columns, and each kernel become 16 factors; these are multiplied
+and summed over the channels in 16 matrix products, and the sums become four outputs. Everything before and after is linear, and
+is done by products with small matrices of 0, 1/2 and 1; gradients go through the same matrices in the other direction, so they
+take 16 products for 36 too. The backward pass needs four numbers for each one of the input. Rounding errors in bf16 are about
+three times those of the plain convolution, half a per cent of a result.
 
-Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Written anew.
+Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Own code.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OUTPUTS = ((1, 1, 1, 0), (0, 1, -1, -1))
 """A: from 4 products to the 2 outputs of a tile."""
 _FACTORS = 16
-"""Of a tile, on both axes."""
+"""Factors of a tile, over both axes."""
 
 
 def convolve_by_winograd(images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
-    """A convolution with stride 1 and padding 1.
+    """Convolve with stride 1 and padding 1.
 
     Args:
-        images_NCHW: Worth it where there are many channels and few pixels.
-        weight_KC33: Of the same precision.
+        images_NCHW: Images; worth it where there are many channels and few pixels.
+        weight_KC33: Kernel of the same precision.
 
     Returns:
         Features (N, K, H, W), in channels_last.
@@ -42,7 +42,7 @@ def convolve_by_winograd(images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
 
 
 class _Winograd(torch.autograd.Function):
-    """Pixels come first in memory here, so that a transform of all tiles is one product: P of them, T tiles, F factors."""
+    """The convolution, with pixels first in memory, so that one product transforms all tiles: P pixels, T tiles, F factors."""
 
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
@@ -75,19 +75,19 @@ class _Winograd(torch.autograd.Function):
 
 
 def _pixels_first(maps_NCHW: Tensor) -> Tensor:
-    """(H W, N C), contiguous."""
+    """Reorder to (H W, N C), contiguous."""
     return maps_NCHW.permute(2, 3, 0, 1).flatten(2).flatten(0, 1).contiguous()
 
 
 def _pixels_last(maps_PM: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Back to (N, C, H, W), in channels_last."""
+    """Reorder back to (N, C, H, W), in channels_last."""
     maps_NHWC = maps_PM.view(height, width, batch, -1).permute(2, 0, 1, 3).contiguous()
     return maps_NHWC.permute(0, 3, 1, 2)
 
 
 @functools.cache
 def _transforms(height: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of whole maps, with their padding: inputs (F T, P), kernel (F, 9), outputs (P, F T)."""
+    """Transforms of whole maps, with their padding: inputs (F T, P), kernel (F, 9), outputs (P, F T)."""
     of_inputs_y, of_outputs_y = _along_one_axis(height)
     of_inputs_x, of_outputs_x = _along_one_axis(width)
     of_kernel = torch.tensor(_KERNEL)
@@ -98,7 +98,7 @@ def _transforms(height: int, width: int, dtype: torch.dtype, device: torch.devic
 
 
 def _along_one_axis(size: int) -> tuple[Tensor, Tensor]:
-    """(factors, tiles, inputs) and (outputs, factors, tiles); what lies outside of the map is left out."""
+    """Transforms (factors, tiles, inputs) and (outputs, factors, tiles); what lies outside of the map is left out."""
     tiles = -(-size // 2)
     of_inputs, of_outputs = torch.zeros(4, tiles, size), torch.zeros(size, 4, tiles)
     for tile in range(tiles):
