@@ -102,7 +102,7 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
     """
     import onnx
 
-    # Quantization imports operator sets that no node uses, and newer ones than those of the graph.
+    # Quantisation imports operator sets that no node uses, and newer ones than those of the graph.
     used = {"", "ai.onnx", *(node.domain for node in proto.graph.node)}
     needed = [entry for entry in proto.opset_import if entry.domain in used or proto.functions]
     del proto.opset_import[:]

@@ -94,7 +94,7 @@ class Subject:
         return self.normalize(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
 
     def real_pixels(self, most: int) -> tuple[Tensor, int]:
-        """Real images, held-out ones first, filled up with training images: uint8 (N, S, S, 3), and the number of held-out ones."""
+        """Real images, held-out ones first, filled up with training images: uint8 (N, S, S, 3), and how many are held-out."""
         held_out = _some(self.held_out, most)
         return torch.stack(held_out + _some(self.dataset.splits["train"], most - len(held_out))), len(held_out)
 

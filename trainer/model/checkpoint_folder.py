@@ -61,8 +61,8 @@ class CheckpointFolder:
         """The checkpoint that a user names.
 
         Args:
-            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since choosing the best
-                on the test images inflates its accuracy.
+            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since choosing
+                the best on the test images inflates its accuracy.
 
         Raises:
             CheckpointError: When there is none; the message lists the existing ones.

@@ -38,7 +38,7 @@ IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e0
 _SAFE_UNPICKLER = (2, 10)
 
 AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
-"""Pattern of names that say moving average of the weights."""
+"""Pattern for names of moving averages of the weights."""
 
 
 @dataclass(frozen=True)

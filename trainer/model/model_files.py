@@ -1,4 +1,4 @@
-"""Recognizes files that were given as a model or as weights and are neither. Torch-free."""
+"""Recognises files that were given as a model or as weights and are neither. Torch-free."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
 
 def _with_choice_of_way(conv: nn.Conv2d) -> Conv3x3 | Conv1x1:
     kind = Conv3x3 if conv.kernel_size == (3, 3) else Conv1x1
-    with torch.device("meta"):  # skips even drawing its own weights
+    with torch.device("meta"):  # its own weights are not even drawn
         replacement = kind(conv.in_channels, conv.out_channels, stride=conv.stride[0])
     replacement.weight = conv.weight
     return replacement

@@ -107,7 +107,7 @@ def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Seq
 
 
 def _is_kernel(name: str) -> bool:
-    """Whether a name is that of a kernel of the stem or of a stage, by which a ResNet-18 is recognized."""
+    """Whether a name is that of a kernel of the stem or of a stage, by which a ResNet-18 is recognised."""
     return re.fullmatch(r"conv1\.weight|layer\d\.\d\.(conv\d|downsample\.0)\.weight", name) is not None
 
 

@@ -107,9 +107,7 @@ def autotune_numerics(
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
         kept = _close(timings)
-        trials = {
-            numerics: trial for numerics, trial in trials.items() if numerics in kept
-        }  # frees the memory of the others
+        trials = {numerics: trial for numerics, trial in trials.items() if numerics in kept}  # the memory of the others
     timings = _timed_again(timings, trials)
     trials.clear()
     if device.type == "cuda":

@@ -240,7 +240,7 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
 
 
 def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
-    """Facts that every checkpoint holds beside the state."""
+    """Facts that every checkpoint holds in addition to the state."""
     loop = built.trainer
     dataset = loop.data.dataset
     return {

@@ -11,7 +11,7 @@ from trainer.run.log.events import Event
 
 
 class DivergedError(R18Error):
-    """Every one of many consecutive steps had a loss or a gradient that is NaN or infinite."""
+    """Too many consecutive steps had a loss or a gradient that is NaN or infinite."""
 
 
 class LoopCallbacks(Protocol):

@@ -57,7 +57,7 @@ class Evaluator:
 
     @property
     def has_test_apart(self) -> bool:
-        """Whether there are test images that did not choose the best checkpoint."""
+        """Whether there are test images that were not used to choose the best checkpoint."""
         return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
 
     def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
@@ -133,7 +133,7 @@ class Evaluator:
             torch.cuda.empty_cache()
 
     def test_the_best(self, *, trigger: str) -> None:
-        """Evaluate the weights that val chose on the test images."""
+        """Evaluate, on the test images, the weights that val chose."""
         checkpoint = None
         if self.state.best_step != self.state.step:
             try:

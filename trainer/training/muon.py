@@ -40,7 +40,7 @@ class Muon(SGD):
             lr: Learning rate of all groups, until another one is set.
             nesterov: Whether an update looks one step of momentum ahead.
             fused: Whether SGD uses torch's fused kernel, as in `SGD`.
-            dtype: Precision in which updates are orthogonalized.
+            dtype: Precision in which updates are made orthogonal.
         """
         self._dtype = dtype
         super().__init__(groups, lr=lr, nesterov=nesterov, fused=fused)

@@ -116,7 +116,7 @@ class TrainState:
         return self.step >= self.schedule.total_steps
 
     def snapshot(self, facts: dict[str, Any]) -> Checkpoint:
-        """An immutable copy on the CPU.
+        """A copy of the state on the CPU, which later steps do not change.
 
         Args:
             facts: Further metadata of the checkpoint: configuration, classes, fingerprint, choices.

@@ -192,7 +192,7 @@ class TrainStep:
         self.peers.share([*values, *momentum_state(self._model, self._optimizer).values(), self.loss_scale.state_2])
 
     def undo(self) -> None:
-        """Restore what a step that failed before its update has changed."""
+        """Undo the changes of a step that failed before its update."""
         self._gate.undo()
 
     def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
