@@ -73,7 +73,7 @@ class SilentChannels:
                 handle.remove()
 
     def shares(self) -> dict[str, float]:
-        """Share of silent channels, 0 to 1, by the convolution before the ReLU; convolutions without any are left out."""
+        """Share of silent channels, 0 to 1, by the convolution before the ReLU; only convolutions that have any."""
         if not self._answered:
             return {}
         silent = torch.stack([1.0 - answered_C.float().mean() for answered_C in self._answered.values()]).tolist()

@@ -71,7 +71,7 @@ class RectifiedMaxPool(nn.MaxPool2d):
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
-    """A ResNet-18 with random weights drawn from the seed, on the CPU.
+    """Build a ResNet-18 with random weights drawn from the seed, on the CPU.
 
     Args:
         config: Stem and dropout.

@@ -66,7 +66,7 @@ def autotune_numerics(
 
     Args:
         config: `run.precision`, `run.channels_last` and `run.convolution` may be `auto`.
-        model: On the device; left as it is.
+        model: Model on the device; not changed.
         augment: The run's augmentation.
         first_batch: Makes the first batch of the run; called only when a setting is `auto`.
         progress: Called with the candidate being timed; may raise to cancel.

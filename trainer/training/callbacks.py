@@ -54,7 +54,7 @@ class LoopCallbacks(Protocol):
 
         Args:
             split: `val` or `test`.
-            evaluation: Its result.
+            evaluation: Result of the evaluation.
             step: Steps that the evaluated weights were trained for.
         """
 

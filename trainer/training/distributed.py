@@ -163,7 +163,7 @@ class Peers:
         """Wrap the model, so that gradients are averaged over all processes while they are computed.
 
         Args:
-            model: With the currently frozen stages; needs a new wrapper when those change.
+            model: The model, with its frozen stages set; it needs a new wrapper when those change.
         """
         # The step averages statistics itself, since it must restore them where it is skipped.
         return DistributedDataParallel(model, **{_SYNC_BUFFERS: False})  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ class LossScale:
         """Restore an earlier `state_2`.
 
         Args:
-            state: Its values; the scale does not change where they are empty because nothing was recorded.
+            state: Its two values; empty where none were recorded, and the scale then does not change.
         """
         if state:
             self.state_2.copy_(torch.tensor(state))

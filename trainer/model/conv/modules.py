@@ -3,7 +3,7 @@
 - Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become that small: `small_maps`.
 - Many channels on a small map, as in the last two stages: `trainer.model.conv.winograd`.
 - The weight gradient of a strided kernel, which oneDNN computes below the processor's speed: `trainer.model.conv.strided`.
-- The strided 1x1 convolutions beside them: one product.
+- The strided 1x1 convolutions parallel to them: one product.
 
 Products are used where the library measured slower (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways before
 training. Evaluation and export always use the library's kernels.
