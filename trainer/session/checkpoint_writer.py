@@ -1,4 +1,4 @@
-"""Writes snapshots on a thread of its own, so that training never waits for the disk."""
+"""Writes snapshots on a separate thread, so that training never waits for the disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Job:
 
 
 class CheckpointWriter:
-    """A queue in which a newer snapshot replaces an older one that has not been begun.
+    """A queue in which a newer snapshot replaces an older one whose write has not begun.
 
     A pinned snapshot is never replaced; a new best replaces a waiting best. A best that could not be written is tried again
     with the next snapshot, for as long as there is no better one. `submit` and `forget_unsaved` are called by the training
@@ -43,10 +43,10 @@ class CheckpointWriter:
         """Start the thread.
 
         Args:
-            folder: To write into.
-            log: Told what was written, and brought to the disk before.
-            find_folder: Called before each checkpoint; somebody may have moved or deleted the folder.
-            free_bytes: Probe of the disk.
+            folder: Folder of the checkpoints.
+            log: Receives an event per checkpoint; synced to disk before each one.
+            find_folder: Called before each checkpoint; the folder may have been moved or deleted.
+            free_bytes: Returns the free space of a folder in bytes.
         """
         self._folder = folder
         self._log = log
@@ -63,7 +63,7 @@ class CheckpointWriter:
         self._thread.start()
 
     def submit(self, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
-        """Hand over a snapshot whose tensors nobody changes any more."""
+        """Queue a snapshot whose tensors no longer change."""
         with self._wake:
             pinned = pinned or checkpoint.step in self._unsaved_pins
             job = _Job(checkpoint=checkpoint, pinned=pinned, best=best)
@@ -76,7 +76,7 @@ class CheckpointWriter:
             self._wake.notify_all()
 
     def forget_unsaved(self) -> None:
-        """Do not try again what could not be written: the run has given it up."""
+        """Do not retry failed writes: the run has discarded these states."""
         with self._wake:
             self._unsaved_best = None
             self._unsaved_pins.clear()
@@ -86,7 +86,7 @@ class CheckpointWriter:
         return self._jobs if unsaved is None or any(job.best for job in self._jobs) else [unsaved, *self._jobs]
 
     def found(self, step: int) -> None:
-        """The checkpoint of a step lies on the disk already, whole: a resume went on from it."""
+        """Mark the checkpoint of a step as already on disk: a resume started from it."""
         with self._wake:
             self._outcomes[step] = ""
 
@@ -94,19 +94,19 @@ class CheckpointWriter:
         """Wait until the checkpoint of a step is on disk.
 
         Returns:
-            Empty when it is; why it is not, once that is known; None while it is under way.
+            Empty when it is; the reason when the write has failed; None while it is under way.
         """
         with self._wake:
             self._wake.wait_for(lambda: step in self._outcomes, timeout)
             return self._outcomes.get(step)
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Wait until everything that was submitted is written or has failed; whether it is."""
+        """Wait until everything submitted is written or has failed; whether it is."""
         with self._wake:
             return self._wake.wait_for(lambda: not self._jobs and not self._writing, timeout)
 
     def close(self, timeout: float = 60.0) -> None:
-        """Write what is waiting and end the thread; what is not written by then is given up, and that is said."""
+        """Write what is waiting and end the thread; what is not written by then is discarded and reported."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -129,7 +129,7 @@ class CheckpointWriter:
                 self._writing = True
             outcome = self._write(job)
             with self._wake:
-                # Else a newer state of the same step is still to come.
+                # Otherwise a newer state of the same step is still to come.
                 if self._waiting_at(job.checkpoint.step) is None:
                     self._outcomes[job.checkpoint.step] = outcome
                 self._remember(job, saved=not outcome)
@@ -137,11 +137,11 @@ class CheckpointWriter:
                 self._wake.notify_all()
 
     def _waiting_at(self, step: int) -> int | None:
-        """Which of the waiting jobs is of a step."""
+        """Index of the waiting job of a step; None when there is none."""
         return next((index for index, job in enumerate(self._jobs) if job.checkpoint.step == step), None)
 
     def _remember(self, job: _Job, *, saved: bool) -> None:
-        """Keep in mind what was asked for and could not be written."""
+        """Record which requested checkpoints could not be written."""
         step = job.checkpoint.step
         newer = self._waiting_at(step)
         if saved:
@@ -163,13 +163,13 @@ class CheckpointWriter:
             self._find_folder()
             path = self._folder.at(step)
             self._check_space(job.checkpoint)
-            # The log should not end before a checkpoint that it will be continued from. One that cannot be written for so long
-            # says so itself, and must not keep the weights from being saved.
+            # The log should not end before a checkpoint that it will be continued from. If it cannot be written for so long, it
+            # reports that itself, and must not keep the weights from being saved.
             self._log.sync(timeout=5.0)
             digest = write_checkpoint(path, job.checkpoint)
             self._folder.publish(step, best=job.best, pinned=job.pinned)
             size = path.stat().st_size
-        except Exception as error:  # noqa: BLE001 - this thread must live: without it nothing is saved any more
+        except Exception as error:  # noqa: BLE001 - this thread must survive: without it nothing is saved any more
             problem = (
                 str(error) if isinstance(error, (OSError, CheckpointError)) else f"{type(error).__name__}: {error}"
             )

@@ -1,4 +1,4 @@
-"""What a failure looks like to the user: one line that says what to do, and the traceback in the run's `log.txt`."""
+"""Reports a failure to the user: one line that says what to do, and the traceback in the run's `log.txt`."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def explain(error: BaseException) -> str:
 
 
 def within(seconds: float, function: Callable[[], T], otherwise: T) -> T:
-    """What a function gives that may never return, such as one that asks a disk that does not answer.
+    """Result of a function that may never return, such as one that reads a disk that does not respond, or a substitute.
 
     Args:
-        seconds: That it has.
+        seconds: Time limit.
         function: Called on another thread, which is left behind when it takes longer. What it raises is lost.
-        otherwise: Returned in place of an answer.
+        otherwise: Returned when the time limit passes first.
     """
     answers: list[T] = []
     thread = threading.Thread(target=lambda: answers.append(function()), daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no room for one more
+    except RuntimeError:  # no room for another thread
         return function()
     thread.join(seconds)
     return answers[0] if answers else otherwise

@@ -1,6 +1,6 @@
 """Runs the command `export` as a child process and passes its events on.
 
-A child cannot crash, stall or leak into training, and it is the very command that works on a finished run.
+A child cannot crash, stall or leak into training, and it runs the same command that works on a finished run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ExportChild:
 
         Args:
             step: The checkpoint's step.
-            await_checkpoint: Waits for it, and returns why it is not there (empty when it is).
+            await_checkpoint: Waits for it and returns why it is missing (empty when it is on disk).
         """
         self._publish(ExportProgress(stage=f"saving step {step:,}", fraction=0.0))
         self._thread = threading.Thread(target=self._main, args=(step, await_checkpoint), name="export", daemon=True)

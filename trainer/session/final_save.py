@@ -1,4 +1,4 @@
-"""The end of a run: its last state is brought to the disk, unless whoever asked for the end asks once more."""
+"""Saves the last state of a run at its end, unless a second stop is requested meanwhile."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _TRY_AGAIN_S = 15.0
 _TICK_S = 0.1
 
 _LONG_S = 5.0
-"""A save that takes longer is said, with the way out."""
+"""Seconds after which a save that is still running is reported, with the way to skip it."""
 
 
 class FinalSave:
     """Waits for the last save and takes commands meanwhile. Everything happens on the training thread.
 
     Attributes:
-        stopped_by: The request that came while the state was being saved; None where none did.
+        stopped_by: The stop that came while the state was being saved; None when there was none.
     """
 
     def __init__(
         self, saver: Saver, commands: CommandQueue, publish: Callable[[Event], object], hold_open: Callable[[], bool]
     ) -> None:
-        """Nothing is saved yet.
+        """Take the parts.
 
         Args:
-            saver: Of the session.
-            commands: Taken only while the last state is being saved.
-            publish: To the log.
-            hold_open: Whether somebody sits at the screen, who can make room.
+            saver: Writer of the session's checkpoints.
+            commands: Command queue, read only while the last state is being saved.
+            publish: Publishes an event to the log.
+            hold_open: Whether a user is at the screen, who can make room.
         """
         self.stopped_by: Stop | None = None
         self._saver = saver
@@ -49,14 +49,14 @@ class FinalSave:
         """Save the state between two steps.
 
         Raises:
-            DivergedError: When the last step has spoilt the weights.
-            DiskError: When it could not be saved, or somebody would not wait for it.
+            DivergedError: When the last step has made the weights non-finite.
+            DiskError: When it could not be saved, or the user stopped the wait.
         """
         self._begun_s = time.monotonic()
         self._saver.save_for_good(trainer, self._wait_for_room, self._given_up)
 
     def _wait_for_room(self, problem: str) -> bool:
-        """Give whoever sits at the screen the time to make room; whether to try again."""
+        """Give the user at the screen time to make room; whether to try again."""
         if not self._said:
             self._said = True
             text = f"not saved: {problem}. Tried again every {_TRY_AGAIN_S:.0f} s; to leave without it, stop once more"
@@ -69,7 +69,7 @@ class FinalSave:
         return self._hold_open()
 
     def _given_up(self) -> bool:
-        """Whether somebody asks for the end although the save goes on; only once it was said what that means."""
+        """Whether the user asks to exit while the save is running; counts only once the consequence was published."""
         asked = self._asked_for_the_end()
         if asked and self._takes_long:
             return True

@@ -1,4 +1,4 @@
-"""The run as plain lines: at most one every ten seconds, one an epoch, and what else is worth knowing. No escape codes."""
+"""Prints a run as plain lines: progress at most every ten seconds, one line per epoch, and notable events. No escape codes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def run_headless(thread: TrainingThread, source: LiveSource, *, remark: str = ""
     """Print what happens until the training thread ends.
 
     Args:
-        thread: Started or about to be.
-        source: Of the run's log, from the first event of this process.
-        remark: Said first.
-        out: Instead of standard output.
+        thread: The training thread, started or about to be.
+        source: The run's log, from the first event of this process.
+        remark: Printed first.
+        out: Output stream in place of standard output.
 
     Returns:
         The exit code.
@@ -47,7 +47,7 @@ def run_headless(thread: TrainingThread, source: LiveSource, *, remark: str = ""
 
 
 class Reporter:
-    """Writes lines about a run. Lines that nobody can read any more (a closed pipe) are dropped."""
+    """Prints lines about a run. Once the output has no reader (a closed pipe), lines are dropped."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -57,11 +57,11 @@ class Reporter:
 
     @property
     def view(self) -> RunView:
-        """The fold of all records so far."""
+        """State of the run, folded from all records so far."""
         return self._view
 
     def apply(self, record: Record) -> None:
-        """Fold a record in and say what is worth a line."""
+        """Fold a record in and print it if it is worth a line."""
         if self._view.has_seen(record):
             return
         notes = len(self._view.notes)
@@ -82,10 +82,10 @@ class Reporter:
             self._preparing(event)
 
     def tick(self, now: float) -> None:
-        """Say where training stands when nothing was said for ten seconds.
+        """Print the progress of training if nothing was printed for ten seconds.
 
         Args:
-            now: Seconds of `time.monotonic`.
+            now: Current time in seconds of `time.monotonic`.
         """
         if now - self._last_line_s < LINE_EVERY_S or self._view.state is not RunState.TRAINING or not self._view.step:
             return
@@ -123,6 +123,6 @@ class Reporter:
             self._out.write(printable(text, keep="\n") + "\n")
             self._out.flush()
         except BrokenPipeError:
-            drop_output()  # whoever read us has left; the log has everything
+            drop_output()  # the reader has closed the pipe; the log has everything
         except OSError:
             return  # a full disk: what waits in the stream is written with a later line

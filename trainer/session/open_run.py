@@ -1,4 +1,4 @@
-"""Takes a run for writing: makes or finds its directory, locks it, opens its log. Torch-free."""
+"""Opens a run for writing: creates or finds its directory, locks it, opens its log. Torch-free."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 _PATIENCE_S = 10.0
-"""Longest wait, at the end, for a look at the directory that is under way."""
+"""Longest wait at the end, in seconds, for a check of the directory that is under way."""
 
 _ALL = ("",)
-"""In `Displacement.deleted`: the directory itself."""
+"""Value of `Displacement.deleted` for the directory itself."""
 
 
 @dataclass(kw_only=True)
@@ -39,11 +39,11 @@ class OpenRun:
     """A run that this process may write to.
 
     Attributes:
-        run_dir: Follows the directory when it is moved.
+        run_dir: Run directory; follows it when it is moved.
         runs_dir: Folder in which other runs are looked up by name.
         settings: The configuration.
-        resume: Whether training goes on from the run's newest checkpoint.
-        made_runs_dir: Whether the folder of runs was made for this run.
+        resume: Whether training continues from the run's newest checkpoint.
+        made_runs_dir: Folder of runs, if it was created for this run.
     """
 
     run_dir: RunDirHandle
@@ -58,14 +58,14 @@ class OpenRun:
 
     @property
     def config(self) -> Config:
-        """The configuration, typed: for what comes after the first frame."""
+        """Typed configuration, for use after the first frame."""
         return self.settings.typed
 
     def change(self, settings: PlainConfig) -> None:
-        """Go on with other settings, and keep them in the run.
+        """Replace the settings and write them to the run.
 
         Raises:
-            DiskError: When they cannot be written; those of before then stay.
+            DiskError: When they cannot be written; the old ones then stay in force.
         """
         before, self.settings = self.settings, settings
         try:
@@ -75,7 +75,7 @@ class OpenRun:
             raise
 
     def write_config(self) -> None:
-        """Write the configuration into the run, as a resume changed it.
+        """Write the configuration, with the changes of a resume, to the run.
 
         Raises:
             DiskError: When it cannot be written.
@@ -88,16 +88,16 @@ class OpenRun:
             ) from error
 
     def repair_directory(self) -> Displacement | None:
-        """Follow the run directory where somebody has moved it, and make it anew where somebody has deleted it.
+        """Follow the run directory when it was moved, and create it again when it was deleted.
 
-        What was printed and the checkpoints are then lost; the log, of which this process holds the file, is not. Parts of it
-        that were deleted are made anew, too.
+        Printed output and checkpoints are then lost; the log is not, since this process holds the file open. Parts of the
+        directory that were deleted are created again, too.
 
         Returns:
-            What was found and done; None when the directory is in its place and whole.
+            What was found and repaired; None when the directory is in its place and complete.
 
         Raises:
-            OSError: When it was deleted and cannot be made anew.
+            OSError: When it was deleted and cannot be created again.
             RunError: As OSError.
         """
         with self._looking:
@@ -112,7 +112,7 @@ class OpenRun:
             return Displacement(before, before, deleted=parts) if parts else None
 
     def _make_anew(self, before: Path) -> Path:
-        """Make the directory again, where it was or, if that cannot be, in the folder for temporary files."""
+        """Create the directory again, in the same place or, if that fails, in the folder for temporary files."""
         try:
             return self._make_in(before.parent, before.name)
         except (OSError, RunError):
@@ -124,13 +124,13 @@ class OpenRun:
             self._restore_parts(anew)
             self.run_dir.take(anew.path)
         except (OSError, RunError):
-            shutil.rmtree(anew.path, ignore_errors=True)  # else the next attempt makes one more
+            shutil.rmtree(anew.path, ignore_errors=True)  # otherwise every attempt would leave another folder
             raise
         point_output_at(anew.log)
         return anew.path
 
     def _restore_parts(self, run_dir: RunDir) -> tuple[str, ...]:
-        """Put what a run directory lacks of this run into it; the names of that."""
+        """Restore the missing parts of a run directory; their names."""
         missing = [folder for folder in run_dir.folders if not folder.is_dir()]
         for folder in missing:
             folder.mkdir()
@@ -146,12 +146,12 @@ class OpenRun:
         return tuple(path.name for path in missing)
 
     def discard(self) -> None:
-        """Remove what was made for a new run that was refused before its first step. Called once it is closed."""
+        """Remove a new run that was refused before its first step. Called once it is closed."""
         _remove(self.run_dir, self.runs_dir if self.made_runs_dir else None)
 
     def close(self) -> None:
-        """Write the log's rest and let others write."""
-        # A directory on a share that does not answer is not waited for.
+        """Write the rest of the log and release the lock."""
+        # Do not wait for a directory on a share that does not respond.
         looking = self._looking.acquire(timeout=_PATIENCE_S)
         try:
             self._closed.set()
@@ -168,8 +168,8 @@ class Displacement:
     """A run directory that was moved, or deleted as a whole or in part, under its trainer.
 
     Attributes:
-        before: Where it was.
-        now: Where it is, or was made anew.
+        before: Former path.
+        now: Current path, where it was found or created again.
         deleted: Names of the parts that were deleted; `_ALL` for the directory itself.
     """
 
@@ -179,7 +179,7 @@ class Displacement:
 
     @property
     def checkpoints_lost(self) -> bool:
-        """Whether the checkpoints have gone, too."""
+        """Whether the checkpoints were deleted, too."""
         return self.deleted == _ALL or "checkpoints" in self.deleted
 
     def __str__(self) -> str:
@@ -191,14 +191,14 @@ class Displacement:
 
 
 def open_new_run(settings: PlainConfig, runs_dir: Path) -> OpenRun:
-    """Make a run directory and become its writer.
+    """Create a run directory and become its writer.
 
     Args:
-        settings: Of the run.
-        runs_dir: Where runs are kept.
+        settings: Configuration of the run.
+        runs_dir: Folder of runs.
 
     Raises:
-        RunError: When it cannot be made.
+        RunError: When it cannot be created.
     """
     made_runs_dir = not runs_dir.exists()
     run_dir = create_run(runs_dir, settings.values["run"]["name"])
@@ -220,7 +220,7 @@ def open_new_run(settings: PlainConfig, runs_dir: Path) -> OpenRun:
 
 
 def _remove(run_dir: RunDir, made_runs_dir: Path | None) -> None:
-    """Remove a run directory, and the folder of runs where it was made for this one run."""
+    """Remove a run directory, and the folder of runs if it was created for this run."""
     shutil.rmtree(run_dir.path, ignore_errors=True)
     if made_runs_dir is not None:
         with contextlib.suppress(OSError):  # there are other runs in it by now
@@ -232,9 +232,9 @@ def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> O
 
     Args:
         run_dir: The run.
-        settings: The run's own, with what a resume may change (`resumed_config`). Kept in the run by
+        settings: The run's own, with the changes of a resume (`resumed_config`). Written to the run by
             `write_config`, once the data and the device were found to be there.
-        runs_dir: Where runs are kept.
+        runs_dir: Folder of runs.
 
     Raises:
         RunError: When the run is live or cannot be written.
@@ -254,7 +254,7 @@ _UNFINISHED = re.compile(r"\.(step-\d+\.safetensors|model\.onnx|.+\.\d+)\.tmp")
 
 
 def _remove_unfinished(run_dir: RunDir) -> None:
-    """Remove what a killed trainer left half written under temporary names; a checkpoint has the size of the model."""
+    """Remove partial files that a killed trainer left under temporary names; a checkpoint is as large as the model."""
     for folder in (run_dir.path, run_dir.checkpoints, run_dir.export, *run_dir.evaluation.glob("*")):
         for path in folder.glob(".*.tmp"):
             if _UNFINISHED.fullmatch(path.name) and path.is_file():

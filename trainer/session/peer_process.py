@@ -1,4 +1,4 @@
-"""A process that trains along: it has no run of its own, and does what the leader orders (`trainer.training.distributed`)."""
+"""Training process of a further rank: it has no run of its own and follows the leader (`trainer.training.distributed`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from trainer.training.step import TrainStep
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a process needs to train along."""
+    """Parts that a further rank needs to train."""
 
     device: torch.device
     batches: Batches
@@ -42,18 +42,18 @@ class _Parts:
 
 
 def follow() -> int:
-    """Train along until the leader says that it is over.
+    """Train as a further rank until the leader ends the run.
 
     Returns:
         The exit code.
 
     Raises:
         PeerLostError: When the leader has died.
-        R18Error: When the device or the data are not as the leader has them.
+        R18Error: When device or data differ from the leader's.
     """
     peers = Peers()
     told = peers.told()
-    ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all of us
+    ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all ranks
     failed: list[Exception] = []
     # Streamed batches must not be read on the main thread (`trainer.data.batches.stream`).
     thread = threading.Thread(target=_main, args=(told, peers, failed), name="training")
@@ -69,7 +69,7 @@ def _main(told: dict[str, Any], peers: Peers, failed: list[Exception]) -> None:
     try:
         _train_along(build_config(told["config"], {}, "the leader's configuration"), peers)
     except Exception as error:  # noqa: BLE001 - raised again on the main thread
-        # What this process prints may be seen by nobody.
+        # The output of this process may not be visible anywhere.
         log_traceback(RunDir(Path(told["run"])), error)
         failed.append(error)
 
@@ -85,7 +85,7 @@ def _train_along(config: Config, peers: Peers) -> None:
 
 
 def _build(config: Config, peers: Peers) -> _Parts | None:
-    """The same parts as the leader's, but for what hangs on measuring: that is told. None when it is over already."""
+    """Build the same parts as the leader, which broadcasts what depends on measurements. None when the run is over already."""
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     told = peers.told()  # only now: the leader may have had to download what is read here
@@ -117,7 +117,7 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
 
 
 def _quiet(_detail: str, _share: float | None) -> None:
-    """The leader shows what is done; here it is the same."""
+    """Report no progress: the leader reports the same."""
 
 
 def _warn(message: str) -> None:
@@ -141,7 +141,7 @@ def _obey(parts: _Parts, peers: Peers) -> None:
 
 
 class _Stream:
-    """Batches by epoch and step; those that follow each other come from one iterator."""
+    """Batches by epoch and step; consecutive ones come from one iterator."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches

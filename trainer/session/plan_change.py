@@ -1,4 +1,4 @@
-"""Another plan for a run while it goes on: how long, how often it is measured and saved."""
+"""Changes the plan of a live run: epochs, and how often it is evaluated and saved."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from trainer.training.loop import Trainer
 
 
 def changed_config(config: Config, settings: Mapping[str, float], trainer: Trainer) -> Config:
-    """A configuration with some other settings.
+    """A configuration with some settings replaced.
 
     Args:
-        config: Of the run.
-        settings: By dotted key.
-        trainer: Between two steps, or two batches of an evaluation.
+        config: Current configuration.
+        settings: New values by dotted key.
+        trainer: The training loop, between two steps or two batches of an evaluation.
 
     Raises:
-        ConfigError: When a setting cannot be changed, has no such value, or ends the run before the epoch under way.
+        ConfigError: When a setting cannot be changed, the value is invalid, or the run would end before the current epoch.
     """
     refused = [key for key in settings if key not in CHANGEABLE]
     if refused:
@@ -35,7 +35,7 @@ def changed_config(config: Config, settings: Mapping[str, float], trainer: Train
 
 
 def by_group(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dotted keys as a configuration has them."""
+    """Convert dotted keys to nested groups, as in a configuration."""
     groups: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         group, _, name = key.partition(".")
@@ -44,9 +44,9 @@ def by_group(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def apply_plan(config: Config, trainer: Trainer) -> None:
-    """Go on by another plan from the next step on.
+    """Apply another plan from the next step on.
 
-    The schedule is then that of a run of so many epochs, as after a resume with more of them, with the user's edits in it.
+    The schedule becomes that of a run of so many epochs, as after a resume with more of them, with the user's edits included.
     """
     schedule = trainer.state.schedule
     trainer.config = trainer.evaluator.config = config

@@ -1,4 +1,4 @@
-"""A training command that was found right, as plain data: one process can check it and another one carry it out."""
+"""A checked training request as plain data: one process can check it and another carry it out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to train. Nothing has been written yet.
+    """A request to train a run. Nothing has been written yet.
 
     Attributes:
-        settings: Of the run.
-        runs_dir: Where runs are kept.
-        resumed: The run to go on with; None makes a new one.
-        remark: For the user (empty when there is none).
+        settings: Configuration of the run.
+        runs_dir: Folder of runs.
+        resumed: The run to resume; None creates a new one.
+        remark: Message for the user (empty when there is none).
     """
 
     settings: PlainConfig
@@ -31,10 +31,10 @@ class Request:
     remark: str = ""
 
     def open(self) -> OpenRun:
-        """Make this process the one that trains the run.
+        """Create or take the run; this process becomes its owner.
 
         Raises:
-            R18Error: When the run cannot be made or taken.
+            R18Error: When the run cannot be created or taken.
         """
         keep_freed_memory()  # before the log's thread, the first of this process
         let_waiting_threads_sleep()
@@ -43,7 +43,7 @@ class Request:
         return open_new_run(self.settings, self.runs_dir)
 
     def to_json(self) -> bytes:
-        """One line, without its end."""
+        """Encode as one line, without its newline."""
         return orjson.dumps(
             {
                 "values": self.settings.values, "yaml": self.settings.yaml, "runs_dir": str(self.runs_dir),
@@ -53,7 +53,7 @@ class Request:
 
     @classmethod
     def from_json(cls, line: bytes) -> Request:
-        """Read what `to_json` wrote."""
+        """Decode the output of `to_json`."""
         data = orjson.loads(line)
         return cls(
             settings=PlainConfig(data["values"], data["yaml"]),

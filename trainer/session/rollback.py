@@ -1,4 +1,4 @@
-"""The way out of steps that were not finite: back to the last good checkpoint, and on at a lower rate."""
+"""Rolls back to the last good checkpoint after non-finite steps, at half the learning rate."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from trainer.training.callbacks import DivergedError
 from trainer.training.loop import Trainer
 
 _CALMER = 0.5
-"""Factor of the learning rate after a return."""
+"""Factor of the learning rate after a rollback."""
 
 
 class Rollback:
-    """Offers the return, and takes it. Everything happens on the training thread."""
+    """Offers a rollback and performs it. Everything happens on the training thread."""
 
     def __init__(self, saver: Saver, publish: Callable[[Event], object]) -> None:
         self._saver = saver
         self._publish = publish
 
     def offer(self, step: int, first_skipped: int) -> None:
-        """Say that a run is held, and which checkpoint a return would go to.
+        """Publish that the run is held, and the checkpoint that a rollback would restore.
 
         Args:
-            step: The last step, which was not finite.
-            first_skipped: The first of the row that it ends.
+            step: The last step, a non-finite one.
+            first_skipped: First of the consecutive skipped steps that end there.
         """
-        self._saver.wait_until_idle()  # the newest good state may be on its way to the disk
+        self._saver.wait_until_idle()  # the newest good state may still be queued for writing
         target = next(iter(self._saver.steps_before(first_skipped)), None)
         name = "" if target is None else self._saver.folder.at(target).name
         self._publish(Diverged(step=step, in_a_row=step - first_skipped + 1, checkpoint=name))
 
     def take(self, trainer: Trainer) -> str:
-        """Return to the newest whole checkpoint before the steps that were not finite.
+        """Restore the newest intact checkpoint before the non-finite steps.
 
         Returns:
-            Why that cannot be; empty when it is done.
+            The reason for a refusal; empty when it is done.
         """
         if not self._saver.wait_until_idle():
             return "a checkpoint is still being written; try again"
@@ -53,7 +53,7 @@ class Rollback:
         return "only after steps that were not finite, and to a whole checkpoint before them"
 
     def _take_up(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
-        """Go on from an earlier state of this run, more calmly; what came after it is given up."""
+        """Continue from an earlier state of this run at a lower rate; later steps are discarded."""
         trainer.go_back(checkpoint, _CALMER)
         state, folder = trainer.state, self._saver.folder
         try:
@@ -67,16 +67,16 @@ class Rollback:
         self._publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
         step, factor = state.schedule.edits[-1]
         self._publish(LrEdited(step=step, factor=factor, lr=state.schedule.at(step)))
-        self._saver.save(trainer)  # so that a resume goes on at the new rate, too
+        self._saver.save(trainer)  # so that a resume continues at the new rate, too
 
 
 def no_way_back(trainer: Trainer, step: int, first_skipped: int) -> DivergedError:
-    """The end of a run that is not finite any more and that nobody watches, before its last good checkpoint is given up.
+    """Error that ends a non-finite run that has no user watching, before its last good checkpoint is given up.
 
     Args:
-        trainer: Between two steps.
+        trainer: The training loop, between two steps.
         step: The last step.
-        first_skipped: The first of the row that it ends.
+        first_skipped: First of the consecutive skipped steps that end there.
     """
     rate = trainer.state.schedule.at(max(step - 1, 0))
     return DivergedError(

@@ -1,4 +1,4 @@
-"""What a user changes of a run between two of its steps: the rate, the plan, frozen stages; and remarks."""
+"""Applies live edits between steps: learning rate, plan, frozen stages and notes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OVER = "all steps are done"
 
 
 class RunEdits:
-    """Carries commands out, each of which returns why it is refused, or nothing. On the training thread."""
+    """Applies commands; each method returns the reason for a refusal, empty when applied. On the training thread."""
 
     def __init__(
         self, run: OpenRun, saver: Saver, trainer: Callable[[], Trainer], finished: Callable[[], bool]
@@ -27,9 +27,9 @@ class RunEdits:
         """Take the parts.
 
         Args:
-            run: That is trained.
-            saver: Of its checkpoints.
-            trainer: The loop; asked for when there is one.
+            run: The run being trained.
+            saver: Writer of its checkpoints.
+            trainer: Returns the training loop; called only once it exists.
             finished: Whether the run has ended.
         """
         self._run = run
@@ -69,7 +69,7 @@ class RunEdits:
         return ""
 
     def change_settings(self, command: cmd.ChangeSettings) -> str:
-        """Go on by another plan, which stands in the run's configuration from now on."""
+        """Continue by another plan and write it to the run's configuration."""
         trainer, before = self._of(), self._run.config
         if self._over:
             return _OVER
@@ -101,7 +101,7 @@ class RunEdits:
         return self._freeze(-1)
 
     def freeze(self, command: cmd.Freeze) -> str:
-        """Train one stage less."""
+        """Train one stage fewer."""
         return self._freeze(1)
 
     def _freeze(self, more: int) -> str:
@@ -118,6 +118,6 @@ class RunEdits:
         return ""
 
     def add_note(self, command: cmd.AddNote) -> str:
-        """Keep a remark."""
+        """Add a note."""
         self._run.log.publish(Noted(step=self._of().state.step, text=command.text))
         return ""

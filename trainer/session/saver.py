@@ -1,4 +1,4 @@
-"""What a session saves, and when: snapshots on the training thread, written on another, the last one waited for."""
+"""Decides when and what a session saves: snapshots on the training thread, written on another; waits for the last one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from trainer.training.loop import Trainer
 _TIMEOUT_S = 120.0
 _LOOK_S = 0.2
 _CLOSE_S = 60.0
-_IDLE_S = 4.0  # a signal that comes meanwhile is to be answered within 5 s
+_IDLE_S = 4.0  # a signal that comes meanwhile must be handled within 5 s
 _ATTEMPTS = 2
 
 
 class Saver:
-    """The checkpoints of one session. Everything happens on the training thread, unless noted.
+    """Checkpoints of one session. Everything happens on the training thread, unless noted.
 
     Attributes:
         folder: The run's checkpoints.
-        facts: What else belongs into a checkpoint's metadata; known once the parts are built.
+        facts: Further metadata of a checkpoint; filled once the parts are built.
     """
 
     def __init__(self, run: OpenRun) -> None:
@@ -41,7 +41,7 @@ class Saver:
         self._given_up = False
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether the last save is as old as the configuration allows, and the state a good one."""
+        """Whether the last save is as old as the configuration allows, and the current state is finite."""
         if (
             time.monotonic() - trainer.last_save < self._run.config.checkpoint.every_s
             or trainer.skipped_from is not None
@@ -63,33 +63,33 @@ class Saver:
         trainer.stopwatch.switch(before)
 
     def steps_before(self, step: int | None) -> list[int]:
-        """Steps with a checkpoint before a step, the newest first; none before None."""
+        """Steps before `step` that have a checkpoint, newest first; empty for None."""
         return [] if step is None else [saved for saved in reversed(self.folder.steps()) if saved < step]
 
     def resumed_from(self, step: int) -> None:
-        """The state of a step lies on the disk already."""
+        """Record that the state of a step is already on disk."""
         self._saved_step = step
         self._writer.found(step)
 
     def mark_stale(self) -> None:
-        """A checkpoint of the newest step, if there is one, does not know of what has just changed."""
+        """Mark the newest checkpoint as stale: it no longer matches the state."""
         self._saved_step = -1
 
     def give_up_after(self, step: int) -> None:
-        """Put later checkpoints aside: a resume takes the newest, which is not to be one of what was given up."""
+        """Set later checkpoints aside: a resume takes the newest one, which must not belong to a discarded future."""
         self._writer.forget_unsaved()
         self.folder.set_aside([saved for saved in self.folder.steps() if saved > step], suffix=".given-up")
 
     def wait_for(self, step: int) -> str:
-        """Wait until the checkpoint of a step is on the disk; empty when it is, else why it is not. From any thread."""
+        """Wait until the checkpoint of a step is on disk; empty when it is, otherwise the reason. From any thread."""
         problem = self._writer.wait_for(step, _TIMEOUT_S)
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def saved_best(self, step: int) -> Checkpoint:
-        """The best state, from the disk.
+        """Read the best state from disk.
 
         Args:
-            step: Of which it is.
+            step: Step of the best state.
 
         Raises:
             CheckpointError: When it could not be written, or is damaged.
@@ -100,20 +100,20 @@ class Saver:
         return read_checkpoint(self.folder.at(step))
 
     def wait_until_idle(self) -> bool:
-        """Wait some seconds until everything is written or has failed; whether it is."""
+        """Wait a few seconds until everything is written or has failed; whether it is."""
         return self._writer.wait_until_idle(_IDLE_S)
 
     def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool], given_up: Callable[[], bool]) -> None:
-        """Leave no run without its last state on the disk.
+        """Write the last state of the run to disk.
 
         Args:
-            trainer: Between two steps.
-            try_again: Told why it could not be saved; waits, and says whether to try again.
-            given_up: Asked while a write is waited for: whether somebody wants the end without it.
+            trainer: The training loop, between two steps.
+            try_again: Called with the reason for a failed save; waits, and returns whether to try again.
+            given_up: Called while waiting for a write; returns whether the user wants to exit without it.
 
         Raises:
-            DivergedError: When the last step has spoilt the weights.
-            DiskError: When it cannot be written, at a second attempt either, and nobody is there to make room for it.
+            DivergedError: When the last step has made the weights non-finite.
+            DiskError: When the second attempt to write it fails too, and no user is present to make room for it.
         """
         step = trainer.state.step
         if not trainer.state.finite:
@@ -134,7 +134,7 @@ class Saver:
             attempts += 1
 
     def _wait(self, step: int, given_up: Callable[[], bool]) -> str:
-        """Wait for a write, and look now and then whether to go on waiting; why it is not on the disk."""
+        """Wait for a write, checking regularly whether to keep waiting; the reason why it is not on disk, empty when it is."""
         end = time.monotonic() + _TIMEOUT_S
         while (problem := self._writer.wait_for(step, _LOOK_S)) is None and time.monotonic() < end:
             if given_up():
@@ -143,14 +143,14 @@ class Saver:
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def close(self) -> None:
-        """Write what is waiting and end the thread; what nobody waits for any more is given up."""
+        """Write what is waiting and end the thread; a write that has been given up is discarded."""
         self._writer.close(0.0 if self._given_up else _CLOSE_S)
 
     def _find_directory(self) -> None:
-        """Follow the run directory, or make it anew. On the writer's thread."""
+        """Follow the run directory, or create it again. On the writer's thread."""
         try:
             found = self._run.repair_directory()
         except (OSError, R18Error):
-            return  # the save that follows fails of the same, and says so
+            return  # the save that follows fails for the same reason and reports it
         if found is not None:
             self._run.log.publish(Warned(message=str(found)))

@@ -63,7 +63,7 @@ class StopRequested(Exception):  # noqa: N818 - not an error
 
 
 class _RangeTestStoppedError(Exception):
-    """The key that began to try learning rates was pressed again."""
+    """The key that started the range test was pressed again."""
 
 
 class TrainingSession:
@@ -126,7 +126,7 @@ class TrainingSession:
             except StopRequested as stop:
                 reason, code = stop.reason, stop.exit_code
             except Exception as error:
-                # The images or the memory are gone, the weights are not: a resume goes on from this very step.
+                # The images or the memory are gone, the weights are not: a resume continues from this very step.
                 if self._trainer is not None and (isinstance(error, DataLostError) or is_out_of_memory(error)):
                     self._last_save.save(self.trainer)
                 raise
@@ -138,7 +138,7 @@ class TrainingSession:
 
     @property
     def began(self) -> bool:
-        """Whether the preparation is over, so that there was or will be a first step."""
+        """Whether the preparation is over, so that the first step was or will be taken."""
         return self._trainer is not None
 
     @property
@@ -154,19 +154,19 @@ class TrainingSession:
         self._run.log.publish(event)
 
     def poll(self, evaluating: float | None = None) -> None:
-        """Take commands, hold while paused, save when it is time.
+        """Take commands, hold while paused, save when due.
 
         Args:
-            evaluating: Share of an evaluation that is done; None between training steps.
+            evaluating: Completed share of an evaluation; None between training steps.
 
         Raises:
-            StopRequested: When a command asks for the end.
+            StopRequested: When a command ends the run.
         """
         self._evaluating = evaluating
         self._show_evaluation(evaluating)
         while (command := self._commands.take()) is not None:
             if isinstance(command, cmd.FindLr) and evaluating is not None and not self._on_demand:
-                self._after_evaluation.append(command)  # it is at a step boundary soon
+                self._after_evaluation.append(command)  # a step boundary is near
             else:
                 self._handle(command)
         while evaluating is None and self._after_evaluation:
@@ -181,29 +181,29 @@ class TrainingSession:
         self._saver.save(self.trainer, best=best, pinned=pinned)
 
     def saved_best(self) -> Checkpoint:
-        """The best state of the run, from the disk."""
+        """Read the best state of the run from disk."""
         return self._saver.saved_best(self.trainer.state.best_step)
 
     def evaluating(self, split: str) -> None:
-        """An evaluation begins."""
+        """Called when an evaluation begins."""
         self._split = split
         self._shown_evaluation_s = time.monotonic()
         self._state(RunState.EVALUATING, split)
 
     def _show_evaluation(self, share: float | None) -> None:
-        """Say how far a long evaluation is."""
+        """Publish the progress of a long evaluation."""
         now = time.monotonic()
         if share is not None and now - self._shown_evaluation_s >= _EVALUATION_EVERY_S:
             self._shown_evaluation_s = now
             self._state(RunState.EVALUATING, self._split, round(share, 3))
 
     def training(self) -> None:
-        """Training goes on."""
+        """Called when training continues."""
         self._evaluating = None
         self._state(RunState.TRAINING)
 
     def feeding(self, epoch: int) -> None:
-        """Let people look at what the network sees, on another thread."""
+        """Save a sample of the images that the network receives, on another thread."""
         if self._training_images.due(epoch):
             data, config = self.trainer.data, self._run.config
             plan = plan_of(config, data.dataset.splits["train"].labels_N, self._peers)
@@ -211,18 +211,18 @@ class TrainingSession:
             self._files.write_training_images(make, step=self.trainer.state.step, epoch=epoch + 1)
 
     def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
-        """Keep what there is to be seen of the newest evaluation beside the run, on another thread."""
+        """Save pictures and tables of the newest evaluation in the run directory, on another thread."""
         self._evaluating = None
         self._saver.mark_stale()
         dataset = self.trainer.data.dataset
-        # A 1,000-class confusion matrix is a million cells; it is written when asked for and at the end only.
+        # A 1,000-class confusion matrix is a million cells; it is written only on request and at the end.
         if self._on_demand or self.trainer.over:
             self._files.write_tables(evaluation, dataset, split)
         epoch = round(step / self.trainer.state.schedule.steps_per_epoch, 4)
         self._files.write_mistakes(evaluation.mistakes, dataset, split, step=step, epoch=epoch)
 
     def diverged(self, step: int, first_skipped: int) -> None:
-        """Pause for whoever sits at the screen; without a screen end the run.
+        """Pause for the user at the screen; without a screen, end the run.
 
         Raises:
             DivergedError: Without a screen.
@@ -271,7 +271,7 @@ class TrainingSession:
         self._monitor.start()
 
     def _meet_peers(self) -> Peers | None:
-        """Join the other processes of this training, where torchrun has started some."""
+        """Join the other processes of this training, if torchrun started several."""
         if world_size() == 1:
             return None
         if self._run.config.model.cache_features:
@@ -284,10 +284,10 @@ class TrainingSession:
         return peers
 
     def _changes(self, checkpoint: Checkpoint | None) -> list[str]:
-        """What this resume changes.
+        """Settings that this resume changes, as `key: old -> new`.
 
         Raises:
-            ConfigError: When it would be another run, or has fewer epochs than are done.
+            ConfigError: When the settings belong to another run, or have fewer epochs than are done.
         """
         config = self._run.config
         changes = changed_settings(self._run.run_dir, checkpoint.meta["config"] if checkpoint else None, config)
@@ -312,7 +312,7 @@ class TrainingSession:
             self._state(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
             self._last_save.save(self.trainer)
         if reason not in BY_ITSELF:
-            self._exporter.cancel()  # before the end, so that nothing is logged behind it
+            self._exporter.cancel()  # before the end, so that nothing is logged after it
         for asked in self._after_evaluation:
             self._ack(asked, "the run has ended meanwhile")
         self._after_evaluation.clear()
@@ -322,7 +322,7 @@ class TrainingSession:
         if reason in BY_ITSELF:
             self._run.lock.note(ended=True)
             self._stay_open()
-            # An export that was asked for is waited for; a second stop ends that too.
+            # A requested export is waited for; a second stop cancels it.
             while not self._exporter.wait(_PAUSE_TICK_S):
                 command = self._commands.take()
                 if isinstance(command, cmd.Stop):
@@ -331,10 +331,10 @@ class TrainingSession:
                     self._ack(command, "the run is being left as soon as the export has ended")
 
     def _dismiss_peers(self) -> None:
-        """Let the other processes end, too. Those of a run that has failed find a closed connection instead."""
+        """End the other processes. Those of a failed run find a closed connection instead."""
         if self._peers is None:
             return
-        with suppress(PeerLostError):  # whoever has died needs no order any more
+        with suppress(PeerLostError):  # a process that has died needs no order
             if self._trainer is None:
                 self._peers.tell({"over": True})
             else:
@@ -342,7 +342,7 @@ class TrainingSession:
         self._peers.close()
 
     def _stay_open(self) -> None:
-        """Serve evaluations, exports and saves for as long as the dashboard stays open."""
+        """Handle evaluations, exports and saves for as long as the dashboard stays open."""
         while self._hold_open() and self._last_save.stopped_by is None:
             command = self._commands.take(timeout=0.5)
             if command is None:
@@ -354,13 +354,13 @@ class TrainingSession:
                     self._exporter.cancel()
                 return
             except Exception as error:  # noqa: BLE001 - acknowledged as refused
-                # The run itself is complete; what was asked for afterwards cannot turn it into a failed one.
+                # The run itself is complete; a later command cannot turn it into a failed one.
                 log_traceback(self._run.run_dir, error)
 
     def _close(self) -> None:
         if self._last_save.stopped_by is not None:
-            self._commands.send(self._last_save.stopped_by)  # whoever holds a failed run open is to find it
-        with ExitStack() as last_first:  # whatever one of them raises, the saves that wait are written
+            self._commands.send(self._last_save.stopped_by)  # a failed run that is held open must receive it
+        with ExitStack() as last_first:  # whatever one of them raises, the waiting saves are written
             last_first.callback(self._saver.close)
             last_first.callback(self._files.close)
             if self._trainer is not None:
@@ -398,7 +398,7 @@ class TrainingSession:
         self.publish(answer_to(command, refusal))
 
     def _hold(self) -> None:
-        self.trainer.drain()  # so that the run is seen to stop where it does
+        self.trainer.drain()  # so that the display stops at the last step
         before = self.trainer.stopwatch.switch("pause")
         assert self._monitor is not None
         self._monitor.suspend(paused=True)
@@ -432,13 +432,13 @@ class TrainingSession:
     def _evaluate(self, command: cmd.Evaluate) -> str:
         if self._evaluating is not None or self._on_demand:
             return "an evaluation is under way"
-        # Steps whose metrics are still on the device belong before the evaluation in the log.
+        # Steps whose metrics are still on the device come before the evaluation in the log.
         self.trainer.drain()
         self._on_demand = True
         try:
             if self.trainer.evaluator.evaluate(self.trainer.data.dataset.selection_split, trigger="key"):
                 self.save(best=True)
-            # Where val chooses, the test images are not looked at before the end, however curious somebody is.
+            # Where val selects the best checkpoint, the test images are not evaluated before the end, even on request.
             if self._finished and self.trainer.evaluator.has_test_apart:
                 self.trainer.evaluator.test_the_best(trigger="key")
         finally:
@@ -454,7 +454,7 @@ class TrainingSession:
         state = self.trainer.state
         best = self.trainer.data.dataset.selection_split == "val" and self._finished and state.best_step >= 0
         if best and state.best_step != state.step and self._saver.folder.at(state.best_step).is_file():
-            # What val has chosen and test has measured, as the command `export` takes it.
+            # The checkpoint that val selected and test evaluated, as the command `export` takes it.
             self._exporter.start(state.best_step, lambda: "")
             return ""
         step = state.step
@@ -474,14 +474,14 @@ class TrainingSession:
             return "an evaluation is under way"
         self.trainer.drain()
         self._on_demand = self._testing_rates = True
-        before = self.trainer.stopwatch.switch("rates")  # no part of the budget, as a pause is none
+        before = self.trainer.stopwatch.switch("rates")  # not in the budget, like a pause
         self.evaluating("learning rates")
         try:
             found = range_test(self.trainer, self._poll_range_test)
         except _RangeTestStoppedError:
             return "stopped by key"
         except (RuntimeError, MemoryError) as error:
-            # The run itself needs no second set of weights.
+            # The run itself needs no second copy of the weights.
             if not is_out_of_memory(error):
                 raise
             if self.trainer.device.type == "cuda":

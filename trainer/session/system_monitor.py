@@ -1,4 +1,4 @@
-"""Readings of memory and device, on a thread of its own, so that a slow driver never holds training up."""
+"""Reads memory and device on a separate thread, so that a slow driver never delays training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainer.host.limits import usable_memory
 INTERVAL_S = 2.0
 
 _STILL_S = 10.0
-"""After this long, readings that have hardly moved are published, too."""
+"""Seconds after which readings that have hardly moved are published anyway."""
 
 _HARDLY = 0.02
-"""Share of a reading, and ..."""
+"""Relative change below which a reading is not published, and ..."""
 
 _HARDLY_PCT = 5.0
-"""... points of a percentage, that are no news."""
+"""... the same in percentage points, for readings in percent."""
 
 Reader = Callable[[], dict[str, float]]
 
@@ -44,18 +44,18 @@ class SystemMonitor:
         self._thread = threading.Thread(target=self._run, name="system-monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def suspend(self, paused: bool) -> None:
-        """Stop reading while training is paused, so that a paused screen sends nothing."""
+        """Stop reading while training is paused, so that a paused run publishes nothing."""
         if paused:
             self._awake.clear()
         else:
             self._awake.set()
 
     def stop(self) -> None:
-        """End, waiting for a reading in progress for at most an interval."""
+        """Stop, waiting for a reading in progress for at most one interval."""
         self._stopped.set()
         self._awake.set()
         self._thread.join(self._interval_s)
@@ -70,7 +70,7 @@ class SystemMonitor:
                 try:
                     readings |= reader()
                 except (psutil.Error, RuntimeError, OSError):
-                    continue  # a reading that fails is left out; the pane says what it has
+                    continue  # a reading that fails is left out; the pane shows what there is
             now = time.monotonic()
             if not self._stopped.is_set() and (now - published_at >= _STILL_S or _moved(published, readings)):
                 published, published_at = readings, now
@@ -78,7 +78,7 @@ class SystemMonitor:
 
 
 def _moved(before: dict[str, float], now: dict[str, float]) -> bool:
-    """Whether readings are other than before: a run of weeks would log them half a million times."""
+    """Whether readings have changed enough to publish: otherwise a run of weeks would log them half a million times."""
     if before.keys() != now.keys():
         return True
     return any(
@@ -88,7 +88,7 @@ def _moved(before: dict[str, float], now: dict[str, float]) -> bool:
 
 
 def readers_for(device: torch.device) -> list[Reader]:
-    """What can be read for a device."""
+    """Functions that read the memory and the state of a device."""
     if device.type == "cuda":
         index = device.index or 0
         return [lambda: _cuda(index), *_nvml(torch.cuda.get_device_properties(index).uuid), _process]

@@ -1,4 +1,4 @@
-"""The torch-free start of a training session: the rest is imported on the training thread.
+"""Torch-free start of a training session; the rest is imported on the training thread.
 
 A dashboard can be on the screen while `TrainingThread` still imports PyTorch. The thread is a plain one, owned here: the
 dashboard's own workers would tie training to the life of a screen.
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 
 _DISK_S = 5.0
-"""Longest wait for a disk that may be what has failed."""
+"""Longest wait in seconds for a disk that may be the cause of the failure."""
 
 _HEART_S = 5.0
-"""Longest wait for a heartbeat under way; a share that does not answer can hold it up for ever."""
+"""Longest wait in seconds for a heartbeat under way; a share that does not respond could block it for ever."""
 
 _SIGNALS_S = 0.25
-"""Longest sleep of the main thread, which alone runs Python's signal handlers."""
+"""Longest sleep in seconds of the main thread, which alone runs Python's signal handlers."""
 
 
 class TrainingThread:
-    """Trains an opened run on a thread of its own.
+    """Trains an opened run on a separate thread.
 
     `start`, `stop` and `join` are called by the main thread; everything else happens on the training thread.
 
     Attributes:
-        commands: Where commands for the trainer go.
-        exit_code: What the process shall exit with; valid once the thread has ended.
-        refused: Whether it was a new run that could not begin, for a reason that the user can act on; valid likewise.
+        commands: Queue of commands to the trainer.
+        exit_code: Exit code of the process; valid once the thread has ended.
+        refused: Whether a new run could not start for a reason that the user can act on; valid once the thread has ended.
     """
 
     def __init__(self, run: OpenRun, *, hold_open: bool) -> None:
@@ -64,7 +64,7 @@ class TrainingThread:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def announce(self) -> None:
-        """Publish the first event, which names the run; `start` does it where this was not called."""
+        """Publish the first event, which names the run; `start` does so if this was not called."""
         if self._announced:
             return
         self._announced = True
@@ -77,7 +77,7 @@ class TrainingThread:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Begin to train; where that cannot be, the run has failed. A second call does nothing."""
+        """Start training; if the thread cannot be started, the run has failed. A second call does nothing."""
         self.announce()
         if self._begun:
             return
@@ -92,7 +92,7 @@ class TrainingThread:
 
     @property
     def alive(self) -> bool:
-        """Whether the run is still to be trained, is being trained, or is held open for more commands."""
+        """Whether the run is waiting to be trained, being trained, or held open for more commands."""
         return not self._begun or self._thread.is_alive()
 
     def stop(self, reason: str = "stopped", exit_code: int = EXIT_OK) -> None:
@@ -118,17 +118,17 @@ class TrainingThread:
         )
 
     def release(self) -> None:
-        """Nobody looks any more: end the thread when the run ends, instead of holding it open for more commands."""
+        """End the thread when the run ends, instead of holding it open for more commands: the screen was closed."""
         self._held = False
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the thread, and let signals be handled meanwhile.
+        """Wait for the end of the thread while signals are handled.
 
         Returns:
             Whether it has ended.
         """
-        # In parts: a thread that is just being started may take a signal from the kernel in the main thread's stead, and then
-        # nothing would wake this wait.
+        # In short waits: a thread that is just starting may receive a signal in place of the main thread, and then nothing would
+        # wake this wait.
         end = math.inf if timeout is None else time.monotonic() + timeout
         while self._thread.is_alive() and (left := end - time.monotonic()) > 0:
             self._thread.join(min(left, _SIGNALS_S))
@@ -160,7 +160,7 @@ class TrainingThread:
             self.run.close()
 
     def _fail(self, error: BaseException) -> int:
-        # The disk may be what has failed, and a call that it does not answer never returns.
+        # The disk may be the cause, and a call to a disk that does not respond never returns.
         checkpoint = within(_DISK_S, self._last_checkpoint, "")
         code = exit_code_of(error)
         self.run.log.publish(
@@ -184,7 +184,7 @@ class TrainingThread:
                 self.run.log.publish(answer_to(command, "the run has failed"))
 
     def _listen(self) -> None:
-        """Let other processes of the user steer the run, where that can be."""
+        """Let other processes of the user steer the run, if a socket can be opened."""
         from trainer.run.control.server import ControlServer  # not before the first frame
 
         try:

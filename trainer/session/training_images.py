@@ -1,7 +1,7 @@
-"""Training images as the network sees them: augmented, mixed, at the size of the epoch.
+"""Training images as the network receives them: augmented, mixed, at the size of the epoch.
 
-Every draw is a hash of the image's place in the epoch's order, so these are the very images that training steps are made of, and
-no step has to be asked for them.
+Every draw is a hash of the image's place in the epoch's order, so these are exactly the images of the training steps, and
+no step has to provide them.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _CPU = torch.device("cpu")
 SHOWN = 32
 
 _OFTEN_S = 60.0
-"""Seconds between two looks, so that short epochs do not spend their time on them."""
+"""Seconds between two samples, so that short epochs do not spend their time on them."""
 
 
 class TrainingImages:
-    """Knows when it is time for another look."""
+    """Decides when to sample images again."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._size, self._looked_s = 0, -math.inf
 
     def due(self, epoch: int) -> bool:
-        """Whether an epoch (from 0) should be looked at: after a minute, and when its images have another size."""
+        """Whether to sample an epoch (from 0): after a minute, and when its image size changes."""
         size, now = self._config.data.size_in(epoch), time.monotonic()
         if size == self._size and now - self._looked_s < _OFTEN_S:
             return False
@@ -51,14 +51,14 @@ def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) 
     """The first images of an epoch, computed on the CPU.
 
     Args:
-        data: Of the run.
-        config: Of the run.
-        plan: Which images make which batch.
-        epoch: From 0.
+        data: Prepared data of the run.
+        config: Configuration of the run.
+        plan: Assignment of images to batches.
+        epoch: Epoch number, from 0.
     """
     split, classes = data.dataset.splits["train"], data.dataset.classes
     first, batch = plan.rows_of(plan.order(epoch), 0)
-    # Each is mixed with the one before it; the first one with the last of the batch.
+    # Each image is mixed with the one before it; the first one with the last of the batch.
     places = [len(batch) - 1, *range(min(SHOWN, len(batch)))]
     pixels_NHWC, kept = _readable(split, batch[places].tolist())
     rows, positions = batch[places][kept], first + torch.tensor(places)[kept]
@@ -83,7 +83,7 @@ def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) 
 
 
 def _readable(split: Split, rows: list[int]) -> tuple[Tensor, list[int]]:
-    """Pixels on the CPU, and which of the rows they are: images that cannot be read any more are left out, as in training."""
+    """Pixels on the CPU, and their rows: images that can no longer be read are left out, as in training."""
     if isinstance(split, FolderSplit):
         reading = split.read(rows, threads=None)
         return reading.pixels_NHWC, reading.kept
@@ -91,6 +91,6 @@ def _readable(split: Split, rows: list[int]) -> tuple[Tensor, list[int]]:
 
 
 def _pixels(images_NCHW: Tensor, normalize: Normalize) -> Tensor:
-    """uint8 (N, H, W, C) of what was normalised; holes are of the mean colour."""
+    """uint8 pixels (N, H, W, C) from normalised ones; erased holes get the mean colour."""
     scaled_NHWC = images_NCHW.permute(0, 2, 3, 1) * normalize.std_C + normalize.mean_C
     return (scaled_NHWC * 255).round().clamp(0, 255).to(torch.uint8)
