@@ -18,7 +18,7 @@ from trainer.run.status import Presence
 
 
 class SocketControl:
-    """The port of a run that another process trains. It finds the trainer again when a resume has replaced it."""
+    """Control port of a run that another process trains. It finds the new trainer after a resume."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
@@ -30,31 +30,31 @@ class SocketControl:
 
     @property
     def hint(self) -> str:
-        """How the run is looked at."""
+        """Kind of access, for the header."""
         return "attached" if self.can_control else f"read-only: {self._refused}" if self._refused else "read-only"
 
     @property
     def can_control(self) -> bool:
-        """Whether a trainer listens."""
+        """Whether a trainer is listening."""
         return self._connection is not None
 
     def send(self, command: Command) -> None:
         """Send a command.
 
         Raises:
-            UndeliverableError: When the trainer has gone, or does not read.
+            UndeliverableError: When the trainer has ended or does not read.
         """
         if self._connection is not None:
             try:
                 self._connection.sendall(encode_command(command))
             except OSError:
-                self._still_connected()  # a trainer that has refused this client has said why
+                self._still_connected()  # a trainer that has refused this client has sent the reason
             else:
                 return
         raise UndeliverableError(f"{command.name}: {self.refusal}")
 
     def refresh(self) -> None:
-        """Notice that the trainer has gone, or that there is one again."""
+        """Check whether the trainer has ended, or a new one has started."""
         if self._connection is not None and self._still_connected():
             return
         live, holder = is_live(self._run_dir), read_owner(self._run_dir) or {}
@@ -67,14 +67,14 @@ class SocketControl:
         except OSError as error:
             self.refusal = f"only looked at here: {error}"
             return
-        # One that was refused is likely to be refused again, at once: until then it is not called attached.
+        # A client that was refused is likely to be refused again, at once: until then it is not shown as attached.
         if not self._refused or (not select.select([self._connection], [], [], 0.05)[0]):
             self.refusal = self._refused = ""
         else:
             self._still_connected()
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._disconnect("left")
 
     def _still_connected(self) -> bool:
@@ -100,10 +100,10 @@ def _connect(holder: dict[str, object]) -> socket.socket:
     """Connect to a trainer's socket.
 
     Args:
-        holder: As `read_owner` gives it; it comes from a folder that others may be able to write.
+        holder: Owner as returned by `read_owner`; it comes from a folder that others may be able to write.
 
     Raises:
-        OSError: When that cannot be; the text says why.
+        OSError: When the connection fails; the text has the reason.
     """
     if not holder:
         raise ConnectionError("its trainer.json does not say who trains it")
@@ -128,7 +128,7 @@ def _connect(holder: dict[str, object]) -> socket.socket:
 
 
 def _reason_in(answer: bytes) -> str:
-    """Why a trainer refuses this client; empty where it does not say so."""
+    """The reason for which a trainer refuses this client; empty when it does not."""
     try:
         return str(orjson.loads(answer.splitlines()[0])["error"])
     except (ValueError, IndexError, KeyError, TypeError):

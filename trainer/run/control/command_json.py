@@ -1,4 +1,4 @@
-"""Commands as lines of JSON, for the control socket: only the known ones, with arguments that were looked at.
+"""Encodes commands as lines of JSON for the control socket: only known ones, with checked arguments.
 
 A line is `{"command": "set lr", "id": "0123456789ab", "lr": 0.1}`; `set lr`, `scale lr`, `note`
 and `change settings` take an argument.
@@ -16,7 +16,7 @@ from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
 
 LONGEST_LINE = 1024
-"""Bytes of a command's line at most."""
+"""Largest length of a command's line in bytes."""
 
 _KINDS = (
     cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.Freeze, cmd.FindLr,
@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{12}")
 
 
 def encode_command(command: Command) -> bytes:
-    """A command's line. A signal's reason and exit code of a `Stop` stay behind: they belong to the process that got it."""
+    """Encode a command. Reason and exit code of a signal's `Stop` are left out: they belong to the process that received it."""
     message: dict[str, Any] = {"command": command.name, "id": command.command_id}
     if isinstance(command, cmd.SetLr):
         message["lr"] = command.lr
@@ -41,7 +41,7 @@ def encode_command(command: Command) -> bytes:
 
 
 def decode_command(line: bytes) -> Command:
-    """The command of a line that anybody may have written.
+    """Decode a line from an untrusted sender.
 
     Raises:
         ValueError: When it is not exactly a known command with valid arguments.
@@ -89,7 +89,7 @@ def _note(arguments: dict[str, Any]) -> str:
 
 
 def _settings(arguments: dict[str, Any]) -> dict[str, float]:
-    """Numbers by key; whether there are such keys, and values, is the trainer's to say."""
+    """Numbers by key; the trainer checks whether keys and values are valid."""
     settings = arguments.get("settings")
     if set(arguments) != {"settings"} or not isinstance(settings, dict) or not settings:
         raise ValueError("change settings takes one object: settings")

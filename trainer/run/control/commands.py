@@ -1,6 +1,6 @@
-"""What a user can ask of a running trainer, and the port through which it is asked.
+"""Commands that a user can send to a running trainer, and the port that carries them.
 
-A dashboard sends a command and goes on; the trainer takes it at the next step boundary and answers with an
+A dashboard sends a command and continues; the trainer takes it at the next step boundary and answers with an
 `Acknowledged` event that carries the command's id.
 """
 
@@ -16,17 +16,17 @@ from trainer.run.log.events import Acknowledged
 from trainer.run.status import Presence
 
 HIGHEST_LR = 1000.0
-"""No learning rate above it is taken for meant."""
+"""Learning rates above this are rejected as typos."""
 
 HIGHEST_FACTOR = 1e6
-"""Likewise for what a rate is multiplied by."""
+"""Factors of the learning rate above this are rejected as typos."""
 
 NOTE_LENGTH = 200
-"""Characters of a user's remark at most."""
+"""Largest length of a user's note in characters."""
 
 
 class UndeliverableError(Exception):
-    """A command found nobody to take it; the text says why."""
+    """A command could not be delivered; the text has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Command:
     """Base of all commands.
 
     Attributes:
-        name: The word in acknowledgements.
-        command_id: Chosen by the sender.
+        name: Name in acknowledgements.
+        command_id: Identifier chosen by the sender.
     """
 
     name: ClassVar[str]
@@ -51,17 +51,17 @@ class Pause(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Unpause(Command):
-    """Go on after a pause."""
+    """Continue after a pause."""
 
     name: ClassVar[str] = "unpause"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaveCheckpoint(Command):
-    """Save now.
+    """Save a checkpoint now.
 
     Attributes:
-        reason: Name of the signal that asked; empty for a user, whose checkpoint rotation leaves alone.
+        reason: Name of the signal that requested it; empty for a user, whose checkpoint is exempt from rotation.
     """
 
     name: ClassVar[str] = "checkpoint"
@@ -70,7 +70,7 @@ class SaveCheckpoint(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Command):
-    """Measure the held-out images now."""
+    """Evaluate the held-out images now."""
 
     name: ClassVar[str] = "evaluate"
 
@@ -84,28 +84,28 @@ class Export(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class GoBack(Command):
-    """After steps that were not finite: take up the last checkpoint before them, at half the rate."""
+    """Return to the last checkpoint before the non-finite steps, at half the learning rate."""
 
     name: ClassVar[str] = "go back"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unfreeze(Command):
-    """Train one more stage of the network, the frozen one that is nearest to the classifier."""
+    """Unfreeze one more stage of the network: the frozen one nearest to the classifier."""
 
     name: ClassVar[str] = "unfreeze"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Freeze(Command):
-    """Train one stage less of the network: freeze the trained one that is nearest to the image."""
+    """Freeze one more stage of the network: the trained one nearest to the image."""
 
     name: ClassVar[str] = "freeze"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FindLr(Command):
-    """Try rates on a copy of the state, and say which one looks best; a second one while that is done stops it."""
+    """Try learning rates on a copy of the state and suggest one; a second command meanwhile stops it."""
 
     name: ClassVar[str] = "find lr"
 
@@ -115,7 +115,7 @@ class SetLr(Command):
     """Use this rate at the next step, and scale the rest of the schedule by the same factor.
 
     Attributes:
-        lr: The new rate, above 0.
+        lr: New learning rate, above 0.
     """
 
     name: ClassVar[str] = "set lr"
@@ -124,10 +124,10 @@ class SetLr(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleLr(Command):
-    """Scale the rate of the next step and the rest of the schedule; exact, where the step before is all that a sender knows of.
+    """Scale the rate of the next step and the rest of the schedule; exact even if the sender only knows the previous rate.
 
     Attributes:
-        factor: Above 0.
+        factor: Factor, above 0.
     """
 
     name: ClassVar[str] = "scale lr"
@@ -136,7 +136,7 @@ class ScaleLr(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class AddNote(Command):
-    """Keep a remark of the user with the run.
+    """Add a note of the user to the run.
 
     Attributes:
         text: One line of at most `NOTE_LENGTH` characters.
@@ -148,10 +148,10 @@ class AddNote(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeSettings(Command):
-    """Go on by another plan: how long, how often the run is measured and saved.
+    """Continue by another plan: epochs, and how often the run is evaluated and saved.
 
     Attributes:
-        settings: By dotted key, of `trainer.config.schema.CHANGEABLE`.
+        settings: Values by dotted key; keys of `trainer.config.schema.CHANGEABLE`.
     """
 
     name: ClassVar[str] = "change settings"
@@ -160,11 +160,11 @@ class ChangeSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Stop(Command):
-    """Save and end.
+    """Save and end the run.
 
     Attributes:
-        reason: `stopped`, or the name of the signal that asked.
-        exit_code: What the process shall exit with.
+        reason: `stopped`, or the name of the signal that requested it.
+        exit_code: Exit code of the process.
     """
 
     name: ClassVar[str] = "stop"
@@ -176,47 +176,47 @@ def answer_to(command: Command, refusal: str = "") -> Acknowledged:
     """The event that answers a command.
 
     Args:
-        command: That was taken.
-        refusal: Why it is not carried out; empty when it is.
+        command: The command that was taken.
+        refusal: Reason for a refusal; empty when the command is carried out.
     """
     return Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal)
 
 
 class ControlPort(Protocol):
-    """Where commands go: the queue of this process, a socket, or nowhere."""
+    """Destination of commands: the queue of this process, a socket, or none."""
 
     @property
     def hint(self) -> str:
-        """A word about control for the header: `attached`, `read-only`, or empty where all is in this process."""
+        """Kind of access, for the header: `attached`, `read-only`, or empty when the trainer is in this process."""
 
     @property
     def can_control(self) -> bool:
-        """Whether anyone takes commands."""
+        """Whether a trainer takes commands here."""
 
     @property
     def refusal(self) -> str:
-        """Why nobody does; empty when `can_control`."""
+        """Reason why no trainer takes commands here; empty when `can_control`."""
 
     @property
     def presence(self) -> Presence:
         """Whether the run has a trainer."""
 
     def send(self, command: Command) -> None:
-        """Hand a command over without waiting for it.
+        """Pass a command on without waiting for it.
 
         Raises:
-            UndeliverableError: When nobody takes it.
+            UndeliverableError: When no trainer takes it.
         """
 
     def refresh(self) -> None:
-        """Look again whether anyone takes commands. Cheap enough for once a second."""
+        """Check again whether a trainer takes commands. Cheap enough for once a second."""
 
     def close(self) -> None:
-        """Keep no connection any longer."""
+        """Close the connection, if there is one."""
 
 
 class CommandQueue:
-    """The port of a trainer in the same process. `send` may be called from any thread and from signal handlers."""
+    """Control port of a trainer in the same process. `send` may be called from any thread and from signal handlers."""
 
     hint = ""
     can_control = True
@@ -228,18 +228,18 @@ class CommandQueue:
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
 
     def send(self, command: Command) -> None:
-        """Hand a command over."""
+        """Queue a command."""
         self._queue.put(command)
 
     def refresh(self) -> None:
-        """Nothing to do: the trainer lives in this process."""
+        """Do nothing: the trainer is in this process."""
 
     def close(self) -> None:
-        """Nothing to do, likewise."""
+        """Do nothing: there is no connection."""
 
     @property
     def waiting(self) -> int:
-        """How many commands nobody has taken yet."""
+        """Number of commands that have not been taken yet."""
         return self._queue.qsize()
 
     def take(self, timeout: float | None = None) -> Command | None:
@@ -256,10 +256,10 @@ class CommandQueue:
 
 @dataclass
 class NoControl:
-    """The port of a run that is only looked at.
+    """Control port of a run that is only viewed.
 
     Attributes:
-        look: Finds out why nobody takes commands here, and whether there is a trainer.
+        look: Returns the reason why no trainer takes commands here, and the presence of a trainer.
     """
 
     look: Callable[[], tuple[str, Presence]]
@@ -272,12 +272,12 @@ class NoControl:
         self.refresh()
 
     def send(self, command: Command) -> None:
-        """Refuse: a caller looks at `can_control` first."""
+        """Refuse the command: callers check `can_control` first."""
         raise UndeliverableError(f"{command.name}: {self.refusal}")
 
     def refresh(self) -> None:
-        """Look again."""
+        """Check again for a trainer."""
         self.refusal, self.presence = self.look()
 
     def close(self) -> None:
-        """Nothing to do: there is no connection."""
+        """Do nothing: there is no connection."""

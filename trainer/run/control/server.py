@@ -1,8 +1,8 @@
-"""The control socket: other processes of the same user steer a trainer through it.
+"""Control socket through which other processes of the same user steer a trainer.
 
-It lives in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may exceed the
-107 bytes that a socket's name may have, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log; the
-socket itself only says why a line was refused.
+It lies in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may exceed the
+107 bytes of a socket's name, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log; the
+socket itself only returns the reason when a line is refused.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ from trainer.run.control.command_json import LONGEST_LINE, decode_command
 from trainer.run.control.commands import Command
 
 MOST_CLIENTS = 32
-"""Connections at a time."""
+"""Most simultaneous connections."""
 
 MOST_PER_SECOND = 20
-"""Commands that one client may send in a second."""
+"""Most commands of one client per second."""
 
 MOST_WAITING = 64
-"""Commands that may wait for the next step before more are refused."""
+"""Most commands that may wait for the next step before more are refused."""
 
 _NAME = re.compile(r"[0-9a-f]{16}\.sock")
 _UNFINISHED = re.compile(r"[0-9a-f]{16}\.new")
 _LOOK_S = 5.0
-"""Time between two looks at whether the socket still has its name: cleaners of /tmp delete what is old."""
+"""Seconds between two checks of the socket's file: cleaners of /tmp delete old files."""
 
 _UNFINISHED_S = 60.0
-"""Age above which a socket under its first name belongs to a trainer that died before it listened."""
+"""Age in seconds above which a socket under its first name belongs to a trainer that died before it listened."""
 
 
 class CommandSink(Protocol):
-    """Where the server's commands go."""
+    """Receiver of the server's commands."""
 
     @property
     def waiting(self) -> int:
-        """Commands that were sent and not taken."""
+        """Number of commands that were sent and not taken."""
 
     def send(self, command: Command) -> None:
-        """Hand one over without waiting."""
+        """Pass one on without waiting."""
 
 
 class ControlServer:
-    """Listens for commands on a thread of its own. No client can make it wait, or the trainer behind it.
+    """Listens for commands on a separate thread. No client can block it, or the trainer behind it.
 
     Attributes:
-        path: The socket.
+        path: Path of the socket.
     """
 
     def __init__(self, commands: CommandSink) -> None:
-        """Start to listen.
+        """Start listening.
 
         Raises:
-            OSError: When there can be no socket.
+            OSError: When the socket cannot be created.
         """
         self._commands = commands
         self._clients: dict[socket.socket, _Client] = {}
@@ -82,7 +82,7 @@ class ControlServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop to listen and remove the socket. Safe to call twice."""
+        """Stop listening and remove the socket. Safe to call twice."""
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
         self._thread.join()
@@ -108,8 +108,8 @@ class ControlServer:
                         self._receive(key.fileobj)
 
     def _restore_name(self) -> None:
-        """Listen under the same name again where the socket's file was deleted; clients that are connected stay."""
-        with contextlib.suppress(OSError):  # tried again at the next look
+        """Listen under the same name again if the socket's file was deleted; connected clients stay."""
+        with contextlib.suppress(OSError):  # tried again at the next check
             if self.path.is_socket():
                 return
             private_folder()
@@ -123,7 +123,7 @@ class ControlServer:
         try:
             connection, _ = self._listener.accept()
         except OSError:
-            time.sleep(0.1)  # no descriptor left for it in this process; it goes on to ask
+            time.sleep(0.1)  # the process has no free descriptor; the client keeps waiting
             return
         connection.setblocking(False)
         if _peer_uid(connection) != os.getuid():
@@ -166,21 +166,21 @@ class ControlServer:
 
 
 class _Client:
-    """What one client has sent so far."""
+    """Received data of one client."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._times: deque[float] = deque(maxlen=MOST_PER_SECOND)
 
     def lines(self, data: bytes) -> list[bytes]:
-        """Whole lines, now that `data` has come."""
+        """Whole lines, after `data` was received."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             raise ValueError(f"a command has at most {LONGEST_LINE} bytes")
         return lines
 
     def count(self, now: float) -> None:
-        """Count a line."""
+        """Count a line against the client's rate limit."""
         if len(self._times) == MOST_PER_SECOND and now - self._times[0] < 1.0:
             raise ValueError(f"more than {MOST_PER_SECOND} commands in a second")
         self._times.append(now)
@@ -188,7 +188,7 @@ class _Client:
 
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Under its name only once it listens: until then another trainer would take it for an abandoned one.
+    # It gets its name only once it listens: until then another trainer would take it for an abandoned one.
     unfinished = path.with_suffix(".new")
     try:
         listener.setblocking(False)
@@ -203,12 +203,12 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _refuse(connection: socket.socket, reason: str) -> None:
-    with connection, contextlib.suppress(OSError):  # one that does not read its answer does without
+    with connection, contextlib.suppress(OSError):  # a client that does not read the answer does not get one
         connection.send(orjson.dumps({"error": reason}, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _peer_uid(connection: socket.socket) -> int:
-    """The user at the other end, as the kernel knows it; -1 where it does not say."""
+    """User id of the other end, as reported by the kernel; -1 where it is unavailable."""
     try:
         if sys.platform == "darwin":
             # struct xucred of sys/ucred.h: version, uid, number of groups, 16 groups; LOCAL_PEERCRED of sys/un.h.
@@ -220,10 +220,10 @@ def _peer_uid(connection: socket.socket) -> int:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove sockets that nobody listens to any more: a killed trainer could not."""
+    """Remove sockets on which no process listens: a killed trainer leaves its own behind."""
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
-            with contextlib.suppress(FileNotFoundError):  # it has its name by now
+            with contextlib.suppress(FileNotFoundError):  # it has been given its name by now
                 if time.time() - path.lstat().st_mtime > _UNFINISHED_S:
                     path.unlink()
         if not _NAME.fullmatch(path.name):

@@ -1,8 +1,8 @@
-"""Lines of `events.jsonl`, written and read.
+"""Encodes and decodes the lines of `events.jsonl`.
 
 A line is `{"seq": int, "time": unix seconds, "kind": str, ...fields}`. JSON has no NaN: a non-finite number is written as null
-and read back as NaN. A run of weeks logs a million lines, so a field that is empty, as it is by default, is left out, and the
-numbers of steps stand in one list, `"steps": [first_step, [loss, ...], [accuracy, ...], [lr, ...], images, seconds]`.
+and read back as NaN. A run of weeks logs a million lines, so a field that has its empty default is left out, and the
+numbers of steps are in one list, `"steps": [first_step, [loss, ...], [accuracy, ...], [lr, ...], images, seconds]`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from trainer.run.log.events import Event, Record, Steps, event_kinds
 from trainer.run.log.log_types import Check, check_of
 
 STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")
-"""What the list of a `steps` line holds. Logs of version 1 have these as fields by their names."""
+"""Entries of the list of a `steps` line. Logs of version 1 have them as named fields."""
 
 AT_ONCE = 512
-"""Lines whose content is in memory at a time: as much as stays in a processor's cache."""
+"""Number of lines decoded at a time: as many as fit in a processor's cache."""
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 
 @functools.cache
 def _fields(kind: str) -> dict[str, Any]:
-    """Names in the order of the log, each with its default where that is empty, else with `dataclasses.MISSING`."""
+    """Field names in the order of the log, each with its default if that is empty, else with `dataclasses.MISSING`."""
     defaults = {}
     for field in sorted(dataclasses.fields(event_kinds()[kind]), key=lambda field: field.name):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -38,7 +38,7 @@ def _fields(kind: str) -> dict[str, Any]:
 
 
 def encode(record: Record) -> bytes:
-    """One line of the log, with its newline. Of names that are not UTF-8 the odd bytes are written out."""
+    """One line of the log, with its newline. Bytes of names that are not UTF-8 are escaped."""
     event = record.event
     line = {"seq": record.seq, "time": round(record.time, 3), "kind": event.kind}
     for name, empty in _fields(event.kind).items():
@@ -54,7 +54,7 @@ def encode(record: Record) -> bytes:
 
 
 def in_utf8(value: Any) -> Any:
-    """The value with every string fit for UTF-8: file names may hold any bytes."""
+    """The value with every string made valid UTF-8: file names may hold any bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -63,33 +63,33 @@ def in_utf8(value: Any) -> Any:
 
 
 def decode(line: bytes) -> Record | None:
-    """Read one line; None for one that cannot be read, or is of a kind that this version does not know."""
+    """Decode one line; None if it is unreadable or of a kind unknown to this version."""
     records, _ = records_of(contents([line]))
     return records[0] if records else None
 
 
 def read_lines(lines: Sequence[bytes]) -> tuple[list[Record], int]:
-    """The records of lines, and how many lines are left out."""
+    """Decode lines; their records, and the number of lines left out."""
     found = contents(lines)
     records, bad = records_of(found)
     return records, bad + num_unreadable(lines, found)
 
 
 def num_unreadable(lines: Sequence[bytes], found: Sequence[dict[str, Any]]) -> int:
-    """How many lines that are not empty have no JSON object among `contents(lines)`."""
+    """Number of non-empty lines that have no JSON object in `contents(lines)`."""
     return 0 if len(lines) == len(found) else sum(bool(line.strip()) for line in lines) - len(found)
 
 
 def is_known(content: Mapping[str, Any]) -> bool:
-    """Whether a line may be of a kind that this version knows. Those of later versions are passed over and not counted."""
+    """Whether this version may know the kind of a line. Kinds of later versions are skipped and not counted."""
     kind = content.get("kind")
     return type(kind) is not str or kind in event_kinds()
 
 
 def records_of(found: Sequence[dict[str, Any]]) -> tuple[list[Record], int]:
-    """The records of lines' JSON, and how many are left out: what does not hold what its event declares.
+    """Records from the JSON of lines, and the number left out because a value is not of its declared type.
 
-    All readers get their records here, or check steps as columns with `checks_of`.
+    All readers get their records here, or check columns of steps with `checks_of`.
     """
     known = [content for content in found if is_known(content)]
     records = [record for content in known if (record := _record_of(content)) is not None]
@@ -102,7 +102,7 @@ def records_of(found: Sequence[dict[str, Any]]) -> tuple[list[Record], int]:
 
 
 def _record_of(content: dict[str, Any]) -> Record | None:
-    """The record of a line's JSON, with its values not looked at yet; None where one is missing."""
+    """The record of a line's JSON, its values still unchecked; None if one is missing."""
     cls = event_kinds().get(kind) if type(kind := content.get("kind")) is str else None
     if cls is None or "seq" not in content or "time" not in content:
         return None
@@ -126,13 +126,13 @@ def _required(kind: str) -> frozenset[str]:
 
 @functools.cache
 def checks_of(cls: type) -> dict[str, Check]:
-    """The check of each field, by its name; of a record those of its place."""
+    """The check of each field, by field name; the same for the fields of `Record`."""
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: check_of(hints[field.name]) for field in dataclasses.fields(cls) if field.name != "event"}
 
 
 def _are_valid(records: Sequence[Record]) -> bool:
-    """Whether records of one kind hold what is declared."""
+    """Whether all values of records of one kind are of their declared types."""
     events = [record.event for record in records]
     cls = type(events[0])
     return (
@@ -162,12 +162,12 @@ def _have_same_lengths(cls: type[Event], events: Sequence[Event]) -> bool:
 
 
 def contents(lines: Sequence[bytes]) -> list[dict[str, Any]]:
-    """The JSON objects of many lines, whatever is none left out. In one piece, which is half as much work."""
+    """The JSON objects of many lines, without those that have none. Parsed in one piece, which halves the work."""
     try:
         found: list[Any] = orjson.loads(b"[" + b",".join(lines) + b"]")
     except orjson.JSONDecodeError:
         found = []
-    if len(found) != len(lines):  # two torn lines may make one whole object between them, which nobody wrote
+    if len(found) != len(lines):  # two torn lines may form one whole object that was never written
         found = [_content(line) for line in lines]
     return found if set(map(type, found)) == {dict} else [content for content in found if type(content) is dict]
 

@@ -1,6 +1,6 @@
-"""Runs a command of the user when a run ends, fails, or is held after steps that were not finite: a message to a phone, say.
+"""Runs a user's command when a run ends, fails, or is held after non-finite steps, for example to send a message to a phone.
 
-The command is named by the environment of whoever starts the program, and never by a configuration, which may be somebody else's.
+The command is set in the environment, by the user who starts the program; never in a configuration, which others may write.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ VARIABLE = "R18_TUI_HOOK"
 
 
 class EndHook:
-    """An observer of the log. Lives on the log writer's thread, which does not wait for the command."""
+    """Observer of the log that runs the command. Called on the log writer's thread, which does not wait for the command."""
 
     def __init__(self, run_dir: RunDir, environment: Mapping[str, str]) -> None:
-        """Take the command.
+        """Read the command from the environment.
 
         Args:
-            run_dir: Of the run.
-            environment: With `R18_TUI_HOOK`, or without: then nothing is ever run.
+            run_dir: Directory of the run.
+            environment: Environment variables; without `R18_TUI_HOOK` no command is ever run.
 
         Raises:
-            ConfigError: When there is no such command: now, and not when everybody has gone home.
+            ConfigError: When the command does not exist: reported at the start rather than at the end of a run.
         """
         self._run_dir = run_dir
         try:
@@ -42,7 +42,7 @@ class EndHook:
             )
 
     def observe(self, record: Record) -> None:
-        """Run the command, if this is an event to be told.
+        """Run the command if the event is one to report.
 
         Raises:
             OSError: When it cannot be run.
@@ -59,7 +59,7 @@ class EndHook:
 
 
 def _told(event: Event) -> tuple[str, str] | None:
-    """What happened, in a word and in a sentence; None for what need not be told."""
+    """Word and sentence that describe an event; None for one that is not reported."""
     if isinstance(event, Finished):
         return "finished", f"{event.reason} at step {event.step:,}"
     if isinstance(event, Failed):

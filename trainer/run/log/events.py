@@ -1,6 +1,6 @@
-"""What happens in a run, as frozen records that become one JSON line each in `events.jsonl`.
+"""Events of a run: frozen records that become one JSON line each in `events.jsonl`.
 
-`trainer.run.log.codec` writes and reads the lines. Readers ignore fields and kinds that they do not know, so a field may be
+`trainer.run.log.codec` writes and reads the lines. Readers ignore unknown fields and kinds, so a field may be
 added in any release; removing or redefining one raises `LOG_VERSION`. The format is documented in `docs/run-directory.md`.
 """
 
@@ -59,7 +59,7 @@ class _Optim(TypedDict, total=False):
 
 
 class _Config(TypedDict, total=False):
-    """What viewers read of a configuration."""
+    """Entries of a configuration that viewers read."""
 
     data: _Data
     eval: _Eval
@@ -68,7 +68,7 @@ class _Config(TypedDict, total=False):
 
 
 class _Model(TypedDict, total=False):
-    """What viewers read of a model's description."""
+    """Entries of a model's description that viewers read."""
 
     parameters: int
 
@@ -81,9 +81,9 @@ class Event:
     """Base of all events.
 
     Attributes:
-        kind: The name in the log.
-        durable: Whether the writer must keep the event however full its queue is.
-        same_length: Names of lists with an entry each for the same things. One that is empty by default may be empty.
+        kind: Name in the log.
+        durable: Whether the writer must keep the event even when its queue is full.
+        same_length: Names of lists of equal length. One that is empty by default may be empty.
     """
 
     kind: ClassVar[str] = ""
@@ -91,13 +91,13 @@ class Event:
     same_length: ClassVar[tuple[str, ...]] = ()
 
     def is_consistent(self) -> bool:
-        """Whether the fields, each of which is of its type, agree with each other."""
+        """Whether the fields, each valid by itself, agree with each other."""
         return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened(Event):
-    """A trainer process has taken the run: its first event, before torch is imported."""
+    """A trainer process has taken the run. Its first event, before torch is imported."""
 
     kind: ClassVar[str] = "opened"
     run: str
@@ -117,7 +117,7 @@ class Started(Event):
         planned_lr: `[steps, rates]`, a sampling of the whole schedule without edits; steps count from 1 as in `steps`.
         selection_split: The split that chooses the best checkpoint, `val` or `test`.
         splits: Images in each split.
-        choices: Precision, memory format and what else was decided by timing; a resume reuses them.
+        choices: Precision, memory format and other decisions made by timing; a resume reuses them.
     """
 
     kind: ClassVar[str] = "started"
@@ -138,12 +138,12 @@ class Started(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StateChanged(Event):
-    """The run is in another state.
+    """The state of the run has changed.
 
     Attributes:
         state: A `trainer.run.status.RunState` value.
-        detail: What is being done, such as "decoding images".
-        fraction: Progress of that, 0 to 1, where it is known.
+        detail: Current activity, such as "decoding images".
+        fraction: Progress of that activity, 0 to 1, where it is known.
     """
 
     kind: ClassVar[str] = "state"
@@ -157,15 +157,15 @@ class Steps(Event):
     """Consecutive optimizer steps.
 
     Attributes:
-        first_step: Number of the first one, from 1.
+        first_step: Number of the first step, from 1.
         loss: Mean training loss of each step.
         accuracy: Training top-1 of each step, 0 to 1, on augmented images.
         lr: Learning rate of each step.
-        images: Images in these steps.
-        seconds: Time these steps took, without pauses, evaluations and saves.
-        budget: Seconds since the last start or resume by activity: data, compute, evaluate, save. Empty in most lines: it is told
-            every five seconds.
-        skipped: Numbers of the steps whose update was left out, since loss or gradient were not finite.
+        images: Number of images in these steps.
+        seconds: Duration of these steps in seconds, without pauses, evaluations and saves.
+        budget: Seconds since the last start or resume by activity: data, compute, evaluate, save. Published every five seconds,
+            empty in all other lines.
+        skipped: Numbers of the skipped steps, whose loss or gradient was not finite.
     """
 
     kind: ClassVar[str] = "steps"
@@ -183,12 +183,12 @@ class Steps(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Diverged(Event):
-    """So many steps in a row were left out that the run is held until somebody decides.
+    """So many consecutive steps were skipped that the run is held until the user decides.
 
     Attributes:
-        step: The last of them.
-        in_a_row: How many.
-        checkpoint: That a return would go to, empty when there is none.
+        step: The last skipped step.
+        in_a_row: Number of consecutive skipped steps.
+        checkpoint: Checkpoint that a rollback would restore, empty when there is none.
     """
 
     kind: ClassVar[str] = "diverged"
@@ -203,8 +203,8 @@ class StagesFrozen(Event):
 
     Attributes:
         step: Steps done so far.
-        stages: That are frozen, from the image; empty when everything is trained.
-        trainable: Parameters that are trained.
+        stages: Frozen stages, starting at the image; empty when all are trained.
+        trainable: Number of trained parameters.
     """
 
     kind: ClassVar[str] = "frozen"
@@ -215,13 +215,13 @@ class StagesFrozen(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnded(Event):
-    """An epoch's last step has ended.
+    """The last step of an epoch has ended.
 
     Attributes:
-        epoch: Number, from 1.
-        train_loss: Mean over the steps that changed the weights; null where none did.
-        train_accuracy: Top-1 over them, likewise.
-        seconds: Time of its steps.
+        epoch: Epoch number, from 1.
+        train_loss: Mean over the steps that were not skipped; null when all were.
+        train_accuracy: Top-1 over the same steps, 0 to 1; null when all were skipped.
+        seconds: Duration of its steps in seconds.
     """
 
     kind: ClassVar[str] = "epoch"
@@ -235,17 +235,17 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
-    """Held-out images were measured.
+    """Held-out images were evaluated.
 
     Attributes:
         epoch: Epochs trained so far; a fraction in mid-epoch.
         accuracy: Plain top-1, 0 to 1.
-        accuracy_tta: Top-1 of the mean logits of image and mirror image, where it was asked for.
-        correct: Right answers in each class.
-        counts: Images in each class.
-        predicted: How often each class was answered.
-        confusions: For each class the ten that it was most often taken for: their indices and numbers of images, by turns.
-        silent: Share of the channels that were 0 for all images looked at (`layer_stats`), by the convolution that makes them,
+        accuracy_tta: Top-1 of the mean logits of image and mirror image, where that is configured.
+        correct: Number of correct predictions for the images of each class.
+        counts: Number of images of each class.
+        predicted: Number of predictions of each class.
+        confusions: For each class the ten classes most often confused with it: index and number of images, alternating.
+        silent: Share of channels that were 0 for all examined images (`layer_stats`), by the convolution that produces them,
             where there are any.
         weights: `raw` or `ema`.
         best: Whether this is the best accuracy so far on the selection split.
@@ -271,7 +271,7 @@ class Evaluated(Event):
     seconds: Amount = 0.0
 
     def is_consistent(self) -> bool:
-        """Whether no class has more answers than images, and no image is taken for a class that there is not."""
+        """Whether no class has more correct answers than images, and all confusions name existing classes."""
         wrong = [count - right for count, right in zip(self.counts, self.correct, strict=True)]
         return min(wrong, default=0) >= 0 and all(
             len(taken) % 2 == 0 and sum(taken[1::2]) <= images and max(taken[::2], default=0) < len(wrong)
@@ -281,18 +281,18 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LayersMeasured(Event):
-    """Weights at an epoch's end, and the gradients of its last step, layer by layer (`trainer.model.layer_stats`).
+    """Weights at the end of an epoch and gradients of its last step, by layer (`trainer.model.layer_stats`).
 
     Attributes:
         epoch: Epochs trained so far.
-        names: As in the state dict, from the image.
-        parameters: Weights of each.
-        weight_norms: Euclidean.
-        weight_ranges: The bins of a histogram are as wide as each other, from minus this to plus this.
-        weights: How many of some thousands of weights lie in each bin.
-        gradient_norms: As the optimizer got them; null where a layer is frozen, or one of them is not finite.
-        gradient_ranges: As of the weights; null where a layer is frozen.
-        gradients: Likewise; empty where a layer is frozen.
+        names: Layer names as in the state dict, starting at the image.
+        parameters: Number of weights of each layer.
+        weight_norms: Euclidean norm of each layer's weights.
+        weight_ranges: Range r of each weight histogram, whose bins have equal widths from -r to r.
+        weights: Histogram counts of some thousands of weights of each layer.
+        gradient_norms: Norms of the gradients as the optimizer got them; null where a layer is frozen or a value is not finite.
+        gradient_ranges: Range of each gradient histogram; null where a layer is frozen.
+        gradients: Histogram counts of the gradients; empty where a layer is frozen.
     """
 
     kind: ClassVar[str] = "layers"
@@ -313,13 +313,13 @@ class LayersMeasured(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesSaved(Event):
-    """Small pictures to look at are in a file (`trainer.evaluation.picture_sheet`).
+    """Small pictures to look at were saved to a file (`trainer.evaluation.picture_sheet`).
 
     Attributes:
-        what: `training`, as the network sees them, or `mistakes`, the most confident ones of an evaluation.
-        split: Whose images they are.
-        epoch: As in `Evaluated`; of training images the epoch that they belong to, from 1.
-        path: Relative to the run directory.
+        what: `training`, images as the network receives them, or `mistakes`, the most confident ones of an evaluation.
+        split: Split of the images.
+        epoch: As in `Evaluated`; for training images the number of their epoch, from 1.
+        path: File, relative to the run directory.
     """
 
     kind: ClassVar[str] = "pictures"
@@ -347,7 +347,7 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFailed(Event):
-    """A checkpoint could not be written; training goes on."""
+    """A checkpoint could not be written; training continues."""
 
     kind: ClassVar[str] = "checkpoint_failed"
     step: int
@@ -360,7 +360,7 @@ class LrEdited(Event):
 
     Attributes:
         step: Steps done so far; the factor applies from the next one.
-        lr: The rate of the next step.
+        lr: Learning rate of the next step.
     """
 
     kind: ClassVar[str] = "lr_edited"
@@ -371,13 +371,13 @@ class LrEdited(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsChanged(Event):
-    """The run goes on by another plan.
+    """The plan of the run has changed.
 
     Attributes:
         step: Steps done so far.
-        changes: As `key: old -> new`.
-        config: What is other than before, by group and key.
-        epochs: Of the whole run, as it is planned now; likewise the others, as in `Started`.
+        changes: Changed settings, as `key: old -> new`.
+        config: Changed settings by group and key.
+        epochs: Epochs of the whole run by the new plan; the remaining fields as in `Started`.
     """
 
     kind: ClassVar[str] = "settings"
@@ -391,7 +391,7 @@ class SettingsChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Noted(Event):
-    """A remark of the user.
+    """The user has added a note.
 
     Attributes:
         step: Steps done so far.
@@ -404,14 +404,14 @@ class Noted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LrRangeTested(Event):
-    """Rates were tried on a copy of the state.
+    """Learning rates were tried on a copy of the state.
 
     Attributes:
         step: Steps done so far.
-        lrs: Rising.
-        losses: Smoothed loss at each of them.
-        suggestion: A rate to train with; null where the loss fell at none.
-        reason: Why this one, or why none.
+        lrs: Learning rates, ascending.
+        losses: Smoothed loss at each rate.
+        suggestion: Suggested learning rate; null where the loss fell at none.
+        reason: Why this rate is suggested, or why none.
     """
 
     kind: ClassVar[str] = "lr_range"
@@ -425,11 +425,11 @@ class LrRangeTested(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportProgress(Event):
-    """What the export is doing.
+    """Progress of an export.
 
     Attributes:
-        stage: Such as "checking on 256 images".
-        fraction: 0 to 1.
+        stage: Current activity, such as "checking on 256 images".
+        fraction: Progress, 0 to 1.
     """
 
     kind: ClassVar[str] = "export_progress"
@@ -443,8 +443,8 @@ class Exported(Event):
     """The ONNX file is in place and was proven equal to the model.
 
     Attributes:
-        max_abs_diff: Largest difference of a logit over all compared images.
-        images: Compared images.
+        max_abs_diff: Largest absolute difference of a logit over all compared images.
+        images: Number of compared images.
         accuracy: Top-1 of the exported weights on `split`, where it is known.
         files: Size, hash, accuracy and speed of each file.
     """
@@ -462,7 +462,7 @@ class Exported(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFailed(Event):
-    """No ONNX file was announced; an earlier one is untouched."""
+    """The export failed: no ONNX file was announced; an earlier one is untouched."""
 
     kind: ClassVar[str] = "export_failed"
     error: str
@@ -481,11 +481,11 @@ class Acknowledged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
-    """Training goes on from a checkpoint: points after its step belong to an abandoned future.
+    """Training continues from a checkpoint: points after its step belong to an abandoned future.
 
     Attributes:
-        lr_edits: (step, factor) of every edit that the checkpoint knows; None in logs of before this was told.
-        changes: Settings that are other than before, as `key: old -> new`.
+        lr_edits: (step, factor) of every edit in the checkpoint; None in logs of older versions.
+        changes: Changed settings, as `key: old -> new`.
     """
 
     kind: ClassVar[str] = "resumed"
@@ -498,7 +498,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Monitored(Event):
-    """Memory and device readings; absent ones are left out."""
+    """Memory and device readings; unavailable ones are left out."""
 
     kind: ClassVar[str] = "monitor"
     durable: ClassVar[bool] = False
@@ -507,7 +507,7 @@ class Monitored(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat(Event):
-    """The trainer process is alive, paused or not; without one for a while the run counts as lost."""
+    """The trainer process is alive, paused or not; after some time without one the run counts as lost."""
 
     kind: ClassVar[str] = "heartbeat"
     durable: ClassVar[bool] = False
@@ -515,7 +515,7 @@ class Heartbeat(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Warned(Event):
-    """Something that the user should know and that does not stop the run."""
+    """A warning to the user that does not stop the run."""
 
     kind: ClassVar[str] = "warning"
     message: str
@@ -542,7 +542,7 @@ class LogRecovered(Event):
     """The log can be appended to again; nothing that was published meanwhile is lost, unless a `Gap` says so.
 
     Attributes:
-        seconds: That it could not.
+        seconds: Seconds during which appending failed.
     """
 
     kind: ClassVar[str] = "log_recovered"
@@ -551,11 +551,11 @@ class LogRecovered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Event):
-    """The run ended by an error.
+    """The run ended with an error.
 
     Attributes:
         checkpoint: The last good checkpoint, empty when there is none.
-        resume: The command that goes on from it, empty when there is none.
+        resume: The command that resumes from it, empty when there is none.
     """
 
     kind: ClassVar[str] = "failed"
@@ -581,7 +581,7 @@ class Finished(Event):
 
 
 BY_ITSELF = ("completed", "stopped early")
-"""Reasons for which a run ends without being asked to."""
+"""Reasons of a run that ended without being stopped by a user or signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -589,7 +589,7 @@ class Record:
     """An event with its place in the log.
 
     Attributes:
-        seq: Rises by one from line to line, over resumes too.
+        seq: Sequence number; rises by one from line to line, also across resumes.
         time: Unix seconds.
     """
 
@@ -600,10 +600,10 @@ class Record:
 
 @functools.cache
 def event_kinds() -> dict[str, type[Event]]:
-    """Every kind by its name in the log."""
+    """Every kind of event by its name in the log."""
     return {cls.kind: cls for cls in Event.__subclasses__()}
 
 
 def number(value: float | None) -> float:
-    """A number of the log, with its null read back as NaN."""
+    """A number from the log, with null read back as NaN."""
     return math.nan if value is None else float(value)

@@ -8,18 +8,18 @@ from trainer.run.log.writer import EventLog
 
 
 class LiveSource:
-    """What stood in the log when it was opened, then the writer's memory tee, byte for byte what it writes.
+    """Returns the lines that were in the log when it was opened, then the writer's memory tee, byte for byte.
 
-    A reader that falls too far behind goes on with the file.
+    A reader that falls too far behind continues with the file.
     """
 
     def __init__(self, run_dir: RunDir, log: EventLog, *, history: bool = True) -> None:
-        """Begin to collect.
+        """Start collecting lines.
 
         Args:
-            run_dir: The run; it may move.
-            log: Its writer.
-            history: Whether what was in the file before is read, too.
+            run_dir: The run; its directory may move.
+            log: Writer of the log.
+            history: Whether earlier lines of the file are read, too.
         """
         self._run_dir = run_dir
         self._log = log
@@ -28,12 +28,12 @@ class LiveSource:
         self._file: LogReader | None = None
 
     def read(self) -> list[bytes]:
-        """The next lines, an empty list at the end. Some may come twice; the fold ignores what it has seen."""
+        """The next lines, an empty list at the end. Some may come twice; the fold ignores lines seen before."""
         if self._history is not None:
             try:
                 lines = self._history.read()
             except FileNotFoundError:
-                # It has moved, perhaps: from its beginning the next time.
+                # The file may have moved: read from its beginning next time.
                 self._history = LogReader(self._run_dir.events)
                 raise
             if lines:
@@ -46,5 +46,5 @@ class LiveSource:
         return lines
 
     def close(self) -> None:
-        """Keep no more lines for this reader."""
+        """Stop collecting lines."""
         self._log.drop(self._tee)

@@ -1,8 +1,8 @@
-"""Checks of values from a log, made from the types that `trainer.run.log.events` declares.
+"""Checks values from a log against the types that `trainer.run.log.events` declares.
 
-A check takes many values at once, so that a million steps are looked at as columns. By itself an `int` is a whole number from 0
-that a float holds exactly, and a `float` a number whose square is still finite. `Annotated` says more: a `Range`, a `TypedDict`
-with the types of some keys, or a function that says whether a value will do.
+A check takes many values at once, so that a million steps are checked as columns. A plain `int` is a whole number from 0
+that a float holds exactly, and a plain `float` a number whose square is finite. `Annotated` adds a `Range`, a `TypedDict`
+with the types of some keys, or a function that returns whether a value is valid.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_type
 from trainer.config.field_type import LARGEST_INT
 
 LARGEST_FLOAT = 1e39
-"""More than float32 holds."""
+"""Upper bound of numbers: more than float32 holds."""
 
 
 LATEST_TIME = 253_402_128_000.0
 """Unix seconds: the last days of the year 9999, which `datetime` can still represent in every time zone."""
 
 Check = Callable[[Sequence[Any]], bool]
-"""Whether all of some values will do."""
+"""Returns whether all values are valid."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, both included."""
+    """Bounds of a number, both inclusive."""
 
     low: float = -LARGEST_FLOAT
     high: float = LARGEST_FLOAT
 
 
 Share = Annotated[float, Range(0, 1 + 1e-6)]
-"""With room for what rounding adds."""
+"""A fraction from 0 to 1, with a margin for rounding."""
 Amount = Annotated[float, Range(0)]
-"""Such as seconds."""
+"""A quantity that is not negative, such as seconds."""
 Rate = Annotated[float, Range(5e-324)]
-"""Above 0: its logarithm is drawn."""
+"""A learning rate above 0: its logarithm is drawn."""
 Positive = Annotated[int, Range(1, LARGEST_INT)]
 UnixTime = Annotated[float, Range(0, LATEST_TIME)]
 
 
 @functools.cache
 def check_of(declared: Any) -> Check:
-    """The check of a declared type: a plain one, a list, a dict with text as keys, a `TypedDict`, optional or `Annotated`.
+    """Build the check of a type: plain, a list, a dict with text keys, a `TypedDict`, optional or `Annotated`.
 
     Raises:
         TypeError: For any other type.
@@ -75,7 +75,7 @@ def check_of(declared: Any) -> Check:
 
 
 def _are(values: Sequence[Any], wanted: type) -> bool:
-    """Whether all values are of a type; a bool is no int here."""
+    """Whether all values are of a type; a bool does not count as an int."""
     return {wanted}.issuperset(map(type, values))
 
 
@@ -83,7 +83,7 @@ def _numbers(types: set[type], bounds: Range) -> Check:
     def check(values: Sequence[Any]) -> bool:
         if not types.issuperset(map(type, values)):
             return False
-        # The norm is found in half the time of the largest value, and no value is farther from 0.
+        # The norm takes half the time of the largest value, and no value is farther from 0.
         norm = math.hypot(*values)
         if not values or norm <= min(bounds.high, -bounds.low):
             return True

@@ -1,18 +1,18 @@
-"""The lines of a log as they are published, handed to a reader in the same process."""
+"""Passes the published lines of a log to a reader in the same process."""
 
 from __future__ import annotations
 
 from collections import deque
 
 LIMIT_BYTES = 64 * 2**20
-"""Unread bytes that are kept at most: a reader that a stalled terminal holds up for days must not fill the memory."""
+"""Most unread bytes kept: a reader that a stalled terminal blocks for days must not fill the memory."""
 
 
 class MemoryTee:
-    """Filled by any thread, read by one.
+    """Buffer of lines: filled by any thread, read by one.
 
     Attributes:
-        overflowed: Whether the reader fell so far behind that the lines it has not read are only in the file, and those to come.
+        overflowed: Whether the reader fell so far behind that its unread lines, and all later ones, are only in the file.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class MemoryTee:
         self._added, self._taken = 0, 0
 
     def add(self, line: bytes) -> None:
-        """Add a line. The log calls it under its lock; the reader takes none."""
+        """Add a line. The log calls this under its lock; the reader takes no lock."""
         self._added += len(line)
         if self._added - self._taken > LIMIT_BYTES:
             self.overflowed = True
@@ -31,7 +31,7 @@ class MemoryTee:
             self._lines.append(line)
 
     def read(self) -> list[bytes]:
-        """All lines since the last call."""
+        """All lines added since the last call."""
         lines = []
         while self._lines:
             try:

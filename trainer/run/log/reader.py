@@ -1,4 +1,4 @@
-"""Reads a run's log, whole or while it grows."""
+"""Reads a run's log, as a whole or while it grows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trainer.run.log.codec import AT_ONCE, read_lines
 from trainer.run.log.events import Record
 
 _READ_BYTES = 4 * 2**20
-"""Of the log that a reader takes at a time: the history of a long run is never in memory as a whole."""
+"""Bytes that a reader takes at a time, so that the history of a long run is never in memory as a whole."""
 
 
 class LogReader:
-    """Reads a log as it grows, whole lines only.
+    """Follows a growing log, returning whole lines only.
 
     Attributes:
         bad_lines: Number of lines that `records` has left out.
@@ -25,10 +25,10 @@ class LogReader:
         self.bad_lines = 0
 
     def read(self) -> list[bytes]:
-        """Whole lines since the last call, of a long log the next few megabytes; none at its end, or while there is no file yet.
+        """Whole lines since the last call, in a long log the next few megabytes; none at its end or while the file is missing.
 
         Raises:
-            OSError: When it cannot be read, or has gone.
+            OSError: When the log cannot be read or has been deleted.
         """
         try:
             with self._path.open("rb") as file:
@@ -48,7 +48,7 @@ class LogReader:
         return data[:end].splitlines(keepends=True)
 
     def records(self) -> Iterator[Record]:
-        """The readable records among the new lines."""
+        """Readable records among the new lines."""
         while lines := self.read():
             for start in range(0, len(lines), AT_ONCE):
                 records, bad = read_lines(lines[start : start + AT_ONCE])
@@ -57,5 +57,5 @@ class LogReader:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Every readable record of a log that nobody writes; those of a long run are not to be kept all at once."""
+    """Every readable record of a log that is no longer written. Iterate; do not keep all records of a long run in memory."""
     return LogReader(path).records()

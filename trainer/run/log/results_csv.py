@@ -1,4 +1,4 @@
-"""`results.csv`: a line an epoch, always made anew from the events."""
+"""Writes `results.csv`: one line per epoch, always rebuilt from the events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.run.status import LOST_AFTER_S
 COLUMNS = (
     "epoch", "time", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr",
 )  # fmt: skip
-"""All of them always stand there; a cell is empty where nothing was measured. Accuracies are fractions."""
+"""Columns, always all of them; a cell is empty where nothing was evaluated. Accuracies are fractions."""
 
 
 class ResultsCsv:
@@ -29,7 +29,7 @@ class ResultsCsv:
         self._replaying = False
 
     def replay(self, records: Iterable[Record]) -> None:
-        """Take the history of a run that is resumed, and write the table once."""
+        """Load the history of a resumed run, and write the table once."""
         self._replaying = True
         for record in records:
             self.observe(record)
@@ -47,7 +47,7 @@ class ResultsCsv:
             self._write()
 
     def _count(self, record: Record) -> None:
-        """Add the time since the last record, unless nobody trained meanwhile or the machine's clock has jumped."""
+        """Add the time since the last record, unless the run was not being trained or the machine's clock has jumped."""
         since = 0.0 if self._newest is None else record.time - self._newest
         self._newest = record.time
         if 0.0 <= since <= LOST_AFTER_S and not isinstance(record.event, Opened):

@@ -1,7 +1,7 @@
 """The append-only event log: one writer that never makes the trainer wait, and readers that follow it.
 
 `EventLog.publish` stamps an event, encodes it once, and hands the same bytes to the file's writer thread and to every
-memory tee; so what a live screen folds is byte for byte what stands in the file (`LogFailed` alone is never on disk).
+memory tee, so a live screen folds exactly the bytes in the file (`LogFailed` alone is never on disk).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.run.log.events import Event, Gap, LogFailed, LogRecovered, Record, 
 from trainer.run.log.memory_tee import MemoryTee
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
-"""Undelivered bytes above which the oldest step arrays are dropped."""
+"""Queued bytes above which the oldest step arrays are dropped."""
 
 _RETRY_S = 1.0
 
@@ -32,10 +32,10 @@ _TAIL_BYTES = 2**16
 
 
 class Observer(Protocol):
-    """Called on the writer's thread for every event after it was appended."""
+    """Interface of observers, called on the writer's thread for every event after it was appended."""
 
     def observe(self, record: Record) -> None:
-        """Take one record. What it raises is reported in memory and stops nothing."""
+        """Handle one record. Exceptions are reported in memory and stop nothing."""
 
 
 class EventLog:
@@ -49,7 +49,7 @@ class EventLog:
         observers: tuple[Observer, ...] = (),
         limit_bytes: int = QUEUE_LIMIT_BYTES,
     ) -> None:
-        """Open for appending, ending a torn last line first.
+        """Open for appending, first ending a torn last line.
 
         Raises:
             OSError: When the file cannot be opened.
@@ -74,14 +74,14 @@ class EventLog:
         self._thread.start()
 
     def tee(self) -> MemoryTee:
-        """A reader of everything that is published from now on."""
+        """Create a reader of everything that is published from now on."""
         tee = MemoryTee()
         with self._wake:
             self._tees.append(tee)
         return tee
 
     def drop(self, tee: MemoryTee) -> None:
-        """Stop filling a reader's lines."""
+        """Stop filling a tee."""
         with self._wake:
             self._tees.remove(tee)
 
@@ -93,7 +93,7 @@ class EventLog:
         """
         with self._wake:
             self._seq += 1
-            # To the millisecond, as the line has it: whoever observes a run sees what a replay sees.
+            # To the millisecond, as in the line: an observer of a live run sees the same times as a replay.
             record = Record(seq=self._seq, time=round(self._clock(), 3), event=event)
             line = encode(record)
             self._pending.append((record, line))
@@ -106,10 +106,10 @@ class EventLog:
         return record
 
     def sync(self, timeout: float = 30.0) -> bool:
-        """Wait until everything published so far is on the disk. Never call it from the training thread.
+        """Wait until everything published so far is on disk. Never call it from the training thread.
 
         Returns:
-            Whether it is; False after `timeout` seconds or while appending fails.
+            Whether it is on disk; False after `timeout` seconds or while appending fails.
         """
         with self._wake:
             done = self._wake.wait_for(lambda: not self._pending and not self._rest and not self._appending, timeout)
@@ -118,22 +118,22 @@ class EventLog:
         with (
             self._file,
             contextlib.suppress(OSError),
-        ):  # some network file systems cannot; the data were handed over anyhow
+        ):  # some network file systems cannot sync; the data were passed to them anyway
             os.fsync(self._fd)
         return True
 
     def is_in(self, path: Path) -> bool:
-        """Whether the log is written to the file of this name, which may have been deleted."""
+        """Whether the log is written to the file at this path; the log's file may have been deleted."""
         try:
             return os.path.samestat(os.fstat(self._fd), path.stat())
         except OSError:
             return False
 
     def go_on_in(self, path: Path) -> None:
-        """Take the log, which may have been deleted, to another file and go on there.
+        """Copy the log, whose file may have been deleted, to another file and continue there.
 
         Raises:
-            OSError: When the file cannot be written; the log then stays where it is.
+            OSError: When the file cannot be written; the log then keeps its old file.
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with self._file:
@@ -162,7 +162,7 @@ class EventLog:
             self._closed = True
             self._wake.notify_all()
         self._thread.join(timeout)
-        if self._file.acquire(timeout=timeout):  # else a write to a disk that does not answer is still under way
+        if self._file.acquire(timeout=timeout):  # otherwise a write to a disk that does not respond is still under way
             os.close(self._fd)
             self._fd = -1
             self._file.release()
@@ -221,7 +221,7 @@ class EventLog:
         return True
 
     def _observe(self, batch: list[tuple[Record, bytes]]) -> None:
-        # What an observer keeps is made from the log and can be made again; the log itself must go on.
+        # The files of observers can be rebuilt from the log; the log itself must continue.
         for record, _ in batch:
             for observer in self._observers:
                 try:
@@ -245,7 +245,7 @@ class EventLog:
 
 
 def _open(path: Path) -> int:
-    # For reading, too: `go_on_in` copies a file that may have lost its name.
+    # Also for reading: `go_on_in` copies a file that may have lost its name.
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
@@ -259,14 +259,14 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 def _last_seq(path: Path) -> int:
-    """Number of the last line that has one, of whatever kind; -1 without any."""
+    """Sequence number of the last line that has one, whatever its kind; -1 if there is none."""
     size = path.stat().st_size if path.exists() else 0
     length = _TAIL_BYTES
     while size:
         with path.open("rb") as file:
             file.seek(max(size - length, 0))
             found = contents(file.read().splitlines())
-        # Of a long log the end alone: numbers rise from line to line.
+        # The end of a long log is enough: numbers rise from line to line.
         numbers = [line["seq"] for line in found if "seq" in line and checks_of(Record)["seq"]([line["seq"]])]
         if numbers or length >= size:
             return max(numbers, default=-1)
