@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class RunState(str, Enum):
-    """What a run is doing. The value stands in the log and on the screen."""
+    """Activity of a run. The value is used in the log and on the screen."""
 
     LOADING = "loading PyTorch"
     PREPARING = "preparing"
@@ -21,7 +21,7 @@ class RunState(str, Enum):
 
 
 class Presence(Enum):
-    """Whether a run has a trainer, as far as one can know here."""
+    """Whether a run has a trainer, as far as this process can find out."""
 
     THERE = "a process holds the run"
     GONE = "no process does"

@@ -1,4 +1,4 @@
-"""Rules about classes: swapped labels, a class that is not learnt, a best that test images chose."""
+"""Rules about classes: swapped labels, a class that is not learnt, a best checkpoint selected on test images."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from trainer.run.view.class_score import ClassScore, scores_of, wilson_interval
 from trainer.run.view.run_view import RunView
 
 _LEARNT = 0.5
-"""Accuracy from which on single classes can be told to lag, and that swapped ones would have if they were exchanged."""
+"""Accuracy from which a single class can lag behind, and that two swapped classes would reach if exchanged."""
 
 _NOT_LEARNT = 0.05
-"""Recall at most, at three evaluations in a row."""
+"""Largest recall of a class that is not learnt, at three evaluations in a row."""
 
 _EARLY = 1 / 3
-"""Of the run: what has not been learnt by then may still be."""
+"""Share of the run before which a class may still be learnt."""
 
 _CHOICES = 10
-"""Evaluations from which on the best of them is better than it is on other images."""
+"""Number of evaluations from which the best of them is biased by the selection."""
 
 _LEAST_IMAGES = 20
-"""Of a class, to judge it."""
+"""Fewest images of a class that allow a verdict."""
 
 
 def labels_swapped(view: RunView) -> Verdict | None:
-    """Two classes of which most images are taken for the other, while the rest is learnt."""
+    """Two classes most of whose images are confused with each other, while the rest is learnt."""
     measured = view.last_evaluations(2)
     if len(measured) < 2 or view.started is None or not measured[-1].confusions:
         return None
@@ -47,7 +47,7 @@ def labels_swapped(view: RunView) -> Verdict | None:
 
 
 def class_not_learnt(view: RunView) -> Verdict | None:
-    """A class of which hardly an image is recognised, when a third of the run is over and the others are learnt."""
+    """A class hardly any of whose images are recognised, after a third of the run, when the others are learnt."""
     measured = [event for event in view.regular_evaluations[-3:] if event.step >= _EARLY * view.total_steps]
     if len(measured) < 3 or view.started is None:
         return None
@@ -67,7 +67,7 @@ def class_not_learnt(view: RunView) -> Verdict | None:
 
 
 def chosen_on_test(view: RunView) -> Verdict | None:
-    """A best checkpoint that the test images have chosen, which they are then no judge of."""
+    """A best checkpoint that was selected on the test images, whose accuracy is then biased."""
     choices = sum(event.split == "test" for event in view.evaluations)
     if view.selection_split != "test" or choices < _CHOICES:
         return None
@@ -78,7 +78,7 @@ def chosen_on_test(view: RunView) -> Verdict | None:
 
 
 def _most_are(score: ClassScore, other: int) -> bool:
-    """Whether more than half of a class is taken for another, beyond chance."""
+    """Whether more than half of a class is confused with another, beyond chance."""
     taken = dict(score.confusions).get(other, 0)
     return score.images >= _LEAST_IMAGES and wilson_interval(taken, score.images)[0] > 0.5
 

@@ -1,7 +1,7 @@
-"""What is wrong with a run, as far as its log tells: few verdicts, each with its evidence and what to do about it.
+"""Diagnoses a run from its log: few verdicts, each with its evidence and a remedy.
 
-`tests/trainer/run/test_diagnose.py` holds each rule against a run that has the fault, and all against runs that are well;
-`benchmarks/verdicts.py` does so with runs that were trained.
+`tests/trainer/run/test_diagnose.py` checks each rule on a run that has the fault, and all of them on healthy runs;
+`benchmarks/verdicts.py` does so with trained runs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _RULES: tuple[Callable[[RunView], Verdict | None], ...] = (
 )  # fmt: skip
 
 _ALWAYS = (resource_rules.lines_left_out,)
-"""Rules that also hold before the first step, and for a run that has failed."""
+"""Rules that also apply before the first step, and to a failed run."""
 
 
 def verdicts(view: RunView) -> list[Verdict]:
-    """All that can be said of a run now, the worst first."""
+    """All current verdicts on a run, the worst first."""
     quiet = view.started is None or view.state in (RunState.FAILED, RunState.LOADING, RunState.PREPARING)
     found = [verdict for rule in (_ALWAYS if quiet else (*_ALWAYS, *_RULES)) if (verdict := rule(view)) is not None]
     return sorted(found, key=lambda verdict: _LEVELS.index(verdict.level))

@@ -1,4 +1,4 @@
-"""What a rule says."""
+"""The result of a rule."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Something that the user should look at.
+    """A problem that the user should look at.
 
     Attributes:
         kind: Name of the rule.
         level: `error`, `warning` or `info`.
-        text: What is the matter.
+        text: The problem.
         evidence: The numbers behind it.
-        remedy: What to do, with the key that does it where there is one.
+        remedy: What to do, with its key where there is one.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Rules about single layers: those that have died, and those whose gradients tear them apart."""
+"""Rules about single layers: dead layers, and layers with exploding gradients."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trainer.run.log.events import LayersMeasured, number
 from trainer.run.view.run_view import RunView
 
 DEAD = 0.9
-"""Of a layer's channels: as many never are silent in a run that is well, weight decay included."""
+"""Share of dead channels of a dead layer: in healthy runs, with weight decay, never as many are silent."""
 
 _TORN = 0.3
-"""Of a layer's length that one step of plain SGD changes: about a thousandth is usual."""
+"""Relative change of a layer's norm by one step of plain SGD: about 0.001 is usual."""
 
 
 def dead_layer(view: RunView) -> Verdict | None:
-    """A layer of which nearly no channel answers to any image, at two evaluations in a row."""
+    """A layer nearly all of whose channels are 0 for every image, at two evaluations in a row."""
     measured = view.last_evaluations(2)
     if len(measured) < 2:
         return None
@@ -34,7 +34,7 @@ def dead_layer(view: RunView) -> Verdict | None:
 
 
 def layer_torn(view: RunView) -> Verdict | None:
-    """A layer that single steps of SGD change by a large share of it, at two measurements in a row."""
+    """A layer that single steps of SGD change by a large share of its norm, at two measurements in a row."""
     optimizer = view.opened.config.get("optim", {}).get("name", "sgd") if view.opened else "sgd"
     if optimizer != "sgd" or len(view.layers) < 2:
         return None
@@ -50,7 +50,7 @@ def layer_torn(view: RunView) -> Verdict | None:
 
 
 def _changes(view: RunView, measured: LayersMeasured) -> dict[str, float]:
-    """What rate times gradient is of each layer's length; of frozen ones nothing is said."""
+    """Learning rate times gradient norm, relative to each layer's weight norm; frozen layers are left out."""
     at = bisect_left(view.lr.x, measured.step)
     rate = view.lr.y[at] if at < len(view.lr) else math.nan
     return {

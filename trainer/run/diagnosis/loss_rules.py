@@ -1,4 +1,4 @@
-"""Rules about the loss: not a number, stuck, rising, overfitting."""
+"""Rules about the loss: non-finite, stuck, rising, overfitting."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from trainer.run.view.class_score import wilson_interval
 from trainer.run.view.run_view import RunView
 
 _RECENT = 100
-"""Steps whose mean is compared."""
+"""Number of recent steps whose mean is compared."""
 
 _LEAST_STEPS = 200
-"""Before which nothing is said: warm-up and batch norm's first statistics are over by then."""
+"""Number of steps before the first verdict: warm-up and the first statistics of batch norm are over by then."""
 
 _MANY = 0.1
-"""Of the recent steps: so many that are not finite are no accident."""
+"""Share of the recent steps: so many non-finite ones are no accident."""
 
 _LEARNS_NOTHING = 0.98
-"""Of the first loss, or of the loss of guessing: above it nothing has been learnt."""
+"""Share of the first loss, or of the loss of guessing, above which nothing has been learnt."""
 
 _GUESSING = 0.7
-"""Of the loss of guessing: a run that begins below it began with good weights."""
+"""Share of the loss of guessing: a run that begins below it began with good weights."""
 
 _FALLING = 0.99
-"""Of the mean of the steps before: a loss below that falls."""
+"""Ratio to the mean of the steps before, below which the loss is falling."""
 
 _RISING = 1.5
-"""Times its lowest recent mean: a loss that high has left its way. A larger image size, or stronger mixing, makes far less."""
+"""Ratio to the lowest recent mean above which the loss is rising. A larger image size or stronger mixing raises it far less."""
 
 _LEAST_RISE = 0.1
-"""Of the loss of guessing: what rises by less from nearly nothing is no matter."""
+"""Smallest rise that matters, as a share of the loss of guessing: a loss near 0 may rise by less."""
 
 _ERRORS = 4.0
-"""Standard errors of two means beyond which they differ, also when one of them was chosen as the lowest of twenty."""
+"""Standard errors beyond which two means differ, also when one of them was chosen as the lowest of twenty."""
 
 _LOOKED_BACK = 2000
-"""Steps in which that lowest mean is looked for."""
+"""Number of steps in which the lowest mean is searched."""
 
 _OVERFITTING = 1.1
-"""Times its lowest, for three evaluations in a row, while training loss goes on to fall."""
+"""Ratio to its lowest, for three evaluations in a row, while training loss still falls."""
 
 _LEAST_WORSE = 0.025
-"""Of the loss of guessing: of a few hundred images a loss of nearly nothing goes up and down by as much."""
+"""Share of the loss of guessing: on a few hundred images a loss near 0 fluctuates by as much."""
 
 
 def not_finite(view: RunView) -> Verdict | None:
-    """A loss that is NaN or infinite. The loss that is logged is never the scaled one, so this holds for fp16 too."""
+    """A loss that is NaN or infinite. The logged loss is never the scaled one, so this holds for fp16 too."""
     recent = view.train_loss.y[-_RECENT:]
     bad = sum(not math.isfinite(loss) for loss in recent)
     if not bad:
@@ -63,7 +63,7 @@ def not_finite(view: RunView) -> Verdict | None:
 
 
 def loss_stuck(view: RunView) -> Verdict | None:
-    """A loss that is where it began, or where guessing leads, and goes nowhere."""
+    """A loss that stays at its first value, or at the loss of guessing."""
     losses = view.train_loss.y
     per_epoch = view.started.steps_per_epoch if view.started else 1
     if len(losses) < max(_LEAST_STEPS, per_epoch) or _rate_is_rising(view) or _better_than_guessing(view):
@@ -81,7 +81,7 @@ def loss_stuck(view: RunView) -> Verdict | None:
 
 
 def loss_rising(view: RunView) -> Verdict | None:
-    """A loss that has left its way and stays there, with nothing but the rate to have made it."""
+    """A loss that has risen and stays high, with no cause but the learning rate."""
     since = bisect_right(view.train_loss.x, _last_change(view))
     losses = view.train_loss.y[max(since, len(view.train_loss) - _LOOKED_BACK) :]
     if len(view.train_loss) - since < 2 * _LEAST_STEPS or _rate_is_rising(view):
@@ -103,9 +103,9 @@ def loss_rising(view: RunView) -> Verdict | None:
 
 
 def overfitting(view: RunView) -> Verdict | None:
-    """Held-out images that are told worse and worse, while training images are told better, since the rate was highest.
+    """Held-out loss that rises while training loss falls, since the highest learning rate.
 
-    Around its peak a rate throws what is measured about, in runs that end well.
+    Around the peak of the rate, evaluations fluctuate even in runs that end well.
     """
     peak = _peak(view)
     measured = [event for event in view.regular_evaluations if event.step >= peak and math.isfinite(number(event.loss))]
@@ -129,12 +129,12 @@ def overfitting(view: RunView) -> Verdict | None:
 
 
 def _guessing_loss(view: RunView) -> float:
-    """Cross-entropy of an answer that knows nothing: the logarithm of the number of classes."""
+    """Cross-entropy of a uniform prediction: the logarithm of the number of classes."""
     return math.log(max(len(view.started.classes) if view.started else 0, 2))
 
 
 def _majority(view: RunView) -> float:
-    """Accuracy of always answering the most frequent class, as far as it is known."""
+    """Accuracy of always predicting the most frequent class, as far as it is known."""
     last = view.last_evaluation
     if last is not None and any(last.counts):
         return max(last.counts) / sum(last.counts)
@@ -142,7 +142,7 @@ def _majority(view: RunView) -> float:
 
 
 def _better_than_guessing(view: RunView) -> bool:
-    """Whether held-out images are recognised more often than by guessing: whatever the loss does, something was learnt."""
+    """Whether held-out accuracy is better than guessing: then something was learnt, whatever the loss."""
     last = view.last_evaluation
     if last is None or not any(last.counts):
         return False
@@ -150,20 +150,20 @@ def _better_than_guessing(view: RunView) -> bool:
 
 
 def _rate_is_rising(view: RunView) -> bool:
-    """Whether the warm-up is under way, or was until a short while ago."""
+    """Whether the warm-up is under way, or has just ended."""
     rates = view.lr.y[-_LEAST_STEPS:]
     return len(rates) > 0 and rates[-1] > rates[0]
 
 
 def _last_change(view: RunView) -> float:
-    """The newest step at which something changed that changes the loss: a resume, an edit, stages, the size of images."""
+    """The newest step of an event that changes the loss: a resume, an edit, other frozen stages, another image size."""
     changes = [float(mark.step) for mark in view.marks if mark.kind in ("resume", "lr")]
     changes += [float(begin) for begin, _, _ in view.image_sizes() if begin <= view.step]
     return max([0.0, *changes, *([float(view.frozen.step)] if view.frozen else [])])
 
 
 def _peak(view: RunView) -> float:
-    """The step of the highest rate so far, as it was planned."""
+    """Step of the highest planned learning rate so far."""
     steps, rates = view.planned_lr()
     so_far = [(rate, -step) for step, rate in zip(steps, rates, strict=True) if step <= view.step]
     return -max(so_far)[1] if so_far else 0.0
@@ -175,7 +175,7 @@ def _train_loss_at(view: RunView, step: int) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of those that are finite; NaN without any."""
+    """Mean of the finite values; NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
 

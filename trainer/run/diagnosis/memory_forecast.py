@@ -1,4 +1,4 @@
-"""Whether memory grows so that it will not last to the end of the run. Pure."""
+"""Predicts whether memory will run out before the end of the run. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from trainer.run.view.run_view import RunView
 
 _LEAST = 12
-"""Readings in the older half: of fewer nothing can be said."""
+"""Fewest readings in the older half that allow a forecast."""
 
 _GROWN = 0.02
-"""Of all memory, within the newer half of the readings: what grows less is noise, or ends."""
+"""Smallest growth within the newer half of the readings, as a share of all memory: less is noise, or ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Memory that will not last.
+    """Forecast of a shortage of memory.
 
     Attributes:
-        step: At which it is used up, if it goes on as in the newer half of the run.
-        grown_bytes: In that half.
-        steps: That it took.
+        step: Step at which memory runs out if it keeps growing as in the newer half of the run.
+        grown_bytes: Growth in that half, in bytes.
+        steps: Number of steps in that half.
     """
 
     step: float
@@ -31,10 +31,10 @@ class Forecast:
 
 
 def memory_forecast(view: RunView) -> Forecast | None:
-    """When memory runs out; None where it lasts to the end of the run.
+    """Forecast when memory runs out; None if it lasts to the end of the run.
 
-    Of the readings since the images have the size of now the newer half counts, as the medians of its thirds. Each must lie
-    above the one before by a fair part of the whole: caches that fill up, and single leaps, do not go on.
+    Only readings at the current image size count, of these the newer half, as the medians of its thirds. Each median must exceed
+    the one before by a fair part of the whole growth: caches that fill up and single leaps do not continue.
     """
     memory, left = view.memory, memory_left(view)
     since = max((begin for begin, _, _ in view.image_sizes() if begin <= view.step), default=0)
@@ -57,7 +57,7 @@ def memory_forecast(view: RunView) -> Forecast | None:
 
 
 def memory_left(view: RunView) -> float | None:
-    """Bytes that are free where the run computes: of a GPU, or of this machine."""
+    """Free bytes of memory where the run computes: on a GPU or on this machine."""
     used = "device_used_bytes" if "device_used_bytes" in view.readings else "system_used_bytes"
     total = view.readings.get(_total_name(view))
     return None if total is None or used not in view.readings else max(total - view.readings[used], 0.0)

@@ -1,4 +1,4 @@
-"""Rules about what a run has to work with: data in time, memory, a log that can be read."""
+"""Rules about the resources of a run: data in time, memory, a readable log."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from trainer.run.diagnosis.memory_forecast import memory_forecast
 from trainer.run.view.run_view import RunView
 
 WAITING_SHARE = 0.15
-"""Of the time of steps: a run that waits longer is held up by its data."""
+"""Share of step time spent waiting for data above which a run is data-bound."""
 
 _LEAST_BUDGET_S = 30.0
-"""Before which shares of the time say nothing: the first batches come from a cold start."""
+"""Fewest seconds of budget that allow a verdict: the first batches come from a cold start."""
 
 _FULL = 0.95
-"""Of memory."""
+"""Share of memory above which it counts as full."""
 
 
 def data_bound(view: RunView) -> Verdict | None:
-    """Steps that wait for their images, of late."""
+    """Recent steps that wait for their images."""
     budget = view.recent_budget
     waiting, computing = budget.get("data", 0.0), budget.get("compute", 0.0)
     total = waiting + computing
@@ -48,9 +48,9 @@ def lines_missing(count: int) -> str:
 
 
 def memory_full(view: RunView) -> Verdict | None:
-    """Memory that is nearly used up, of the device or of the machine."""
+    """Memory of the device or the machine that is nearly used up."""
     readings = view.readings
-    # What the allocator keeps for later it gives back before it fails, so only the most that was ever needed of it counts.
+    # The allocator releases cached memory before it fails, so only its peak use counts.
     kept = readings.get("reserved_bytes", 0.0) - readings.get("peak_bytes", readings.get("reserved_bytes", 0.0))
     device = readings.get("device_used_bytes", 0.0) - max(kept, 0.0)
     machine = readings.get("system_used_bytes", 0.0)
@@ -62,7 +62,7 @@ def memory_full(view: RunView) -> Verdict | None:
 
 
 def memory_grows(view: RunView) -> Verdict | None:
-    """Memory that is used up before the end, if it goes on growing as it does."""
+    """Memory that will run out before the end if it keeps growing at the current rate."""
     forecast = memory_forecast(view)
     if forecast is None:
         return None

@@ -1,4 +1,4 @@
-"""Deleting a run: never one that a process holds, and never anything outside its directory."""
+"""Deletes a run, but never one that a process owns, and never anything outside its directory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trainer.run.folder.run_dir import RunDir
 
 
 def delete_run(run_dir: RunDir) -> None:
-    """Delete a run with its checkpoints, for good.
+    """Delete a run and its checkpoints permanently.
 
-    The directory is first renamed, so that no half-deleted run is ever taken for a whole one. Links in it are removed and
+    The directory is first renamed, so that a half-deleted run is never taken for a whole one. Links in it are removed and
     not followed.
 
     Args:
         run_dir: The run.
 
     Raises:
-        RunError: When a process holds it, when it is only a link to a run, or when it cannot be deleted.
+        RunError: When a process owns it, when it is only a link to a run, or when it cannot be deleted.
     """
     path = run_dir.path
     if path.is_symlink():

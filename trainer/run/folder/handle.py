@@ -1,4 +1,4 @@
-"""A run directory that its writer keeps hold of: where it is now, also after somebody moved or deleted it."""
+"""A run directory held open by its writer: its current path, even after it was moved or deleted."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from trainer.run.folder.run_dir import RunDir
 
 _F_GETPATH = 50
-"""Of macOS's fcntl.h: the path of an open descriptor."""
+"""From macOS's fcntl.h: the path of an open descriptor."""
 
 
 class RunDirHandle(RunDir):
-    """The directory behind an open descriptor. `path` follows it when it is moved, at the next `follow`."""
+    """The directory behind an open descriptor. `follow` updates `path` after a move."""
 
     def __init__(self, path: Path) -> None:
-        """Take hold.
+        """Open the directory.
 
         Raises:
-            OSError: When it is not there.
+            OSError: When it does not exist.
         """
         super().__init__(path)
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def follow(self) -> bool:
-        """Take over a new place.
+        """Update the path after a move.
 
         Returns:
-            Whether the directory is still somewhere; False once it was deleted.
+            Whether the directory still exists; False once it was deleted.
         """
         if self._is_at(self.path):
             return True
@@ -42,10 +42,10 @@ class RunDirHandle(RunDir):
         return True
 
     def take(self, path: Path) -> None:
-        """Hold another directory in place of one that was deleted.
+        """Hold another directory in place of a deleted one.
 
         Raises:
-            OSError: When it is not there.
+            OSError: When it does not exist.
         """
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(self._fd)
@@ -63,7 +63,7 @@ class RunDirHandle(RunDir):
             return False
 
     def _where(self) -> Path | None:
-        """The path that the system knows for the descriptor; None where it knows none, or the directory was deleted."""
+        """Current path of the descriptor; None if the system reports none, or the directory was deleted."""
         with contextlib.suppress(OSError):
             if sys.platform == "darwin":
                 name = fcntl.fcntl(self._fd, _F_GETPATH, b"\0" * 1024)
@@ -73,7 +73,7 @@ class RunDirHandle(RunDir):
 
 
 def point_output_at(log: Path) -> None:
-    """Send what is printed to a new log, where it went to one that was deleted."""
+    """Redirect output to a new log, if it went to a deleted one."""
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         for output in (1, 2):

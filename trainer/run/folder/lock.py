@@ -1,4 +1,4 @@
-"""Who trains a run: the lock of its one writer, what the locked file says, and whether anybody is there."""
+"""Ownership of a run: the lock of its only writer, the facts in the locked file, and the presence of a trainer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from trainer.run.folder.run_dir import RunDir, list_runs
 from trainer.run.status import LOST_AFTER_S, Presence
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 3, 0.05
-"""`is_live` in another process holds the lock for some microseconds, too."""
+"""Attempts and pause in seconds: `is_live` in another process also holds the lock for some microseconds."""
 
 
 class RunLock:
-    """The right to write to a run: an flock on `trainer.json`, which names the holder while it lasts.
+    """The right to write to a run: an flock on `trainer.json`, which names the owner while it is held.
 
     The file is emptied on release and never removed, since another process may be waiting on it.
     """
@@ -35,10 +35,10 @@ class RunLock:
 
     @classmethod
     def take(cls, run_dir: RunDir) -> RunLock:
-        """Become the run's one writer.
+        """Become the only writer of a run.
 
         Raises:
-            RunError: When another process is, or the file cannot be made.
+            RunError: When another process owns it, or the file cannot be created.
         """
         try:
             fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -60,17 +60,17 @@ class RunLock:
         raise RunError(_taken(run_dir))
 
     def is_on(self, run_dir: RunDir) -> bool:
-        """Whether the file that is held is that of a directory."""
+        """Whether the locked file is that of a directory."""
         try:
             return os.path.samestat(os.fstat(self._fd), run_dir.trainer.stat())
         except OSError:
             return False
 
     def renew(self, run_dir: RunDir) -> None:
-        """Hold the lock of a directory whose file was made anew, or is still to be made.
+        """Take the lock of a directory whose file was created again, or is missing.
 
         Raises:
-            RunError: When another process has it, or the file cannot be made.
+            RunError: When another process has it, or the file cannot be created.
         """
         facts, old = self._holder, self._fd
         fresh = RunLock.take(run_dir)
@@ -79,12 +79,12 @@ class RunLock:
         self.note(**facts)
 
     def note(self, **facts: object) -> None:
-        """Tell others more about the holder: where it listens, that its run has ended though its screen is still open."""
+        """Publish facts about the owner: its socket, or that its run has ended though its screen is still open."""
         self._holder |= facts
         self._fill(orjson.dumps(self._holder))
 
     def release(self) -> None:
-        """Let others write; safe to call twice."""
+        """Release the lock; safe to call twice."""
         if self._fd < 0:
             return
         self._fill(b"")
@@ -93,15 +93,15 @@ class RunLock:
 
     def _fill(self, content: bytes) -> None:
         # In place: a new file under this name would carry no lock.
-        with contextlib.suppress(OSError):  # a full disk must not keep anybody from training or from leaving
-            # Written before it is cut: a disk that takes nothing leaves the file as it was, and whoever reads meanwhile finds
-            # the new content with blanks behind it.
+        with contextlib.suppress(OSError):  # a full disk must not prevent training or exiting
+            # Written before it is truncated: a full disk leaves the file as it was, and a reader meanwhile finds
+            # the new content followed by blanks.
             os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)
             os.ftruncate(self._fd, len(content))
 
 
 def presence(run_dir: RunDir) -> Presence:
-    """Whether a run has a trainer. A killed one leaves its name in the file and no lock, one that has ended an empty file."""
+    """Whether a run has a trainer. A killed one leaves its facts in the file and no lock, one that has ended an empty file."""
     locked = _locked(run_dir)
     if locked:
         return Presence.THERE
@@ -112,15 +112,15 @@ def presence(run_dir: RunDir) -> Presence:
 
 
 def is_live(run_dir: RunDir) -> bool:
-    """Whether some process holds a run; of one whose lock cannot be seen here a young log says so."""
+    """Whether a process owns a run; if its lock cannot be seen from here, a recent log counts as one."""
     locked = _locked(run_dir)
     return bool(locked) or _holder_by_log(run_dir, locked) is not None
 
 
 def _holder_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
-    """Who trains a run whose lock cannot be seen here: its log then says whether it still does.
+    """Owner of a run whose lock cannot be seen from here, if its log shows that it is still training.
 
-    It is another machine's, or the file system has no locks.
+    It is on another machine, or the file system has no locks.
     """
     holder = read_owner(run_dir)
     seen = locked is not None and holder is not None and _lock_reaches(holder)
@@ -128,7 +128,7 @@ def _holder_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | Non
 
 
 def _locked(run_dir: RunDir) -> bool | None:
-    """Whether another process has the lock; None where that cannot be known."""
+    """Whether another process has the lock; None if that is unknown."""
     try:
         fd = os.open(run_dir.trainer, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -143,7 +143,7 @@ def _locked(run_dir: RunDir) -> bool | None:
 
 
 def _silence_s(run_dir: RunDir) -> float:
-    """Seconds since the log was last written to; of two clocks that differ only the distance is known."""
+    """Seconds since the log was last written to; absolute, since the clocks of two machines may differ."""
     try:
         return abs(time.time() - run_dir.events.stat().st_mtime)
     except OSError:
@@ -151,9 +151,9 @@ def _silence_s(run_dir: RunDir) -> float:
 
 
 def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
-    """Who holds a run; None when nobody says so.
+    """Facts about the owner of a run; None when there are none.
 
-    Its pid, pid_namespace, host, boot_id, start time, `socket` where it takes commands, and `ended` where it is over.
+    The keys are pid, pid_namespace, host, boot_id, start time, `socket` where it takes commands, and `ended` when it is over.
     """
     try:
         holder = orjson.loads(run_dir.trainer.read_bytes())
@@ -163,7 +163,7 @@ def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
 
 
 def on_this_machine(holder: dict[str, Any]) -> bool:
-    """Whether a holder, as `read_owner` gives it, was made since this machine was started; a name may change meanwhile."""
+    """Whether an owner, as returned by `read_owner`, has started on this machine since its boot; its host name may change."""
     ours = boot_id()
     return holder.get("boot_id") == ours if ours else holder.get("host") == socket.gethostname()
 
@@ -175,7 +175,7 @@ def pid_here(holder: dict[str, Any]) -> int | None:
 
 
 def stop_advice(holder: dict[str, Any]) -> str:
-    """How to stop the process that holds a run from here."""
+    """Instruction for stopping the owner of a run from here."""
     pid = pid_here(holder)
     if pid is None:
         return "stop it in its own container or on its own machine: its process has another number here"
@@ -183,12 +183,12 @@ def stop_advice(holder: dict[str, Any]) -> str:
 
 
 def _lock_reaches(holder: dict[str, Any]) -> bool:
-    """Whether the lock of a holder can be seen here, if it still has it: it is, or was before a restart, on this machine."""
+    """Whether the lock of an owner would be visible here: it is, or was before a restart, on this machine."""
     return on_this_machine(holder) or holder.get("host") == socket.gethostname()
 
 
 def stopped_pid(run_dir: RunDir) -> int | None:
-    """The process that holds a run where it is stopped (SIGSTOP, ctrl+z) on this machine; None otherwise."""
+    """Process id of the owner if it is suspended (SIGSTOP, ctrl+z) on this machine; None otherwise."""
     pid = pid_here(read_owner(run_dir) or {})
     if type(pid) is not int or not _locked(run_dir):
         return None
@@ -201,10 +201,10 @@ def stopped_pid(run_dir: RunDir) -> int | None:
 
 
 def newest_live(runs_dir: Path) -> RunDir:
-    """The run with the newest event among those that are trained.
+    """The live run with the newest event.
 
     Raises:
-        RunError: When none is.
+        RunError: When there is none.
     """
     live = next((run for run in list_runs(runs_dir) if is_live(run)), None)
     if live is None:
@@ -238,14 +238,14 @@ def _taken(run_dir: RunDir) -> str:
 
 
 def boot_id() -> str:
-    """What tells this start of this machine from others; empty where the system has no such thing (outside Linux)."""
+    """Identifier of this boot of this machine; empty where the system has none (outside Linux)."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def _pid_namespace() -> str:
-    """What tells containers of a machine apart that each count their processes; empty outside Linux."""
+    """Identifier of the PID namespace, which differs between containers; empty outside Linux."""
     with contextlib.suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return ""

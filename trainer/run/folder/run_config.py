@@ -1,4 +1,4 @@
-"""The configuration that a run was started with, and what a resume may change in it. Torch-free."""
+"""The configuration of a run, and the settings that a resume may change. Torch-free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_run_config(run_dir: RunDir) -> Config:
 
     Raises:
         RunError: When it is missing.
-        ConfigError: When it is not valid any more.
+        ConfigError: When it is no longer valid.
     """
     try:
         text = run_dir.config.read_text(encoding="utf-8")
@@ -28,15 +28,15 @@ def read_run_config(run_dir: RunDir) -> Config:
 
 
 def with_reading(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A run's recorded configuration with the version of its reading rules: 1 where it is older than these versions."""
+    """A run's recorded configuration with the version of its reading rules: 1 if it is older than these versions."""
     data = recorded.get("data")
     return recorded | {"data": {"reading": 1} | data} if isinstance(data, dict) else recorded
 
 
 def with_root_found(config: Config, run_dir: RunDir) -> Config:
-    """A run's configuration with its images found from any folder: a relative `data.root` starts where the run was started.
+    """A run's configuration with a relative `data.root` resolved against the folder where the run was started.
 
-    Where the folder of images is not there any more, as after a move of run and images together, `data.root` stays relative.
+    If that folder of images no longer exists, as after a move of run and images together, `data.root` stays relative.
     """
     folder, given = started_in(run_dir), Path(config.data.root).expanduser()
     if folder is None or given.is_absolute() or config.data.kind == "digits":
@@ -51,7 +51,7 @@ def with_root(config: Config, root: Path) -> Config:
 
 
 def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
-    """Raises ConfigError, with the difference, when a file that was given for a resume is of another run."""
+    """Raise ConfigError, with the difference, when a file given for a resume belongs to another run."""
     changed = differences(read_run_config(run_dir), wanted)
     shown = [
         f"  {key}: {there!r} in the run, {given!r} in the file"
@@ -66,16 +66,16 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
 
 
 def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Config) -> list[str]:
-    """What a resume changes, as `key: old -> new`.
+    """Settings that a resume changes, as `key: old -> new`.
 
     Args:
         run_dir: The run.
-        recorded: The configuration in the checkpoint that is gone on from; None where there is no checkpoint yet.
-        new: The run's own configuration, with what the command line changes.
+        recorded: Configuration in the checkpoint that is resumed; None where there is no checkpoint yet.
+        new: The run's own configuration, with the changes of the command line.
 
     Raises:
         RunError: When the run's own configuration is missing.
-        ConfigError: When somebody has edited it so that it is another run's.
+        ConfigError: When it was edited so that it belongs to another run.
     """
     if recorded is None:
         return _shown(differences(read_run_config(run_dir), new))
@@ -95,11 +95,11 @@ def _shown(changed: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
-    """A run's own configuration with what a resume changes.
+    """A run's own configuration with the changes of a resume.
 
     Args:
         run_dir: The run.
-        overrides: `group.key=value` tokens; only those that a resume may change.
+        overrides: `group.key=value` tokens; only settings that a resume may change.
 
     Raises:
         RunError: When the configuration is missing.

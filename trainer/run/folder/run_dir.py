@@ -1,4 +1,4 @@
-"""The run directory: its places, its name, its lock, and how a run is found again."""
+"""The run directory: its paths, its name, and how to find a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from trainer.host.atomic_files import write_atomically
 
 
 def default_runs_dir() -> Path:
-    """Where runs are kept unless `--runs-dir` says otherwise: `runs/` in the current folder."""
+    """Default folder of runs, without `--runs-dir`: `runs/` in the current folder."""
     return Path("runs")
 
 
 @dataclass
 class RunDir:
-    """A run's directory. Attributes are places; none of them need exist.
+    """A run's directory. Attributes are paths; none of them need exist.
 
     Attributes:
         path: The directory itself.
@@ -48,7 +48,7 @@ class RunDir:
 
     @property
     def trainer(self) -> Path:
-        """Who trains it: locked and filled while a trainer lives, empty otherwise."""
+        """Facts about the owner: locked and filled while a trainer lives, empty otherwise."""
         return self.path / "trainer.json"
 
     @property
@@ -58,7 +58,7 @@ class RunDir:
 
     @property
     def results(self) -> Path:
-        """A line an epoch."""
+        """Results table, one line per epoch."""
         return self.path / "results.csv"
 
     @property
@@ -82,17 +82,17 @@ class RunDir:
 
     @property
     def training_images(self) -> Path:
-        """Pictures as the network sees them."""
+        """Pictures of training images as the network receives them."""
         return self.evaluation / "training.png"
 
     @property
     def sinks(self) -> Path:
-        """Folder of what trackers keep of it, by their names."""
+        """Folder of the state of trackers, by name."""
         return self.path / "sinks"
 
     @property
     def report(self) -> Path:
-        """The run as a page for a browser."""
+        """Report of the run as a page for a browser."""
         return self.path / "report.html"
 
     @property
@@ -102,27 +102,27 @@ class RunDir:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Everything that is a folder in a run directory."""
+        """All subfolders of a run directory."""
         return self.checkpoints, self.export, self.evaluation
 
     def resume_command(self) -> str:
-        """What to type to go on with this run."""
+        """The command that resumes this run."""
         return f"r18-tui --resume {shlex.quote(str(self.path))}"
 
     def attach_command(self) -> str:
-        """What to type to come back to this run while it is trained."""
+        """The command that attaches to this run while it is trained."""
         return f"r18-tui attach {shlex.quote(str(self.path))}"
 
 
 def create_run(runs_dir: Path, name: str) -> RunDir:
-    """Make a new run directory, private to the user, never an existing one.
+    """Create a new run directory, private to the user, never an existing one.
 
     Args:
-        runs_dir: Folder of runs; made when missing.
+        runs_dir: Folder of runs; created when missing.
         name: Wanted name; `-2`, `-3` ... is appended when it is taken.
 
     Raises:
-        RunError: When the folder cannot be made or written.
+        RunError: When the folder cannot be created or written.
     """
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -143,17 +143,17 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
 
 
 def refuse_links(run_dir: RunDir) -> None:
-    """Refuse to write to a run directory with links in it: one that somebody made may lead anywhere.
+    """Refuse to write to a run directory that contains links: they may lead anywhere.
 
     Raises:
-        RunError: With the first one.
+        RunError: At the first link.
     """
     pending = [run_dir.path]
     while pending:
         try:
             entries = sorted(pending.pop().iterdir())
         except OSError:
-            continue  # what needs it says so
+            continue  # code that needs the folder reports the error
         for path in entries:
             if path.is_symlink():
                 raise RunError(
@@ -165,7 +165,7 @@ def refuse_links(run_dir: RunDir) -> None:
 
 
 def find_run(reference: str, runs_dir: Path) -> RunDir:
-    """The run that a user means.
+    """Find the run that a user names.
 
     Args:
         reference: A directory, a name under `runs_dir`, or `latest`.
@@ -187,18 +187,18 @@ def find_run(reference: str, runs_dir: Path) -> RunDir:
 
 
 def run_of_file(path: Path) -> RunDir | None:
-    """The run whose checkpoint or export a file is; None for any other file."""
+    """The run to which a checkpoint or export belongs; None for any other file."""
     run_dir = RunDir(path.absolute().parent.parent)
     return run_dir if run_dir.config.is_file() and path.absolute().parent in run_dir.folders else None
 
 
 def list_runs(runs_dir: Path) -> list[RunDir]:
-    """All runs of a folder that may be read, the one with the newest event first."""
+    """All readable runs of a folder, the one with the newest event first."""
     return [RunDir(Path(path)) for path, _ in list_logs(runs_dir)]
 
 
 def list_logs(runs_dir: Path) -> list[tuple[str, os.stat_result]]:
-    """The run directories of a folder and the state of each one's log, the newest event first; a cheap look at thousands.
+    """Run directories of a folder with the state of their logs, the newest event first; cheap even for thousands of runs.
 
     Raises:
         OSError: When the folder exists and cannot be read.
@@ -212,7 +212,7 @@ def list_logs(runs_dir: Path) -> list[tuple[str, os.stat_result]]:
 
 
 def log_stat(run_dir: str) -> os.stat_result | None:
-    """The state of a run's log; None where there is none or it is somebody else's."""
+    """State of a run's log; None if there is none or it belongs to another user."""
     try:
         found = os.stat(f"{run_dir}/events.jsonl")
     except OSError:
@@ -221,14 +221,14 @@ def log_stat(run_dir: str) -> os.stat_result | None:
 
 
 def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:
-    """Keep versions, device and host beside the run, and the folder that relative paths in its configuration start from."""
-    with contextlib.suppress(FileNotFoundError):  # that folder was deleted
+    """Write versions, device and host to the run, and the folder that relative paths in its configuration start from."""
+    with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
         facts = facts | {"folder": os.getcwd()}
     write_atomically(run_dir.env, orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def started_in(run_dir: RunDir) -> Path | None:
-    """The folder that relative paths in a run's configuration start from; None where no one kept it."""
+    """The folder that relative paths in a run's configuration start from; None if it was not recorded."""
     try:
         folder = orjson.loads(run_dir.env.read_bytes())["folder"]
     except (OSError, ValueError, KeyError, TypeError):

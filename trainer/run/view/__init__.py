@@ -1,1 +1,1 @@
-"""What a log amounts to: the fold of its events, and queries."""
+"""The state of a run, folded from the events of its log, and queries about it."""

@@ -1,4 +1,4 @@
-"""How one class fares: what share of it was found, how sure that is, and what it was taken for. Needs no array library."""
+"""Scores of one class: recall, its interval, precision and confusions. Needs no array library."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class.
+    """Scores of one class.
 
     Attributes:
-        images: Of the class; 0 where none were measured.
-        correct: Of them, how many were recognised.
-        predicted: How often the class was answered; None in logs of before this was told.
-        confusions: The classes that its images were taken for, each with how many, the most frequent first.
+        images: Number of images of the class; 0 if none were evaluated.
+        correct: Number of correct predictions for these images.
+        predicted: Number of predictions of the class; None in logs of older versions.
+        confusions: Classes that its images were confused with and number of images, the most frequent first.
     """
 
     images: int
@@ -30,17 +30,17 @@ class ClassScore:
 
     @property
     def recall(self) -> float | None:
-        """Of its images, how many were found: its accuracy; None without images."""
+        """Share of its images that were recognised (its accuracy); None without images."""
         return self.correct / self.images if self.images else None
 
     @property
     def precision(self) -> float | None:
-        """Of its answers, how many were right; None where it was never answered."""
+        """Share of its predictions that are right; None if it was never predicted."""
         return self.correct / self.predicted if self.predicted else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of the two; None where one of them is."""
+        """Harmonic mean of recall and precision; None if one of them is None."""
         return 2 * self.correct / (self.images + self.predicted) if self.images and self.predicted else None
 
     @property
@@ -50,20 +50,20 @@ class ClassScore:
 
     @property
     def confused_with(self) -> int | None:
-        """The class it is most often mistaken for; None where it never is."""
+        """The class it is most often confused with; None if there is none."""
         return self.confusions[0][0] if self.confusions else None
 
 
 def scores_from_counts(
     images: Sequence[int], correct: Sequence[int], predicted: Sequence[int], confusions: Sequence[Sequence[int]]
 ) -> list[ClassScore]:
-    """All classes.
+    """Scores of all classes.
 
     Args:
-        images: Of each class.
-        correct: Of each class.
-        predicted: Of each class; may be empty.
-        confusions: Of each class, classes and numbers of images by turns; may be empty.
+        images: Number of images, by class.
+        correct: Number of correct predictions, by class.
+        predicted: Number of predictions, by class; may be empty.
+        confusions: Class and number of images, alternating, by class; may be empty.
     """
     return [
         ClassScore(
@@ -77,7 +77,7 @@ def scores_from_counts(
 
 
 def scores_of(event: Evaluated) -> list[ClassScore]:
-    """All classes as an evaluation found them."""
+    """Scores of all classes in an evaluation."""
     return scores_from_counts(event.counts, event.correct, event.predicted, event.confusions)
 
 
@@ -86,12 +86,12 @@ def _pairs(numbers: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion, sound for few trials and near 0 and 1.
+    """95 % Wilson interval of a proportion, valid for few trials and near 0 and 1.
 
     Source: Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
     """
     share, z2 = successes / trials, Z95**2
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    # Rounding must not leave the bounds that it reaches exactly.
+    # The bounds 0 and 1 must be exact, in spite of rounding.
     return (0.0 if successes == 0 else middle - half, 1.0 if successes == trials else middle + half)

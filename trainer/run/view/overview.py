@@ -1,4 +1,4 @@
-"""How all runs of a folder stand: a line a run, from the same fold as the dashboard, without the points of single steps."""
+"""Status of every run in a folder, one row per run, from the same fold as the dashboard, without the points of single steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.run.view.run_view import RunView
 
 _KIND = re.compile(rb'"kind":\s*"(\w+)"')
 _KIND_WITHIN = 80
-"""Bytes from the start of a line within which its kind stands."""
+"""Bytes from the start of a line within which its kind is found."""
 _SHOWN_KINDS = frozenset(
     cls.kind.encode()
     for cls in (
@@ -35,26 +35,26 @@ _SHOWN_KINDS = frozenset(
         ev.Finished,
     )
 )
-"""What the list shows something of. Steps, layers and readings are nearly all of a log."""
+"""Kinds of events that the list uses. Steps, layers and readings are nearly all of a log."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOverview:
-    """How a run stands.
+    """Status of a run, as shown in the list.
 
     Attributes:
-        live: Whether a process holds it: it is trained, or its screen is still open.
+        live: Whether a process owns it: it is being trained, or its screen is still open.
         status: The state as a word for people; `stopped` for a run that ended before its last epoch.
-        epoch: In progress, or the last one; 0 before the first step.
-        epochs: As configured; 0 until they are known.
-        split: That best and last were measured on.
-        best: Accuracy of the best, 0 to 1: the highest, or that of the lowest loss where `eval.best_by` says so.
+        epoch: Current or last epoch; 0 before the first step.
+        epochs: Configured number of epochs; 0 until it is known.
+        split: Split on which `best` and `last` were evaluated.
+        best: Accuracy of the best checkpoint, 0 to 1: the highest, or with `eval.best_by` that at the lowest loss.
         last: Newest accuracy, 0 to 1.
         begun: Unix seconds of the first event; 0 without any.
         last_time: Unix seconds of the newest event; 0 without any.
-        size_bytes: Of all files in the directory.
+        size_bytes: Size of all files in the directory, in bytes.
         losses: Held-out loss by epoch.
         accuracies: Held-out accuracy by epoch.
         bad_records: Number of damaged lines among those that the list reads.
@@ -78,7 +78,7 @@ class RunOverview:
 
     @property
     def trained(self) -> bool:
-        """Whether a process trains it now."""
+        """Whether a process is training it."""
         return self.live and self.state in LIVE_STATES
 
 
@@ -94,8 +94,8 @@ class RunsFolder:
         """Follow a folder, which need not exist.
 
         Args:
-            path: The folder of runs.
-            clock: Unix seconds.
+            path: Folder of runs.
+            clock: Returns Unix seconds.
         """
         self.path = path
         self.total = 0
@@ -105,7 +105,7 @@ class RunsFolder:
 
     @property
     def runs(self) -> list[RunOverview]:
-        """What is known so far, the run that was begun last first; the same list for as long as nothing has changed."""
+        """All known runs, the most recently started first; the same list object until something changes."""
         known = [followed.overview for followed in self._followed.values() if followed.overview is not None]
         runs = sorted(known, key=lambda run: (-run.begun, run.run_dir.name))
         if len(runs) != len(self._runs) or any(map(operator.is_not, runs, self._runs)):
@@ -113,7 +113,7 @@ class RunsFolder:
         return self._runs
 
     def refresh(self) -> list[RunOverview]:
-        """Read what is new.
+        """Read what is new in all runs.
 
         Raises:
             OSError: When the folder cannot be read.
@@ -123,7 +123,7 @@ class RunsFolder:
         return self.runs
 
     def live_steps(self) -> Iterator[None]:
-        """As `steps`, of the runs alone that a process holds: a look at few files, whatever else the folder has."""
+        """Like `steps`, but only for runs that a process owns: reads few files, however large the folder is."""
         now = self._clock()
         for (path, inode), followed in self._followed.items():
             if followed.may_change and (log := log_stat(path)) is not None and log.st_ino == inode:
@@ -151,11 +151,11 @@ class RunsFolder:
 
 
 class _FollowedRun:
-    """A run whose log is read once, however often it is looked at; one that has ended is kept as a row alone.
+    """A run whose log is read once, however often it is refreshed; of an ended run only the row is kept.
 
     Attributes:
-        overview: None before it was read, and where it was deleted meanwhile.
-        may_change: Whether it may change without its files: its process or its log may end.
+        overview: Row of the run; None before it was read, and after it was deleted.
+        may_change: Whether it may change without its files, since its process or its log may end.
     """
 
     def __init__(self, run_dir: RunDir) -> None:
@@ -169,14 +169,14 @@ class _FollowedRun:
         self.may_change = True
 
     def refresh(self, log: os.stat_result, now: float) -> bool:
-        """Read what is new.
+        """Read what is new in the run.
 
         Args:
             log: The state of the log.
             now: Unix seconds.
 
         Returns:
-            Whether anything could be new: neither the log nor the trainer's file is as before, or time alone changes the state.
+            Whether anything may be new: the log or the owner's file has changed, or the state depends on the time.
         """
         seen = (log.st_mtime_ns, log.st_size, _state_of(self._trainer))
         if seen == self._seen and not self.may_change:
@@ -188,8 +188,8 @@ class _FollowedRun:
                 replay(view, _shown(lines))
             fresh: RunOverview | None = self._look(view, now)
         except FileNotFoundError:
-            fresh = None  # deleted a moment ago
-        except Exception:  # noqa: BLE001 - one that cannot be read hides no other
+            fresh = None  # just deleted
+        except Exception:  # noqa: BLE001 - an unreadable run does not hide the others
             fresh, self.may_change = replace(self._look(view, now), status="unreadable"), True
         self.overview = self.overview if fresh == self.overview else fresh
         if not self.may_change:
@@ -215,7 +215,7 @@ class _FollowedRun:
 
 
 def _shown(lines: list[bytes]) -> list[bytes]:
-    """The lines that the list shows something of: of steps the newest, for the position in the run, and the last of all."""
+    """The lines that the list needs: of steps the newest, for the position in the run, and the last line of all."""
     kinds = [found[1] if (found := _KIND.search(line, 0, _KIND_WITHIN)) else None for line in lines]
     steps = Steps.kind.encode()
     newest = max((index for index, kind in enumerate(kinds) if kind == steps), default=-1)
@@ -228,7 +228,7 @@ def _shown(lines: list[bytes]) -> list[bytes]:
 
 
 def _state_of(path: str) -> tuple[int, int, int] | None:
-    """What changes with a file's content; None where there is no file."""
+    """Identity of a file's content, which changes when it is written; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -237,12 +237,12 @@ def _state_of(path: str) -> tuple[int, int, int] | None:
 
 
 def _points(events: list[Evaluated], value: Callable[[Evaluated], float]) -> tuple[Point, ...]:
-    """One point an epoch, the newest where an epoch was measured more than once."""
+    """One point per epoch, the newest if an epoch was evaluated more than once."""
     return tuple(sorted({event.epoch: value(event) for event in events}.items()))
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile counts as nothing. Links are not followed."""
+    """Size in bytes of all files below a folder; files that vanish meanwhile count as 0. Links are not followed."""
     total = 0
     pending = [str(folder)]
     while pending:

@@ -1,4 +1,4 @@
-"""What is known of a run, and what a screen asks about it; `trainer.run.view.run_view` folds the events that it is known from."""
+"""Facts of a run and queries of the screens; `trainer.run.view.run_view` fills them in by folding events."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from trainer.run.view.series import Series, Smoothed
 from trainer.run.view.throughput import StepWindow
 
 SMOOTHING = (0.0, 0.9, 0.98)
-"""Betas of the smoothed curves that `s` walks through; 0 shows the raw points alone."""
+"""Betas of the smoothed curves that key `s` cycles through; 0 shows the raw points alone."""
 
 _NOTES_KEPT = 500
 _BUDGETS_KEPT = 13
-"""Told every five seconds: the oldest of them is a minute old."""
+"""Number of budgets kept: one is published every five seconds, so the oldest is a minute old."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at a step, drawn under the curves.
+    """An event at a step, drawn under the curves.
 
     Attributes:
         kind: `checkpoint`, `lr`, `resume`, `pause`, `frozen` or `note`.
@@ -50,15 +50,15 @@ class Mark:
 
 @dataclass
 class RunFacts:
-    """The folded state, and questions about it. Read by one thread, which is also the one that folds.
+    """The folded state, and queries about it. Read by the thread that folds it.
 
     Attributes:
-        held: Whether a key has paused the run, which may be measured and saved meanwhile.
-        held_since: Since when, in Unix seconds.
+        held: Whether a key has paused the run, which may be evaluated and saved meanwhile.
+        held_since: Unix seconds of the pause.
         begun: Unix seconds of the first event; 0 without any.
-        clock: Unix seconds of some steps, a second apart or more.
-        memory: Bytes in use at some steps: of the GPU, or by this process.
-        bad_records: Number of lines that were left out, since they do not hold what their event declares.
+        clock: Unix seconds of some steps, at least a second apart.
+        memory: Bytes in use at some steps, on the GPU or by this process.
+        bad_records: Number of lines left out, since their values are not of the declared types.
     """
 
     seq: int = -1
@@ -119,11 +119,11 @@ class RunFacts:
         self.smoothed_accuracy = {beta: Smoothed(self.train_accuracy, beta) for beta in SMOOTHING if beta}
 
     def state_seen(self, presence: Presence, silence_s: float) -> RunState:
-        """The state, or `lost` when nobody can be training a run whose log says so.
+        """The state, or `lost` for a run that cannot be training although its log says so.
 
         Args:
-            presence: Whether it has a trainer.
-            silence_s: Seconds since it was last heard of; they count only where its trainer cannot be seen.
+            presence: Whether the run has a trainer.
+            silence_s: Seconds since its last event; they count only if its trainer cannot be seen from here.
         """
         silent = presence is Presence.UNKNOWN and silence_s > LOST_AFTER_S
         lost = self.state in LIVE_STATES and (presence is Presence.GONE or silent)
@@ -146,7 +146,7 @@ class RunFacts:
 
     @property
     def plan(self) -> dict[str, float]:
-        """How long the run goes on, and how often it is measured and saved, by dotted key of the configuration."""
+        """Current plan by dotted key: epochs, and how often the run is evaluated and saved."""
         config = self.opened.config if self.opened else {}
         return {
             "train.epochs": self.started.epochs if self.started else 1,
@@ -156,12 +156,12 @@ class RunFacts:
 
     @property
     def next_lr(self) -> float:
-        """The learning rate of the last step, with the edits since then: nearly that of the next one. 0 before the first."""
+        """Learning rate of the last step with later edits applied: close to that of the next step. 0 before the first."""
         return (self.lr.last or 0.0) * math.prod(factor for step, factor in self.lr_edits if step >= self.step)
 
     @property
     def edit_to_undo(self) -> float | None:
-        """The factor of the newest edit of the learning rate that none has taken back since."""
+        """Factor of the newest edit of the learning rate that has not been undone."""
         standing: list[float] = []
         for _, factor in self.lr_edits:
             if standing and math.isclose(standing[-1] * factor, 1.0):
@@ -171,8 +171,8 @@ class RunFacts:
         return standing[-1] if standing else None
 
     def rate_with(self, epochs: int) -> float:
-        """The learning rate of the next step, of a run of so many epochs, with the user's edits."""
-        # Here: what validates a configuration is not for the first frame.
+        """Learning rate of the next step if the run had so many epochs, with the user's edits."""
+        # Imported here: configuration validation must not load before the first frame.
         from trainer.config.lr_schedule import LrSchedule
         from trainer.config.schema import ScheduleConfig
 
@@ -186,30 +186,30 @@ class RunFacts:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the last step, from 1, so an epoch lasts until its evaluation is over; 0 before the start."""
+        """Epoch of the last step, from 1; an epoch lasts until its evaluation is over. 0 before the start."""
         if not self.started:
             return 0
         return max(math.ceil(self.step / max(self.started.steps_per_epoch, 1)), 1)
 
     @property
     def selection_split(self) -> str:
-        """The split that titles the panes: `val` where it exists, else `test`."""
+        """The split named in the titles of the panes: `val` where it exists, else `test`."""
         return self.started.selection_split if self.started else "test"
 
     @property
     def best_by(self) -> str:
-        """What chooses the best: `accuracy` or `loss`."""
+        """Criterion of the best checkpoint: `accuracy` or `loss`."""
         config = self.opened.config if self.opened else {}
         return "loss" if config.get("eval", {}).get("best_by") == "loss" else "accuracy"
 
     @property
     def best_name(self) -> str:
-        """`best`, or `best by loss` where its loss chose it: its accuracy need not be the highest then."""
+        """`best`, or `best by loss` where the loss is the criterion: its accuracy need not be the highest then."""
         return "best by loss" if self.best_by == "loss" else "best"
 
     @property
     def user_notes(self) -> list[Mark]:
-        """Notes of the user, by their steps."""
+        """Notes of the user, in the order of their steps."""
         return [mark for mark in self.marks if mark.kind == "note"]
 
     @property
@@ -219,34 +219,34 @@ class RunFacts:
 
     @property
     def previous_evaluation(self) -> ev.Evaluated | None:
-        """The one before `last_evaluation` on the same split."""
+        """The evaluation before `last_evaluation` on the same split."""
         measured = self.last_evaluations(2)
         return measured[0] if len(measured) > 1 else None
 
     @property
     def regular_evaluations(self) -> list[ev.Evaluated]:
-        """All evaluations on the selection split that no key has asked for."""
+        """All evaluations on the selection split that were not requested by key."""
         return [event for event in self.last_evaluations(len(self.evaluations)) if event.trigger != "key"]
 
     def last_evaluations(self, count: int) -> list[ev.Evaluated]:
-        """The newest evaluations on the selection split, of as many classes as the last: at most so many, the oldest first."""
+        """The newest evaluations on the selection split with as many classes as the last: at most `count`, the oldest first."""
         of_split = [event for event in reversed(self.evaluations) if event.split == self.selection_split]
         alike = (event for event in of_split if len(event.counts) == len(of_split[0].counts))
         return list(islice(alike, count))[::-1]
 
     def class_names(self, count: int) -> list[str]:
-        """Names of as many classes as an evaluation has; a number where the log's head names fewer."""
+        """Names of `count` classes; a number where the log's head has no name."""
         names = self.started.classes[:count] if self.started else []
         return [*names, *map(str, range(len(names), count))]
 
     @property
     def images_per_s(self) -> float | None:
-        """Training images a second over the last half minute of training; pauses and evaluations do not count."""
+        """Training images per second over the last half minute of training; pauses and evaluations do not count."""
         return self._window.images_per_s
 
     @property
     def recent_budget(self) -> dict[str, float]:
-        """Seconds by activity within the last minute, as far as so much is known; else since the start or resume."""
+        """Seconds by activity within the last minute; if less is known, since the start or resume."""
         if len(self._budgets) < 2:
             return self.budget
         oldest = self._budgets[0]
@@ -269,7 +269,7 @@ class RunFacts:
 
     @property
     def _steps_of_this_size_left(self) -> float:
-        """As many steps with images of the size of now as take the time of all that are left: it goes by the pixels."""
+        """Remaining work as a number of steps at the current image size: the time of a step is proportional to its pixels."""
         sizes = [(max(end - max(begin, self.step), 0), size) for begin, end, size in self.image_sizes()]
         left = [(steps, size) for steps, size in sizes if steps]
         return sum(steps * (size / left[0][1]) ** 2 for steps, size in left)
@@ -286,7 +286,7 @@ class RunFacts:
             begin = end
 
     def elapsed_at(self, step: float) -> float:
-        """Seconds from the start of the first session until a step, pauses and absences included; of steps to come a guess."""
+        """Seconds from the start of the first session until a step, pauses and absences included; an estimate for future steps."""
         clock = self.clock
         if not clock:
             return 0.0
@@ -304,7 +304,7 @@ class RunFacts:
         return product
 
     def planned_lr(self) -> tuple[list[float], list[float]]:
-        """Sampled steps and rates of the whole schedule, the user's edits included."""
+        """Sampled steps and learning rates of the whole schedule, with the user's edits."""
         if not self.started:
             return [], []
         steps, rates = self.started.planned_lr

@@ -1,7 +1,7 @@
-"""Folds many lines of a log at once: to what `RunView.apply` makes of them one by one, many times as fast.
+"""Folds many lines of a log at once, with the same result as `RunView.apply` line by line, but many times as fast.
 
 A run of weeks on a slow machine has a million lines of one step each. Steps that follow each other are folded as columns;
-readings and heartbeats between them, which say only how things stand, do not part them.
+readings and heartbeats between them, which change no steps, do not interrupt the columns.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _TOGETHER = (Steps.kind, Monitored.kind, Heartbeat.kind)
 
 
 def replay(view: RunView, lines: Sequence[bytes]) -> None:
-    """Fold lines in, the oldest first; those that cannot be read are counted and passed over."""
+    """Fold lines in, the oldest first; unreadable ones are counted and skipped."""
     for start in range(0, len(lines), AT_ONCE):
         part = lines[start : start + AT_ONCE]
         found = contents(part)
         newest = next((line["seq"] for line in reversed(found) if "seq" in line), None)
-        if newest is None or not view.has_passed(newest):  # the file of a reader that fell behind is read again
+        if newest is None or not view.has_passed(newest):  # a reader that fell behind reads its file again
             view.bad_records += num_unreadable(part, found)
         kinds = [line.get("kind") for line in found]
         apart = [i for i, kind in enumerate(kinds) if kind not in _TOGETHER or "skipped" in found[i]]
@@ -48,7 +48,7 @@ def _fold_each(view: RunView, lines: Iterable[Any]) -> None:
 
 
 def _fold_together(view: RunView, lines: list[Any], kinds: list[Any]) -> None:
-    """Fold steps and what was logged between them; one by one where a line is damaged or was folded before."""
+    """Fold steps and the lines between them; one by one if a line is damaged or was folded before."""
     steps = [line for line, kind in zip(lines, kinds, strict=True) if kind == Steps.kind]
     if len(steps) < 2:
         return _fold_each(view, lines)
@@ -60,13 +60,13 @@ def _fold_together(view: RunView, lines: list[Any], kinds: list[Any]) -> None:
     if columns is None or not _are_in_order(numbers, times):
         return _fold_each(view, lines)
     if numbers[-1] <= view.seq:
-        return None  # seen: the file of a reader that fell behind is read from its beginning
+        return None  # seen before: a reader that fell behind reads its file from the beginning
     places = [place for place, kind in enumerate(kinds) if kind == Monitored.kind]
     readings = [lines[place].get("readings") for place in places]
     if numbers[0] <= view.seq or not checks_of(Monitored)["readings"](readings):
         return _fold_each(view, lines)
     done = [_steps_before(lines, kinds, place, view.step) for place in places]
-    view.tick(columns.firsts[0], steps[0]["time"])  # after a pause, say
+    view.tick(columns.firsts[0], steps[0]["time"])  # for example after a pause
     view.apply_steps(columns, steps[-1]["time"])
     view.take_memory(list(zip(done, readings, strict=True)))
     view.heard(numbers[-1], times[-1])
@@ -75,13 +75,13 @@ def _fold_together(view: RunView, lines: list[Any], kinds: list[Any]) -> None:
 
 
 def _steps_before(lines: list[Any], kinds: list[Any], place: int, done: int) -> int:
-    """Steps done when a line was written.
+    """Number of steps done when a line was written.
 
     Args:
-        lines: Steps, readings and heartbeats.
-        kinds: The kind of each.
+        lines: Lines of steps, readings and heartbeats.
+        kinds: Kind of each line.
         place: Index of the line.
-        done: Steps before the first line.
+        done: Number of steps before the first line.
     """
     for before in range(place - 1, -1, -1):
         if kinds[before] == Steps.kind:
@@ -91,7 +91,7 @@ def _steps_before(lines: list[Any], kinds: list[Any], place: int, done: int) -> 
 
 
 def _are_in_order(numbers: list[Any], times: list[Any]) -> bool:
-    """Whether lines have valid times, and valid numbers that rise."""
+    """Whether all lines have valid times, and valid, rising sequence numbers."""
     return (
         set(map(type, numbers)) == {int}
         and all(map(lt, numbers, numbers[1:]))
@@ -101,7 +101,7 @@ def _are_in_order(numbers: list[Any], times: list[Any]) -> bool:
 
 
 def _columns(rows: list[Any], budgets: list[Any]) -> StepColumns | None:
-    """The columns of lines of steps; None where one of them does not hold what `Steps` declares."""
+    """Columns of lines of steps; None if one of them does not have the types that `Steps` declares."""
     if set(map(type, rows)) != {list} or set(map(len, rows)) != {len(STEP_FIELDS)}:
         return None
     checks = checks_of(Steps)
@@ -115,7 +115,7 @@ def _columns(rows: list[Any], budgets: list[Any]) -> StepColumns | None:
     counts, *others = (list(map(len, values)) for values in lists)
     if 0 in counts or any(other != counts for other in others):
         return None
-    # The checks of whole lists: a list of all their values stands for them.
+    # Check all lists of a field at once, as one list of all their values.
     flat = [list(chain.from_iterable(values)) for values in lists]
     if not all(checks[name]([values]) for name, values in zip(STEP_FIELDS[1:4], flat, strict=True)):
         return None

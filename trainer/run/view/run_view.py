@@ -1,7 +1,7 @@
-"""Everything that a dashboard shows, as a fold over the events of a run.
+"""The state that a dashboard shows, folded from the events of a run.
 
-`RunView.apply` is the way in, and `replay` for many lines at once. It depends on nothing but the records it is given
-(no clock, no file), so a live, an attached and a finished run show the same screen. A record that was applied already is
+Use `RunView.apply` for single records and `replay` for many lines. The state depends only on these records
+(no clock, no file), so a live, an attached and a finished run show the same screen. A record that was already applied is
 ignored, so a reader may overlap.
 """
 
@@ -26,7 +26,7 @@ _TICK_S = 1.0
 
 
 _MAY_BE_HELD = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)
-"""What a run that a key has paused does at most."""
+"""States that a paused run may be in."""
 
 
 @dataclass
@@ -34,11 +34,11 @@ class RunView(RunFacts):
     """The folded state. `apply` is called by the thread that reads it."""
 
     def has_seen(self, record: Record) -> bool:
-        """Whether a record was folded in before; `LogFailed` has no number of its own."""
+        """Whether a record was already folded in; `LogFailed` has no number of its own."""
         return record.seq <= self.seq and not isinstance(record.event, ev.LogFailed)
 
     def has_passed(self, seq: Any) -> bool:
-        """Whether a line that is left out was read before, by its number, which may be anything."""
+        """Whether an invalid line was already read, by its sequence number, which may be any value."""
         return type(seq) is int and 0 <= seq <= self.seq
 
     def apply(self, record: Record) -> None:
@@ -49,11 +49,11 @@ class RunView(RunFacts):
         self._fold(record)
 
     def apply_steps(self, columns: StepColumns, time: float) -> None:
-        """Fold many steps in of which none was left out. `heard` is still to be called.
+        """Fold many steps in, none of them skipped. The caller calls `heard` afterwards.
 
         Args:
-            columns: None of them seen before.
-            time: Of the newest, in Unix seconds.
+            columns: Steps, none of them seen before.
+            time: Time of the newest step, in Unix seconds.
         """
         self.train_loss.extend(columns.steps, columns.losses)
         self.train_accuracy.extend(columns.steps, columns.accuracies)
@@ -67,22 +67,22 @@ class RunView(RunFacts):
         for begin, _, _ in self.image_sizes():
             line = bisect_left(columns.firsts, begin + 1)
             if columns.firsts[line : line + 1] == [begin + 1]:
-                # Steps of another size say nothing of those to come.
+                # Steps at another image size do not predict the remaining ones.
                 self._window, groups = StepWindow(), columns.groups[line:]
         self._window.add(groups)
 
     def tick(self, step: int, time: float) -> None:
-        """Take note of when a step was done. Steps never go back here."""
+        """Record when a step was done. Steps never decrease here."""
         clock = self.clock
         if len(clock) > 1 and time - clock.y[-2] < _TICK_S:
             clock.drop_after(clock.x[-2])
         clock.put(float(step), time)
 
     def take_memory(self, readings: list[tuple[int, dict[str, float]]]) -> None:
-        """Take note of the memory in use after some steps.
+        """Record the memory in use after some steps.
 
         Args:
-            readings: Of `Monitored` events, with the steps done then, in order.
+            readings: Steps done and values of each `Monitored` event, in order.
         """
         for step, reading in readings:
             used = reading.get("device_used_bytes", reading.get("process_bytes"))
@@ -95,7 +95,7 @@ class RunView(RunFacts):
             self._budgets.append(budget)
 
     def heard(self, seq: int, time: float) -> None:
-        """Take note of the newest line that was folded in."""
+        """Record sequence number and time of the newest folded line."""
         self.seq, self.last_time, self.begun = max(self.seq, seq), time, self.begun or time
 
     def _fold(self, record: Record) -> None:
@@ -119,7 +119,7 @@ class RunView(RunFacts):
     def _started(self, event: ev.Started, time: float) -> None:
         self.started = event
         self.tick(self.step, time)
-        self.frozen, self._begun_at = None, self.step  # what is frozen is said anew
+        self.frozen, self._begun_at = None, self.step  # the frozen stages are published again
         device = event.device.get("name", "?")
         self._note(
             time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images"
@@ -194,11 +194,11 @@ class RunView(RunFacts):
         )
 
     def _evaluation(self, event: ev.Evaluated, time: float) -> None:
-        # A resume measures again what was measured behind the last save, at the very step of the seam.
+        # A resume repeats the evaluations after the last save, some at the very step of the resume.
         again = (event.split, event.step, event.trigger == "key")
         first = bisect_left(self.evaluations, event.step, key=lambda e: e.step)
         later = [e for e in self.evaluations[first:] if (e.split, e.step, e.trigger == "key") != again]
-        # The test of the best weights comes after the evaluations of later ones.
+        # The test of the best weights is logged after evaluations of later steps.
         later.insert(bisect_right(later, event.step, key=lambda e: e.step), event)
         self.evaluations[first:] = later
         self._forget_confusions(event.split)
@@ -211,7 +211,7 @@ class RunView(RunFacts):
         self._note(time, "good" if event.best else "info", text)
 
     def _forget_confusions(self, split: str) -> None:
-        """Keep them of the newest evaluation of a split alone: of a thousand classes they are a third of a megabyte each."""
+        """Keep confusions for the newest evaluation of a split only: with a thousand classes each takes a third of a megabyte."""
         of_split = [index for index, e in enumerate(self.evaluations) if e.split == split]
         for index in of_split[-3:-1]:
             if self.evaluations[index].confusions:
@@ -223,7 +223,7 @@ class RunView(RunFacts):
     def _layers(self, event: ev.LayersMeasured, time: float) -> None:
         self.layers.append(event)
         if len(self.layers) > _LAYERS_KEPT:
-            # Some kilobytes each: of a run of hundreds of epochs every second is kept, then every fourth, and the newest.
+            # Some kilobytes each: in a run of hundreds of epochs every second is kept, then every fourth, and the newest.
             self.layers = self.layers[-1::-2][::-1]
 
     def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
@@ -233,7 +233,7 @@ class RunView(RunFacts):
         if asked_for:
             self.marks.append(Mark(event.step, "checkpoint", event.path))
         elif self.notes and self.notes[-1] is self._regular_save:
-            # The regular saves of every minute would bury all else; the newest stands for those right before it.
+            # Regular saves, one a minute, would bury all other notes; the newest replaces those directly before it.
             self.notes.pop()
         name, pinned = event.path.rpartition("/")[2].removesuffix(".safetensors"), ", pinned" if event.pinned else ""
         self._note(time, "info", f"saved {name} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
@@ -279,7 +279,7 @@ class RunView(RunFacts):
         )  # fmt: skip
 
     def place_of(self, path: str) -> str:
-        """A file of the run, from where it was started."""
+        """Path of a file of the run, relative to the folder where the run was started."""
         return f"{self.opened.directory}/{path}" if self.opened else path
 
     def _export_failed(self, event: ev.ExportFailed, time: float) -> None:
@@ -310,7 +310,7 @@ class RunView(RunFacts):
         self.layers = [told for told in self.layers if told.step <= event.step]
         self.pictures = {key: told for key, told in self.pictures.items() if told.step <= event.step}
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
-        # By the checkpoint, where it says so: an edit at its very step may have come after it.
+        # Prefer the edits in the checkpoint: an edit at its very step may have come after it.
         known = event.lr_edits
         kept = [edit for edit in self.lr_edits if edit[0] <= event.step]
         self.lr_edits = kept if known is None else [(int(step), factor) for step, factor in known]

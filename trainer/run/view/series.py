@@ -1,4 +1,4 @@
-"""A growing series of points, and the debiased running mean drawn over it."""
+"""A growing series of points, and its debiased running mean."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _CHUNK = 4096
 
 
 class Series:
-    """Points with rising x.
+    """Points with increasing x.
 
     Attributes:
         x: Positions (optimizer steps).
         y: Values; NaN where the value was not finite.
-        generation: Rises when points were removed, so that whoever keeps sums of them starts again.
+        generation: Increases when points were removed; then sums over them must be computed again.
     """
 
     __slots__ = ("generation", "x", "y")
@@ -43,7 +43,7 @@ class Series:
         self.extend((x,), (y,))
 
     def put(self, x: float, y: float) -> None:
-        """Add a point to the right of all others, or in place of the last one when that stands at `x`."""
+        """Add a point to the right of all others, or replace the last one if it is at `x`."""
         if self.x and self.x[-1] == x:
             self.y[-1] = y
             self.generation += 1
@@ -51,7 +51,7 @@ class Series:
             self.append(x, y)
 
     def extend(self, x: Sequence[float], y: Sequence[float]) -> None:
-        """Add points to the right of all others, rising in x; as many values of y as of x."""
+        """Add points to the right of all others, with increasing x; x and y have the same length."""
         self.x.extend(x)
         self.y.extend(y)
 
@@ -71,7 +71,7 @@ class Series:
 class Smoothed:
     """The exponential moving average of a series over all its points, debiased so that it starts at the first value.
 
-    It is computed when it is looked at: of several strengths one is on the screen.
+    Computed on access: only one of several strengths is on the screen.
 
     Source: the bias correction of Adam (Kingma and Ba, arXiv:1412.6980, section 3).
     """
@@ -82,8 +82,8 @@ class Smoothed:
         """Follow a series.
 
         Args:
-            raw: May go on to change.
-            beta: Share of the mean that a new point leaves, 0 to 1.
+            raw: The series to smooth; may keep changing.
+            beta: Weight of the previous mean, 0 to 1.
         """
         self.beta = beta
         self._raw = raw
@@ -94,12 +94,12 @@ class Smoothed:
 
     @property
     def x(self) -> array[float]:
-        """Positions: those of the raw points."""
+        """Positions of the raw points."""
         return self._raw.x
 
     @property
     def y(self) -> array[float]:
-        """The mean at each of them."""
+        """The mean at each position."""
         if self._generation != self._raw.generation:
             self._start_again()
         while len(self._y) < len(self._raw):
@@ -108,7 +108,7 @@ class Smoothed:
 
     @property
     def generation(self) -> int:
-        """Rises when points were removed."""
+        """Increases when points were removed."""
         return self._raw.generation
 
     @property
@@ -122,11 +122,11 @@ class Smoothed:
         self._mean = self._weight = 0.0
 
     def _add(self, values: Sequence[float]) -> None:
-        """Add raw values; one that is not finite leaves the mean as it is."""
-        # With local names: a history of a million steps comes through here when a run is attached to.
+        """Add raw values; a non-finite one leaves the mean unchanged."""
+        # Local names for speed: attaching to a run passes a history of a million steps through here.
         beta, gain, mean, weight = self.beta, 1.0 - self.beta, self._mean, self._weight
         if beta * weight + gain == weight and math.isfinite(sum(values)):
-            # Most of a long history: the weight has reached its limit, and nothing has to be looked for.
+            # The common case in a long history: the weight has reached its limit, and all values are finite.
             means = [(mean := beta * mean + gain * value) / weight for value in values]
         else:
             means = []

@@ -14,12 +14,12 @@ from trainer.run.view.throughput import StepGroup
 
 @dataclass(frozen=True)
 class StepColumns:
-    """Steps of one or more `steps` lines. A value that was not finite is NaN.
+    """Columns of the steps of one or more `steps` lines. A non-finite value is NaN.
 
     Attributes:
-        steps: Their numbers.
-        nonfinite: Losses that were not finite.
-        budget: As in `Steps`.
+        steps: Step numbers.
+        nonfinite: Number of non-finite losses.
+        budget: Seconds by activity, as in `Steps`.
         firsts: First step of each line.
         groups: Steps, images and seconds of each line.
     """
@@ -46,10 +46,10 @@ class StepColumns:
 
         Args:
             firsts: First step of each line.
-            counts: Steps of each line.
-            values: Losses, accuracies and rates of all steps; a loss that was not finite is None.
+            counts: Number of steps of each line.
+            values: Losses, accuracies and learning rates of all steps; a non-finite loss is None.
             groups: Steps, images and seconds of each line.
-            budget: Of the newest line that has one; may be empty.
+            budget: Seconds by activity, from the newest line that has them; may be empty.
         """
         losses, accuracies, rates = values
         nonfinite = losses.count(None)

@@ -1,4 +1,4 @@
-"""How fast the last steps were."""
+"""Throughput of the last steps."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from itertools import chain
 _WINDOW_S = 30.0
 
 StepGroup = tuple[int, int, float]
-"""Steps in it, their images, and the seconds they took."""
+"""Number of steps, number of images, and seconds."""
 
 
 @dataclass
 class StepWindow:
-    """The steps of the last half minute of training; pauses and evaluations do not count."""
+    """Steps of the last half minute of training; pauses and evaluations do not count."""
 
     _groups: list[StepGroup] = field(default_factory=list)
 
     def add(self, groups: Sequence[StepGroup]) -> None:
-        """Add the newest steps, and leave out what is older than half a minute."""
+        """Add the newest steps, and drop those older than half a minute."""
         kept: list[StepGroup] = []
         seconds = 0.0
         for group in chain(reversed(groups), reversed(self._groups)):
@@ -31,13 +31,13 @@ class StepWindow:
 
     @property
     def images_per_s(self) -> float | None:
-        """Training images a second; None until steps have been timed."""
+        """Training images per second; None until steps have been timed."""
         seconds = self._seconds
         return sum(images for _, images, _ in self._groups) / seconds if seconds > 0 else None
 
     @property
     def step_s(self) -> float | None:
-        """Seconds of a step; None until steps have been timed."""
+        """Seconds per step; None until steps have been timed."""
         steps = sum(steps for steps, _, _ in self._groups)
         return self._seconds / steps if steps else None
 
