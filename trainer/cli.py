@@ -32,14 +32,14 @@ COMMANDS = {
     "sync": ("trainer.commands.sync", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
     "predict": ("trainer.commands.predict", "Say what a trained model sees in pictures."),
 }
-"""Module and description of the commands that train nothing; `trainer.commands.arguments` has their options."""
+"""Module and description of the commands that train nothing; `trainer.commands.arguments` defines their options."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a command.
 
     Args:
-        argv: Without the program's name.
+        argv: Arguments without the program's name.
 
     Returns:
         The exit code.
@@ -50,11 +50,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def exit_code_after(command: Callable[[], int]) -> int:
-    """Run a command to its exit code; what ends it early is explained on standard error."""
+    """Run a command and return its exit code; an error that ends it is explained on standard error."""
     try:
         code = _explained(command)
     except BrokenPipeError:
-        code = EXIT_SIGPIPE  # whoever read has left, as `head` does
+        code = EXIT_SIGPIPE  # the reader has left, as `head` does
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -93,18 +93,18 @@ def _arguments(tokens: Tokens) -> argparse.Namespace:
 
 
 def _request(given: argparse.Namespace, tokens: Tokens) -> Request:
-    from trainer.commands.train import check_request  # not for another command
+    from trainer.commands.train import check_request  # not needed for other commands
 
     return check_request(given, tokens.overrides)
 
 
 def _as_one_of_several(tokens: Tokens) -> int:
-    """Lead the processes that torchrun has started, or follow. Those that it starts anew go on with their run."""
+    """Lead the processes that torchrun has started, or follow. Restarted processes resume their run."""
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
     from trainer.commands.train import train_headless
-    from trainer.training.distributed import LauncherStore  # with PyTorch, which no other way needs so early
+    from trainer.training.distributed import LauncherStore  # imports PyTorch, which no other command needs so early
 
     store = LauncherStore()
     if store.over:
@@ -120,24 +120,24 @@ def _as_one_of_several(tokens: Tokens) -> int:
     except R18Error as error:
         code = complain(error)
     if code not in (EXIT_OK, EXIT_FAILED):
-        store.note_over()  # a stop, a wrong configuration or a full disk: nothing that a new start would mend
+        store.note_over()  # a stop, a wrong configuration or a full disk: a restart would not help
     return code
 
 
 def run_command(name: str, rest: Sequence[str], *, program: str) -> int:
-    """Run a command that trains nothing; its module is imported here, with PyTorch or what else it needs, and not before.
+    """Run a command that trains nothing; its module, with PyTorch or other dependencies, is imported only here.
 
     Args:
-        name: In `COMMANDS`.
-        rest: Of the command line, behind the name.
-        program: As usage texts call this program.
+        name: Key in `COMMANDS`.
+        rest: Rest of the command line, after the name.
+        program: Name of this program in usage texts.
     """
-    if name in ("export", "sync"):  # the others take names of files, which may hold a `=`
+    if name in ("export", "sync"):  # the others take file names, which may contain a `=`
         refuse_overrides(split_overrides(rest), name)
     module, description = COMMANDS[name]
     parser = argparse.ArgumentParser(prog=f"{program} {name}", description=description)
     getattr(arguments, f"add_{name}_arguments")(parser)
-    given = parser.parse_args(rest)  # before the import: a text of help waits for nothing
+    given = parser.parse_args(rest)  # before the import: help texts wait for nothing
     return int(importlib.import_module(module).main(given))
 
 

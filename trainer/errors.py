@@ -1,6 +1,6 @@
-"""Errors that a user can act on, and the exit code that each one ends the program with.
+"""Errors that a user can act on, and the exit code of each.
 
-Every message says what failed, where, the value seen and expected, and what to do next. One place, `exit_code_of`,
+Every message has the failure, its place, the value seen and expected, and what to do next. One place, `exit_code_of`,
 maps errors to exit codes; nothing else decides one.
 """
 
@@ -10,7 +10,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RESUMABLE = 75
-"""Stopped, but a resume can go on once the disk has room again: EX_TEMPFAIL of sysexits.h."""
+"""Stopped; a resume can continue once the disk has room again: EX_TEMPFAIL of sysexits.h."""
 EXIT_SIGHUP = 129
 EXIT_SIGINT = 130
 EXIT_SIGPIPE = 141
@@ -21,7 +21,7 @@ class R18Error(Exception):
     """A failure that is explained to the user without a traceback.
 
     Attributes:
-        exit_code: What the process exits with when this error ends it.
+        exit_code: Exit code of the process when this error ends it.
     """
 
     exit_code = EXIT_FAILED
@@ -40,19 +40,19 @@ class DataError(R18Error):
 
 
 class DataLostError(DataError):
-    """Images that could be read when the run began cannot be read any more; it can be resumed once that is mended."""
+    """Images that were readable when the run began have become unreadable; the run can be resumed once that is repaired."""
 
     exit_code = EXIT_RESUMABLE
 
 
 class DeviceError(R18Error):
-    """The requested device is not there, or torch cannot use it."""
+    """The requested device does not exist, or torch cannot use it."""
 
     exit_code = EXIT_USAGE
 
 
 class RunError(R18Error):
-    """A run directory cannot be found, made or taken."""
+    """A run directory cannot be found, created or locked."""
 
     exit_code = EXIT_USAGE
 
@@ -64,39 +64,39 @@ class CheckpointError(R18Error):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint's content is not what was written."""
+    """A checkpoint's content differs from what was written."""
 
 
 class ForeignCheckpointError(CheckpointError):
-    """A file is no checkpoint of this program."""
+    """A file is not a checkpoint of this program."""
 
 
 class DiskError(R18Error):
-    """The disk is full or cannot be written; the run can be resumed once that is mended."""
+    """The disk is full or cannot be written; the run can be resumed once that is repaired."""
 
     exit_code = EXIT_RESUMABLE
 
 
 class ExportError(R18Error):
-    """The exported model was not proven equal to the trained one, or could not be written."""
+    """The exported model could not be verified against the trained one, or could not be written."""
 
 
 _MEMORY_RAN_OUT = (
     "out of memory",
-    "can't allocate memory",  # of the host: c10/core/impl/alloc_cpu.cpp
-    "alloc_failed",  # of cuBLAS and cuDNN, for their workspaces
-    "unable to find an engine",  # of a convolution on CUDA, none of whose workspaces could be had
+    "can't allocate memory",  # host memory: c10/core/impl/alloc_cpu.cpp
+    "alloc_failed",  # workspaces of cuBLAS and cuDNN
+    "unable to find an engine",  # a convolution on CUDA, none of whose workspaces could be allocated
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether host or device memory ran out; torch raises a type of its own on CUDA only, so the words decide."""
+    """Whether host or device memory ran out; torch raises its own type on CUDA only, so the message decides."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(words in text for words in _MEMORY_RAN_OUT)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the stack of C++ that torch appends."""
+    """The first line of an error's message, without the C++ stack that torch appends."""
     return str(error).partition("\n")[0]
 
 

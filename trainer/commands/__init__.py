@@ -1,1 +1,1 @@
-"""One file a command; commands do not import each other."""
+"""One file per command; commands do not import each other."""

@@ -1,4 +1,4 @@
-"""The command line that `r18-tui` and `python -m trainer` share; `trainer.commands.train` finds out what it asks for."""
+"""The command line shared by `r18-tui` and `python -m trainer`; `trainer.commands.train` checks its meaning."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trainer.export.formats import FORMATS
 from trainer.run.folder.run_dir import default_runs_dir
 
 _OVERRIDE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*=", re.ASCII)
-"""Names as Python has them, with dots between. A path may hold a `=` too, but has a slash or a dash before it."""
+"""Dotted Python names before a `=`. A path may hold a `=` too, but has a slash or a dash before it."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A command line, with the overrides taken out.
+    """A command line split into overrides and the rest.
 
     Attributes:
-        overrides: Every token with a `=` that is no option, wherever it stood.
+        overrides: Every token with a `=` that is no option, wherever it was.
     """
 
     rest: list[str]
@@ -37,13 +37,13 @@ def split_overrides(argv: Sequence[str]) -> Tokens:
 
 
 def refuse_overrides(tokens: Tokens, command: str) -> None:
-    """Raises ConfigError when a command that trains nothing was given `group.key=value` tokens."""
+    """Raise ConfigError when a command that trains nothing was given `group.key=value` tokens."""
     if tokens.overrides:
         raise ConfigError(f"{tokens.overrides[0]}: {command} takes no settings; only a training run does")
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a training run."""
+    """Add the options of a training run."""
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration"
     )
@@ -55,14 +55,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
-    """The option that every command takes."""
+    """Add the option that every command takes."""
     parser.add_argument(
         "--runs-dir", type=Path, default=default_runs_dir(), metavar="DIR", help="folder of runs (default: %(default)s)"
     )
 
 
 def add_init_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a look at a folder of images."""
+    """Add the options of `init`."""
     parser.add_argument(
         "folder", metavar="FOLDER", help="class folders, or train/ and test/ and/or val/ with class folders"
     )
@@ -76,7 +76,7 @@ def add_init_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a prediction."""
+    """Add the options of `predict`."""
     parser.add_argument(
         "model", metavar="MODEL", help="an exported .onnx file, a checkpoint, or a run (a directory, a name, latest)"
     )
@@ -97,16 +97,16 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sync_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of passing a run on."""
+    """Add the options of `sync`."""
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
     parser.add_argument("--to", required=True, choices=get_args(SinkName), help="the tracker")
-    # Of a process that a trainer has started: until that one (its id) has ended.
+    # For a process started by a trainer: exits after the process with this id has ended.
     parser.add_argument("--until-ends", type=positive, help=argparse.SUPPRESS)
     add_runs_dir(parser)
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a look at how fast this machine trains."""
+    """Add the options of `bench`."""
     parser.add_argument(
         "configs",
         metavar="CONFIG",
@@ -117,7 +117,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a measurement."""
+    """Add the options of `eval`."""
     what = "an exported .onnx file, a checkpoint, or a run (a directory, a name, or latest)"
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument("other", metavar="MODEL", nargs="?", help="another one, to compare the two on the same images")
@@ -136,7 +136,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that takes a run's weights."""
+    """Add the option of every command that takes a run's weights."""
     parser.add_argument(
         "--which",
         default="default",
@@ -146,14 +146,14 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, or an error that argparse shows."""
+    """Convert to a whole number above 0, or raise an error that argparse shows."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
     return int(text)
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of an export."""
+    """Add the options of `export`."""
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
     add_which(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the image folder, when it has moved")

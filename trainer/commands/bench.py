@@ -1,7 +1,7 @@
-"""`bench`: how fast this machine trains each configuration, what a step spends its time on, and how long a run would take.
+"""`bench`: measures the training speed of configurations, the parts of a step, and estimates the duration of a run.
 
-Pixels are random numbers, so that no data are needed; everything else is what a run of the configuration does. Decoding and saves
-are not part of it; evaluations are part of the estimate alone.
+Pixels are random numbers, so no data are needed; everything else is as in a run of the configuration. Decoding and saves
+are not measured; evaluations are only part of the estimate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trainer.training.optimizer import build_optimizer
 from trainer.training.step import TrainStep
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
-"""Training and test images of the sources whose number is known."""
+"""Training and test images of the data sets of known size."""
 
 _CLASSES = 10
 _SECONDS = 5.0
@@ -42,19 +42,19 @@ _FEWEST_STEPS = 3
 _CPU_BATCH = 128
 _PEAK_S = 1.5
 _FORWARD_SHARE = 1 / 3
-"""Of a training step's products, an evaluation needs as many."""
+"""Share of the multiply-adds of a training step that an evaluation needs per image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What was measured of one configuration.
+    """Measured speed of one configuration.
 
     Attributes:
-        numerics: Chosen as a run chooses them.
-        batch_size: Images a step; on a CPU at most 128.
-        step_s: Seconds a step; the median.
-        phases_s: Seconds of its parts, each measured by itself: augment, forward, backward, update.
-        gflop: Of one step, by its multiply-adds.
+        numerics: Numerics, chosen as in a run.
+        batch_size: Images per step; on a CPU at most 128.
+        step_s: Median seconds per step.
+        phases_s: Seconds of each part, measured by itself: augment, forward, backward, update.
+        gflop: GFLOP per step, counted from its multiply-adds.
     """
 
     numerics: Numerics
@@ -65,21 +65,21 @@ class Speed:
 
     @property
     def images_per_s(self) -> float:
-        """Training images a second."""
+        """Training images per second."""
         return self.batch_size / self.step_s
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of each phase in all of them."""
+        """Share of each phase in the sum of all phases."""
         whole = sum(self.phases_s.values())
         return {name: seconds / whole for name, seconds in self.phases_s.items()}
 
 
 def main(given: argparse.Namespace) -> int:
-    """Measure and print, configuration by configuration.
+    """Measure and print one configuration after another.
 
     Args:
-        given: Of `trainer.commands.arguments.add_bench_arguments`.
+        given: From `trainer.commands.arguments.add_bench_arguments`.
 
     Returns:
         The exit code.
@@ -112,12 +112,12 @@ def main(given: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A configuration's training step, ready to be taken with random pixels.
+    """A configuration's training step, ready to run on random pixels.
 
     Attributes:
-        numerics: In which it computes.
-        epoch: The configuration's last one: everything is trained, and images are the largest.
-        step: Takes one.
+        numerics: Numerics of the computation.
+        epoch: Last epoch of the configuration: everything is trained, and images are the largest.
+        step: Takes one training step.
     """
 
     numerics: Numerics
@@ -130,12 +130,12 @@ class Bench:
 
 
 def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = None) -> Bench:
-    """Build a step, and take those of which a GPU's kernels are chosen.
+    """Build a step, and take the first steps, in which a GPU's kernels are chosen.
 
     Args:
-        config: Whose step it is.
-        device: That trains.
-        numerics: Chosen before, for images and a stem like these; None to choose them now.
+        config: Configuration of the step.
+        device: Training device.
+        numerics: Numerics chosen before, for the same image size and stem; None to choose them now.
     """
     batch = _batch(config, device)
     model = build_model(config.model, _CLASSES, config.run.seed).to(device)
@@ -162,13 +162,13 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
 def measure(
     config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
 ) -> Speed:
-    """Take steps with random pixels.
+    """Measure steps with random pixels.
 
     Args:
-        config: Whose step it is.
-        device: That trains.
+        config: Configuration of the step.
+        device: Training device.
         numerics: As for `set_up`.
-        seconds: For whole steps; the phases take a little more.
+        seconds: Time for whole steps in seconds; the phases take a little more.
     """
     bench = set_up(config, device, numerics=numerics)
     step_s = _median_s(bench.step, device, seconds)
@@ -182,12 +182,12 @@ def measure(
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _PEAK_S) -> float:
-    """GFLOP/s of the fastest of some square matrix products.
+    """GFLOP/s of the fastest of several square matrix products.
 
     Args:
-        device: That computes.
-        dtype: Of the factors.
-        seconds: For each size.
+        device: Device of the products.
+        dtype: Type of the factors.
+        seconds: Time for each size, in seconds.
     """
     best = 0.0
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
@@ -199,7 +199,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _P
 
 
 def run_s(config: Config, speed: Speed) -> float | None:
-    """Estimated seconds of a whole run, evaluations included; None where the number of images is not known."""
+    """Estimated seconds of a whole run with evaluations; None if the number of images is not known."""
     if config.data.kind not in IMAGES:
         return None
     train, test = IMAGES[config.data.kind]
@@ -236,7 +236,7 @@ def _batch(config: Config, device: torch.device) -> Batch:
 
 
 def _phases(bench: Bench) -> dict[str, float]:
-    """Seconds of each part of a step, computed kernel by kernel."""
+    """Seconds of each part of a step, run without CUDA graphs."""
     model, batch, numerics = bench.model, bench.batch, bench.numerics
     device = batch.labels_N.device
 
@@ -284,4 +284,4 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def _quiet(_detail: str, _share: float | None) -> None:
-    """Nobody looks at what is timed."""
+    """Report no progress."""

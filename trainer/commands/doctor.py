@@ -1,4 +1,4 @@
-"""What `doctor` looks at on the side of training: Python, PyTorch, device, memory, disk, network, and a configuration's data."""
+"""Checks of `doctor` that concern training: Python, PyTorch, device, memory, disk, network, and a configuration's data."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ARCHIVES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
 }
-"""The unpacked folder and the archive of each data set that is downloaded."""
+"""Unpacked folder and archive of each downloadable data set."""
 
 
 def machine_checks(runs_dir: Path) -> Iterator[Check]:
-    """What does not hang on a configuration."""
+    """Checks that do not depend on a configuration."""
     yield _python()
     yield _libraries()
     yield from _device("auto")
@@ -42,12 +42,12 @@ def machine_checks(runs_dir: Path) -> Iterator[Check]:
 
 
 def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterator[Check]:
-    """What a configuration needs: its device, its images, its weights.
+    """Check the requirements of a configuration: device, images, weights.
 
     Args:
-        config: Validated.
-        runs_dir: Where `model.init_from` looks runs up.
-        progress: Told about the look at its images.
+        config: Validated configuration.
+        runs_dir: Folder of runs that `model.init_from` may name.
+        progress: Called with the progress of the image check.
     """
     yield from setting_checks(config)
     if config.run.device != "auto":
@@ -66,7 +66,7 @@ def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterato
 
 
 def network_check(url: str = IMAGENET_URL) -> Check:
-    """Whether files can be downloaded; nothing is sent."""
+    """Check whether files can be downloaded; nothing is sent."""
     host = urlparse(url).hostname or ""
     try:
         request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - an https address of our own
@@ -87,11 +87,11 @@ def _python() -> Check:
 
 
 def _libraries() -> Check:
-    """PyTorch and torchvision must be built for each other: else torchvision's operators are missing."""
+    """Check that PyTorch and torchvision were built for each other: otherwise torchvision's operators are missing."""
     try:
         import torchvision
 
-        torch.ops.torchvision.nms  # noqa: B018 - looking it up is the test
+        torch.ops.torchvision.nms  # noqa: B018 - the lookup is the test
         return Check(
             name="PyTorch", state="good", found=f"torch {torch.__version__}, torchvision {torchvision.__version__}"
         )
@@ -143,7 +143,7 @@ def _precision() -> Check:
 
 
 def _images(config: Config, progress: Progress) -> Iterator[Check]:
-    """What a run would find, in the way that a run finds it."""
+    """Check the images in the same way as a run."""
     try:
         data, _ = load_dataset(undecoded(config), torch.device("cpu"), progress)
         data.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
@@ -168,7 +168,7 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
 
 
 def _cache(config: Config, number: int) -> Check:
-    """Whether decoded images fit in memory, or are meant to."""
+    """Check whether decoded images fit in memory, if they are to be cached."""
     if place_pixels(config.data, number, torch.device("cpu")) != "none":
         return Check(name="image cache", state="good", found="decoded images stay in memory")
     return Check(
@@ -188,7 +188,7 @@ def _weights(reference: str, runs_dir: Path) -> Check:
 
 
 def _download(path: Path, name: str, url: str, what: str) -> Check:
-    """Whether something that is downloaded once is there, or can be had."""
+    """Check whether a file that is downloaded once is present or can be downloaded."""
     if path.exists():
         return Check(name=name, state="good", found=f"{what}: {path}")
     network = network_check(url)
@@ -201,13 +201,13 @@ def _download(path: Path, name: str, url: str, what: str) -> Check:
 
 
 def run_checks(runs_dir: Path, config: Config | None, progress: Progress, tell: Callable[[Check], None]) -> None:
-    """All of them, each told as soon as it is known.
+    """Run all checks and publish each as soon as it is done.
 
     Args:
-        runs_dir: Where runs are kept.
-        config: Validated; None for the machine alone.
-        progress: Told about what takes long.
-        tell: Called with each.
+        runs_dir: Folder of runs.
+        config: Validated configuration; None to check the machine alone.
+        progress: Called with the progress of slow checks.
+        tell: Called with each result.
     """
     for check in machine_checks(runs_dir):
         tell(check)

@@ -1,4 +1,4 @@
-"""`eval MODEL [MODEL]`: how good a model is on images with known classes, and where it is not; or which of two is better."""
+"""`eval MODEL [MODEL]`: evaluates a model on labelled images, by class; or compares two models."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _ROBUSTNESS_IMAGES = 500
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """The command `eval MODEL [MODEL]`.
+    """Run the command `eval MODEL [MODEL]`.
 
     Args:
         arguments: From `trainer.commands.arguments.add_eval_arguments`.
 
     Returns:
-        The exit code: 1 when a model answers with numbers that are not finite.
+        The exit code: 1 when a model returns non-finite values.
 
     Raises:
-        R18Error: When a model or its images are not there, or the report cannot be written.
+        R18Error: When a model or its images are missing, or the report cannot be written.
     """
     names = [arguments.model, *([arguments.other] if arguments.other else [])]
     models = [
@@ -83,7 +83,7 @@ def _written(folder: Path, write: Callable[[], None]) -> None:
 
 
 def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
-    """Of the files in `eval/` of the run: those of other images, or of an export, do not take the place of the run's own."""
+    """Name of the files in the run's `eval/`: results on other images, or of an export, do not replace the run's own."""
     parts = [f"data-{images.name}" if arguments.data is not None else images.name]
     if Path(arguments.model).expanduser().is_file():
         parts.append(Path(arguments.model).stem)
@@ -91,7 +91,7 @@ def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
 
 
 def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
-    """Which models have learned from the images that they are measured on."""
+    """Remarks on models that were trained on the images on which they are evaluated."""
     remarks = []
     for name, run_dir in zip(names, run_dirs, strict=True):
         number = 0 if run_dir is None else _trained_on(images, run_dir)
@@ -103,19 +103,19 @@ def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None
 
 
 def run_of(model: str, runs_dir: Path) -> RunDir | None:
-    """The run that a model belongs to: the run itself, or the one whose export or checkpoint it is."""
+    """The run that a model belongs to: the run itself, or the run of an export or checkpoint."""
     path = Path(model).expanduser()
     return run_of_file(path) if path.is_file() else find_run(model, runs_dir)
 
 
 def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int, progress: Progress) -> list[Measured]:
-    """Ask models about all images.
+    """Evaluate models on all images.
 
     Args:
-        models: With the same classes. An image that one of them cannot read is left out for all of them.
-        images: With known classes.
-        batch_size: Images at a time.
-        progress: Told how far it is.
+        models: Models with the same classes. An image that one of them cannot read is left out for all of them.
+        images: Labelled images.
+        batch_size: Images per batch.
+        progress: Called with the progress.
 
     Raises:
         DataError: When no image can be read.
@@ -144,14 +144,14 @@ def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int
 def measure_robustness(
     model: Classifier, images: MeasuredImages, measured: Measured, *, batch_size: int, progress: Progress
 ) -> dict[str, dict[str, float]]:
-    """Accuracy on pictures made worse, by kind and strength; `none` is that of the same pictures as they are.
+    """Accuracy on degraded pictures, by kind and strength; `none` is the accuracy on the same pictures unchanged.
 
     Args:
         model: The model.
-        images: With known classes; of many, some from all over.
-        measured: What came out for them as they are.
-        batch_size: Images at a time.
-        progress: Told how far it is.
+        images: Labelled images; of many, a sample from the whole set.
+        measured: Result on the unchanged images.
+        batch_size: Images per batch.
+        progress: Called with the progress.
     """
     total = len(measured.rows)
     chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int)
@@ -181,15 +181,15 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
 
 
 def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """What a run held out.
+    """Held-out images of a run.
 
     Args:
         run_dir: The run.
         split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
-        classes: Of the model.
+        classes: Classes of the model.
 
     Raises:
-        DataError: When its images are not there any more, or are of other classes.
+        DataError: When its images no longer exist, or have other classes.
     """
     from trainer.evaluation.run_images import held_out_images
 
@@ -197,7 +197,7 @@ def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> M
 
 
 def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
-    """How many of some images a run was trained on, as far as they are files."""
+    """Number of images that a run was trained on, as far as they are files."""
     if not isinstance(images, FileImages):
         return 0
     from trainer.evaluation.run_images import num_trained_on

@@ -1,4 +1,4 @@
-"""`export RUN`: files for other programs, announced only after they have agreed with the model on real images.
+"""`export RUN`: writes files for other programs, announced only after they agree with the model on real images.
 
 Everything is written under a temporary name; a failure leaves earlier files as they were.
 """
@@ -46,19 +46,19 @@ Publish = Callable[[Event], None]
 
 
 _BESIDE_TRAINING = 5
-"""Niceness of an export while the run goes on. Each training step waits for its slowest thread, so that an export of the same
+"""Niceness of an export while the run continues. Each training step waits for its slowest thread, so that an export of the same
 priority takes far more than its share (`benchmarks/export_beside.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be written.
+    """Options of an export.
 
     Attributes:
         which: `best`, `latest`, `default` or a step.
-        data_root: Where the image folder is now, when it has moved.
-        formats: Beside `onnx`; None for what the configuration says.
-        embed: Put the preprocessing into the file; None for what the configuration says.
+        data_root: Current image folder, when it has moved.
+        formats: Formats in addition to `onnx`; None for those of the configuration.
+        embed: Whether to put the preprocessing into the file; None for the value of the configuration.
     """
 
     which: str = "default"
@@ -68,13 +68,13 @@ class Wanted:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """The command `export RUN`.
+    """Run the command `export RUN`.
 
     Args:
         arguments: From `trainer.commands.arguments.add_export_arguments`.
 
     Raises:
-        R18Error: When the run cannot be exported; the log has said so too.
+        R18Error: When the run cannot be exported; the log then has the error, too.
     """
     run_dir = find_run(arguments.run, arguments.runs_dir)
     wanted = Wanted(
@@ -84,7 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
         embed=True if arguments.embed_preprocess else None,
     )
     if arguments.events:
-        # The child of a live trainer: the parent logs what is printed here.
+        # The child of a live trainer: the parent logs its output.
         os.nice(_BESIDE_TRAINING)
         _publishing(run_dir, wanted, _print_event)
         return EXIT_OK
@@ -107,18 +107,18 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Exported, dict[str, str]]:
-    """Export a checkpoint of a run and prove the files equal to the model.
+    """Export a checkpoint of a run and verify the files against the model.
 
     Args:
         run_dir: The run.
-        wanted: What is to be written.
-        publish: Told about progress.
+        wanted: Options of the export.
+        publish: Called with progress events.
 
     Returns:
-        The event that announces the files, and formats that were refused, each with the reason.
+        The event that announces the files, and the refused formats, each with the reason.
 
     Raises:
-        R18Error: When the checkpoint, the data or the ONNX file is not as it must be.
+        R18Error: When the checkpoint, the data or the ONNX file is not valid.
     """
     _require_torch()
     publish = _rising(publish)
@@ -138,7 +138,7 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
 
 
 def _rising(publish: Publish) -> Publish:
-    """Publishes progress that never goes back: a file that is written once more, or timed, is no step back for people."""
+    """Publish only progress that never decreases: a file that is rewritten or timed is no step back for people."""
     highest = 0.0
 
     def rising(event: Event) -> None:
@@ -152,14 +152,14 @@ def _rising(publish: Publish) -> Publish:
 
 
 def _has_read_test(run_dir: RunDir) -> bool:
-    """Whether the run has measured its test images: before that nobody else does."""
+    """Whether the run has evaluated its test images: an export must not be the first to do so."""
     if not run_dir.events.is_file():
         return False
     return any(isinstance(r.event, Evaluated) and r.event.split == "test" for r in read_records(run_dir.events))
 
 
 class _Export:
-    """One export under way."""
+    """An export under way."""
 
     def __init__(self, run_dir: RunDir, subject: Subject, wanted: Wanted, publish: Publish) -> None:
         settings = subject.config.export
@@ -173,7 +173,7 @@ class _Export:
         self._refused: dict[str, str] = {}
 
     def run(self, checkpoint_name: str) -> tuple[Exported, dict[str, str]]:
-        """Write everything, then put it into place, the card last."""
+        """Write everything, then move it into place, the card last."""
         self._publish(ExportProgress(stage="measuring in fp32", fraction=0.2))
         measured = self._measured()
         metadata = metadata_of(self._subject, measured)
@@ -195,7 +195,7 @@ class _Export:
         return self._announcement(parity, measured), self._refused
 
     def _measured(self) -> dict[str, Any]:
-        """A fresh fp32 evaluation of the whole held-out split."""
+        """Evaluate the whole held-out split again in fp32."""
         last = [0.0]
 
         def poll(done: float) -> None:
@@ -212,7 +212,7 @@ class _Export:
         }
 
     def _proven(self, target: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Write the ONNX file and compare it; once more without the exporter's optimizer if the first one is wrong."""
+        """Write the ONNX file and compare it; if it is wrong, once more without the exporter's optimizer."""
         problem = ""
         for optimize in (True, False):
             stage = "exporting" if optimize else "exporting without optimization"
@@ -226,12 +226,12 @@ class _Export:
         raise ExportError(f"the exported model does not agree with the trained one: {problem}; nothing was written")
 
     def _try(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> None:
-        """Write one more format, unless it does not pass its gate."""
+        """Write one more format, unless it fails its gate."""
         try:
             facts = self._written(name, temporary, metadata)
         except ExportError as error:
             problem = str(error)
-        except Exception as error:  # noqa: BLE001 - exporters fail with types of their own; the other files are good
+        except Exception as error:  # noqa: BLE001 - exporters raise types of their own; the other files are good
             log_traceback(self._run_dir, error)
             problem = explain(error)
         else:
@@ -241,7 +241,7 @@ class _Export:
         self._publish(Warned(message=f"export: {FORMATS[name]} not written: {problem}"))
 
     def _written(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Write a format and pass it through its gate; what is to be said about it.
+        """Write a format and pass it through its gate; facts about it.
 
         Raises:
             ExportError: When it is refused.
@@ -306,10 +306,10 @@ class _Export:
 
 
 def _passed(problem: str) -> dict[str, Any]:
-    """Nothing to say about a file that passed its gate.
+    """Facts about a file that passed its gate: none.
 
     Raises:
-        ExportError: For one that did not.
+        ExportError: When the file did not pass.
     """
     if problem:
         raise ExportError(problem)
@@ -333,7 +333,7 @@ def _publishing(run_dir: RunDir, wanted: Wanted, publish: Publish) -> dict[str, 
         publish(ExportFailed(error=f"cannot be written: {error}"))
         raise ExportError(f"{run_dir.export}: cannot be written: {error}") from error
     except Exception as error:
-        # Exporters and runtimes fail with types of their own.
+        # Exporters and runtimes raise types of their own.
         log_traceback(run_dir, error)
         publish(ExportFailed(error=explain(error)))
         raise ExportError(f"{run_dir.export}: {explain(error)}") from error

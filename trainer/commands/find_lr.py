@@ -1,4 +1,4 @@
-"""The learning-rate range test of a configuration, before any run of it."""
+"""Runs the learning-rate range test of a configuration before a run is started."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from trainer.training.lr_range_test import LrRange, range_test
 
 
 def find_lr(config: Config, runs_dir: Path, progress: Progress) -> tuple[LrRange, list[str]]:
-    """Build what a run would build, and try rates with it. Nothing is written.
+    """Build the same parts as a run, and try learning rates. Nothing is written.
 
-    All stages are trained that are trained at the run's end, since they decide which rates are too high.
+    All stages are trained that are trained at the end of the run, since they decide which rates are too high.
 
     Args:
-        config: Of the run to be.
-        runs_dir: Where `model.init_from` looks runs up.
-        progress: Told what is being done; may raise to cancel.
+        config: Configuration of the future run.
+        runs_dir: Folder of runs that `model.init_from` may name.
+        progress: Called with the progress; may raise to cancel.
 
     Returns:
-        What came out, and what else is to be said.
+        Result of the test, and remarks for the user.
 
     Raises:
-        R18Error: When the run could not be started either.
+        R18Error: When a run of this configuration could not be started either.
     """
     built = build_trainer(config, runs_dir, NullCallbacks(), progress, None)
     trainer = built.trainer

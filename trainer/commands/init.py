@@ -1,4 +1,4 @@
-"""`init FOLDER`: looks at a folder of images and writes a configuration that explains its choices. Torch-free."""
+"""`init FOLDER`: surveys a folder of images and writes a configuration that explains its choices. Torch-free."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import find_run
 
 _NAMED = 5
-"""Files that the summary names of each kind."""
+"""Largest number of files that the summary names of each kind."""
 
 _CLASSES_SHOWN = 20
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """The command `init FOLDER`.
+    """Run the command `init FOLDER`.
 
     Args:
         arguments: From `trainer.commands.arguments.add_init_arguments`.
 
     Raises:
-        R18Error: When the folder is not laid out in a way that is known, or the file cannot be written.
+        R18Error: When the layout of the folder is unknown, or the file cannot be written.
     """
     root = Path(arguments.folder).expanduser()
     target = arguments.output or Path(f"{plain_name(root)}.yaml")
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def find_start(reference: str | None, runs_dir: Path) -> Start:
-    """What is known about the weights that training is to start from.
+    """Describe the weights that training is to start from.
 
     Args:
         reference: `imagenet`, `none`, a run, or a file.
@@ -91,13 +91,13 @@ def find_start(reference: str | None, runs_dir: Path) -> Start:
 
 
 def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
-    """The commented configuration for a folder: YAML that this program reads.
+    """The commented configuration for a folder, as YAML that this program reads.
 
     Args:
-        survey: Of the folder.
-        root: As the configuration names it.
+        survey: Survey of the folder.
+        root: Value of `data.root`.
         start: The weights that training starts from.
-        gpu: Whether this machine has one.
+        gpu: Whether this machine has a GPU.
     """
     try:
         root.encode()
@@ -119,7 +119,7 @@ def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
 
 
 def summary(survey: Survey) -> list[str]:
-    """What the folder holds and what is wrong with it, for people."""
+    """Contents and problems of the folder, as lines for people."""
     layout = survey.layout
     where = "class folders, no splits" if layout.flat else ", ".join(f"{name}/" for name in layout.folders)
     total = sum(len(usable) for usable in survey.usable.values())
@@ -158,7 +158,7 @@ def _refuse_to_overwrite(target: Path) -> None:
 
 
 def _start_of_file(path: Path) -> Start:
-    """A checkpoint and an export say what they were made with; of other tensors the stem's kernel does."""
+    """Start from a file: a checkpoint or export records stem and image size; for other tensors the stem's kernel decides."""
     if path.suffix != ".safetensors":
         return Start(reference=str(path))
     try:
@@ -197,7 +197,7 @@ def _class_table(survey: Survey) -> list[str]:
 
 
 def _missing(survey: Survey) -> list[tuple[str, list[str]]]:
-    """Splits that have no images of some classes."""
+    """Splits in which some classes have no images, with these classes."""
     found = []
     for split in survey.usable:
         missing = [name for name, count in zip(survey.layout.classes, survey.counts(split), strict=True) if not count]

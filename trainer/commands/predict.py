@@ -1,4 +1,4 @@
-"""`predict MODEL PATH...`: what a model sees in pictures. Torch-free where the model is an exported file."""
+"""`predict MODEL PATH...`: classifies pictures. Torch-free where the model is an exported file."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean a
 _WILD = frozenset("*?[")
 
 _OWN_STREAMS = ("/proc/", "/dev/fd/")
-"""Where pipes that a shell has opened for this process lie."""
+"""Folders of pipes that a shell has opened for this process."""
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
-"""Encodings by how a text in them begins; the first match holds. PowerShell writes UTF-16."""
+"""Encodings by the first bytes of a text; the first match holds. PowerShell writes UTF-16."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model sees in one picture.
+    """Predicted classes of one picture.
 
     Attributes:
-        path: As it was given or found.
-        ranking: Class and probability, the likeliest first.
+        path: Path as given or found.
+        ranking: Class and probability, the most probable first.
     """
 
     path: str
@@ -51,16 +51,16 @@ class Prediction:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """The command `predict MODEL PATH...`.
+    """Run the command `predict MODEL PATH...`.
 
     Args:
         arguments: From `trainer.commands.arguments.add_predict_arguments`.
 
     Returns:
-        The exit code: 1 when something was not there, could not be read or has no finite answer; the rest was answered.
+        The exit code: 1 when a file was missing, unreadable or without a finite prediction; all others were classified.
 
     Raises:
-        R18Error: When there is no such model, or nothing to look at.
+        R18Error: When there is no such model, or no file to classify.
     """
     paths, missing = find_images(arguments.paths)
     if missing and not paths:
@@ -82,10 +82,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """All files that are meant, in the order of their paths, each once; and what is not there or holds no images.
+    """Find all named files, sorted by path, each once; also the arguments that do not exist or hold no images.
 
     Args:
-        arguments: Files, folders (with all that lies below), patterns with `*`, or `-` for a list on standard input, one a line.
+        arguments: Files, folders (with everything below), patterns with `*`, or `-` for a list on standard input, one per line.
 
     Raises:
         DataError: When the list is in an encoding that cannot be read.
@@ -106,7 +106,7 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _listed_names() -> list[str]:
-    """Names on standard input: one a line, or separated by NUL as `find -print0` does, since names may hold newlines."""
+    """Names on standard input: one per line, or separated by NUL as from `find -print0`, since names may hold newlines."""
     data = sys.stdin.buffer.read()
     encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
     try:
@@ -115,19 +115,19 @@ def _listed_names() -> list[str]:
         raise DataError(f"standard input: a damaged list in {encoding}: {error.reason}; write it in UTF-8") from error
     names = text.split("\0") if "\0" in text else [_without_cr(line) for line in text.split("\n")]
     names = [name for name in names if name.strip() or os.path.lexists(name)]
-    # Between the letters of UTF-16 there are as many NULs as letters; a list with so many has names of one letter.
+    # UTF-16 text has as many NULs as letters; a list separated by so many NULs would have names of one letter each.
     if text.count("\0") > len(text) / 3 and not all(map(os.path.lexists, names)):
         raise DataError("standard input: the list is in UTF-16 without a byte order mark; write it in UTF-8")
     return names
 
 
 def _without_cr(line: str) -> str:
-    """A name of a list with the line ends of Windows, unless there is such a file."""
+    """A name of a list without a Windows line end, unless a file with the full name exists."""
     return line if os.path.lexists(line) else line.removesuffix("\r")
 
 
 def _matches(argument: str) -> list[str]:
-    """The paths that an argument with wildcards stands for; any other argument as it is."""
+    """The paths that match an argument with wildcards; any other argument unchanged."""
     path = argument if os.path.lexists(argument) else os.path.expanduser(argument)
     wild = not os.path.lexists(path) and _WILD & set(path)
     return sorted(glob.glob(path, recursive=True)) or [path] if wild else [path]
@@ -136,17 +136,17 @@ def _matches(argument: str) -> list[str]:
 def predict(
     classifier: Classifier, paths: Sequence[str], *, batch_size: int, top: int, progress: Progress
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
-    """Ask a model about files.
+    """Classify files.
 
     Args:
         classifier: The model.
-        paths: Files.
-        batch_size: Images at a time.
-        top: How many classes are named for each.
-        progress: Told how far it is.
+        paths: Image files.
+        batch_size: Images per batch.
+        top: Number of classes in each ranking.
+        progress: Called with the progress.
 
     Returns:
-        Predictions in the order of the paths, without those of files that cannot be read; and these, each with the reason.
+        Predictions in the order of the paths, without unreadable files; and the unreadable files, each with the reason.
     """
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
@@ -166,7 +166,7 @@ def predict(
 
 
 def as_table(predictions: Sequence[Prediction]) -> str:
-    """A line a picture: path, class and probability, further classes behind."""
+    """Format as a table: one line per picture with path, class, probability and further classes."""
     if not predictions:
         return ""
     width = max(len(printable(prediction.path)) for prediction in predictions)
@@ -179,7 +179,7 @@ def as_table(predictions: Sequence[Prediction]) -> str:
 
 
 def as_csv(predictions: Sequence[Prediction]) -> str:
-    """With a header; further classes in columns of their own."""
+    """Format as CSV with a header; further classes have columns of their own."""
     top = len(predictions[0].ranking) if predictions else 1
     more = [f"{column}_{place}" for place in range(2, top + 1) for column in ("class", "probability")]
     rows: list[list[object]] = [["path", "class", "probability", *more]]
@@ -191,7 +191,7 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
 
 
 def as_json(predictions: Sequence[Prediction]) -> str:
-    """A list of objects with `path`, `class` and `probability`; with several classes also `top`, a list of such pairs."""
+    """A list of objects with `path`, `class` and `probability`; for several classes also `top`, a list of pairs."""
     objects = []
     for prediction in predictions:
         ranking = [{"class": name, "probability": round(probability, 6)} for name, probability in prediction.ranking]
@@ -201,11 +201,11 @@ def as_json(predictions: Sequence[Prediction]) -> str:
 
 
 FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}
-"""How predictions are written, by the name of `--format`."""
+"""Output formats, by the name in `--format`."""
 
 
 def _meant(path: str) -> list[str]:
-    """Files that a path stands for.
+    """Files that a path names.
 
     Raises:
         DataError: When there is none.

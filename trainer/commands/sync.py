@@ -1,4 +1,4 @@
-"""`r18-tui sync RUN --to TRACKER`, and what a running trainer starts for each of its trackers."""
+"""`r18-tui sync RUN --to TRACKER`; also the child process that a live run starts for each tracker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainer.run.folder.run_dir import find_run
 from trainer.trackers.relay import pass_on
 
 _NICENESS = 10
-"""Beside a process that trains: it goes first."""
+"""Niceness next to a training process, which has priority."""
 
 
 def main(given: argparse.Namespace) -> int:
-    """Pass a run on.
+    """Upload a run to a tracker.
 
     Raises:
-        R18Error: When there is no such run, the tracker is not installed, or another process does it already.
+        R18Error: When there is no such run, the tracker is not installed, or another process is uploading it.
     """
     run_dir = find_run(given.run, given.runs_dir)
     refuse_missing([given.to])

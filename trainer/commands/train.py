@@ -1,4 +1,4 @@
-"""Finds out what a command line asks for, and whether that is right. Torch-free."""
+"""Checks a training command line and converts it to a request. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     """Check a training command. Nothing is written.
 
     Args:
-        arguments: Of `trainer.commands.arguments.add_train_arguments`.
+        arguments: From `trainer.commands.arguments.add_train_arguments`.
         overrides: `group.key=value` tokens.
 
     Raises:
-        R18Error: When the configuration is wrong, or the run to resume is not there.
+        R18Error: When the configuration is wrong, or the run to resume does not exist.
     """
     runs_dir = arguments.runs_dir
     if arguments.resume is not None:
@@ -39,12 +39,12 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
         run_dir = find_run(arguments.resume, runs_dir)
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
-        # The lock comes later, in the process that trains. A resume elsewhere that took it, changed a setting and ended in these
-        # tenths of a second would lose that setting, and no more.
+        # The lock comes later, in the process that trains. If another resume takes it, changes a setting and ends in these
+        # tenths of a second, that setting is lost, and no more.
         return _passable(
             Request(settings=PlainConfig.of(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
         )
-    # The name is checked as the configuration's would be.
+    # The name is checked like that of the configuration.
     named = overrides if arguments.name is None else [*overrides, f"run.name={arguments.name}"]
     resolved = load_config(arguments.config, named)
     senseless = [check for check in setting_checks(resolved.config) if check.state == "bad"]
@@ -56,7 +56,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
 
 
 def _refuse_reserved(name: str) -> None:
-    # Only for a new run: there may be older ones of such names.
+    # Only for a new run: older runs may have such names.
     if is_reserved(name):
         raise ConfigError(
             f"run.name: {name} is reserved, as are latest, imagenet, none and names ending in .onnx: commands that take a run "
@@ -65,7 +65,7 @@ def _refuse_reserved(name: str) -> None:
 
 
 def _passable(request: Request) -> Request:
-    """Refuse what cannot be carried out, or what neither a line between processes nor a run's log can hold."""
+    """Refuse a request that cannot be carried out, or whose text neither a pipe between processes nor a run's log can hold."""
     refuse_missing(request.settings.values["run"]["sinks"])
     try:
         request.to_json()
@@ -75,11 +75,11 @@ def _passable(request: Request) -> Request:
 
 
 def train_headless(request: Request, *, opened: Callable[[Path], None] | None = None) -> int:
-    """Train with plain lines on standard output.
+    """Train a run and print plain lines to standard output.
 
     Args:
-        request: What to train.
-        opened: Told the run's directory, before anything is done there.
+        request: The training request.
+        opened: Called with the run's directory, before anything else is done there.
     """
     run = request.open()
     if opened is not None:
@@ -93,6 +93,6 @@ def train_headless(request: Request, *, opened: Callable[[Path], None] | None = 
     code = run_headless(thread, source, remark=request.remark)
     if (
         thread.refused and LAUNCHED_BY not in os.environ
-    ):  # there what is printed is read by nobody, and the log by a dashboard
+    ):  # such output has no reader, and the log is read by a dashboard
         run.discard()
     return code

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, also where the file system refuses modes, syncs or replacing a file in use."""
+"""Writes files so that they are complete or absent, even where the file system refuses modes, syncs or replacing an open file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import shutil
 from pathlib import Path
 
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""What FUSE and some network disks answer to an operation that they do not have."""
+"""Errors of FUSE and some network disks for an operation that they do not support."""
 
 _NOT_REPLACED = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ETXTBSY}
-"""What SMB and some FUSE file systems answer when a file is renamed over one that another process has open."""
+"""Errors of SMB and some FUSE file systems when a file is renamed over one that another process has open."""
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = False, private: bool = True) -> None:
-    """Replace a file's content so that no reader ever sees half of it.
+    """Replace a file's content so that no reader sees it half written.
 
     Args:
         path: The file; its folder must exist.
         data: The whole content.
         durable: Also wait until content and name survive a power failure.
-        private: For this user alone; otherwise the umask decides.
+        private: Whether only this user may read it; otherwise the umask decides.
 
     Raises:
         OSError: When it cannot be written; the file then has its old content.
@@ -45,12 +45,12 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, private:
 
 
 def replace_file(temporary: Path, path: Path) -> None:
-    """Rename a file over another one; where the file system refuses that, copy its content into the other one.
+    """Rename a file over another one; if the file system refuses, copy its content into the other one.
 
-    Only a reader that comes while it is copied may see half of it.
+    Only a reader during the copy may see half of it.
 
     Raises:
-        OSError: When neither works; the other file then has its old content.
+        OSError: When both fail; the other file then has its old content.
     """
     try:
         os.replace(temporary, path)
@@ -77,13 +77,13 @@ def _overwrite(path: Path, data: bytes) -> None:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Set a file's mode, where the file system has modes: SMB, FAT and gvfs give all files the mode of the mount."""
+    """Set a file's mode, if the file system has modes: SMB, FAT and gvfs give all files the mode of the mount."""
     with contextlib.suppress(OSError):
         path.chmod(mode)
 
 
 def free_bytes(folder: Path) -> float:
-    """Room on a file system; infinite where it does not say (gvfs and some FUSE report a size of 0)."""
+    """Free bytes of a file system; infinite if it reports none (gvfs and some FUSE report a size of 0)."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
@@ -94,13 +94,13 @@ def free_bytes(folder: Path) -> float:
 
 
 def probe(folder: Path) -> bool:
-    """Try out what a run does in a folder: write, replace, append, read back, lock.
+    """Try the operations of a run in a folder: write, replace, append, read back, lock.
 
     Returns:
         Whether files can be locked there.
 
     Raises:
-        OSError: When one of the others does not work.
+        OSError: When an operation other than locking fails.
     """
     path = folder / f".r18-tui-{os.getpid()}.probe"
     try:
@@ -118,7 +118,7 @@ def probe(folder: Path) -> bool:
 
 
 _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
-"""What FUSE and network file systems without locks answer."""
+"""Errors of FUSE and network file systems without locks."""
 
 
 def try_lock(fd: int, kind: int) -> bool | None:
@@ -147,13 +147,13 @@ def try_lock(fd: int, kind: int) -> bool | None:
 
 def umask_mode() -> int:
     """The mode that the umask gives to a new file."""
-    umask = os.umask(0o077)  # it cannot be read otherwise; no other thread's file is less private meanwhile
+    umask = os.umask(0o077)  # the only way to read it; meanwhile files of other threads are not less private
     os.umask(umask)
     return 0o666 & ~umask
 
 
 def sync(fd: int) -> None:
-    """Wait until a file's content survives a power failure, where the file system can.
+    """Wait until a file's content would survive a power failure, if the file system supports that.
 
     Raises:
         OSError: When the content cannot be written.
@@ -166,7 +166,7 @@ def sync(fd: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power failure, where the file system can."""
+    """Make renames in a folder survive a power failure, if the file system supports that."""
     with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -176,7 +176,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def unused_path(path: Path) -> Path:
-    """The path itself, or with a number after its name while such a file exists."""
+    """The path itself, or with a number after its name if such a file exists."""
     number, found = 2, path
     while found.exists():
         found = path.with_stem(f"{path.stem}-{number}")

@@ -1,4 +1,4 @@
-"""Downloads that can be watched and cancelled."""
+"""Downloads a file with progress and cancellation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _TIMEOUT_S = 20.0
 
 
 def download(url: str, target: Path, progress: Progress) -> None:
-    """Fetch a file.
+    """Download a file.
 
     Args:
-        url: An https address of our own choice, never of a user's.
-        target: Where it goes; what was there is overwritten, and an end before time leaves what had come.
-        progress: Told every 256 KiB; may raise to cancel.
+        url: An https address from this program, never from a user.
+        target: File to write; an existing one is overwritten, and an interrupted download leaves a partial file.
+        progress: Called every 256 KiB; may raise to cancel.
 
     Raises:
-        OSError: When the network or the disk fails, or less came than was announced.
+        OSError: When the network or the disk fails, or less data came than announced.
     """
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - see Args
         total = int(reply.headers.get("Content-Length", 0))

@@ -1,4 +1,4 @@
-"""Why a file cannot be read as a picture, in words: what its first bytes look like. Torch-free."""
+"""Explains why a file cannot be read as a picture, from its first bytes. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 _HEAD = 1024
-"""First bytes of a file that are looked at."""
+"""Number of examined bytes at the start of a file."""
 _UNKNOWN = "no kind of file that is known here"
 _HEIC, _AVIF, _JXL = "a HEIC picture (convert it)", "an AVIF picture (convert it)", "a JPEG XL picture (convert it)"
 _NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
@@ -34,16 +34,16 @@ _MARKS = (
     (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF", "an HDF5 file"), (0, b"L\0\0\0\x01\x14\x02", "a Windows shortcut"),
     (128, b"DICM", "a DICOM picture (convert it)"), (0, b"\0\x05\x16\x07", "side data of macOS (AppleDouble)"),
 )  # fmt: skip
-"""Offset, bytes and what they stand for; the first match holds."""
+"""Offset, bytes and the kind of file they identify; the first match holds."""
 _WORDS = (
     (rb"<(!doctype html|html|head|body)", "an HTML page (a download that failed)"),
     (rb"(<\?xml.*)?<svg", "an SVG drawing (convert it)"), (rb"<\?xml", "an XML file"), (rb"[{\[]", "a JSON file"),
 )  # fmt: skip
-"""How texts begin."""
+"""First characters of kinds of text files."""
 
 
 def looks_like(data: bytes) -> str:
-    """What the first bytes of a file stand for, as a noun with its article."""
+    """Kind of file by its first bytes, as a noun with its article."""
     head = data[:_HEAD]
     for offset, mark, name in _MARKS:
         if head.startswith(mark, offset):
@@ -62,11 +62,11 @@ def looks_like(data: bytes) -> str:
 
 
 def reason_of(error: Exception, data: bytes | None) -> str:
-    """Why a file cannot be used, without its path and without addresses in memory.
+    """Reason why a file cannot be used, without its path and without addresses in memory.
 
     Args:
-        error: What decoding it raised.
-        data: Its bytes; None where they cannot be had.
+        error: Exception raised by decoding.
+        data: Bytes of the file; None if they are unavailable.
     """
     if data is None:
         return str(getattr(error, "strerror", None) or error)
@@ -81,8 +81,8 @@ def reason_of(error: Exception, data: bytes | None) -> str:
 
 
 def _unsupported(data: bytes) -> str:
-    """What a JPEG or TIFF file holds that Pillow does not support; empty for other files and for damaged ones."""
-    with suppress(Exception):  # as many types as there are kinds of damage
+    """Feature of a JPEG or TIFF file that Pillow does not support; empty for other files and for damaged ones."""
+    with suppress(Exception):  # damage raises many types of exceptions
         if data.startswith((b"II*\0", b"MM\0*", b"II+\0")):
             return _unsupported_tiff(data)
         if data.startswith(b"\xff\xd8"):
@@ -110,7 +110,7 @@ def _unsupported_tiff(data: bytes) -> str:
     file.seek(tags.next)
     tags.load(file)
     if not {TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS} & tags.keys():
-        return ""  # cut off
+        return ""  # truncated
     white = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
     if white in _RAW_PHOTOMETRIC:
         return f"it is {_RAW}"

@@ -1,4 +1,4 @@
-"""Whether there is a GPU, without asking torch: it may be the one that cannot use it. Torch-free."""
+"""Detects a GPU without torch, which may be unable to use it. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def gpu_present(dev: Path = Path("/dev")) -> bool:
-    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, whatever torch thinks.
+    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, independent of torch.
 
     Args:
         dev: Folder of device files.

@@ -1,4 +1,4 @@
-"""One thing that `doctor` looked at. Torch-free."""
+"""Checks of memory, disk and locks, and the result type of `doctor`. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainer.host.limits import usable_memory
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: What.
+        name: What was checked.
         state: `good`, `careful`, or `bad`, with which a run cannot start.
-        found: What there is.
-        remedy: What to do; empty when it is good.
+        found: Finding, for people.
+        remedy: Remedy; empty when the state is good.
     """
 
     name: str
@@ -30,13 +30,13 @@ class Check:
 
 
 _CHECKPOINT_BYTES = 90 * 2**20
-"""Of ResNet-18 with momentum in fp32."""
+"""Size of a checkpoint of ResNet-18 with momentum in fp32."""
 
 
 _ROOM_FOR_CHECKPOINTS = 6
 
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its room
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its free space is read
 
 
 _LEAST_SHARED_BYTES = 256 * 2**20
@@ -46,13 +46,13 @@ GIB = 2**30
 
 
 def preflight(runs_dir: Path) -> list[str]:
-    """What a run that starts should know about memory, disk and locks, for people; nothing where all is well."""
-    found = [memory_check(), *disk_checks(runs_dir)]  # shared memory is looked at where workers use it
+    """Problems of memory, disk and locks at the start of a run, as lines for people; empty if there are none."""
+    found = [memory_check(), *disk_checks(runs_dir)]  # shared memory is checked where workers use it
     return [f"{check.name}: {check.found}; {check.remedy}" for check in found if check.state != "good"]
 
 
 def memory_check() -> Check:
-    """Whether there is memory for a run."""
+    """Check whether there is enough memory for a run."""
     memory = usable_memory()
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < 2 * GIB:
@@ -63,7 +63,7 @@ def memory_check() -> Check:
 
 
 def shared_memory_check() -> Check:
-    """Whether worker processes have shared memory to send batches by."""
+    """Check whether worker processes have enough shared memory to send batches."""
     if not _SHARED_MEMORY.is_dir():
         return Check(name="shared memory", state="good", found="not needed on this system")
     free = shutil.disk_usage(_SHARED_MEMORY).free
@@ -77,7 +77,7 @@ def shared_memory_check() -> Check:
 
 
 def disk_checks(runs_dir: Path) -> Iterator[Check]:
-    """Room, rights and locks where runs are kept."""
+    """Check free space, permissions and locks in the folder of runs."""
     place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
     free = free_bytes(place)
     found = f"{place}: {free / GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: does not say how much is free"

@@ -1,4 +1,4 @@
-"""CPUs and memory that this process may use: of the machine, its affinity mask and its control groups (containers, Slurm).
+"""CPUs and memory that this process may use: limits of the machine, its affinity mask and its control groups (containers, Slurm).
 
 Torch-free. Source: Linux kernel, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """
@@ -22,7 +22,7 @@ class Memory:
 
     Attributes:
         total: The smallest limit.
-        available: What can be allocated without swapping or being killed.
+        available: Bytes that can be allocated without swapping or being killed.
     """
 
     total: int
@@ -30,25 +30,25 @@ class Memory:
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs for this process, at least 1: by its affinity mask and the quotas of its control groups, rounded up.
+    """CPUs for this process, at least 1, from its affinity mask and the quotas of its control groups, rounded up.
 
     Args:
-        root: Where `proc` and `sys` are.
+        root: Folder that contains `proc` and `sys`.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(root))]))
 
 
 def has_quota(root: Path = Path("/")) -> bool:
-    """Whether a quota leaves fewer CPUs than the affinity mask, by which libraries count."""
+    """Whether a quota allows fewer CPUs than the affinity mask, which libraries use to count them."""
     return hasattr(os, "sched_getaffinity") and usable_cpus(root) < len(os.sched_getaffinity(0))
 
 
 def usable_memory(root: Path = Path("/")) -> Memory:
-    """Main memory for this process: the machine's, or less where one of its control groups has a limit.
+    """Main memory for this process: the machine's, or less if one of its control groups has a limit.
 
     Args:
-        root: Where `proc` and `sys` are.
+        root: Folder that contains `proc` and `sys`.
     """
     import psutil  # not before the first frame
 
@@ -58,11 +58,11 @@ def usable_memory(root: Path = Path("/")) -> Memory:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPUs a control group may use on average, of each that limits them."""
+    """Average number of CPUs that each control group with a quota may use."""
     for folder in _groups(root, _UNIFIED):
         with contextlib.suppress(OSError, ValueError):
             quota, period = (folder / "cpu.max").read_text().split()
-            yield int(quota) / int(period)  # "max" is no number, and no limit
+            yield int(quota) / int(period)  # "max" is not a number, and no limit
     for folder in _groups(root, "cpu"):
         with contextlib.suppress(OSError, ValueError):
             quota_us = int((folder / "cpu.cfs_quota_us").read_text())
@@ -71,7 +71,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and what is left of it, of each control group that has one."""
+    """Limit and available rest in bytes, for each control group that has a limit."""
     names = (
         (_UNIFIED, "memory.max", "memory.current", "inactive_file"),
         (_UNIFIED, "memory.high", "memory.current", "inactive_file"),
@@ -81,7 +81,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
         for folder in _groups(root, controller):
             with contextlib.suppress(OSError, ValueError):
                 limit, used = int((folder / limit_name).read_text()), int((folder / used_name).read_text())
-                # Pages of files that were not read lately are given back before anything is killed.
+                # The kernel frees pages of files that were not read lately before it kills a process.
                 yield limit, limit - used + _cached(folder / "memory.stat", cached_name)
 
 
@@ -92,7 +92,7 @@ def _cached(path: Path, name: str) -> int:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of a controller's control group and of all above it that can be seen; limits of all of them hold."""
+    """Folders of a controller's control group and of all visible ones above it, whose limits all apply."""
     try:
         lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -103,7 +103,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         if controller not in controllers.split(","):
             continue
         names = [controllers, controller] if controller else ["", "unified"]
-        # A container may see its own group as the root, and the path that the machine knows it by.
+        # A container may see its own group as the root, although /proc names the path on the machine.
         for mount in (mounts / name for name in names):
             group = mount / path.strip("/")
             while group != mount:

@@ -1,8 +1,8 @@
 """Keeps the memory that a training step frees, for the next step.
 
-On the CPU every step allocates and frees the same activations. By default glibc hands them back to the kernel, and threads
+On the CPU every step allocates and frees the same activations. By default glibc returns them to the kernel, and threads
 other than the first get heaps that cannot hold a large tensor at all; so each step meets tens of thousands of page faults,
-and the kernel clears every page anew. `benchmarks/training_speed.py` measures what that costs.
+and the kernel clears every page again. `benchmarks/training_speed.py` measures the cost.
 
 Source: mallopt(3), Linux man-pages 6.
 """
@@ -17,22 +17,22 @@ _M_ARENA_MAX = -8
 
 _TRIM_ABOVE_BYTES = 2**31 - 1
 _MAP_FROM_BYTES = 2**30, 2**25
-"""From this size on a block is a mapping of its own and goes back at once: whole data sets, not activations.
+"""Block sizes from which a block is a mapping of its own and is returned at once: whole data sets, not activations.
 Older versions of glibc accept only the second."""
 
 
 def keep_freed_memory() -> bool:
-    """Set up the C library's allocator for training in this process.
+    """Configure the C library's allocator for training in this process.
 
-    To be called before the process has any other thread: a thread keeps the arena that it was given first.
+    Call before the process has any other thread: a thread keeps its first arena.
 
     Returns:
-        Whether it was done; False where the C library is not glibc, or refuses.
+        Whether it was configured; False if the C library is not glibc, or refuses.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # The first call switches the threshold's own adaptation off, so nothing else is set where none is accepted.
+    # The first call disables glibc's adaptive threshold, so nothing else is set if no value is accepted.
     if not any(mallopt(_M_MMAP_THRESHOLD, size) for size in _MAP_FROM_BYTES):
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _TRIM_ABOVE_BYTES) and mallopt(_M_ARENA_MAX, 1))

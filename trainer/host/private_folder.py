@@ -1,4 +1,4 @@
-"""The user's private folder for what belongs to this machine and this boot: sockets, and what was done to a terminal."""
+"""The user's private folder for state of this machine and this boot: sockets, and changes to a terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def private_folder(parent: Path = Path("/tmp")) -> Path:  # noqa: S108 - owner and mode are checked
-    """The folder, made when missing.
+    """The private folder, created when missing.
 
     Raises:
-        OSError: When it cannot be made, or is not a folder of this user's alone.
+        OSError: When it cannot be created, or others have access to it.
     """
     folder = parent / f"r18-tui-{os.getuid()}"
     with contextlib.suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""How long-running work says what it does."""
+"""Progress reports of long-running work."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 Progress = Callable[[str, float | None], None]
-"""Called with what is being done and how much of it, 0 to 1 (None where that is not known); may raise to cancel."""
+"""Called with the current activity and its progress, 0 to 1 (None if unknown); may raise to cancel."""
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar on standard error while commands work; nothing where that is no terminal."""
+    """Show a bar on standard error while a command works; nothing if that is no terminal."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"

@@ -1,4 +1,4 @@
-"""The command line that starts this very program anew, whatever folder it is started in."""
+"""The command line that starts this same program again, from any folder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ sys.exit(import_module(module).main(sys.argv[1:]))
 
 
 def own_command(module: str, *arguments: str) -> list[str]:
-    """The arguments of a process that calls `main` of one of our modules.
+    """The arguments of a process that calls `main` of one of this program's modules.
 
     Args:
         module: `trainer.cli` or `tui.cli`.
-        arguments: For its `main`.
+        arguments: Arguments of its `main`.
     """
     return [sys.executable, "-c", _MAIN, _INSTALLED_IN, module, *arguments]

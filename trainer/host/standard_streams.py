@@ -1,4 +1,4 @@
-"""The descriptors 0, 1 and 2 of a program that may have been started without them, or whose reader has left."""
+"""Descriptors 0, 1 and 2 of a program that may have been started without them, or whose reader may have left."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from trainer.errors import DiskError
 
 
 def open_standard_streams() -> None:
-    """Open what is closed of 0, 1 and 2, on nothing.
+    """Open each closed descriptor of 0, 1 and 2 on the null device.
 
     A shell closes them with `<&-` and `>&-`, some schedulers by themselves. The first file that is opened then takes the free
-    number, and whoever redirects standard input later closes that file, the lock of a run for example.
+    number, and code that later redirects standard input closes that file, for example the lock of a run.
     """
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest free number, which is this one: those below are open by now.
+            # The lowest free number, which is this one: all lower ones are open by now.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
-            stream = open(fd, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - for good
+            stream = open(fd, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - stays open
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As standard error is: a name that this terminal's encoding does not have must not end a run.
+        # Like standard error: a name that the terminal's encoding cannot represent must not end a run.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def write_out(text: str) -> None:
-    """Write to standard output, at once.
+    """Write to standard output and flush.
 
     Raises:
-        BrokenPipeError: When whoever read has left.
-        DiskError: When it cannot be written otherwise.
+        BrokenPipeError: When the reader has left.
+        DiskError: When writing fails for another reason.
     """
     try:
         sys.stdout.write(text)
@@ -48,7 +48,7 @@ def write_out(text: str) -> None:
 
 
 def drop_output() -> None:
-    """Point standard output at nothing, so that the end of the program does not fail as its last words did."""
+    """Redirect standard output to the null device, so that the final flush does not fail like the last write."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

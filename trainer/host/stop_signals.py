@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop or to save: a stop saves, a second one leaves at once."""
+"""Handles signals that ask a run to stop or to save: the first stop saves, a second one exits at once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Literal, get_args
 from trainer.errors import EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM
 
 DOUBLED_S = 2.0
-"""A signal that comes again within this time is the same one on another way, not a second request."""
+"""Seconds within which a repeated signal counts as the same request, received by another path."""
 
 SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal.SIGHUP: EXIT_SIGHUP}
-"""What the process exits with when a signal has stopped it and the state is saved."""
+"""Exit code after a signal has stopped the process and the state is saved."""
 
 
 WarningSignal = Literal["SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"]
 """Signals that announce an end: Slurm, LSF and Grid Engine send the first three, a UPS SIGPWR, `alarm` the timers' two.
 
-Left out: SIGQUIT, which ends at once on purpose; SIGPROF and SIGIO, which reach only programs that ask for them; SIGPIPE and
+Left out: SIGQUIT, which ends at once on purpose; SIGPROF and SIGIO, which only reach programs that request them; SIGPIPE and
 SIGXFSZ, which Python ignores, so that the write fails instead.
 """
 
@@ -33,13 +33,13 @@ WARNINGS: dict[str, signal.Signals] = {
 
 
 def leave_interrupts_to_the_system() -> None:
-    """End at once when ctrl+c comes after the work is done: in what Python still tidies up it would print a traceback."""
+    """Exit at once on ctrl+c after the work is done: during Python's cleanup it would print a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ignore_warnings() -> None:
-    """Ignore warning signals until there is a run to save. Processes started from here ignore them too.
+    """Ignore warning signals until there is a run to save. Child processes ignore them too.
 
     A handler that was installed before Python started, such as a profiler's, stays.
     """
@@ -49,7 +49,7 @@ def ignore_warnings() -> None:
 
 
 def ignore_stop_signals() -> None:
-    """Ignore every signal that the trainer handles for this process, too: a data worker's, or a rank's that follows."""
+    """Ignore every signal that the trainer handles for this process, such as a data worker or a further rank."""
     for number in (*SIGNAL_CODES, *WARNINGS.values()):
         signal.signal(number, signal.SIG_IGN)
 
@@ -61,13 +61,13 @@ def install_stop_handlers(
     save: Callable[[str], None] = lambda _name: None,
     stop_on: Collection[str] = (),
 ) -> None:
-    """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one leaves at once. Warning signals save.
+    """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one exits at once. Warning signals save.
 
-    A hang-up and a Ctrl-C that whoever started us wants ignored stay ignored.
+    SIGHUP and SIGINT stay ignored if the parent process had them ignored.
 
     Args:
         stop: Called with the signal's name and the exit code; must be safe in a signal handler.
-        hang_up: Called at SIGHUP instead, by a run that can go on without its terminal; must be safe there, too.
+        hang_up: Called at SIGHUP instead, for a run that can continue without its terminal; must be safe there, too.
         save: Called with the name of a warning signal; must be safe there, too.
         stop_on: Names of warning signals that stop the run.
     """
@@ -82,7 +82,7 @@ def install_stop_handlers(
 
 
 class _Requests:
-    """The signals that came so far. Its methods are signal handlers."""
+    """Records the received signals. Its methods are signal handlers."""
 
     def __init__(self, stop: Callable[[str, int], None], save: Callable[[str], None], stop_on: Collection[str]) -> None:
         self._stop, self._save, self._stop_on = stop, save, stop_on
@@ -91,20 +91,20 @@ class _Requests:
         self._announced = False
 
     def asked(self, received: int, _frame: FrameType | None) -> None:
-        """SIGINT, SIGTERM or SIGHUP."""
+        """Handle SIGINT, SIGTERM or SIGHUP."""
         now = time.monotonic()
         if self._first_s is not None:
             if received == signal.SIGHUP or now - self._first_s < DOUBLED_S:
-                return  # schedulers signal the launcher and us, and the launcher passes its own on: that is one request
-            # By the signal itself: whoever started us sees that nothing was tidied up, the terminal included.
+                return  # schedulers signal both launcher and ranks, and the launcher forwards its own: that is one request
+            # Exit by the signal itself: the parent then sees that nothing was cleaned up, the terminal included.
             signal.signal(received, signal.SIG_DFL)
             os.kill(os.getpid(), received)
         self._first_s = now
-        if not self._announced:  # else it is the end that a warning announced, and the last save is under way
+        if not self._announced:  # otherwise a warning has already announced the end, and the last save is under way
             self._stop(signal.Signals(received).name, SIGNAL_CODES[signal.Signals(received)])
 
     def warned(self, received: int, _frame: FrameType | None) -> None:
-        """A warning signal. None of them leaves at once: SIGXCPU comes again every second."""
+        """Handle a warning signal. None of them exits at once: SIGXCPU is repeated every second."""
         name, now = signal.Signals(received).name, time.monotonic()
         if name in self._stop_on:
             if self._first_s is None and not self._announced:
@@ -116,5 +116,5 @@ class _Requests:
 
 
 def ignored_from_the_start(number: signal.Signals) -> bool:
-    """Whether whoever started this process wants a signal ignored: `nohup` a hang-up, a shell's `&` in a script Ctrl-C."""
+    """Whether the parent process had a signal ignored: `nohup` ignores SIGHUP, a shell's `&` in a script SIGINT."""
     return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN

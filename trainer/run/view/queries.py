@@ -286,7 +286,7 @@ class RunFacts:
             begin = end
 
     def elapsed_at(self, step: float) -> float:
-        """Seconds from the start of the first session until a step, pauses and absences included; an estimate for future steps."""
+        """Seconds from the start of the first session until a step, with pauses and absences; an estimate for future steps."""
         clock = self.clock
         if not clock:
             return 0.0
