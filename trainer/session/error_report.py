@@ -31,7 +31,7 @@ def within(seconds: float, function: Callable[[], T], otherwise: T) -> T:
     """Result of a function that may never return, such as one that reads a disk that does not respond, or a substitute.
 
     Args:
-        seconds: Time limit.
+        seconds: Time limit in seconds.
         function: Called on another thread, which is left behind when it takes longer. What it raises is lost.
         otherwise: Returned when the time limit passes first.
     """

@@ -98,7 +98,7 @@ class OpenRun:
 
         Raises:
             OSError: When it was deleted and cannot be created again.
-            RunError: As OSError.
+            RunError: When the folder refuses a new directory, or another process has the run's lock.
         """
         with self._looking:
             if self._closed.is_set():

@@ -257,7 +257,7 @@ class TrainingSession:
         for warning in (*built.warnings, *preflight(self._run.runs_dir)):
             self.publish(Warned(message=warning))
         if self._run.resume:
-            self._run.write_config()  # before env.json, which says where a relative `data.root` starts
+            self._run.write_config()  # before env.json, which records where a relative `data.root` starts
         self.publish(started_event(built, self._run.run_dir))
         if self._run.resume:
             state = self.trainer.state

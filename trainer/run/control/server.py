@@ -123,7 +123,7 @@ class ControlServer:
         try:
             connection, _ = self._listener.accept()
         except OSError:
-            time.sleep(0.1)  # the process has no free descriptor; the client keeps waiting
+            time.sleep(0.1)  # the process has no free descriptor; the client keeps waiting for one
             return
         connection.setblocking(False)
         if _peer_uid(connection) != os.getuid():

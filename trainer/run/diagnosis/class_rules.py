@@ -78,7 +78,7 @@ def chosen_on_test(view: RunView) -> Verdict | None:
 
 
 def _most_are(score: ClassScore, other: int) -> bool:
-    """Whether more than half of a class is confused with another, beyond chance."""
+    """Whether more than half of a class is predicted as another one, beyond chance."""
     taken = dict(score.confusions).get(other, 0)
     return score.images >= _LEAST_IMAGES and wilson_interval(taken, score.images)[0] > 0.5
 

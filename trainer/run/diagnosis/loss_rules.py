@@ -42,7 +42,7 @@ _LOOKED_BACK = 2000
 """Number of steps in which the lowest mean is searched."""
 
 _OVERFITTING = 1.1
-"""Ratio to its lowest, for three evaluations in a row, while training loss still falls."""
+"""Ratio to the lowest held-out loss, at three evaluations in a row, while training loss still falls."""
 
 _LEAST_WORSE = 0.025
 """Share of the loss of guessing: on a few hundred images a loss near 0 fluctuates by as much."""

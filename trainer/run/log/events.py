@@ -244,7 +244,7 @@ class Evaluated(Event):
         correct: Number of correct predictions for the images of each class.
         counts: Number of images of each class.
         predicted: Number of predictions of each class.
-        confusions: For each class the ten classes most often confused with it: index and number of images, alternating.
+        confusions: For each class the ten classes most often predicted for its images instead: index and number, alternating.
         silent: Share of channels that were 0 for all examined images (`layer_stats`), by the convolution that produces them,
             where there are any.
         weights: `raw` or `ema`.

@@ -20,7 +20,7 @@ class ClassScore:
         images: Number of images of the class; 0 if none were evaluated.
         correct: Number of correct predictions for these images.
         predicted: Number of predictions of the class; None in logs of older versions.
-        confusions: Classes that its images were confused with and number of images, the most frequent first.
+        confusions: Classes predicted for its images instead, each with the number of images, the most frequent first.
     """
 
     images: int
@@ -50,7 +50,7 @@ class ClassScore:
 
     @property
     def confused_with(self) -> int | None:
-        """The class it is most often confused with; None if there is none."""
+        """The class most often predicted for its images instead; None if there is none."""
         return self.confusions[0][0] if self.confusions else None
 
 
@@ -63,7 +63,7 @@ def scores_from_counts(
         images: Number of images, by class.
         correct: Number of correct predictions, by class.
         predicted: Number of predictions, by class; may be empty.
-        confusions: Class and number of images, alternating, by class; may be empty.
+        confusions: Classes predicted instead and numbers of images, alternating, by true class; may be empty.
     """
     return [
         ClassScore(
