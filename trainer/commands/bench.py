@@ -236,7 +236,7 @@ def _batch(config: Config, device: torch.device) -> Batch:
 
 
 def _phases(bench: Bench) -> dict[str, float]:
-    """Seconds of each part of a step, run without CUDA graphs."""
+    """Seconds of each part of a step, launched kernel by kernel (no CUDA graph)."""
     model, batch, numerics = bench.model, bench.batch, bench.numerics
     device = batch.labels_N.device
 

@@ -93,6 +93,6 @@ def train_headless(request: Request, *, opened: Callable[[Path], None] | None = 
     code = run_headless(thread, source, remark=request.remark)
     if (
         thread.refused and LAUNCHED_BY not in os.environ
-    ):  # such output has no reader, and the log is read by a dashboard
+    ):  # with a launcher, output has no reader, and a dashboard reads the log
         run.discard()
     return code
