@@ -43,7 +43,7 @@ class OpenRun:
         runs_dir: Folder in which other runs are looked up by name.
         settings: The configuration.
         resume: Whether training continues from the run's newest checkpoint.
-        made_runs_dir: Folder of runs, if it was created for this run.
+        made_runs_dir: Whether the folder of runs was created for this run.
     """
 
     run_dir: RunDirHandle

@@ -41,7 +41,7 @@ class Saver:
         self._given_up = False
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether the last save is as old as the configuration allows, and the current state is finite."""
+        """Whether the last save is as old as the configuration allows, and the last step was not skipped."""
         if (
             time.monotonic() - trainer.last_save < self._run.config.checkpoint.every_s
             or trainer.skipped_from is not None
