@@ -23,7 +23,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, private:
     Args:
         path: The file; its folder must exist.
         data: The whole content.
-        durable: Also wait until content and name survive a power failure.
+        durable: Whether to wait until content and name survive a power failure.
         private: Whether only this user may read it; otherwise the umask decides.
 
     Raises:

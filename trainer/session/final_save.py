@@ -34,7 +34,7 @@ class FinalSave:
             saver: Writer of the session's checkpoints.
             commands: Command queue, read only while the last state is being saved.
             publish: Publishes an event to the log.
-            hold_open: Whether a user is at the screen, who can make room.
+            hold_open: Returns whether a user is at the screen, who can make room.
         """
         self.stopped_by: Stop | None = None
         self._saver = saver

@@ -30,7 +30,7 @@ class RunEdits:
             run: The run being trained.
             saver: Writer of its checkpoints.
             trainer: Returns the training loop; called only once it exists.
-            finished: Whether the run has ended.
+            finished: Returns whether the run has ended.
         """
         self._run = run
         self._saver = saver
