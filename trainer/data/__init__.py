@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are kept, ordered and augmented."""
+"""Images: sources, storage, order and augmentation."""

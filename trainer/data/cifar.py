@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 through torchvision, with progress and an explanation when they cannot be downloaded.
+"""CIFAR-10 and CIFAR-100 through torchvision, with progress and an explanation when the download fails.
 
 Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
@@ -18,16 +18,16 @@ from trainer.host.progress import Progress
 
 
 def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:
-    """Load the archive from `root`, downloading it first when it is not there.
+    """Load the archive from `root`, and download it first if it is missing.
 
     Args:
         kind: `cifar10` or `cifar100`.
         root: Folder of the archive and its extracted files.
-        image_size: Height and width that the network sees; the images are enlarged once when it is not 32.
-        progress: Told about the download.
+        image_size: Height and width of the network's input; the images are resized once when it is not 32.
+        progress: Receives the progress of the download.
 
     Raises:
-        DataError: When the archive is neither there nor to be had, or is damaged.
+        DataError: When the archive is missing and cannot be downloaded, or is damaged.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -67,7 +67,7 @@ def _resize(pixels_NHWC: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _ensure_archive(source: Any, root: Path, progress: Progress) -> None:
-    """Put torchvision's archive into place by a download that can be watched and cancelled."""
+    """Download torchvision's archive if needed, with progress and cancellation."""
     from torchvision.datasets.utils import check_integrity
 
     archive = root / source.filename

@@ -1,4 +1,4 @@
-"""What every data source becomes: a class list, splits of uint8 images, and a fingerprint."""
+"""Common form of all data sources: class names, splits of uint8 images, and a fingerprint."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Split(Protocol):
 
     @property
     def paths(self) -> list[str] | None:
-        """Files of the images, by row; None where they come from no files."""
+        """Files of the images, by row; None where the images do not come from files."""
 
     def __len__(self) -> int:
         """Number of images."""
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Some images: uint8 (len(rows), H, W, 3) on the CPU or the device that holds them."""
+        """Return some images: uint8 (len(rows), H, W, 3) on the CPU or the device that holds them."""
 
     def subset(self, rows: Tensor) -> Split:
-        """Some images as a split of their own, in the order of `rows` (int64)."""
+        """Return some images as a separate split, in the order of `rows` (int64)."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class ResidentSplit:
     Attributes:
         pixels_NHWC: uint8.
         labels_N: int64 on the CPU.
-        paths: Files that they were decoded from; None where they come from no files.
+        paths: Files that they were decoded from; None where they do not come from files.
     """
 
     pixels_NHWC: Tensor
@@ -57,30 +57,30 @@ class ResidentSplit:
         return len(self.labels_N)
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Some images, as copies."""
+        """Return some images, as copies."""
         return self.pixels_NHWC[torch.as_tensor(rows, dtype=torch.long, device=self.pixels_NHWC.device)]
 
     def subset(self, rows: Tensor) -> ResidentSplit:
-        """Some images as a split of their own."""
+        """Return some images as a separate split."""
         paths = None if self.paths is None else [self.paths[row] for row in rows.tolist()]
         return ResidentSplit(self.pixels(rows.tolist()), self.labels_N[rows], paths)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A data source, ready.
+    """A loaded data source.
 
     Attributes:
-        name: What it is called on the screen.
+        name: Name on the screen.
         classes: Names, by label. Shown literally, never interpreted.
         splits: `train`, and `val` and/or `test`.
-        fingerprint: SHA-256 over what makes it the same data: classes, files or pixels, split.
+        fingerprint: SHA-256 over what identifies the data: classes, files or pixels, split.
         identity: Facts behind the fingerprint, to explain a difference.
-        preprocess: How a file becomes the network's input, apart from mean and std.
+        preprocess: Conversion of a file to the network's input, apart from mean and std.
         skipped: Paths that could not be read, each with the reason.
-        left_out: Which these are, in short; not part of the identity, since not every reader looks at all splits.
-        remarks: What makes the figures of a run doubtful, for people.
-        notes: What was passed over in a folder of images, for people.
+        left_out: Short summary of these; not part of the identity, since not every reader looks at all splits.
+        remarks: Reasons to doubt the figures of a run, for people.
+        notes: What was skipped in a folder of images, for people.
     """
 
     name: str
@@ -96,19 +96,19 @@ class DataSet:
 
     @property
     def selection_split(self) -> str:
-        """The split that chooses the best checkpoint: `val` where there is one, else `test`."""
+        """Split that selects the best checkpoint: `val` if there is one, else `test`."""
         return "val" if "val" in self.splits else "test"
 
     def check(self, *, batch_size: int, num_classes: int | str) -> None:
-        """Refuse what cannot be trained.
+        """Raise an error for data that cannot be trained on.
 
         Args:
-            batch_size: As `data.batch_size`.
-            num_classes: As `model.num_classes`.
+            batch_size: Value of `data.batch_size`.
+            num_classes: Value of `model.num_classes`.
 
         Raises:
-            DataError: Fewer than two classes or another number than configured, fewer train images than a batch, or nothing to
-                evaluate on.
+            DataError: When there are fewer than two classes or another number than configured, fewer training images than a batch, or
+            nothing to evaluate on.
         """
         if len(self.classes) < 2:
             raise DataError(
@@ -128,12 +128,12 @@ class DataSet:
 
 
 def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed: int) -> dict[str, Split]:
-    """Set stratified shares of the training images aside, chosen by the seed.
+    """Hold out stratified shares of the training images, selected by the seed.
 
     Args:
-        splits: With `train`.
-        shares: Share of each class by the name of a split; one that exists already is left alone.
-        seed: Of the run.
+        splits: Splits, with `train` among them.
+        shares: Share of each class by the name of a split; a split that already exists is left alone.
+        seed: Seed of the run.
 
     Raises:
         DataError: When a share leaves its split without images.
@@ -150,9 +150,7 @@ def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed
 def fingerprint_of(identity: dict[str, str]) -> str:
     """One hash of all facts that identify the data."""
     text = "\n".join(f"{key}={identity[key]}" for key in sorted(identity))
-    return hashlib.sha256(
-        text.encode("utf-8", "surrogateescape")
-    ).hexdigest()  # files may be named otherwise than in UTF-8
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()  # file names may not be valid UTF-8
 
 
 def hash_tensors(*tensors: Tensor) -> str:

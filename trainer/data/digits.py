@@ -19,7 +19,7 @@ _FILE = Path(__file__).with_name("digits.npz")
 
 
 def load_digits(image_size: int) -> DataSet:
-    """The digits, enlarged from 8x8 to the network's size by bilinear interpolation, grey in all three channels.
+    """Load the digits, enlarged from 8x8 to the network's size by bilinear interpolation, grey in all three channels.
 
     Args:
         image_size: Height and width in pixels.
@@ -43,7 +43,7 @@ def load_digits(image_size: int) -> DataSet:
 
 
 def _enlarge(images_NHW: Tensor, size: int) -> Tensor:
-    """Grey values 0 to 16 of (N, 8, 8) to uint8 (N, size, size, 3)."""
+    """Convert grey values 0 to 16 of (N, 8, 8) to uint8 (N, size, size, 3)."""
     grey = images_NHW[:, None].float() * (255.0 / 16.0)
     large = functional.interpolate(grey, (size, size), mode="bilinear", align_corners=False)
     return large.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous()

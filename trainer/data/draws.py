@@ -1,7 +1,7 @@
-"""Every random draw is an integer hash of (seed, epoch, position, stream), in plain int64 tensor operations.
+"""Random draws as integer hashes of (seed, epoch, position, stream), in plain int64 tensor operations.
 
-So a draw does not depend on the micro-batch, the worker or the device, a resume in mid-epoch is arithmetic, and nothing
-keeps the state of a generator.
+So a draw does not depend on the micro-batch, the worker or the device, a resume in mid-epoch is arithmetic, and no generator
+state is kept.
 
 Source: the finalizer and increment of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014), chained over the key's parts.
@@ -21,7 +21,7 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 class Stream(IntEnum):
-    """What a draw is for. A number once given is never used for anything else: resumes depend on it."""
+    """Purpose of a draw. A number is never reused for another purpose: resumes depend on it."""
 
     ORDER = 1
     FLIP = 2
@@ -53,9 +53,9 @@ def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tenso
 
     Args:
         positions_N: int64 of any shape and device.
-        seed: Of the run.
-        epoch: From 0.
-        stream: What the draw is for.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0.
+        stream: Purpose of the draw.
 
     Returns:
         int64 in [0, 2**53), of the same shape and device.
@@ -67,31 +67,31 @@ def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tenso
 
 
 def draw_below(limit: int, positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Uniform integers in [0, limit), as `draw`."""
+    """Draw uniform integers in [0, limit), with the arguments of `draw`."""
     return draw(positions_N, seed=seed, epoch=epoch, stream=stream) % limit
 
 
 def draw_uniform(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Uniform float32 in [0, 1), multiples of 2**-24, as `draw`."""
+    """Draw uniform float32 in [0, 1), multiples of 2**-24, with the arguments of `draw`."""
     return (draw(positions_N, seed=seed, epoch=epoch, stream=stream) >> 29).float() / (1 << 24)
 
 
 def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
-    """A permutation of all images for an epoch: int64 (num_images,) on the CPU."""
+    """Return a permutation of all images for an epoch: int64 (num_images,) on the CPU."""
     keys = draw(torch.arange(num_images), seed=seed, epoch=epoch, stream=Stream.ORDER)
     return torch.argsort(keys, stable=True)
 
 
 def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """As many images as there are, all classes equally often: int64 (N,) on the CPU.
+    """Order of an epoch with all classes equally often and as many images as the split has: int64 (N,) on the CPU.
 
-    Each class is gone through again and again, in an order of its own each time; how often differs by one at most between its
-    images. Which classes get one image more, where the number cannot be divided, changes from epoch to epoch.
+    Each class is cycled through repeatedly, in a new order each time; the counts of its images differ by at most one. If the number
+    is not divisible, the classes that get one image more change from epoch to epoch.
 
     Args:
-        labels_N: int64 on the CPU.
-        seed: Of the run.
-        epoch: From 0.
+        labels_N: Labels of all images, int64 on the CPU.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0.
     """
     classes = labels_N.unique()
     share, rest = divmod(len(labels_N), len(classes))
@@ -101,7 +101,7 @@ def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
         of_class = torch.nonzero(labels_N == label).flatten()
         wanted = share + (index in extra)
         passes = -(-wanted // len(of_class))
-        # A number of its own for each image in each pass: the same image must not come at the same place each time.
+        # A separate number for each image in each pass: the same image must not always come at the same place.
         cells = of_class + len(labels_N) * torch.arange(passes)[:, None]
         keys = draw(cells, seed=seed, epoch=epoch, stream=Stream.BALANCE)
         rows.append(of_class[torch.argsort(keys, dim=1, stable=True)].flatten()[:wanted])
@@ -116,7 +116,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    # int64's own shift copies the sign bit; the mask makes it logical.
+    # int64's own shift copies the sign bit; the mask makes the shift logical.
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,4 +1,4 @@
-"""From uint8 pixels to a normalised training batch, batched, on the device.
+"""Turns uint8 pixels into normalised, augmented training batches on the device.
 
 A crop from a padded picture and a flip only change which pixel is read, so they are index arithmetic: the batch is gathered
 straight from the whole data set, which stays uint8. Crops that are resized and TrivialAugment's movements read between pixels
@@ -33,11 +33,11 @@ class Normalize:
 
     @classmethod
     def of(cls, mean: list[float], std: list[float], device: torch.device) -> Normalize:
-        """From plain numbers."""
+        """Create it from plain numbers."""
         return cls(mean_C=torch.tensor(mean, device=device), std_C=torch.tensor(std, device=device))
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
-        """uint8 to float32 of the same shape."""
+        """Normalise uint8 pixels: float32 of the same shape."""
         scale = 1.0 / (255.0 * self.std_C)
         return pixels_NHWC.float() * scale - self.mean_C / self.std_C
 
@@ -49,7 +49,7 @@ class Augment:
     Attributes:
         config: Flip, crop, padding, operations and holes.
         normalize: Applied after the crop, before holes are cut (so that they hold the mean).
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     config: DataConfig
@@ -63,13 +63,13 @@ class Augment:
 
         Args:
             pixels_MHWC: uint8, all images or those of this batch.
-            rows_N: int64, which of them make the batch.
-            sample_ids_N: int64, their numbers in the training split (the alternating flip hangs on the image).
-            positions_N: int64, their positions in the epoch's order (all other draws hang on the position).
-            epoch: From 0.
+            rows_N: int64, rows of `pixels_MHWC` that make the batch.
+            sample_ids_N: int64, image numbers in the training split (the alternating flip depends on the image).
+            positions_N: int64, positions in the epoch's order (all other draws depend on the position).
+            epoch: Epoch, counted from 0.
 
         Returns:
-            float32 (N, C, H, W), of the epoch's size.
+            float32 (N, C, H, W), at the epoch's image size.
         """
         flip_N = self._flips(sample_ids_N, positions_N, epoch)
         if needs_sampling(self.config):
@@ -123,7 +123,7 @@ class Augment:
         return tops_N[:, None] + rows_H, lefts_N[:, None] + columns_W
 
     def _flips(self, sample_ids_N: Tensor, positions_N: Tensor, epoch: int) -> Tensor:
-        """Which images are mirrored. Alternating flip: K. Jordan, arXiv:2404.00498, section 3.6."""
+        """Mask of the images that are mirrored. Alternating flip: K. Jordan, arXiv:2404.00498, section 3.6."""
         if self.config.flip == "none":
             return torch.zeros_like(positions_N, dtype=torch.bool)
         if self.config.flip == "random":
@@ -131,7 +131,7 @@ class Augment:
         return (draw(sample_ids_N, seed=self.seed, epoch=0, stream=Stream.FLIP) + epoch) % 2 == 1
 
     def _holes(self, height: int, width: int, positions_N: Tensor, epoch: int) -> Tensor:
-        """Float mask (N, H, W), 0 in a square whose centre is uniform over the image and which the edges may cut.
+        """Float mask (N, H, W), 0 in a square with a centre uniform over the image; the image's edges may cut the square.
 
         Source: DeVries and Taylor, arXiv:1708.04552.
         """
@@ -142,7 +142,7 @@ class Augment:
         return _mask_beside((height, width), tops_N, tops_N + side, lefts_N, lefts_N + side)
 
     def _erased(self, height: int, width: int, positions_N: Tensor, epoch: int) -> Tensor:
-        """Float mask (N, H, W), 0 in the erased rectangle, which lies inside the image, of those images that have one."""
+        """Float mask (N, H, W), 0 in the erased rectangle of each image that has one; the rectangle lies inside the image."""
 
         def uniform(stream: Stream) -> Tensor:
             return draw_uniform(positions_N, seed=self.seed, epoch=epoch, stream=stream)
@@ -166,7 +166,7 @@ def _resized(images_NCHW: Tensor, side: int) -> Tensor:
 
 
 def _mask_beside(size: tuple[int, int], tops_N: Tensor, ends_N: Tensor, lefts_N: Tensor, rights_N: Tensor) -> Tensor:
-    """Float mask (N, H, W), 0 in a rectangle that may reach over the edges."""
+    """Float mask (N, H, W), 0 in a rectangle that may extend beyond the edges."""
     rows_H, columns_W = (torch.arange(length, device=tops_N.device) for length in size)
     inside_NH = (rows_H >= tops_N[:, None]) & (rows_H < ends_N[:, None])
     inside_NW = (columns_W >= lefts_N[:, None]) & (columns_W < rights_N[:, None])

@@ -1,7 +1,7 @@
-"""Where each pixel of a training image is read from: random crops, flips and TrivialAugment's movements, in one sampling.
+"""Source position of each pixel of a training image: random crops, flips and TrivialAugment's movements, in one sampling.
 
 Coordinates are those of `torch.nn.functional.grid_sample` with `align_corners=False`: -1 and 1 are the outer edges of the stored
-picture. A view is an affine map from the image to the picture; views are put together by multiplying their matrices.
+picture. A view is an affine map from the image to the picture; views are composed by multiplying their matrices.
 Shapes: N images, H height, W width.
 """
 
@@ -17,16 +17,16 @@ from trainer.config.schema import DataConfig
 from trainer.data.draws import Stream, draw_below, draw_uniform
 
 _ASPECTS = (3 / 4, 4 / 3)
-"""Of random crops, width over height. Source: Szegedy et al., arXiv:1409.4842, section 6; torchvision's RandomResizedCrop."""
+"""Aspect ratios of random crops, width over height. Source: Szegedy et al., arXiv:1409.4842, section 6; torchvision."""
 
 
 def needs_sampling(config: DataConfig) -> bool:
-    """Whether pixels are read between those that are stored; else whole pixels are moved."""
+    """Whether pixels are interpolated between stored ones; otherwise whole pixels are moved."""
     return config.resized_crop is not None or config.trivial_augment
 
 
 def crop_views(config: DataConfig, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """The random crop of each image, or the whole picture: float32 (N, 2, 3)."""
+    """View of the random crop of each image, or of the whole picture: float32 (N, 2, 3)."""
     if config.resized_crop is not None:
         return _resized_crops(config.resized_crop, positions_N, seed=seed, epoch=epoch)
     views = identity_views(positions_N)
@@ -38,33 +38,33 @@ def crop_views(config: DataConfig, positions_N: Tensor, *, seed: int, epoch: int
 
 
 def identity_views(positions_N: Tensor) -> Tensor:
-    """The picture as it is, for each position: float32 (N, 2, 3)."""
+    """Identity view of the picture for each position: float32 (N, 2, 3)."""
     return torch.eye(2, 3, device=positions_N.device).repeat(len(positions_N), 1, 1)
 
 
 def mirrored(views_N23: Tensor, flip_N: Tensor) -> Tensor:
-    """Views of the mirror image where `flip_N` is true."""
+    """Mirror the views where `flip_N` is true."""
     signs_N = torch.where(flip_N, -1.0, 1.0)
-    # The image is mirrored first and then looked for in the picture.
+    # The flip acts on image coordinates first; the view then maps them to the picture.
     columns_3 = torch.stack((signs_N, torch.ones_like(signs_N), torch.ones_like(signs_N)), dim=1)
     return views_N23 * columns_3[:, None, :]
 
 
 def composed(outer_N23: Tensor, inner_N23: Tensor) -> Tensor:
-    """`outer` after `inner`: a place of the image goes through `inner` first."""
+    """`outer` after `inner`: a point of the image is mapped by `inner` first."""
     linear_N22 = outer_N23[:, :, :2] @ inner_N23[:, :, :2]
     shift_N21 = outer_N23[:, :, :2] @ inner_N23[:, :, 2:] + outer_N23[:, :, 2:]
     return torch.cat((linear_N22, shift_N21), dim=2)
 
 
 def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> Tensor:
-    """Look at pictures through views, bilinearly.
+    """Sample pictures bilinearly through views.
 
     Args:
-        pictures_NHWC: uint8.
-        views_N23: float32.
-        side: Height and width of what comes out.
-        pad: What lies outside a picture: `reflect` its mirror image, `zero` black.
+        pictures_NHWC: Pictures, uint8.
+        views_N23: Views, float32.
+        side: Height and width of the result, in pixels.
+        pad: Padding outside a picture: `reflect` for its mirror image, `zero` for black.
 
     Returns:
         float32 (N, side, side, C), 0 to 255.
@@ -77,7 +77,7 @@ def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> 
 
 
 def _resized_crops(smallest: float, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Boxes of random area and proportions. One that is longer than the picture is cut there, and not drawn again."""
+    """Views of boxes of random area and aspect ratio. A side longer than the picture is clamped, not drawn again."""
 
     def uniform(stream: Stream) -> Tensor:
         return draw_uniform(positions_N, seed=seed, epoch=epoch, stream=stream)

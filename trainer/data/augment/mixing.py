@@ -1,7 +1,7 @@
 """MixUp and CutMix: each image of a batch is mixed with the one before it in the epoch's order.
 
-Sources: Zhang et al., mixup, arXiv:1710.09412; Yun et al., CutMix, arXiv:1905.04899. The share is drawn for each image, not for
-the batch, so that it does not depend on how the batch is cut.
+Sources: Zhang et al., mixup, arXiv:1710.09412; Yun et al., CutMix, arXiv:1905.04899. The share is drawn per image, not per
+batch, so that it does not depend on how the epoch is cut into batches.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from trainer.data.draws import Stream, draw_uniform
 
 _QUANTILES = 4096
 _LARGEST_LOGIT = 40.0
-"""A share of 1 - 4e-18 is 1 in fp32."""
+"""Largest logit of a share: 1 - 4e-18 is 1 in fp32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """How each image of a batch is mixed with its partner.
+    """Mixing weights and rectangles of each image of a batch and its partner.
 
     Attributes:
-        share_N: float32, how much of an image is its own: also the weight of its label.
-        box_N4: float32, top, bottom, left and right of the rectangle that comes from the partner, in pixels; empty for MixUp.
-        cut_N: bool, CutMix.
+        share_N: float32, share of an image that is its own, which is also the weight of its label.
+        box_N4: float32, top, bottom, left and right of the rectangle taken from the partner, in pixels; empty for MixUp.
+        cut_N: bool, whether CutMix is used.
     """
 
     share_N: Tensor
@@ -46,20 +46,20 @@ class Mix:
         return images_NCHW * own_N1HW + partners_NCHW * (1.0 - own_N1HW)
 
     def loss(self, own_N: Tensor, partners_N: Tensor) -> Tensor:
-        """Losses against both labels, weighed."""
+        """Losses against both labels, weighted by the share."""
         return self.share_N * own_N + (1.0 - self.share_N) * partners_N
 
 
 class Mixer:
-    """Draws mixes."""
+    """Draws a `Mix` for each batch."""
 
     def __init__(self, config: DataConfig, seed: int, device: torch.device) -> None:
-        """Prepare for one run.
+        """Prepare the mixer for one run.
 
         Args:
-            config: Its `mixup` and `cutmix`, at least one of them above 0.
-            seed: Of the run.
-            device: Of the images.
+            config: Data settings, with `mixup` or `cutmix` or both above 0.
+            seed: Seed of the run.
+            device: Device of the images.
         """
         self._config = config
         self._seed = seed
@@ -71,7 +71,7 @@ class Mixer:
         return cls(config, seed, device) if _strengths(config) else None
 
     def __call__(self, positions_N: Tensor, epoch: int, side: int) -> Mix:
-        """The mixes of some images, by their positions in the epoch's order."""
+        """Draw the mixes of images, given their positions in the epoch's order."""
 
         def uniform(stream: Stream) -> Tensor:
             return draw_uniform(positions_N, seed=self._seed, epoch=epoch, stream=stream)
@@ -83,20 +83,20 @@ class Mixer:
         share_N = torch.where(cut_N, shares.get("cutmix", drawn_N), shares.get("mixup", drawn_N))
         box_N4 = self._boxes(share_N, uniform(Stream.MIX_Y), uniform(Stream.MIX_X), side) * cut_N[:, None]
         areas_N = (box_N4[:, 1] - box_N4[:, 0]) * (box_N4[:, 3] - box_N4[:, 2])
-        # The label's share is that of the pixels, which the picture's edge may have cut.
+        # The label's share is the share of pixels: the image's edge may have cut the rectangle.
         return Mix(share_N=torch.where(cut_N, 1.0 - areas_N / side**2, share_N), box_N4=box_N4, cut_N=cut_N)
 
     def _boxes(self, share_N: Tensor, y_N: Tensor, x_N: Tensor, side: int) -> Tensor:
-        """Whole pixels of a square of `1 - share` of the area around a uniform centre, cut at the edges."""
+        """Square with `1 - share` of the area around a uniform centre, in whole pixels, cut at the edges."""
         half_N = torch.sqrt(1.0 - share_N) * side / 2.0
         edges = [centre_N * side + sign * half_N for centre_N in (y_N, x_N) for sign in (-1.0, 1.0)]
         return torch.stack(edges, dim=1).round().clamp(0, side)
 
 
 def beta_quantiles(a: float) -> Tensor:
-    """Values of Beta(a, a) at equally spaced probabilities from 0 to 1: float32 (4096,).
+    """Quantiles of Beta(a, a) at equally spaced probabilities from 0 to 1: float32 (4096,).
 
-    The density is added up over the logit of the value, where it is smooth however small `a` is: with x = 1 / (1 + exp(-t)) it
+    The density is summed over the logit of the value, where it is smooth however small `a` is: with x = 1 / (1 + exp(-t)) it
     is (x (1 - x))**a.
     """
     logits = torch.linspace(-_LARGEST_LOGIT, _LARGEST_LOGIT, 1 << 16, dtype=torch.float64)

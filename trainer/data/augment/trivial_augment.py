@@ -1,11 +1,11 @@
 """TrivialAugment, batched: each image gets one operation of random strength, and the whole batch goes through few kernels.
 
-Source: Müller and Hutter, arXiv:2103.10158, the "wide" space; operations and ranges as in torchvision's TrivialAugmentWide. Other
-than there, movements are bilinear, and are put together with the crop, so that what lies beside the crop in the picture comes
-into view and not black.
+Source: Müller and Hutter, arXiv:2103.10158, the "wide" space; operations and ranges as in torchvision's TrivialAugmentWide.
+Unlike there, movements are bilinear and are composed with the crop, so that the picture beside the crop comes into view instead
+of black.
 
-The operations are three families, each one formula with a number an image: movements (an affine view), blends with a plainer
-image (brightness, colour, contrast, sharpness), and tables of values (posterize, solarize, autocontrast, equalize).
+The operations form three families, each one formula with one number per image: movements (an affine view), blends with a plainer
+image (brightness, colour, contrast, sharpness), and lookup tables (posterize, solarize, autocontrast, equalize).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ OPERATIONS = (
 )  # fmt: skip
 
 _SHEAR, _SHIFT, _DEGREES, _BLEND = 0.99, 32 / 224, 135.0, 0.99
-"""Largest strengths. A shift is in shares of the side: torchvision's 32 pixels, at 224."""
+"""Largest strengths. A shift is a share of the side: torchvision's 32 pixels at 224."""
 _BITS = 6
-"""Posterize takes up to this many of eight bits away."""
+"""Largest number of the eight bits that posterize removes."""
 _GREY = (0.299, 0.587, 0.114)
-"""Luma of ITU-R BT.601, as Pillow's and torchvision's grey."""
+"""Luma weights of ITU-R BT.601, as in Pillow's and torchvision's greyscale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """What was drawn for a batch.
+    """Operations drawn for a batch.
 
     Attributes:
         operation_N: int64, index in `OPERATIONS`.
@@ -49,7 +49,7 @@ class Operations:
 
     @classmethod
     def drawn(cls, positions_N: Tensor, *, seed: int, epoch: int) -> Operations:
-        """By the hash of the positions."""
+        """Draw the operations from the hash of the positions."""
         key = {"seed": seed, "epoch": epoch}
         return cls(
             operation_N=draw_below(len(OPERATIONS), positions_N, stream=Stream.TRIVIAL_OPERATION, **key),
@@ -58,12 +58,12 @@ class Operations:
         )
 
     def views(self) -> Tensor:
-        """The movement of each image, the identity for other operations: float32 (N, 2, 3)."""
+        """Movement of each image, the identity for other operations: float32 (N, 2, 3)."""
         signed_N = self.sign_N * self.strength_N
         views = identity_views(self.operation_N)
         views[:, 0, 1] += signed_N * _SHEAR * self._is("shear_x")
         views[:, 1, 0] += signed_N * _SHEAR * self._is("shear_y")
-        # The grid is two wide.
+        # The grid's coordinates span 2.
         views[:, 0, 2] += signed_N * 2 * _SHIFT * self._is("translate_x")
         views[:, 1, 2] += signed_N * 2 * _SHIFT * self._is("translate_y")
         angle_N = signed_N * math.radians(_DEGREES) * self._is("rotate")
@@ -76,10 +76,10 @@ class Operations:
         """Apply blends and tables.
 
         Args:
-            images_NHWC: float32, 0 to 255.
+            images_NHWC: Images, float32, 0 to 255.
 
         Returns:
-            The same kind, in new memory where something has changed.
+            The images, float32, in new memory where something has changed.
         """
         return self._looked_up(self._blended(images_NHWC))
 
@@ -87,10 +87,10 @@ class Operations:
         return (self.operation_N == OPERATIONS.index(name)).float()
 
     def _blended(self, images_NHWC: Tensor) -> Tensor:
-        """`base + factor * (image - base)`, with a factor of 1 for other operations."""
+        """Blend: `base + factor * (image - base)`, with a factor of 1 for other operations."""
         factor_N = torch.ones_like(self.strength_N)
         base_NHWC = torch.zeros_like(images_NHWC)
-        # By plain numbers: a tensor of them would be copied to the device, which waits for it.
+        # With plain numbers: copying a tensor of them to the device would block.
         red, green, blue = (weight * part for weight, part in zip(_GREY, images_NHWC.split(1, dim=3), strict=True))
         grey_NHW1 = red + green + blue
         bases = {
@@ -107,7 +107,7 @@ class Operations:
         return blended.clamp(0.0, 255.0)
 
     def _looked_up(self, images_NHWC: Tensor) -> Tensor:
-        """Values replaced by those of a table for each image and channel."""
+        """Map values through a lookup table for each image and channel."""
         values_NLC = images_NHWC.round().long().flatten(1, 2)
         tables_NVC = self._tables(values_NLC)
         found = tables_NVC.gather(1, values_NLC).view_as(images_NHWC)
@@ -115,7 +115,7 @@ class Operations:
         return torch.where(tabled_N[:, None, None, None], found, images_NHWC)
 
     def _tables(self, values_NLC: Tensor) -> Tensor:
-        """float32 (N, 256, C): what becomes of each value."""
+        """Lookup tables, the new value of each old one: float32 (N, 256, C)."""
         value_V = torch.arange(256, device=values_NLC.device)
         bits_N = (self.strength_N * _BITS).round().long()
         # Strength 0 leaves every value below the threshold.
@@ -137,7 +137,7 @@ class Operations:
 
 
 def _smoothed(images_NHWC: Tensor) -> Tensor:
-    """A 3x3 blur whose centre weighs 5 of 13; the outermost pixels stay. Source: Pillow's ImageFilter.SMOOTH."""
+    """Blur 3x3 with a weight of 5 of 13 at the centre; the outermost pixels stay. Source: Pillow's ImageFilter.SMOOTH."""
     images_NCHW = images_NHWC.permute(0, 3, 1, 2)
     channels = images_NCHW.shape[1]
     kernel = torch.ones(channels, 1, 3, 3, device=images_NHWC.device)
@@ -149,7 +149,7 @@ def _smoothed(images_NHWC: Tensor) -> Tensor:
 
 
 def _stretched(values_NLC: Tensor, value_V: Tensor) -> Tensor:
-    """Autocontrast: the darkest value of a channel becomes 0, the brightest 255; a channel of one value stays."""
+    """Autocontrast: the darkest value of a channel becomes 0, the brightest 255; a channel with one value is unchanged."""
     low_N1C = values_NLC.amin(1, keepdim=True).float()
     high_N1C = values_NLC.amax(1, keepdim=True).float()
     scale = 255.0 / (high_N1C - low_N1C).clamp(min=1.0)
@@ -159,7 +159,7 @@ def _stretched(values_NLC: Tensor, value_V: Tensor) -> Tensor:
 
 
 def _equalized(counts_NVC: Tensor, value_V: Tensor) -> Tensor:
-    """Histogram equalization as Pillow's ImageOps.equalize: the brightest value that occurs is left out of the step's width."""
+    """Histogram equalization as in Pillow's ImageOps.equalize: the step excludes the count of the brightest value that occurs."""
     total_N1C = counts_NVC.sum(1, keepdim=True)
     brightest_N1C = ((counts_NVC > 0) * value_V[None, :, None]).amax(1, keepdim=True)
     step_N1C = ((total_N1C - counts_NVC.gather(1, brightest_N1C)) / 255.0).floor()

@@ -1,7 +1,7 @@
-"""Which images make which batch, and batches gathered from memory; `trainer.data.batches.stream` has those that workers decode.
+"""Division of images into batches, and batches from memory; those decoded by workers are in `trainer.data.batches.stream`.
 
-Both ways give the same batches in the same order: the order is `draws.epoch_order`, and a batch is known by its epoch and
-its first position, so that a resume starts in the middle of an epoch without replaying anything.
+Both sources give the same batches in the same order: the order is `draws.epoch_order`, and a batch is identified by its epoch and
+first position, so that a resume starts in the middle of an epoch without replaying anything.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from trainer.data.image_folder import FolderSplit
 
 @dataclass(frozen=True)
 class Batch:
-    """The material of one optimizer step, not yet augmented. All tensors are on the training device.
+    """Images of one optimizer step, not yet augmented. All tensors are on the training device.
 
     Attributes:
         pixels_MHWC: uint8, the whole split or this batch's images.
         rows_N: int64, the rows of `pixels_MHWC` that make the batch.
-        sample_ids_N: int64, numbers in the training split.
+        sample_ids_N: int64, image numbers in the training split.
         positions_N: int64, positions in the epoch's order.
-        labels_N: int64.
+        labels_N: int64, class labels.
     """
 
     pixels_MHWC: Tensor
@@ -41,7 +41,7 @@ class Batch:
         return len(self.rows_N)
 
     def micro_batches(self, count: int) -> list[Batch]:
-        """Split for gradient accumulation, as equal as can be."""
+        """Split for gradient accumulation, as evenly as possible."""
         if count == 1:
             return [self]
         parts = zip(
@@ -51,24 +51,24 @@ class Batch:
         return [Batch(self.pixels_MHWC, *part) for part in parts]
 
     def rolled(self) -> Batch:
-        """The same images, each in the place of the one after it."""
+        """The same images, each at the position of the one after it."""
         parts = (self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N)
         return Batch(self.pixels_MHWC, *(part.roll(1) for part in parts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a training split is cut into batches.
+    """Division of a training split into batches.
 
     Attributes:
-        num_images: In the split.
-        batch_size: Images a step.
-        drop_last: Leave out a smaller last batch. One too small for batch norm is left out in any case.
-        smallest: Fewest images that a step can use.
-        seed: Of the run.
+        num_images: Number of images in the split.
+        batch_size: Images per step.
+        drop_last: Whether to drop a smaller last batch. One too small for batch norm is dropped in any case.
+        smallest: Smallest number of images that a step can use.
+        seed: Seed of the run.
         balanced: Labels of all images, int64 on the CPU, when each class is to be shown equally often; None for every image once.
-        rank: Which part of each batch is this process's.
-        world: Processes that train together, each of which takes as many images of a batch.
+        rank: Index of this process, which selects its part of each batch.
+        world: Number of processes that train together, each with an equal part of a batch.
     """
 
     num_images: int
@@ -82,23 +82,23 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch."""
+        """Optimizer steps per epoch."""
         whole, rest = divmod(self.num_images, self.batch_size)
         return whole + int(not self.drop_last and rest >= self.smallest)
 
     def order(self, epoch: int) -> Tensor:
-        """The images of an epoch, in the order in which they are shown: int64 (num_images,) on the CPU."""
+        """Images of an epoch in training order: int64 (num_images,) on the CPU."""
         if self.balanced is not None:
             return balanced_order(self.balanced, seed=self.seed, epoch=epoch)
         return epoch_order(self.num_images, seed=self.seed, epoch=epoch)
 
     def rows_of(self, order: Tensor, step: int) -> tuple[int, Tensor]:
-        """First position and sample numbers of an epoch's step, counted from 0: this process's part of them."""
+        """First position and sample numbers of this process's part of a step. The step is counted from 0 within the epoch."""
         start = self.first_position(step)
         return start, order[start : start + self._part_of(step)]
 
     def first_position(self, step: int) -> int:
-        """Where in an epoch's order this process's part of a step begins."""
+        """Position in an epoch's order at which this process's part of a step begins."""
         return step * self.batch_size + self.rank * self._part_of(step)
 
     def _part_of(self, step: int) -> int:
@@ -109,16 +109,16 @@ class Batches(Protocol):
     """A source of training batches."""
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
-        """The batches of an epoch, from a step on (both counted from 0).
+        """Yield the batches of an epoch from a step onwards (both counted from 0).
 
-        None comes where the next one takes long: whoever waits has time for something else.
+        Yields None while the next batch takes long, so that the caller can do other work.
         """
 
     def extend(self, epochs: int) -> None:
-        """The run has more epochs than it had. Between two batches only."""
+        """Set a larger number of epochs. Call only between two batches."""
 
     def close(self) -> None:
-        """End helpers."""
+        """Stop helper processes."""
 
 
 class ResidentBatches:
@@ -131,7 +131,7 @@ class ResidentBatches:
         self._labels = split.labels_N.to(self._pixels.device)
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The batches of an epoch, from a step on."""
+        """Yield the batches of an epoch from a step onwards."""
         order = self._plan.order(epoch).to(self._pixels.device)
         for step in range(first_step, self._plan.steps_per_epoch):
             start, ids = self._plan.rows_of(order, step)
@@ -144,22 +144,22 @@ class ResidentBatches:
             yield Batch(pixels, rows, ids.to(self._device), positions, self._labels[ids].to(self._device))
 
     def extend(self, epochs: int) -> None:
-        """Nothing to do: an epoch is like the other."""
+        """Nothing to do: every epoch is the same."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""
 
 
 def evaluation_batches(
     split: Split, batch_size: int, device: torch.device, lost: LostImages
 ) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
-    """All images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device, and which rows of the split they are.
+    """Yield all images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device, and their rows in the split.
 
     Args:
         split: Images and labels.
-        batch_size: Images at a time.
-        device: Where they go.
-        lost: Told about images that cannot be read any more; they are missing from their batch.
+        batch_size: Images per batch.
+        device: Target device.
+        lost: Receives the images that have become unreadable; they are missing from their batch.
 
     Raises:
         DataLostError: When most of a batch cannot be read.
@@ -175,6 +175,6 @@ def evaluation_batches(
             rows = [rows[index] for index in reading.kept]
         else:
             assert isinstance(split, ResidentSplit)
-            # A slice of a tensor copies nothing; rows by number would.
+            # Slicing a tensor copies nothing; indexing with row numbers would.
             pixels_NHWC = split.pixels_NHWC[start:stop]
         yield pixels_NHWC.to(device, non_blocking=True), labels_N.to(device, non_blocking=True), rows

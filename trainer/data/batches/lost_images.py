@@ -1,4 +1,4 @@
-"""Images that could be read when the run began and cannot be any more: a removed file, a share that does not answer."""
+"""Handles images that were readable when the run began and no longer are: a removed file, a share that does not answer."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Callable, Sequence
 from trainer.errors import DataLostError
 
 TRAINING_NEEDS = 2
-"""Images that a batch of training keeps: batch norm needs two to have a variance."""
+"""Smallest number of images left in a training batch: batch norm needs two for a variance."""
 
 _A_FEW = 3
-"""Lost images of one batch that say nothing about the folder, however small the batch."""
+"""Number of lost images in one batch that is no sign that the folder is gone, however small the batch."""
 
 
 class LostImages:
-    """Names each lost image once, and gives up where most of a batch is lost."""
+    """Reports each lost image once, and raises where most of a batch is lost."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._named: set[str] = set()
 
     def note(self, lost: Sequence[tuple[str, str]], asked_for: int, *, least: int = 0) -> None:
-        """Take note of a batch's lost images.
+        """Report a batch's lost images.
 
         Args:
             lost: Path and reason of each.
-            asked_for: Size of the batch that they are missing from.
-            least: Images that must be left of it.
+            asked_for: Size of the batch before the loss.
+            least: Smallest number of images that must be left.
 
         Raises:
-            DataLostError: When less than these, or less than half of the batch is left: then the folder is gone, not an image.
+            DataLostError: When fewer than `least`, or less than half of the batch, are left: the folder is gone, not one image.
         """
         if not lost:
             return

@@ -1,7 +1,7 @@
 """Batches decoded by spawned worker processes, for folders that do not fit in memory.
 
-A stream can be started anywhere, since a batch is known by its epoch and its first position. That is also how the death of a
-worker is survived: the workers are started anew where the last batch ended.
+A stream can start anywhere, since a batch is identified by its epoch and first position. This also makes the death of a worker
+recoverable: the workers are restarted where the last batch ended.
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ _BATCHES_AHEAD = 2
 """Batches that each worker decodes ahead: DataLoader's own default."""
 
 _DEATHS = 3
-"""Deaths of workers, with fewer than `_WELL_AGAIN` batches between, that are taken for accidents."""
+"""Deaths of workers, with fewer than `_WELL_AGAIN` batches between them, that are treated as accidents."""
 
 _WELL_AGAIN = 100
 
 _PATIENCE_S = 1
-"""A batch that takes longer is waited for in parts, between which the trainer takes commands."""
+"""Seconds per wait for a batch; between two waits the trainer handles commands."""
 
 _LONG_WAIT_S = 30.0
-"""A wait of this length is said: the folder's share may not answer."""
+"""Seconds without a batch after which a warning is published: the folder's share may not answer."""
 
 
 class StreamedBatches:
     """Batches decoded by worker processes.
 
     The workers live from the first batch to `close`; they are never forked, since a fork would copy the dashboard's
-    terminal state and CUDA's. Iterate on another thread than the main one: there torch raises the death of a worker from a
-    signal handler, anywhere.
+    terminal state and CUDA's. Iterate on a thread other than the main one: there torch raises the death of a worker from a
+    signal handler, at any point.
     """
 
     def __init__(
         self, split: FolderSplit, plan: Plan, device: torch.device, *,
         workers: int, epochs: int, warn: Callable[[str], None], lost: LostImages,
     ) -> None:  # fmt: skip
-        """Take the parts; nothing is started yet.
+        """Store the parts; nothing is started yet.
 
         Args:
             split: Images.
-            plan: How they are cut into batches.
-            device: Where the batches go.
+            plan: Division into batches.
+            device: Target device of the batches.
             workers: Processes that decode; 0 to decode in this one.
-            epochs: The stream ends with this epoch.
-            warn: Told about workers that died.
-            lost: Told about images that cannot be read any more.
+            epochs: Number of epochs after which the stream ends.
+            warn: Receives warnings about workers that died.
+            lost: Receives the images that have become unreadable.
         """
         self._split = split
-        # Not `commonpath`, which would make one slash of the two in `//share`: it is cut off each path by its length.
+        # Not `commonpath`, which collapses the two slashes of `//share`: the prefix is cut off each path by its length.
         self._prefix = os.path.commonprefix([min(split.paths), max(split.paths)])  # noqa: RUF071
         self._plan = plan
         self._device = device
@@ -83,12 +83,12 @@ class StreamedBatches:
         self._decoding: Workers[DecodedBatch] | InThisProcess | None = None
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
-        """The batches of an epoch, from a step on; restarts the workers only when it is not the one that comes next.
+        """Yield the batches of an epoch from a step onwards. Restarts the workers only when that batch is not the next one.
 
-        None stands for a second in which none came.
+        Yields None after each second without a batch.
 
         Raises:
-            DataLostError: When most of a batch cannot be read, or when worker after worker dies.
+            DataLostError: When most of a batch cannot be read, or workers die repeatedly.
         """
         if self._next != (epoch, first_step) or self._decoding is None:
             self.close()
@@ -106,23 +106,23 @@ class StreamedBatches:
             yield self._to_device(delivery, step)
 
     def extend(self, epochs: int) -> None:
-        """The stream ends with a later epoch; workers are started anew, since those of now were given their orders."""
+        """Set a larger number of epochs; the workers are restarted, since the current ones have fixed orders."""
         self._epochs = epochs
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         decoding, self._decoding, self._next = self._decoding, None, None
         if decoding is not None:
             decoding.close()
 
     def _take(self, epoch: int, step: int) -> DecodedBatch | None:
-        """The batch of a step; None when it is not there yet, or when the workers had to be started anew for it."""
+        """Batch of a step; None when it is not ready yet, or when the workers had to be stopped and will restart at it."""
         try:
             if self._decoding is None:
                 self._decoding = self._start(epoch, step)
             delivery = self._decoding.take()
-        # Of a batch whose worker died after it was sent the pixels cannot be mapped any more: an error of the connection.
+        # If a worker dies after sending a batch, its pixels can no longer be mapped: a connection error.
         except (RuntimeError, OSError, EOFError, MemoryError) as error:
             if not self._number:
                 raise
@@ -144,13 +144,13 @@ class StreamedBatches:
             pixels.to(self._device, non_blocking=True),
             torch.arange(len(ids), device=self._device),
             ids.to(self._device),
-            # An image keeps its place in the order whatever is left out before it: its draws depend on that.
+            # An image keeps its position in the order even when images before it are left out: its draws depend on it.
             (self._plan.first_position(step) + kept).to(self._device),
             self._split.labels_N[ids].to(self._device),
         )
 
     def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InThisProcess:
-        # Made while it is read: written out, the rows of a long run would fill the memory.
+        # Generated lazily: a full list of the rows of a long run would fill the memory.
         orders = BatchSampler(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
         shared = self._shared and self._number > 0
         decoded = DecodedBatches(self._split.decoder, self._prefix, shared=shared, as_array=not self._shared)
@@ -165,7 +165,7 @@ class StreamedBatches:
             prefetch_factor=_BATCHES_AHEAD,
             multiprocessing_context="spawn",
             worker_init_fn=_leave_signals_to_the_trainer,
-            # An own generator: without one the loader draws its base seed from torch's global state.
+            # A separate generator: without one the loader draws its base seed from torch's global state.
             generator=torch.Generator().manual_seed(self._plan.seed),
             pin_memory=self._device.type == "cuda",
             timeout=_PATIENCE_S,
@@ -173,14 +173,14 @@ class StreamedBatches:
         return Workers(loader)
 
     def _give_up_workers(self, epoch: int, step: int, error: Exception) -> None:
-        """End the workers, so that others are started at this batch; more carefully each time.
+        """Stop the workers, so that new ones start at this batch: fewer, or without shared memory, where that may help.
 
         Raises:
             DataLostError: When they have died too often.
         """
         decoding = self._decoding
         self.close()
-        self._asked_s = time.monotonic()  # those that come next need their time to start
+        self._asked_s = time.monotonic()  # new workers need time to start
         cause = cause_of_death(() if decoding is None else decoding.exit_codes, error)
         self._deaths = 1 if self._since_death >= _WELL_AGAIN else self._deaths + 1
         self._since_death = 0
@@ -193,7 +193,7 @@ class StreamedBatches:
         if cause.of_shared_memory:
             self._shared = False
         elif self._deaths > 1:
-            # Twice is seldom an accident: fewer workers need less memory.
+            # Two deaths are seldom an accident: fewer workers need less memory.
             self._number = max(1, self._number // 2)
         what = (
             "workers that decode images could not be started"
@@ -205,12 +205,12 @@ class StreamedBatches:
         self._warn(f"{what}: {cause.text}; no batch is lost, it goes on with {number}{how}")
 
     def _first_path(self, epoch: int, step: int) -> str:
-        """The first image of a batch."""
+        """Path of the first image of a batch."""
         order = self._plan.order(epoch)
         return self._split.paths[int(self._plan.rows_of(order, step)[1][0])]
 
     def _room_to_share(self) -> bool:
-        """Whether the batches under way fit in shared memory, which containers often have little of."""
+        """Whether the batches in flight fit in shared memory, of which containers often have little."""
         side = self._split.decoder.image_size
         needed = self._number * (_BATCHES_AHEAD + 1) * self._plan.batch_size * side * side * 3
         if not self._number or not _SHARED_MEMORY.is_dir():
@@ -229,5 +229,5 @@ def _as_it_is(delivery: Any) -> Any:
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    # Ctrl-C and a scheduler's signals reach the whole process group; the trainer must still get its batches to save.
+    # Ctrl-C and a scheduler's signals reach the whole process group; the trainer still needs its batches in order to save.
     ignore_stop_signals()

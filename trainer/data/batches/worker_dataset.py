@@ -1,4 +1,4 @@
-"""Batches of decoded images, as they are asked for and as they come: in a worker process or in this one."""
+"""Requests for batches of images and their decoding, in a worker process or in this one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trainer.data.image_folder import FolderSplit, read_images
 
 
 class DecodedBatch(NamedTuple):
-    """What comes from a worker.
+    """Result of a worker.
 
     Attributes:
         pixels_NHWC: uint8 of the images that could be read; an array goes through a pipe, a tensor through shared memory.
-        rows: That were asked for.
-        kept: Which of these the images are.
+        rows: Requested rows.
+        kept: Indices in `rows` of the images that could be read.
         lost: Path and reason of the others.
     """
 
@@ -32,11 +32,11 @@ class DecodedBatch(NamedTuple):
 
 
 class DecodeRequest(NamedTuple):
-    """What a worker is sent.
+    """Message to a worker.
 
     Attributes:
-        rows: Of the images.
-        rests: Of their paths, behind what all have in common.
+        rows: Rows of the images.
+        rests: Their paths without the common prefix.
     """
 
     rows: list[int]
@@ -45,14 +45,14 @@ class DecodeRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """What is asked for, batch by batch, in the epochs that are left.
+    """Yields the requests for the batches of the remaining epochs.
 
     Attributes:
         split: Images.
-        prefix: What all their paths begin with; it is not sent with each of them.
-        plan: How they are cut into batches.
-        epochs: That are left.
-        first_step: Of the first of these.
+        prefix: Common prefix of all paths; it is not sent with each of them.
+        plan: Division into batches.
+        epochs: Remaining epochs.
+        first_step: First step in the first of these epochs.
     """
 
     split: FolderSplit
@@ -72,20 +72,20 @@ class BatchSampler:
 
 
 class DecodedBatches(Dataset[DecodedBatch]):
-    """A folder's images, whose items are whole batches.
+    """Dataset over a folder's images whose items are whole batches.
 
-    It holds no list of the images: what a worker is started with has to be small. It is written to a pipe that the worker reads
-    seconds later, and if the worker dies before that, whoever writes more than the pipe holds would wait for ever.
+    It holds no list of the images, since what a worker is started with must be small: it is written to a pipe that the worker
+    reads seconds later, and if the worker dies before that, a writer of more than the pipe holds would wait forever.
     """
 
     def __init__(self, decoder: Decoder, prefix: str, *, shared: bool, as_array: bool) -> None:
-        """Decode, wherever this is.
+        """Set up decoding in any process.
 
         Args:
-            decoder: How a file becomes pixels.
-            prefix: As of `BatchSampler`.
-            shared: Put the pixels into memory that another process can map.
-            as_array: Deliver an array and not a tensor, which torch would move to shared memory.
+            decoder: Turns a file into pixels.
+            prefix: Common prefix of the paths, as in `BatchSampler`.
+            shared: Whether to put the pixels into memory that another process can map.
+            as_array: Whether to deliver an array instead of a tensor, which torch would move to shared memory.
         """
         self._decoder = decoder
         self._prefix = prefix
@@ -100,7 +100,7 @@ class DecodedBatches(Dataset[DecodedBatch]):
 
 
 class InThisProcess:
-    """Decodes when it is asked to, in the trainer itself: `data.workers=0`."""
+    """Decodes on request in the trainer itself: `data.workers=0`."""
 
     exit_codes: frozenset[int | None] = frozenset()
 
@@ -112,5 +112,5 @@ class InThisProcess:
         return next(self._batches)
 
     def close(self) -> None:
-        """There is nobody to end."""
+        """Nothing to stop."""
         self._batches.close()

@@ -1,4 +1,4 @@
-"""What torch and the system say when a decoding worker has died, is late, or cannot be started."""
+"""Classifies the errors of torch and the system for a decoding worker that died, is late, or cannot be started."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """Why workers died.
+    """Cause of the death of workers.
 
     Attributes:
-        text: For people.
-        of_shared_memory: Whether there was too little of it.
+        text: Description for people.
+        of_shared_memory: Whether there was too little shared memory.
     """
 
     text: str
@@ -21,15 +21,15 @@ class Cause:
 
 
 def is_late(error: Exception) -> bool:
-    """Whether the loader has only waited for as long as it was told to."""
+    """Whether the error is only the loader's timeout."""
     return "DataLoader timed out" in str(error)
 
 
 def is_of_a_dead_worker(error: Exception) -> bool:
-    """Whether the worker has gone, and did not only pass an error on.
+    """Whether the worker is gone, rather than only passing on an error.
 
-    torch raises no type of its own. "Caught ... in DataLoader worker" is a worker's own error, passed on alive; only that it has
-    too little memory is as good as its death.
+    torch has no exception type for this. "Caught ... in DataLoader worker" is an error passed on by a live worker; only a lack of
+    memory there counts as its death.
     """
     text = str(error)
     gone = isinstance(error, (ConnectionError, EOFError, FileNotFoundError, MemoryError))
@@ -38,17 +38,17 @@ def is_of_a_dead_worker(error: Exception) -> bool:
 
 
 def cause_of_death(exit_codes: Collection[int | None], error: Exception) -> Cause:
-    """Why a worker died.
+    """Determine why a worker died.
 
     Args:
-        exit_codes: Of workers that ended by themselves; outside the main thread torch says only "exited unexpectedly".
-        error: That the loader raised.
+        exit_codes: Codes of workers that ended by themselves; outside the main thread torch reports only "exited unexpectedly".
+        error: Error raised by the loader.
     """
     if -signal.SIGBUS in exit_codes:
         return Cause("no room in shared memory (bus error)", True)
     if -signal.SIGKILL in exit_codes:
         return Cause("killed (by the system, if memory ran out)", False)
-    # The last line: above it stands the worker's traceback, if it had the time for one.
+    # The last line: the worker's traceback is above it, if there was time for one.
     reason = str(error).strip().rpartition("\n")[2][:200] or type(error).__name__
     return Cause(reason, _lacks_shared_memory(str(error)))
 

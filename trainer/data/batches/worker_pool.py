@@ -1,4 +1,4 @@
-"""The worker processes of a DataLoader's iterator: started together, watched, and ended whatever they are doing."""
+"""The worker processes of a DataLoader's iterator: started together, watched, and stopped in any state."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trainer.data.batches.worker_watch import WorkerWatch
 T = TypeVar("T")
 
 _LEAVING_S = 2.0
-"""Workers end by themselves after the batch that they decode; one that waits for a share may never do so."""
+"""Seconds before workers are killed. They exit after the batch they decode, but one that waits for a share may never do so."""
 
 
 class Workers(Generic[T]):
-    """One pass of a DataLoader by processes, from their start to their end."""
+    """Worker processes for one pass of a DataLoader, from start to end."""
 
     def __init__(self, loader: DataLoader[T]) -> None:
         """Start the processes, all or none.
@@ -34,13 +34,13 @@ class Workers(Generic[T]):
             self._stream = iter(loader)
             self._watch = WorkerWatch(self._stream)
         except BaseException:
-            # Those that were started already have nobody who ends them, and would keep the interpreter from ending.
+            # No owner would stop the processes that have already started, and they would keep the interpreter from exiting.
             _kill(set(multiprocessing.active_children()) - before)
             self._shut_down()
             raise
 
     def take(self) -> T:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
             RuntimeError, OSError, EOFError, MemoryError: `trainer.data.batches.worker_failures` tells them apart.
@@ -50,11 +50,11 @@ class Workers(Generic[T]):
 
     @property
     def exit_codes(self) -> set[int | None]:
-        """Of workers that ended by themselves; complete after `close`."""
+        """Exit codes of workers that ended by themselves; complete after `close`."""
         return self._watch.exit_codes
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         self._watch.close()
         impatience = threading.Timer(_LEAVING_S, self._end_those_that_stay)
         try:
@@ -64,18 +64,18 @@ class Workers(Generic[T]):
         self._shut_down()
         impatience.cancel()
         if impatience.ident is not None:
-            impatience.join()  # of two threads that ask how a process ended the system answers one
+            impatience.join()  # if two threads wait for a process's exit code, the system gives it to only one
 
     def _shut_down(self) -> None:
-        # Not left to the garbage collector: an exception on its way up still holds the iterator. torch has no public name for
-        # this; it waits for each process, and sends those that stay a TERM that ours ignore.
+        # Not left to the garbage collector: an exception that propagates still holds the iterator. torch has no public name for
+        # this; it waits for each process, and sends SIGTERM, which ours ignore, to those that stay.
         if self._stream is not None:
             self._stream._shutdown_workers()
 
     def _end_those_that_stay(self) -> None:
         _kill(self._stream._workers)
         with contextlib.suppress(OSError):  # closed already
-            self._stream._worker_result_queue._writer.close()  # whoever waits for the rest of a message finds its end
+            self._stream._worker_result_queue._writer.close()  # a reader waiting for the rest of a message gets EOF
 
 
 def _kill(processes: Iterable[BaseProcess]) -> None:

@@ -1,4 +1,4 @@
-"""Sees the death of a decoding worker from outside, and frees whoever waits for what it will never send."""
+"""Detects the death of a decoding worker, and unblocks readers that wait for data it will never send."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from multiprocessing import connection
 from typing import Any
 
 _EXIT_CODE_S = 1.0
-"""The sentinel comes a moment before the exit code, which another thread may just be asking the system for."""
+"""Seconds to wait for an exit code: the sentinel fires a moment earlier, and another thread may be asking for the code."""
 
 
 class WorkerWatch:
-    """Watches the processes of a DataLoader's iterator on a thread of its own.
+    """Watches the processes of a DataLoader's iterator on a separate thread.
 
-    They share one pipe. A worker that is killed while it writes leaves half a message in it, for whose rest the reader waits, and
-    its lock on the pipe, for which the others do. So with the first death all are ended, and the pipe is closed: then the reader
-    finds its end.
+    They share one pipe. A worker killed while it writes leaves half a message in it, whose rest the reader waits for, and holds
+    the lock on the pipe, which the other workers wait for. So at the first death all are killed and the pipe is closed: the
+    reader then gets EOF.
 
     Attributes:
-        exit_codes: Of workers that ended by themselves.
+        exit_codes: Exit codes of workers that ended by themselves.
     """
 
     def __init__(self, stream: Any) -> None:
-        """Begin to watch.
+        """Start watching.
 
         Args:
-            stream: The iterator; torch has no public names for its processes and their pipe.
+            stream: The DataLoader's iterator; torch has no public names for its processes and their pipe.
         """
         self.exit_codes: set[int | None] = set()
         self._processes = list(stream._workers)
@@ -38,7 +38,7 @@ class WorkerWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more; `exit_codes` is complete then."""
+        """Stop watching; `exit_codes` is then complete."""
         self._waker.close()
         self._thread.join()
         self._woken.close()
@@ -58,7 +58,7 @@ class WorkerWatch:
             self._pipe.close()
 
     def _note(self, ended: list[Any]) -> None:
-        """Keep how those ended whose sentinels say so; nobody has ended them here."""
+        """Record the exit codes of the processes whose sentinels fired; none of these was stopped from here."""
         end = time.monotonic() + _EXIT_CODE_S
         for process in self._processes:
             if process.sentinel in ended:

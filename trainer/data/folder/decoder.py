@@ -1,4 +1,4 @@
-"""From an image file to the pixels that the network sees. Torch-free: prediction from an ONNX file needs no PyTorch."""
+"""Decoding of image files to the network's pixels. Torch-free: prediction from an ONNX file needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
 
 LETTERBOX_GREY = (128, 128, 128)
-"""What lies beside a letterboxed picture."""
+"""Fill colour beside a letterboxed picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """How a file becomes pixels: upright, RGB with alpha over white, then brought to a square.
+    """Converts a file to pixels: upright, RGB with alpha over white, then fitted to a square.
 
     Attributes:
-        image_size: Side of the square that comes out, in pixels.
-        crop_pct: image_size over the short side after resizing, where the middle is cut out.
-        fit: `crop` cuts out the middle; `letterbox` brings the long side to image_size and puts grey beside the picture.
-        reading: Version of the rules by which files become pixels (`data.reading`).
+        image_size: Side of the resulting square, in pixels.
+        crop_pct: image_size over the short side after resizing, for the centre crop.
+        fit: `crop` cuts out the centre; `letterbox` scales the long side to image_size and pads the picture with grey.
+        reading: Version of the rules for converting files to pixels (`data.reading`).
     """
 
     image_size: int
@@ -40,10 +40,10 @@ class Decoder:
 
     @classmethod
     def described_by(cls, preprocess: Any) -> Decoder:
-        """The decoder that a model's metadata describe.
+        """Create the decoder described by a model's metadata.
 
         Raises:
-            ValueError: When they are damaged, or a newer version of this program has written them.
+            ValueError: When they are damaged, or were written by a newer version of this program.
         """
         if not isinstance(preprocess, dict):
             raise ValueError(f"preprocess is no JSON object, but {preprocess!r:.60}")
@@ -66,7 +66,7 @@ class Decoder:
 
     @property
     def resize(self) -> int:
-        """The short side after resizing, in pixels, where the middle is cut out."""
+        """Short side after resizing, in pixels, for the centre crop."""
         return max(self.image_size, round(self.image_size / self.crop_pct))
 
     def __call__(self, path: str | Path) -> NDArray[np.uint8]:
@@ -76,7 +76,7 @@ class Decoder:
             uint8 (image_size, image_size, 3).
 
         Raises:
-            UnreadableImageError: When it is missing, truncated or no image.
+            UnreadableImageError: When the file is missing, truncated or not an image.
         """
         try:
             return load(path, self.convert, self.reading)
@@ -84,24 +84,24 @@ class Decoder:
             raise MemoryError(f"{path}: too little memory to decode it") from error
 
     def convert(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The same for an opened image."""
+        """Convert an opened image in the same way."""
         image, side = upright_rgb(image, self.reading), self.image_size
         if self.fit == "letterbox":
             return self._letterboxed(image)
         if image.size != (side, side) or self.resize != side:
             scale = self.resize / min(image.size)
             width, height = (max(self.resize, round(length * scale)) for length in image.size)
-            # The crop in the picture's own pixels: resized as a whole, a picture of 1x400,000 would take all memory.
+            # The crop is in the picture's own pixels: resizing all of a picture of 1x400,000 would take all memory.
             across, down = image.width / width, image.height / height
             left, top = (width - side) // 2, (height - side) // 2
             box = (left * across, top * down, (left + side) * across, (top + side) * down)
-            # Pillow's bilinear filter averages over all pixels when it shrinks (antialiasing), those around the box included.
+            # When shrinking, Pillow's bilinear filter averages over all pixels (antialiasing), including those around the box.
             image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
         return np.array(image, dtype=np.uint8)
 
     @property
     def description(self) -> dict[str, object]:
-        """What it does, as exported models carry it."""
+        """Settings of the decoder, in the form that exported models store."""
         if self.fit == "letterbox":
             how: dict[str, object] = {"fit": "letterbox", "fill": list(LETTERBOX_GREY)}
         else:
@@ -113,21 +113,21 @@ class Decoder:
         scale = side / max(image.size)
         width, height = (max(1, round(length * scale)) for length in image.size)
         canvas = Image.new("RGB", (side, side), LETTERBOX_GREY)
-        # Halves are rounded as Pillow's ImageOps.pad does it, so that others can do the same in one line.
+        # Halves are rounded as in Pillow's ImageOps.pad, so that others can do the same in one line.
         corner = round((side - width) * 0.5), round((side - height) * 0.5)
         canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), corner)
         return np.array(canvas, dtype=np.uint8)
 
 
 def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-    """Decode some files on all cores.
+    """Decode files on all cores.
 
     Args:
-        decoder: How they become pixels.
-        paths: Which ones.
+        decoder: Converts files to pixels.
+        paths: Files.
 
     Returns:
-        Pixels uint8 (N, S, S, 3) of those that can be read, which of `paths` these are, and path and reason of the others.
+        Pixels uint8 (N, S, S, 3) of the readable files, their indices in `paths`, and path and reason of the others.
     """
     results = decoded_or_reasons(decoder, paths, usable_cpus())
     good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
@@ -138,7 +138,7 @@ def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uin
 
 
 def decoded_or_reasons(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
-    """Pixels of each file, or why it cannot be read; decoded in this thread when `threads` is 1."""
+    """Pixels of each file, or the reason why it cannot be read; decoded in this thread when `threads` is 1."""
 
     def read(path: str) -> NDArray[np.uint8] | str:
         try:

@@ -1,4 +1,4 @@
-"""Notes on folders of images that may be meant otherwise than they were taken. Torch-free."""
+"""Notes on folders of images whose layout may have been misunderstood. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer.data.folder.walk import Notes
 
 _NAMED = 5
-"""Folders that a note names."""
+"""Largest number of folders that a note names."""
 
 
 def note_doubtful_classes(
@@ -46,7 +46,7 @@ def note_doubtful_classes(
 
 
 def note_unused_classes(train: Path, beside: Iterable[Path], notes: Notes) -> None:
-    """Note folders of images beside the only split: they may be classes, and that one, too."""
+    """Note folders of images beside the only split: these may be classes, and that split as well."""
     if names := {folder.name for folder in beside}:
         notes.say(
             f"{train.name}/ was taken for the training split and the folders in it for the classes, so {_listed(names)} beside "
@@ -60,7 +60,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _note_look_alikes(classes: Iterable[str], notes: Notes) -> None:
-    """Note classes whose names differ in nothing that a person sees at a glance."""
+    """Note classes whose names look the same at a glance."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)

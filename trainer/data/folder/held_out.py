@@ -1,4 +1,4 @@
-"""Which training images are held out for validation and test, where a data source has no such split. Torch-free."""
+"""Selects the training images held out for validation and test, for data sources without such splits. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from trainer.errors import DataError
 
 
 def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, float]) -> dict[str, list[int]]:
-    """Divide images among splits, each class by itself.
+    """Divide images among splits, separately for each class.
 
-    The images of a class are taken in the order of their keys. Those of one key, copies of a picture, stay together; where they
-    have several labels they are not held out at all.
+    The images of a class are taken in the order of their keys. Those with the same key, copies of a picture, stay together; copies
+    with several labels are not held out at all.
 
     Args:
-        keys: Of each image, in random order among images: comparable and hashable.
-        labels: Of each image.
-        shares: Of each split that is cut off, such as `{"val": 0.15}`; 0 cuts off none.
+        keys: Key of each image, in random order among images: comparable and hashable.
+        labels: Label of each image.
+        shares: Share of each held-out split, such as `{"val": 0.15}`; 0 for no such split.
 
     Returns:
-        Rows of each split in rising order: of `train` and of those of `shares` that are not 0.
+        Rows of each split in ascending order: of `train` and of those in `shares` that are not 0.
 
     Raises:
         DataError: When a share leaves its split without images.
@@ -37,7 +37,7 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
         groups = [group for group in _groups(keys, rows) if len(labels_of[keys[group[0]]]) == 1]
         left = len(rows)
         for name in chosen:
-            # At least one stays to learn from.
+            # At least one image stays in the training split.
             wanted = min(round(len(rows) * shares[name]), len(rows) - 1)
             for group in list(groups):
                 if len(group) <= wanted and len(group) < left:
@@ -58,7 +58,7 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
 
 
 def _groups(keys: Sequence[Any], rows: list[int]) -> list[list[int]]:
-    """Rows of equal keys together, in the order of the keys."""
+    """Group the rows with equal keys, in the order of the keys."""
     groups: dict[Hashable, list[int]] = {}
     for row in sorted(rows, key=lambda row: keys[row]):
         groups.setdefault(keys[row], []).append(row)

@@ -1,7 +1,7 @@
-"""What lies where in a folder of images: splits, classes and files. Torch-free, and no picture is opened.
+"""Layout of a folder of images: splits, classes and files. Torch-free, and no picture is opened.
 
-Two layouts are known: `root/train/<class>/*` beside `root/val` and/or `root/test`, and `root/<class>/*`, of which some images
-are then held out. The class list of the training images is the law for every split.
+Two layouts are supported: `root/train/<class>/*` beside `root/val` and/or `root/test`, and `root/<class>/*`, of which some images
+are then held out. All splits use the class list of the training images.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from trainer.data.folder.walk import (
 from trainer.errors import DataError
 
 _FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
-"""Endings of pictures that Pillow does not read without more."""
+"""Endings of pictures that Pillow does not read without additional packages."""
 
 _SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Names of folders that are taken for a split, in small or capital letters."""
+"""Folder names that mean a split, in lower or upper case."""
 
 _DRAWN = 8
-"""Entries of a folder that a drawn tree shows."""
+"""Largest number of entries that a drawn tree shows per folder."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class ImageFile:
 
     Attributes:
         label: Number of its class.
-        size: In bytes.
-        mtime_ns: When it was last written, in nanoseconds, as whoever wrote it says.
-        ctime_ns: When it was last changed, in nanoseconds, by the system's clock.
+        size: Size in bytes.
+        mtime_ns: Time of the last write in nanoseconds, as set by the program that wrote it.
+        ctime_ns: Time of the last change in nanoseconds, by the system's clock.
     """
 
     path: Path
@@ -60,10 +60,10 @@ class Layout:
     Attributes:
         root: The folder.
         classes: Names, sorted.
-        folders: Of each split that there is; `train` is `root` itself where images lie in `root/<class>`.
-        files: Of each split, sorted by class and path.
-        notes: What was passed over, and names that look alike, for people.
-        reading: Version of the rules by which it was read.
+        folders: Folder of each existing split; `train` is `root` itself where images lie in `root/<class>`.
+        files: Files of each split, sorted by class and path.
+        notes: What was skipped, and names that look alike, for people.
+        reading: Version of the reading rules.
     """
 
     root: Path
@@ -75,15 +75,15 @@ class Layout:
 
     @property
     def flat(self) -> bool:
-        """Whether there are class folders only, and no split."""
+        """Whether the folder holds only class folders and no split."""
         return self.folders["train"] == self.root
 
 
 def find_layout(root: Path, reading: int = READING) -> Layout:
-    """Look at a folder.
+    """Find the splits, classes and files of a folder.
 
     Raises:
-        DataError: When it is not laid out in a way that is known; the message draws both trees.
+        DataError: When the layout is not supported; the message draws both trees.
     """
     notes = Notes(root)
     folders = _training_folders(root, notes, reading)
@@ -112,25 +112,25 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
 
 
 def count_images(root: Path, reading: int = READING) -> int:
-    """Files with an image's ending in all splits of a folder, to see whether they fit in memory."""
+    """Count the files with an image's ending in all splits of a folder, to see whether they fit in memory."""
     folders = _training_folders(root, Notes(root), reading)
     return sum(1 for folder in folders.values() for _ in image_entries(folder, Notes(root), reading))
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """All files below a folder that have an image's ending, sorted, without what this program has written.
+    """All files below a folder that have an image's ending, sorted, without this program's own output.
 
     Raises:
-        DataError: When it cannot be read.
+        DataError: When the folder cannot be read.
     """
     return sorted(Path(entry.path) for entry in image_entries(folder, Notes(folder)))
 
 
 def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str, Path]:
-    """The folder of each split; none where there are class folders only.
+    """Folder of each split; empty where there are only class folders.
 
-    A folder that is called like a split is one when it holds class folders. One that holds images itself is a class (`valid`
-    beside `invalid`, `test` beside `control`), and of no use beside splits: nothing says of which class its images are.
+    A folder with the name of a split is one when it holds class folders. One that holds images itself is a class (`valid` beside
+    `invalid`, `test` beside `control`), and is ignored beside splits: the class of its images is unknown.
 
     Raises:
         DataError: When two folders mean the same split, or the folder cannot be read.
@@ -157,16 +157,16 @@ def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str,
 def class_images(
     folder: Path, notes: Notes, *, flat: bool, reading: int = READING
 ) -> dict[str, list[tuple[Path, os.stat_result]]]:
-    """Images of each class folder, both in the order of their names.
+    """Images of each class folder, classes and images sorted by name.
 
     Args:
         folder: The folder that holds the class folders.
-        notes: Told what is passed over.
-        flat: Whether folders without images are no classes: beside class folders there may be others.
-        reading: Version of the rules.
+        notes: Receives what is skipped.
+        flat: Whether folders without images are no classes: other folders may lie beside class folders.
+        reading: Version of the reading rules.
 
     Raises:
-        DataError: When something cannot be read, or a folder holds pictures that nobody can read here.
+        DataError: When something cannot be read, or a folder holds pictures in formats that are not supported.
     """
     found: dict[str, list[tuple[Path, os.stat_result]]] = {}
     for place in subfolders(folder, notes, reading):
@@ -181,7 +181,7 @@ def class_images(
             ) from None
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
-        only_output = not images and is_only_output(place)  # which is noted already
+        only_output = not images and is_only_output(place)  # already noted
         if only_output or (flat and not images):
             _refuse_foreign(place)
             if not only_output:
@@ -196,7 +196,7 @@ def class_images(
 
 
 def expected_trees(root: Path) -> str:
-    """Both layouts that are known, drawn."""
+    """Drawing of both supported layouts."""
     name = root.name or "photos"
     return (
         f"expected:\n  {name}/\n    train/<class>/*.jpg\n    test/<class>/*.jpg   (and/or val/<class>/*.jpg)"
@@ -206,7 +206,7 @@ def expected_trees(root: Path) -> str:
 
 
 def found_tree(root: Path) -> str:
-    """What there is, drawn two folders deep."""
+    """Drawing of the existing folder, two levels deep."""
     lines = [f"found:\n  {root.name or root}/"]
     for entry in _shown(root):
         lines.append(f"    {entry}" if isinstance(entry, str) else f"    {_described(entry)}")
@@ -240,7 +240,7 @@ def _described(path: Path) -> str:
 
 
 def _training_folders(root: Path, notes: Notes, reading: int) -> dict[str, Path]:
-    """Folders of the splits with `train` among them: `root` itself where there are class folders only."""
+    """Folders of the splits, `train` included: `root` itself where there are only class folders."""
     if root.is_file():
         raise DataError(f"{root}: is a file; expected the folder that holds the images\n{expected_trees(root.parent)}")
     if not root.is_dir():
@@ -256,7 +256,7 @@ def _training_folders(root: Path, notes: Notes, reading: int) -> dict[str, Path]
 
 
 def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> dict[str, list[Path]]:
-    """Folders that are called like a split and are one, by split."""
+    """Folders by split: those that have the name of a split and are one."""
     pure, mixed = [], []
     for folder in (folder for folders in named.values() for folder in folders):
         inner = subfolders(folder, notes)
@@ -265,12 +265,14 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
         elif any(_is_filled(place) for place in inner):
             mixed.append(folder)
     filled = [folder for folder in others if _is_filled(folder)]
-    # A split may hold a stray picture, and a class may hold folders: what lies beside it tells which it is.
+    # A split may hold a stray picture, and a class may hold folders: the folders beside it decide.
     chosen = pure + (mixed if pure or not filled else [])
     splits = {split: [folder for folder in folders if folder in chosen] for split, folders in named.items()}
     splits = {split: folders for split, folders in splits.items() if folders}
     if not splits:
-        return {} if filled else named  # nothing but folders of these names: whoever needs classes says what is missing
+        return (
+            {} if filled else named
+        )  # nothing but folders of these names: a caller that needs classes reports what is missing
     if "train" not in splits:
         return splits | ({"train": named["train"]} if "train" in named else {})
     if len(splits) == 1:
@@ -285,7 +287,7 @@ def _is_filled(folder: Path) -> bool:
 
 
 def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
-    """What is probably meant where a folder has fewer than two classes."""
+    """Suggestion of what is meant where a folder has fewer than two classes."""
     if train == root:
         for inner in (train / name for name in names):
             if any((inner / name).is_dir() for name in _SPLIT_NAMES["train"]):
@@ -296,12 +298,12 @@ def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
 
 
 def _by_name(path: Path, reading: int) -> tuple[str, ...]:
-    """The order of files, which is the same on systems that write the same name otherwise."""
+    """Sort key of files, equal on systems that write the same name differently."""
     return tuple(normal_form(part, reading) for part in path.parts)
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raises DataError for a folder without images that looks like a class whose pictures nobody can read here."""
+    """Raise DataError for a folder without images that looks like a class with pictures in unsupported formats."""
     notes = Notes(folder)
     list(image_entries(folder, notes))
     pictures = {ending: number for ending, number in notes.endings.items() if ending in _FOREIGN}

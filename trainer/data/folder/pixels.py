@@ -1,6 +1,6 @@
-"""From a picture file to upright 8-bit RGB: the one reader that all commands share. Torch-free.
+"""Picture files to upright 8-bit RGB: the one reader that all commands share. Torch-free.
 
-What changes pixels, or which files can be read, raises `READING`.
+Increase `READING` with any change to pixels or to which files can be read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""How to turn a picture upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
+"""Transposition that turns a picture upright, by EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
 
 _ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 258, 262, 281, 339
 """TIFF tags. Source: TIFF 6.0."""
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+"""A file that cannot be decoded; the message gives the reason, without the path."""
 
 
 class UnreadableImageError(Exception):
@@ -41,20 +42,20 @@ class UnreadableImageError(Exception):
 
 
 def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: int = READING) -> T:
-    """Open a picture file and use it.
+    """Open a picture file and pass it to `use`.
 
     Args:
         source: Path or whole content.
-        use: Called with the opened file, whose pixels are not loaded yet; called again where side data is damaged.
-        reading: Version of the rules.
+        use: Called with the opened file, whose pixels are not loaded yet; called again where side data are damaged.
+        reading: Version of the reading rules.
 
     Raises:
-        UnreadableImageError: When it is missing, truncated or no image.
-        MemoryError: When it does not fit in memory.
+        UnreadableImageError: When the file is missing, truncated or not an image.
+        MemoryError: When the picture does not fit in memory.
     """
     _quieten_pillow()
     try:
-        # Never opened by its name: Pillow then maps some TIFFs into memory with width and height exchanged.
+        # Never opened by name: Pillow would then map some TIFFs into memory with width and height exchanged.
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise UnreadableImageError(reason_of(error, None)) from error
@@ -64,7 +65,7 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's decoders fail in as many ways as files are broken: OSError, SyntaxError, TypeError, struct.error ...
+        # Pillow's decoders raise many types for broken files: OSError, SyntaxError, TypeError, struct.error ...
         if reading > 1 and not isinstance(error, Image.DecompressionBombError):
             for bare in without_side_data(data):
                 try:
@@ -72,20 +73,20 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
                         return use(image)
                 except MemoryError:
                     raise
-                except Exception:  # noqa: BLE001, S112 - as above; reported is why the file itself could not be read
+                except Exception:  # noqa: BLE001, S112 - as above; the reported reason is that of the file itself
                     continue
         raise UnreadableImageError(reason_of(error, data)) from error
 
 
 def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
-    """A picture as its camera was held, in 8-bit RGB, with what is transparent over white.
+    """Convert a picture to upright 8-bit RGB, with transparent parts over white.
 
     Args:
         image: An opened file whose pixels are not loaded yet, or a picture in memory.
-        reading: Version of the rules.
+        reading: Version of the reading rules.
 
     Raises:
-        ValueError: When its pixels have no known scale.
+        ValueError: When the scale of its pixels is unknown.
     """
     if reading == 1:
         return _rgb_of_version_1(_turned(image, orientation(image, 1)))
@@ -96,25 +97,25 @@ def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
 
 
 def orientation(image: Image.Image, reading: int = READING) -> int:
-    """EXIF orientation, 1 to 8; 1 where it is missing or damaged. Loads the pixels: Pillow then turns a TIFF by itself."""
+    """EXIF orientation, 1 to 8; 1 where it is missing or damaged. Loads the pixels: Pillow then turns a TIFF itself."""
     if reading == 1:
         found: int = image.getexif().get(_ORIENTATION, 1)
         return found
     image.load()
     try:
         number = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - as many types as there are kinds of damage; a picture without orientation is upright
+    except Exception:  # noqa: BLE001 - each kind of damage has its own type; a picture without orientation is upright
         return 1
     return number if isinstance(number, int) and number in _TURNS else 1
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened file, not loaded yet, has more than 8 bits for each value."""
+    """Whether an opened file, not loaded yet, has more than 8 bits per value."""
     return image.mode.startswith("I") or re.search(r";16[BLN]", _stored_as(image)) is not None
 
 
 def _turned(image: Image.Image, number: int) -> Image.Image:
-    # Not ImageOps.exif_transpose: it writes the tags anew as well, and fails on pictures whose other tags are odd.
+    # Not ImageOps.exif_transpose: it also rewrites the tags, and fails on pictures with other tags that are odd.
     turn = _TURNS.get(number)
     return image if turn is None else image.transpose(turn)
 
@@ -136,7 +137,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of signed 8 bits or of 12 to 32 bits on the scale of 8: white is the largest value that the file can hold.
+    """Scale grey of signed 8 bits or of 12 to 32 bits to 8 bits: white is the largest value that the file can hold.
 
     Source: PNG specification, 13.12, linear with rounding. An sBIT chunk changes nothing: by 11.3.3.4 values fill all bits.
     """
@@ -156,13 +157,13 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _white(image: Image.Image, tags: Any) -> int:
-    """The value of white, by the file's depth: of its type, or of the fewer bits that a TIFF says it uses."""
+    """Value of white, from the file's depth: that of its type, or the fewer bits that a TIFF declares."""
     sixteen = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
     bits = _first(tags, _BITS, 16 if sixteen else 32)
     signed = _is_signed(tags) if tags else not sixteen
     largest: int = 2 ** (bits - signed) - 1
     declared = _first(tags, _MAX_SAMPLE, largest)
-    # Other values than 2^n - 1 are the brightest pixel of this picture, and say nothing about its scale.
+    # Values other than 2^n - 1 are the brightest pixel of this picture and do not give its scale.
     says_depth = 255 <= declared < largest and declared & (declared + 1) == 0
     return declared if says_depth else largest
 
@@ -172,14 +173,14 @@ def _is_signed(tags: Any) -> bool:
 
 
 def _first(tags: Any, tag: int, default: int) -> int:
-    """The first value of a TIFF tag where that is a whole number."""
+    """First value of a TIFF tag if it is a whole number, else the default."""
     value = tags.get(tag, default)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else default
 
 
 def _low_bytes(image: Image.Image) -> NDArray[np.uint8]:
-    """The lower bytes (H, W, 3) of a PNG of 16-bit colours, of which Pillow reads the higher ones only."""
+    """Lower bytes (H, W, 3) of a PNG of 16-bit colours; Pillow reads only the higher ones."""
     file: Any = image.fp  # type: ignore[attr-defined]
     file.seek(0)
     with Image.open(io.BytesIO(file.read())) as again:
@@ -188,26 +189,26 @@ def _low_bytes(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _without_colour(image: Image.Image, low: NDArray[np.uint8]) -> Image.Image:
-    """A PNG of 16-bit colours over white: all 16 bits tell its transparent colour. Source: PNG specification, 11.3.2.1."""
+    """Put a PNG of 16-bit colours over white: its transparent colour has all 16 bits. Source: PNG specification, 11.3.2.1."""
     high = np.array(image)
     high[(high.astype(np.uint16) << 8 | low == image.info["transparency"]).all(axis=2)] = 255
     return Image.fromarray(high)
 
 
 def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
-    """Bring the transparent grey of a PNG of 2 or 4 bits to the 8 bits that Pillow compares it with."""
+    """Scale the transparent grey of a PNG of 2 or 4 bits to the 8 bits that Pillow compares it with."""
     colour = image.info.get("transparency")
     if isinstance(colour, int) and (bits := re.search(r"'L;([24])'", stored)):
         image.info["transparency"] = colour * {"2": 85, "4": 17}[bits[1]]
 
 
 def _stored_as(image: Image.Image) -> str:
-    """How an opened file stores its pixels, by Pillow's raw modes; they are gone once the pixels are loaded."""
+    """Pillow's raw modes of an opened file's pixels; they are gone once the pixels are loaded."""
     return str([tile[3] for tile in getattr(image, "tile", ())])
 
 
 def _quieten_pillow() -> None:
-    """Keep Pillow's warnings off standard error. Not `catch_warnings`, which is not safe among threads."""
+    """Suppress Pillow's warnings on standard error. Not with `catch_warnings`, which is not thread-safe."""
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     if not (logger := logging.getLogger("PIL")).handlers:
