@@ -107,8 +107,8 @@ class DataSet:
             num_classes: Value of `model.num_classes`.
 
         Raises:
-            DataError: When there are fewer than two classes or another number than configured, fewer training images than a batch, or
-            nothing to evaluate on.
+            DataError: When there are fewer than two classes or another number than configured, fewer training images than a
+                batch, or nothing to evaluate on.
         """
         if len(self.classes) < 2:
             raise DataError(

@@ -85,8 +85,8 @@ def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
 def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
     """Order of an epoch with all classes equally often and as many images as the split has: int64 (N,) on the CPU.
 
-    Each class is cycled through repeatedly, in a new order each time; the counts of its images differ by at most one. If the number
-    is not divisible, the classes that get one image more change from epoch to epoch.
+    Each class is cycled through repeatedly, in a new order each time; the counts of its images differ by at most one. If the
+    number is not divisible, the classes that get one image more change from epoch to epoch.
 
     Args:
         labels_N: Labels of all images, int64 on the CPU.

@@ -1,7 +1,7 @@
-"""The user's own images, decoded: into memory, or whenever they are asked for.
+"""The user's own images: decoded into memory, or decoded when requested.
 
-`trainer.data.folder.layout` says what lies where. Files are taken in sorted order, and one that cannot be decoded is left out and
-named, never replaced.
+`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is left out and
+reported, never replaced.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from trainer.host.progress import Progress
 _CHUNK = 256
 
 _MOMENT_S = 0.5
-"""Pause before an image is read once more: a network share that did not answer may do so then."""
+"""Seconds before a second attempt to read an image: a network share that did not answer may do so then."""
 
 
 class Reading(NamedTuple):
-    """Images that were decoded, and what could not be.
+    """Decoded images, and those that could not be decoded.
 
     Attributes:
         pixels_NHWC: uint8, of the images that could be read.
-        kept: Which of those that were asked for these are, in order.
+        kept: Indices of these among the requested images, in order.
         lost: Path and reason of the others.
     """
 
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
 
 @dataclass
 class FolderSplit:
-    """Images that are decoded when they are asked for.
+    """Images that are decoded when requested.
 
     Attributes:
         paths: Files, by row.
@@ -69,7 +69,7 @@ class FolderSplit:
         """Decode some images on all cores.
 
         Raises:
-            DataError: When a file cannot be decoded any more.
+            DataError: When a file can no longer be decoded.
         """
         reading = self.read(rows, threads=usable_cpus())
         for path, reason in reading.lost:
@@ -77,22 +77,22 @@ class FolderSplit:
         return reading.pixels_NHWC
 
     def read(self, rows: Sequence[int], *, threads: int | None) -> Reading:
-        """Decode some images and leave out those that cannot be read any more: see `read_images`."""
+        """Decode some images and leave out those that are no longer readable: see `read_images`."""
         return read_images(self.decoder, [self.paths[row] for row in rows], threads=threads)
 
     def subset(self, rows: Tensor) -> FolderSplit:
-        """Some images as a split of their own."""
+        """Return some images as a separate split."""
         return FolderSplit([self.paths[row] for row in rows.tolist()], self.labels_N[rows], self.decoder)
 
 
 def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None = 1, shared: bool = False) -> Reading:
-    """Decode files and leave out those that cannot be read, also not a moment later.
+    """Decode files, and leave out those that cannot be read even at a second attempt a moment later.
 
     Args:
-        decoder: How they become pixels.
-        paths: Which ones.
-        threads: How many to decode at once; None for as many as there are cores.
-        shared: Put the pixels into memory that another process can map.
+        decoder: Converts files to pixels.
+        paths: Files.
+        threads: Number of threads; None for one per core.
+        shared: Whether to put the pixels into memory that another process can map.
     """
     side = decoder.image_size
     pixels = torch.empty(len(paths), side, side, 3, dtype=torch.uint8)
@@ -118,7 +118,7 @@ def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None =
 
 
 class Keep(Enum):
-    """What becomes of a split's images when a folder is loaded."""
+    """Treatment of a split's images when a folder is loaded."""
 
     RESIDENT = "decoded now and kept in memory"
     STREAM = "decoded whenever they are needed; those that cannot be read are found now"
@@ -135,19 +135,19 @@ def load_image_folder(
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> DataSet:
-    """Find all images of a folder, check them and keep what is asked for.
+    """Find and check all images of a folder, and decode those that are to be resident.
 
     Args:
         root: The folder.
-        decoder: Brings files to the network's size.
-        keep: What becomes of the split of a name.
-        progress: Told about the decoding.
-        train_decoder: For training images, when they are kept larger than that, for random crops.
+        decoder: Converts files to pixels of the network's size.
+        keep: Treatment of a split, by its name.
+        progress: Receives the progress of the decoding.
+        train_decoder: Decoder of the training images, when they are kept larger for random crops.
         shares: Shares of each class's training images that become `val` and `test`, where the folder has no such split.
-        seed: Of the run; it chooses these.
+        seed: Seed of the run; it selects these.
 
     Raises:
-        DataError: When the layout is not as expected; the message draws both trees.
+        DataError: When the layout is not supported; the message draws both trees.
     """
     layout = find_layout(root, decoder.reading)
     shares = {name: share for name, share in (shares or {}).items() if share and name not in layout.folders}
@@ -183,19 +183,19 @@ def load_image_folder(
 
 
 def _left_out(layout: Layout, lost: Sequence[tuple[str, str]]) -> str:
-    """Which files could not be used: order and division of the others hang on it."""
+    """Summary of the unusable files: the order and division of the others depend on them."""
     names = sorted(_name(Path(path), layout) for path, _ in lost)
     count = f"{len(names):,} file{'' if len(names) == 1 else 's'}"
     return f"{count} ({fingerprint_of(dict.fromkeys(names, ''))[:16]})" if names else "no files"
 
 
 def _name(path: Path, layout: Layout) -> str:
-    """A file by its place in the folder."""
+    """Path of a file relative to the folder."""
     return normal_form(str(path.relative_to(layout.root)), layout.reading)
 
 
 def split_key(finding: Finding, seed: int) -> str:
-    """By which a picture is assigned to a split: its content and the seed, so that copies stay together."""
+    """Key by which a picture is assigned to a split: its content and the seed, so that copies stay together."""
     return hashlib.blake2b(f"{seed}:{finding.digest}".encode(), digest_size=16).hexdigest()
 
 
@@ -211,7 +211,7 @@ def _identity(layout: Layout, shares: Mapping[str, float], seed: int) -> dict[st
 
 
 def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str, list[ImageFile]]:
-    """Files of each split without those that cannot be read, and with some of the training images held out."""
+    """Files of each split without the unreadable ones, and with some of the training images held out."""
     files = survey.layout.files | {name: [file for file, _ in usable] for name, usable in survey.usable.items()}
     for name, usable in files.items():
         if not usable:

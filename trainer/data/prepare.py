@@ -1,4 +1,4 @@
-"""From `data:` in the configuration to images that are ready to train on."""
+"""Turns the `data:` settings into images that are ready for training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.host.torchrun import local_world_size
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
-"""Source: torchvision's weights documentation, ResNet18_Weights.IMAGENET1K_V1."""
+"""ImageNet statistics. Source: torchvision's weights documentation, ResNet18_Weights.IMAGENET1K_V1."""
 
 _SHARE_OF_DEVICE = 0.4
 _SHARE_OF_RAM = 0.5
@@ -31,10 +31,10 @@ _SHARE_OF_RAM = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """Data on the device with the statistics that normalise it.
+    """Data on the device, with the statistics that normalise them.
 
     Attributes:
-        cache: Where the pixels are: `device`, `ram` or `none`.
+        cache: Location of the pixels: `device`, `ram` or `none`.
     """
 
     dataset: DataSet
@@ -45,11 +45,11 @@ class PreparedData:
 
     @property
     def normalize(self) -> Normalize:
-        """Brings uint8 pixels to the network's scale."""
+        """Normalisation of uint8 pixels to the network's scale."""
         return Normalize.of(self.mean, self.std, self.device)
 
     def preprocess(self, image_size: int) -> dict[str, object]:
-        """How a picture becomes the network's input, whole, as the exported model carries it."""
+        """Complete conversion of a picture to the network's input, in the form that exported models store."""
         return {
             "size": image_size, **self.dataset.preprocess, "mean": self.mean, "std": self.std,
             "channel_order": "RGB", "pixel_scale": 1 / 255,
@@ -63,16 +63,16 @@ def prepare_data(
     *,
     source_statistics: tuple[list[float], list[float]] | None = None,
 ) -> PreparedData:
-    """Load, check, split, place and measure.
+    """Load, check, split and place the data, and compute their statistics.
 
     Args:
         config: The whole configuration.
-        device: Where training happens.
-        progress: Told what is being done.
-        source_statistics: Mean and std of the run that `model.init_from` names, if it names one.
+        device: Training device.
+        progress: Receives the progress.
+        source_statistics: Mean and std of the run that `model.init_from` names, if any.
 
     Raises:
-        DataError: When the data cannot be had or cannot be trained.
+        DataError: When the data cannot be loaded or cannot be trained on.
     """
     dataset, cache = load_dataset(config, device, progress)
     dataset.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
@@ -85,7 +85,7 @@ def prepare_data(
 
 
 def load_dataset(config: Config, device: torch.device, progress: Progress) -> tuple[DataSet, str]:
-    """The configured source with its splits, and where its pixels belong."""
+    """Load the configured source with its splits, and choose the location of its pixels."""
     data = config.data
     root = Path(data.root).expanduser()
     if data.kind == "imagefolder":
@@ -102,11 +102,11 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
 
 
 def load_held_out(config: Config, progress: Progress) -> DataSet:
-    """The data of a run for measuring it once more: training images of a folder are decoded only when asked for.
+    """Load a run's data for another evaluation: training images of a folder are decoded only when requested.
 
     Args:
-        config: Of the run.
-        progress: Told what is being done.
+        config: Configuration of the run.
+        progress: Receives the progress.
     """
     data = config.data
     if data.kind != "imagefolder":
@@ -118,12 +118,12 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
 
 
 def undecoded(config: Config) -> Config:
-    """The same with images that stay on the disk: for who wants to know which ones there are."""
+    """The same configuration with images left on disk, for callers that only need the list of images."""
     return config.model_copy(update={"data": config.data.model_copy(update={"cache": "none"})})
 
 
 def decoder_of(config: DataConfig) -> Decoder:
-    """How a file of a folder becomes what the network sees."""
+    """Decoder of a folder's files."""
     return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit, reading=config.reading)
 
 
@@ -131,7 +131,7 @@ def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress
     data, decoder = config.data, decoder_of(config.data)
     larger = None
     if data.resized_crop is not None and for_training and data.fit == "crop":
-        # Random crops are cut out of all that the centre crop is cut out of. A letterboxed picture has all there is.
+        # Random crops use the whole area that the centre crop is taken from. A letterboxed picture is already whole.
         larger = Decoder(image_size=_stored_side(data), crop_pct=1.0, reading=data.reading)
     return load_image_folder(
         Path(data.root).expanduser(),
@@ -145,27 +145,27 @@ def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress
 
 
 def _stored_side(config: DataConfig) -> int:
-    """Side of what is kept of a training image."""
+    """Side of a stored training image, in pixels."""
     larger = config.resized_crop is not None and config.fit == "crop"
     return decoder_of(config).resize if larger else config.image_size
 
 
 def worker_count(config: DataConfig) -> int:
-    """Decoding processes: as configured, or one less than the cores that each training process has, 1 to 8."""
+    """Number of decoding processes: as configured, or one less than the cores per training process, 1 to 8."""
     cores = usable_cpus() // local_world_size()
     return config.workers if config.workers != "auto" else max(1, min(8, cores - 1))
 
 
 def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> str:
-    """Where decoded images belong: `device`, `ram`, or `none` when they are decoded whenever they are needed.
+    """Choose where decoded images are kept: `device`, `ram`, or `none` when they are decoded whenever they are needed.
 
     Args:
-        config: With `cache`; `auto` takes the first place that has room.
-        num_images: Of all splits.
-        device: That trains.
+        config: Data settings; with `cache: auto`, the first place that has room is taken.
+        num_images: Number of images of all splits.
+        device: Training device.
     """
     if config.cache != "auto":
-        # Only folders can be streamed; the other sources are in memory in any case.
+        # Only folders can be streamed; the other sources are in memory anyway.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
     needed = num_images * _stored_side(config) ** 2 * 3
     in_ram = needed <= usable_memory().available * _SHARE_OF_RAM

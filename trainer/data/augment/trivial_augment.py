@@ -1,8 +1,8 @@
 """TrivialAugment, batched: each image gets one operation of random strength, and the whole batch goes through few kernels.
 
 Source: Müller and Hutter, arXiv:2103.10158, the "wide" space; operations and ranges as in torchvision's TrivialAugmentWide.
-Unlike there, movements are bilinear and are composed with the crop, so that the picture beside the crop comes into view instead
-of black.
+Unlike there, movements are bilinear and are composed with the crop, so that the rest of the picture comes into view
+instead of black.
 
 The operations form three families, each one formula with one number per image: movements (an affine view), blends with a plainer
 image (brightness, colour, contrast, sharpness), and lookup tables (posterize, solarize, autocontrast, equalize).

@@ -11,8 +11,8 @@ from trainer.errors import DataError
 def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, float]) -> dict[str, list[int]]:
     """Divide images among splits, separately for each class.
 
-    The images of a class are taken in the order of their keys. Those with the same key, copies of a picture, stay together; copies
-    with several labels are not held out at all.
+    The images of a class are taken in the order of their keys. Those with the same key, copies of a picture, stay together;
+    copies with several labels are not held out at all.
 
     Args:
         keys: Key of each image, in random order among images: comparable and hashable.

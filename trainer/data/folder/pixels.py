@@ -34,11 +34,10 @@ _ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 258, 262, 281, 339
 """TIFF tags. Source: TIFF 6.0."""
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-"""A file that cannot be decoded; the message gives the reason, without the path."""
 
 
 class UnreadableImageError(Exception):
-    """A file that cannot be decoded; the message says why, without the path."""
+    """A file that cannot be decoded; the message gives the reason, without the path."""
 
 
 def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: int = READING) -> T:

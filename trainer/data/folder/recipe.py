@@ -1,8 +1,8 @@
-"""From a survey of a folder to a configuration, each choice with its reason. Torch-free.
+"""Derives a configuration from a survey of a folder, each choice with its reason. Torch-free.
 
 Sources of the recipes: fastai's `fine_tune` (a frozen backbone first, then lower rates for earlier stages); Kolesnikov et al.,
 Big Transfer, arXiv:1912.11370 (sizes, and mixing only with many images); Kumar et al., arXiv:2202.10054 (the classifier first).
-What they reach here stands in benchmarks/RESULTS.md.
+The results on this project's data are in benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 from trainer.data.folder.survey import Survey
 
 _LONG = 1.6
-"""Long over short side from which a centre crop loses too much."""
+"""Ratio of long to short side above which a centre crop loses too much."""
 _IMBALANCED = 3.0
-"""Images of the largest over those of the smallest class."""
+"""Ratio of the images of the largest class to those of the smallest from which classes are balanced."""
 _ENOUGH_TO_DIVIDE = 20
-"""Images of the smallest class from which a share of 15 % says something."""
+"""Images of the smallest class needed for a share of 15 % to be meaningful."""
 _ENOUGH_TO_CHOOSE = 1000
-"""Held-out images from which their accuracy chooses as well as their loss."""
+"""Held-out images needed for their accuracy to select as well as their loss."""
 _MANY = 2000
-"""Training images from which mixing them helps."""
+"""Training images needed for mixing to help."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A key of the configuration.
+    """A chosen key of the configuration.
 
     Attributes:
-        key: Dotted.
-        reason: Why this value, for people; empty where it goes without saying.
+        key: Dotted key.
+        reason: Reason for this value, for people; empty where it is obvious.
     """
 
     key: str
@@ -42,12 +42,12 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The weights that training starts from.
+    """Initial weights of training.
 
     Attributes:
-        reference: As `model.init_from`; None for random weights.
-        stem: That they were made with; None where that is not known.
-        image_size: That they were made with, likewise.
+        reference: Value of `model.init_from`; None for random weights.
+        stem: Stem that the weights were trained with; None where unknown.
+        image_size: Image size that the weights were trained with, in pixels; None where unknown.
     """
 
     reference: str | None
@@ -56,14 +56,14 @@ class Start:
 
 
 def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> list[Choice]:
-    """Choices for a folder, in the order of the configuration.
+    """Choose settings for a folder, in the order of the configuration.
 
     Args:
-        survey: Of the folder.
-        name: Of the run.
-        root: As the configuration names the folder.
-        start: The weights that training starts from.
-        gpu: Whether this machine has one.
+        survey: Survey of the folder.
+        name: Name of the run.
+        root: Path of the folder, as the configuration spells it.
+        start: Initial weights of training.
+        gpu: Whether this machine has a GPU.
     """
     division = _division(survey)
     kept = 1.0 - sum(float(choice.value) for choice in division)
@@ -87,7 +87,7 @@ def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> 
 
 
 def _division(survey: Survey) -> list[Choice]:
-    """What is held out of the training images."""
+    """Shares of the training images to hold out."""
     folders, smallest = survey.layout.folders, min(survey.counts("train"))
     enough = smallest >= _ENOUGH_TO_DIVIDE
     if "val" in folders:
@@ -117,12 +117,12 @@ def _division(survey: Survey) -> list[Choice]:
 
 
 def short_sides(survey: Survey) -> list[int]:
-    """Short sides of all training images that can be read, in pixels, rising."""
+    """Short sides of all readable training images, in pixels, ascending."""
     return sorted(min(finding.width, finding.height) for _, finding in survey.usable["train"])
 
 
 def aspect_ratio(survey: Survey) -> float:
-    """Median of long over short side of the training images."""
+    """Median ratio of long to short side of the training images."""
     return statistics.median(
         max(finding.width, finding.height) / min(finding.width, finding.height) for _, finding in survey.usable["train"]
     )
@@ -232,7 +232,7 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
 
 
 def _selection(survey: Survey, division: list[Choice]) -> list[Choice]:
-    """What the best checkpoint is chosen by."""
+    """Criterion that selects the best checkpoint."""
     share = next((float(choice.value) for choice in division if choice.key == "data.val_fraction"), 0.0)
     counts = survey.counts("train" if share else "val" if "val" in survey.layout.folders else "test")
     number = round(sum(counts) * (share or 1.0))

@@ -1,6 +1,6 @@
-"""Opens every image once, to know which can be read and which are the same. Torch-free.
+"""Opens every image once, to find unreadable files and copies. Torch-free.
 
-What was found is kept by path, size and times, so that the next start does not open 50,000 files again.
+Findings are cached by path, size and times, so that the next start does not open 50,000 files again.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress
 
 _FORMAT = 2
-"""Of the kept findings; other ones are not read."""
+"""Format of the cached findings; other formats are ignored."""
 
 _KEPT_VALUES = 10
 
 _CHUNK = 256
 _DRAFT_SIDE = 256
-"""JPEG files are decoded no finer than this needs: all their bytes are read all the same."""
+"""Smallest resolution needed from a JPEG: decoding finer would only cost time, since all its bytes are read anyway."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one file turned out to be.
+    """Result of examining one file.
 
     Attributes:
-        digest: Of its bytes; equal for copies. Empty where the file could not be opened.
-        width: In pixels, upright; 0 where it is no image.
-        height: Likewise.
+        digest: Hash of its bytes; equal for copies. Empty where the file could not be opened.
+        width: Width in pixels, upright; 0 where the file is no image.
+        height: Height in pixels, upright; 0 where the file is no image.
         mode: Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`.
-        problem: Why it cannot be used; empty when it can.
-        brightest: Brightest value, 0 to 255 as it is read, where the file has more than 8 bits a value; else -1.
+        problem: Reason why it cannot be used; empty when it can.
+        brightest: Brightest value after conversion, 0 to 255, where the file has more than 8 bits per value; else -1.
     """
 
     digest: str
@@ -60,14 +60,14 @@ class Finding:
 def scan(
     files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Progress, reading: int = READING
 ) -> list[Finding]:
-    """Find out about files, in their order.
+    """Examine files, in their order.
 
     Args:
-        files: All below one folder.
-        kept_at: Where findings are kept (see `findings_path`); a file that cannot be read or written costs time and no more.
-        what: What the images are called in the progress.
-        progress: Told how far it is.
-        reading: Version of the rules by which files are read.
+        files: Files, all below one folder.
+        kept_at: File of the cached findings (see `findings_path`); if it cannot be read or written, this only costs time.
+        what: Name of the images in the progress.
+        progress: Receives the progress.
+        reading: Version of the reading rules.
     """
     known = _read(kept_at)
     found: dict[Path, Finding] = {}
@@ -83,7 +83,7 @@ def scan(
                 for file, finding in zip(chunk, pool.map(partial(_examine, reading=reading), chunk), strict=True):
                     found[file.path] = finding
                 progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
-    finally:  # also of a look that was interrupted: the next one goes on there
+    finally:  # also after an interrupted scan: the next one continues there
         new = {
             _key(file): [*_state(file, reading), *_plain(found[file.path])]
             for file in missing
@@ -95,11 +95,11 @@ def scan(
 
 
 def findings_path(root: Path) -> Path:
-    """Where the findings about a folder are kept: in the user's folder of caches, by the folder's place."""
+    """Path of a folder's cached findings: in the user's cache folder, named after the folder's path."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
     try:
         base = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
-    except RuntimeError:  # a user without a name and without a home, as in a container
+    except RuntimeError:  # a user without a name or home, as in a container
         base = Path(tempfile.gettempdir()) / f"r18-tui-{os.getuid()}"
     name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
     return base / "r18-tui" / f"{root.absolute().name[:40] or 'root'}-{name}.json"
@@ -110,7 +110,7 @@ def _key(file: ImageFile) -> str:
 
 
 def _state(file: ImageFile, reading: int) -> list[int]:
-    """What must be the same for a finding to hold. A copy may keep the time of writing (`cp -p`, `rsync -t`), never ctime."""
+    """Values that must be unchanged for a finding to hold. A copy may keep the mtime (`cp -p`, `rsync -t`), never the ctime."""
     return [reading, file.size, file.mtime_ns, file.ctime_ns]
 
 
@@ -123,7 +123,7 @@ def _examine(file: ImageFile, reading: int) -> Finding:
     try:
         data = file.path.read_bytes()
     except OSError as error:
-        # Nothing about the file itself: it may be readable tomorrow, so this is not kept.
+        # Not a property of the file: it may be readable tomorrow, so this is not cached.
         return Finding("", 0, 0, "", error.strerror or str(error))
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
@@ -142,7 +142,7 @@ def _look(image: Image.Image, digest: str, reading: int) -> Finding:
     drafted = image.size
     rgb = upright_rgb(image, reading)
     if reading > 1:
-        if image.size != drafted:  # a TIFF, which Pillow has turned
+        if image.size != drafted:  # a TIFF that Pillow has turned
             size = image.size
         if orientation(image) >= 5:
             size = size[::-1]
@@ -151,7 +151,7 @@ def _look(image: Image.Image, digest: str, reading: int) -> Finding:
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
-    """What is known; nothing when the file is missing, is not ours, or was damaged."""
+    """Cached findings; none when the file is missing, is not ours, or is damaged."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return {}
@@ -168,4 +168,4 @@ def _keep(path: Path, findings: dict[str, list[Any]]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, orjson.dumps({"format": _FORMAT, "findings": findings}))
     except OSError:
-        return  # a home that cannot be written: the images are opened again next time
+        return  # the home cannot be written: the images are opened again next time

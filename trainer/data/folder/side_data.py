@@ -1,6 +1,6 @@
-"""Picture files without what only describes their pixels: texts, profiles, resolutions. Torch-free.
+"""Strips picture files of data that only describe their pixels: texts, profiles, resolutions. Torch-free.
 
-Damage there makes Pillow refuse a file whose pixels are whole.
+Damage in these makes Pillow refuse a file whose pixels are intact.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _WANTED = (frozenset({b"tRNS", b"eXIf"}), frozenset({b"eXIf"}), frozenset[bytes]
 
 
 def without_side_data(data: bytes) -> Iterator[bytes]:
-    """A PNG or JPEG file with less and less beside its pixels; the orientation stays longest.
+    """Yield versions of a PNG or JPEG file with less and less data beside its pixels; the orientation is kept longest.
 
-    Nothing is yielded for other formats, and where there is nothing to remove.
+    Yields nothing for other formats, or where there is nothing to remove.
 
     Args:
         data: The whole file.
@@ -31,7 +31,7 @@ def without_side_data(data: bytes) -> Iterator[bytes]:
 
 
 def _png(data: bytes, wanted: frozenset[bytes]) -> bytes:
-    """The chunks that are needed, with their checksums, and those that are wanted, with new ones."""
+    """Keep the needed chunks, with their checksums, and the wanted ones, with new checksums."""
     parts, at = [_PNG], len(_PNG)
     while at < len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -45,7 +45,7 @@ def _png(data: bytes, wanted: frozenset[bytes]) -> bytes:
 
 
 def _jpeg(data: bytes) -> bytes:
-    """All but comments and application data; EXIF and a whole Adobe segment, which says how colours are stored, stay."""
+    """Drop comments and application data; keep EXIF and a complete Adobe segment, which gives the storage of colours."""
     parts, at = [_JPEG], 2
     while data[at + 1] != 0xDA:  # up to the first scan
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]

@@ -1,4 +1,4 @@
-"""What a folder of images holds, and what is wrong with it: unreadable files, copies, leaks between splits. Torch-free."""
+"""Survey of a folder of images and its problems: unreadable files, copies, leaks between splits. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from trainer.errors import DataError
 from trainer.host.progress import Progress
 
 _NAMED = 3
-"""Examples that a remark gives."""
+"""Largest number of examples in a remark."""
 _DARK = 64
-"""Of 256: when nothing is brighter in pictures of more than 8 bits, their files hold fewer bits than they have room for."""
+"""Brightness, of 256: if no picture of more than 8 bits is brighter, the files use fewer bits than they could hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """A folder of images whose files were opened.
+    """A folder of images after its files were opened.
 
     Attributes:
-        layout: What lies where.
-        findings: Of the files of each split that was looked at, in the layout's order.
+        layout: Layout of the folder.
+        findings: Findings for the files of each surveyed split, in the layout's order.
     """
 
     layout: Layout
@@ -33,7 +33,7 @@ class Survey:
 
     @cached_property
     def usable(self) -> dict[str, list[tuple[ImageFile, Finding]]]:
-        """Images of each split that can be read, in the layout's order."""
+        """Readable images of each split, in the layout's order."""
         return {
             split: [(file, finding) for file, finding in self._pairs(split) if not finding.problem]
             for split in self.findings
@@ -41,7 +41,7 @@ class Survey:
 
     @cached_property
     def unreadable(self) -> list[tuple[Path, str]]:
-        """Files that cannot be used, each with the reason."""
+        """Unusable files, each with the reason."""
         return [
             (file.path, finding.problem)
             for split in self.findings
@@ -50,19 +50,19 @@ class Survey:
         ]
 
     def counts(self, split: str) -> list[int]:
-        """Usable images of each class."""
+        """Number of usable images of each class."""
         found = Counter(file.label for file, _ in self.usable.get(split, []))
         return [found[label] for label in range(len(self.layout.classes))]
 
     @cached_property
     def copies(self) -> int:
-        """Training images that are the same, to the byte, as an earlier one of their class."""
+        """Number of training images that are identical, to the byte, to an earlier one of their class."""
         seen = Counter((file.label, finding.digest) for file, finding in self.usable["train"])
         return sum(count - 1 for count in seen.values())
 
     @cached_property
     def leaks(self) -> list[tuple[Path, Path]]:
-        """Held-out images that are in an earlier split too (train, val, test): the one, and the first such image."""
+        """Held-out images that are also in an earlier split (train, val, test), each with the first identical image."""
         first: dict[str, Path] = {}
         found = []
         for split in ("train", "val", "test"):
@@ -74,7 +74,7 @@ class Survey:
 
     @cached_property
     def contradictions(self) -> list[tuple[Path, Path]]:
-        """Training images that lie in two classes: one of them, and the first with another label."""
+        """Training images that lie in two classes: each with the first identical image, which has another label."""
         first: dict[str, ImageFile] = {}
         found = []
         for file, finding in self.usable["train"]:
@@ -84,7 +84,7 @@ class Survey:
         return found
 
     def remarks(self) -> list[str]:
-        """What makes the figures of a run doubtful, for people."""
+        """Reasons to doubt the figures of a run, for people."""
         remarks = []
         if self.leaks:
             remarks.append(
@@ -100,17 +100,17 @@ class Survey:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What was passed over or assumed, for people."""
+        """What was skipped or assumed, for people."""
         return [*self.layout.notes, *self._lost_classes(), *self._dark()]
 
     def refuse_few(self, least: int) -> None:
-        """Refuse classes of which too little can be read.
+        """Raise an error for a class with too few readable images.
 
         Args:
-            least: Images that a class needs.
+            least: Smallest number of images of a class.
 
         Raises:
-            DataError: With the first such class and a file that cannot be read.
+            DataError: When a class has fewer; names the first such class and one of its unreadable files.
         """
         for label, (name, count) in enumerate(zip(self.layout.classes, self.counts("train"), strict=True)):
             if count < least:
@@ -135,7 +135,7 @@ class Survey:
         return remarks
 
     def _dark(self) -> list[str]:
-        """Pictures of more than 8 bits that are nearly black on the scale of their files."""
+        """Note on pictures of more than 8 bits that are nearly black on the scale of their files."""
         values = [
             finding.brightest for usable in self.usable.values() for _, finding in usable if finding.brightest >= 0
         ]
@@ -162,9 +162,9 @@ def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Su
     """Open the files of some splits.
 
     Args:
-        layout: Of the folder.
-        splits: Names of those that are opened.
-        progress: Told how far it is.
+        layout: Layout of the folder.
+        splits: Names of the splits to open.
+        progress: Receives the progress.
     """
     kept_at = findings_path(layout.root)
     findings = {
@@ -177,10 +177,10 @@ def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Su
 
 
 def survey_folder(root: Path, progress: Progress) -> Survey:
-    """Look at a folder and open all its images.
+    """Find the layout of a folder and open all its images.
 
     Raises:
-        DataError: When it is not laid out in a way that is known.
+        DataError: When the layout is not supported.
     """
     layout = find_layout(root)
     return take_survey(layout, layout.files, progress)

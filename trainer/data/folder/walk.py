@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and what is passed over. Torch-free.
+"""Finds the image files below a folder, and notes what is skipped. Torch-free.
 
 One walk serves `init`, training, `eval` and `predict`. Increase `READING` with any change to which files or classes are found.
 """
@@ -26,21 +26,21 @@ _SYSTEM = frozenset(
         "thevolumesettingsfolder", "network trash folder", "temporary items", "__pycache__",
     }
 )  # fmt: skip
-"""Folders of a NAS or a system, in small letters where case does not matter. Those with a dot in front are hidden."""
+"""Folders of a NAS or a system; in lower case where case does not matter. Hidden folders are handled separately."""
 
 _TRACKERS = frozenset({"wandb", "mlruns", "mlartifacts", "lightning_logs", "tensorboard", "trackio"})
-"""Folders of trackers, unless pictures lie directly in them: then a class has this name."""
+"""Folders of trackers, unless pictures lie directly in them: then the name is that of a class."""
 
 _OUTPUT_PAIRS = (
     {"config.yaml", "checkpoints"}, {"config.yaml", "trainer.json"}, {"config.yaml", "results.csv"}, {"checkpoints", "log.txt"},
     {"report.json", "confusion.csv"}, {"per_class.csv", "confusion.csv"}, {"comparison.json", "disagreements.csv"},
     {"model.json", "parity.json"}, {"model.json", "model.onnx"}, {"meta.yaml", "artifacts"},
 )  # fmt: skip
-"""What lies together in runs, evaluations, exports and MLflow's runs, without pictures beside it."""
+"""Pairs of names found together in runs, evaluations, exports and MLflow's runs, without pictures beside them."""
 
 _SHEET = re.compile(r"(training|mistakes-.*)\.png")
 _SHEET_MARK = b"r18-tui\0"
-"""How the text begins that `trainer.evaluation.picture_sheet` writes into its files."""
+"""Start of the text that `trainer.evaluation.picture_sheet` writes into its files."""
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _EXAMPLES = 3
@@ -49,7 +49,7 @@ _OTHER_ENDINGS = "skipped files with other endings"
 
 
 class Notes:
-    """What a look at a folder passed over, or found otherwise than it seems, with examples."""
+    """Collects what was skipped or unusual in a folder, with examples."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -61,22 +61,22 @@ class Notes:
         self._paths.setdefault(kind, set()).add(os.fspath(path))
 
     def say(self, text: str) -> None:
-        """Note something else."""
+        """Add a note as free text."""
         self._texts.append(text)
 
     @property
     def endings(self) -> Counter[str]:
-        """Endings of the files that are not read."""
+        """Endings of the files that are not read, with their counts."""
         paths = sorted(self._paths.get(_OTHER_ENDINGS, ()))
         return Counter(os.path.splitext(path)[1].lower() or "no ending" for path in paths)
 
     @property
     def has_output(self) -> bool:
-        """Whether output of runs, exports or trackers was passed over."""
+        """Whether output of runs, exports or trackers was skipped."""
         return _OUTPUT in self._paths
 
     def lines(self) -> list[str]:
-        """A line for each kind, for people."""
+        """Format the notes for people, one line per kind."""
         lines = list(self._texts)
         for kind, paths in sorted(self._paths.items()):
             what = f"{kind}: {len(paths):,}"
@@ -88,7 +88,7 @@ class Notes:
 
 
 def normal_form(name: str, reading: int = READING) -> str:
-    """A file's name in Unicode's normal form C: macOS writes the same name otherwise than other systems."""
+    """Normalise a file's name to Unicode form C: macOS writes the same name differently from other systems."""
     return name if reading == 1 else unicodedata.normalize("NFC", name)
 
 
@@ -98,10 +98,10 @@ def is_image(name: str, reading: int = READING) -> bool:
 
 
 def subfolders(folder: Path, notes: Notes, reading: int = READING) -> list[Path]:
-    """Folders in a folder that may hold images, sorted by name.
+    """Subfolders that may hold images, sorted by name.
 
     Raises:
-        DataError: When it cannot be read.
+        DataError: When the folder cannot be read.
     """
     return sorted(Path(entry.path) for entry in _listed(folder) if _is_dir(entry) and _wanted(entry, notes, reading))
 
@@ -112,12 +112,12 @@ def loose_images(folder: Path, reading: int = READING) -> list[str]:
 
 
 def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterator[os.DirEntry[str]]:
-    """All image files below a folder, in no order. Links to folders are followed, into each folder once.
+    """Yield all image files below a folder, in no particular order. Links to folders are followed, each folder once.
 
     Args:
-        folder: One that is not there has none.
-        notes: Told what is passed over.
-        reading: Version of the rules; 1 follows no links to folders and passes only hidden names over.
+        folder: Folder; yields nothing if it does not exist.
+        notes: Receives what is skipped.
+        reading: Version of the reading rules; 1 follows no links to folders and skips only hidden names.
 
     Raises:
         DataError: When a folder cannot be read.
@@ -127,7 +127,7 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
     seen: set[tuple[int, int]] = set()
     pending, links = [folder], list[Path]()
     while pending or links:
-        # Links come last: a folder is then known by its own name where it has one here.
+        # Links come last: a folder that also has a real path here is then found under that path.
         linked = not pending
         place = links.pop(0) if linked else pending.pop()
         try:
@@ -155,7 +155,7 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder by name."""
+    """Entries of a folder, sorted by name."""
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
@@ -165,7 +165,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _wanted(entry: os.DirEntry[str], notes: Notes, reading: int) -> bool:
-    """Whether a folder may hold images of the user."""
+    """Whether a folder may hold the user's images; notes the reason if not."""
     if entry.name.startswith("."):
         notes.add("skipped hidden folders", entry.path)
     elif reading == 1:
@@ -192,7 +192,7 @@ def is_output(folder: str | Path) -> bool:
     try:
         names = set(os.listdir(folder))
     except OSError:
-        return False  # whoever reads it says so
+        return False  # the reader of the folder reports it
     if "events.jsonl" in names:
         return True
     return not any(is_image(name) for name in names) and (
@@ -203,7 +203,7 @@ def is_output(folder: str | Path) -> bool:
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
-    # Links in a circle make DirEntry.is_dir raise; os.path.isdir calls them none.
+    # Circular links make DirEntry.is_dir raise; os.path.isdir returns False for them.
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
@@ -214,7 +214,7 @@ def _is_image_file(entry: os.DirEntry[str], reading: int) -> bool:
 
 
 def _is_sheet(entry: os.DirEntry[str]) -> bool:
-    """Whether a file is a sheet of small pictures that a run has written."""
+    """Whether a file is a sheet of small pictures written by a run."""
     if not _SHEET.fullmatch(entry.name):
         return False
     try:
@@ -237,7 +237,7 @@ def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
 
 
 def _leads_up(entry: os.DirEntry[str]) -> bool:
-    """Whether a link leads to a folder that it lies in, by its real place or by the names on the way to it."""
+    """Whether a link leads to a folder that contains it, by its real path or by the path it was reached through."""
     target = os.path.realpath(entry.path)
     above = (os.path.realpath(os.path.dirname(entry.path)), os.path.abspath(os.path.dirname(entry.path)))
     return any(os.path.commonpath([target, place]) == target for place in above)
