@@ -1,4 +1,4 @@
-"""What the code says of each setting, for the pages and forms that explain them."""
+"""Documentation of each setting, read from the code, for the pages and forms that explain it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _KINDS = {int: "whole number", float: "number", str: "text", bool: "true or fals
 
 
 def field_docs(group: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each field of a group, on one line.
+    """Read the docstring under each field of a group, on one line.
 
-    Pydantic can collect them too, but at every start of the program and for a tenth of the time to the first frame.
+    Pydantic can collect them too, but would do so at every start of the program and take a tenth of the time to the first frame.
     """
     (node,) = ast.parse(inspect.getsource(group)).body
     assert isinstance(node, ast.ClassDef)
@@ -29,7 +29,7 @@ def field_docs(group: type[BaseModel]) -> dict[str, str]:
 
 
 def value_words(annotation: object) -> list[str]:
-    """Which values a field takes, as Markdown: literal ones in backquotes."""
+    """Values that a field accepts, as Markdown: literal ones in backquotes."""
     kind = field_type(annotation)
     words = [f"`{word}`" for word in kind.words]
     if kind.items:
@@ -38,7 +38,7 @@ def value_words(annotation: object) -> list[str]:
 
 
 def explanation(key: str) -> tuple[str, list[str]]:
-    """What a setting means, and which values it takes.
+    """Return the meaning of a setting and the values that it accepts.
 
     Args:
         key: `group.name`, one of `known_keys`.

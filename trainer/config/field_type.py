@@ -1,4 +1,4 @@
-"""What values a field of the configuration takes, read from its annotation: the one source for reader, messages and docs."""
+"""Values accepted by a field of the configuration, read from its annotation: the one source for reader, messages and docs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class FieldType:
-    """Values that a field takes. `field_type` makes it.
+    """Values that a field accepts. Created by `field_type`.
 
     Attributes:
         plain: Types without structure: `int`, `float`, `bool`, `str`.
-        choices: Words that the field takes.
-        items: Type of a list's items; None where the field takes no list.
-        optional: Whether None is a value.
+        choices: Words that the field accepts.
+        items: Type of a list's items; None where the field accepts no list.
+        optional: Whether the field accepts None.
     """
 
     plain: tuple[type, ...]
@@ -25,17 +25,17 @@ class FieldType:
 
     @property
     def is_text(self) -> bool:
-        """Whether any text is a value."""
+        """Whether any text is accepted."""
         return str in self.plain
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All words that it takes, those for a list's items included, and `none`."""
+        """All words that the field accepts, including those for a list's items, and `none`."""
         items = self.items.words if self.items else ()
         return (*self.choices, *items, *(("none",) if self.optional else ()))
 
     def spelled_out(self, value: Any) -> Any:
-        """The value that was meant: `none` means None, and a single value stands for a list of one."""
+        """Expand shorthands: `none` means None, and a single value means a list of one."""
         if self.optional and isinstance(value, str) and value.lower() == "none":
             return None
         if self.items is None or isinstance(value, list) or value is None or value in self.choices:
@@ -44,10 +44,10 @@ class FieldType:
 
 
 def field_type(annotation: Any) -> FieldType:
-    """The values that an annotation allows.
+    """Determine the values that an annotation allows.
 
     Args:
-        annotation: Of a field of `trainer.config.schema`.
+        annotation: Annotation of a field of `trainer.config.schema`.
     """
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     lists = [part for part in parts if get_origin(part) is list]

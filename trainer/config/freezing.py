@@ -1,25 +1,25 @@
-"""Which stages of the network are frozen when: a pure function of the configuration, the epoch and keys pressed. Torch-free."""
+"""Frozen stages of the network: a pure function of the configuration, the epoch and the keys pressed. Torch-free."""
 
 from __future__ import annotations
 
 from trainer.config.schema import ModelConfig
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "classifier")
-"""From the image to the classes. The last one is never frozen."""
+"""Stages in order, from the image to the classes. The last one is never frozen."""
 
 BACKBONE = len(STAGES) - 1
-"""Stages before the classifier."""
+"""Number of stages before the classifier."""
 
 _FROZEN_AT_FIRST = {"none": 0, "layer1": 2, "layer2": 3, "layer3": 4, "backbone": BACKBONE}
 
 
 def frozen_stages(config: ModelConfig, epoch: int, *, unfrozen_by_key: int = 0) -> int:
-    """How many stages are frozen, counted from the image.
+    """Number of frozen stages, counted from the image.
 
     Args:
-        config: Of the model.
-        epoch: From 0.
-        unfrozen_by_key: How many the user has let go, less those that the user has frozen.
+        config: Model settings.
+        epoch: Epoch, counted from 0.
+        unfrozen_by_key: Net number of stages unfrozen by key (unfrozen minus frozen).
     """
     frozen = _FROZEN_AT_FIRST[config.freeze]
     if config.unfreeze_after is not None and epoch >= config.unfreeze_after:
@@ -29,7 +29,7 @@ def frozen_stages(config: ModelConfig, epoch: int, *, unfrozen_by_key: int = 0) 
 
 
 def stage_of(parameter: str) -> int:
-    """The stage, counted from the image, that a tensor of torchvision's name belongs to."""
+    """Stage, counted from the image, of a parameter with torchvision's name."""
     first = parameter.split(".")[0]
     if first in ("conv1", "bn1"):
         return 0
@@ -37,7 +37,7 @@ def stage_of(parameter: str) -> int:
 
 
 def unfreezing_ends(config: ModelConfig) -> int:
-    """The first epoch in which nothing changes any more."""
+    """First epoch from which the number of frozen stages no longer changes."""
     frozen = _FROZEN_AT_FIRST[config.freeze]
     if config.unfreeze_after is None or not frozen:
         return 0

@@ -1,4 +1,4 @@
-"""From a file name and `key=value` overrides to a validated `Config`, with messages that name file, line and key."""
+"""Loads a validated `Config` from a file and `key=value` overrides, with messages that name file, line and key."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trainer.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A configuration and where it came from.
+    """A configuration and its source.
 
     Attributes:
-        config: Validated.
-        source: The file's path as messages name it.
-        shipped: Whether the file is one that the program ships rather than one of the user's.
+        config: Validated configuration.
+        source: Path of the file, as messages name it.
+        shipped: Whether the program ships the file, rather than the user having written it.
     """
 
     config: Config
@@ -33,7 +33,7 @@ class Resolved:
 
 
 def shipped_configs_dir() -> Path:
-    """The folder of shipped configurations: beside the package in a checkout, inside it when installed."""
+    """Folder of shipped configurations: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -45,7 +45,7 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str) -> tuple[Path, bool]:
-    """The file that `name` means, and whether it is a shipped one.
+    """Find the file that `name` means, and whether it is a shipped one.
 
     Args:
         name: A path; or, when no such file exists, `NAME` or `configs/NAME.yaml` of a shipped configuration.
@@ -72,11 +72,11 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
     """Read, override and validate a configuration.
 
     Args:
-        name: As for `find_config`.
+        name: Name as in `find_config`.
         overrides: `group.key=value` tokens, as `parse_overrides` reads them.
 
     Raises:
-        ConfigError: With every problem found, a line each.
+        ConfigError: When there are problems; lists all of them, one per line.
     """
     path, shipped = find_config(name)
     source = f"configs/{path.name}" if shipped else str(path)
@@ -94,11 +94,11 @@ def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: S
     Args:
         values: Groups of keys as read from a file.
         lines: Line of every dotted key of `values`.
-        source: What messages call the file.
+        source: Name of the file in messages.
         overrides: `group.key=value` tokens.
 
     Raises:
-        ConfigError: With every problem found, a line each.
+        ConfigError: When there are problems; lists all of them, one per line.
     """
     overridden = set()
     for key, value in parse_overrides(overrides):
@@ -112,9 +112,9 @@ def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: S
 
 
 def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Split `group.key=value` tokens and read each value as its field's type has it.
+    """Split `group.key=value` tokens and read each value according to its field's type.
 
-    Text is taken as it is. A list is `a,b` or `[a, b]`. Numbers, `true` and `false` follow YAML 1.2's core rules.
+    Text is taken literally. A list is `a,b` or `[a, b]`. Numbers, `true` and `false` follow YAML 1.2's core rules.
 
     Yields:
         Dotted key and value, in order.
@@ -142,7 +142,7 @@ def _read_value(text: str, kind: FieldType, token: str) -> Any:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML that this program reads back to an equal `Config`."""
+    """Format the whole configuration as YAML that reads back to an equal `Config`."""
     return write_yaml(config.model_dump(mode="json"))
 
 
@@ -152,7 +152,7 @@ def known_keys() -> dict[str, type[BaseModel]]:
 
 
 def type_of(key: str) -> FieldType:
-    """The values that a key of `known_keys` takes."""
+    """Values that a key of `known_keys` accepts."""
     return field_type(known_keys()[key].model_fields[key.partition(".")[2]].annotation)
 
 

@@ -1,7 +1,7 @@
-"""The learning rate as a pure function of the step. Torch-free, so that the dashboard can draw what is to come.
+"""The learning rate as a pure function of the step. Torch-free, so that the dashboard can draw the future course.
 
-The rate at a step is `lr * factor(step) * edits`: a schedule's factor, times every factor that the user has applied by
-key from some step on. So an edit scales the rest of the schedule and leaves its shape.
+The rate at a step is `lr * factor(step) * edits`: the schedule's factor, times every factor that the user has applied by
+key up to that step. So an edit scales the rest of the schedule and keeps its shape.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from trainer.config.schema import Config, ScheduleConfig
 
 _SAMPLES = 256
-"""Of a whole schedule, for whoever draws it."""
+"""Number of intervals at which a whole schedule is sampled, for drawing it."""
 
 
 @dataclass(kw_only=True)
@@ -24,7 +24,7 @@ class LrSchedule:
         config: Shape of the schedule.
         lr: Peak rate.
         epochs: Epochs of the run.
-        steps_per_epoch: Optimizer steps an epoch.
+        steps_per_epoch: Optimizer steps per epoch.
         edits: `(step, factor)` in order; the factor applies from that step on.
         shortest: Length in epochs of the shortest earlier plan, None without one. The warm-up is a share of the shortest, so that
             a longer plan does not begin to warm up again.
@@ -48,16 +48,16 @@ class LrSchedule:
         return min(self.epochs, self.shortest or self.epochs)
 
     def at(self, step: int) -> float:
-        """The rate that the optimizer uses for `step`, counted from 0 up to `total_steps - 1`."""
+        """Rate that the optimizer uses for `step`, counted from 0 up to `total_steps - 1`."""
         rate = self.planned(step)
         for start, factor in self.edits:
             rate *= factor if start <= step else 1.0
         return rate
 
     def planned(self, step: int) -> float:
-        """The rate without the user's edits.
+        """Rate without the user's edits.
 
-        With `unit: epoch` it is that of the epoch's first step, so 200 epochs of cosine are exactly torch's
+        With `unit: epoch` it is the rate of the epoch's first step, so 200 epochs of cosine are exactly torch's
         `CosineAnnealingLR(T_max=200)`.
         """
         if self.config.unit == "epoch":
@@ -70,18 +70,18 @@ class LrSchedule:
         return self.lr * factor_at(self.config, position, total, warmup=warmup, per_epoch=per_epoch)
 
     def replan(self, epochs: int) -> None:
-        """Take another number of epochs, with the warm-up that there was or a shorter one."""
+        """Change the number of epochs; the warm-up keeps its length or becomes shorter."""
         self.shortest = self.shortest_plan
         self.epochs = epochs
 
     def samples(self) -> list[list[float]]:
-        """`[steps, rates]` of the whole schedule without the user's edits; steps count from 1, as the log has them."""
+        """Sample the whole schedule without the user's edits: `[steps, rates]`; steps count from 1, as in the log."""
         last = self.total_steps - 1
         steps = sorted({round(last * index / _SAMPLES) for index in range(_SAMPLES + 1)})
         return [[float(step + 1) for step in steps], [float(f"{self.planned(step):.6g}") for step in steps]]
 
     def edited(self, step: int) -> float:
-        """The factor of all edits together at a step."""
+        """Product of the factors of all edits at a step."""
         return math.prod(factor for start, factor in self.edits if start <= step)
 
     def edit(self, step: int, factor: float) -> None:
@@ -90,14 +90,14 @@ class LrSchedule:
 
 
 def factor_at(config: ScheduleConfig, position: int, total: int, *, warmup: float, per_epoch: int) -> float:
-    """The schedule's factor at a position.
+    """Factor of the schedule at a position.
 
     Args:
         config: Shape of the schedule.
         position: Step or epoch, from 0.
-        total: Positions of the whole run.
-        warmup: Positions of the warm-up.
-        per_epoch: Positions an epoch; 1 when positions are epochs.
+        total: Number of positions in the whole run.
+        warmup: Number of positions in the warm-up.
+        per_epoch: Positions per epoch; 1 when positions are epochs.
 
     Returns:
         Factor of the peak rate, 0 to 1.
@@ -118,7 +118,7 @@ def factor_at(config: ScheduleConfig, position: int, total: int, *, warmup: floa
 
 
 def schedule_of(config: Config, *, steps_per_epoch: int) -> LrSchedule:
-    """The schedule of a configured run."""
+    """Create the schedule of a configured run."""
     return LrSchedule(
         config=config.schedule,
         lr=config.optim.lr,

@@ -1,7 +1,7 @@
 """A checked configuration as plain data.
 
-It passes between processes, and what comes before the first frame is read from it without importing the library that
-validates: that takes a third of the way to the first frame.
+It is passed between processes, and code that runs before the first frame reads it without importing the validation library,
+which takes a third of the time to the first frame.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlainConfig:
-    """What `Config` holds, in types that JSON knows. `of` makes it.
+    """Contents of a `Config` in JSON types. Created by `of`.
 
     Attributes:
         values: Keys of each group.
-        yaml: The same as the run directory keeps it.
+        yaml: The same as YAML, as kept in the run directory.
     """
 
     values: dict[str, dict[str, Any]]
@@ -28,17 +28,17 @@ class PlainConfig:
 
     @classmethod
     def of(cls, config: Config) -> PlainConfig:
-        """A configuration as plain data."""
+        """Convert a configuration to plain data."""
         from trainer.config.loader import to_yaml
 
         return cls(config.model_dump(mode="json"), to_yaml(config))
 
     @cached_property
     def typed(self) -> Config:
-        """The configuration itself, validated once more.
+        """Convert back to a `Config`, with validation.
 
         Raises:
-            ConfigError: When the values are not those of a configuration.
+            ConfigError: When the values are not a valid configuration.
         """
         from trainer.config.loader import build_config
 

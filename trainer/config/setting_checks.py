@@ -1,4 +1,4 @@
-"""Settings that are valid one by one and make no sense together. Torch-free; the start of a run and `doctor` ask here."""
+"""Checks for settings that are valid one by one but make no sense together. Torch-free; used by runs at start and by `doctor`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from trainer.config.schema import Config
 from trainer.host.health import Check
 
 _IMAGENET_STRIDE = 32
-"""Pixels of the image to one of the last stage's."""
+"""Image pixels per pixel of the last stage's output."""
 
 _LEAST_CROP = 4.0
-"""Pixels. A smaller cut-out shows a colour and no shape."""
+"""Smallest side of a cut-out, in pixels: a smaller one shows a colour but no shape."""
 
 _LEAST_STD = 1 / 256
-"""Smaller than that of two neighbouring values of a pixel; a std of 1/255 gives the scale 0-255."""
+"""Smallest std: just below 1/255, the step between neighbouring pixel values; a std of 1/255 gives the scale 0-255."""
 
 _LARGEST_SCALE = 1e4
-"""On larger ones neighbouring values of a pixel are lost in rounding or in batch norm's epsilon."""
+"""Largest input scale: above it, neighbouring pixel values are lost in rounding or in batch norm's epsilon."""
 
 _LEAST_CROP_PCT = 0.01
-"""Less shows a few pixels of the largest photograph."""
+"""Smallest crop_pct: below it, the crop shows only a few pixels even of the largest photograph."""
 
 
 def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
-    """What is wrong with a configuration as a whole; `bad` where nothing can be learned.
+    """Check a configuration as a whole; the state is `bad` where nothing can be learned.
 
     Args:
-        config: Validated key by key.
-        num_train_images: For what depends on the steps of an epoch; None where it is not known yet.
+        config: Configuration validated key by key.
+        num_train_images: Number of training images, for checks that depend on the steps per epoch; None where it is unknown.
     """
     rules: list[Callable[[Config], Iterator[Check]]] = [_scaled, _hidden, _cropped, _small, _schedule, _never, _unused]
     found = [check for rule in rules for check in rule(config)]
@@ -37,7 +37,7 @@ def setting_checks(config: Config, num_train_images: int | None = None) -> list[
 
 
 def setting_warnings(config: Config, num_train_images: int | None = None) -> list[str]:
-    """The same for people, one line each."""
+    """Format the results of `setting_checks` for people, one line each."""
     return [f"{check.found}; {check.remedy}" for check in setting_checks(config, num_train_images)]
 
 
@@ -46,7 +46,7 @@ def _warning(found: str, remedy: str, *, state: str = "careful") -> Check:
 
 
 def _scaled(config: Config) -> Iterator[Check]:
-    """Mean and std that are not of pixels from 0 to 1, and a cut-out of a small part of each picture."""
+    """Check for mean and std that do not fit pixels from 0 to 1, and for a crop of a small part of each picture."""
     data = config.data
     for key, values, low in (("mean", data.mean, 0.0), ("std", data.std, _LEAST_STD)):
         if values != "auto" and not all(low <= value <= 1 for value in values):
@@ -68,7 +68,7 @@ def _scaled(config: Config) -> Iterator[Check]:
 def _hidden(config: Config) -> Iterator[Check]:
     size, side = config.data.image_size, config.data.cutout
     if side >= 2 * size - 1:
-        # A square with its centre on any pixel covers the whole picture.
+        # The square covers the whole picture, wherever its centre is.
         yield _warning(
             f"data.cutout {side} hides every pixel of every {size}-pixel training image",
             f"set data.cutout to {size // 2} or less",
@@ -82,7 +82,7 @@ def _hidden(config: Config) -> Iterator[Check]:
 
 
 def _covered(size: int, side: int) -> float:
-    """Mean share of a line that a hole of a length hides whose centre may be any of its pixels."""
+    """Mean share of a line of `size` pixels covered by a hole of `side` pixels with a centre uniform over the line."""
     starts = [centre - side // 2 for centre in range(size)]
     return sum(min(start + side, size) - max(start, 0) for start in starts) / size**2
 
@@ -156,7 +156,7 @@ def _never(config: Config) -> Iterator[Check]:
 
 
 def _unused(config: Config) -> Iterator[Check]:
-    """Augmentation of images that are looked at once."""
+    """Check for augmentation of images that are seen only once."""
     data = config.data
     if config.model.cache_features and config.model.unfreeze_after is None:
         names = ("crop_pad", "resized_crop", "trivial_augment", "cutout", "random_erase", "mixup", "cutmix")
@@ -170,11 +170,11 @@ def _unused(config: Config) -> Iterator[Check]:
 
 
 def step_checks(config: Config, num_images: int) -> Iterator[Check]:
-    """What is wrong with settings that depend on the steps of an epoch.
+    """Check the settings that depend on the steps per epoch.
 
     Args:
-        config: Validated key by key.
-        num_images: Training images.
+        config: Configuration validated key by key.
+        num_images: Number of training images.
     """
     batch = config.data.batch_size
     left_out = num_images % batch if config.data.drop_last else 0

@@ -1,4 +1,4 @@
-"""Which trackers there are, and whether they are installed. Imports none of them."""
+"""Names of the trackers, and whether they are installed. Imports none of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 
 _LONGEST_NAME = 250
-"""Characters of a metric's name that MLflow takes."""
+"""Largest number of characters in a metric's name that MLflow accepts."""
 
 SinkName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
@@ -27,7 +27,7 @@ _PACKAGES: dict[SinkName, str] = {
 
 
 def refuse_missing(names: Sequence[SinkName]) -> None:
-    """Raises ConfigError when the package of a tracker is not installed: before a run begins, and not in its first minute."""
+    """Raise ConfigError when the package of a tracker is not installed: before a run begins, not in its first minute."""
     missing = [name for name in names if not _installed(_PACKAGES[name])]
     if missing:
         raise ConfigError(
@@ -36,8 +36,8 @@ def refuse_missing(names: Sequence[SinkName]) -> None:
 
 
 def _installed(package: str) -> bool:
-    """Whether there is such a package; a folder of this name, as trackers leave in the working directory, is none."""
-    here = {""}  # where no process of a tracker looks
+    """Whether a package exists; a folder of this name, which trackers leave in the working directory, does not count."""
+    here = {""}  # entries of sys.path where trackers' processes do not look
     with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
         here.add(os.getcwd())
     spec = PathFinder.find_spec(package, [path for path in sys.path if path not in here])
@@ -45,10 +45,10 @@ def _installed(package: str) -> bool:
 
 
 def metric_name(name: str) -> str:
-    """A name as MLflow takes it: classes may be called anything. Names that differ stay different, in every session.
+    """Convert a name to one that MLflow accepts: class names are arbitrary. Different names stay different, in every session.
 
     Args:
-        name: As `train/loss`, or `test_class/` and a class.
+        name: Name such as `train/loss`, or `test_class/` followed by a class.
     """
     parts = [re.sub(r"[^\w\-. ]", "_", part) for part in name.split("/")]
     plain = "/".join("_" if part in ("", ".", "..") else part for part in parts)

@@ -14,15 +14,15 @@ from trainer.host.atomic_files import set_mode, write_atomically
 
 
 def write_value(path: Path, key: str, value: float) -> None:
-    """Put a number into a configuration file.
+    """Write a number into a configuration file.
 
     Args:
-        path: Of the file; replaced as a whole.
-        key: `group.name`, there or not.
+        path: Path of the file, which is replaced as a whole.
+        key: `group.name`, present or not.
         value: The new value.
 
     Raises:
-        ConfigError: When that cannot be done without touching something else, or the file cannot be written.
+        ConfigError: When this is impossible without changing something else, or the file cannot be written.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -35,13 +35,13 @@ def write_value(path: Path, key: str, value: float) -> None:
 
 
 def with_value(text: str, key: str, value: float, *, source: str) -> str:
-    """A document with one number changed or added.
+    """Change or add one number in a document.
 
     Args:
-        text: YAML, as `read_mapping` takes it.
+        text: YAML, as `read_mapping` accepts it.
         key: `group.name`.
-        value: Written so that it is read back as this number.
-        source: What to call the document in messages.
+        value: New value; written so that it reads back as this number.
+        source: Name of the document in messages.
 
     Raises:
         ConfigError: When the result would differ in anything else.

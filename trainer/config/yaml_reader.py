@@ -1,4 +1,4 @@
-"""YAML files and values, read and written under YAML 1.2's core rules, with the line of every key.
+"""Reads and writes YAML files and values under YAML 1.2's core rules, with the line of every key.
 
 PyYAML follows YAML 1.1, where `1e-3` is a string, `off` is False and `1:30` is 90. Here `1e-3` is a number and `off`,
 `no` and `1:30` stay strings. Only plain data are built (no tags, no objects), duplicate keys are refused with both
@@ -54,7 +54,7 @@ def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
 
     Args:
         text: The document.
-        source: What to call it in messages, usually its path.
+        source: Name of the document in messages, usually its path.
 
     Returns:
         The mapping as plain Python data, and the line of every dotted key.
@@ -81,14 +81,14 @@ def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
 
 
 def read_scalar(text: str) -> Any:
-    """The number, bool, None or text that an unquoted YAML value stands for. A `#` or a quote is text like any other."""
+    """Read the number, bool, None or text that an unquoted YAML value means. A `#` or a quote is ordinary text."""
     if not text:
-        return text  # in a file None; in `key=$VALUE` a mistake
+        return text  # in a file it is None; in `key=$VALUE` it is a mistake
     loader: Any = _CoreLoader("")
     try:
         return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
     except ValueError:
-        return text  # a whole number of more digits than Python reads
+        return text  # an integer with more digits than Python reads
 
 
 def read_list(text: str, *, source: str) -> list[Any]:
@@ -96,10 +96,10 @@ def read_list(text: str, *, source: str) -> list[Any]:
 
     Args:
         text: `[100, 150]`, `100,150` or a single item.
-        source: What to call it in messages.
+        source: Name of the text in messages.
 
     Raises:
-        ConfigError: When it is no list, or something stands behind it.
+        ConfigError: When the text is not a list, or is followed by something else.
     """
     bracketed = text if text.lstrip().startswith("[") else f"[{text}]"
     try:
@@ -114,7 +114,7 @@ def read_list(text: str, *, source: str) -> list[Any]:
 
 
 class _CoreDumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which YAML 1.1 or YAML 1.2's core schema would take for something else."""
+    """SafeDumper that quotes text which YAML 1.1 or YAML 1.2's core schema would read as something else."""
 
 
 for _tag, _pattern, _first in _CORE_SCHEMA:
@@ -122,12 +122,12 @@ for _tag, _pattern, _first in _CORE_SCHEMA:
 
 
 def write_yaml(value: dict[str, Any]) -> str:
-    """Groups of keys as a YAML document, a line a group."""
+    """Format groups of keys as a YAML document, one group per line."""
     return yaml.dump(value, Dumper=_CoreDumper, sort_keys=False, default_flow_style=None, width=120)
 
 
 def write_scalar(value: Any) -> str:
-    """A value as YAML on one line, so that `read_mapping` reads it back equal."""
+    """Format a value as YAML on one line that `read_mapping` reads back equal."""
 
     def dumped(style: str | None) -> str:
         text = yaml.dump(
@@ -137,7 +137,7 @@ def write_scalar(value: Any) -> str:
         return text.removesuffix("...\n").removesuffix("\n")
 
     plain = dumped(None)
-    # In single quotes a line break of the text would be one of the document.
+    # In single quotes a line break of the text would be a line break of the document.
     return dumped('"') if isinstance(value, str) and plain != value else plain
 
 
@@ -146,7 +146,7 @@ def _kind(node: yaml.Node) -> str:
 
 
 class _Builder:
-    """Builds plain data from a node tree, noting lines and refusing what a configuration must not hold."""
+    """Builds plain data from a node tree, records lines and rejects what a configuration must not contain."""
 
     def __init__(self, source: str, lines: Lines) -> None:
         self._source = source

@@ -150,7 +150,9 @@ def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed
 def fingerprint_of(identity: dict[str, str]) -> str:
     """One hash of all facts that identify the data."""
     text = "\n".join(f"{key}={identity[key]}" for key in sorted(identity))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()  # file names may not be valid UTF-8
+    return hashlib.sha256(
+        text.encode("utf-8", "surrogateescape")
+    ).hexdigest()  # files may have names that are not valid UTF-8
 
 
 def hash_tensors(*tensors: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""A run's checkpoint that is asked about pictures."""
+"""Classifier that uses a run's checkpoint."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from trainer.run.folder.run_dir import RunDir, run_of_file
 
 
 def from_run(run_dir: RunDir, which: str, device: str) -> CheckpointClassifier:
-    """Of a run.
+    """Create the classifier from a run.
 
     Args:
         run_dir: The run.
         which: `best`, `latest`, `default` or a step.
-        device: As `run.device`.
+        device: Value of `run.device`.
     """
     return from_checkpoint(CheckpointFolder(run_dir, keep=2).choose(which), device)
 
 
 def from_checkpoint(path: Path, device: str) -> CheckpointClassifier:
-    """Of a checkpoint's file.
+    """Create the classifier from a checkpoint file.
 
     Raises:
-        CheckpointError: When it is damaged or of another program.
+        CheckpointError: When the file is damaged or was written by another program.
     """
     return CheckpointClassifier(
         read_checkpoint(path),
@@ -44,16 +44,16 @@ def from_checkpoint(path: Path, device: str) -> CheckpointClassifier:
 
 
 class CheckpointClassifier:
-    """PyTorch in fp32, which is what an exported file was held against."""
+    """PyTorch in fp32, the reference for exported files."""
 
     def __init__(self, checkpoint: Checkpoint, origin: str, device: str, *, run_dir: RunDir | None) -> None:
         """Build the model.
 
         Args:
-            checkpoint: Of a run.
-            origin: Where it is from, for messages.
-            device: As `run.device`.
-            run_dir: The run, where there is one.
+            checkpoint: Checkpoint of a run.
+            origin: Source of the checkpoint, for messages.
+            device: Value of `run.device`.
+            run_dir: The run, if there is one.
         """
         meta = checkpoint.meta
         config = settings_now(run_dir, meta["config"])
@@ -68,7 +68,7 @@ class CheckpointClassifier:
 
     @torch.no_grad()
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probability of each class."""
+        """Compute the probability of each class."""
         images_NCHW = self._normalize(torch.from_numpy(pixels_NHWC).to(self._device)).permute(0, 3, 1, 2)
         probabilities: NDArray[np.float32] = self._model(images_NCHW).float().softmax(1).cpu().numpy()
         return probabilities

@@ -1,4 +1,4 @@
-"""A trained model that is asked about pictures, whether from an exported file or from a run. Torch-free by itself."""
+"""Classification of pictures by a trained model, from an exported file or a run. Torch-free by itself."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from trainer.run.folder.run_dir import RunDir, find_run
 
 
 class Classifier(Protocol):
-    """Brings pictures to classes.
+    """Classifies pictures.
 
     Attributes:
-        origin: What it is, for messages.
+        origin: Name of the model, for messages.
         classes: Names, by label.
-        decoder: Brings a file to what `probabilities` takes.
+        decoder: Converts a file to the input of `probabilities`.
     """
 
     origin: str
@@ -31,20 +31,20 @@ class Classifier(Protocol):
     decoder: Decoder
 
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probability of each class: uint8 (N, S, S, 3) to float32 (N, K)."""
+        """Compute the probability of each class: uint8 (N, S, S, 3) to float32 (N, K)."""
 
 
 def open_classifier(model: str, *, runs_dir: Path, which: str, device: str) -> Classifier:
-    """The model that a user names.
+    """Open the model that a user names.
 
     Args:
         model: An ONNX file, a checkpoint, or a run (a directory, a name under `runs_dir`, or `latest`).
         runs_dir: Folder of runs.
-        which: Of a run: `best`, `latest`, `default` or a step.
-        device: As `run.device`; for a checkpoint or a run.
+        which: Checkpoint of a run: `best`, `latest`, `default` or a step.
+        device: Value of `run.device`; for a checkpoint or a run.
 
     Raises:
-        CheckpointError: When it cannot be read, or says too little about itself.
+        CheckpointError: When the model cannot be read, or lacks metadata.
         RunError: When there is no such file or run.
     """
     path = Path(model).expanduser()
@@ -62,20 +62,20 @@ def open_classifier(model: str, *, runs_dir: Path, which: str, device: str) -> C
 
 
 class OnnxClassifier:
-    """An exported file, with nothing but onnxruntime."""
+    """Classifier that uses an exported file and needs only onnxruntime."""
 
     def __init__(self, path: Path) -> None:
-        """Load it.
+        """Load the file.
 
         Raises:
-            CheckpointError: When it is damaged, or has not what this program writes into a model's metadata.
+            CheckpointError: When it is damaged, or lacks the metadata that this program writes.
         """
         import onnxruntime
 
         self.origin = str(path)
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=_providers(onnxruntime))
-        except Exception as error:  # onnxruntime has a type for each of its failures, with no common one of its own
+        except Exception as error:  # each failure of onnxruntime has its own type, and they share no base class
             raise CheckpointError(
                 f"{path}: onnxruntime cannot load it{kind_of_file(path, '.onnx') or f': {error}'}"
             ) from error
@@ -105,7 +105,7 @@ class OnnxClassifier:
         return (1, side, side, 3) if self._takes_pixels else (1, 3, side, side)
 
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probability of each class."""
+        """Compute the probability of each class."""
         if self._takes_pixels:
             answer: NDArray[np.float32] = self._session.run(None, {self._input: pixels_NHWC})[0]
             return answer
@@ -116,14 +116,14 @@ class OnnxClassifier:
 
 
 def _refuse_other_shape(name: str, found: Sequence[int | str | None], expected: Sequence[int]) -> None:
-    """Raises ValueError where a shape disagrees with what the metadata say. A dimension without a number takes any length."""
+    """Raise ValueError where a shape disagrees with the metadata. A dimension without a number accepts any length."""
     pairs = list(zip(found, expected, strict=False))[1:]
     if len(found) != len(expected) or any(isinstance(there, int) and there != wanted for there, wanted in pairs):
         raise ValueError(f"the model's {name} is batch x {' x '.join(map(str, found[1:]))}, expected {expected[1:]}")
 
 
 def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits."""
+    """Convert logits to probabilities."""
     shifted = logits_NK - logits_NK.max(axis=1, keepdims=True)
     powers = np.exp(shifted)
     result: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)

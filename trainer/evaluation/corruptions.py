@@ -1,7 +1,7 @@
-"""Pictures made worse, to see what a model still recognises. Torch-free.
+"""Corrupted pictures, to measure robustness. Torch-free.
 
-The kinds, not the strengths, are those of Hendrycks and Dietterich, arXiv:1903.12261. They are applied to what the network sees,
-at its size, so that the strengths mean the same for every picture.
+The kinds, but not the strengths, are those of Hendrycks and Dietterich, arXiv:1903.12261. They are applied to the network's
+input, at its size, so that the strengths mean the same for every picture.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ CORRUPTIONS: dict[str, dict[str, _Damage]] = {
     "blur": {f"radius {share:.1%} of the side": _blur(share) for share in (0.01, 0.02, 0.04)},
     "JPEG": {f"quality {quality}": _jpeg(quality) for quality in (50, 20, 10)},
 }
-"""By kind and strength, the mildest first."""
+"""Corruptions by kind and strength, the mildest first."""
 
 
 def damaged_batch(damage: _Damage, pixels_NHWC: NDArray[np.uint8], first: int) -> NDArray[np.uint8]:
-    """A batch made worse, the same way each time.
+    """Corrupt a batch, reproducibly.
 
     Args:
-        damage: From `CORRUPTIONS`.
-        pixels_NHWC: uint8.
+        damage: Corruption from `CORRUPTIONS`.
+        pixels_NHWC: Pixels, uint8.
         first: Number of the first image, which seeds its noise.
     """
     return np.stack([damage(pixels, first + index) for index, pixels in enumerate(pixels_NHWC)])

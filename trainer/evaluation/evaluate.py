@@ -1,4 +1,4 @@
-"""Measuring held-out images: loss, top-1, the confusion matrix, plain and with flip test-time augmentation."""
+"""Evaluation on held-out images: loss, top-1, the confusion matrix, plain and with flip test-time augmentation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from trainer.model.layer_stats import SilentChannels
 from trainer.model.numerics import Numerics
 
 _CHOOSY_ABOUT_SHAPES = ("cuda",)
-"""Devices on which a new shape is a new choice of kernels: a last batch is filled up with empty images there."""
+"""Device types that select kernels for each new shape: the last batch is padded with empty images there."""
 
 _CONFUSIONS_TOLD = 10
-"""For each class: all of them where there are few classes, and a line of some kilobytes where there are a hundred."""
+"""Confusions logged per class: all where there are few classes, and a line of some kilobytes where there are a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class Evaluation:
         accuracy: Plain top-1, 0 to 1.
         accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not asked for.
         confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
-        mistakes: The most confident ones; None where there are none.
-        silent: Share of the channels that were 0 for all images looked at, by the convolution that makes them, where any were.
+        mistakes: The most confident mistakes; None where there are none.
+        silent: Share of the channels that were 0 for all images seen, by the convolution that makes them; only those with any.
     """
 
     loss: float
@@ -51,22 +51,22 @@ class Evaluation:
 
     @property
     def correct(self) -> list[int]:
-        """Right answers in each class."""
+        """Number of correct predictions in each class."""
         return [int(value) for value in self.confusion_KK.diagonal()]
 
     @property
     def counts(self) -> list[int]:
-        """Images in each class."""
+        """Number of images in each class."""
         return [int(value) for value in self.confusion_KK.sum(1)]
 
     @property
     def predicted(self) -> list[int]:
-        """How often each class was answered."""
+        """Number of predictions of each class."""
         return [int(value) for value in self.confusion_KK.sum(0)]
 
     @property
     def confusions(self) -> list[list[int]]:
-        """The classes that each class is most often taken for, and for how many images, by turns."""
+        """Most frequent wrong predictions for each class: alternately the class and its number of images."""
         return confusions_of(self.confusion_KK.numpy(), most=_CONFUSIONS_TOLD)
 
 
@@ -84,26 +84,26 @@ def evaluate(
     poll: Callable[[float], None],
     lost: LostImages,
 ) -> Evaluation:
-    """Measure a model on every image of a split. The model is left in eval mode.
+    """Evaluate a model on every image of a split. The model is left in eval mode.
 
     Args:
-        model: On `device`.
+        model: Model on `device`.
         split: Images and labels.
-        normalize: Brings pixels to the network's scale.
+        normalize: Normalises pixels to the network's scale.
         numerics: Precision and memory format.
-        num_classes: Side K of the confusion matrix.
+        num_classes: Number K of classes.
         batch_size: Images per forward pass.
-        tta: Also measure with the mirror image.
-        device: Of model and sums.
-        poll: Called before each batch with the share done; may raise to stop.
-        lost: Told about images that cannot be read any more; they are not measured.
+        tta: Whether to evaluate with the mirror image as well.
+        device: Device of the model and the sums.
+        poll: Called before each batch with the share done; may raise an exception to stop.
+        lost: Receives the images that have become unreadable; they are not evaluated.
 
     Raises:
-        DataLostError: When most of a batch, or every image, cannot be read any more.
+        DataLostError: When most of a batch, or every image, can no longer be read.
     """
     model.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
-    # Losses are added up in fp32 a batch at a time; the sums stay on the device until the end.
+    # Losses are summed in fp32 within a batch; the sums stay on the device until the end.
     loss_sum = torch.zeros((), device=device)
     correct_tta = torch.zeros((), dtype=torch.int64, device=device)
     mistakes, silent = MistakeCollector(), SilentChannels()
@@ -164,6 +164,6 @@ def _logits(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> Tensor
 
 
 def _answers(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """The likeliest class of each image: int64 (N,). Where logits are not finite, a wrong one."""
+    """Most probable class of each image: int64 (N,). Where logits are not finite, a wrong class."""
     wrong_N = (labels_N + 1) % logits_NK.shape[1]
     return torch.where(logits_NK.isfinite().all(1), logits_NK.argmax(1), wrong_N)

@@ -1,4 +1,4 @@
-"""What a run keeps to be looked at beside its log: tables and pictures, made and written on a thread of their own."""
+"""Tables and pictures that a run keeps beside its log, made and written on a separate thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_WAIT_S = 10.0
 
 
 class EvaluationFiles:
-    """Writes one thing after the other; of what waits for one place the newest alone. The training thread only hands over."""
+    """Writes files one after the other; of those waiting for the same path only the newest. The training thread never waits."""
 
     def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
         self._run_dir = run_dir
@@ -37,7 +37,7 @@ class EvaluationFiles:
         self._hand_over(folder, lambda: write_tables(evaluation, data.classes, folder))
 
     def write_mistakes(self, mistakes: Mistakes | None, data: DataSet, split: str, *, step: int, epoch: float) -> None:
-        """Write the pictures of the most confident mistakes of a split; None where there are none: those of before go."""
+        """Write the pictures of a split's most confident mistakes; None deletes the earlier ones."""
         path = self._run_dir.mistakes(split)
 
         def write() -> None:
@@ -50,12 +50,12 @@ class EvaluationFiles:
         self._hand_over(path, write)
 
     def write_training_images(self, make: Callable[[], Sheet], *, step: int, epoch: int) -> None:
-        """Write pictures as the network sees them.
+        """Write training images as the network sees them.
 
         Args:
-            make: Makes them; called on the other thread.
+            make: Makes the pictures; called on the writer's thread.
             step: Steps done so far.
-            epoch: That they belong to, from 1.
+            epoch: Epoch of the pictures, from 1.
         """
         path = self._run_dir.training_images
 
@@ -67,7 +67,7 @@ class EvaluationFiles:
         self._hand_over(path, write)
 
     def close(self) -> None:
-        """Wait for what was handed over, though not for ever."""
+        """Wait for pending files, up to a time limit."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -87,7 +87,7 @@ class EvaluationFiles:
             thread = threading.Thread(target=self._run, name="evaluation files", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no room for one more thread: nothing of this is needed to train
+            except RuntimeError as error:  # no resources for another thread: training does not need these files
                 self._complain(place, error)
             else:
                 self._thread = thread
@@ -103,11 +103,11 @@ class EvaluationFiles:
                 write = self._waiting.pop(place)
             try:
                 write()
-            except Exception as error:  # noqa: BLE001 - nothing of it is needed to train, or made of what is not in the log
+            except Exception as error:  # noqa: BLE001 - training does not need these files, and all that they show is in the log
                 self._complain(place, error)
 
     def _complain(self, place: Path, error: Exception) -> None:
-        """Say why something is missing, once for each place and reason."""
+        """Publish why a file is missing, once for each path and reason."""
         text = f"{place}: not written: {error}"
         if self._said.get(place) != text:
             self._said[place] = text
@@ -115,7 +115,7 @@ class EvaluationFiles:
 
 
 def _at(step: int, sheet: Sheet) -> Sheet:
-    """Pictures with the step that they are of: the file is written anew at another."""
+    """Add the step to the facts of pictures: the file is overwritten at a later step."""
     return replace(sheet, facts=sheet.facts | {"step": step})
 
 
@@ -135,6 +135,6 @@ def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], images: Split, split
 
 
 def name_of(images: Split, row: int, split: str) -> str:
-    """By which a person finds an image: folder and file, or its number in a split."""
+    """Name by which a person finds an image: folder and file, or its number in a split."""
     paths = images.paths
     return f"{split} image {row}" if paths is None else "/".join(Path(paths[row]).parts[-2:])

@@ -1,4 +1,4 @@
-"""Images with known classes that models are measured on: of a folder, or those that a run held out."""
+"""Images with known classes for evaluation: those of a folder, or those that a run held out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class MeasuredImages(Protocol):
     """A source of images with known classes.
 
     Attributes:
-        name: Of the split or folder, for messages and as the name of what is written.
-        labels_N: int64, numbers in the model's list of classes.
-        remarks: What makes their figures doubtful, for people.
+        name: Name of the split or folder, for messages and for the files that are written.
+        labels_N: int64, indices in the model's list of classes.
+        remarks: Reasons to doubt their figures, for people.
     """
 
     name: str
@@ -30,17 +30,17 @@ class MeasuredImages(Protocol):
     remarks: list[str]
 
     def title(self, row: int) -> str:
-        """What an image is called: its path, or its number."""
+        """Name of an image: its path, or its number."""
 
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Some images as a model's decoder makes them: pixels, which of `rows` these are, and path and reason of the others."""
+        """Images as a model's decoder makes them: pixels, their indices in `rows`, and path and reason of the others."""
 
 
 @dataclass
 class FileImages:
-    """Files on the disk."""
+    """Images in files on disk."""
 
     name: str
     paths: list[str]
@@ -48,20 +48,20 @@ class FileImages:
     remarks: list[str] = field(default_factory=list)
 
     def title(self, row: int) -> str:
-        """The path."""
+        """Path of an image."""
         return self.paths[row]
 
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Decode some files."""
+        """Decode images."""
         pixels_NHWC, kept, lost = decode_files(decoder, [self.paths[row] for row in rows])
         return pixels_NHWC, [rows[index] for index in kept], lost
 
 
 @dataclass
 class ArrayImages:
-    """Images that are in memory, as those of the embedded digits."""
+    """Images in memory, such as the embedded digits."""
 
     name: str
     pixels_NHWC: NDArray[np.uint8]
@@ -69,16 +69,16 @@ class ArrayImages:
     remarks: list[str] = field(default_factory=list)
 
     def title(self, row: int) -> str:
-        """The number within the split, from 0."""
+        """Number of an image within the split, from 0."""
         return f"{self.name}/{row}"
 
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Some of them, as they are.
+        """Return images unchanged.
 
         Raises:
-            DataError: For a model that sees another size.
+            DataError: When the model has another input size.
         """
         side = self.pixels_NHWC.shape[1]
         if decoder.image_size != side:
@@ -89,15 +89,15 @@ class ArrayImages:
 
 
 def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> FileImages:
-    """Images of a folder of class folders, or of a split in it.
+    """Find the images of a folder of class folders, or of a split in it.
 
     Args:
         folder: `folder/<class>/*`, or with splits.
-        classes: Of the model; their order is the law.
-        split: Which split, where there are any; None for `test`, or `val`.
+        classes: Classes of the model; their order determines the labels.
+        split: Name of the split, where there are any; None for `test`, or `val`.
 
     Raises:
-        DataError: When a folder is named as no class of the model, or nothing is there.
+        DataError: When a folder's name is no class of the model, or there are no images.
     """
     if not folder.is_dir():
         raise DataError(
@@ -123,7 +123,7 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
 
 
 def _split_folder(folder: Path, split: str | None, classes: Sequence[str], notes: Notes) -> tuple[str, Path]:
-    """A split's folder, or the folder itself where it has none."""
+    """Folder of a split, or the folder itself where it has no splits."""
     splits = split_folders(folder, notes)
     for name in (split,) if split else ("test", "val"):
         if name in splits:

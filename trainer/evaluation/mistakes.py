@@ -1,4 +1,4 @@
-"""The most confident mistakes of a pass over held-out images: wrong labels, and classes that look alike, show there first.
+"""The most confident mistakes on held-out images. Wrong labels and classes that look alike show there first.
 
 Shapes: N images of a batch, M mistakes kept, K classes.
 """
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 MOST = 32
-"""That are kept."""
+"""Largest number of mistakes kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistakes:
-    """Images that were not recognised, the most confident first. On the CPU.
+    """Misclassified images, the most confident first. On the CPU.
 
     Attributes:
         pixels_MHWC: uint8.
-        rows: Of the images in their split.
-        labels: Their classes.
-        predicted: What they were taken for.
-        confidences: Probability of that, 0 to 1.
+        rows: Rows of the images in their split.
+        labels: True classes.
+        predicted: Predicted classes.
+        confidences: Probabilities of the predicted classes, 0 to 1.
     """
 
     pixels_MHWC: Tensor
@@ -35,29 +35,29 @@ class Mistakes:
 
 
 class MistakeCollector:
-    """Keeps the most confident mistakes on the device, so that a pass waits for it only once, at its end."""
+    """Keeps the most confident mistakes on the device, so that a pass waits for the device only once, at its end."""
 
     def __init__(self) -> None:
         self._kept: list[Tensor] | None = None
 
     def add(self, pixels_NHWC: Tensor, rows: Sequence[int], labels_N: Tensor, logits_NK: Tensor) -> None:
-        """Look at a batch.
+        """Add the mistakes of a batch.
 
         Args:
-            pixels_NHWC: uint8, as the network's input was made from.
-            rows: Of the images in their split.
-            labels_N: int64.
-            logits_NK: float32.
+            pixels_NHWC: uint8, the source of the network's input.
+            rows: Rows of the images in their split.
+            labels_N: True classes, int64.
+            logits_NK: Logits, float32.
         """
         confidence_N, predicted_N = logits_NK.softmax(1).max(1)
-        # An image whose logits are not numbers is no confident mistake, and must not stand before those that are.
+        # An image with NaN logits is no confident mistake, and must not rank above those that are.
         confidence_N = torch.where(predicted_N == labels_N, -1.0, confidence_N.nan_to_num(nan=0.0))
         rows_N = torch.tensor(rows, dtype=torch.int64).to(labels_N.device, non_blocking=True)
         found = [confidence_N, rows_N, labels_N, predicted_N, pixels_NHWC]
         self._kept = _surest(found) if self._kept is None else _joined(self._kept, _surest(found))
 
     def result(self) -> Mistakes | None:
-        """What was found; None where every image was recognised."""
+        """Return the mistakes; None where every image was classified correctly."""
         if self._kept is None:
             return None
         confidence_M, rows_M, labels_M, predicted_M, pixels_MHWC = (part.cpu() for part in self._kept)

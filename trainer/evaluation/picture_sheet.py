@@ -1,4 +1,4 @@
-"""Many small pictures in one PNG file, with what is known of each; any viewer shows it. Needs no PyTorch."""
+"""Many small pictures in one PNG file, with captions; any image viewer shows it. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trainer.host.atomic_files import write_atomically
 
 _COLUMNS = 8
 _LARGEST_SIDE = 64
-"""Pixels: larger pictures are made smaller, since a terminal shows no more."""
+"""Pixels per side: larger pictures are scaled down, since a terminal shows no more."""
 _CAPTION_WORDS = ("class", "predicted", "name", "mixed_with")
 _CAPTION_SHARES = ("confidence", "share")
 _LARGEST_FILE, _LARGEST_PICTURE = 2**24, 4096
-"""Bytes, and pixels of a side, beyond which nothing is read: a run directory may come from anybody."""
+"""Largest file in bytes, and largest side in pixels, that is read: a run directory may come from an untrusted source."""
 _FACTS = "r18-tui"
-"""The text in the file that says how it is divided and what is in it."""
+"""Key of the PNG text that describes the layout and the captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class Sheet:
 
     Attributes:
         pixels_NHWC: uint8, square.
-        captions: What is known of each.
-        facts: What is known of all.
+        captions: Facts about each picture.
+        facts: Facts about all pictures.
     """
 
     pixels_NHWC: NDArray[np.uint8]
@@ -41,14 +41,14 @@ class Sheet:
 
 
 def write_sheet(path: Path, sheet: Sheet) -> None:
-    """Replace a file.
+    """Write a sheet to a file, replacing it.
 
     Args:
-        path: Of the file; its folder is made.
+        path: Path of the file; its folder is created.
         sheet: At least one picture.
 
     Raises:
-        OSError: When it cannot be written.
+        OSError: When the file cannot be written.
     """
     side = min(sheet.pixels_NHWC.shape[1], _LARGEST_SIDE)
     columns = min(_COLUMNS, len(sheet.captions))
@@ -65,11 +65,11 @@ def write_sheet(path: Path, sheet: Sheet) -> None:
 
 
 def read_sheet(path: Path) -> Sheet:
-    """What `write_sheet` has written.
+    """Read a sheet written by `write_sheet`.
 
     Raises:
-        OSError: When it cannot be read.
-        ValueError: When it is no such file.
+        OSError: When the file cannot be read.
+        ValueError: When it is not a sheet.
     """
     if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
         raise OSError(f"{path}: no file of a sheet's size")
@@ -83,7 +83,7 @@ def read_sheet(path: Path) -> Sheet:
         SyntaxError,
         RecursionError,
         Image.DecompressionBombError,
-    ) as error:  # the first is Pillow's word for broken
+    ) as error:  # the first is raised by Pillow for broken files
         raise ValueError(f"{path}: damaged: {error}") from error
     side, captions = _checked(path, told)
     rows, columns = pixels_HWC.shape[0] // side, pixels_HWC.shape[1] // side
@@ -95,7 +95,7 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def _checked(path: Path, told: Any) -> tuple[int, list[dict[str, Any]]]:
-    """Side of the pictures and captions, as a file of anybody's making tells them.
+    """Validate the side and the captions of a sheet from an untrusted file.
 
     Raises:
         ValueError: When they are not what `write_sheet` writes.
@@ -117,6 +117,6 @@ def _is_share(value: Any) -> bool:
 
 
 def resized(pixels_HWC: NDArray[np.uint8], side: int) -> Image.Image:
-    """A picture at another size, each pixel the mean of those that it stands for."""
+    """Resize a picture; when shrinking, each pixel is the mean of those it replaces."""
     image = Image.fromarray(np.ascontiguousarray(pixels_HWC))
     return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""What an evaluation found, in the terminal and in files."""
+"""Report of an evaluation, for the terminal and as files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MISTAKES_SHOWN = 5
 _CLASSES_SHOWN = 30
 
 Robustness = dict[str, dict[str, float]]
-"""Accuracy by kind and strength of damage."""
+"""Accuracy by kind and strength of the corruption."""
 
 
 def report_lines(
     model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
 ) -> list[str]:
-    """The report for the terminal."""
+    """Lines of the report for the terminal."""
     scores = measured.scores
     low, high = scores.interval
     lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images)]
@@ -46,7 +46,7 @@ def report_lines(
 
 
 def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
-    """What makes the figures of a model meaningless, for people."""
+    """Reasons why a model's figures are meaningless, for people."""
     remarks = []
     if scores.num_nonfinite:
         remarks.append(
@@ -59,7 +59,7 @@ def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
 
 
 def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]) -> list[str]:
-    """Two models on the same images."""
+    """Lines that compare two models on the same images."""
     scores = [of_model.scores for of_model in measured]
     found = compare(*scores)
     lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images)]
@@ -83,7 +83,7 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measu
 def write_comparison(
     folder: Path, models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]
 ) -> None:
-    """Write `comparison.json` and `disagreements.csv`, the images that one model alone recognises.
+    """Write `comparison.json` and `disagreements.csv`, the images that only one of the models classifies correctly.
 
     Raises:
         OSError: When the folder cannot be written.
@@ -151,7 +151,7 @@ def _unreadable(measured: Measured) -> list[dict[str, str]]:
 def _class_lines(model: Classifier, scores: Scores) -> list[str]:
     width = min(max(len("class"), *(len(name) for name in model.classes)), 30)
     lines = [f"  {'class':{width}}  images  recall  (95 % interval)  precision     F1  taken for"]
-    # The worst first: they are what one wants to see.
+    # The worst first: they are of most interest.
     recalls = [2.0 if score.recall is None else score.recall for score in scores.classes]
     order = sorted(range(len(model.classes)), key=recalls.__getitem__)
     for label in order[:_CLASSES_SHOWN]:
@@ -195,7 +195,7 @@ def _mistakes_table(model: Classifier, images: MeasuredImages, measured: Measure
 
 
 def _mistake(model: Classifier, scores: Scores, index: int) -> tuple[str, str, float]:
-    """True class, answer and its probability."""
+    """True class, predicted class and its probability."""
     answer = int(scores.predicted[index])
     true = int(scores.labels_N[index])
     return model.classes[true], model.classes[answer], float(scores.probabilities_NK[index, answer])

@@ -1,4 +1,4 @@
-"""The images that a run held out, found again as the run found them."""
+"""Finds the images that a run held out, with the run's own rules."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from trainer.run.log.reader import read_records
 
 
 def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """Images of a split of a run's data.
+    """Find the images of a split of a run's data.
 
     Args:
         run_dir: The run.
         split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
-        classes: Of the model.
+        classes: Classes of the model.
 
     Raises:
-        DataError: When they are not there any more, are of other classes, or there is no such split.
+        DataError: When the images no longer exist, have other classes, or there is no such split.
     """
     config = settings_now(run_dir)
     root = Path(config.data.root).expanduser()
     if config.data.kind == "imagefolder" and not root.is_dir():
         raise DataError(f"{root}: the run's images are not there any more; give them with --data DIR")
-    # Their pixels are decoded by each model's own decoder.
+    # The pixels are decoded by each model's own decoder.
     with progress_bar() as progress:
         data = load_held_out(undecoded(config), progress)
     if data.classes != tuple(classes):
@@ -63,7 +63,7 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
 
 
 def num_trained_on(run_dir: RunDir, paths: Sequence[str]) -> int:
-    """How many of some files a run was trained on, copies included; 0 where its data are no files or are not there any more."""
+    """Count the files that a run was trained on, copies included; 0 if its data are not files or no longer exist."""
     try:
         config = settings_now(run_dir)
         if config.data.kind != "imagefolder":
@@ -82,7 +82,7 @@ def _size(path: str) -> int | None:
     try:
         return os.stat(path).st_size
     except OSError:
-        return None  # it has gone, as reading it will say
+        return None  # it is gone; reading it will report that
 
 
 def _digest(path: str) -> bytes | None:

@@ -1,7 +1,7 @@
-"""The settings of a run that hold now: the one source for whatever is done with the run after its training.
+"""The current settings of a run: the one source for all commands that use the run after its training.
 
-A resume may change some settings (`RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are
-those that a checkpoint was trained with.
+A resume may change some settings (`RESUME_OVERRIDES`), and these are in the run's `config.yaml`. All others are those that a
+checkpoint was trained with.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from trainer.run.folder.run_dir import RunDir
 
 
 def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = None) -> Config:
-    """The settings that hold for a run now.
+    """Return the current settings of a run.
 
     Args:
         run_dir: The run; None for a checkpoint without one.
-        recorded: The configuration in the checkpoint in question; None for that of the run's newest one.
+        recorded: Configuration stored in the checkpoint to use; None for that of the run's newest checkpoint.
 
     Raises:
         RunError: When there is neither a checkpoint nor a configuration.
-        ConfigError: When a configuration is not valid any more.
+        ConfigError: When a configuration is no longer valid.
     """
     if recorded is None and run_dir is not None:
         newest = CheckpointFolder(run_dir, keep=2).pointer("latest")

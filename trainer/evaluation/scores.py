@@ -1,4 +1,4 @@
-"""How good predictions are: pure numpy, no model and no file. Shapes: N images, K classes."""
+"""Scores of predictions: pure numpy, without model or files. Shapes: N images, K classes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from trainer.run.view.class_score import Z95, ClassScore, scores_from_counts, wilson_interval
 
 TOP5_FROM = 10
-"""Classes from which on the five likeliest say something."""
+"""Smallest number of classes for which top-5 accuracy is meaningful."""
 
 NO_ANSWER = -1
-"""In place of a class, where an answer is not finite."""
+"""Placeholder for the class where a prediction is not finite."""
 
 _BINS = 15
-"""Of the calibration. Source: Guo et al., arXiv:1706.04599, section 5."""
+"""Number of calibration bins. Source: Guo et al., arXiv:1706.04599, section 5."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions held against the truth. An answer that is not finite is a wrong one.
+    """Predictions compared with the true classes. A prediction that is not finite counts as wrong.
 
     Attributes:
-        probabilities_NK: float32, finite rows add up to 1.
-        labels_N: int64.
+        probabilities_NK: Probabilities, float32; finite rows sum to 1.
+        labels_N: True classes, int64.
     """
 
     probabilities_NK: NDArray[np.float32]
@@ -35,39 +35,39 @@ class Scores:
 
     @cached_property
     def finite(self) -> NDArray[np.bool_]:
-        """Whether each answer consists of finite numbers."""
+        """Whether each prediction is finite."""
         return np.asarray(np.isfinite(self.probabilities_NK).all(1))
 
     @property
     def num_nonfinite(self) -> int:
-        """Answers that are not finite."""
+        """Number of predictions that are not finite."""
         return int((~self.finite).sum())
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """The likeliest class of each image; `NO_ANSWER` where the answer is not finite."""
+        """Most probable class of each image; `NO_ANSWER` where the prediction is not finite."""
         return np.where(self.finite, self.probabilities_NK.argmax(1), NO_ANSWER)
 
     @property
     def only_answer(self) -> int | None:
-        """The class that all finite answers are, although the images are of several; None otherwise."""
+        """The class of all finite predictions, if it is the same although the images have several classes; None otherwise."""
         answers = np.unique(self.predicted[self.finite])
         return int(answers[0]) if len(answers) == 1 and self.num_present > 1 else None
 
     @property
     def num_present(self) -> int:
-        """Classes that have images."""
+        """Number of classes that have images."""
         return len(np.unique(self.labels_N))
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each image was recognised."""
+        """Whether each image was classified correctly."""
         right: NDArray[np.bool_] = self.predicted == self.labels_N
         return right
 
     @property
     def accuracy(self) -> float:
-        """Top-1, 0 to 1."""
+        """Top-1 accuracy, 0 to 1."""
         return float(self.right.mean())
 
     @property
@@ -77,16 +77,16 @@ class Scores:
 
     @property
     def top5(self) -> float | None:
-        """Share of images whose class is among the five likeliest; None with few classes."""
+        """Top-5 accuracy; None with few classes."""
         if self.probabilities_NK.shape[1] < TOP5_FROM:
             return None
-        # Of equal probabilities the first class is the likelier one, as it is for `predicted`.
+        # Among equal probabilities the first class ranks higher, as in `predicted`.
         order_NK = np.argsort(-self.probabilities_NK, axis=1, kind="stable")[:, :5]
         return float(((order_NK == self.labels_N[:, None]).any(1) & self.finite).mean())
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy; infinite where an answer is not finite."""
+        """Mean cross-entropy; infinite where a prediction is not finite."""
         if self.num_nonfinite:
             return math.inf
         own_N = self.probabilities_NK[np.arange(len(self.labels_N)), self.labels_N].astype(np.float64)
@@ -94,7 +94,7 @@ class Scores:
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Row is the true class, column the answer; answers that are not finite are in no cell."""
+        """Confusion matrix: row is the true class, column the predicted one; predictions that are not finite are not counted."""
         num_classes = self.probabilities_NK.shape[1]
         pairs = (self.labels_N * num_classes + self.predicted)[self.finite]
         return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -106,17 +106,17 @@ class Scores:
 
     @property
     def majority_baseline(self) -> float:
-        """Accuracy of always answering the most frequent class; its balanced accuracy is one over `num_present`."""
+        """Accuracy of always predicting the most frequent class; its balanced accuracy is one over `num_present`."""
         return float(np.bincount(self.labels_N).max() / len(self.labels_N))
 
     @cached_property
     def classes(self) -> list[ClassScore]:
-        """Each class by itself."""
+        """Scores of each class."""
         return class_scores(self.confusion, np.bincount(self.labels_N, minlength=len(self.confusion)))
 
     @cached_property
     def calibration(self) -> list[tuple[int, float, float]]:
-        """Images, mean confidence and accuracy of each bin of confidence that has images; of finite answers."""
+        """Images, mean confidence and accuracy of each non-empty confidence bin; finite predictions only."""
         confidence_N, right_N = self.probabilities_NK[self.finite].max(1), self.right[self.finite]
         bin_N = np.minimum((confidence_N * _BINS).astype(np.int64), _BINS - 1)
         return [
@@ -127,12 +127,12 @@ class Scores:
 
     @property
     def calibration_error(self) -> float | None:
-        """ECE: mean distance between confidence and accuracy over the bins, 0 to 1; None without a finite answer."""
+        """ECE: mean distance between confidence and accuracy over the bins, 0 to 1; None without a finite prediction."""
         distances = sum(count * abs(confidence - accuracy) for count, confidence, accuracy in self.calibration)
         return float(distances / self.finite.sum()) if self.finite.any() else None
 
     def confident_mistakes(self, most: int) -> list[int]:
-        """Images that were not recognised, the most confident first; those without a finite answer are left out."""
+        """Misclassified images, the most confident first; those with predictions that are not finite are left out."""
         wrong = np.flatnonzero(~self.right & self.finite)
         confidence = self.probabilities_NK[wrong].max(1)
         return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
@@ -140,10 +140,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out for one model.
+    """Result of the evaluation of one model.
 
     Attributes:
-        rows: Which images could be measured.
+        rows: Rows of the images that could be evaluated.
         lost: Path and reason of the others.
     """
 
@@ -153,11 +153,11 @@ class Measured:
 
 
 def class_scores(confusion_KK: NDArray[np.int64], images_K: NDArray[np.int64] | None = None) -> list[ClassScore]:
-    """Each class by itself.
+    """Compute the scores of each class.
 
     Args:
-        confusion_KK: Row is the true class, column the answer.
-        images_K: Images of each class; None where each is in a cell.
+        confusion_KK: Confusion matrix: row is the true class, column the predicted one.
+        images_K: Number of images of each class; None where the matrix contains all of them.
     """
     return scores_from_counts(
         (confusion_KK.sum(1) if images_K is None else images_K).tolist(),
@@ -168,11 +168,11 @@ def class_scores(confusion_KK: NDArray[np.int64], images_K: NDArray[np.int64] | 
 
 
 def confusions_of(confusion_KK: NDArray[np.int64], *, most: int) -> list[list[int]]:
-    """What each class was taken for: classes and numbers of images by turns, the most frequent first.
+    """Wrong predictions for each class: alternately the class and its number of images, the most frequent first.
 
     Args:
-        confusion_KK: Row is the true class, column the answer.
-        most: Other classes for each class.
+        confusion_KK: Confusion matrix: row is the true class, column the predicted one.
+        most: Largest number of other classes per class.
     """
     wrong_KK = confusion_KK.copy()
     np.fill_diagonal(wrong_KK, 0)
@@ -188,13 +188,13 @@ def _confusions_of_one(wrong_K: NDArray[np.int64], most: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two models on the same images.
+    """Comparison of two models on the same images.
 
     Attributes:
-        only_first: Images that the first one alone recognised.
-        only_second: Likewise.
-        p_value: Of McNemar's exact test, two-sided: how likely a difference at least as large is if both are equally good.
-        difference: Accuracy of the second less that of the first.
+        only_first: Images that only the first model classifies correctly.
+        only_second: Images that only the second model classifies correctly.
+        p_value: Two-sided, of McNemar's exact test: probability of a difference at least as large if both are equally good.
+        difference: Accuracy of the second model minus that of the first.
         interval: 95 % interval of this difference.
     """
 
@@ -206,7 +206,7 @@ class Comparison:
 
 
 def compare(first: Scores, second: Scores) -> Comparison:
-    """Hold two models against each other.
+    """Compare two models.
 
     Sources: McNemar, Psychometrika 12 (1947), as the exact binomial test; the interval is Wald's for paired proportions.
     """
@@ -225,7 +225,7 @@ def compare(first: Scores, second: Scores) -> Comparison:
 
 
 def _exact_p(fewer: int, discordant: int) -> float:
-    """Two-sided probability of so few of the discordant pairs on one side, by whole numbers, which do not overflow."""
+    """Two-sided probability of so few discordant pairs on one side, in integer arithmetic, which does not overflow."""
     tail, term = 0, 1
     for k in range(fewer + 1):
         tail += term

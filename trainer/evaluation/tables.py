@@ -1,4 +1,4 @@
-"""Tables of an evaluation, as they are written beside a run."""
+"""CSV tables of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer.run.view.class_score import ClassScore
 
 
 def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> list[list[object]]:
-    """Rows of `per_class.csv`; fractions, empty where there is nothing to divide by."""
+    """Rows of `per_class.csv`; fractions are empty where the denominator is 0."""
     head: list[object] = [
         "class", "images", "correct", "accuracy", "low95", "high95", "precision", "f1", "most_confused_with",
     ]  # fmt: skip
@@ -23,7 +23,7 @@ def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> lis
 
 
 def confusion_table(classes: Sequence[str], confusion_KK: Sequence[Sequence[int]]) -> list[list[object]]:
-    """Rows of `confusion.csv`: the true class down, the answer across."""
+    """Rows of `confusion.csv`: one row per true class, one column per predicted class."""
     return [
         ["true \\ predicted", *classes],
         *([name, *row] for name, row in zip(classes, confusion_KK, strict=True)),
@@ -31,20 +31,20 @@ def confusion_table(classes: Sequence[str], confusion_KK: Sequence[Sequence[int]
 
 
 class _Lines(list[str]):
-    """A file for `csv.writer`, which writes a row at a time."""
+    """Minimal file object for `csv.writer`, which writes a row at a time."""
 
     write = list.append
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV. Lines end with a newline; the writer's own line end makes it quote carriage returns too."""
+    """Format rows as CSV. Lines end with a newline; the writer's own line end makes it quote carriage returns too."""
     lines = _Lines()
     csv.writer(lines, lineterminator="\r\n").writerows(rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def as_csv(rows: Sequence[Sequence[object]]) -> bytes:
-    """Rows as a file's content."""
+    """Encode rows as the content of a CSV file."""
     return csv_text(rows).encode("utf-8", "backslashreplace")
 
 

@@ -1,6 +1,6 @@
-"""Trackers that a run's log is passed on to: TensorBoard, Weights & Biases, MLflow, trackio.
+"""Trackers that receive a run's log: TensorBoard, Weights & Biases, MLflow, trackio.
 
-`events.jsonl` stays the truth, and is the queue as well: a process of its own reads it as it grows (`follower`) and calls a
-`Tracker` by its events (`feed`). So nothing of a tracker is ever imported, waited for or failed upon by the process that trains;
-what a dead one has missed, `r18-tui sync` passes on later.
+`events.jsonl` stays the source of truth and is also the queue: a separate process reads it as it grows (`follower`) and turns its
+events into calls of a `Tracker` (`feed`). So the training process never imports a tracker, waits for it or fails with it; what a
+dead one has missed is passed on later by `r18-tui sync`.
 """

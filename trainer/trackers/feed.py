@@ -1,7 +1,7 @@
-"""Turns the events of a run into calls of a sink.
+"""Turns the events of a run into calls of a tracker.
 
-A resume takes back the steps since the last checkpoint. Most trackers cannot forget what they were told, and would then draw two
-curves. So what belongs to a step is held until a checkpoint of that step, or of a later one, is on disk.
+A resume takes back the steps since the last checkpoint. Most trackers cannot delete what they have received, and would then draw
+two curves. So records of a step are held until a checkpoint of that step, or of a later one, is on disk.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from trainer.trackers.tracker import Histogram, Tracker
 
 @dataclass(frozen=True)
 class _Held:
-    """A call that waits.
+    """A held call.
 
     Attributes:
-        seq: Of the line that it comes from.
-        step: That it belongs to.
+        seq: Number of the log line it comes from.
+        step: Step of the call.
     """
 
     seq: int
@@ -32,15 +32,15 @@ class _Held:
 
 @dataclass
 class Feed:
-    """Takes records in the order of the log.
+    """Processes records in the order of the log.
 
     Attributes:
-        sink: What is called.
-        picture: Reads a file of the run directory as it was at a step; None when there is another one by now.
-        seq: Of the last line that was passed on, by an earlier session to begin with; what is not behind it is passed over.
-        step: That it belongs to.
-        results: What the run has reached; empty until it is over.
-        bad_lines: Number of lines of the log that were left out.
+        sink: Tracker that is called.
+        picture: Reads a file of the run directory as it was at a step; None when a later file has replaced it.
+        seq: Number of the last log line that was passed on, initially that of an earlier session; lines up to it are skipped.
+        step: Last step that was passed on.
+        results: Results of the run; empty until it is over.
+        bad_lines: Number of log lines that were left out.
     """
 
     sink: Tracker
@@ -55,7 +55,7 @@ class Feed:
     _bests: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
-        """Hold what a record tells, and pass on what a checkpoint makes safe."""
+        """Hold the calls for a record; a checkpoint releases the calls up to its step."""
         event = record.event
         handler = _HANDLERS.get(type(event))
         if handler is not None:
@@ -65,7 +65,7 @@ class Feed:
 
     @property
     def held(self) -> int:
-        """Steps that wait for a checkpoint."""
+        """Number of steps that wait for a checkpoint."""
         return max((held.step for held in self._held), default=self.step) - self.step
 
     def _hold(self, record: Record, step: int, call: Callable[[], None]) -> None:
@@ -78,10 +78,10 @@ class Feed:
             held.call()
             self.seq, self.step = held.seq, max(self.step, held.step)
 
-    # What records tell ------------------------------------------------------------------------------------------------
+    # Handlers of records ----------------------------------------------------------------------------------------------
 
     def _opened(self, event: ev.Opened, record: Record) -> None:
-        self._at = self.step  # what is said before it is known where a resume goes on belongs to what is safe
+        self._at = self.step  # records before the resume's step is known belong to the last safe step
 
     def _started(self, event: ev.Started, record: Record) -> None:
         self._classes = event.classes
@@ -121,7 +121,7 @@ class Feed:
         if event.best:
             best = {f"best/{split}_accuracy": event.accuracy, "best/step": float(event.step)}
             self._bests.append((event.step, best))
-        elif self._bests and event.trigger == "end":  # what was chosen, on the images that did not choose it
+        elif self._bests and event.trigger == "end":  # the selected checkpoint, on the images that did not select it
             self._bests[-1][1][f"best/{split}_accuracy"] = event.accuracy
 
     def _layers(self, event: ev.LayersMeasured, record: Record) -> None:
@@ -144,7 +144,7 @@ class Feed:
     def _pictures(self, event: ev.PicturesSaved, record: Record) -> None:
         if record.seq <= self.seq:
             return
-        png = self.picture(event.path, event.step)  # now: the next evaluation writes to the same file
+        png = self.picture(event.path, event.step)  # read now: the next evaluation writes to the same file
         if png is not None:
             name = f"{event.what}/{event.split}"
             self._hold(record, event.step, lambda: self.sink.picture(name, png, step=event.step, time=record.time))
@@ -173,7 +173,7 @@ class Feed:
         self._bests = [(step, best) for step, best in self._bests if step <= event.step]
         self.results = {}
         if record.seq > self.seq and event.step < self.step:
-            # To a checkpoint that is not the newest: those behind it were damaged, or have diverged.
+            # Resumed from a checkpoint that is not the newest: later ones were damaged or had diverged.
             self.sink.back_to(event.step)
             self.step = event.step
         self._note(record, event.step, f"resumed at step {event.step:,}")

@@ -15,17 +15,17 @@ from trainer.trackers.tracker import Histogram, Origin, finite
 
 _EXPERIMENT = "r18-tui"
 _BATCH = 1000
-"""Metrics of one call: the most that MLflow takes."""
+"""Largest number of metrics per call that MLflow accepts."""
 _LONGEST_VALUE = 6000
 
 
 def open_sink(origin: Origin) -> MlflowSink:
-    """A run of the experiment r18-tui."""
+    """Open a run of the experiment r18-tui."""
     return MlflowSink(origin)
 
 
 class MlflowSink:
-    """Implements `Tracker`. One run for all sessions, found again by a tag."""
+    """Implements `Tracker`. One run for all sessions, found by a tag."""
 
     def __init__(self, origin: Origin) -> None:
         place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{origin.folder.absolute() / 'mlflow.db'}")
@@ -45,7 +45,7 @@ class MlflowSink:
 
     def _create(self, origin: Origin) -> str:
         experiment = self._client.get_experiment_by_name(_EXPERIMENT)
-        # Artifacts of a local store lie beside it, and not in whatever folder the program was started in.
+        # Artifacts of a local store are kept beside it, rather than in the folder the program was started in.
         local = None if "MLFLOW_TRACKING_URI" in os.environ else (origin.folder.absolute() / "artifacts").as_uri()
         place = experiment.experiment_id if experiment else self._client.create_experiment(_EXPERIMENT, local)
         run = self._client.create_run(place, run_name=origin.name, tags={"identity": origin.identity}).info.run_id
@@ -54,7 +54,7 @@ class MlflowSink:
         return str(run)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Figures of a step."""
+        """Log figures of a step."""
         self._metrics += [
             Metric(metric_name(name), value, int(1000 * time), step) for name, value in finite(values).items()
         ]
@@ -62,26 +62,26 @@ class MlflowSink:
             self.flush()
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """Left out: MLflow has none."""
+        """Do nothing: MLflow has no histograms."""
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """An artifact."""
+        """Log an artifact."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"step-{step:08}.png"
             path.write_bytes(png)
             self._client.log_artifact(self._run, str(path), name)
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """A tag by the step."""
+        """Set a tag named after the step."""
         self._notes += 1
         key = f"note.{step:08}.{int(1000 * time)}.{self._notes}"
         self._client.log_batch(self._run, tags=[RunTag(key, text[:_LONGEST_VALUE])])
 
     def back_to(self, step: int) -> None:
-        """Nothing can be taken back there."""
+        """Do nothing: MLflow cannot take anything back."""
 
     def flush(self) -> None:
-        """Send what has come together."""
+        """Send the collected figures."""
         while self._metrics:
             self._client.log_batch(self._run, metrics=self._metrics[:_BATCH])
             del self._metrics[:_BATCH]

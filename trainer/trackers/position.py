@@ -1,4 +1,4 @@
-"""How far a run was passed on to a tracker: a small file beside what the tracker keeps, and the right to write it."""
+"""Position in a run's log up to which a tracker has received it: a small file beside the tracker's files, with a lock."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LOOK_EVERY_S = 0.5
 
 
 class Position:
-    """Held by one process at a time, from `with` to its end.
+    """Position in the log, locked by one process at a time while in its `with` block.
 
     Attributes:
-        seq: Of the last line of the log that was passed on; -1 for none.
-        step: That it belongs to.
-        identity: Of the run, for trackers that join sessions by it.
+        seq: Number of the last log line that was passed on; -1 for none.
+        step: Step of that line.
+        identity: Identity of the run, for trackers that join sessions by it.
     """
 
     def __init__(self, folder: Path, wait: Callable[[], bool] = lambda: False) -> None:
-        """Nothing is taken yet.
+        """Create it without taking the lock.
 
         Args:
-            folder: Of the tracker.
-            wait: Whether to wait for another process that has it, which may just be ending.
+            folder: Folder of the tracker.
+            wait: Whether to wait for another process that holds the lock, which may be about to end.
         """
         self._path = folder / "position.json"
         self._wait = wait
@@ -39,10 +39,10 @@ class Position:
         self.seq, self.step, self.identity = -1, 0, secrets.token_hex(6)
 
     def __enter__(self) -> Position:
-        """Take it.
+        """Take the lock and read the position.
 
         Raises:
-            RunError: When another process has it.
+            RunError: When another process holds the lock.
         """
         self._lock = os.open(self._path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while not self._taken():
@@ -56,17 +56,17 @@ class Position:
         return self
 
     def _taken(self) -> bool:
-        # Without locks the run's trainer, which starts one process for each tracker, is all that keeps others away.
+        # On a file system without locks the only protection is that the run's trainer starts one process per tracker.
         return try_lock(self._lock, fcntl.LOCK_EX) is not False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave it to others."""
+        """Release the lock."""
         os.close(self._lock)
 
     def move(self, seq: int, step: int) -> None:
-        """Remember that everything up to a line is where a crash leaves it."""
+        """Store the position of a line, when everything up to it would survive a crash."""
         if (seq, step) != (self.seq, self.step):
             self.seq, self.step = seq, step
             self._write()
@@ -80,7 +80,7 @@ class Position:
             told = json.loads(self._path.read_bytes())
             self.seq, self.step, self.identity = int(told["seq"]), int(told["step"]), str(told["identity"])
         except FileNotFoundError:
-            self._write()  # the identity, before the tracker is told
+            self._write()  # stores the identity before the tracker receives it
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{self._path}: cannot be read ({error}); delete it, and the run is passed on anew"

@@ -1,4 +1,4 @@
-"""Passes a run on to one tracker, now or as it grows."""
+"""Passes a run on to one tracker, from a finished log or as the log grows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LOOK_EVERY_S = 1.0
 
 
 def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
-    """Tell a tracker what the log tells, from where an earlier call has ended.
+    """Pass a log on to a tracker, from where an earlier call has ended.
 
     Args:
         run_dir: The run.
-        name: Of the tracker.
-        ended: Whether nothing more is to be waited for; what stands in the log by then is still read.
+        name: Name of the tracker.
+        ended: Whether to stop waiting for more; what is in the log by then is still read.
 
     Returns:
-        The feed, with what is still held.
+        The feed, with the calls that are still held.
 
     Raises:
-        RunError: When another process does the same.
+        RunError: When another process passes the same run on to this tracker.
         OSError: When the log or the tracker's folder cannot be used.
     """
     folder = run_dir.sinks / name
@@ -60,10 +60,10 @@ def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
 
 
 def _picture(path: Path, step: int) -> bytes | None:
-    """A file of pictures, if it is still that of a step."""
+    """Read a file of pictures if it is still that of a step."""
     try:
         before = path.stat().st_mtime_ns
         png = path.read_bytes() if read_sheet(path).facts.get("step") == step else None
-        return png if path.stat().st_mtime_ns == before else None  # another one meanwhile
+        return png if path.stat().st_mtime_ns == before else None  # None: replaced in the meantime
     except (OSError, ValueError):
         return None

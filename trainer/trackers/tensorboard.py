@@ -1,4 +1,4 @@
-"""TensorBoard, by PyTorch's own writer: `tensorboard --logdir runs`."""
+"""TensorBoard, through PyTorch's own writer: `tensorboard --logdir runs`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainer.trackers.tracker import Histogram, Origin
 
 
 def open_sink(origin: Origin) -> TensorBoardSink:
-    """A writer of event files in the run directory."""
+    """Open a writer of event files in the run directory."""
     return TensorBoardSink(origin)
 
 
 class TensorBoardSink:
-    """Implements `Tracker`. Steps that were taken back are purged, as its readers know them to be."""
+    """Implements `Tracker`. Steps that were taken back are purged, in the way that TensorBoard's readers recognise."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -28,12 +28,12 @@ class TensorBoardSink:
         return SummaryWriter(str(self._origin.folder), purge_step=step + 1)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """A point in each of some curves."""
+        """Add a point to each curve."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step, walltime=time)
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """A slice of a histogram over time."""
+        """Add a slice to a histogram over time."""
         counts, edges = np.array(values.counts, dtype=np.float64), np.array(values.edges)
         middles = (edges[:-1] + edges[1:]) / 2
         self._writer.add_histogram_raw(
@@ -43,25 +43,25 @@ class TensorBoardSink:
         )  # fmt: skip
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """An image."""
+        """Add an image."""
         pixels_HWC = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
         self._writer.add_image(name, pixels_HWC, step, walltime=time, dataformats="HWC")
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """A text; Markdown there, so it is marked as literal."""
+        """Add a text; TensorBoard renders Markdown, so it is marked as literal."""
         self._writer.add_text("notes", "    " + text, step, walltime=time)
 
     def back_to(self, step: int) -> None:
-        """Begin a file that takes later steps back."""
+        """Start a new file that purges later steps."""
         self._writer.close()
         self._writer = self._open(step)
 
     def flush(self) -> None:
-        """Write the file."""
+        """Write pending events to the file."""
         self._writer.flush()
 
     def close(self, results: Mapping[str, float]) -> None:
-        """End the file; of a run that is over, tell settings and results side by side."""
+        """End the file; for a run that is over, add settings and results side by side."""
         if results:
             self._writer.add_hparams(self._origin.settings, dict(results), run_name=".")
         self._writer.close()

@@ -1,4 +1,4 @@
-"""What a tracker has to do, and what it is told of the run."""
+"""Interface of a tracker, and the description of the run that it receives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trainer.config.trackers import SinkName
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where figures come from.
+    """Description of the run whose figures are tracked.
 
     Attributes:
-        name: Of the run.
-        identity: The same in every session of a run, and of no other run.
-        folder: Where the tracker may keep its files, unless the user's environment names another place; exists.
-        config: Of the run, by group and key.
-        step: The last step that was passed on by an earlier session; 0 for none.
+        name: Name of the run.
+        identity: Identifier of the run: the same in all its sessions, and different for every other run.
+        folder: Existing folder for the tracker's files, unless the user's environment names another place.
+        config: Configuration of the run, by group and key.
+        step: Last step that an earlier session passed on; 0 for none.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Origin:
 
     @property
     def settings(self) -> dict[str, str | int | float | bool]:
-        """The configuration by dotted keys; what is no plain value is written out, and what is null left out."""
+        """Configuration by dotted keys; other than plain values are written out as text, and nulls are left out."""
         flat = {f"{group}.{key}": value for group, keys in self.config.items() for key, value in keys.items()}
         return {
             key: value if isinstance(value, str | int | float | bool) else str(value)
@@ -43,11 +43,11 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How values lie.
+    """Histogram of values, with equal bins.
 
     Attributes:
-        counts: Of bins of one width.
-        reach: They go from minus this to plus this.
+        counts: Number of values in each bin.
+        reach: Upper end of the bins, which extend from minus this to plus this.
     """
 
     counts: Sequence[int]
@@ -55,55 +55,55 @@ class Histogram:
 
     @property
     def edges(self) -> list[float]:
-        """Of the bins: one more than there are of them."""
+        """Edges of the bins: one more than there are bins."""
         bins = len(self.counts)
         return [self.reach * (2 * index / bins - 1) for index in range(bins + 1)]
 
 
 class Tracker(Protocol):
-    """One tracker, for one session. Used by one thread of a process that trains nothing.
+    """One tracker, for one session. Used by one thread of a process that does not train.
 
-    Steps never go back, unless the run itself does (`back_to`).
+    Steps never decrease, unless the run itself goes back (`back_to`).
     """
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Figures of a step. NaN and infinity may be among them.
+        """Record figures of a step. NaN and infinity may be among them.
 
         Args:
-            values: By name; a slash divides groups.
-            step: Steps done, from 1.
-            time: Unix seconds.
+            values: Figures by name; a slash separates groups.
+            step: Number of steps done, from 1.
+            time: Unix time in seconds.
         """
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """How values lay at a step."""
+        """Record a histogram at a step."""
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """A PNG file."""
+        """Record a PNG file."""
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """A line for people."""
+        """Record a line for people."""
 
     def back_to(self, step: int) -> None:
-        """What was passed on of later steps was taken back by the run."""
+        """Go back to a step: the run has taken back all later steps."""
 
     def flush(self) -> None:
-        """Everything so far is where a crash leaves it, when this returns."""
+        """Flush pending writes, so that everything so far survives a crash."""
 
     def close(self, results: Mapping[str, float]) -> None:
-        """The session is over.
+        """End the session.
 
         Args:
-            results: What the run has reached; empty where it is not over.
+            results: Results of the run; empty where it is not over.
         """
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:
-    """Those of some figures that are numbers, for trackers that take no others."""
+    """Select the finite figures, for trackers that accept no others."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def opener(name: SinkName) -> Callable[[Origin], Tracker]:
-    """What opens a tracker for a session. Imports its package."""
+    """Return the function that opens a tracker for a session. Imports the tracker's package."""
     open_sink: Callable[[Origin], Tracker] = importlib.import_module(f"trainer.trackers.{name}").open_sink
     return open_sink

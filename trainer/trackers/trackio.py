@@ -14,11 +14,11 @@ from trainer.trackers.tracker import Histogram, Origin, finite
 from trainer.trackers.wandb_like import Lines
 
 _WRITTEN_AFTER_S = 1.2
-"""It writes twice a second."""
+"""Seconds that trackio's thread needs to write: it writes twice a second."""
 
 
 def open_sink(origin: Origin) -> TrackioSink:
-    """A run of the project r18-tui."""
+    """Open a run of the project r18-tui."""
     os.environ.setdefault("TRACKIO_DIR", str(origin.folder))  # before the import, which reads it
     return TrackioSink(origin)
 
@@ -37,29 +37,29 @@ class TrackioSink:
         self._lines = Lines(self)
 
     def log(self, values: dict[str, Any], step: int, time: float) -> None:
-        """A line of the run."""
+        """Log a line of the run."""
         self._trackio.log(values, step=step)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Figures of a step."""
+        """Log figures of a step."""
         self._lines.add(finite(values), step, time)
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """Left out: trackio makes histograms of all values only, which the log does not keep."""
+        """Do nothing: trackio needs all values for a histogram, and the log does not keep them."""
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """An image."""
+        """Log an image."""
         self._lines.add({name: self._trackio.Image(Image.open(io.BytesIO(png)))}, step, time)
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """A text."""
+        """Log a text."""
         self._lines.note(text, step, time)
 
     def back_to(self, step: int) -> None:
-        """Nothing can be taken back there."""
+        """Do nothing: trackio cannot take anything back."""
 
     def flush(self) -> None:
-        """Hand over what is complete, and leave the package's thread the time to write it."""
+        """Pass on the current line, and leave trackio's thread the time to write it."""
         self._lines.flush()
         time.sleep(_WRITTEN_AFTER_S)
 

@@ -1,4 +1,4 @@
-"""Weights & Biases, offline unless `WANDB_MODE` says otherwise: `wandb sync` sends it later, `wandb leet` opens it here."""
+"""Weights & Biases, offline unless `WANDB_MODE` says otherwise: `wandb sync` uploads a run, `wandb leet` opens it locally."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trainer.trackers.wandb_like import STEP, Lines
 
 
 def open_sink(origin: Origin) -> WandbSink:
-    """A run of `WANDB_PROJECT`, by default r18-tui. Of this machine nothing is told but what the configuration says."""
+    """Open a run of `WANDB_PROJECT`, by default r18-tui. Sends nothing about this machine beyond the configuration."""
     settings = wandb.Settings(
         console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
         x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False, host="",
     )  # fmt: skip
-    mode: Any = os.environ.get("WANDB_MODE", "offline")  # one of the package's words, or its own error
+    mode: Any = os.environ.get("WANDB_MODE", "offline")  # wandb itself rejects other modes
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "r18-tui"), name=origin.name, id=origin.identity, resume="allow",
         dir=os.environ.get("WANDB_DIR", str(origin.folder)), mode=mode,
@@ -40,31 +40,31 @@ class WandbSink:
         self._lines = Lines(self)
 
     def log(self, values: dict[str, Any], step: int, time: float) -> None:
-        """A line of the run; its own counter is left alone, since it refuses steps that it has seen."""
+        """Log a line of the run. The step is a metric, since wandb's own counter rejects steps that it has seen."""
         self._run.log({**values, STEP: step, "_timestamp": time})
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Figures of a step."""
+        """Log figures of a step."""
         self._lines.add(values, step, time)
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """How values lay."""
+        """Log a histogram."""
         whole = wandb.Histogram(np_histogram=(np.array(values.counts), np.array(values.edges)))
         self._lines.add({name: whole}, step, time)
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """An image."""
+        """Log an image."""
         self._lines.add({name: wandb.Image(Image.open(io.BytesIO(png)))}, step, time)
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """A text in the step's line."""
+        """Add a text to the step's line."""
         self._lines.note(text, step, time)
 
     def back_to(self, step: int) -> None:
-        """Nothing can be taken back there: the note of the resume tells."""
+        """Do nothing: wandb cannot take anything back. The note of the resume records it."""
 
     def flush(self) -> None:
-        """Hand over what is complete; the package writes it at once."""
+        """Pass on the current line; wandb writes it at once."""
         self._lines.flush()
 
     def close(self, results: Mapping[str, float]) -> None:

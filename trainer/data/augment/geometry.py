@@ -51,7 +51,7 @@ def mirrored(views_N23: Tensor, flip_N: Tensor) -> Tensor:
 
 
 def composed(outer_N23: Tensor, inner_N23: Tensor) -> Tensor:
-    """`outer` after `inner`: a point of the image is mapped by `inner` first."""
+    """Compose views: a point of the image is mapped by `inner`, then by `outer`."""
     linear_N22 = outer_N23[:, :, :2] @ inner_N23[:, :, :2]
     shift_N21 = outer_N23[:, :, :2] @ inner_N23[:, :, 2:] + outer_N23[:, :, 2:]
     return torch.cat((linear_N22, shift_N21), dim=2)

@@ -1,4 +1,4 @@
-"""TrivialAugment, batched: each image gets one operation of random strength, and the whole batch goes through few kernels.
+"""TrivialAugment, batched: each image gets one operation of random strength, and the whole batch is processed by few kernels.
 
 Source: Müller and Hutter, arXiv:2103.10158, the "wide" space; operations and ranges as in torchvision's TrivialAugmentWide.
 Unlike there, movements are bilinear and are composed with the crop, so that the rest of the picture comes into view

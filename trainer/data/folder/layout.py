@@ -270,9 +270,7 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
     splits = {split: [folder for folder in folders if folder in chosen] for split, folders in named.items()}
     splits = {split: folders for split, folders in splits.items() if folders}
     if not splits:
-        return (
-            {} if filled else named
-        )  # nothing but folders of these names: a caller that needs classes reports what is missing
+        return {} if filled else named  # only folders of these names: a caller that needs classes reports it
     if "train" not in splits:
         return splits | ({"train": named["train"]} if "train" in named else {})
     if len(splits) == 1:

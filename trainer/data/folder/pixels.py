@@ -1,4 +1,4 @@
-"""Picture files to upright 8-bit RGB: the one reader that all commands share. Torch-free.
+"""Reads picture files as upright 8-bit RGB: the one reader that all commands share. Torch-free.
 
 Increase `READING` with any change to pixels or to which files can be read.
 """
