@@ -1,4 +1,4 @@
-"""The application: shows runs, one at a time or in a list, and sends what keys ask for. It never waits for a trainer."""
+"""The application: shows one run or the list of runs, and sends the commands that keys ask for. It never waits for a trainer."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import terminal_size
 
 _LONGEST_PUMP_S = 0.2
-"""Longest time between two looks at what the run has published: a delay that is hardly seen. With Textual's timer a look takes
-some 0.4 ms."""
+"""Longest time between two polls of the run's events: a barely visible delay. With Textual's timer a poll takes some
+0.4 ms."""
 _CALM_PUMP_S = 1.0
-"""The same where nothing happens: each look wakes the processor."""
+"""The same while nothing happens: each poll wakes the processor."""
 _CALM_AFTER_S = 5.0
-"""Without a key or news, of runs that rest. Longer than a remark stays."""
+"""Seconds without a key press or new events, with all runs at rest, before polling slows down. Longer than a remark is shown."""
 _READ_ON_AFTER_S = 0.001
-"""A timer, since `call_later` would come before whatever else waits in the event loop, keys among it."""
+"""Delay of a timer, since `call_later` would run before everything else that waits in the event loop, keys included."""
 
 _START_AFTER_S = 0.02
 _HELP_AFTER_S = 2.0
-"""From the first frame to the preparation of the help, which takes some 60 ms of this thread."""
+"""Delay between the first frame and the preparation of the help, which takes some 60 ms of this thread."""
 _LOOK_AROUND_S = 0.9
-"""Least time between two looks at whether the terminal and the trainer are still there; less than `_CALM_PUMP_S`."""
+"""Least time between two checks that terminal and trainer are still there; less than `_CALM_PUMP_S`."""
 
 
 class DashboardApp(ListActions):
     """The dashboard over one run, and the list of runs over it.
 
     Attributes:
-        detached: Whether the user left the screen, or lost the terminal, while the run was to go on.
-        resume: The run that the user wants to go on with, in a process of its own.
+        detached: Whether the user left the screen, or lost the terminal, while the run should continue.
+        resume: The run that the user wants to resume, in a separate process.
     """
 
     CSS_PATH = "dashboard.tcss"
@@ -84,11 +84,11 @@ class DashboardApp(ListActions):
         Args:
             port: The run; None for the list.
             ui: Theme and redraw rate.
-            runs_dir: The folder whose runs are listed; None for the one that the run lies in.
+            runs_dir: The folder whose runs are listed; None for the folder that contains the run.
             clock: Unix seconds.
-            input_fd: Of the terminal, watched for a hang-up.
+            input_fd: Descriptor of the terminal, watched for a hang-up.
             read_only: Whether no run of the list can be steered, resumed or deleted either.
-            hung_up: Whether a signal, or the death of the process that the shell knows, says that the terminal is gone.
+            hung_up: Returns whether the terminal is gone, shown by a signal or the death of the process that the shell started.
         """
         super().__init__(ui.theme)
         size = terminal_size(input_fd) if input_fd is not None else None
@@ -119,7 +119,7 @@ class DashboardApp(ListActions):
 
     @cached_property
     def picture_protocol(self) -> str:
-        """How pictures are drawn, of `tui.drawing.pixel_pictures.protocol_for`."""
+        """Protocol for drawing pictures, one of `tui.drawing.pixel_pictures.protocol_for`."""
         from tui.drawing.pixel_pictures import BLOCKS, protocol_for  # not before the first frame
 
         if self._ui.low_bandwidth:
@@ -128,7 +128,7 @@ class DashboardApp(ListActions):
 
     @property
     def first_view(self) -> RunView:
-        """What is known of the run that the application was started with; of none, nothing."""
+        """State of the run that the application was started with; an empty view without a run."""
         return RunView() if self._home is None else self._home.view
 
     @property
@@ -156,17 +156,17 @@ class DashboardApp(ListActions):
             run.screen.recolour()
 
     def get_default_screen(self) -> Screen[None]:
-        """The dashboard is the first screen, so that the first frame is the dashboard."""
+        """Return the dashboard as the first screen, so that the first frame is the dashboard."""
         return self._list_of_runs() if self._home is None else self._home.screen
 
     def on_mount(self) -> None:
         """Start following the run."""
-        # Textual takes what is printed for itself, and drops it. It belongs in the log, with what workers and native code print.
+        # Textual captures what is printed, and drops it. It belongs in the log, with what workers and native code print.
         sys.stdout, sys.stderr = self._printed_to
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self._pumping = self.set_interval(self._pump_s, self._pump)
         self._pump()
-        # Importing PyTorch takes seconds of both cores; the first frame goes before it.
+        # Importing PyTorch keeps both cores busy for seconds; the first frame goes before it.
         self.call_after_refresh(self.set_timer, _START_AFTER_S, self._first_frame_is_drawn)
 
     def _first_frame_is_drawn(self) -> None:
@@ -197,7 +197,7 @@ class DashboardApp(ListActions):
             self._read_on()
             return
         if self._has_drawn and not gc.isenabled():
-            # Off since the start of the program, where it would look only at modules, and at a history that is being read.
+            # Off since the start of the program, where it would scan only modules, and a history that is being read.
             gc.enable()
         shown = self._shown
         if shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
@@ -210,13 +210,13 @@ class DashboardApp(ListActions):
             self.exit(thread.exit_code)
 
     async def on_event(self, event: Event) -> None:
-        """A key or the mouse wakes a screen that rests."""
+        """Wake a resting screen on a key or the mouse."""
         if isinstance(event, InputEvent):
             self._take_pace(news=True)
         await super().on_event(event)
 
     def _take_pace(self, *, news: bool) -> None:
-        """Look more seldom once all runs rest and nobody touches a key."""
+        """Poll less often once all runs are at rest and no key is pressed."""
         if self._pumping is None:
             return
         now = time.monotonic()
@@ -229,7 +229,7 @@ class DashboardApp(ListActions):
             self._pumping = self.set_interval(_CALM_PUMP_S if calm else self._pump_s, self._pump)
 
     def _ring(self, run: RunController) -> None:
-        """Ring the bell, and ask the terminal for a notification, which some know how to show and others pass over (OSC 9)."""
+        """Ring the bell and send a desktop notification (OSC 9), which some terminals show and others ignore."""
         self.bell()
         if self._driver is not None:
             text = printable(f"r18-tui: {run.port.run_dir.name} {run.scene.word}")
@@ -246,7 +246,7 @@ class DashboardApp(ListActions):
         self._pump()
 
     def _ask_after_divergence(self) -> None:
-        """Offer a way out of steps that are not finite, once, where this screen may decide."""
+        """Offer remedies after non-finite steps, once, if this screen may control the run."""
         run = self.watched
         held = run.view.diverged
         if (
@@ -263,7 +263,7 @@ class DashboardApp(ListActions):
             self.push_screen(DivergedScreen(held), self._decided)
 
     def _show_lr_range(self) -> None:
-        """Show what a range test found to whoever has asked for it."""
+        """Show the result of a range test on the dashboard that requested it."""
         run = self.watched
         found = run.view.lr_range
         if self._range_wanted_of is not run or found is self._range_before or self.screen is not run.screen:
@@ -288,7 +288,7 @@ class DashboardApp(ListActions):
             run.follow_trainer()
 
     def _terminal_gone(self) -> bool:
-        """A lost terminal ends the application; the run goes on."""
+        """Close the application when the terminal is lost; the run continues."""
         if self._input_fd is None:
             return False
         poll = select.poll()
@@ -296,7 +296,7 @@ class DashboardApp(ListActions):
         return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
     def _leave_it_running(self, how: str) -> None:
-        """Leave the screen; the run goes on, and keeps a note of when that was."""
+        """Leave the screen; the run continues and records when that happened."""
         if self._home is not None and self._home.port.thread is not None and self._home.scene.state in LIVE_STATES:
             self._home.port.control.send(cmd.AddNote(text=how))
         self.detached = True
@@ -305,7 +305,7 @@ class DashboardApp(ListActions):
     # Keys -------------------------------------------------------------------------------------------------------------
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: what can act now on the screen below it, and the themes."""
+        """Fill the palette: the actions available now on the screen below it, and the themes."""
         if isinstance(screen, DashboardScreen):
             now = self.watched.situation()
             for action in ACTIONS:
@@ -326,14 +326,14 @@ class DashboardApp(ListActions):
         return SystemCommand(title, help_text, lambda: self.call_later(act))
 
     def action_interrupt(self) -> None:
-        """On a dashboard as its key; elsewhere out of what is on the screen."""
+        """Act as the dashboard's key on a dashboard; elsewhere close the current screen."""
         if isinstance(self.screen, DashboardScreen):
             self.action_leave()
         else:
             super().action_interrupt()
 
     def action_find_lr(self) -> None:
-        """Try learning rates, or stop trying."""
+        """Start a learning-rate range test, or stop it."""
         if tries_rates(self.watched.situation()):
             self._range_wanted_of = None
             self.send("find_lr", cmd.FindLr(), "stopping")
@@ -343,7 +343,7 @@ class DashboardApp(ListActions):
             self._range_wanted_of = self.watched
 
     def action_detach(self) -> None:
-        """Leave the screen and let the run go on."""
+        """Leave the screen and let the run continue."""
         if self.watched.refuses("detach"):
             return
         if self.watched is self._home:
@@ -376,7 +376,7 @@ class DashboardApp(ListActions):
     # Failure ----------------------------------------------------------------------------------------------------------
 
     def _handle_exception(self, error: Exception) -> None:
-        """An error of the dashboard ends the dashboard, not the run; the traceback goes to log.txt, not over the screen."""
+        """Close the dashboard on one of its own errors, not the run; the traceback goes to log.txt, not over the screen."""
         if self._open:
             log_traceback(self._open[0].port.run_dir, error)
         super()._handle_exception(error)

@@ -1,4 +1,4 @@
-"""The list of runs over a dashboard: opening, comparing and resuming them, and the ways back."""
+"""The list of runs over a dashboard: opens, compares and resumes runs, and returns from them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class ListActions(RunActions):
-    """The part of the application that goes from one run to another.
+    """The part of the application that switches between runs.
 
     Attributes:
-        resume: The run that the user wants to go on with, in a process of its own.
+        resume: The run that the user wants to resume, in a separate process.
     """
 
     resume: RunDir | None
@@ -43,14 +43,14 @@ class ListActions(RunActions):
         return RunsScreen(folder, clock=self._clock, here=here, marked=marked)
 
     def action_runs(self) -> None:
-        """Show all runs; from a run that was opened there, go back."""
+        """Show all runs; from a run opened in the list, return to the list."""
         if self.watched is self._home:
             self.push_screen(self._list_of_runs())
         else:
             self._back_to_list()
 
     def open_run(self, run: RunOverview) -> None:
-        """Show a run of the list, to be steered where another process trains it."""
+        """Show a run of the list; it can be controlled where another process trains it."""
         home = self._home
         if home is not None and run.run_dir.path.resolve() == home.port.run_dir.path.resolve():
             self.pop_screen()
@@ -62,14 +62,14 @@ class ListActions(RunActions):
 
     @property
     def list_refusal(self) -> str:
-        """Why no run of the list can be changed; empty where they can."""
+        """Why no run of the list can be changed; empty if they can be."""
         return "only looked at here; without --read-only runs can be resumed and deleted" if self._read_only else ""
 
     def resume_run(self, run: RunOverview) -> str:
-        """Go on with a run of the list.
+        """Resume a run of the list.
 
         Returns:
-            Why that cannot be; empty when it is under way.
+            Why that is not possible; empty when the resume has been started.
         """
         if self._home is not None and self._home.port.thread is not None:
             return f"one process trains one run; from another shell: {run.run_dir.resume_command()}"
@@ -78,7 +78,7 @@ class ListActions(RunActions):
         return ""
 
     def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Back to the dashboard under the list, which then shows the curves of marked runs too, or to the shell."""
+        """Return to the dashboard under the list, with the curves of the marked runs added, or to the shell."""
         if self._home is None:
             self.exit(EXIT_OK)
             return
@@ -96,7 +96,7 @@ class ListActions(RunActions):
         self.pop_screen()
 
     def _leave(self) -> None:
-        """Leave the run on the screen; other processes go on as they do."""
+        """Leave the run on the screen; other processes continue unaffected."""
         if self.watched is self._home:
             self.exit(EXIT_OK)
         else:

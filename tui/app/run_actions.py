@@ -1,4 +1,4 @@
-"""What keys do to the run on the screen, and to how it is shown."""
+"""Key actions on the run on the screen and on its display."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunActions(TerminalApp[int]):
-    """The part of the application that steers the run on its screen."""
+    """The part of the application that controls the run on its screen."""
 
     @property
     def watched(self) -> RunController:
@@ -25,38 +25,38 @@ class RunActions(TerminalApp[int]):
         raise NotImplementedError
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause or resume."""
         if self.watched.view.held:
             self.send("pause", cmd.Unpause(), "resuming")
         else:
             self.send("pause", cmd.Pause(), "pausing")
 
     def action_checkpoint(self) -> None:
-        """Save now."""
+        """Save a checkpoint now."""
         self.send("checkpoint", cmd.SaveCheckpoint(), "saving")
 
     def action_evaluate(self) -> None:
-        """Measure now."""
+        """Evaluate now."""
         self.send("evaluate", cmd.Evaluate(), "evaluating")
 
     def action_export(self) -> None:
-        """Export this step."""
+        """Export the weights of this step."""
         self.send("export", cmd.Export(), "exporting")
 
     def action_unfreeze(self) -> None:
-        """Train one more frozen stage."""
+        """Unfreeze one more stage."""
         self.send("unfreeze", cmd.Unfreeze(), "unfreezing")
 
     def action_freeze(self) -> None:
-        """Train one stage less."""
+        """Freeze one more stage."""
         self.send("freeze", cmd.Freeze(), "freezing")
 
     def action_go_back(self) -> None:
-        """Return to before the run went wrong."""
+        """Return to the checkpoint before the non-finite steps."""
         self.send("go_back", cmd.GoBack(), "going back")
 
     def action_learning_rate(self) -> None:
-        """Ask for a rate and set it."""
+        """Open the dialog for the learning rate and set it."""
         if self.watched.refuses("learning_rate"):
             return
         from tui.app.screens.dialogs import LearningRateScreen  # not before the first frame
@@ -69,12 +69,12 @@ class RunActions(TerminalApp[int]):
             self.send("learning_rate", command, "setting learning rate")
 
     def set_rate(self, rate: float | None) -> None:
-        """Set a rate; None leaves it."""
+        """Set a rate; None keeps the current one."""
         if rate is not None:
             self.send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
 
     def action_plan(self) -> None:
-        """Ask how the run shall go on."""
+        """Open the dialog for the training plan."""
         if self.watched.refuses("plan"):
             return
         from tui.app.screens.plan import PlanScreen  # not before the first frame
@@ -88,7 +88,7 @@ class RunActions(TerminalApp[int]):
             self.send("plan", cmd.ChangeSettings(settings=settings), "changing the plan")
 
     def action_note(self) -> None:
-        """Ask for a remark and keep it."""
+        """Open the dialog for a note and save it."""
         if self.watched.refuses("note"):
             return
         from tui.app.screens.dialogs import NoteScreen  # not before the first frame
@@ -100,21 +100,21 @@ class RunActions(TerminalApp[int]):
             self.send("note", cmd.AddNote(text=text), "noting")
 
     def action_log_scale(self) -> None:
-        """Switch the loss axis."""
+        """Toggle the logarithmic loss axis."""
         run = self.watched
         run.scene.log_scale = not run.scene.log_scale
         run.remark(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
         run.screen.draw_next("loss", "m-loss")
 
     def action_smoothing(self) -> None:
-        """Take the next smoothing."""
+        """Switch to the next smoothing."""
         run = self.watched
         run.scene.smoothing = SMOOTHING[(SMOOTHING.index(run.scene.smoothing) + 1) % len(SMOOTHING)]
         run.remark(f"smoothing {run.scene.smoothing:g}" if run.scene.smoothing else "no smoothing")
         run.screen.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
 
     def action_zoom(self) -> None:
-        """Show the focused pane alone, or all again."""
+        """Show the focused pane alone, or all panes again."""
         if self.screen is self.watched.screen:
             self.watched.screen.toggle_zoom()
 
@@ -124,17 +124,17 @@ class RunActions(TerminalApp[int]):
             self.watched.screen.show_page(name)
 
     def action_next_pane(self) -> None:
-        """Move the focus on, or to the next page."""
+        """Move the focus to the next pane, or show the next page."""
         if not self.watched.screen.show_next_page(1):
             self.watched.screen.focus_next()
 
     def action_previous_pane(self) -> None:
-        """Move the focus back, or to the page before."""
+        """Move the focus to the previous pane, or show the previous page."""
         if not self.watched.screen.show_next_page(-1):
             self.watched.screen.focus_previous()
 
     def action_messages(self) -> None:
-        """Show everything that was said."""
+        """Show all messages and the output of libraries."""
         from tui.app.screens.messages import MessagesScreen  # not before the first frame
 
         self.push_screen(MessagesScreen(self.watched.scene))
@@ -147,7 +147,7 @@ class RunActions(TerminalApp[int]):
 
     @cached_property
     def help_screen(self) -> HelpScreen:
-        """The help, kept until the application ends."""
+        """The help screen, kept until the application ends."""
         from tui.app.screens.dialogs import HelpScreen  # not before the first frame
 
         screen = HelpScreen()
@@ -155,11 +155,11 @@ class RunActions(TerminalApp[int]):
         return screen
 
     def prepare_help(self) -> None:
-        """Lay the help out, unseen, so that its key opens it at once."""
+        """Lay out the help off screen, so that its key opens it at once."""
         self._get_screen(self.help_screen)
 
     def send(self, name: str, command: Command, word: str) -> bool:
-        """Send a command, unless it cannot act now; whether it was sent."""
+        """Send a command unless it cannot act now; returns whether it was sent."""
         refused = self.watched.refuses(name)
         if not refused:
             self.watched.ask(name, command, word)

@@ -1,4 +1,4 @@
-"""A run on the screen: its events folded, what was asked for and not answered yet, and the dashboard that shows it."""
+"""Controller of a run on the screen: folds its events, tracks unanswered commands, and owns its dashboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tui.widgets.key_bar import KeyBar
 
 _REMARK_S = 4.0
 _SILENT_S = 3.0
-"""Without news, after which it is asked whether the trainer's process is stopped."""
+"""Seconds without events before checking whether the trainer's process is stopped."""
 
 _READ_FOR_S = 0.1
 
@@ -39,7 +39,7 @@ class RunController:
     Attributes:
         port: The run's process.
         view: The fold of its events.
-        scene: What its panes are drawn from.
+        scene: The state that its panes are drawn from.
         screen: Its dashboard.
     """
 
@@ -62,7 +62,7 @@ class RunController:
         self.follow_trainer()
 
     def situation(self) -> ActionContext:
-        """What decides whether an action can act now."""
+        """The state that decides whether an action can act now."""
         control, thread = self.port.control, self.port.thread
         return ActionContext(
             view=self.view,
@@ -75,13 +75,13 @@ class RunController:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing happens in the run unless somebody asks for it."""
+        """Whether nothing happens in the run without a command."""
         return self.scene.at_rest and not self.scene.behind and not self._pending and not self.view.exporting
 
     # Following --------------------------------------------------------------------------------------------------------
 
     def read(self, now: float) -> bool:
-        """Fold in what is new, and show at once what a new state changes.
+        """Fold in new events, and show a change of state at once.
 
         Args:
             now: Unix seconds.
@@ -105,10 +105,10 @@ class RunController:
         return state in ended and before not in (*ended, RunState.LOADING)
 
     def _catch_up(self) -> bool:
-        """Fold in what is new, for a tenth of a second at most, so that keys act while a long history is read.
+        """Fold in new events, for a tenth of a second at most, so that keys act while a long history is read.
 
         Returns:
-            Whether that was all; until then the view is one of long ago.
+            Whether all events were read; until then the view lags behind the run.
         """
         scene, lines = self.scene, self._unread or self._new_lines()
         end = time.monotonic() + _READ_FOR_S
@@ -132,7 +132,7 @@ class RunController:
         return True
 
     def _new_lines(self) -> list[bytes]:
-        """What the source has; of one that cannot be read any more, and may be again, the reason is shown."""
+        """New lines of the source. If it cannot be read, possibly for a while only, the reason is shown."""
         try:
             return self.port.source.read()
         except FileNotFoundError:
@@ -146,7 +146,7 @@ class RunController:
         self.screen.draw(time.monotonic(), interval_s, computing=not self.scene.at_rest)
 
     def follow_trainer(self) -> None:
-        """Take over what is known of a trainer in another process."""
+        """Update what is known of a trainer in another process."""
         control, run_dir = self.port.control, self.port.run_dir
         control.refresh()
         self.scene.resume_command = run_dir.resume_command()
@@ -158,7 +158,7 @@ class RunController:
             scene.version += 1
 
     def close(self) -> None:
-        """Follow the run no more."""
+        """Stop following the run."""
         self.port.control.close()
         self._log.close()
 
@@ -174,12 +174,12 @@ class RunController:
     def _enter(self, state: RunState) -> None:
         self._last_state = state
         if state in (RunState.FAILED, RunState.LOST):
-            # What was asked for and not answered by now never will be, except the end itself.
+            # Commands not answered by now never will be, except the one to end.
             self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
             self._show_pending()
         self.screen.show_failure(self.view.failure is not None)
         self.screen.draw_now("header", "compact", "keys", "failure", "too-small")
-        self.screen.draw_next()  # what led to the new state is not to wait for a rest
+        self.screen.draw_next()  # what led to the new state must not wait for the drawing budget
 
     # Asking -----------------------------------------------------------------------------------------------------------
 
@@ -194,9 +194,9 @@ class RunController:
         """Send a command.
 
         Args:
-            name: Of the action.
-            command: To send.
-            word: Shown until the answer.
+            name: Name of the action.
+            command: The command to send.
+            word: Word shown until the answer arrives.
         """
         try:
             self.port.control.send(command)
@@ -207,7 +207,7 @@ class RunController:
         self._show_pending()
 
     def remark(self, text: str) -> None:
-        """Say something in place of the keys, for a few seconds."""
+        """Show a text in place of the keys, for a few seconds."""
         self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
         self.screen.query_one("#keys", KeyBar).remark = text
         self.screen.draw_now("keys")
@@ -222,7 +222,7 @@ class RunController:
             self._show_pending()
 
     def _take_export(self) -> None:
-        """Say where a file is that was exported while the run was watched."""
+        """Show the path of a file that was exported while the run was watched."""
         exported, before = self.view.exported, self._exported
         self._exported = exported
         if exported is not None and exported is not before and self._knows_exports:

@@ -1,4 +1,4 @@
-"""`r18-tui` without arguments: lists what there is to begin with, and ends with the command that was chosen."""
+"""`r18-tui` without arguments: lists the available choices, and ends with the chosen command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tui.state.start_choices import choices
 
 
 class StartApp(TerminalApp[list[str]]):
-    """Returns the arguments of `r18-tui` that were chosen; None when the user leaves."""
+    """Returns the chosen arguments of `r18-tui`; None when the user leaves."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["dashboard.tcss", "start.tcss"]
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self, runs_dir: Path) -> None:
-        """List what there is.
+        """List the available choices.
 
         Args:
             runs_dir: The folder of runs.
@@ -28,5 +28,5 @@ class StartApp(TerminalApp[list[str]]):
         self._runs_dir = runs_dir
 
     def get_default_screen(self) -> Screen[None]:
-        """The list is the first screen."""
+        """Return the list as the first screen."""
         return StartScreen(choices(self._runs_dir), self._runs_dir)

@@ -1,4 +1,4 @@
-"""The base of all applications: driver, themes, keys that act one after another, and an end that is never silent."""
+"""The base of all applications: driver, themes, sequential handling of keys, and an end that is never silent."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tui.drawing.themes import THEMES, colours_beside, no_color, theme_for
 from tui.terminal.textual_driver import TerminalDriver
 
 INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=True)
-"""Acts on every screen, also where a text is typed."""
+"""Acts on every screen, also while a text is being typed."""
 
 _KEY_S = 0.25
-"""Longest time that a key keeps the next one waiting."""
+"""Longest time that a key delays the next one."""
 _INTERRUPT_KEYS = ("ctrl+c", "ctrl+q")
 _QUEUED = (events.Key, events.Paste, events.MouseDown, events.MouseUp)
 
 
 def _fitting(event: events.Event, focused: Widget | None) -> events.Event:
-    """A paste cut to the room of the field that it goes to: a field takes a longer one not at all."""
+    """Cut a paste to the room of its field: a field rejects a longer one entirely."""
     if isinstance(event, events.Paste) and isinstance(focused, Input) and focused.max_length:
         room = focused.max_length - len(focused.value) + len(focused.selected_text)
         return events.Paste(event.text[: max(room, 0)])
@@ -43,22 +43,22 @@ def _fitting(event: events.Event, focused: Widget | None) -> events.Event:
 
 
 class Palette(CommandPalette):
-    """The palette, which a second choice that was on its way does not close again, with what lies below it."""
+    """A palette that ignores a second choice already on its way, which would also close the screen below it."""
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Close, once."""
+        """Close, only once."""
         return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
 class EndedByItselfError(Exception):
-    """The application ended, and nobody asked it to."""
+    """The application ended without a request."""
 
 
 class TerminalApp(App[ReturnType]):
     """The base of all applications.
 
     Attributes:
-        crash: What ended the application, if nobody asked for its end.
+        crash: What ended the application, if its end was not requested.
     """
 
     TITLE = "r18-tui"
@@ -68,7 +68,7 @@ class TerminalApp(App[ReturnType]):
         """Take the terminal's driver and a theme.
 
         Args:
-            theme: As `ui.theme`.
+            theme: The setting `ui.theme`.
         """
         # Without colours also no greys, which Textual would send in their place.
         super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
@@ -81,7 +81,7 @@ class TerminalApp(App[ReturnType]):
         self.theme = theme_for(theme)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Colours of the themes that are not our own."""
+        """Colours of the program added to themes that are not its own."""
         return colours_beside(self.current_theme)
 
     def action_interrupt(self) -> None:
@@ -98,20 +98,20 @@ class TerminalApp(App[ReturnType]):
             self.push_screen(Palette(id="--command-palette"))
 
     def search_themes(self) -> None:
-        """Choose a theme."""
+        """Open the choice of themes."""
         self.push_screen(Palette(providers=[ThemeProvider], placeholder="Search for themes"))
 
     # One key after another --------------------------------------------------------------------------------------------
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys, pastes and clicks wait until the one before has acted.
+        """Hold back keys, pastes and clicks until the previous one has acted.
 
-        Textual hands a key to the widget that has the focus, and acts on a binding when it comes back from there; of keys that
+        Textual passes a key to the focused widget, and runs a binding when the key bubbles back from there; of keys that
         arrive together a later character would be typed before an earlier backspace has acted.
         """
         if isinstance(event, _QUEUED) and not event.is_forwarded:
             if isinstance(event, events.Key) and event.key in _INTERRUPT_KEYS:
-                while len(self._typed) > 1:  # it does not wait for what was typed ahead
+                while len(self._typed) > 1:  # it does not wait for keys typed ahead
                     self._typed.pop()
             self._typed.append(event)
             if len(self._typed) == 1:
@@ -120,9 +120,9 @@ class TerminalApp(App[ReturnType]):
         await super().on_event(event)
 
     async def _act(self) -> None:
-        """Hand on the oldest key. The next follows once nothing is under way any more that it has set off."""
+        """Pass on the oldest key. The next follows once everything that it has triggered is done."""
         if self._asked_to_end or not self.screen_stack:
-            self._typed.clear()  # nobody is there any more to take them
+            self._typed.clear()  # no widget is left to take them
             return
         number, event = self._acting, self._typed[0]
         way = self._place
@@ -130,17 +130,17 @@ class TerminalApp(App[ReturnType]):
             with contextlib.suppress(NoWidget):
                 way = tuple(self.get_widget_at(event.x, event.y)[0].ancestors_with_self)
         await super().on_event(_fitting(event, self.focused))
-        self.set_timer(_KEY_S, partial(self._acted, number))  # where a widget of the way goes away
-        # Twice: what a widget makes of a key, or of a click, it may post to itself.
+        self.set_timer(_KEY_S, partial(self._acted, number))  # in case a widget on the path is removed
+        # Twice: a widget may post to itself in response to a key or a click.
         self._pass_along([*way, *way], partial(self._settle, number, ()))
 
     @property
     def _place(self) -> tuple[MessagePump, ...]:
-        """The widget that has the focus, and all around it up to the application: the way of a key, and of what it sets off."""
+        """The focused widget and its ancestors up to the application: the path of a key, and of the messages that it triggers."""
         return tuple((self.focused or self.screen).ancestors_with_self) if self.screen_stack else ()
 
     def _settle(self, number: int, before: tuple[MessagePump, ...]) -> None:
-        """Wait for what a key has set off, a dialog that opens or closes above all, until the focus stays."""
+        """Wait for the effects of a key, above all a dialog that opens or closes, until the focus no longer changes."""
         place = self._place
         if number != self._acting:
             return
@@ -150,7 +150,7 @@ class TerminalApp(App[ReturnType]):
             self._pass_along(list(place), partial(self._settle, number, place))
 
     def _pass_along(self, way: list[MessagePump], then: Callable[[], None]) -> None:
-        """Call a function after all that waits in the queues of some widgets, one after another."""
+        """Call a function after everything that waits in the queues of some widgets, one after another."""
         if not way:
             then()
         elif not way[0].call_later(self._pass_along, way[1:], then):
@@ -169,24 +169,24 @@ class TerminalApp(App[ReturnType]):
     def exit(
         self, result: ReturnType | None = None, return_code: int = 0, message: RenderableType | None = None
     ) -> None:
-        """End, as somebody has asked for."""
+        """Exit on request."""
         self._asked_to_end = True
         super().exit(result, return_code, message)
 
     def panic(self, *renderables: RenderableType) -> None:
-        """End by an error of Textual's own, which is kept and not printed over the screen."""
+        """Exit on an error of Textual's own, which is kept and not printed over the screen."""
         self._handle_exception(EndedByItselfError("an error of Textual's own"))
 
     @property
     def ended_by(self) -> BaseException | None:
-        """What ended the application; None when somebody asked for it."""
+        """What ended the application; None if its end was requested."""
         if self.crash is None and not self._asked_to_end:
             return EndedByItselfError("the application ended unexpectedly")
         return self.crash
 
     def _handle_exception(self, error: Exception) -> None:
         if isinstance(error, WorkerFailed) and isinstance(error.error, NoMatches) and "Palette(" in str(error.error):
-            return  # the palette was closed while it searched for commands, and nobody waits for them
+            return  # the palette was closed while it searched for commands, so the results are not needed
         self.crash = self.crash or error
         super()._handle_exception(error)
 

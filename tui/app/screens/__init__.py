@@ -2,4 +2,4 @@
 
 LIST_OF_RUNS = "list-of-runs"
 MESSAGES = "messages"
-"""Ids of the screens that cover a dashboard whole, for who must not import them before the first frame."""
+"""Ids of the screens that cover a dashboard entirely, kept here for use without importing them before the first frame."""

@@ -1,4 +1,4 @@
-"""What keys do to all curves of a dashboard at once: which steps they show, and at which of them they are read."""
+"""Key actions on all curves of a dashboard at once: the visible steps and the cursor."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from tui.drawing.step_axis import AXES
 from tui.state.display_state import DisplayState
 
 _PANNED = 0.25
-"""Of what curves show, by one key."""
+"""Fraction of the visible range that one key press pans by."""
 
 
 class CurveActions:
-    """The part of the dashboard that these keys act on."""
+    """The part of the dashboard that handles these keys."""
 
     _scene: DisplayState
 
     @abstractmethod
     def look_again(self) -> None:
-        """Draw what shows steps, or is read at one."""
+        """Redraw every pane that shows steps or follows the cursor."""
 
     @abstractmethod
     def steps_a_column(self) -> float:
-        """How many steps a cell of a curve stands for; an epoch without a curve, and 0 where nothing is read at a step."""
+        """Steps per cell of a curve; one epoch without a curve, 0 if nothing depends on a step."""
 
     def action_zoom_in(self) -> None:
-        """Show fewer steps, around the cursor or the newest one."""
+        """Show fewer steps, around the cursor or the newest step."""
         self._zoom_curves(0.5)
 
     def action_zoom_out(self) -> None:
@@ -41,15 +41,15 @@ class CurveActions:
         self._pan(_PANNED)
 
     def action_cursor_left(self) -> None:
-        """Read the curves at an earlier step."""
+        """Move the cursor to an earlier step."""
         self._move_cursor(-1)
 
     def action_cursor_right(self) -> None:
-        """Read them at a later step."""
+        """Move the cursor to a later step."""
         self._move_cursor(1)
 
     def action_x_axis(self) -> None:
-        """Count epochs, steps, or time."""
+        """Switch the axis between epochs, steps and time."""
         self._scene.axis = AXES[(AXES.index(self._scene.axis) + 1) % len(AXES)]
         self.look_again()
 

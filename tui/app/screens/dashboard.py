@@ -1,4 +1,4 @@
-"""The dashboard: which panes a terminal of a given size shows, and when each of them is drawn."""
+"""The dashboard: chooses the panes for the size of the terminal, and schedules their drawing."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from tui.widgets.step_pane import StepPane
 from tui.widgets.time_budget import TimePane
 
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
-"""Name, least columns and least rows; the first that fits is taken."""
+"""Name, minimum columns and minimum rows; the first that fits is used."""
 
 _DRAW_FOR_S = 0.012
-"""Longest time of drawing at a stretch: all panes of a laptop's 120x40 screen, and less than a key's delay that is felt."""
+"""Longest uninterrupted drawing time: enough for all panes of a laptop's 120x40 screen, and below a noticeable key delay."""
 
 DRAW_SHARE = 0.0075
-"""Of a core, for building panes while the run computes. On a laptop that is taken from both cores, since each step waits for its
-slowest thread."""
+"""Share of a core for building panes while the run computes. On a laptop both cores lose that time, since each step waits for
+its slowest thread."""
 
 _LONGEST_REST_S = 2.0
-"""After drawing some panes, however long that took."""
+"""Longest pause after drawing some panes, however long that took."""
 
 _BESIDE_CURVE = 10
-"""Cells of a pane of curves that are border and labels."""
+"""Cells of a curve pane taken by border and labels."""
 
 _CLOCK_EVERY_S = 1.0
-"""Panes that follow the clock do not rest longer: they are cheap, and tell that the run is alive."""
+"""Longest pause of panes that follow the clock: they are cheap, and show that the run is alive."""
 
 
 def layout_for(width: int, height: int) -> str:
@@ -114,13 +114,13 @@ class DashboardScreen(CurveActions, Screen[None]):
         yield KeyBar(self._situation, id="keys")
 
     def on_mount(self) -> None:
-        """All panes exist from here on; they draw themselves as soon as they have a place."""
+        """Start drawing: all panes exist from here on, and draw themselves as soon as they have a place."""
         self._panes = {pane.id or "": pane for pane in self.query(Pane)}
         for pane in self._panes.values():
             pane.paint(self._scene)
 
     def on_resize(self, event: Resize) -> None:
-        """Take the layout that fits."""
+        """Choose the layout that fits."""
         self._take_layout(event.size)
 
     def _take_layout(self, size: Size) -> None:
@@ -140,11 +140,11 @@ class DashboardScreen(CurveActions, Screen[None]):
         return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
     def draw(self, now: float, interval_s: float, *, computing: bool) -> None:
-        """Draw the panes that have something new and have waited for an interval, for some milliseconds at most.
+        """Draw the panes that have changed and whose interval is over, for some milliseconds at most.
 
-        The longest waiting first. A key pressed meanwhile waits for that and at most one pane more; what is left is drawn in
-        a later call. Several panes at a time, because Textual's way to the terminal costs more than most of the drawings; and
-        then, while the run computes, none until the time spent here is no more than `DRAW_SHARE`.
+        The pane that has waited longest is drawn first. A key pressed meanwhile waits for that and at most one more pane; the
+        rest is drawn in a later call. Several panes are drawn per call, because Textual's output costs more than most of the
+        drawings. While the run computes, no pane is drawn until the time spent here is back below `DRAW_SHARE`.
 
         Args:
             now: Seconds of a monotonic clock.
@@ -153,7 +153,7 @@ class DashboardScreen(CurveActions, Screen[None]):
         """
         panes = self.shown_panes()
         if panes and not self._drawn:
-            # A new layout appears whole.
+            # A new layout appears in one piece.
             self._drawn = {pane.id or "": now for pane in panes}
             self.draw_now()
             return
@@ -173,18 +173,18 @@ class DashboardScreen(CurveActions, Screen[None]):
         self._rest_until = max(self._rest_until, now + rest)
 
     def recolour(self) -> None:
-        """The theme has changed."""
+        """Redraw all panes after a change of theme."""
         for pane in self._panes.values():
             pane.recolour()
 
     def draw_now(self, *names: str) -> None:
-        """Draw some panes at once (all that are shown when no name is given): after a key."""
+        """Draw some panes at once, after a key; all visible panes if no name is given."""
         for pane in self.shown_panes():
             if not names or pane.id in names:
                 pane.paint(self._scene)
 
     def draw_next(self, *names: str) -> None:
-        """Draw some panes in the next call of `draw`, so that what is drawn now is on the screen before them."""
+        """Draw some panes in the next call of `draw`, so that those drawn now are on the screen before them."""
         self._rest_until = 0.0
         for name in names:
             self._drawn[name] = 0.0
@@ -200,10 +200,10 @@ class DashboardScreen(CurveActions, Screen[None]):
             self._zoom(self.focused)
 
     def show_page(self, name: str) -> None:
-        """Show one pane alone; all of them for `overview`, and when it is shown already; then, once more, all steps.
+        """Show one pane alone; show all panes for `overview` or if it is already alone; once more, show all steps.
 
         Args:
-            name: Of the page.
+            name: Name of the page.
         """
         pane = None if name == OVERVIEW.name else self._pane_of_page(name)
         if pane is None and self._zoomed is None:
@@ -215,10 +215,10 @@ class DashboardScreen(CurveActions, Screen[None]):
             self._zoom(pane)
 
     def show_next_page(self, by: int) -> bool:
-        """Move from the pane that is shown alone to that of another page.
+        """Switch from the pane that is shown alone to that of another page.
 
         Args:
-            by: So many pages on.
+            by: Number of pages to move by.
 
         Returns:
             Whether a pane is shown alone.
@@ -231,7 +231,7 @@ class DashboardScreen(CurveActions, Screen[None]):
         return True
 
     def _pane_of_page(self, name: str) -> Pane:
-        """The pane, made when it is first wanted if the overview has none, so that the first frame does not wait for it."""
+        """The pane of a page. Panes outside the overview are created on first use, to keep them out of the first frame."""
         from tui.app.screens.page_panes import PAGE_PANES
 
         if name not in PAGE_PANES:
@@ -265,17 +265,17 @@ class DashboardScreen(CurveActions, Screen[None]):
             self._drawn.clear()
 
     def on_step_pane_looked(self, event: StepPane.Looked) -> None:
-        """Other steps are to be shown, or read."""
+        """Redraw after a change of the visible steps or the cursor."""
         event.stop()
         self.look_again()
 
     def look_again(self) -> None:
-        """Draw at once what shows other steps, or is read at another."""
+        """Redraw at once every pane that shows steps or follows the cursor."""
         self._scene.version += 1
         self.draw_now(*(pane.id or "" for pane in self.shown_panes() if pane.follows_cursor))
 
     def steps_a_column(self) -> float:
-        """How many steps a cell of a curve stands for; an epoch without a curve, and 0 where nothing is read at a step."""
+        """Steps per cell of a curve; one epoch without a curve, 0 if nothing depends on a step."""
         panes = [pane for pane in self.shown_panes() if pane.follows_cursor]
         widths = [pane.size.width for pane in panes if isinstance(pane, StepPane)]
         if not widths:

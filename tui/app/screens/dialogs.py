@@ -1,4 +1,4 @@
-"""Small dialogs over the dashboard: leaving, the learning rate, help."""
+"""Small dialogs over the dashboard: leaving, diverged and deleted runs, learning rate, note, help."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tui.state.pages import PAGES
 from tui.widgets.pane import wrapped
 
 _HELP_COLUMNS, _HELP_FRAME = 96, 7
-"""Width of the help, and of its border, padding and scroll bar."""
+"""Columns of the help, and of its border, padding and scroll bar."""
 
 _LOWEST_LR = 1e-9
 _LEAP = 3.0
-"""Times the rate of now: one that is warned of."""
+"""Factor above the current rate from which a warning is shown."""
 
 
 class Dialog(ModalScreen[ScreenResultType]):
@@ -37,11 +37,11 @@ class Dialog(ModalScreen[ScreenResultType]):
         self.key_rest = KeyRest()
 
     def on_show(self) -> None:
-        """From here on it can be read."""
+        """Start the wait for a deliberate key: from here on the dialog can be read."""
         self.key_rest.begin()
 
     def answer(self, result: ScreenResultType) -> None:
-        """Close with an answer; a second key that was on its way meanwhile says nothing."""
+        """Close with an answer; a second key that was already on its way is ignored."""
         if self.is_active:
             self.dismiss(result)
 
@@ -51,7 +51,7 @@ class Dialog(ModalScreen[ScreenResultType]):
 
 
 class QuitScreen(Dialog[str]):
-    """Asks what shall become of a run that is still training. Returns `stop`, `detach` or `cancel`."""
+    """Asks what to do with a run that is still training. Returns `stop`, `detach` or `cancel`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "choose('stop')", "stop and save"),
@@ -65,7 +65,7 @@ class QuitScreen(Dialog[str]):
         """Ask.
 
         Args:
-            attached: Whether another process trains the run: then leaving is the first choice, here it is stopping.
+            attached: Whether another process trains the run. The first choice is then leaving, otherwise stopping.
         """
         super().__init__()
         stop = ("stop", "s", "stop at the next step and save; resume later")
@@ -84,21 +84,21 @@ class QuitScreen(Dialog[str]):
         self.answer(choice or self._choices[0][0])
 
     def action_cancel(self) -> None:
-        """Stay."""
+        """Stay on the dashboard."""
         self.answer("cancel")
 
     def action_again(self) -> None:
-        """Take the first choice, when the key that has asked is pressed again; a key that is held answers nothing."""
+        """Take the first choice when the key that opened the dialog is pressed again; a held key answers nothing."""
         if self.key_rest.is_over(HELD_KEY_S):
             self.action_choose("")
 
     def interrupt(self) -> None:
-        """As `q`."""
+        """Act as `q`."""
         self.action_again()
 
 
 class DivergedScreen(Dialog[str]):
-    """Asks what shall become of a run that is held after steps that were not finite. Returns `back`, `rate` or `later`."""
+    """Asks what to do with a run that is paused after non-finite steps. Returns `back`, `rate` or `later`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b,enter", "choose('back')", "go back"),
@@ -111,7 +111,7 @@ class DivergedScreen(Dialog[str]):
         self._event = event
 
     def compose(self) -> ComposeResult:
-        """What happened, and what can be done."""
+        """What happened, and the possible remedies."""
         choices = [
             ("l", "set a lower learning rate; then p goes on from here"),
             ("esc", "decide later; the run is paused"),
@@ -127,7 +127,7 @@ class DivergedScreen(Dialog[str]):
                 yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
 
     def action_choose(self, choice: str) -> None:
-        """Close with an answer. The dialog comes by itself, so a key that was meant for the dashboard is none."""
+        """Close with an answer. The dialog opens by itself, so a key that was meant for the dashboard is ignored."""
         if self.key_rest.is_over(UNEXPECTED_S) and (choice != "back" or self._event.checkpoint):
             self.answer(choice)
 
@@ -137,7 +137,7 @@ class DivergedScreen(Dialog[str]):
 
 
 class DeleteScreen(Dialog[bool]):
-    """Asks whether a run shall be deleted. Returns the answer; enter alone is no."""
+    """Asks whether to delete a run. Returns the answer; enter alone is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "delete", "delete"),
@@ -148,8 +148,8 @@ class DeleteScreen(Dialog[bool]):
         """Ask.
 
         Args:
-            path: Of the run.
-            size: Of all that would be deleted.
+            path: Path of the run.
+            size: Size of all that would be deleted, as text.
         """
         super().__init__()
         self._path = path
@@ -164,20 +164,20 @@ class DeleteScreen(Dialog[bool]):
             yield Static(Text.assemble(("esc", "bold"), "  cancel"), classes="choice")
 
     def action_delete(self) -> None:
-        """Yes."""
+        """Answer yes."""
         self.answer(True)
 
     def action_cancel(self) -> None:
-        """No."""
+        """Answer no."""
         self.answer(False)
 
 
 def typed_rate(text: str, current: float) -> float | None:
-    """A rate as it is typed: a number, or `x0.5` for half of what it is; None for what is neither, or no rate.
+    """Parse a typed rate: a number, or `x0.5` for half of the current rate; None for anything else or an invalid rate.
 
     Args:
-        text: What was typed.
-        current: The rate of now.
+        text: The typed text.
+        current: The current rate.
     """
     factor = typed_factor(text)
     try:
@@ -188,7 +188,7 @@ def typed_rate(text: str, current: float) -> float | None:
 
 
 def typed_factor(text: str) -> float | None:
-    """The factor of a rate that was typed as one (`x0.5`); None for all else."""
+    """Parse a factor of the rate (`x0.5`); None for anything else."""
     sign, number = text.strip()[:1], text.strip()[1:]
     try:
         return float(number) if sign in ("x", "X") else None
@@ -197,7 +197,7 @@ def typed_factor(text: str) -> float | None:
 
 
 class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
-    """Asks for the rate of the next step. Returns the command that makes it so, or None."""
+    """Asks for the rate of the next step. Returns the command that sets it, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel"),
@@ -208,8 +208,8 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         """Ask.
 
         Args:
-            current: Tells the rate of the next step, which goes on to change meanwhile.
-            edit: The factor that can be undone; None when there is none.
+            current: Returns the rate of the next step, which continues to change meanwhile.
+            edit: The factor that can be undone; None if there is none.
         """
         super().__init__()
         self._current = current
@@ -230,7 +230,7 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         return f"enter sets it, esc cancels{undo}"
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Say what it amounts to, and warn of a leap: weights that it ruins are not brought back by another rate."""
+        """Show the resulting rate, and warn of a large increase: weights that it ruins are not restored by another rate."""
         current = self._current()
         rate = typed_rate(event.value, current)
         if rate is None or current <= 0 or f"{rate:.4g}" == f"{current:.4g}":
@@ -240,7 +240,7 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take a valid rate; explain an invalid one."""
+        """Accept a valid rate; explain an invalid one."""
         rate, factor = typed_rate(event.value, self._current()), typed_factor(event.value)
         if rate is None:
             self._say(f"a learning rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
@@ -251,22 +251,22 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         self.query_one("#answer", Static).update(text)
 
     def action_undo(self) -> None:
-        """Take back the last edit."""
+        """Undo the last edit."""
         if self._edit is not None:
             self.answer(ScaleLr(factor=1 / self._edit))
 
     def action_cancel(self) -> None:
-        """Leave the rate as it is."""
+        """Keep the current rate."""
         self.answer(None)
 
 
 class NoteScreen(Dialog[str | None]):
-    """Asks for a remark. Returns it, or None."""
+    """Asks for a note. Returns it, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
     def compose(self) -> ComposeResult:
-        """A line."""
+        """An input line."""
         with Vertical(classes="dialog"):
             yield Static("A note on this run", classes="dialog-title")
             yield Input(max_length=NOTE_LENGTH, id="note")
@@ -275,16 +275,16 @@ class NoteScreen(Dialog[str | None]):
             )
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take it, as one line."""
+        """Return the note, joined to one line."""
         self.answer(fmt.printable(event.value.strip()) or None)
 
     def action_cancel(self) -> None:
-        """Say nothing."""
+        """Close without a note."""
         self.answer(None)
 
 
 class HelpScreen(Dialog[None]):
-    """What every key does, from the registry. One is kept for all openings: laying it out anew takes some 60 ms."""
+    """Effect of every key, from the registry. One screen is reused for all openings: laying it out again takes some 60 ms."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "cancel", "close")]
 
@@ -302,7 +302,11 @@ class HelpScreen(Dialog[None]):
                 yield self._rows
 
     def explain(self, reasons: dict[str, str]) -> None:
-        """Begin at the top, with why actions cannot act now, by their names."""
+        """Scroll to the top and show why actions cannot act now.
+
+        Args:
+            reasons: Reasons by the name of the action.
+        """
         self._reasons = reasons
         if self.is_mounted:
             self._fill()
@@ -331,5 +335,5 @@ class HelpScreen(Dialog[None]):
         return Content.assemble(*parts)
 
     def action_cancel(self) -> None:
-        """Back to the dashboard."""
+        """Return to the dashboard."""
         self.answer(None)

@@ -1,4 +1,4 @@
-"""What a learning-rate range test found, over the dashboard."""
+"""The result of a learning-rate range test, in a dialog over the dashboard."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tui.drawing.lr_range_plot import lr_range_plot
 
 _WIDEST, _HIGHEST = 72, 16
 _BESIDE = 12
-"""Columns and rows that the dialog needs for itself."""
+"""Columns and rows that the dialog needs besides the curve."""
 
 
 class LrRangeScreen(Dialog[float | None]):
-    """Shows the curve. Returns the suggested rate when it is taken over, else None."""
+    """Shows the curve. Returns the suggested rate if it is accepted, else None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,t", "take", "take it over"),
@@ -34,7 +34,7 @@ class LrRangeScreen(Dialog[float | None]):
         self._event = event
 
     def compose(self) -> ComposeResult:
-        """The curve, what it says, and what can be done."""
+        """The curve, its interpretation, and the possible answers."""
         width = min(self.app.size.width - _BESIDE, _WIDEST)
         height = min(self.app.size.height - _BESIDE, _HIGHEST)
         with Vertical(classes="dialog wide-dialog"):
@@ -49,10 +49,10 @@ class LrRangeScreen(Dialog[float | None]):
             yield Static(Text.assemble(("esc", "bold"), "    leave the learning rate as it is"), classes="choice")
 
     def action_take(self) -> None:
-        """Take the suggestion, where there is one."""
+        """Accept the suggestion, if there is one."""
         if self._event.suggestion is not None and self.key_rest.is_over(UNEXPECTED_S):
             self.answer(self._event.suggestion)
 
     def action_cancel(self) -> None:
-        """Leave the rate as it is."""
+        """Keep the current rate."""
         self.answer(None)

@@ -1,4 +1,4 @@
-"""Everything that was said: the run's messages, and what libraries printed."""
+"""The run's messages and the output of libraries, in full."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class MessagesScreen(ModalScreen[None]):
         )
 
     def on_mount(self) -> None:
-        """Follow what is new."""
+        """Follow new lines."""
         self._look()
         self.set_interval(_LOOK_EVERY_S, self._look)
 
     def _look(self) -> None:
         if self._scene.unseen_output:
             self._scene.unseen_output = 0
-            self._scene.version += 1  # the key bar below says how many there are
+            self._scene.version += 1  # the key bar below shows how many there are
         if self._scene.version != self._version:
             self._version = self._scene.version
             for pane in self.query(ScrolledPane):
                 pane.paint(self._scene)
 
     def action_cancel(self) -> None:
-        """Back to the dashboard."""
+        """Return to the dashboard."""
         self.dismiss(None)

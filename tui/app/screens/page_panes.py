@@ -1,4 +1,4 @@
-"""The panes of the pages that the overview has no place for."""
+"""Panes of the pages that are not part of the overview."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ PAGE_PANES: dict[str, type[Pane]] = {
     "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
     "network": NetworkPane, "layers": LayersPane,
 }  # fmt: skip
-"""By the name of the page."""
+"""Class of the pane by the name of the page."""

@@ -1,4 +1,4 @@
-"""Asks for a folder of images, has it looked at, and ends with the configuration that was written for it."""
+"""Asks for a folder of images, inspects it with `init`, and returns the configuration written for it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tui.drawing import format as fmt
 
 _LINES_SHOWN = 16
 _SHORT = 18
-"""Rows below which nothing is explained."""
+"""Rows below which the explanation is hidden."""
 
 
 class FoldersTree(DirectoryTree):
-    """Folders alone, hidden ones left out."""
+    """Tree of folders, hidden ones left out."""
 
     ICON_NODE = "+ "
     ICON_NODE_EXPANDED = "- "
 
     def filter_paths(self, paths: Iterable[Path]) -> Iterable[Path]:
-        """What is shown of a folder."""
+        """The entries of a folder that are shown."""
         return [path for path in paths if path.is_dir() and not path.name.startswith(".")]
 
 
 class FolderScreen(ModalScreen[str | None]):
-    """A line for the folder over a tree of folders. Returns the path of the new configuration."""
+    """An input line for the folder over a tree of folders. Returns the path of the new configuration."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "back")]
 
@@ -48,7 +48,7 @@ class FolderScreen(ModalScreen[str | None]):
         self._looking = self._cancelled = False
 
     def compose(self) -> ComposeResult:
-        """The question, the tree, and what was found."""
+        """The question, the tree, and the result."""
         with Vertical(classes="dialog wide-dialog tall-dialog"):
             yield Static("A folder of your own images", classes="dialog-title")
             yield Static(
@@ -63,21 +63,21 @@ class FolderScreen(ModalScreen[str | None]):
 
     @property
     def looking(self) -> bool:
-        """Whether a folder is being looked at."""
+        """Whether a folder is being inspected."""
         return self._looking
 
     def on_resize(self, event: Resize) -> None:
-        """On a small terminal line and tree have all there is."""
+        """Give all rows of a small terminal to the line and the tree."""
         self.set_class(event.size.height < _SHORT, "-short")
 
     def on_directory_tree_directory_selected(self, event: DirectoryTree.DirectorySelected) -> None:
-        """Take a folder of the tree into the line."""
+        """Copy a folder of the tree into the line."""
         event.stop()
         self.query_one("#folder-path", Input).value = str(event.path)
         self.query_one("#folder-path", Input).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Look at the folder."""
+        """Inspect the folder."""
         folder = event.value.strip()
         if not folder:
             self._say("no folder yet: type a path, or choose one in the tree", problem=True)
@@ -89,7 +89,7 @@ class FolderScreen(ModalScreen[str | None]):
             self.run_worker(lambda: self._look_at(folder), thread=True)
 
     def action_cancel(self) -> None:
-        """Back, without a configuration."""
+        """Return without a configuration."""
         self._cancelled = True
         if self._look is not None:
             self._look.terminate()
@@ -97,7 +97,7 @@ class FolderScreen(ModalScreen[str | None]):
             self.dismiss(None)
 
     def _look_at(self, folder: str) -> None:
-        """On another thread: the command `init`, whose words are shown while it looks."""
+        """Run the command `init` on another thread; its output is shown while it runs."""
         try:
             target = unused_path(Path(f"{plain_name(Path(folder).expanduser())}.yaml"))
             command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)

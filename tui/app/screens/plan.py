@@ -1,4 +1,4 @@
-"""The dialog that changes a run's plan: how long it goes on, how often it is measured and saved."""
+"""The dialog that changes a run's plan: number of epochs, and how often it evaluates and saves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui.app.screens.dialogs import Dialog
 from tui.drawing import format as fmt
 
 _ROOM_FOR_HINT = 16
-"""Rows of a terminal."""
+"""Rows of a terminal from which the hint is shown."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class _Field:
     """A setting that can be changed.
 
     Attributes:
-        key: Dotted.
-        label: Before its value.
-        unit: After it.
+        key: Dotted key of the setting.
+        label: Text before its value.
+        unit: Text after its value.
         whole: Whether it is a whole number.
         least: The lowest value.
     """
@@ -46,12 +46,12 @@ _FIELDS = (
 
 
 def _shown(value: float) -> str:
-    """A number as it is typed, and read back to the same."""
+    """Format a number so that it is read back to the same value."""
     return repr(int(value)) if value == int(value) else repr(value)
 
 
 class PlanScreen(Dialog[dict[str, float] | None]):
-    """Asks for the plan. Returns what is to be other than before, by dotted key, or None."""
+    """Asks for the plan. Returns the changed settings by dotted key, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel"),
@@ -63,9 +63,9 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         """Ask.
 
         Args:
-            now: The settings as they are.
-            under_way: Number of the epoch that is trained, below which no run can end.
-            rate: Of the next step, of a run of so many epochs.
+            now: The current settings.
+            under_way: Number of the epoch in training, below which no run can end.
+            rate: Returns the learning rate of the next step for a number of epochs.
         """
         super().__init__()
         self._now = now
@@ -73,7 +73,7 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         self._rate = rate
 
     def compose(self) -> ComposeResult:
-        """A line a setting, ready to be edited."""
+        """One line per setting, ready to be edited."""
         with Vertical(classes="dialog"):
             yield Static("How the run goes on", classes="dialog-title")
             for field in _FIELDS:
@@ -94,14 +94,14 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         return f"learning rate of the next step: {now}" + (f", then {then}" if then != now else "")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Say what another number of epochs makes of the rate."""
+        """Show the effect of another number of epochs on the rate."""
         hints = self.query("#rate")
         valid = event.validation_result is None or event.validation_result.is_valid
         if event.input.id == "train-epochs" and hints and valid:
             hints.first(Static).update(self._told_rate(float(event.value)))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take valid settings; explain an invalid one."""
+        """Accept valid settings; explain an invalid one."""
         wanted: dict[str, float] = {}
         for field in _FIELDS:
             box = self.query_one(f"#{field.key.replace('.', '-')}", Input)
@@ -118,5 +118,5 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         self.answer(wanted or None)
 
     def action_cancel(self) -> None:
-        """Leave the plan as it is."""
+        """Keep the current plan."""
         self.answer(None)

@@ -1,4 +1,4 @@
-"""The list of runs: how each stands, the curves of several in one plot, and ways to open, resume and delete them."""
+"""The list of runs: the status of each, the curves of several in one plot, and keys to open, resume and delete them."""
 
 from __future__ import annotations
 
@@ -34,28 +34,32 @@ from tui.widgets.runs_table import WIDTHS, cells, size
 
 _LOOK_EVERY_S = 0.25
 _FIRST_LOOKS_S = 0.05
-"""Until there is a first row."""
+"""Polling interval until there is a first row."""
 _REMARK_LOOKS = 16
-"""Looks for which a remark stays: four seconds."""
+"""Number of polls for which a remark is shown: four seconds."""
 _AGES_EVERY = 12
-"""Looks between two drawings where no run has changed: ages do."""
+"""Polls between two redraws when no run has changed, since ages change."""
 
 
 class ListOwner(Protocol):
-    """The application, as far as the list knows it."""
+    """Interface of the application that the list uses."""
 
     @property
     def list_refusal(self) -> str:
-        """Why no run of the list can be changed; empty where they can."""
+        """Why no run of the list can be changed; empty if they can be."""
 
     def open_run(self, run: RunOverview) -> None:
         """Show a run."""
 
     def resume_run(self, run: RunOverview) -> str:
-        """Go on with a run; returns why that cannot be, or nothing."""
+        """Resume a run; returns why that is not possible, or nothing."""
 
     def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Back to what was there before the list, with the curves of some runs below its own; None leaves these as they are."""
+        """Return to the screen below the list.
+
+        Args:
+            marked: Runs whose curves are drawn below those of the run on the screen; None keeps the current ones.
+        """
 
 
 class RunsScreen(ModalScreen[None]):
@@ -71,7 +75,7 @@ class RunsScreen(ModalScreen[None]):
         """List a folder.
 
         Args:
-            folder: Of runs.
+            folder: The folder of runs.
             clock: Unix seconds.
             here: The run of this process, if it has one.
             marked: Runs that are compared already.
@@ -101,17 +105,17 @@ class RunsScreen(ModalScreen[None]):
         yield Static(_keys(), id="runs-keys")
 
     def on_mount(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._reader = RunsReader(self._folder)
         self._looking = self.set_interval(_FIRST_LOOKS_S, self._look)
 
     def on_unmount(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if self._reader is not None:
             self._reader.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Show as much as fits."""
+        """Show as many columns and plots as fit."""
         layout = layout_for(event.size.width, event.size.height)
         for name in WIDTHS:
             self.set_class(name == layout, f"-{name}")
@@ -152,7 +156,7 @@ class RunsScreen(ModalScreen[None]):
         self.call_after_refresh(self._plot)  # what it needs is imported after the first rows are on the screen
 
     def _write_title(self, reader: RunsReader) -> None:
-        """Say in the title what is listed."""
+        """Show in the title what is listed."""
         runs = self._listed
         if reader.error:
             text = reader.error
@@ -202,7 +206,7 @@ class RunsScreen(ModalScreen[None]):
     def _is_here(self, run: RunOverview) -> bool:
         """Whether the list was opened from this run."""
         here, path = self._here, run.run_dir.path
-        # Names first: to resolve thousands of paths would take longer than to draw them.
+        # Names first: resolving thousands of paths would take longer than drawing them.
         return here is not None and (path.name == here.name or path.is_symlink()) and path.resolve() == self._here_path
 
     def _selected_key(self) -> str:
@@ -213,7 +217,7 @@ class RunsScreen(ModalScreen[None]):
         return self._runs.get(self._selected_key())
 
     def _changeable(self) -> RunOverview | None:
-        """The selected run, unless none may be changed here."""
+        """The selected run; None if it cannot be changed here."""
         if self._owner.list_refusal:
             self._remark(self._owner.list_refusal)
             return None
@@ -222,7 +226,7 @@ class RunsScreen(ModalScreen[None]):
     # Keys -------------------------------------------------------------------------------------------------------------
 
     def on_run_rows_moved(self) -> None:
-        """Without marks the plots follow the cursor, when no other key is waiting."""
+        """Update the plots: without marks they follow the cursor, unless another key is waiting."""
         if not self._marked:
             self.call_after_refresh(self._plot)
 
@@ -237,7 +241,7 @@ class RunsScreen(ModalScreen[None]):
             self._owner.open_run(run)
 
     def action_mark(self) -> None:
-        """Take the run into the comparison, or out of it."""
+        """Add the run to the comparison, or remove it."""
         key = self._selected_key()
         if key in self._marked:
             self._marked.remove(key)
@@ -249,13 +253,13 @@ class RunsScreen(ModalScreen[None]):
         self._plot()
 
     def action_resume(self) -> None:
-        """Go on with the run."""
+        """Resume the run."""
         run = self._changeable()
         if run is None:
             return
         if self._here is not None and not self._key_rest.is_over(
             HELD_KEY_S
-        ):  # the key that opened the list, still held
+        ):  # the key that opened the list is still held
             self._remark("press r once more to resume the run")
             return
         if run.live:
@@ -268,7 +272,7 @@ class RunsScreen(ModalScreen[None]):
                 self._remark(refusal)
 
     def action_delete(self) -> None:
-        """Ask, then delete."""
+        """Ask for confirmation, then delete the run."""
         run = self._changeable()
         if run is None:
             return
@@ -280,11 +284,11 @@ class RunsScreen(ModalScreen[None]):
         )
 
     def interrupt(self) -> None:
-        """As `q`."""
+        """Act as `q`."""
         self.action_leave()
 
     def action_leave(self) -> None:
-        """Back."""
+        """Close the list."""
         read = self._reader is not None and self._reader.runs is not None
         self._owner.leave_list(self._compared(self._marked) if read else None)
 

@@ -1,4 +1,4 @@
-"""The main settings of a configuration, each explained and checked while it is typed; and what they amount to."""
+"""The main settings of a configuration, each explained and checked while it is typed, and the resulting configuration."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tui.state.config_form import command_of, main_settings, resolve, shown_comm
 from tui.widgets.key_bar import key_line
 
 _NARROW = 84
-"""Columns below which explanations stand below the fields."""
+"""Columns below which explanations are shown under the fields."""
 _SHORT = 18
-"""Rows below which they have few of them."""
+"""Rows below which explanations get few of them."""
 
 
 class SettingInput(Input):
-    """A field that the arrows leave, up and down."""
+    """An input field that the up and down arrows leave."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,enter", "app.focus_next", "next"),
@@ -37,7 +37,7 @@ class SettingInput(Input):
 
 
 class SettingsScreen(ModalScreen[list[str] | None]):
-    """A field a setting. Returns the arguments of `r18-tui` that start the run, or None."""
+    """One field per setting. Returns the arguments of `r18-tui` that start the run, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "start"),
@@ -49,7 +49,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         """Show a configuration.
 
         Args:
-            source: As for `load_config`.
+            source: Configuration, as for `load_config`.
         """
         super().__init__(id="settings")
         self._source = source
@@ -59,7 +59,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._saved = ""
 
     def compose(self) -> ComposeResult:
-        """Fields, explanation, what it amounts to, keys."""
+        """Fields, explanation, result, keys."""
         yield Static(
             Text.assemble((f" {fmt.printable(self._source)}", "bold"), ("  settings", "dim")), id="settings-title"
         )
@@ -79,21 +79,21 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         yield Static(key_line(*keys), id="settings-keys")
 
     def on_mount(self) -> None:
-        """Say what there is already."""
+        """Show the result of the unchanged settings."""
         self._show_amount()
 
     def on_resize(self, event: Resize) -> None:
-        """Explanations beside the fields need room."""
+        """Show explanations beside the fields if there is room."""
         self.set_class(event.size.width < _NARROW, "-narrow")
         self.set_class(event.size.height < _SHORT, "-short")
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
-        """Explain the setting that the cursor is in."""
+        """Explain the setting that has the focus."""
         if isinstance(event.widget, Input):
             self._explain(_key_of(event.widget))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Check what was typed."""
+        """Check the typed value."""
         key = _key_of(event.input)
         if self._typed[key] == event.value:
             return
@@ -107,7 +107,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._show_amount()
 
     def action_start(self) -> None:
-        """End with the command, if there is nothing wrong."""
+        """Return the command, if all settings are valid."""
         if self._resolved is None:
             self._show_amount()
         elif self._saved:
@@ -116,7 +116,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             self.dismiss(command_of(self._source, self._overrides))
 
     def action_save(self) -> None:
-        """Write the whole as a file of its own; none is replaced."""
+        """Write the whole configuration to a new file; no existing file is replaced."""
         if self._resolved is None:
             return
         path = unused_path(Path(f"{self._resolved.config.run.name}.yaml"))
@@ -129,7 +129,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._show_amount(f"saved as {path}; r18-tui {path} trains it")
 
     def action_cancel(self) -> None:
-        """Back, without a run."""
+        """Return without starting a run."""
         self.dismiss(None)
 
     @property

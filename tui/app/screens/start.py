@@ -1,4 +1,4 @@
-"""The first screen of `r18-tui` without arguments: what there is to begin with, and what each of it is."""
+"""The first screen of `r18-tui` without arguments: the available choices, each with a description."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tui.state.start_choices import Choice
 from tui.widgets.key_bar import key_line
 
 _NARROW = 72
-"""Columns below which the list stands alone."""
+"""Columns below which only the list is shown."""
 
 
 class StartScreen(Screen[None]):
-    """A list, and beside it an account of what is lit in it. Whatever is chosen ends the application with a command."""
+    """A list, and beside it a description of the highlighted choice. Every choice ends the application with a command."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "start as it is"),
@@ -40,7 +40,7 @@ class StartScreen(Screen[None]):
         self._runs_dir = runs_dir
 
     def compose(self) -> ComposeResult:
-        """Title, list and account, keys."""
+        """Title, list, description, keys."""
         title = Text.assemble((" r18-tui", "bold"), ("  train ResNet-18, watch it, steer it, export it", "dim"))
         yield Static(title, id="start-title")
         with Horizontal(id="start-body"):
@@ -50,16 +50,16 @@ class StartScreen(Screen[None]):
         yield Static(id="start-keys")
 
     def on_mount(self) -> None:
-        """Light the first choice."""
+        """Highlight the first choice."""
         self.query_one(OptionList).focus()
         self.query_one(OptionList).action_first()
 
     def on_resize(self, event: Resize) -> None:
-        """The account needs room."""
+        """Show the description if there is room."""
         self.set_class(event.size.width < _NARROW, "-narrow")
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """Tell about what is lit."""
+        """Describe the highlighted choice."""
         choice = self._choices[int(event.option_id or 0)]
         text = Text.assemble((fmt.printable(choice.label), "bold"), "\n\n", fmt.printable(choice.about, keep="\n"))
         self.query_one("#start-text", Static).update(text)
@@ -68,7 +68,7 @@ class StartScreen(Screen[None]):
         self.query_one("#start-keys", Static).update(key_line(("q", "leave"), *keys, ("up down", "move")))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Look at settings, pick a folder, or do what was chosen."""
+        """Open the settings, pick a folder, or run the chosen command."""
         if not self.is_active:
             return  # a second click was on its way
         choice = self._choices[int(event.option_id or 0)]
@@ -80,18 +80,18 @@ class StartScreen(Screen[None]):
             self.app.push_screen(FolderScreen(self._runs_dir), self._folder_looked_at)
 
     def action_start(self) -> None:
-        """Start what is lit, as it is."""
+        """Start the highlighted choice with its settings unchanged."""
         lit = self.query_one(OptionList).highlighted_option
         choice = self._choices[int(lit.id or 0)] if lit is not None else None
         if choice is not None and choice.config:
             self.app.exit([*choice.command, "--runs-dir", str(self._runs_dir)])
 
     def interrupt(self) -> None:
-        """As `q`."""
+        """Act as `q`."""
         self.action_leave()
 
     def action_leave(self) -> None:
-        """Back to the shell."""
+        """Return to the shell."""
         self.app.exit(None)
 
     def _folder_looked_at(self, config: str | None) -> None:
