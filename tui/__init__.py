@@ -1,1 +1,1 @@
-"""The dashboard: shows a run and steers it. Knows nothing of tensors; importing it imports no torch."""
+"""The dashboard: shows a run and controls it. Has no access to tensors; importing it imports no torch."""

@@ -288,7 +288,7 @@ class DashboardApp(ListActions):
             run.follow_trainer()
 
     def _terminal_gone(self) -> bool:
-        """Close the application when the terminal is lost; the run continues."""
+        """Whether the terminal is lost, which ends the application; the run continues."""
         if self._input_fd is None:
             return False
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""`doctor [CONFIG]`: what could keep a run from starting or from going on, each with its remedy."""
+"""`doctor [CONFIG]`: everything that could prevent a run from starting or continuing, each with its remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDTH = 15
 
 
 def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Look at everything.
+    """Run all checks.
 
     Args:
         arguments: `config` (a file, a shipped name, or None) and `runs_dir`.
@@ -69,7 +69,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _terminal_checks(run: RunDir) -> Iterator[Check]:
-    """What the dashboard needs, and what would end a run with its terminal."""
+    """Checks of what the dashboard needs, and of what would end a run together with its terminal."""
     size = shutil.get_terminal_size()
     shown = f"{os.environ.get('TERM', 'unknown')}, {size.columns}x{size.lines}, {locale.getpreferredencoding(False)}"
     if not is_terminal():

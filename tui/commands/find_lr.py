@@ -1,4 +1,4 @@
-"""What a learning-rate range test found: drawn by plotext, in a dialog or printed."""
+"""Result of a learning-rate range test: drawn by plotext, in a dialog or printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """`find-lr CONFIG`: try rates, and print the curve and a suggestion."""
+    """Run `find-lr CONFIG`: try rates, and print the curve and a suggestion."""
     from trainer.config.loader import load_config
     from trainer.host.progress import progress_bar
 
@@ -48,7 +48,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _offer_to_write(file: Path, overrides: Sequence[str], suggestion: float) -> None:
-    """Let one key put the suggestion into the configuration."""
+    """Offer to write the suggestion into the configuration, with one key."""
     sys.stdout.write(
         f"\n  w  write {LR_KEY}: {suggestion:g} into {printable(str(file))}\n  any other key leaves the file as it is\n"
     )

@@ -1,4 +1,4 @@
-"""A run as one page that needs nothing else: curves, classes, confusion, mistakes. No script, and nothing from elsewhere."""
+"""A run as one self-contained page: curves, classes, confusion, mistakes. No script and no external resources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tui.state.class_results import ClassResult, class_results
 from tui.state.summary import summary
 
 _MATRIX_CLASSES = 40
-"""With more the matrix is too fine to read, and the worst pairs stand alone."""
+"""Above this the matrix is too fine to read, and only the worst pairs are listed."""
 _PAIRS = 30
 _NOTES = 200
 _TILE = 64
@@ -54,7 +54,7 @@ td:first-child, th:first-child, .left { text-align: left; } th { color: var(--di
 
 
 def write_report(run_dir: RunDir, output: Path | None) -> Path:
-    """Write the page of a run.
+    """Write the report of a run.
 
     Args:
         run_dir: The run.
@@ -64,7 +64,7 @@ def write_report(run_dir: RunDir, output: Path | None) -> Path:
         The file.
 
     Raises:
-        DiskError: When it cannot be written.
+        DiskError: If it cannot be written.
     """
     view, log, target = RunView(), LogReader(run_dir.events), output or run_dir.report
     while lines := log.read():
@@ -79,11 +79,11 @@ def write_report(run_dir: RunDir, output: Path | None) -> Path:
 
 
 def html_report(view: RunView, run_dir: RunDir) -> str:
-    """The whole page.
+    """The whole page as HTML.
 
     Args:
         view: The fold of the run's log.
-        run_dir: Where it lies; pictures and configuration are taken from there.
+        run_dir: Run directory, source of the pictures and the configuration.
     """
     name = _safe(run_dir.name)
     body = [
@@ -100,7 +100,7 @@ def html_report(view: RunView, run_dir: RunDir) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text from disk as text of a page."""
+    """Escape text from disk for the page."""
     return escape(fmt.printable(text, keep="\n"))
 
 

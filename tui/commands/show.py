@@ -1,4 +1,4 @@
-"""Puts a run on the screen and cleans up after it: terminal, signals, a crash of the dashboard, the last words."""
+"""Puts a run on the screen and cleans up after it: terminal, signals, a crash of the dashboard, closing messages."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from tui.widgets.runs_table import plain_list
 
 @dataclass(frozen=True, kw_only=True)
 class _Ending:
-    """How an application ended.
+    """Outcome of an application.
 
     Attributes:
-        crash: The exception that ended it, if one did.
-        detached: Whether the run was to go on without it.
-        resume: The run to go on with next, if the user chose one.
-        view: What it had folded of its run.
+        crash: The exception that ended it, if any.
+        detached: Whether the run should continue without it.
+        resume: The run to resume next, if the user chose one.
+        view: The view of its run that it had folded.
     """
 
     crash: BaseException | None = None
@@ -61,18 +61,18 @@ class _Ending:
 
 
 def import_dashboard() -> None:
-    """Import what the first frame needs, Textual above all: it takes a while and needs to know nothing of the run."""
-    with contextlib.suppress(Exception):  # the same import of `_run_app` fails again, where a run's log can take it
+    """Import what the first frame needs, Textual above all: it takes a while and does not depend on the run."""
+    with contextlib.suppress(Exception):  # the same import fails again in `_run_app`, where a run's log can record it
         import tui.app.app  # noqa: F401
 
 
 def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
-    """Train a run with the dashboard in front of it.
+    """Train a run with its dashboard in the foreground.
 
     Args:
-        run: Opened by this process.
-        remark: For the user.
-        link: To the launcher.
+        run: A run opened by this process.
+        remark: Message for the user.
+        link: Connection to the launcher.
 
     Returns:
         The exit code.
@@ -85,16 +85,16 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     hang_ups: list[int] = []
     thread.take_signals(lambda: hang_ups.append(1))
     thread.announce()
-    # Whoever loses the link to this machine will not be there to be told.
+    # A user who loses the link to this machine cannot be warned then.
     threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()
     ending = _run_app(
         live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
     )
-    gc.enable()  # where the dashboard ended before its first frame
+    gc.enable()  # in case the dashboard ended before its first frame
     try:
-        thread.start()  # likewise
+        thread.start()  # in that case, too
         return _after_screen(ending, thread, source, terminal, link, remark)
-    except Exception as error:  # noqa: BLE001 - the run goes on, whatever fails between the screen and the shell
+    except Exception as error:  # noqa: BLE001 - the run continues, whatever fails between the screen and the shell
         log_traceback(run.run_dir, error)
         thread.release()
         thread.join()
@@ -102,7 +102,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
 
 
 def _warn_of_hazards(run: OpenRun) -> None:
-    """Say what would end a run whose terminal is lost. It asks other processes, which takes a moment."""
+    """Warn of what would end a run whose terminal is lost. This queries other processes, which takes a moment."""
     for hazard in hazards(run.run_dir):
         run.log.publish(Warned(message=f"without its terminal this run would end: {hazard}"))
 
@@ -115,7 +115,7 @@ def _after_screen(
     link: LauncherLink,
     remark: str,
 ) -> int:
-    """Go on without a screen, or end with the result."""
+    """Continue without a screen, or end with the result."""
     run_dir, crash = thread.run.run_dir, ending.crash
     failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
     view = _caught_up(ending.view, source)
@@ -124,11 +124,11 @@ def _after_screen(
             source.close()
             what = "is paused" if view.state is RunState.PAUSED else "trains on"
             return go_on_without_terminal(thread, terminal, link, [*failed, *way_back(run_dir, what)])
-        thread.stop()  # a run that has ended and that nobody can leave any more
+        thread.stop()  # the run has ended, and no screen is left to close it
     terminal.give_back()
     thread.join()
     view = _caught_up(view, source)
-    if thread.refused and not (crash or ending.detached):  # the reason was on the screen, and is printed once more
+    if thread.refused and not (crash or ending.detached):  # the reason was on the screen, and is printed again
         thread.run.discard()
     with contextlib.suppress(OSError, DiskError):  # the terminal may have gone
         _print_summary(view, run_dir, [*([remark] if remark else []), *failed])
@@ -136,18 +136,18 @@ def _after_screen(
 
 
 def attach(run_dir: RunDir, *, read_only: bool, low_bandwidth: bool) -> int:
-    """Watch, and steer, a run that another process trains."""
+    """Watch and control a run that another process trains."""
     port = recorded_port(run_dir) if read_only else attached_port(run_dir)
     return _look_at(run_dir, port, UiSettings(low_bandwidth=low_bandwidth), read_only=read_only)
 
 
 def show_recorded(run_dir: RunDir, *, low_bandwidth: bool) -> int:
-    """Look at a run that this process does not train."""
+    """Show a run that this process does not train."""
     return _look_at(run_dir, recorded_port(run_dir), UiSettings(low_bandwidth=low_bandwidth))
 
 
 def show_runs(runs_dir: Path) -> int:
-    """Show the list of runs; from there a run can be gone on with, in this terminal."""
+    """Show the list of runs; a run can be resumed from there, in this terminal."""
     ending, received = _in_terminal(None, runs_dir, UiSettings())
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:
@@ -156,13 +156,13 @@ def show_runs(runs_dir: Path) -> int:
 
 
 def _go_on_with(run_dir: RunDir) -> NoReturn:
-    """Become the process that trains a run."""
+    """Become the process that resumes a run."""
     command = own_command("tui.cli", "--resume", str(run_dir.path))
     os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
 
 
 def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool = False) -> int:
-    """Put a run of another process, or of nobody, on the screen; from its list of runs one can be gone on with."""
+    """Put a run that this process does not own on the screen; its list of runs can resume one."""
     ending, received = _in_terminal(port, run_dir.path.parent, ui, read_only=read_only)
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:
@@ -178,10 +178,10 @@ def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool 
 def _in_terminal(
     port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False
 ) -> tuple[_Ending, list[int]]:
-    """Show what other processes train, and what nobody does.
+    """Show runs that this process does not train.
 
     Returns:
-        How that ended, and the signals that came.
+        The outcome, and the signals that arrived.
     """
     terminal = PrivateTerminal(Path(os.devnull))
     received: list[int] = []
@@ -191,7 +191,7 @@ def _in_terminal(
         if number != signal.SIGHUP:
             signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
 
-    # SIGINT too: as an exception it could come in the middle of anything once the terminal makes signals of keys again.
+    # SIGINT too: as an exception it could arrive at any point once the terminal turns keys into signals again.
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, receive)
     ending = _run_app(port, ui, terminal, lambda: bool(received), runs_dir, read_only=read_only)
@@ -207,7 +207,7 @@ def _exit_code(ending: _Ending, received: list[int]) -> int:
 
 
 def print_runs(runs_dir: Path) -> int:
-    """Print how all runs of a folder stand."""
+    """Print the status of all runs of a folder."""
     runs = RunsFolder(runs_dir).refresh()
     empty = f"{printable(str(runs_dir))}: no runs here yet; start one with: r18-tui digits"
     write_out(f"{plain_list(runs, time.time()) if runs else empty}\n")
@@ -215,14 +215,14 @@ def print_runs(runs_dir: Path) -> int:
 
 
 def print_report(run_dir: RunDir) -> int:
-    """Print how a run stands, with its loss drawn in text."""
+    """Print the status of a run, with its loss drawn in text."""
     view = _caught_up(RunView(), LogReader(run_dir.events))
     write_out(printable(plain_report(view, run_dir), keep="\n"))
     return 0
 
 
 def print_json(run_dir: RunDir) -> int:
-    """Print how a run stands, as JSON."""
+    """Print the status of a run, as JSON."""
     write_out(as_json(_caught_up(RunView(), LogReader(run_dir.events)), run_dir))
     return EXIT_OK
 
@@ -250,12 +250,12 @@ def _run_app(
             port, ui, runs_dir=runs_dir, input_fd=terminal.input_fd, hung_up=hung_up, read_only=read_only
         )
         app.run(mouse=ui.mouse)
-    except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run goes on
+    except Exception as error:  # noqa: BLE001 - whatever a dashboard does, the run continues
         if port is not None:
             log_traceback(port.run_dir, error)
         return _Ending(crash=error, view=RunView() if app is None else app.first_view)
     finally:
-        for number in (signal.SIGCONT, signal.SIGTSTP):  # Textual's driver would go on acting on them
+        for number in (signal.SIGCONT, signal.SIGTSTP):  # Textual's driver would continue to act on them
             signal.signal(number, signal.SIG_DFL)
     return _Ending(crash=app.ended_by, detached=app.detached, resume=app.resume, view=app.first_view)
 
@@ -266,7 +266,7 @@ def _print_summary(view: RunView, run_dir: RunDir, remarks: Sequence[str] = ()) 
 
 
 def _caught_up(view: RunView, source: EventSource) -> RunView:
-    """The view, with what is new folded in."""
+    """Fold new events into the view, and return it."""
     while lines := source.read():
         replay(view, lines)
     return view

@@ -1,4 +1,4 @@
-"""What `r18-tui` does without arguments: a screen to choose from, or, without a terminal, a list."""
+"""`r18-tui` without arguments: a screen to choose from, or, without a terminal, a list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.run.folder.run_dir import list_runs
 
 
 def choose(runs_dir: Path) -> int:
-    """Let the user choose, and become the command that was chosen.
+    """Let the user choose a command, and become it.
 
     Returns:
         0 when nothing was chosen, 1 when the screen failed.
@@ -39,7 +39,7 @@ def choose(runs_dir: Path) -> int:
 
 
 def print_choices(runs_dir: Path) -> int:
-    """Print what there is to start with."""
+    """Print the available choices."""
     lines = [
         "r18-tui trains ResNet-18 in a live terminal dashboard. Start with: r18-tui digits",
         "",

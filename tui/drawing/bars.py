@@ -7,13 +7,13 @@ from tui.drawing.glyphs import Glyphs
 
 
 def bar(fraction: float, width: int, glyphs: Glyphs, style: str) -> Row:
-    """A bar of `width` cells.
+    """Draw a bar of `width` cells.
 
     Args:
-        fraction: Share that is filled, clamped to 0 to 1.
-        width: Cells in all.
-        glyphs: Its characters.
-        style: Of the filled part; the rest is dim.
+        fraction: Filled share, clamped to 0 to 1.
+        width: Total width in cells.
+        glyphs: Characters to draw with.
+        style: Style of the filled part; the rest is dim.
     """
     eighths = round(min(max(fraction, 0.0), 1.0) * width * (8 if glyphs.partial else 1))
     whole, part = divmod(eighths, 8) if glyphs.partial else (eighths, 0)

@@ -1,6 +1,6 @@
 """A grid of styled cells, with braille dots at twice the width and four times the height. Pure.
 
-A style is a word such as `train` or `dim`; the pane that draws the canvas knows its colours.
+A style is a word such as `train` or `dim`; the pane that draws the canvas maps it to a colour.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Row = list[tuple[str, str]]
 """A line of the screen as (text, style) runs."""
 
 DOT_BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)
-"""What a dot adds to a braille cell's code: from left to right, then from top to bottom."""
+"""Bit of each dot in a braille cell's code: from left to right, then from top to bottom."""
 
 _BRAILLE = [chr(0x2800 + dots) for dots in range(256)]
 _STARS = ["*"] * 256
@@ -29,7 +29,7 @@ class Canvas:
         self._dots = [[0] * width for _ in range(height)]
 
     def put(self, x: int, y: int, text: str, style: str) -> None:
-        """Write characters of one cell each from a place on; what falls outside is dropped."""
+        """Write characters of one cell each from a position on; what falls outside is dropped."""
         if 0 <= y < self.height:
             for offset, char in enumerate(text):
                 if 0 <= x + offset < self.width:
@@ -38,18 +38,18 @@ class Canvas:
                     self._dots[y][x + offset] = 0
 
     def put_behind(self, x: int, y: int, char: str, style: str) -> None:
-        """Write a character where there is nothing yet."""
+        """Write a character where the canvas is still empty."""
         if self._chars[y][x] == " " and not self._dots[y][x]:
             self.put(x, y, char, style)
 
     def dots(self, x: int, y: int, pattern: int, style: str) -> None:
-        """Add dots to a cell. A cell has one colour, so dots of another style clear those before them.
+        """Add dots to a cell. A cell has one colour, so dots of another style replace the earlier ones.
 
         Args:
             x: Column of the cell.
             y: Row of the cell.
             pattern: Sum of `DOT_BITS`.
-            style: Of the cell from now on.
+            style: New style of the cell.
         """
         if self._styles[y][x] != style:
             self._styles[y][x] = style
@@ -57,7 +57,7 @@ class Canvas:
         self._dots[y][x] |= pattern
 
     def rows(self) -> list[Row]:
-        """The lines, neighbours of one style joined into one run."""
+        """The lines, with neighbours of one style joined into one run."""
         return [self._row(y) for y in range(self.height)]
 
     def _row(self, y: int) -> Row:

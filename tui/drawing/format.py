@@ -11,7 +11,7 @@ from trainer.host.safe_text import printable as printable
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with at most `digits` decimals and four digits that mean something; `—` when there is none."""
+    """A figure with at most `digits` decimals and four significant digits; `—` if there is none."""
     if value is None:
         return "—"
     if not math.isfinite(value):
@@ -28,17 +28,17 @@ def rate(value: float | None) -> str:
 
 
 def significant(value: float) -> str:
-    """Three decimals, or a power of ten for less than a thousandth, so that points stand below each other."""
+    """Three decimals, or a power of ten below a thousandth, so that decimal points align."""
     return number(value) if value >= 0.001 or value == 0 else f"{value:.1e}"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction as a percentage without its sign: `83.9`."""
+    """A fraction as a percentage without the sign: `83.9`."""
     return "—" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def per_second(value: float | None) -> str:
-    """Images a second, with thousands separated."""
+    """Images per second, with thousands separated."""
     return "— img/s" if value is None else f"{value:,.0f} img/s"
 
 
@@ -56,7 +56,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago: `0.4 s`, `12 s`, `3:05`."""
+    """Elapsed time: `0.4 s`, `12 s`, `3:05`."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f} s"
     return f"{seconds:.0f} s" if seconds < 120 else duration(seconds)
@@ -68,7 +68,7 @@ def gib(size_bytes: float | None, digits: int = 1) -> str:
 
 
 def count(value: float) -> str:
-    """A large number in short: `11.2 M`, `45.0 k`, `812`."""
+    """A large number in short form: `11.2 M`, `45.0 k`, `812`."""
     if value >= 1e6:
         return f"{value / 1e6:.1f} M"
     return f"{value / 1e3:.1f} k" if value >= 1e4 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""The characters that the screen is drawn with: Unicode where the terminal can show it, ASCII elsewhere."""
+"""Characters for drawing the screen: Unicode where the terminal can show it, ASCII elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Glyphs:
 
     Attributes:
         corners: Top left, top right, bottom left, bottom right.
-        partial: A bar's last cell, from one eighth to seven eighths.
+        partial: Last cell of a bar, from one eighth to seven eighths.
         braille: Whether curves may use braille cells.
-        ticks: A sparkline's levels, lowest first.
-        shades: From nothing to full.
+        ticks: Levels of a sparkline, lowest first.
+        shades: Shades from empty to full.
     """
 
     corners: str
@@ -60,6 +60,6 @@ ASCII = Glyphs(
 
 
 def choose_glyphs() -> Glyphs:
-    """ASCII for the Linux console (its font has no braille) and for locales that are not UTF-8."""
+    """Choose ASCII for the Linux console (its font has no braille) and for locales that are not UTF-8."""
     encoding = locale.getpreferredencoding(False).lower().replace("-", "")
     return UNICODE if encoding == "utf8" and os.environ.get("TERM") != "linux" else ASCII

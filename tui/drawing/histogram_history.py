@@ -1,4 +1,4 @@
-"""How numbers have lain over a run: a histogram a column, time from left to right, values from bottom to top. Pure."""
+"""Distribution of values over a run: one histogram per column, time from left to right, values from bottom to top. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
 
 _WIDEST = 4
-"""Cells of a column at most: the first few would look like a wall."""
+"""Maximum width of a column in cells: the first few histograms would look like a wall."""
 _LABEL = 10
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many numbers lie in each of some bins, all as wide, from minus `reach` to plus `reach`."""
+    """Counts in equally wide bins from minus `reach` to plus `reach`."""
 
     reach: float
     counts: Sequence[int]
@@ -27,15 +27,15 @@ class Histogram:
 def history_rows(
     histograms: Sequence[Histogram | None], here: int, title: str, style: str, width: int, height: int, glyphs: Glyphs
 ) -> list[Row]:
-    """Draw histograms beside each other, on one axis of values.
+    """Draw histograms side by side, on one axis of values.
 
     Args:
-        histograms: In their order; None where there is none. What does not fit is thinned out evenly.
-        here: Which of them is marked below the picture.
-        title: Above the picture.
-        style: Of the picture.
-        width: Cells.
-        height: Rows, with those above and below the picture.
+        histograms: Histograms in order of time; None where there is none. Those that do not fit are thinned out evenly.
+        here: Index of the histogram that is marked below the picture.
+        title: Text above the picture.
+        style: Style of the picture.
+        width: Width in cells.
+        height: Number of rows, including those above and below the picture.
         glyphs: Shades, fewest numbers first.
     """
     rows, room = height - 2, width - _LABEL
@@ -59,14 +59,14 @@ def history_rows(
 
 
 def _places(count: int, room: int) -> list[int]:
-    """Which of so many things are shown in so many columns, the first and the last among them."""
+    """Indices of the items shown in `room` columns, including the first and the last."""
     if count <= room:
         return list(range(count))
     return [round(place) for place in np.linspace(0, count - 1, room).tolist()]
 
 
 def _shades(histogram: Histogram | None, rows: int, reach: float, glyphs: Glyphs) -> str:
-    """A column from top to bottom; the row with the most numbers has the darkest shade, a row with few of them still some."""
+    """A column from top to bottom; the fullest row has the darkest shade, and a row with few values still a light one."""
     if histogram is None or not histogram.reach:
         return " " * rows
     bins = np.linspace(-histogram.reach, histogram.reach, len(histogram.counts) + 1)

@@ -14,17 +14,17 @@ LR_KEY = "optim.lr"
 
 
 _HEADROOM = 1.5
-"""Times the range of losses below the first that is shown: what explodes would press the rest flat."""
+"""Height of the plot, as a multiple of the range from the lowest to the first loss: an exploding loss would flatten the rest."""
 
 
 def lr_range_plot(lrs: Sequence[float], losses: Sequence[float], width: int, height: int) -> str:
     """Loss against the logarithm of the rate, as text without colours; empty without points or without plotext.
 
     Args:
-        lrs: Rising.
-        losses: Smoothed, one a rate.
-        width: In cells.
-        height: Likewise.
+        lrs: Learning rates, rising.
+        losses: Smoothed losses, one per rate.
+        width: Width in cells.
+        height: Height in cells.
     """
     try:
         import plotext
@@ -42,5 +42,5 @@ def lr_range_plot(lrs: Sequence[float], losses: Sequence[float], width: int, hei
     ruler, powers = figure.ruler("x"), range(math.ceil(x[0]), math.floor(x[-1]) + 1)
     ruler.ticks(list(powers), [f"{10.0**power:g}" for power in powers])
     text: str = figure.build().string(colorless=True)
-    ruler.ticks()  # the figure is one for all plots
+    ruler.ticks()  # the figure is shared by all plots
     return text

@@ -1,4 +1,4 @@
-"""Pictures in the terminal's own pixels, where it knows sixel or kitty's protocol and textual-image is installed."""
+"""Pictures in the terminal's own pixels, if it supports sixel or kitty's protocol and textual-image is installed."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 BLOCKS, SIXEL, KITTY = "blocks", "sixel", "kitty"
 VARIABLE = "R18_TUI_PICTURES"
-"""Says how pictures are drawn: `sixel`, `kitty` or `blocks`."""
+"""Environment variable that sets the protocol: `sixel`, `kitty` or `blocks`."""
 
 _SIXEL = ("foot", "mlterm", "contour")
 _SIXEL_PROGRAMS = ("WezTerm", "iTerm.app", "mintty")
 
 
 def protocol_for(environment: Mapping[str, str], *, all_colours: bool) -> str:
-    """How the terminal shows pictures: `sixel`, `kitty`, or `blocks` where nothing better is known of it.
+    """Choose the protocol for pictures: `sixel`, `kitty`, or `blocks` if nothing better is known of the terminal.
 
-    It is not asked. That would hold up the first frame, and over a slow link the answer would come among the keys. Kitty's
-    protocol is never guessed: kitty before 0.28, which calls itself the same, shows boxes for the places of pictures.
+    The terminal is not queried. That would delay the first frame, and over a slow link the answer would arrive among the keys.
+    Kitty's protocol is never guessed: kitty before 0.28 reports the same name and shows boxes in place of the pictures.
 
     Args:
-        environment: Of the process.
-        all_colours: Whether 24 bits of a colour reach the terminal, by which kitty is told which picture a cell belongs to.
+        environment: Environment of the process.
+        all_colours: Whether 24-bit colours reach the terminal; kitty identifies the picture of a cell by its colour.
     """
     wanted = environment.get(VARIABLE, "")
     if wanted not in (SIXEL, KITTY):
@@ -46,13 +46,13 @@ def protocol_for(environment: Mapping[str, str], *, all_colours: bool) -> str:
 def _known(environment: Mapping[str, str]) -> str:
     term = environment.get("TERM", "")
     if "TMUX" in environment or "STY" in environment or term.startswith(("tmux", "screen")):
-        return BLOCKS  # neither tmux nor screen passes them on unless it was built and told to
+        return BLOCKS  # neither tmux nor screen passes them on unless built and configured for it
     program = environment.get("TERM_PROGRAM") or environment.get("LC_TERMINAL", "").replace("iTerm2", "iTerm.app")
     return SIXEL if term.partition("-")[0] in _SIXEL or program in _SIXEL_PROGRAMS else BLOCKS
 
 
 def cell_size() -> tuple[int, int] | None:
-    """Width and height of the terminal's cells in pixels; None where it does not tell."""
+    """Width and height of the terminal's cells in pixels; None if it does not report them."""
     if sys.__stdout__ is None:
         return None
     try:
@@ -64,12 +64,12 @@ def cell_size() -> tuple[int, int] | None:
 
 
 def picture_widget(protocol: str, image: Image, cell: tuple[int, int]) -> Widget:
-    """A widget that shows a picture as large as it is made.
+    """A widget that shows a picture at its own size.
 
     Args:
         protocol: `sixel` or `kitty`.
-        image: To show; kitty knows places for at most 297 columns and rows of cells.
-        cell: Width and height of the terminal's cells in pixels, which the library would find out but once.
+        image: The picture; kitty can address at most 297 columns and rows of cells.
+        cell: Width and height of the terminal's cells in pixels, which the library would determine only once.
     """
     widgets = _textual_image()
     terminal = importlib.import_module("textual_image._terminal")
@@ -79,7 +79,7 @@ def picture_widget(protocol: str, image: Image, cell: tuple[int, int]) -> Widget
 
 
 def _textual_image() -> ModuleType:
-    """The library, which asks the terminal what it can do as soon as it is imported, unless it sees none.
+    """Import the library, which on import queries the terminal for its features, unless it sees no terminal.
 
     By now another thread reads the terminal, and would take the answer for keys.
     """

@@ -1,4 +1,4 @@
-"""Curves on a canvas: axes, lines that keep every spike, points, and marks for values that are not finite."""
+"""Curves on a canvas: axes, lines that keep every spike, points, and marks for non-finite values."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ GUTTER = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What part of the data the plot shows.
+    """The part of the data that the plot shows.
 
     Attributes:
         left: Position at the left edge.
         right: Position at the right edge.
         low: Value at the bottom.
         high: Value at the top.
-        log: Whether values are spaced by their logarithm; `low` is then above 0.
+        log: Whether values have a logarithmic scale; `low` is then above 0.
     """
 
     left: float
@@ -39,19 +39,19 @@ class Frame:
     log: bool = False
 
     def heights_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """0 at the bottom, 1 at the top; NaN stays NaN."""
+        """Relative heights, 0 at the bottom and 1 at the top; NaN stays NaN."""
         if self.log:
             return np.log(np.maximum(values, self.low) / self.low) / math.log(self.high / self.low)
         return (values - self.low) / (self.high - self.low)
 
     def across(self, position: float) -> float:
-        """0 at the left, 1 at the right."""
+        """Relative position, 0 at the left and 1 at the right."""
         return (position - self.left) / (self.right - self.left)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """Where on the canvas the plot is drawn, in cells.
+    """The region of the canvas that the plot is drawn in, in cells.
 
     Attributes:
         x: First column.
@@ -87,12 +87,12 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
     """Draw a series: a vertical stroke from lowest to highest in each dot column, joined to its neighbours.
 
     Args:
-        canvas: To draw on.
-        area: Where on it.
-        frame: What part of the data.
+        canvas: Canvas to draw on.
+        area: Region of the canvas.
+        frame: Part of the data.
         pyramid: The series.
-        style: Of the line.
-        thin: One dot a column, at the newest value there; for a smoothed series, which has no spikes to lose.
+        style: Style of the line.
+        thin: One dot per column, at its newest value; for a smoothed series, which has no spikes to lose.
     """
     if area.width <= 0 or area.height <= 0:
         return
@@ -115,12 +115,12 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
 def _joined(
     filled: NDArray[np.intp], tops: NDArray[np.float64], bottoms: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Strokes for all columns from the first to the last: slanted over empty ones, and each up to its neighbour's.
+    """Strokes for all columns from the first to the last: slanted over empty columns, each extended to its neighbours.
 
     Args:
-        filled: Rising columns that have a stroke.
-        tops: Their upper rows; a row counts from the top.
-        bottoms: Their lower rows.
+        filled: Rising indices of the columns that have a stroke.
+        tops: Upper rows of their strokes; a row counts from the top.
+        bottoms: Lower rows of their strokes.
 
     Returns:
         Upper and lower row of each column (last - first + 1).
@@ -140,20 +140,20 @@ def _joined(
 
 
 def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyphs: Glyphs) -> None:
-    """Mark values that are not finite, at the top, in the columns where they are."""
+    """Mark non-finite values at the top of their columns."""
     for position in pyramid.not_finite[-500:]:
         if frame.left <= position <= frame.right:
             canvas.put(area.column_of(frame, position), 0, glyphs.not_a_number, "bad")
 
 
 def draw_point(canvas: Canvas, area: Area, frame: Frame, position: float, value: float, char: str, style: str) -> None:
-    """Draw a mark; above or below the frame's values at its edge, nowhere for a value that is not finite."""
+    """Draw a mark; at the edge if above or below the frame's values, not at all for a non-finite value."""
     if math.isfinite(value) and frame.left <= position <= frame.right:
         canvas.put(*area.cell_of(frame, position, value), char, style)
 
 
 def draw_cursor(canvas: Canvas, area: Area, frame: Frame, glyphs: Glyphs, position: float | None) -> None:
-    """Draw a line from top to bottom, behind what is there already; None draws nothing."""
+    """Draw a vertical line over the whole height, behind what is already drawn; None draws nothing."""
     if position is not None and frame.left <= position <= frame.right:
         column = area.column_of(frame, position)
         for row in range(area.height):
@@ -192,7 +192,7 @@ def tick_values(frame: Frame, wanted: int) -> list[float]:
 
 
 def nice_step(raw: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten that is not below `raw`."""
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below `raw`."""
     if raw <= 0 or not math.isfinite(raw):
         return 1.0
     power = 10.0 ** math.floor(math.log10(raw))
@@ -208,7 +208,7 @@ def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float
 
 
 def tick_label(value: float, *, percent: bool) -> str:
-    """An axis label of at most five characters, for a value of at most three digits that mean something."""
+    """An axis label of at most five characters, for a value of at most three significant digits."""
     text = f"{100 * value if percent else value:.3g}"
     if percent or (len(text) <= 5 and "e" not in text):
         return text

@@ -1,4 +1,4 @@
-"""The lowest and highest value under each column of a plot, at a cost of O(columns) however long the series is.
+"""Minimum and maximum per column of a plot, in O(columns) however long the series is.
 
 Blocks of 16, 256, ... points keep their minimum and maximum, so no spike is ever lost, at any width.
 """
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _FANOUT = 16
 _POINTS_A_COLUMN = 4
-"""A level is coarse enough when a column still spans this many of its blocks."""
+"""A level is coarse enough if a column still spans this many of its blocks."""
 
 _AT_ONCE = 2**16
-"""Points that are taken in at a time: whole blocks of some levels, and little memory beside the series itself."""
+"""Points added at a time: whole blocks of some levels, and little memory besides the series itself."""
 
 
 class Pyramid:
@@ -40,7 +40,7 @@ class Pyramid:
         return self._count
 
     def follow(self, series: Series | Smoothed) -> None:
-        """Take in the points that are new; start again when some were dropped."""
+        """Add the new points; start again if some were dropped."""
         if series.generation != self._generation:
             self.__init__()  # type: ignore[misc]
             self._generation = series.generation
@@ -57,7 +57,7 @@ class Pyramid:
         """Lowest and highest value of each column.
 
         Args:
-            edges: Rising positions (columns + 1); a column holds the points from its left edge up to its right one.
+            edges: Rising positions (columns + 1); a column holds the points from its left edge up to its right edge.
 
         Returns:
             Two arrays (columns); NaN where a column holds no finite point.
@@ -77,7 +77,7 @@ class Pyramid:
         return np.where(empty, np.nan, lows), np.where(empty, np.nan, highs)
 
     def last(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The newest value of each column, as its lowest and highest: what a smoothed curve is drawn from."""
+        """The newest value of each column, as both minimum and maximum: for drawing a smoothed curve."""
         bounds = self._bounds(edges)
         if not self._count:
             return (nothing := np.full(len(edges) - 1, np.nan)), nothing
@@ -86,18 +86,18 @@ class Pyramid:
         return values, values
 
     def extent(self, left: float, right: float) -> tuple[float, float] | None:
-        """Lowest and highest finite value between two positions; None when there is none."""
+        """Lowest and highest finite value between two positions; None if there is none."""
         lows, highs = self.columns(np.array([left, np.nextafter(right, np.inf)]))
         return None if np.isnan(lows[0]) else (float(lows[0]), float(highs[0]))
 
     def _bounds(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
-        """How many points lie before each edge."""
+        """Number of points before each edge."""
         if not self._count:
             return np.zeros(len(edges), dtype=np.int64)
         return np.searchsorted(np.frombuffer(self._series.x)[: self._count], edges)
 
     def _lowest(self, level: int, first: int, last: int) -> NDArray[np.float64]:
-        """Minima of some blocks of a level. A point that is not finite is neutral; it is marked apart from the line."""
+        """Minima of some blocks of a level. A non-finite point is neutral; it is marked separately from the line."""
         return self._lows[level - 1][first:last] if level else self._points(first, last, np.inf)
 
     def _highest(self, level: int, first: int, last: int) -> NDArray[np.float64]:
@@ -129,7 +129,7 @@ class Pyramid:
 
 
 def _store(array: NDArray[np.float64], start: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Write values from a place on, in a larger array when there is no room."""
+    """Write values from an index on, into a larger array if there is no room."""
     needed = start + len(values)
     if needed > len(array):
         larger = np.empty(max(needed, 2 * len(array)))

@@ -12,10 +12,10 @@ from tui.drawing.pyramid import Pyramid
 
 
 def sparkline(pyramid: Pyramid, left: float, right: float, width: int, glyphs: Glyphs) -> str:
-    """Draw a series into `width` cells, each as high as the middle of its column's lowest and highest value.
+    """Draw a series into `width` cells, each at the midpoint of the lowest and highest value in its column.
 
     Args:
-        pyramid: Of the series.
+        pyramid: Pyramid of the series.
         left: Position at the left edge.
         right: Position at the right edge.
         width: Cells.
@@ -30,17 +30,17 @@ def sparkline(pyramid: Pyramid, left: float, right: float, width: int, glyphs: G
 
 
 def as_ticks(values: Sequence[float], glyphs: Glyphs) -> str:
-    """A character a value, from the lowest to the highest of them; a blank for one that is not a number."""
+    """One character per value, scaled from the lowest to the highest; a blank for NaN."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     return "".join(_tick(value, low, high, glyphs.ticks) for value in values)
 
 
 def histogram(counts: Sequence[int], width: int, glyphs: Glyphs) -> str:
-    """A histogram in one row: of bins that are joined to fit, each as high as its count, a blank where it is 0.
+    """A histogram in one row: bins are joined to fit, each cell is as high as its count, and blank for 0.
 
     Args:
-        counts: Of each bin.
+        counts: Count of each bin.
         width: Cells at most; the row is as wide as the largest divisor of the number of bins that fits.
         glyphs: Levels, lowest first.
     """

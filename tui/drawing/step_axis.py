@@ -8,24 +8,24 @@ from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 
 AXES = ("epoch", "step", "time")
-"""What can be counted below curves; distances are those of steps in any case."""
+"""Units of the axis below curves; distances are always those of steps."""
 
 _EPOCH_CELLS = 8
 _STEP_CELLS = 12
-"""Cells that a label takes with its gap."""
+"""Width of a label with its gap, in cells."""
 _TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-"""Round distances of labels in seconds; beyond, whole days."""
+"""Label distances in seconds; above these, whole days."""
 
 
 def step_labels(view: RunView, left: float, right: float, width: int, *, axis: str) -> list[tuple[float, str]]:
-    """Positions and texts, the first with its unit.
+    """Positions and texts of the labels, the first with its unit.
 
     Args:
         view: The run.
-        left: First step that is shown.
-        right: Last one.
-        width: Cells in which they are shown.
-        axis: One of `AXES`; where less than two epochs, or two seconds, are shown, steps are counted.
+        left: First visible step.
+        right: Last visible step.
+        width: Width in cells.
+        axis: One of `AXES`; falls back to steps if fewer than two epochs, or less than two seconds, are visible.
     """
     if view.started is None:
         return []
@@ -38,7 +38,7 @@ def step_labels(view: RunView, left: float, right: float, width: int, *, axis: s
 
 
 def _counted(view: RunView, left: float, right: float, axis: str) -> str:
-    """What an axis counts between two steps."""
+    """The unit that an axis uses between two steps."""
     if axis == "time":
         return axis if view.elapsed_at(right) - view.elapsed_at(left) >= 2.0 else "step"
     per_epoch = view.steps_per_epoch
@@ -46,7 +46,7 @@ def _counted(view: RunView, left: float, right: float, axis: str) -> str:
 
 
 def place_of(view: RunView, step: float, edges: tuple[float, float], axis: str) -> str:
-    """A step as the axis between two steps counts, without its unit."""
+    """A step in the unit of the axis between two steps, without the unit."""
     axis = _counted(view, *edges, axis)
     if axis == "time":
         return fmt.duration(view.elapsed_at(step))
@@ -56,7 +56,7 @@ def place_of(view: RunView, step: float, edges: tuple[float, float], axis: str) 
 
 
 def _time_labels(view: RunView, left: float, right: float, wanted: int) -> list[tuple[float, str]]:
-    """Round times since the start, where they were; each of them once."""
+    """Round times since the start at their positions; each of them once."""
     begin, end = view.elapsed_at(left), view.elapsed_at(right)
     least = (end - begin) / max(wanted, 1)
     stride = next((seconds for seconds in _TIMES if seconds >= least), math.ceil(least / _TIMES[-1]) * _TIMES[-1])
@@ -66,7 +66,7 @@ def _time_labels(view: RunView, left: float, right: float, wanted: int) -> list[
 
 
 def _step_at(view: RunView, low: float, high: float, seconds: float) -> float:
-    """The step at a time since the start, between two steps, by halving: time only rises from step to step."""
+    """The step at a time since the start, between two steps, by bisection: time only increases from step to step."""
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if view.elapsed_at(middle) < seconds else (low, middle)
@@ -80,7 +80,7 @@ def _labels(left: float, right: float, wanted: int, unit: str, size: int) -> lis
 
 
 def _nice_stride(least: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 25, 50, ... that is not below."""
+    """The smallest of 1, 2, 5, 10, 20, 25, 50, ... that is not below `least`."""
     power = 10 ** max(math.floor(math.log10(max(least, 1.0))), 0)
     choices = (1, 2, 5, 10) if power == 1 else (1, 2, 2.5, 5, 10)
     return next(int(factor * power) for factor in choices if factor * power >= least)

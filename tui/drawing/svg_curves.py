@@ -1,4 +1,4 @@
-"""Curves as SVG: under each pixel the lowest and highest value, over them the running mean, evaluations as points. Pure."""
+"""Curves as SVG: minimum and maximum under each pixel, the running mean over them, evaluations as points. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _COLUMNS = WIDTH - _LEFT - _RIGHT
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What is drawn in one plot.
+    """Content of one plot.
 
     Attributes:
-        title: Above it.
-        raw: Every step.
-        smooth: Its running mean; None for none.
+        title: Title above the plot.
+        raw: Values of every step.
+        smooth: Their running mean, or None.
         points: Steps and values of evaluations.
         labels: Positions and texts below the axis.
         total: Steps of the whole run.
@@ -43,7 +43,7 @@ class Curve:
 
 
 def svg(curve: Curve) -> str:
-    """The plot as an element; colours are classes of the page's style sheet."""
+    """The plot as an SVG element; colours are classes of the page's style sheet."""
     pyramid = _followed(curve.raw)
     frame = _frame(curve, pyramid)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">', _axes(curve, frame)]
@@ -73,7 +73,7 @@ def _followed(series: Series | Smoothed) -> Pyramid:
 def _frame(curve: Curve, pyramid: Pyramid) -> Frame:
     low, high = pyramid.extent(0.0, curve.total) or (0.0, 1.0)
     measured = [value for _, value in curve.points if math.isfinite(value)]
-    # A first evaluation far above all else would press the curve flat: an arrow stands for it. The newest is always in sight.
+    # A first evaluation far above all others would flatten the curve: an arrow replaces it. The newest is always visible.
     ceiling = 1.5 * max([high, *measured[-1:]])
     high = max([high, *(value for value in measured if value <= ceiling)])
     if curve.percent:
@@ -98,7 +98,7 @@ def _axes(curve: Curve, frame: Frame) -> str:
 
 
 def _band(pyramid: Pyramid, edges: NDArray[np.float64], frame: Frame, *, style: str) -> str:
-    """A vertical stroke a pixel, from the lowest to the highest value there, joined to its neighbour's."""
+    """One vertical stroke per pixel, from the lowest to the highest value there, joined to its neighbours."""
     lows, highs = pyramid.columns(edges)
     strokes, before = [], None
     for column in np.flatnonzero(~np.isnan(lows)).tolist():

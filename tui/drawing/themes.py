@@ -15,17 +15,17 @@ STYLES: dict[str, tuple[str, bool]] = {
     "raw": ("r18-raw", False), "test": ("r18-test", False), "good": ("r18-good", False), "warn": ("r18-warn", False),
     "bad": ("r18-bad", True),
 }  # fmt: skip
-"""The words that rows of a pane use for colours: the theme's variable, and whether it is bold.
+"""Colour words in rows of a pane: the theme's variable, and whether it is bold.
 
 Colours have a meaning: train and test keep theirs in every pane, amber warns, red is a fault.
 """
 
 _HEAT = {"own": ("r18-test", 0.35), "heat1": ("r18-bad", 0.08), "heat2": ("r18-bad", 0.22), "heat3": ("r18-bad", 0.42),
          "heat4": ("r18-bad", 0.65)}  # fmt: skip
-"""Words for cells of a heat map: the colour that is mixed into the background, and how much of it."""
+"""Words for cells of a heat map: the colour that is mixed into the background, and its share."""
 
 _HEAT_OF_FEW_COLOURS = {"own": "test", "heat1": "dim", "heat2": "text", "heat3": "warn", "heat4": "bad"}
-"""The words that stand for them where colours cannot be mixed."""
+"""Replacements for these words where colours cannot be mixed."""
 
 DARK = {
     "r18-train": "#5fb3f9", "r18-raw": "#33546f", "r18-test": "#f2a65a", "r18-good": "#7fd88f", "r18-warn": "#f5c25b",
@@ -66,12 +66,12 @@ THEMES = (
 
 
 def colours_beside(theme: Theme) -> dict[str, str]:
-    """The colours that go with a theme that is not our own."""
+    """The program's colours for a theme that is not its own."""
     return ANSI if theme.ansi else DARK if theme.dark else LIGHT
 
 
 def palette(variables: dict[str, str]) -> dict[str, Style]:
-    """The styles of the words of `STYLES` under a theme.
+    """Styles of the words of `STYLES` under a theme.
 
     One palette serves all panes: as component classes of each pane, the same thirteen styles would be computed more than
     two hundred times before the first frame.
@@ -102,7 +102,7 @@ def _heat(variables: dict[str, str], styles: dict[str, Style]) -> dict[str, Styl
 
 
 def pixel_pair(above: tuple[int, ...], below: tuple[int, ...]) -> str:
-    """The word for a cell that shows two pixels, one over the other, each red, green and blue of 0 to 255."""
+    """The style word of a cell with two pixels, one above the other, each red, green and blue from 0 to 255."""
     return "#" + "".join(f"{value:02x}" for value in (*above, *below))
 
 
@@ -113,12 +113,12 @@ def pixel_style(word: str) -> Style:
 
 
 def no_color() -> bool:
-    """Whether the user wants no colours at all. Source: https://no-color.org, as Textual reads it."""
+    """Whether the user disabled colours. Source: https://no-color.org, as Textual reads it."""
     return "NO_COLOR" in os.environ
 
 
 def theme_for(setting: str) -> str:
-    """The theme's name for `ui.theme`.
+    """Name of the theme for `ui.theme`.
 
     Args:
         setting: `auto`, `dark`, `light` or `ansi`; `auto` takes the terminal's own colours where it has only sixteen.
