@@ -1,1 +1,1 @@
-"""What panes draw from; keys, pages, ports."""
+"""State that panes draw from; keys, pages, ports."""

@@ -1,4 +1,4 @@
-"""What is known of each class of a run: its newest score, how it moved, and how it fared at every evaluation before. Pure."""
+"""Results of each class of a run: its newest score, its last change, and its recall at earlier evaluations. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trainer.run.view.run_view import RunView
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """One class.
+    """Result of one class.
 
     Attributes:
-        label: Its index.
-        name: As it may be shown.
-        change: Of the recall since the evaluation before; None without one.
+        label: Index of the class.
+        name: Printable name.
+        change: Change of the recall since the previous evaluation; None without one.
     """
 
     label: int
@@ -26,14 +26,14 @@ class ClassResult:
     change: float | None
 
     def taken_for(self, other: int) -> int | None:
-        """Images that were given another class; None where that is not known, since only the most frequent are told."""
+        """Images that were given another class; None if unknown, since the log lists only the most frequent ones."""
         told = dict(self.score.confusions)
         complete = sum(told.values()) == self.score.images - self.score.correct
         return told.get(other, 0 if complete else None)
 
 
 def class_results(view: RunView) -> list[ClassResult]:
-    """All classes by their newest evaluation, the worst first; those without images last."""
+    """All classes by their newest evaluation, worst first; those without images last."""
     last, before = view.last_evaluation, view.previous_evaluation
     if last is None or view.started is None:
         return []
@@ -46,12 +46,12 @@ def class_results(view: RunView) -> list[ClassResult]:
 
 
 def recalls(view: RunView, label: int, most: int) -> list[float]:
-    """A class's recall at the last evaluations, the oldest first.
+    """Recall of a class at the last evaluations, oldest first.
 
     Args:
         view: The run.
         label: The class.
-        most: Evaluations.
+        most: Maximum number of evaluations.
     """
     measured = view.last_evaluations(most)
     return [event.correct[label] / event.counts[label] for event in measured if event.counts[label]]

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from trainer.run.view.overview import Point, RunOverview
 
 COLOURS = ("train", "test", "good", "accent", "warn", "text")
-"""Of the runs that are compared: where they are drawn together a colour stands for a run."""
+"""Colours of the compared runs, one per run."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A run beside others.
+    """A run in a comparison.
 
     Attributes:
         label: One character, drawn at the end of its curve and in the list.
-        style: Its colour.
+        style: Colour of its curve.
     """
 
     label: str
@@ -25,7 +25,7 @@ class Compared:
     run: RunOverview
 
     def points(self, measure: str) -> tuple[Point, ...]:
-        """Epochs and values that are finite.
+        """Epochs and finite values.
 
         Args:
             measure: `accuracy` or `loss`.

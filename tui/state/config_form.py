@@ -1,4 +1,4 @@
-"""Settings as a person types them: what stands in a field, and what a changed field amounts to. Pure."""
+"""Settings as typed text: the content of the fields, and the configuration that results from edits. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAIN_SETTINGS = (
     "train.label_smoothing", "model.dropout", "data.val_fraction", "data.flip", "data.crop_pad", "data.cutout", "data.mixup",
     "eval.every_epochs", "eval.tta", "run.seed", "run.device", "run.precision",
 )  # fmt: skip
-"""Those that people change most, in the order in which they are asked for."""
+"""The settings that people change most, in the order of the form."""
 
 _ONLY_WITH_FILES = ("data.root",)
 
@@ -30,21 +30,21 @@ def main_settings(config: Config) -> dict[str, str]:
 
 
 def typed(value: Any) -> str:
-    """A value as `parse_overrides` reads it back. Of text, what a terminal may obey is shown as `?`."""
+    """Format a value so that `parse_overrides` reads it back. Control characters in text are shown as `?`."""
     if value is None:
         return "none"
     return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
 def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None, dict[str, str]]:
-    """What a configuration with some settings typed anew amounts to.
+    """Resolve a configuration with some settings retyped.
 
     Args:
-        source: As for `load_config`.
-        overrides: Text by key.
+        source: Configuration, as for `load_config`.
+        overrides: Typed text by key.
 
     Returns:
-        The whole, or None and what is wrong, by key; under the empty key what belongs to none of them.
+        The configuration, or None and the errors by key; an error that belongs to no setting has the empty key.
     """
     tokens = [f"{key}={text}" for key, text in overrides.items()]
     try:
@@ -59,15 +59,15 @@ def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None,
 
 
 def command_of(source: str, overrides: Mapping[str, str]) -> list[str]:
-    """The arguments of `r18-tui` that train it."""
+    """The arguments of `r18-tui` that train this configuration."""
     return [source, *(f"{key}={text}" for key, text in overrides.items())]
 
 
 def shown_command(source: str, overrides: Mapping[str, str]) -> str:
-    """The same as a person would type it."""
+    """The same command as a person would type it."""
     return shlex.join(["r18-tui", *command_of(source, overrides)])
 
 
 def whole_yaml(config: Config) -> str:
-    """The whole configuration as a file, with a line that says where it comes from."""
+    """The whole configuration as a file, with a line that states its origin."""
     return f"# Written by r18-tui. docs/configuration.md explains every key.\n{to_yaml(config)}"

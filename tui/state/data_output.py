@@ -1,4 +1,4 @@
-"""A run for other programs: `show --json` says how it stands, `show --csv` has a line for every step."""
+"""A run for other programs: `show --json` prints its status, `show --csv` one row per step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 
 _NO_STEPS = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
-"""States in which nothing says when the run ends."""
+"""States in which the end time is unknown."""
 
 
 def as_json(view: RunView, run_dir: RunDir) -> str:
-    """How a run stands, as one object; a number that is not finite is null.
+    """Status of a run as one JSON object; a non-finite number is null.
 
     Args:
         view: The fold of the run's log.
-        run_dir: Where it lies.
+        run_dir: Run directory.
     """
     opened, started = view.opened, view.started
     told = {
@@ -61,11 +61,11 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
 
 
 def write_csv(view: RunView, file: IO[str]) -> None:
-    """Write a line a step, with what was measured after it; a cell is empty where there is nothing, and for what is not finite.
+    """Write one row per step, with the evaluations after it; a cell is empty if there is no value, or a non-finite one.
 
     Args:
         view: The fold of the run's log.
-        file: That is written to.
+        file: Output file.
     """
     splits = sorted({event.split for event in view.evaluations})
     figures = ("loss", "accuracy", "accuracy_tta")

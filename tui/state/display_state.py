@@ -1,4 +1,4 @@
-"""What a pane is drawn from: the folded run and a few settings of the screen."""
+"""Input of all panes: the folded run and the display settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
 _JUDGED_EVERY = 25
-"""Steps."""
+"""Steps between two diagnoses of the run."""
 
 
 @dataclass
@@ -34,23 +34,23 @@ class DisplayState:
     """Read by panes while they draw; changed by the application between drawings, on the same thread.
 
     Attributes:
-        now: Unix seconds of this drawing.
-        run_dir: Where the run's files lie.
-        version: Counts changes of the view; what is drawn from it alone need not be drawn twice at one version.
-        behind: Whether the view is still that of a long history's beginning.
+        now: Time of this drawing in Unix seconds.
+        run_dir: Directory of the run's files.
+        version: Counter of changes of the view; what depends on the view alone is drawn once per version.
+        behind: Whether the view still shows the beginning of a long history.
         smoothing: Beta of the smoothed curves, 0 for none.
-        log_scale: Logarithmic loss axis.
-        axis: What the axis below curves counts, of `tui.drawing.step_axis.AXES`.
-        compared: Other runs, whose held-out curves lie below those of this one.
-        viewport: Which steps curves show, and at which of them they are read.
-        pending: Words for what was asked for and not yet answered, by action.
-        control_hint: What to say about control in the header (`read-only`, `attached`), or empty.
+        log_scale: Whether the loss axis is logarithmic.
+        axis: Unit of the axis below curves, one of `tui.drawing.step_axis.AXES`.
+        compared: Other runs, whose held-out curves are drawn below those of this one.
+        viewport: Visible steps and cursor of the curves.
+        pending: Words for requests that are not yet answered, by action.
+        control_hint: Text on control in the header (`read-only`, `attached`), or empty.
         presence: Whether the run has a trainer.
-        stopped_pid: The trainer's process, where a signal has stopped it.
-        heard_s: When the run was last heard of while it was watched, on the monotonic clock, which never jumps.
-        output: The last lines of what libraries printed.
-        unseen_output: How many lines were printed that nobody has looked at.
-        resume_command: What to type to go on with the run.
+        stopped_pid: Process of the trainer, if a signal has stopped it.
+        heard_s: Time of the last event that arrived while the run was watched, on the monotonic clock, which never jumps.
+        output: Last lines of the output of libraries.
+        unseen_output: Number of output lines not yet shown.
+        resume_command: Command that resumes the run.
     """
 
     view: RunView
@@ -90,27 +90,27 @@ class DisplayState:
 
     @property
     def at_rest(self) -> bool:
-        """Whether no step is taken, and none will be unless somebody asks for it."""
+        """Whether no step is taken, and none will be without a command."""
         return self.state in _AT_REST
 
     @property
     def images_per_s(self) -> float | None:
-        """Of the newest steps; none while the run is paused."""
+        """Throughput of the newest steps in images/s; None while the run is paused."""
         return None if self.state is RunState.PAUSED else self.view.images_per_s
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to the end; none while no step is taken."""
+        """Seconds to the end; None while no step is taken."""
         return None if self.at_rest or self.stopped_pid else self.view.eta_s
 
     @property
     def silence_s(self) -> float:
-        """Seconds since the run was last heard of."""
+        """Seconds since the last event of the run."""
         return min(time.monotonic() - self.heard_s, self.now - self.view.last_time)
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """What is wrong with the run, the worst first; looked for anew when something has happened that may matter."""
+        """Problems of the run, worst first; diagnosed again after each event that may matter."""
         view = self.view
         seen = (view.step // _JUDGED_EVERY, len(view.evaluations), view.readings, view.state, view.bad_records)
         if self._judged[0] != seen:
@@ -119,17 +119,17 @@ class DisplayState:
 
     @property
     def class_results(self) -> list[ClassResult]:
-        """All classes by their newest evaluation, the worst first; the same list for as long as there is none after it."""
+        """All classes by their newest evaluation, worst first; the same list until the next evaluation."""
         seen = (self.view.last_evaluation, self.view.previous_evaluation, self.view.started)
         if any(before is not now for before, now in zip(self._classes[0], seen, strict=True)):
             self._classes = seen, class_results(self.view)
         return self._classes[1]
 
     def pyramid(self, name: str) -> Pyramid:
-        """The decimated series of a name, up to date.
+        """The up-to-date decimated series of a name.
 
         Args:
-            name: `loss`, `accuracy`, `lr` or `memory`, with `~` in front for the smoothed one of the first two.
+            name: `loss`, `accuracy`, `lr` or `memory`, with the prefix `~` for the smoothed series of the first two.
         """
         raw = {
             "loss": self.view.train_loss,
@@ -142,13 +142,13 @@ class DisplayState:
         return self._followed(key, smooth[name[1:]][self.smoothing] if name.startswith("~") else raw[name])
 
     def planned_pyramid(self) -> Pyramid:
-        """The learning-rate schedule as it is planned now, the user's edits included."""
+        """The learning-rate schedule as planned now, including the user's edits."""
         key = f"planned {self.view.total_steps} {self.view.lr_edits} {self.view.replanned_at}"
         if key in self.pyramids:
             return self.pyramids[key]
         series = Series()
         for step, rate in zip(*self.view.planned_lr(), strict=True):
-            if step > self.view.replanned_at:  # before that another plan held
+            if step > self.view.replanned_at:  # before that another plan applied
                 series.append(step, rate)
         return self._followed(key, series)
 
@@ -161,20 +161,20 @@ class DisplayState:
         return pyramid
 
     def loss_name(self) -> str:
-        """The series that stands for the training loss: smoothed where smoothing is on."""
+        """Name of the series shown as training loss: the smoothed one if smoothing is on."""
         return "~loss" if self.smoothing else "loss"
 
     def accuracy_name(self) -> str:
-        """As `loss_name`, for the training accuracy."""
+        """Name of the series shown as training accuracy: the smoothed one if smoothing is on."""
         return "~accuracy" if self.smoothing else "accuracy"
 
     @property
     def total(self) -> float:
-        """Steps of the whole run, 1 at least."""
+        """Steps of the whole run, at least 1."""
         return float(max(self.view.total_steps, self.view.step, 1))
 
     def value_of(self, name: str) -> float | None:
-        """The value of `loss`, `accuracy` or `lr` at the cursor, else the newest; smoothed where smoothing is on."""
+        """The value of `loss`, `accuracy` or `lr` at the cursor, else the newest; smoothed if smoothing is on."""
         series, cursor = self._shown_series(name), self.viewport.cursor
         if cursor is None:
             return series.last
@@ -182,7 +182,7 @@ class DisplayState:
         return series.y[index] if index >= 0 else None
 
     def raw_at_cursor(self, name: str) -> float | None:
-        """The value of `loss` or `accuracy` at the step that is read, not smoothed; None where nothing else is shown."""
+        """The unsmoothed value of `loss` or `accuracy` at the cursor; None without a cursor or without smoothing."""
         cursor = self.viewport.cursor
         if cursor is None or not self.smoothing:
             return None
@@ -191,7 +191,7 @@ class DisplayState:
         return series.y[index] if index >= 0 else None
 
     def newest(self, name: str) -> float | None:
-        """As `value_of`, wherever the cursor is: for panes that do not show it."""
+        """The newest value as in `value_of`, wherever the cursor is: for panes that do not show it."""
         return self._shown_series(name).last
 
     def _shown_series(self, name: str) -> Series | Smoothed:
@@ -201,7 +201,7 @@ class DisplayState:
         return {"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr}[name]
 
     def layers(self) -> LayersMeasured | None:
-        """What is known of each layer at the cursor, else the newest."""
+        """The statistics of each layer at the cursor, else the newest."""
         measured, cursor = self.view.layers, self.viewport.cursor
         if cursor is None:
             return measured[-1] if measured else None

@@ -1,4 +1,4 @@
-"""The one registry of keys: it feeds bindings, key bar, palette, help and the README's table."""
+"""The single registry of keys: the source of bindings, key bar, palette, help and the README's table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _WITH_SESSION = _STEERABLE | {RunState.FINISHED}
 
 @dataclass(frozen=True, kw_only=True)
 class ActionContext:
-    """What decides whether an action can act now.
+    """State that decides whether an action can act now.
 
     Attributes:
-        state: Of the run, `lost` included.
+        state: State of the run, `lost` included.
         can_control: Whether a trainer takes commands.
-        refusal: Why none does.
+        refusal: Why no trainer takes commands.
         session_open: Whether a trainer still takes commands (also after the last epoch).
-        pending: Ids of actions that were asked for and not yet answered.
+        pending: Ids of actions that were requested and not yet answered.
     """
 
     view: RunView
@@ -34,16 +34,16 @@ class ActionContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Something that a key does.
+    """Action of a key.
 
     Attributes:
-        name: The method `action_<name>`, and the binding's id.
+        name: Name of the method `action_<name>`, and the binding's id.
         keys: Comma-separated, the first is shown.
-        label: In the key bar.
-        short: In its place where not all labels fit; empty for the label itself.
-        help: A sentence.
-        refusal: Why it cannot act in a situation; empty when it can.
-        bar: Of the key bar: 1 for what stands there first, 2 for what stands there where room is left, 0 for nothing.
+        label: Text in the key bar.
+        short: Shorter text where not all labels fit; empty for the label itself.
+        help: A sentence for the help.
+        refusal: Returns why it cannot act in a situation; empty if it can.
+        bar: Priority in the key bar: 1 is placed first, 2 if there is room, 0 never.
         on_screen: Whether it is a method of the dashboard, and not of the application.
     """
 
@@ -58,12 +58,12 @@ class Action:
 
     @property
     def key(self) -> str:
-        """The key as it is shown."""
+        """The key as shown."""
         return shown_key(self.keys)
 
     @property
     def target(self) -> str:
-        """The method, as bindings name it."""
+        """The method, in the syntax of bindings."""
         return f"screen.{self.name}" if self.on_screen else self.name
 
 
@@ -71,16 +71,16 @@ KEY_NAMES = {
     "question_mark": "?", "delete": "del", "plus": "+", "equals_sign": "=", "minus": "-", "less_than_sign": "<",
     "greater_than_sign": ">", "comma": ",", "full_stop": ".",
 }  # fmt: skip
-"""Of keys that are called otherwise than what is written on them."""
+"""Labels of keys whose names differ from what is written on them."""
 
 
 def shown_keys(keys: str) -> list[str]:
-    """All of some keys, as they are written on a keyboard."""
+    """All keys of a comma-separated list, as written on a keyboard."""
     return [KEY_NAMES.get(key, key) for key in keys.split(",")]
 
 
 def shown_key(keys: str) -> str:
-    """The first of some keys, as it is written on a keyboard."""
+    """The first key of a comma-separated list, as written on a keyboard."""
     return shown_keys(keys)[0]
 
 
@@ -102,7 +102,7 @@ def _export(now: ActionContext) -> str:
 
 
 def tries_rates(now: ActionContext) -> bool:
-    """Whether learning rates are being tried, which the same key stops."""
+    """Whether a learning-rate range test is running; the same key stops it."""
     return now.can_control and now.state is RunState.EVALUATING and now.view.state_detail == "learning rates"
 
 
@@ -234,7 +234,7 @@ BY_NAME = {action.name: action for action in ACTIONS}
 
 @dataclass(frozen=True, kw_only=True)
 class ListAction:
-    """Something that a key does in the list of runs: the method `action_<name>` of its screen."""
+    """Action of a key in the list of runs: the method `action_<name>` of its screen."""
 
     name: str
     keys: str
@@ -243,7 +243,7 @@ class ListAction:
 
     @property
     def key(self) -> str:
-        """The key as it is shown."""
+        """The key as shown."""
         return shown_key(self.keys)
 
 

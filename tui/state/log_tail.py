@@ -1,4 +1,4 @@
-"""Reads the end of a run's `log.txt`, where everything lands that libraries print, on a thread of its own."""
+"""Reads the end of a run's `log.txt`, which holds everything that libraries print, on a separate thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.run.folder.run_dir import RunDir
 
 _EVERY_S = 1.0
 _TAIL_BYTES = 256 * 1024
-"""How much of the file is read at most, at the beginning and between two looks."""
+"""Maximum number of bytes read at the beginning and between two polls."""
 
 LINES_KEPT = 2000
 
@@ -21,8 +21,8 @@ class LogReader:
     """The last lines of a growing file. The attributes are replaced as a whole and may be read by any thread.
 
     Attributes:
-        lines: Without their ends and colours; the oldest first.
-        added: Lines that came since the first look, those that are not kept any more included.
+        lines: Lines without their ends and colours, oldest first.
+        added: Number of lines since the first poll, including those that are not kept any more.
     """
 
     def __init__(self, run_dir: RunDir) -> None:
@@ -38,11 +38,11 @@ class LogReader:
         self._thread.start()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._closed.set()
 
     def look(self) -> None:
-        """Read what is new; the thread does it every second."""
+        """Read new lines; the thread does it every second."""
         try:
             with self._run_dir.log.open("rb") as file:
                 size = file.seek(0, 2)
@@ -52,7 +52,7 @@ class LogReader:
                 file.seek(start)
                 data = file.read(_TAIL_BYTES)
         except OSError:
-            return  # there is none yet, or the run directory has gone, which the events tell
+            return  # there is none yet, or the run directory has gone, which the events report
         self._offset = start + len(data)
         *whole, self._rest = (self._rest + data).split(b"\n")
         if whole:
@@ -67,6 +67,6 @@ class LogReader:
 
 
 def _shown(line: bytes) -> str:
-    """A line as a terminal would leave it: of a progress bar that was drawn over and over, its last state."""
+    """A line as a terminal would show it: of a redrawn progress bar, only the last state."""
     text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
     return _COLOURS.sub("", text).expandtabs()

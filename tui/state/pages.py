@@ -1,4 +1,4 @@
-"""The registry of pages: what one key shows alone, in full. It feeds bindings, titles of panes, palette, help and the README."""
+"""The registry of pages, each shown in full by one key: the source of bindings, pane titles, palette, help and the README."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Page:
     Attributes:
         name: Id of the pane; `overview` for all of them.
         keys: Comma-separated, the first is shown; pressed again, they show the overview.
-        label: In borders.
-        help: A sentence.
+        label: Text in borders.
+        help: A sentence for the help.
     """
 
     name: str
@@ -23,12 +23,12 @@ class Page:
 
     @property
     def key(self) -> str:
-        """The key as it is shown."""
+        """The key as shown."""
         return self.keys.partition(",")[0]
 
     @property
     def action(self) -> str:
-        """Of the application."""
+        """Action of the application that shows the page."""
         return f"page('{self.name}')"
 
 
@@ -54,10 +54,10 @@ PAGE_BY_NAME = {page.name: page for page in PAGES}
 
 
 NEXT_PAGE = "tab next page"
-"""What borders say where not all pages can be named."""
+"""Text in borders where not all pages can be named."""
 
 
 def hint(name: str) -> str:
-    """Key and label of a page, as borders show them."""
+    """Key and label of a page, as shown in borders."""
     page = PAGE_BY_NAME[name]
     return f"{page.key} {page.label}"

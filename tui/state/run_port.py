@@ -1,4 +1,4 @@
-"""Where a dashboard's events come from, and where its commands go: a run of this process, of another one, or a log on disk."""
+"""Source of a dashboard's events and target of its commands: a run of this process, of another one, or a log on disk."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class EventSource(Protocol):
     """Lines of a run's log, from its beginning."""
 
     def read(self) -> list[bytes]:
-        """The next whole lines, of a long history a part at a time; an empty list at its end."""
+        """The next whole lines, in parts for a long history; an empty list at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPort:
-    """Everything that a dashboard knows of the run's process.
+    """The dashboard's interface to the run's process.
 
     Attributes:
-        thread: The trainer of this process; None where another process trains the run, or nobody.
+        thread: Training thread of this process; None where another process trains the run, or none does.
     """
 
     run_dir: RunDir
@@ -48,14 +48,14 @@ def attached_port(run_dir: RunDir) -> RunPort:
 
 
 def recorded_port(run_dir: RunDir) -> RunPort:
-    """The port of a run that is only looked at."""
+    """The port of a run that is only viewed."""
     return RunPort(
         run_dir=run_dir, source=LogReader(run_dir.events), control=NoControl(lambda: _only_looked_at(run_dir))
     )
 
 
 def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
-    """Where a run can be steered instead, and whether it has a trainer."""
+    """A hint on where the run can be controlled instead, and whether it has a trainer."""
     holder = read_owner(run_dir) or {}
     if not is_live(run_dir):
         elsewhere = f"to train on: {run_dir.resume_command()}"

@@ -1,4 +1,4 @@
-"""Reads the folder of runs on a thread of its own: it may lie on a slow disk, and the screen waits for nothing."""
+"""Reads the folder of runs on a separate thread: it may be on a slow disk, and the screen must not wait for it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Iterator
 from trainer.run.view.overview import RunOverview, RunsFolder
 
 _EVERY_S = 1.0
-"""Between two looks at the runs that a process holds."""
+"""Seconds between two polls of the runs that have an owner."""
 _SELDOM_S = 8.0
-"""Longest time between two looks at all runs."""
+"""Longest time between two polls of all runs."""
 _SHARE = 0.003
-"""Share of a core that looking at all runs may take."""
+"""Share of a core for polling all runs."""
 _PUBLISH_EVERY_S = 0.2
 _SCREENFUL = 40
 _YIELD_S = 0.0003
-"""Pause after each run that was read: the screen's thread gets the interpreter for a key that was pressed meanwhile."""
+"""Pause after each run: the screen's thread gets the interpreter for a key that was pressed meanwhile."""
 
 
 class RunsReader:
     """The newest overview of a folder of runs. The attributes are replaced as a whole and may be read by any thread.
 
     Attributes:
-        runs: What is known so far; None before anything is.
-        unread: Number of runs that are still to be read for the first time.
-        error: Why the folder could not be read the last time; empty when it could.
+        runs: Runs found so far; None before the first.
+        unread: Number of runs that have not been read yet.
+        error: Why the last attempt to read the folder failed; empty if it succeeded.
     """
 
     def __init__(self, folder: RunsFolder) -> None:
@@ -41,11 +41,11 @@ class RunsReader:
         self._thread.start()
 
     def read_now(self) -> None:
-        """Read at once: something was changed here."""
+        """Read at once: something was changed from here."""
         self._asked.set()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._closed = True
         self._asked.set()
 

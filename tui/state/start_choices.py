@@ -1,4 +1,4 @@
-"""What there is to begin with: runs to go on with, shipped configurations, own images. Pure, but for looking at files."""
+"""Choices of the start screen: runs to resume, shipped configurations, own images. Pure, except for reading files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ALL_RUNS = "all runs"
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Something to begin with.
+    """A choice of the start screen.
 
     Attributes:
-        heading: What it belongs to.
-        label: In the list.
-        about: What it is, in lines.
-        command: Arguments of `r18-tui` that do it at once; empty where something has to be chosen before.
-        config: The configuration whose settings can be looked at before; empty for others.
+        heading: Heading of its group.
+        label: Text in the list.
+        about: Description, in lines.
+        command: Arguments of `r18-tui` that carry it out at once; empty if another choice comes first.
+        config: Configuration whose settings can be edited first; empty for others.
     """
 
     heading: str
@@ -40,7 +40,7 @@ class Choice:
 
 
 def choices(runs_dir: Path) -> list[Choice]:
-    """All there is, the likeliest first: runs that are being trained, then what to train, then other runs."""
+    """All choices, likeliest first: runs in training, then configurations to train, then other runs."""
     runs = list_runs(runs_dir)
     live = [run for run in runs if is_live(run)]
     found = [_live(run) for run in live]
@@ -56,7 +56,7 @@ def choices(runs_dir: Path) -> list[Choice]:
 
 
 def _config(name: str) -> Choice:
-    """A shipped configuration; what its first lines say of it."""
+    """A shipped configuration, described by its first lines."""
     text = (shipped_configs_dir() / f"{name}.yaml").read_text(encoding="utf-8")
     lines = []
     for line in text.splitlines():
@@ -67,7 +67,7 @@ def _config(name: str) -> Choice:
 
 
 def _paragraphs(lines: list[str]) -> str:
-    """Lines of a comment joined, but for those that begin something new."""
+    """Join the lines of a comment, except those that begin a new paragraph or item."""
     text = ""
     for line in lines:
         begins = line.split(":")[0] in ("Reaches", "Recipe", "Source")

@@ -1,4 +1,4 @@
-"""What stays in the scrollback after the dashboard: results, where everything lies, and the curves in plain text."""
+"""Text left in the scrollback after the dashboard: results, file locations, and the curves in plain text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PLOT_WIDTH, _PLOT_HEIGHT = 76, 16
 
 
 def summary(view: RunView, run_dir: RunDir) -> list[str]:
-    """A few lines about how the run stands.
+    """A few lines on the status of the run.
 
     Args:
         view: The fold of the run's log.
-        run_dir: Where it lies.
+        run_dir: Run directory.
     """
     lines = [f"{fmt.printable(run_dir.name)}: {_ending(view)}", *_results(view)]
     saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)
@@ -51,7 +51,7 @@ def _results(view: RunView) -> list[str]:
 
 
 def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
-    """What can be done with the run now, with the commands."""
+    """The next possible actions on the run, with their commands."""
     lines = []
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
@@ -68,7 +68,7 @@ def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
 
 
 def plain_report(view: RunView, run_dir: RunDir) -> str:
-    """The summary, what is wrong, a table of the newest epochs, and the loss drawn by plotext (where it is installed)."""
+    """The summary, problems, a table of the newest epochs, and the loss drawn by plotext (if it is installed)."""
     lines = summary(view, run_dir)
     lines += [f"  look at      {fmt.printable(said.text)}: {said.evidence}; {said.remedy}" for said in verdicts(view)]
     lines += [f"  note         step {mark.step:,}: {fmt.printable(mark.text)}" for mark in view.user_notes]
@@ -106,7 +106,7 @@ def _epoch_line(view: RunView, event: EpochEnded) -> str:
 
 
 def _stands_at(view: RunView) -> int:
-    """Not always the newest step in the log: a resume that was stopped while it prepared stands at its checkpoint."""
+    """Step of the run. Not always the newest in the log: a resume that was stopped while preparing is at its checkpoint."""
     return view.finish.step if view.finish else view.step
 
 

@@ -1,4 +1,4 @@
-"""How the screen shall be, as the dashboard takes it."""
+"""Display settings, in the form that the dashboard takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SLOW_LINK_S = 4.0
 
 @dataclass(frozen=True)
 class UiSettings:
-    """The `ui` group of the configuration, without what validates it; `trainer.config.schema.UiConfig` documents the keys."""
+    """The `ui` group of the configuration, without its validation; `trainer.config.schema.UiConfig` documents the keys."""
 
     theme: str = "auto"
     redraw_hz: float = 2.0
@@ -19,5 +19,5 @@ class UiSettings:
 
     @property
     def redraw_every_s(self) -> float:
-        """Seconds between two drawings of a pane, at least."""
+        """Least number of seconds between two drawings of a pane."""
         return max(1.0 / self.redraw_hz, _SLOW_LINK_S if self.low_bandwidth else 0.0)

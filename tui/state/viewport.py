@@ -1,35 +1,35 @@
-"""Which steps the curves show, and at which of them they are read. Pure."""
+"""Visible range of steps and cursor of the curves. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 _SHORTEST = 10.0
-"""Steps: a closer look shows nothing more."""
+"""Smallest number of visible steps: a closer zoom shows nothing more."""
 
 
 @dataclass
 class Viewport:
-    """Shared by all curves of a run.
+    """Visible range and cursor, shared by all curves of a run.
 
     Attributes:
-        span: First and last step that are shown; None for all of them.
-        cursor: The step that values are read at; None for the newest one.
+        span: First and last visible step; None for all steps.
+        cursor: Step that values are read at; None for the newest one.
     """
 
     span: tuple[float, float] | None = None
     cursor: float | None = None
 
     def edges(self, total: float) -> tuple[float, float]:
-        """First and last step that are shown, of a run of so many."""
+        """First and last visible step of a run with `total` steps."""
         return self.span or (0.0, total)
 
     def zoom(self, factor: float, around: float, total: float) -> None:
-        """Show fewer steps, or more, with one of them left where it is.
+        """Show fewer steps, or more, with one of them kept in place.
 
         Args:
-            factor: Of the number of steps; below 1 to come closer.
-            around: The step that stays, as near as the ends of the run allow.
+            factor: Factor on the number of visible steps; below 1 to zoom in.
+            around: Step that stays in place, as far as the ends of the run allow.
             total: Steps of the run.
         """
         left, right = self.edges(total)
@@ -38,17 +38,17 @@ class Viewport:
         self._show(left + share * (right - left) - share * width, width, total)
 
     def pan(self, share: float, total: float) -> None:
-        """Move what is shown by a share of itself, to later steps when positive."""
+        """Shift the visible range by a share of its width, to later steps when positive."""
         left, right = self.edges(total)
         self._show(left + share * (right - left), right - left, total)
 
     def move_cursor(self, steps: float, newest: float, total: float) -> None:
-        """Read the values some steps later, or earlier when negative; from the newest step on, the newest values again.
+        """Move the cursor to later steps, or earlier when negative; at the newest step it follows the run again.
 
         Args:
-            steps: To move by.
-            newest: Step of the run.
-            total: Steps of the run; what is shown moves along when the cursor leaves it.
+            steps: Number of steps to move by.
+            newest: Newest step of the run.
+            total: Steps of the run; the visible range moves along when the cursor leaves it.
         """
         at = (newest if self.cursor is None else self.cursor) + steps
         self.cursor = None if at >= newest or newest < 1.0 else max(at, 1.0)
@@ -58,7 +58,7 @@ class Viewport:
             self._show(seen - (right - left) / 2, right - left, total)
 
     def keep_within(self, newest: float, total: float) -> None:
-        """Forget a cursor at steps that are not there any more, after a return to an earlier one, and edges beyond the run."""
+        """Drop a cursor at steps that no longer exist after a rollback, and edges beyond the run."""
         if self.cursor is not None and self.cursor >= newest:
             self.cursor = None
         if self.span is not None and self.span[1] > total:

@@ -1,4 +1,4 @@
-"""A run that goes on without a terminal: the same process, the same step, only the screen has gone."""
+"""A run that continues without a terminal: the same process, at the same step, only without a screen."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
     """Train a run that never had a screen.
 
     Args:
-        run: Opened by this process.
-        remark: For the user.
-        link: To the launcher, which gives the terminal back to the shell.
+        run: A run opened by this process.
+        remark: Message for the user.
+        link: Connection to the launcher, which gives the terminal back to the shell.
 
     Returns:
         The exit code.
@@ -37,16 +37,16 @@ def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
 def go_on_without_terminal(
     thread: TrainingThread, terminal: PrivateTerminal, link: LauncherLink, farewell: Sequence[str]
 ) -> int:
-    """Let the terminal go and train on.
+    """Release the terminal and continue training.
 
     Args:
-        thread: Of the run; started.
-        terminal: Held until now.
-        link: To the launcher.
-        farewell: Lines for the user, printed by the launcher where there still is a terminal.
+        thread: Training thread of the run; started.
+        terminal: Terminal held until now.
+        link: Connection to the launcher.
+        farewell: Lines for the user, printed by the launcher if there still is a terminal.
 
     Returns:
-        The exit code, which nobody may see any more.
+        The exit code, which may not reach anyone.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal left whose end could concern us
     thread.release()
@@ -57,6 +57,6 @@ def go_on_without_terminal(
 
 
 def way_back(run_dir: RunDir, what: str) -> list[str]:
-    """One line that says what a run does now and how to see it again; more only where something threatens it."""
+    """One line with the state of the run and how to see it again; more lines only for hazards."""
     back = f"{run_dir.name} {what} (process {os.getpid()}); come back with: {run_dir.attach_command()}"
     return [back, *(f"warning: {hazard}" for hazard in hazards(run_dir))]

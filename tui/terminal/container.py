@@ -1,4 +1,4 @@
-"""Which process a container ends with."""
+"""Finds the process whose end also ends the container."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _INITS = frozenset({"catatonit", "docker-init", "dumb-init", "tini"})
 
 
 def main_process(proc: Path = Path("/proc")) -> int:
-    """The process with whose end the container ends, or the machine.
+    """The process whose end also ends the container, or the machine.
 
     Args:
-        proc: Where the kernel tells of processes.
+        proc: Mount point of the kernel's process information.
     """
     if read(proc / "1" / "comm").strip() not in _INITS:
         return 1
@@ -22,12 +22,12 @@ def main_process(proc: Path = Path("/proc")) -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this one is: it is the command of a container."""
+    """Whether this process is the command of a container."""
     return os.getpid() == 1 or (os.getppid() == 1 and main_process() == os.getpid())
 
 
 def read(path: Path) -> str:
-    """A file of the kernel's; empty where there is none."""
+    """Read a file of the kernel's; empty if there is none."""
     try:
         return path.read_text()
     except OSError:

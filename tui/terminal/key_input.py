@@ -1,7 +1,7 @@
-"""Cuts what a terminal sends into whole sequences, and turns those that are known into Textual's events.
+"""Cuts the terminal's input into whole sequences, and turns the known ones into Textual's events.
 
-Textual's own parser hands on what it does not know as keys, letter by letter: a late answer of the terminal saves or
-evaluates, and a report that it cannot read ends its thread. Here a sequence is complete by its grammar (ECMA-48, section 5.4;
+Textual's own parser passes on an unknown sequence as keys, letter by letter: a late answer of the terminal then saves or
+evaluates, and a report that it cannot parse ends its thread. Here a sequence is complete by its grammar (ECMA-48, section 5.4;
 xterm's ctlseqs; kitty's keyboard protocol), and an unknown one is dropped whole. Nothing within a paste is a key.
 """
 
@@ -17,13 +17,13 @@ from textual._xterm_parser import XTermParser
 from textual.message import Message
 
 ESCAPE_S = 0.03
-"""Time after which an escape that stays alone is the key. Over a network a sequence arrives in one piece nearly always."""
+"""Time after which a lone escape is the key. Over a network a sequence nearly always arrives in one piece."""
 REST_S = 1.0
-"""Time that a sequence which has begun waits for its rest. Then it is dropped."""
+"""Longest wait for the rest of an incomplete sequence. Then it is dropped."""
 PASTE_S = 2.0
 """Time without more text after which a paste whose end was lost is over. Single keys do not prolong it."""
 LONGEST_PASTE = 1 << 20
-"""Bytes of a paste that are kept."""
+"""Maximum number of bytes kept of a paste."""
 
 _ESC, _CTRL_C = b"\x1b", b"\x03"
 _LONGEST_KEY = 64
@@ -39,36 +39,36 @@ _SEQUENCE = re.compile(
 _BEGUN = re.compile(rb"\x1b(?:\[M[\x20-\xff]{0,2}|\[\[|\[[\x30-\x3f]*[\x20-\x2f]*|O[0-9;]*)?")
 """The longest beginning of a sequence that may still become whole."""
 _STRING = re.compile(rb"\x1b[P\]_^X]")
-"""DCS, OSC, APC, PM and SOS, whose text goes on until its end."""
+"""DCS, OSC, APC, PM and SOS, whose text continues until a terminator."""
 _STRING_END = re.compile(rb"[\x07\x18\x1a]|\x1b\\|(?:\xc2|(?<![\x80-\xff]))\x9c|(?=\x03)|(?=\x1b[^\\\x1b])")
-"""The bell, CAN, SUB, ST; ctrl+c and another sequence end it, too."""
+"""BEL, CAN, SUB, ST; ctrl+c and another sequence end it, too."""
 _PASTE_BEGIN, _PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
 _MOUSE = re.compile(r"\x1b\[<\d{1,4};-?\d{1,5};-?\d{1,5}[Mm]")
 _SYNCHRONISED = re.compile(r"\x1b\[\?2026;[123]\$y")
 _KEY = re.compile(r"\x1b\[(\d{0,7})(?::[\d:]*)?(?:;(\d{0,3})(?::(\d))?)?(?:;([\d:]*))?([u~ABCDEFHPQS])")
-"""Code point or number, modifiers, event type, text; alternate keys are passed over."""
+"""Code point or number, modifiers, event type, text; alternate keys are ignored."""
 _MODIFIED = re.compile(r"\x1b\[27;(\d{1,3});(\d{1,7})~")
 """xterm's modifyOtherKeys: modifiers and code point."""
 _TEXT_ALONE = re.compile(r"\x1b\[0?(?:;1?(?::[12])?);([\d:]+)u")
 """Text that belongs to no key, as an input method sends it."""
 _RELEASED = "3"
 _ENCODED_CTRL_C = re.compile(rb"\x1b\[(?:99(?::[\d:]*)?;(?:5|69|133|197)(?::[12])?(?:;[\d:]*)?u|27;5;99~)")
-"""By kitty's protocol, with and without caps lock and num lock; by xterm's modifyOtherKeys."""
+"""In kitty's protocol, with and without caps lock and num lock; in xterm's modifyOtherKeys."""
 
 _LATE_REST = (b"[", b"]", b"O", b"P", b"_", b"^", b"X")
 _ALT_ARROW = re.compile(rb"\x1b(\x1b[\[O][A-D])")
-"""As rxvt and PuTTY send it: it is not an escape and an arrow."""
+"""The form that rxvt and PuTTY send: it is not an escape and an arrow."""
 _C1 = re.compile(rb"(?:\xc2|(?<![\x80-\xff]))([\x8f\x90\x98\x9b\x9d-\x9f])")
 """8-bit forms of `ESC [` and the like, in UTF-8 and alone; never a byte within another character."""
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class KeyInput:
-    """Bytes in, events out. Knows no clock and no file; used by one thread.
+    """Converts bytes to events. Reads no clock and no file; used by one thread.
 
     Attributes:
-        deadline: When `tick` is to be called, in seconds of the caller's clock; None when nothing is waited for.
+        deadline: Time for the next call of `tick`, in seconds of the caller's clock; None if nothing is pending.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class KeyInput:
         """Take bytes.
 
         Args:
-            data: What one read has returned: a person's key arrives alone, a paste and an answer in larger pieces.
+            data: Result of one read: a person's key arrives alone, a paste and an answer in larger pieces.
             now: Seconds of a monotonic clock.
         """
         found: list[Message] = []
@@ -113,7 +113,7 @@ class KeyInput:
         return self._pasted is not None or self._in_string
 
     def tick(self, now: float) -> list[Message]:
-        """Decide what was waited for, once its time is over."""
+        """Resolve what is pending, once its time is over."""
         if self.deadline is None or now < self.deadline:
             return []
         found: list[Message] = []
@@ -128,7 +128,7 @@ class KeyInput:
         return found
 
     def _forget(self) -> None:
-        """Drop what has begun."""
+        """Drop the incomplete input."""
         self._rest, self._in_string, self._pasted, self._alt = b"", False, None, False
         self._decoder.reset()
         self.deadline = None
@@ -141,7 +141,7 @@ class KeyInput:
         return now + ESCAPE_S if self._rest else None
 
     def _take(self, data: bytes, found: list[Message]) -> bytes:
-        """Take the first piece of some bytes; returns what is left of them."""
+        """Take the first piece of some bytes; returns the rest."""
         if self._pasted is not None:
             return self._take_paste(data, self._pasted, found)
         if self._in_string:
@@ -156,7 +156,7 @@ class KeyInput:
             self._decoder.reset()
             self._take_text(joined[: eight_bits.start()], found)
             return bytes((_ESC[0], eight_bits[1][0] - 0x40)) + joined[eight_bits.end() :] + escape + rest
-        self._decoder.reset()  # a character that an escape has cut
+        self._decoder.reset()  # a character that was cut by an escape
         self._alt = False
         alt_arrow = _ALT_ARROW.match(data)
         if alt_arrow is not None:
@@ -192,7 +192,7 @@ class KeyInput:
     def _take_paste(self, data: bytes, pasted: bytearray, found: list[Message]) -> bytes:
         text, end, rest = data.partition(_PASTE_END)
         if not end:
-            # What may be the beginning of the end waits for its rest.
+            # A possible beginning of the end marker waits for its rest.
             held = next((n for n in range(len(_PASTE_END) - 1, 0, -1) if text.endswith(_PASTE_END[:n])), 0)
             self._rest = text[len(text) - held :]
             text = text[: len(text) - held]
@@ -208,7 +208,7 @@ class KeyInput:
             found.append(events.Paste(text))
 
     def _take_text(self, data: bytes, found: list[Message]) -> None:
-        """Characters are keys, except those that no keyboard has: bytes that are no UTF-8, and C1 controls."""
+        """Turn characters into keys, except those that no keyboard has: bytes that are not UTF-8, and C1 controls."""
         for character in self._decoder.decode(data):
             alt, self._alt = self._alt, False
             if character == "\ufffd" or "\x80" <= character <= "\x9f":
@@ -218,7 +218,7 @@ class KeyInput:
             found += self._keys._sequence_to_key_events(sequence, alt=alt)
 
     def _take_sequence(self, data: bytes, found: list[Message]) -> None:
-        """Whole sequences that stand for something; all others are dropped."""
+        """Turn a known whole sequence into its event; drop all others."""
         if data == _PASTE_BEGIN:
             self._pasted = bytearray()
             return
@@ -239,7 +239,7 @@ class KeyInput:
 
 
 def _readable_key(sequence: str) -> str:
-    """A key's sequence in a form that Textual reads; empty for what is no key, or one that was let go."""
+    """A key's sequence in a form that Textual reads; empty for anything else, and for the release of a key."""
     other = _MODIFIED.fullmatch(sequence)
     if other is not None:
         sequence = f"\x1b[{other.group(2)};{other.group(1)}u"

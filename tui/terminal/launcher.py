@@ -1,9 +1,9 @@
 """Runs the program in a session of its own while the launcher stays the shell's job.
 
 The child calls `setsid` before anything else, so that a hang-up of the terminal reaches neither it nor the data workers
-that it starts. The launcher finds out what is asked for while the child imports the dashboard, each on a core of its own;
-then it forwards signals, hands the exit code over, and restores the terminal if the child dies. A child that goes on without
-the terminal says so, and the launcher leaves, except in a container that would end with it. The fork comes before any heavy
+that it starts. The launcher determines the request while the child imports the dashboard, each on its own core; then it
+forwards signals, passes on the exit code, and restores the terminal if the child dies. A child that continues without the
+terminal reports it, and the launcher exits, except in a container that would end with it. The fork comes before any heavy
 import, which it would copy.
 """
 
@@ -40,7 +40,7 @@ class LauncherLink:
         self._connection = connection
 
     def receive(self) -> bytes | None:
-        """Wait for the line that says what to do; None when the launcher has died before."""
+        """Wait for the line with the request; None if the launcher has died before."""
         received = b""
         while not received.endswith(b"\n"):
             part = self._connection.recv(65536)
@@ -57,7 +57,7 @@ class LauncherLink:
         return bool(poll.poll(0))
 
     def farewell(self, text: str) -> None:
-        """Go on alone: the launcher prints `text` and ends with success, and the shell has its terminal back."""
+        """Continue alone: the launcher prints `text` and exits with success, and the shell gets its terminal back."""
         _send(self._connection, text.encode())
         self._connection.close()
 
@@ -66,12 +66,12 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
     """Run `main` in a child process with a session of its own.
 
     Args:
-        order: Called here, beside `main`: the line that `main` receives from its link. When it raises, the child is ended
-            and the exception goes on.
-        main: Called in the child; its result is the exit code. It must hold nothing until it has received the line.
+        order: Called here, in parallel with `main`: returns the line that `main` receives from its link. When it raises, the
+            child is ended and the exception propagates.
+        main: Called in the child; its result is the exit code. It must hold no resource until it has received the line.
 
     Returns:
-        The child's exit code; 128 and the signal's number when a signal ended it; 0 when it goes on without the terminal.
+        The child's exit code; 128 plus the signal's number if a signal ended it; 0 if it continues without the terminal.
     """
     restore_terminal = terminal_guard()
     ours, theirs = socket.socketpair()
@@ -88,7 +88,7 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
             _forward_to(pid)
             _send(ours, line + b"\n")
         except BaseException:
-            os.kill(pid, signal.SIGKILL)  # so that nobody waits for an import that is of no use
+            os.kill(pid, signal.SIGKILL)  # so that nothing waits for an import that is of no use
             os.waitpid(pid, 0)
             raise
         farewell = _receive_all(ours)
@@ -110,7 +110,7 @@ def _print(text: bytes) -> None:
 
 
 def _wait_for(pid: int) -> int:
-    """Wait for the child; whatever else has become a child of a container's first process is only buried."""
+    """Wait for the child; other processes that became children of a container's first process are only reaped."""
     while True:
         ended, status = os.wait()
         if ended == pid:
@@ -123,7 +123,7 @@ def _send(connection: socket.socket, data: bytes) -> None:
 
 
 def _receive_all(connection: socket.socket) -> bytes:
-    """Everything until the other end is closed."""
+    """Read until the other end is closed."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65536):
@@ -132,7 +132,7 @@ def _receive_all(connection: socket.socket) -> bytes:
 
 
 def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
-    """Never returns: the launcher's stack above this frame belongs to the launcher."""
+    """Run `main` and exit. Never returns: the launcher's stack above this frame belongs to the launcher."""
     code = 1
     try:
         os.setsid()
@@ -148,7 +148,7 @@ def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
             try:
                 stream.flush()
             except (OSError, ValueError):
-                continue  # whoever read it has gone
+                continue  # its reader has gone
         os._exit(code)
 
 
@@ -157,11 +157,11 @@ def _forward_to(pid: int) -> None:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
-            return  # it has just ended; waitpid says how
+            return  # it has just ended; waitpid reports how
 
     for number in FORWARDED:
         if not ignored_from_the_start(number):
             signal.signal(number, forward)
-    # The child is in a session of its own, where ctrl+z does not stop it: a shell that took the terminal back would share it
-    # with a dashboard. There is detaching instead.
+    # The child is in its own session, where ctrl+z does not stop it: a shell that took the terminal back would share it
+    # with a dashboard. Detaching replaces it.
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What would end a run in the background all the same, and the remedy.
+"""Hazards that would end a run in the background, each with its remedy.
 
 A machine may end its users' processes when they log out, and a container ends with its first process.
 """
@@ -22,7 +22,7 @@ _PATIENCE_S = 1.0
 
 
 def logind_kills_processes() -> bool:
-    """Whether systemd ends what a session of this user leaves behind (`KillUserProcesses` of logind.conf)."""
+    """Whether systemd kills the processes that a session of this user leaves behind (`KillUserProcesses` of logind.conf)."""
     try:
         answer = subprocess.run(_ASK_LOGIND, capture_output=True, timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -34,12 +34,12 @@ def logind_kills_processes() -> bool:
 def hazards(
     run_dir: RunDir, proc: Path = Path("/proc"), kills: Callable[[], bool] = logind_kills_processes
 ) -> list[str]:
-    """Warnings for the user who leaves this process alone; none where nothing threatens it.
+    """Warnings for the user who leaves this process alone; empty without a hazard.
 
     Args:
-        run_dir: The run, for the remedy.
-        proc: Where the kernel tells of processes.
-        kills: Asked only where this process belongs to a login session.
+        run_dir: Run directory, for the remedy.
+        proc: Mount point of the kernel's process information.
+        kills: Returns whether logout kills processes; called only if this process belongs to a login session.
     """
     warnings = []
     if _in_login_session(proc) and kills():
@@ -61,7 +61,7 @@ def _in_login_session(proc: Path) -> bool:
 
 
 def _shell_is_main(proc: Path) -> bool:
-    """Whether the main process is a shell that somebody types into."""
+    """Whether the main process is an interactive shell."""
     main = proc / str(main_process(proc))
     try:
         types_into = str((main / "fd" / "0").readlink()).startswith(("/dev/pts/", "/dev/console"))

@@ -10,7 +10,7 @@ from pathlib import Path
 OURS = ("trainer", "tui")
 
 _LARGEST_RECORD = 200_000
-"""Bytes. Longer lists of files (torch's has a megabyte) are not searched: this runs before the first frame."""
+"""Bytes. Larger lists of files (torch's has a megabyte) are not searched: this runs before the first frame."""
 _INSTALLS_OURS = re.compile(rb"^(trainer|tui)(?:/__init__)?\.py,", re.MULTILINE)
 
 
@@ -38,7 +38,7 @@ def _top_level(metadata: Path) -> set[str]:
     try:
         return set((metadata / "top_level.txt").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        pass  # setuptools alone writes it
+        pass  # only setuptools writes it
     try:
         record = metadata / "RECORD"
         small = record.stat().st_size <= _LARGEST_RECORD

@@ -1,6 +1,6 @@
-"""The terminal, kept to ourselves: the dashboard draws on a private copy, and whatever libraries print goes to a file.
+"""Private access to the terminal: the dashboard draws on a private copy, and the output of libraries goes to a file.
 
-Textual draws on `sys.__stderr__` and reads from `sys.__stdin__`; native code writes to the descriptors 1 and 2. So the
+Textual draws on `sys.__stderr__` and reads from `sys.__stdin__`; native code writes to the descriptors 1 and 2. Therefore the
 terminal is moved to new descriptors, and 1 and 2 are pointed at the log, before an application is made or PyTorch imported.
 """
 
@@ -23,16 +23,16 @@ from tui.terminal.terminal_mark import TerminalMark, in_background, restore_afte
 from tui.terminal.terminal_modes import RESTORED
 
 _STOPPED_S = 0.05
-"""A signal that stops us has not when it returns sooner than this: nobody can have continued us by then."""
+"""If the stop signal returns sooner than this it did not stop us: a shell could not have continued us by then."""
 
 
 def is_terminal() -> bool:
-    """Whether standard input and output are terminals, and one that can be drawn on."""
+    """Whether standard input and output are terminals, and the terminal can be drawn on."""
     return os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def read_key() -> str:
-    """Wait for one key, without `enter`; empty at the end of the input. What was typed before is dropped."""
+    """Wait for one key, without `enter`; empty at the end of the input. Keys typed before are dropped."""
     before = termios.tcgetattr(0)
     try:
         tty.setcbreak(0)  # ctrl+c stays a signal
@@ -45,7 +45,7 @@ def wait_for_foreground() -> None:
     """Stop until the shell gives us the terminal, as it does at `fg`; for a program that was started with `&`.
 
     Raises:
-        ConfigError: Where no shell is there to do so.
+        ConfigError: If no shell is there to do so.
     """
     while in_background(0):
         begun = time.monotonic()
@@ -58,7 +58,7 @@ def wait_for_foreground() -> None:
 
 
 def terminal_size(fd: int) -> tuple[int, int] | None:
-    """Columns and rows of a terminal; None when it does not know them, or is gone."""
+    """Columns and rows of a terminal; None if it does not report them, or is gone."""
     try:
         columns, rows = os.get_terminal_size(fd)
     except OSError:
@@ -73,7 +73,7 @@ class PrivateTerminal:
         """Point 0, 1 and 2 away from the terminal.
 
         Args:
-            log: What is printed from now on is appended to it.
+            log: File that everything printed from now on is appended to.
         """
         self._mark = TerminalMark(0)
         self.input_fd = os.dup(0)
@@ -107,10 +107,10 @@ class PrivateTerminal:
         self._mark.remove()
 
     def let_go(self) -> None:
-        """Leave the terminal; 0, 1 and 2 stay where they are. For a run that goes on without it.
+        """Leave the terminal; 0, 1 and 2 stay where they are. For a run that continues without it.
 
-        The descriptors lead to nothing from now on and stay open: what is left in the screen's buffer will be written to them
-        some time, and must not meet a file that was given the same number.
+        The descriptors lead to nothing from now on and stay open: the rest of the screen's buffer will be written to them at some
+        time, and must not end up in a file that was given the same number.
         """
         self._replace_originals(*self._streams[3:])
         self._mark.remove()
@@ -121,15 +121,15 @@ class PrivateTerminal:
 
     @staticmethod
     def _replace_originals(stdin: Any, stdout: Any, stderr: Any) -> None:
-        """Textual has no other way to be told its terminal: its driver reads these three names of `sys`."""
+        """Set the terminal's streams in `sys`: Textual's driver reads these three names, and takes no argument for them."""
         for name, stream in (("__stdin__", stdin), ("__stdout__", stdout), ("__stderr__", stderr)):
             setattr(sys, name, stream)
 
 
 class _Screen(io.TextIOWrapper):
-    """What is drawn on a terminal that has gone is dropped.
+    """A stream that drops what is drawn after the terminal has gone.
 
-    Textual's thread that writes would die of the error, and whoever waits for room in its queue would wait for ever.
+    Textual's writer thread would die of the error, and every caller that waits for room in its queue would wait for ever.
     """
 
     def write(self, text: str) -> int:
@@ -143,10 +143,10 @@ class _Screen(io.TextIOWrapper):
 
 
 def terminal_guard(fd: int = 0) -> Callable[[], None]:
-    """Remember the terminal's settings.
+    """Save the terminal's settings.
 
     Returns:
-        Puts them back and leaves every mode that a dashboard may have left on; for a process that died in between.
+        A function that restores them and switches off every mode that a dashboard may have left on, in case the process died.
     """
     try:
         before = termios.tcgetattr(fd)

@@ -1,4 +1,4 @@
-"""Remembers that a terminal is taken over, so that the next program there gives it back if this one is killed.
+"""Records that a terminal is taken over, so that the next program there restores it if this one is killed.
 
 A launcher restores the terminal of a dashboard that dies. `attach`, `show` and `runs` have none, and a launcher may be killed
 with its child. The mark is a locked file in the user's private folder, named after the terminal: the lock goes with its owner.
@@ -19,13 +19,13 @@ from tui.terminal.terminal_modes import RESTORED
 
 
 class TerminalMark:
-    """The mark of a terminal that this process takes over. Where none can be made, there is none: it is only a safeguard."""
+    """The mark of a terminal that this process takes over. If it cannot be made, it is omitted: it is only a safeguard."""
 
     def __init__(self, fd: int) -> None:
         """Mark a terminal as taken.
 
         Args:
-            fd: Of the terminal, whose settings are still those of the shell.
+            fd: Descriptor of the terminal, whose settings are still those of the shell.
         """
         self._file = -1
         self._path: Path | None = None
@@ -41,7 +41,7 @@ class TerminalMark:
             self._path = path
 
     def remove(self) -> None:
-        """The terminal was given back."""
+        """Remove the mark, since the terminal was given back."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         if self._file >= 0:
@@ -50,19 +50,19 @@ class TerminalMark:
 
 
 def restore_after_a_kill(fd: int = 1) -> bool:
-    """Give a terminal back that a killed program of ours has left as it was.
+    """Restore a terminal that a killed program of ours left taken over.
 
     Args:
-        fd: Of the terminal; anything else is passed over.
+        fd: Descriptor of the terminal; anything else is ignored.
 
     Returns:
-        Whether there was something to do.
+        Whether there was something to restore.
     """
     try:
         path = _path_of(fd)
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except (OSError, TypeError):
-        return False  # no terminal, or nobody was killed there
+        return False  # no terminal, or no program was killed there
     if in_background(fd):
         os.close(file)
         return False  # another program has the terminal, and setting it would stop us
@@ -77,7 +77,7 @@ def restore_after_a_kill(fd: int = 1) -> bool:
         attributes[6] = [code.encode("latin-1") if isinstance(code, str) else code for code in attributes[6]]
         termios.tcsetattr(fd, termios.TCSADRAIN, attributes)
     except (OSError, termios.error, ValueError, TypeError, IndexError):
-        return False  # its owner lives, or the mark is not whole
+        return False  # its owner is alive, or the mark is incomplete
     finally:
         os.close(file)
     return True
@@ -88,14 +88,14 @@ def in_background(fd: int) -> bool:
     try:
         return os.tcgetpgrp(fd) != os.getpgrp()
     except OSError:
-        return False  # not the terminal of our session: nobody shares it out
+        return False  # not the terminal of our session, so there is no job control to respect
 
 
 def _path_of(fd: int) -> Path:
-    """Where the mark of a terminal is.
+    """Path of the mark of a terminal.
 
     Raises:
-        OSError: For what is no terminal, or where there is no private folder.
+        OSError: If it is no terminal, or there is no private folder.
     """
     os.ttyname(fd)
     return private_folder() / f"terminal-{os.fstat(fd).st_rdev}"

@@ -1,4 +1,4 @@
-"""The modes that a dashboard switches on in a terminal, and how each is switched off: one list for the driver and for a clean-up.
+"""Terminal modes of a dashboard, each with its on and off sequence: one list for the driver and for a clean-up.
 
 Sources: xterm's ctlseqs; https://sw.kovidgoyal.net/kitty/keyboard-protocol/.
 """
@@ -19,22 +19,22 @@ _ON_AND_OFF = (
 _MOUSE_ON_AND_OFF = tuple((f"\x1b[?{mode}h", f"\x1b[?{mode}l") for mode in (1000, 1003, 1015, 1006))
 
 _FRAME_END = "\x1b[?2026l"
-"""Ends a frame that was begun: what comes after it is shown at once."""
+"""Ends an open frame: what follows is shown at once."""
 
 
 def switched_on(*, mouse: bool, kitty_keys: bool = True) -> str:
-    """What takes a terminal over.
+    """Sequence that takes a terminal over.
 
     Args:
         mouse: Whether the mouse is reported.
-        kitty_keys: Whether kitty's keyboard protocol is asked for, where the terminal knows it.
+        kitty_keys: Whether kitty's keyboard protocol is requested, if the terminal supports it.
     """
     modes = [on for on, _ in _ON_AND_OFF if kitty_keys or on != _KITTY_KEYS]
     return "".join([*modes, *(on for on, _ in _MOUSE_ON_AND_OFF if mouse)])
 
 
 SWITCHED_OFF = _FRAME_END + "".join(off for _, off in reversed((*_ON_AND_OFF, *_MOUSE_ON_AND_OFF)))
-"""What gives it back, while its alternate screen is shown."""
+"""Sequence that gives the terminal back while its alternate screen is shown."""
 
 RESTORED = _ON_AND_OFF[0][0] + SWITCHED_OFF + "\x1b[0m"
-"""What gives it back whatever is shown. Kitty flags go from the alternate screen only: those of the main one are the shell's."""
+"""Sequence for either screen. Kitty flags are removed from the alternate screen only: those of the main one are the shell's."""

@@ -1,4 +1,4 @@
-"""Textual's driver, for a process that is continued without having been stopped, and that rests while nothing happens."""
+"""Textual's driver, for a process that may be continued without having been stopped, and that rests while nothing happens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tui.terminal.key_input import KeyInput
 from tui.terminal.terminal_modes import SWITCHED_OFF, switched_on
 
 _AT_ONCE = 4096
-"""Bytes."""
+"""Maximum number of bytes per read."""
 
 
 class TerminalDriver(LinuxDriver):
-    """Begins anew at SIGCONT, whoever stopped us, and waits for keys without waking up.
+    """A driver that restarts at SIGCONT, after any kind of stop, and waits for keys without waking up.
 
     The kernel sends SIGCONT with every hang-up, a shell with every `fg`, and the launcher passes its own on. Textual's driver
-    then starts a second time: two threads share the keys, and the raw mode that it finds is what it restores at the end.
+    would then start a second time: two threads share the keys, and the raw mode that it finds is what it restores at the end.
     """
 
     _active = False
@@ -31,7 +31,7 @@ class TerminalDriver(LinuxDriver):
     _wake_reader, _wake_writer = -1, -1
 
     def start_application_mode(self) -> None:
-        """Take the terminal."""
+        """Take the terminal over."""
         if self._wake_reader < 0:
             self._wake_reader, self._wake_writer = os.pipe()
         self._reading = True
@@ -45,13 +45,13 @@ class TerminalDriver(LinuxDriver):
         self._active = True
 
     def stop_application_mode(self) -> None:
-        """Give it back, with nothing left on its alternate screen.
+        """Give the terminal back, with nothing left on its alternate screen.
 
-        Of one that was made larger meanwhile tmux breaks the lines anew, and what then is too much stays in the scrollback.
+        If the screen was enlarged meanwhile, tmux rewraps its lines, and what is then too much stays in the scrollback.
         """
         if self._active and self._writer_thread is not None:
             self.write(f"\x1b[2J{SWITCHED_OFF}")
-            # Before the terminal makes signals of keys again, which may end us on our last steps.
+            # Before the terminal turns keys into signals again, which may end us during the last steps.
             self._writer_thread.stop()
         self._active = False
         with self._without_its_own_modes():
@@ -70,7 +70,7 @@ class TerminalDriver(LinuxDriver):
     def _without_its_own_modes(self) -> Iterator[None]:
         """Drop the modes that Textual writes: `tui.terminal.terminal_modes` has those of the program, on and off in one list.
 
-        Not among them are reports of size in the input, with which the mouse is reported in pixels: SIGWINCH says it, too.
+        Size reports in the input, with which the mouse is reported in pixels, are not among them: SIGWINCH reports the size, too.
         """
         self._silent = True
         try:
@@ -86,15 +86,14 @@ class TerminalDriver(LinuxDriver):
         super().disable_input()
 
     def run_input_thread(self) -> None:
-        """Pass events on until the input is disabled or has ended; an error is the application's.
+        """Pass events on until the input is disabled or has ended; an error is passed to the application.
 
-        Textual's own thread looks ten times a second whether it is to end, which is most of what a screen costs on which nothing
-        happens, turns without a rest when the input has ended (textual#6690), and ends the application without a word when
-        it fails.
+        Textual's own thread checks ten times a second whether to end, which is most of the cost of an idle screen, spins without
+        a pause when the input has ended (textual#6690), and ends the application silently when it fails.
         """
         try:
             self._pass_on_events()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the application ends with it and says so
+        except Exception as error:  # noqa: BLE001 - whatever it is, the application ends with it and reports it
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the application with it
                 self._loop.call_soon_threadsafe(self._app._handle_exception, error)
 
@@ -111,14 +110,14 @@ class TerminalDriver(LinuxDriver):
                 if self.fileno in ready:
                     typed = self._read()
                     if typed == b"":
-                        selector.unregister(self.fileno)  # the terminal has gone, as the application will see
+                        selector.unregister(self.fileno)  # the terminal has gone, as the application will notice
                     for event in keys.feed(typed or b"", time.monotonic()):
                         self.process_message(event)
                 for event in keys.tick(time.monotonic()):
                     self.process_message(event)
 
     def _read(self) -> bytes | None:
-        """What was typed; empty at the end of the input, None where there is nothing yet after all."""
+        """Read typed bytes; empty at the end of the input, None if there is nothing yet after all."""
         try:
             return os.read(self.fileno, _AT_ONCE)
         except BlockingIOError:
@@ -127,7 +126,7 @@ class TerminalDriver(LinuxDriver):
             return b""
 
     def _sigcont_application(self, *_signal_and_frame: object) -> None:
-        # Only asked for here: a signal may come while the queue of the thread that writes is locked.
+        # Only requested here: a signal may arrive while the queue of the writer thread is locked.
         with contextlib.suppress(RuntimeError):  # the loop has just ended, and the dashboard with it
             self._loop.call_soon_threadsafe(self._begin_anew)
 

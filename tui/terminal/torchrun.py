@@ -1,6 +1,6 @@
-"""`--nproc N`: N processes under torchrun train a run, and this terminal comes to it as `r18-tui attach` would.
+"""`--nproc N`: N processes under torchrun train a run, and this terminal attaches to it as `r18-tui attach` would.
 
-The processes are in a session of their own, so that whatever becomes of the terminal is nothing to them.
+The processes have their own session, so that nothing that happens to the terminal affects them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _LOOK_S = 0.1
 
 
 def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str]:
-    """What starts as many processes as `--nproc` says, and starts them again when one of them dies.
+    """The command that starts `--nproc` processes, and restarts them when one of them dies.
 
     Args:
-        arguments: Of `r18-tui`, with `nproc`.
+        arguments: Arguments of `r18-tui`, with `nproc`.
         overrides: `group.key=value` tokens.
     """
     given = [] if arguments.config is None else [arguments.config]
@@ -47,19 +47,19 @@ def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str
 
 
 def torchrun_environment(nproc: int) -> dict[str, str]:
-    """The environment of these processes: they share the cores, where the user has not said otherwise."""
+    """The environment of these processes: they share the cores, unless the user has set otherwise."""
     return {"OMP_NUM_THREADS": str(max(1, usable_cpus() // nproc))} | os.environ
 
 
 def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
-    """Start them, and wait until there is a run to look at.
+    """Start the processes, and wait until there is a run to show.
 
     Args:
-        arguments: Of `r18-tui`, with `nproc`.
+        arguments: Arguments of `r18-tui`, with `nproc`.
         overrides: `group.key=value` tokens.
 
     Raises:
-        ConfigError: When they end before; with what they said.
+        ConfigError: If they end before; with their output.
     """
     token = secrets.token_hex(8)
     environment = torchrun_environment(arguments.nproc) | {LAUNCHED_BY: token}
@@ -87,7 +87,7 @@ def become_torchrun(arguments: Namespace, overrides: Sequence[str]) -> NoReturn:
     """Train without a screen: this process becomes torchrun itself.
 
     Args:
-        arguments: Of `r18-tui`, with `nproc`.
+        arguments: Arguments of `r18-tui`, with `nproc`.
         overrides: `group.key=value` tokens.
     """
     command = torchrun_command(arguments, overrides)
