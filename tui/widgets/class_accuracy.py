@@ -14,7 +14,7 @@ from tui.widgets.pane import Pane
 
 
 class ClassPane(Pane):
-    """The per-class table, as far as the pane is high."""
+    """The per-class table, cut to the height of the pane."""
 
     page = "classes"
 
@@ -36,7 +36,7 @@ class ClassPane(Pane):
 
 
 def waiting_text(scene: DisplayState) -> str:
-    """What an empty table says."""
+    """Text of an empty table."""
     started = scene.view.started
     every = 1
     if scene.view.opened:
@@ -45,19 +45,19 @@ def waiting_text(scene: DisplayState) -> str:
 
 
 def class_rows(scene: DisplayState, results: list[ClassResult], width: int) -> list[Row]:
-    """A row a class."""
+    """One row per class."""
     label_width = name_width(results, max(width // 3, 6))
     bar_width = max(width - label_width - 14, 3)
     return [_row(scene, result, label_width, bar_width) for result in results]
 
 
 def name_width(results: list[ClassResult], most: int) -> int:
-    """Cells of the longest name, at most so many."""
+    """Cells of the longest name, limited to `most`."""
     return min(max((cell_len(result.name) for result in results), default=0), most)
 
 
 def recall_cells(scene: DisplayState, result: ClassResult, bar_width: int) -> Row:
-    """Bar, number and change in `bar_width` + 13 cells or fewer; that there are no images, where there are none."""
+    """Bar, number and change in at most `bar_width` + 13 cells; a short text for a class without images."""
     recall, change = result.score.recall, result.change
     if recall is None:
         return [(" no images", "dim")]

@@ -1,4 +1,4 @@
-"""Every class in full: accuracy with its interval, precision, what it is taken for, and how it has moved."""
+"""Every class in full: accuracy with its interval, precision, confused classes, and trend."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _EXPLANATION = (
 
 @dataclass(frozen=True)
 class _Column:
-    """A column right of the accuracy.
+    """A column to the right of the accuracy.
 
     Attributes:
-        title: In the first line.
-        width: Cells, with the gap before it.
-        cell: Its text for a class.
+        title: Text in the first line.
+        width: Width in cells, including the gap before it.
+        cell: Returns the text for a class.
     """
 
     title: str
@@ -50,7 +50,7 @@ class _Column:
 
 
 class ClassTable(TablePane):
-    """A row a class, the worst first."""
+    """One row per class, worst first."""
 
     page = "classes"
 
@@ -78,7 +78,7 @@ class ClassTable(TablePane):
 
 
 def _explained(columns: list[_Column], width: int, room: int) -> list[Row]:
-    """What the columns that are there mean, where the table leaves room for it."""
+    """Explanations of the visible columns, if the table leaves room for them."""
     shown = ["accuracy", *(column.title.partition(",")[0] for column in columns)]
     texts = [text for text in _EXPLANATION if any(text.startswith(title) for title in shown)]
     lines = [line for text in texts for line in wrapped(text, width)]
@@ -86,7 +86,7 @@ def _explained(columns: list[_Column], width: int, room: int) -> list[Row]:
 
 
 def _columns_that_fit(scene: DisplayState, room: int) -> list[_Column]:
-    """What there is room for: of little room, what says most."""
+    """The columns that fit; the most informative have priority."""
     view = scene.view
     trend = _Column("trend", _TREND + 2, lambda result: _trend(scene, result))
     by_worth = [
@@ -128,7 +128,7 @@ def _row(scene: DisplayState, result: ClassResult, names: int, bar: int, columns
 
 
 def _placed(text: str, column: _Column) -> str:
-    """Numbers to the right of their column, words and curves to its left."""
+    """Align numbers to the right of their column, words and curves to its left."""
     if column.title in ("taken for, %", "trend"):
         return "  " + fmt.fit(text, column.width - 2)
     return f"{text:>{column.width}}"
@@ -140,7 +140,7 @@ def _interval(result: ClassResult) -> str:
 
 
 def _taken_for(classes: list[str], result: ClassResult, room: int) -> str:
-    """The classes with their shares, as many as there is room for."""
+    """The confused classes with their shares, as many as fit."""
     text = ""
     for other, count in result.score.confusions:
         longer = f"{text}{', ' if text else ''}{fmt.printable(classes[other])} {100 * count / result.score.images:.1f}"

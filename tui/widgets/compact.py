@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SparkPane(Pane, can_focus=False):
-    """Learning rate, memory and throughput in a line each (80x24)."""
+    """Learning rate, memory and throughput in one line each (80x24)."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         """Three lines."""
@@ -50,7 +50,7 @@ class WorstPane(Pane, can_focus=False):
     """The worst classes without a border (80x24)."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """A title and a row a class."""
+        """A title and one row per class."""
         results, room = scene.class_results, height - 1
         key = PAGE_BY_NAME["classes"].key
         title: Row = [(f" {key}", "key"), (f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
@@ -62,12 +62,12 @@ class WorstPane(Pane, can_focus=False):
 
 
 class CompactPane(Pane, can_focus=False):
-    """Everything that matters in 40x11."""
+    """The essential figures in 40x11."""
 
     follows_clock = True
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """State, progress, curves as sparklines, rate, memory, the worst classes, the last event."""
+        """State, progress, curves as sparklines, rate, memory, worst classes, last event."""
         view = scene.view
         if scene.behind:
             return [state_row(scene)]
@@ -113,10 +113,10 @@ def _spark(scene: DisplayState, pyramid: Pyramid, right: float, width: int) -> s
 
 
 class TooSmallPane(Pane, can_focus=False):
-    """What a terminal sees that is too small for anything else."""
+    """A message for a terminal that is too small for anything else."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """A message in place; training goes on."""
+        """A message in place of the panes; training continues."""
         view = scene.view
         lines = [scene.word, f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]
         return [[(fmt.fit(line, width), "text")] for line in lines]

@@ -21,15 +21,15 @@ class ComparisonPane(Pane, can_focus=False):
     """Held-out accuracy or loss by epoch.
 
     Attributes:
-        compared: What is drawn.
+        compared: Runs whose curves are drawn.
     """
 
     def __init__(self, measure: str, *, id: str) -> None:  # noqa: A002 - Textual's name
-        """An empty plot.
+        """Create an empty plot.
 
         Args:
             measure: `accuracy` or `loss`.
-            id: Of the widget.
+            id: Id of the widget.
         """
         super().__init__(id=id)
         self.measure = measure
@@ -75,7 +75,7 @@ def _frame(curves: list[tuple[Point, ...]], epochs: int, *, percent: bool) -> Fr
     values = [value for points in curves for _, value in points]
     last = max(points[-1][0] for points in curves)
     low, high = nice_range(min(values), max(values))
-    # A curve of one point has a place in the plot, too.
+    # A curve of a single point has its place in the plot, too.
     return Frame(
         left=0.0, right=max(float(epochs), last, 1.0), low=max(low, 0.0), high=min(high, 1.0) if percent else high
     )

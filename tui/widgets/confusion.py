@@ -1,4 +1,4 @@
-"""Which class is taken for which: a matrix of numbers, shaded by the share of the class, and the worst pairs in words."""
+"""Confusion of classes: a matrix of counts, shaded by the share of the class, and the worst pairs in words."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.scroll_pane import TablePane
 
 _SHADES = ((0.10, "heat4"), (0.05, "heat3"), (0.02, "heat2"), (0.0, "heat1"))
-"""Least share of a class's images for a style."""
+"""Minimum share of a class's images, and its style."""
 
 _LEAST_CELL = 4
 _LIST_WIDTH = 34
-"""Least cells of the list beside the matrix."""
+"""Minimum columns of the list beside the matrix."""
 _LIST_HEIGHT = 4
-"""Least rows of the list below it."""
+"""Minimum rows of the list below it."""
 
 
 _Pair = tuple[float, int, str, str]
-"""Share of the class, images, the class, the answer."""
+"""Share of the class's images, number of images, true class, predicted class."""
 
 
 class ConfusionPane(TablePane):
-    """The matrix as far as it fits, with the classes that are confused most, and the list of pairs."""
+    """The matrix, limited to the most confused classes if it does not fit, and the list of pairs."""
 
     page = "confusion"
 
@@ -54,7 +54,7 @@ class ConfusionPane(TablePane):
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="row: true class, column: answer")
 
     def _body(self, results: list[ClassResult], pairs: list[_Pair], width: int, height: int) -> tuple[list[Row], int]:
-        """Matrix and list, and how many classes the matrix has."""
+        """Matrix and list, and the number of classes in the matrix."""
         largest = max(
             max([result.score.correct, *(count for _, count in result.score.confusions[:1])]) for result in results
         )
@@ -74,7 +74,7 @@ class ConfusionPane(TablePane):
         return [*matrix, *([[], *self._listed(pairs, width, below)] if below >= _LIST_HEIGHT else [])], len(shown)
 
     def _by_label_and_pairs(self, scene: DisplayState) -> tuple[list[ClassResult], list[_Pair]]:
-        """All classes in their order, and all pairs, the worst first; made anew with each evaluation alone."""
+        """All classes in their order, and all pairs, worst first; recomputed only after an evaluation."""
         found = scene.class_results
         if found is not self._found:
             self._found = found
@@ -88,7 +88,7 @@ class ConfusionPane(TablePane):
         return self._by_label, self._pairs
 
     def _listed(self, pairs: list[_Pair], width: int, height: int) -> list[Row]:
-        """The pairs in sight, filled up to `height` rows."""
+        """The visible pairs, padded to `height` rows."""
         shown, place = self.in_sight(pairs, height - 1)
         title = fmt.fit(f"pairs {place}" if place else "worst pairs", width - 15)
         rows: list[Row] = [[(f"{title}{'images':>7}{'share':>8}", "dim")]]
@@ -111,7 +111,7 @@ def _most_confused(results: list[ClassResult], room: int) -> list[ClassResult]:
 
 
 def _names(results: list[ClassResult], width: int) -> tuple[dict[int, str], dict[int, str]]:
-    """What stands above the column and before the row of each class: of names that begin alike, numbers tell them apart."""
+    """Headings of the columns and of the rows by class: names with the same beginning are distinguished by numbers."""
     heads = {result.label: _short(result.name, width) for result in results}
     if len(set(heads.values())) == len(heads):
         return heads, {result.label: result.name for result in results}
@@ -138,7 +138,7 @@ def _matrix(
 
 
 def _cell(count: int | None, images: int, width: int) -> tuple[str, str]:
-    """A dot for none, a question mark for what is not told: some images, but not among the most frequent."""
+    """A dot for zero, a question mark for an unknown count: some images, but not among the most frequent."""
     if not count:
         return f"{'?' if count is None else '.':>{width}}", "faint"
     return f"{count:>{width}}", _shade(count / max(images, 1))
@@ -149,7 +149,7 @@ def _shade(share: float) -> str:
 
 
 def _short(name: str, width: int) -> str:
-    """The first letters of a name, of exactly `width` cells or fewer."""
+    """The first letters of a name, padded to `width` cells."""
     short = ""
     for letter in name:
         if cell_len(short + letter) > width:

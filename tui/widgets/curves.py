@@ -25,7 +25,7 @@ _MARKS = {
     "note": ("n", "note"),
     "frozen": ("u", "frozen or let go"),
 }
-"""Letter below the curves and word of each kind but checkpoints."""
+"""Letter below the curves and word of each kind of event except checkpoints."""
 _SEVERAL = "*"
 
 
@@ -45,7 +45,7 @@ class CurvePane(StepPane):
         return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
     def figures(self, scene: DisplayState) -> Row:
-        """The numbers in the upper border."""
+        """Figures in the upper border."""
         raise NotImplementedError
 
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
@@ -53,13 +53,13 @@ class CurvePane(StepPane):
 
         Args:
             scene: The run.
-            left: First step that is shown.
-            right: Last one.
+            left: First visible step.
+            right: Last visible step.
         """
         raise NotImplementedError
 
     def evaluated_between(self, scene: DisplayState, left: float, right: float) -> list[float]:
-        """Values of the evaluations that are shown."""
+        """Values of the visible evaluations."""
         steps, values = self.evaluated(scene)
         return [value for step, value in zip(steps, values, strict=True) if left <= step <= right]
 
@@ -70,7 +70,7 @@ class CurvePane(StepPane):
         return (list(found.x), list(found.y)) if found else ([], [])
 
     def _draw(self, canvas: Canvas, scene: DisplayState) -> list[str]:
-        """Draw everything; returns what the legend has to explain of it."""
+        """Draw everything; returns the entries of the legend."""
         # Here: the first frame must not wait for numpy.
         from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
 
@@ -104,7 +104,7 @@ class CurvePane(StepPane):
         return remarks + (_draw_track(canvas, area, frame, view.marks, glyphs.mark) if with_axis else [])
 
     def _draw_compared(self, canvas: Canvas, area: Area, frame: Frame, scene: DisplayState) -> None:
-        """Held-out curves of other runs, by epoch; what lies beyond the axis is left out."""
+        """Draw held-out curves of other runs, by epoch; what lies beyond the axis is left out."""
         from tui.drawing.plot import draw_line, draw_point
         from tui.drawing.pyramid import Pyramid
 
@@ -157,7 +157,7 @@ class LossPane(CurvePane):
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
 
-        The first evaluations, with batch norm's first statistics, can lie so high that they would press every curve flat.
+        The first evaluations, with batch norm's initial statistics, can be so high that they would flatten every curve.
         The newest is always on the scale.
         """
         from tui.drawing.plot import nice_range
@@ -176,12 +176,12 @@ class LossPane(CurvePane):
 
 
 class AccuracyPane(CurvePane):
-    """Top-1."""
+    """Top-1 accuracy."""
 
     name_of_curve = page = "accuracy"
 
     def figures(self, scene: DisplayState) -> Row:
-        """Newest training, held-out and best accuracy in percent; flip-TTA apart from plain."""
+        """Newest training, held-out and best accuracy in percent; flip-TTA separate from plain."""
         last, best = scene.evaluation(), scene.view.best
         row = [*cursor_figures(scene), ("train ", "dim"), (fmt.percent(scene.value_of("accuracy")), "train")]
         if last:
@@ -196,14 +196,14 @@ class AccuracyPane(CurvePane):
         return row
 
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
-        """0 to 100 %, or from the lowest multiple of ten once everything lies high; of a part of the run what it takes."""
+        """0 to 100 %, or from the lowest multiple of ten once all values are high; for a part of the run, the range of its values."""
         from tui.drawing.plot import nice_range
 
         extent = scene.pyramid(scene.accuracy_name()).extent(left, right) or (0.0, 1.0)
         values = [*extent, *self.evaluated_between(scene, left, right)]
         if scene.viewport.span is not None:
             low, high = nice_range(min(values), max(values))
-            # What lies at 100 % alone has a range above it, where there is nothing.
+            # If all values are 100 %, the range extends above them, where there is nothing.
             return min(low, 0.9) if high > 1.0 else low, min(high, 1.0), False
         return min(math.floor(min(values) * 10) / 10, 0.9), 1.0, False
 
@@ -216,13 +216,13 @@ def _waiting(scene: DisplayState) -> str:
 
 def _centred(text: str, width: int, height: int) -> list[Row]:
     rows: list[Row] = [[] for _ in range(height)]
-    if rows:  # a pane of a tiny terminal has none
+    if rows:  # a pane of a tiny terminal has no rows
         rows[height // 2] = [(" " * max((width - len(text)) // 2, 0) + text, "dim")]
     return rows
 
 
 def _happened_at(area: Area, frame: Frame, marks: list[Mark], cursor: float | None) -> list[str]:
-    """What happened in the column that is read, the newest first, checkpoints left out."""
+    """Events in the column of the cursor, newest first, without checkpoints."""
     if cursor is None:
         return []
     column = area.column_of(frame, cursor)
@@ -233,10 +233,10 @@ def _happened_at(area: Area, frame: Frame, marks: list[Mark], cursor: float | No
 
 
 def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> list[str]:
-    """Events of the run on the position axis: a checkpoint gives way to what else happened there.
+    """Draw the run's events on the position axis; any other event there replaces a checkpoint.
 
     Returns:
-        Each of the signs with its meaning.
+        Each sign used, with its meaning.
     """
     seen: dict[int, str] = {}
     for mark in marks[-400:]:

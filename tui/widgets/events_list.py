@@ -1,4 +1,4 @@
-"""The last events: epochs, evaluations, saves, exports, warnings; above them what is wrong with the run."""
+"""The last events: epochs, evaluations, saves, exports, warnings; above them the problems of the run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EventsPane(Pane, can_focus=False):
 
 
 def verdict_row(scene: DisplayState, width: int) -> Row:
-    """The worst that is to be said of the run, with as much evidence and remedy as there is room for; empty if all is well."""
+    """The worst problem of the run, with as much evidence and remedy as fits; empty if there is none."""
     if scene.behind or not scene.verdicts:
         return []
     found = scene.verdicts[0]

@@ -1,4 +1,4 @@
-"""Why a run failed, in full, and what to do next."""
+"""Full error of a failed run, and the next steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FailurePane(Pane, can_focus=False):
     """Shown over the events when the run has failed."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The error, the last good checkpoint and the command that goes on from it."""
+        """The error, the last good checkpoint and the command that resumes from it."""
         failure = scene.view.failure
         if failure is None:
             return []

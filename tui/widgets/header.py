@@ -1,4 +1,4 @@
-"""Who trains what on what, how far it is, and what it is doing."""
+"""Device, data and model of the run, its progress, and its current state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Header(Pane, can_focus=False):
 
 
 def state_row(scene: DisplayState) -> Row:
-    """The state as a word, with what was asked for and not yet answered, and what else is under way."""
+    """The state as a word, with requests that are not yet answered, and other work in progress."""
     view = scene.view
     if scene.behind:
         return [(f"{scene.glyphs.dot} {scene.word}", "accent"), (" ", "text")]
@@ -57,7 +57,7 @@ def state_row(scene: DisplayState) -> Row:
 
 
 def problem_row(scene: DisplayState) -> Row:
-    """What is wrong with the run's files for as long as it is; empty where all is well."""
+    """Problem with the run's files while it lasts; empty without one."""
     view, live = scene.view, scene.state in LIVE_STATES
     if scene.behind:
         return []
@@ -100,7 +100,7 @@ def progress_row(scene: DisplayState, width: int) -> Row:
 
 
 def silence_row(scene: DisplayState, width: int) -> Row:
-    """Why nothing is heard of a live run whose process is there; empty while it is heard of."""
+    """Why a live run whose process exists sends no events; empty while events arrive."""
     if scene.state not in LIVE_STATES:
         return []
     long = short = ""
@@ -120,7 +120,7 @@ def progress_bar(done: float, width: int, glyphs: Glyphs) -> Row:
 
 
 def _identity(scene: DisplayState, width: int) -> Row:
-    """Program, run and what is trained on what; what says least leaves first where all do not fit."""
+    """Program, run, model and data; the least informative parts are dropped first if not all fit."""
     view = scene.view
     name = fmt.printable(view.opened.run) if view.opened else ""
     details = {"hint": scene.control_hint}

@@ -1,4 +1,4 @@
-"""Keys and what they do, as far as there is room; those that cannot act now are dimmed. A remark may stand there instead."""
+"""Keys and their actions, as many as fit; those that cannot act now are dimmed. A remark may replace them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class KeyBar(Pane, can_focus=False):
     """The last line.
 
     Attributes:
-        situation: Called at each drawing.
+        situation: Returns the run's situation; called at each drawing.
         remark: Shown instead of the keys when it is not empty.
     """
 
@@ -55,15 +55,15 @@ class KeyBar(Pane, can_focus=False):
 
 
 def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[str]) -> list[Action]:
-    """The actions that find room, in the order of the registry.
+    """The actions that fit, in the order of the registry.
 
-    Those that cannot act for now are among them; not so those that never can again in this run, or on this screen.
+    Those that cannot act at the moment are included, but not those that never can again in this run, or on this screen.
 
     Args:
         now: The run's situation.
-        labels: By name.
-        room: Cells.
-        keep: Names of actions that are shown in any case, beside the last two.
+        labels: Labels by name of the action.
+        room: Available cells.
+        keep: Names of actions that are always shown, besides the last two.
     """
     steerable = now.can_control and now.state in LIVE_STATES
     possible = [action for action in ACTIONS if action.bar and (steerable or not action.refusal(now))]
@@ -76,7 +76,7 @@ def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[st
 
 
 def _size(actions: list[Action], labels: dict[str, str]) -> int:
-    """Cells that some actions take."""
+    """Cells needed by some actions."""
     return sum(cell_len(f"{action.key} {labels[action.name]}") + _GAP for action in actions) - _GAP
 
 
@@ -85,5 +85,5 @@ def _entry(key: str, label: str, style: str) -> Row:
 
 
 def key_line(*keys: tuple[str, str]) -> Text:
-    """The keys of a screen without a key bar, in order, each with what it does."""
+    """The keys of a screen without a key bar, in order, each with its action."""
     return Text.assemble(" ", *(part for key, word in keys for part in ((key, "bold"), (f" {word}   ", "dim"))))

@@ -1,4 +1,4 @@
-"""Weights and gradients of every layer: how long they are, how they lie, and which channels are dead."""
+"""Weights and gradients of every layer: norms, distributions, and dead channels."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tui.widgets.scroll_pane import TablePane
 
 _TITLE = "Weights and gradients"
 _ABOVE_LAYERS = 2
-"""Rows of the pane."""
+"""Rows of the pane above the first layer."""
 _LEAST_LAYERS = 8
 _LEAST_HISTORY = 9
 _HIGHEST_HISTORY = 15
 _SIGN = 2
-"""Cells before a layer's name, for the sign of the chosen one."""
+"""Cells before a layer's name, for the mark of the selected layer."""
 _NAME = 21
 _SHORT_NAME = 16
 _NORM = 9
 _TREND = 10
 _DEAD = 7
 _HISTOGRAMS = (24, 12, 8, 6)
-"""Cells that one may take: what the bins of the log join to evenly."""
+"""Possible widths of a histogram in cells: the bins of the log join evenly to each."""
 
 _EXPLANATION = (
     "|weights|, |grad|: length (Euclidean norm) of weights, and of an epoch's last gradient; trend: |grad|, lowest to highest",
@@ -41,7 +41,7 @@ _EXPLANATION = (
 
 @dataclass(frozen=True)
 class _Widths:
-    """Cells of the columns; 0 for one that has no room."""
+    """Widths of the columns in cells; 0 for one that does not fit."""
 
     name: int
     trend: int
@@ -49,7 +49,7 @@ class _Widths:
 
 
 class LayersPane(TablePane):
-    """A row a layer, from the image to the classes; of one of them also how its numbers lay over the run."""
+    """One row per layer, from the image to the classes; for the selected one also its distributions over the run."""
 
     page = "layers"
     follows_cursor = True
@@ -59,18 +59,18 @@ class LayersPane(TablePane):
         self._chosen = self._in_sight = 0
 
     def move(self, rows: int) -> None:
-        """Choose another layer."""
+        """Select another layer."""
         self._chosen += rows
 
     def on_click(self, event: Click) -> None:
-        """Choose the layer there."""
+        """Select the layer under the mouse."""
         row = event.y - _ABOVE_LAYERS
         if self._scene is not None and 0 <= row < self._in_sight:
             self._chosen = self._first + row
             self.paint(self._scene)
 
     def action_scroll_pages(self, pages: int) -> None:
-        """Move by as many layers as are in sight, down when positive."""
+        """Move by as many layers as are visible, down when positive."""
         self.action_scroll_rows(pages * max(self._in_sight, 1))
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
@@ -103,7 +103,7 @@ class LayersPane(TablePane):
         return self.frame(scene.glyphs, _TITLE, right, body, width, height, bottom="up and down choose a layer")
 
     def _around_chosen(self, layers: list[int], room: int) -> tuple[list[int], str]:
-        """The layers in sight, with the chosen one among them; of a high pane the lower part is left to its history."""
+        """The visible layers, including the selected one; in a high pane the lower part is left to its history."""
         least = min(len(layers), _LEAST_LAYERS)
         if room - len(layers) <= _LEAST_HISTORY and room - least > _LEAST_HISTORY:
             room -= _LEAST_HISTORY + 1
@@ -112,7 +112,7 @@ class LayersPane(TablePane):
 
 
 def _widths(inner: int) -> _Widths:
-    """What there is room for: histograms before the trend, both before long names."""
+    """Widths that fit: histograms take precedence over the trend, and both over long names."""
     fixed = _SIGN + 2 * _NORM + _DEAD
     name = _NAME if inner >= _NAME + fixed + _TREND + 2 + 2 * (_HISTOGRAMS[1] + 2) else _SHORT_NAME
     room = inner - name - fixed
@@ -162,7 +162,7 @@ def _share(share: float | None) -> str:
 
 
 def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
-    """How weights and gradients of a layer lay, beside each other, with a mark where the table is read."""
+    """Distributions of a layer's weights and gradients, side by side, with a mark at the step of the table."""
     # Here: the first frame must not wait for numpy.
     from tui.drawing.histogram_history import Histogram, history_rows
 
@@ -184,7 +184,7 @@ def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: i
 
 
 def _silent(scene: DisplayState, measured: LayersMeasured) -> dict[str, float]:
-    """Dead channels of each layer before a ReLU, by the evaluation nearest before; empty where there was none."""
+    """Dead channels of each layer before a ReLU, from the last evaluation before; empty if there was none."""
     evaluation = scene.evaluation()
     if evaluation is None:
         return {}

@@ -1,4 +1,4 @@
-"""The learning rate: what was, "now", and what is still to come, with the user's edits in it."""
+"""The learning rate: past values, "now", and the planned schedule, including the user's edits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _draw(canvas: Canvas, scene: DisplayState) -> None:
 
 
 def lr_figures(scene: DisplayState, *, cursor: bool) -> Row:
-    """The rate now and where it is going; or that at the cursor.
+    """The rate now and its target; or the rate at the cursor.
 
     Args:
         scene: The run.

@@ -1,4 +1,4 @@
-"""Memory of the device that trains: torch's allocator and the driver's view on a GPU, process and system on a CPU."""
+"""Memory of the training device: torch's allocator and the driver's view on a GPU, process and system on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui.widgets.step_pane import StepPane
 
 _LABEL = 10
 _ROOM_FOR_CURVE = 14
-"""Rows of the pane from which on it also shows how memory was used over the run."""
+"""Minimum rows of the pane for a curve of memory over the run."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class _Bar:
 
 
 class MemoryPane(StepPane):
-    """Bars with numbers in GiB; alone on the screen also a curve over the run."""
+    """Bars with numbers in GiB; if alone on the screen, also a curve over the run."""
 
     page = "memory"
 
@@ -72,7 +72,7 @@ def _curve(scene: DisplayState, width: int, height: int) -> list[Row]:
 
 
 def _outlook(scene: DisplayState) -> Row:
-    """What the curve shows, and whether memory lasts to the end of the run."""
+    """Quantity shown by the curve, and whether memory lasts to the end of the run."""
     view, left = scene.view, memory_left(scene.view)
     what = "device" if "device_used_bytes" in view.readings else "process"
     row: Row = [(f"{what}, GiB", "train")]
@@ -85,16 +85,16 @@ def _outlook(scene: DisplayState) -> Row:
 
 
 def memory_figures(scene: DisplayState) -> Row:
-    """Used of total, in GiB."""
+    """Used and total memory, in GiB."""
     readings = scene.view.readings
     used = readings.get("device_used_bytes", readings.get("reserved_bytes", readings.get("process_bytes")))
     return [(f"{fmt.gib(used)} of {fmt.gib(_total(readings))} GiB", "text")] if readings else []
 
 
 def facts(scene: DisplayState) -> str:
-    """Utilisation, temperature and power of a GPU, load of a CPU; what cannot be read is left out.
+    """Utilisation, temperature and power of a GPU, load of a CPU; unreadable values are left out.
 
-    Nothing while the run rests: then nobody reads them.
+    Empty while the run is at rest: then they are not read.
     """
     parts: list[str] = []
     readings = {} if scene.at_rest else scene.view.readings

@@ -1,4 +1,4 @@
-"""Panes that hold more lines than they show: the run's messages, and what libraries printed."""
+"""Panes with more lines than fit: the run's messages, and the output of libraries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tui.widgets.scroll_pane import ScrollingPane
 
 
 class ScrolledPane(ScrollingPane):
-    """Shows the last lines and follows new ones, until it is scrolled up.
+    """Shows the last lines and follows new ones, unless it is scrolled up.
 
     Attributes:
-        title: In the border.
-        empty: Said where there are no lines.
+        title: Title in the border.
+        empty: Text if there are no lines.
     """
 
     title: ClassVar[str]
@@ -36,7 +36,7 @@ class ScrolledPane(ScrollingPane):
         """The border and the lines in sight."""
         lines = self.lines_for(scene, width - 4)
         if self._from_end:
-            self._from_end += len(lines) - self._total  # what is looked at stays where it is
+            self._from_end += len(lines) - self._total  # the lines on the screen keep their place
         self._total = len(lines)
         room = max(height - 2, 1)
         self._from_end = max(0, min(self._from_end, len(lines) - room))
@@ -47,18 +47,18 @@ class ScrolledPane(ScrollingPane):
         return self.frame(scene.glyphs, self.title, place, shown, width, height, bottom)
 
     def move(self, rows: int) -> None:
-        """Take other lines into sight."""
+        """Scroll to other lines."""
         self._from_end -= rows
 
 
 class NotesPane(ScrolledPane):
-    """All events that were worth a line."""
+    """All events that have a text."""
 
     title = "Messages"
     empty = "none yet"
 
     def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
-        """Time and text; a long text goes on below itself."""
+        """Time and text; a long text is wrapped."""
         rows: list[Row] = []
         for note in scene.view.notes:
             for index, part in enumerate(wrapped(" ".join(note.text.split()), width - 10)):
@@ -74,5 +74,5 @@ class OutputPane(ScrolledPane):
     empty = "nothing"
 
     def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
-        """Every line, going on below itself where it is too long for one row."""
+        """Every line, wrapped if it is too long for one row."""
         return [[(part, "text")] for line in scene.output for part in wrapped(line, width)]

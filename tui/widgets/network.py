@@ -1,4 +1,4 @@
-"""The network, stage by stage, and what a residual block does: one screen that teaches a newcomer."""
+"""The network, stage by stage, and the structure of a residual block: an explanation for newcomers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BRANCHES = (
     ("conv", "norm", "ReLU", "conv", "norm"),
     ("conv x 2",),
 )
-"""The layers of a residual block, from the fullest account to the shortest."""
+"""The layers of a residual block, from the most detailed description to the shortest."""
 
 _EXPLANATION = (
     "A residual block adds its input x to what its layers make of it: y = ReLU(x + F(x)). The layers need to learn only what is "
@@ -61,7 +61,7 @@ class NetworkPane(TablePane):
 
 
 def _figures(view: RunView, found: list[Stage], place: str) -> Row:
-    """Sizes of the whole, and which lines are in sight."""
+    """Totals of the network, and which lines are visible."""
     parameters, macs = sum(stage.parameters for stage in found), sum(stage.macs for stage in found)
     row: Row = [("ResNet-18", "text"), (f"  {fmt.count(parameters)} parameters", "dim")]
     if view.frozen and view.frozen.stages:
@@ -100,7 +100,7 @@ def _table(scene: DisplayState, found: list[Stage], image_size: int, width: int)
 
 
 def _gradient(measured: LayersMeasured, stage: str) -> str:
-    """Length of the gradient of a stage's weights in an epoch's last step."""
+    """Norm of the gradient of a stage's weights in an epoch's last step."""
     norms = [
         number(norm)
         for name, norm, reach in zip(measured.names, measured.gradient_norms, measured.gradient_ranges, strict=True)
@@ -110,7 +110,7 @@ def _gradient(measured: LayersMeasured, stage: str) -> str:
 
 
 def _block(glyphs: Glyphs, width: int) -> list[Row]:
-    """A residual block, as full as the width allows."""
+    """A residual block, as detailed as the width allows."""
     line = glyphs.horizontal * 2
     for layers in _BRANCHES:
         branch = f"{line} {f' {line} '.join(layers)} {line}"

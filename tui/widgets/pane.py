@@ -27,11 +27,11 @@ _NARROW = frozenset(
     for char in map(chr, (*range(0x20, 0x7F), *range(0x2500, 0x2600), *range(0x2800, 0x2900)))
     if cell_len(char) == 1
 )
-"""Certainly one cell wide: ASCII, box drawing, blocks, geometric shapes, braille. Most of the screen consists of them."""
+"""Characters of exactly one cell: ASCII, box drawing, blocks, geometric shapes, braille. Most of the screen consists of them."""
 
 
 class PaletteOwner(Protocol):
-    """The application, as far as panes know it.
+    """Interface of the application that panes use.
 
     Attributes:
         palette: Styles by the words that rows use (`tui.drawing.themes.STYLES`).
@@ -43,17 +43,17 @@ class PaletteOwner(Protocol):
 class Pane(Widget, can_focus=True):
     """Draws `rows_for(scene, width, height)` and refreshes the cells that differ from the last drawing.
 
-    Textual repaints whatever region is refreshed in full, so refreshing a whole widget sends some forty times the
-    bytes of the cells that really changed.
+    Textual repaints every refreshed region in full, so refreshing a whole widget sends some forty times the bytes of the
+    cells that really changed.
     """
 
     ALLOW_SELECT = False
     follows_cursor: ClassVar[bool] = False
-    """Whether it shows steps, or is read at one."""
+    """Whether the pane shows steps, or values at the cursor."""
     follows_clock: ClassVar[bool] = False
     """Whether the drawing depends on the time of day, and not on the run alone."""
     page: ClassVar[str] = ""
-    """The page that shows the pane alone; its key stands before the title."""
+    """The page that shows the pane alone; its key is shown before the title."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
@@ -72,7 +72,7 @@ class Pane(Widget, can_focus=True):
         raise NotImplementedError
 
     def paint(self, scene: DisplayState) -> None:
-        """Draw the pane anew and refresh what has changed."""
+        """Draw the pane and refresh the cells that changed."""
         self._scene = scene
         width, height = self.size
         if not width or not height:
@@ -95,13 +95,13 @@ class Pane(Widget, can_focus=True):
             self.refresh(*changed)
 
     def render_line(self, y: int) -> Strip:
-        """One line, as Textual asks for it."""
+        """Return one line to Textual."""
         if y < len(self._strips):
             return self._strips[y]
         return Strip([Segment(" " * self.size.width, self._palette()["text"])], self.size.width)
 
     def recolour(self) -> None:
-        """The palette has changed: all cells with it."""
+        """Redraw all cells with a new palette."""
         self._rows = []
         if self._scene is not None:
             self.paint(self._scene)
@@ -114,7 +114,7 @@ class Pane(Widget, can_focus=True):
             self.paint(self._scene)
 
     def watch_has_focus(self, _focused: bool) -> None:
-        """The border shows the focus."""
+        """Redraw the border, which shows the focus."""
         super().watch_has_focus(_focused)
         if self._scene is not None:
             self.paint(self._scene)
@@ -125,13 +125,13 @@ class Pane(Widget, can_focus=True):
         """Put a border with a title around rows.
 
         Args:
-            glyphs: Its characters.
-            title: At the top left.
-            right: At the top right.
+            glyphs: Characters of the border.
+            title: Text at the top left.
+            right: Text at the top right.
             body: Rows of `width - 4` cells.
-            width: Of the whole pane.
-            height: Of the whole pane.
-            bottom: In the lower border.
+            width: Width of the whole pane in cells.
+            height: Rows of the whole pane.
+            bottom: Text in the lower border.
         """
         edge = "accent" if self.has_focus else "border"
         key = f"{PAGE_BY_NAME[self.page].key} " if self.page else ""
@@ -159,7 +159,7 @@ class Pane(Widget, can_focus=True):
         return rows
 
     def _below(self, text: str, room: int) -> str:
-        """What the lower border says: a text, cut between its parts, and on a page which others there are."""
+        """Text of the lower border: `text`, cut between its parts, and on a page the keys of other pages."""
         if not self.has_class("zoomed"):
             return _parts_that_fit(text, room)
         pages = "  ".join(hint(page.name) for page in PAGES if page.name != self.page)
@@ -175,12 +175,12 @@ class Pane(Widget, can_focus=True):
         # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.
         palette = self._palette()
         styles = ((text, palette.get(name) or pixel_style(name)) for text, name in row if text)
-        # Whatever a row holds may be from disk, and Textual passes control characters on.
+        # The text of a row may come from disk, and Textual passes control characters on.
         return Strip([Segment(printable(text), style) for text, style in styles])
 
 
 def _parts_that_fit(text: str, room: int) -> str:
-    """A text of parts with two blanks between them, as many of them as there is room for; an ellipsis tells of the rest."""
+    """As many parts of a text, separated by two blanks, as fit; an ellipsis stands for the rest."""
     if cell_len(text) <= room:
         return text
     while "  " in text and cell_len(text) > room - 3:
@@ -190,12 +190,12 @@ def _parts_that_fit(text: str, room: int) -> str:
 
 @lru_cache(4096)
 def wrapped(text: str, width: int) -> tuple[str, ...]:
-    """A text in lines of at most `width` cells, broken between words; a word that is longer than a line is cut."""
+    """Wrap a text to lines of at most `width` cells, between words; a word longer than a line is cut."""
     return tuple(line.plain for line in Content(printable(text)).wrap(max(width, 1))) or ("",)
 
 
 def _cut(row: Row, width: int) -> Row:
-    """As much of a row as fits, whole runs first."""
+    """As much of a row as fits; the last run may be cut."""
     kept: Row = []
     for text, style in row:
         room = width - sum(cell_len(part) for part, _ in kept)
@@ -210,7 +210,7 @@ def _cut(row: Row, width: int) -> Row:
 
 
 def _whole_figures(row: Row, width: int) -> Row:
-    """As many of a row's figures as fit; a label whose figure does not fit goes with it."""
+    """As many of a row's figures as fit; a label is dropped together with its figure."""
     if sum(cell_len(text) for text, _ in row) <= width:
         return row
     kept = [run for end, run in enumerate(row) if sum(cell_len(text) for text, _ in row[: end + 1]) <= width]
@@ -220,7 +220,7 @@ def _whole_figures(row: Row, width: int) -> Row:
 
 
 def exact(row: Row, width: int) -> Row:
-    """A row of exactly `width` cells."""
+    """A row padded or cut to exactly `width` cells."""
     used = sum(cell_len(text) for text, _ in row)
     if used < width:
         return [*row, (" " * (width - used), "text")]
@@ -245,7 +245,7 @@ def _cells(row: Row) -> list[tuple[str, str]]:
 
 
 def _changed_cells(old: Row, new: Row, width: int) -> tuple[int, int]:
-    """First changed cell, and the one after the last; equal where two rows only cut the same cells differently."""
+    """First changed cell, and the one after the last; equal if two rows only split the same cells differently."""
     before, after = _cells(old), _cells(new)
     if len(before) != len(after):
         return 0, width

@@ -1,4 +1,4 @@
-"""Small pictures in a terminal, in rows of tiles with captions: half a cell a pixel, or as the terminal draws pictures itself."""
+"""Small pictures in rows of tiles with captions: drawn with half cells as pixels, or by the terminal itself."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from trainer.evaluation.picture_sheet import Sheet
 
 _WIDTHS = (32, 24, 20, 16, 12, 8)
-"""Cells of a tile, and pixels: a terminal's cell is two pixels high."""
+"""Possible widths of a tile in cells and pixels: a terminal's cell is two pixels high."""
 _ENOUGH = 4
-"""Tiles that are wanted on the screen at once."""
+"""Number of tiles that should be visible at once."""
 _GAP = 2
 _CHARACTERS = "characters"
 _CAPTION = 3
 """Lines below a picture."""
 _DARK_TO_LIGHT = " .:-=+*#%@"
-"""Where there are no colours to draw with."""
+"""Characters from dark to light, used without colours."""
 _LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue. Source: ITU-R BT.601."""
+"""Weights of red, green and blue. Source: ITU-R BT.601."""
 
 
 class PictureTerminal(Protocol):
-    """The application, as far as pictures know it."""
+    """Interface of the application that pictures use."""
 
     @property
     def picture_protocol(self) -> str:
-        """Of `tui.drawing.pixel_pictures.protocol_for`."""
+        """Protocol for drawing pictures, one of `tui.drawing.pixel_pictures.protocol_for`."""
 
 
 class PicturePane(TablePane):
     """Tiles of a sheet of pictures that the run has written.
 
     Attributes:
-        what: As in `PicturesSaved`.
+        what: Kind of pictures, as in `PicturesSaved`.
     """
 
     what: str
@@ -62,7 +62,7 @@ class PicturePane(TablePane):
         self._overlays_wanted: tuple[object, ...] = ()
 
     def paint(self, scene: DisplayState) -> None:
-        """Draw the pane, and over it the pictures that the terminal shows by its own means."""
+        """Draw the pane, and over it the pictures that the terminal draws itself."""
         self._overlays_wanted = ()
         super().paint(scene)
         if self._overlays_wanted != self._overlays_shown:
@@ -70,23 +70,23 @@ class PicturePane(TablePane):
             self._show_overlays()
 
     def title_for(self, scene: DisplayState) -> str:
-        """In the upper border."""
+        """Title in the upper border."""
         raise NotImplementedError
 
     def empty(self, scene: DisplayState) -> str:
-        """Why there are none."""
+        """Text if there are no pictures."""
         raise NotImplementedError
 
     def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
-        """Two lines below a picture; which one it is follows in a third."""
+        """Two lines below a picture; its file name follows in a third."""
         raise NotImplementedError
 
     def split_of(self, scene: DisplayState) -> str:
-        """Whose pictures are shown."""
+        """Split whose pictures are shown."""
         raise NotImplementedError
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        """At the upper right."""
+        """Text at the upper right."""
         raise NotImplementedError
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
@@ -113,21 +113,21 @@ class PicturePane(TablePane):
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=event.path)
 
     def _sheet(self, scene: DisplayState, event: PicturesSaved | None) -> tuple[Sheet | None, str]:
-        """The newest pictures, and why there are none where they cannot be read."""
+        """The newest pictures, and an error if they cannot be read."""
         if event is not None and event is not self._read[0]:
             self._tiles.clear()
             self._read = (event, *_read(_path_of(scene, event)))
         return self._read[1], self._read[2]
 
     def _means(self, scene: DisplayState) -> str:
-        """What pictures are drawn with."""
+        """Drawing method for pictures."""
         if no_color() or self.app.current_theme.ansi or not scene.glyphs.braille:
             return _CHARACTERS
         protocol = cast(PictureTerminal, self.app).picture_protocol
         return protocol if cell_size() else BLOCKS
 
     def _show_overlays(self) -> None:
-        """Put pictures into their places, and take those away that are there."""
+        """Replace the pictures that the terminal draws by those wanted now."""
         self.remove_children()
         sheet, cell = self._read[1], cell_size()
         if not self._overlays_wanted or sheet is None or cell is None:
@@ -158,16 +158,16 @@ class PicturePane(TablePane):
 
 
 class MistakesPane(PicturePane):
-    """What the network was surest of, and wrong about."""
+    """Wrong predictions with the highest confidence."""
 
     page = what = "mistakes"
 
     def title_for(self, scene: DisplayState) -> str:
-        """Of which images."""
+        """Title with the split."""
         return f"Mistakes on {scene.view.selection_split}"
 
     def empty(self, scene: DisplayState) -> str:
-        """Before the first evaluation, and of logs of before pictures were kept."""
+        """Text before the first evaluation, and for logs from before pictures were kept."""
         last = scene.view.last_evaluation
         if last is None:
             return waiting_text(scene)
@@ -176,17 +176,17 @@ class MistakesPane(PicturePane):
         )
 
     def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
-        """The class, and what it was taken for."""
+        """True class and predicted class."""
         answer = fmt.printable(str(told.get("predicted", "?")))
         sure: Row = [(f"{100 * float(told.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
         return [("true ", "dim"), (fmt.printable(str(told.get("class", "?"))), "text")], sure
 
     def split_of(self, scene: DisplayState) -> str:
-        """The one that chooses the best."""
+        """The split that selects the best checkpoint."""
         return scene.view.selection_split
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        """How many, and when."""
+        """Number of mistakes, and their step."""
         return f"the {len(sheet.captions)} surest  epoch {round(event.epoch, 2):g}"
 
 
@@ -196,11 +196,11 @@ class TrainingImagesPane(PicturePane):
     page = what = "training"
 
     def title_for(self, scene: DisplayState) -> str:
-        """That they are augmented."""
+        """Title with the word augmented."""
         return "Training images as the network sees them"
 
     def empty(self, scene: DisplayState) -> str:
-        """Before the first step, and while a backbone's features stand for the images."""
+        """Text before the first step, and while a backbone's features replace the images."""
         frozen = scene.view.frozen
         if frozen and frozen.stages:
             return "not while the classifier alone is trained, on features of images that are not augmented"
@@ -215,16 +215,16 @@ class TrainingImagesPane(PicturePane):
         return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.printable(str(other))}", "dim")]
 
     def split_of(self, scene: DisplayState) -> str:
-        """Of training."""
+        """The training split."""
         return "train"
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        """Size, and when."""
+        """Size of the images, and their step."""
         return f"{sheet.facts.get('size', '?')} pixels  epoch {event.epoch:g}"
 
 
 def _path_of(scene: DisplayState, event: PicturesSaved) -> Path:
-    """Where the run has written them: a log may come from anywhere, and names no file of ours."""
+    """Path of the pictures in the run directory: a log may come from anywhere, so its path is not trusted."""
     run_dir = scene.run_dir
     if event.what == "training":
         return run_dir.training_images
@@ -232,7 +232,7 @@ def _path_of(scene: DisplayState, event: PicturesSaved) -> Path:
 
 
 def _read(path: Path) -> tuple[Sheet | None, str]:
-    # Here: neither numpy nor Pillow is loaded before there is something to see.
+    # Here: neither numpy nor Pillow is loaded before there is something to show.
     from trainer.evaluation.picture_sheet import read_sheet
 
     try:
@@ -242,7 +242,7 @@ def _read(path: Path) -> tuple[Sheet | None, str]:
 
 
 def _tile_width(pictures: int, width: int, height: int) -> int:
-    """The largest tiles of which enough are on the screen at once."""
+    """The largest tile width with enough tiles visible at once."""
 
     def shown(side: int) -> int:
         return ((width + _GAP) // (side + _GAP)) * (height // (side // 2 + _CAPTION))
@@ -252,7 +252,7 @@ def _tile_width(pictures: int, width: int, height: int) -> int:
 
 
 def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int]) -> Image:
-    """A picture in the terminal's pixels."""
+    """A picture scaled to the terminal's pixels."""
     from PIL import Image
 
     picture = Image.fromarray(sheet.pixels_NHWC[index].copy())
@@ -260,7 +260,7 @@ def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int]) -> Ima
 
 
 def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
-    """The cells of a picture; empty ones where the terminal draws over them."""
+    """The cells of a picture; blank where the terminal draws over them."""
     if means in (KITTY, SIXEL):
         return [[(" " * side, "text")]] * (side // 2)
     import numpy as np
@@ -269,7 +269,7 @@ def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
 
     pixels_HWC = np.asarray(resized(sheet.pixels_NHWC[index], side))
     if means == BLOCKS:
-        # Sixteen shades of each colour: more cannot be seen at this size, and neighbours become alike.
+        # Sixteen shades per colour: more cannot be seen at this size, and neighbours become equal.
         shades = (pixels_HWC.astype(int) & 0xF0) | 0x08
         return [
             _half_blocks(upper, lower) for upper, lower in zip(shades[::2].tolist(), shades[1::2].tolist(), strict=True)
@@ -280,13 +280,13 @@ def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
 
 
 def _half_blocks(upper: list[list[int]], lower: list[list[int]]) -> Row:
-    """Two lines of pixels in one row of cells, neighbours of the same colours joined."""
+    """Two lines of pixels in one row of cells, with neighbours of the same colours joined."""
     styles = [pixel_pair(tuple(above), tuple(below)) for above, below in zip(upper, lower, strict=True)]
     return [("▀" * len(list(run)), style) for style, run in groupby(styles)]
 
 
 def _end_of(name: str, width: int) -> str:
-    """The end of a name, which tells files apart."""
+    """The end of a name, which distinguishes files."""
     if cell_len(name) <= width:
         return fmt.fit(name, width)
     while cell_len(name) > width - 1:

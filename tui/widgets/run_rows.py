@@ -1,4 +1,4 @@
-"""The table of the list of runs: only the rows in sight are ever made, so that thousands cost no more than a screenful."""
+"""The table of the list of runs: only visible rows are created, so thousands cost no more than a screenful."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tui.widgets.runs_table import HEADINGS, cell
 from tui.widgets.scroll_pane import ScrollingPane
 
 _UNDER_CURSOR = "cursor:"
-"""What the style of a cell in the row under the cursor begins with."""
+"""Prefix of the style of cells in the row under the cursor."""
 
 Describe = Callable[[RunOverview], dict[str, tuple[str, str]]]
-"""Text and style of a run's cells, by column."""
+"""Returns text and style of a run's cells, by column."""
 
 
 class RunRows(ScrollingPane, inherit_bindings=False):
-    """Headings, and a row a run with a cursor.
+    """Headings, and one row per run with a cursor.
 
     Attributes:
         runs: All runs, in the order of the rows.
-        columns: Widths of the columns that are shown, by name; a blank stands on either side of a cell.
+        columns: Widths of the visible columns, by name; there is a blank on either side of a cell.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"run-rows--cursor"}
@@ -40,17 +40,17 @@ class RunRows(ScrollingPane, inherit_bindings=False):
     ]  # fmt: skip
 
     class Moved(Message):
-        """Another run is under the cursor."""
+        """Posted when another run is under the cursor."""
 
     class Chosen(Message):
-        """The run under the cursor was clicked on."""
+        """Posted when the run under the cursor was clicked on."""
 
     def __init__(self, describe: Describe, *, id: str) -> None:  # noqa: A002 - Textual's name
-        """An empty table.
+        """Create an empty table.
 
         Args:
-            describe: Makes the cells of a run.
-            id: Of the widget.
+            describe: Returns the cells of a run.
+            id: Id of the widget.
         """
         super().__init__(id=id)
         self.runs: Sequence[RunOverview] = ()
@@ -61,15 +61,15 @@ class RunRows(ScrollingPane, inherit_bindings=False):
 
     @property
     def selected(self) -> RunOverview | None:
-        """The run under the cursor; None where there are no runs."""
+        """The run under the cursor; None if there are no runs."""
         return self.runs[self._at] if self.runs else None
 
     def take(self, runs: Sequence[RunOverview], default: Callable[[RunOverview], bool]) -> None:
         """Show other runs. The cursor stays with its run, once the user has moved it.
 
         Args:
-            runs: In the order of the rows.
-            default: Whether the cursor starts at a run; at the first one where it is true of none.
+            runs: Runs in the order of the rows.
+            default: Whether the cursor starts at a run; it starts at the first row if true of none.
         """
         selected, self.runs = self.selected, runs
         if not self._was_moved:
@@ -87,7 +87,7 @@ class RunRows(ScrollingPane, inherit_bindings=False):
             self.post_message(self.Moved())
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The headings, and the runs in sight."""
+        """The headings, and the visible runs."""
         room = max(height - 1, 1)
         self._first = max(min(self._first, self._at, len(self.runs) - room), self._at - room + 1, 0)
         head: Row = [(cell(name, HEADINGS[name], size), "dim") for name, size in self.columns.items()]
@@ -113,7 +113,7 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         return Strip([Segment(text, (style or Style()) + over) for text, style, _ in plain])
 
     def on_click(self, event: Click) -> None:
-        """A click moves the cursor; one on the row under the cursor chooses the run."""
+        """Move the cursor to the clicked row; a click on the row under the cursor chooses the run."""
         index = self._first + event.y - 1
         if event.y < 1 or index >= len(self.runs):
             return

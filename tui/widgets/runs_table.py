@@ -1,4 +1,4 @@
-"""A line of the list of runs, for the screen and for print. Pure."""
+"""A row of the list of runs, for the screen and for print. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADINGS = {
     "mark": "", "name": "run", "status": "state", "epochs": "epoch", "best": "best %", "last": "last %", "age": "last event",
     "size": "size",
 }  # fmt: skip
-"""Of each column."""
+"""Width of each column in cells."""
 
 WIDTHS = {
     "wide": {"mark": 1, "name": 34, "status": 16, "epochs": 9, "best": 6, "last": 6, "age": 10, "size": 8},
@@ -21,16 +21,16 @@ WIDTHS = {
     "small": {"mark": 1, "name": 14, "status": 10, "best": 6},
     "tiny": {"name": 14, "status": 10},
 }
-"""The columns of each layout; a cell of padding stands on either side."""
+"""Columns of each layout; there is a blank on either side of a cell."""
 
 _STYLES = {RunState.FAILED: "bad", RunState.LOST: "bad", RunState.FINISHED: "dim"}
 
 
 def texts(run: RunOverview, now: float) -> dict[str, str]:
-    """The texts of a run, by column; all but the mark. A `!` says that lines of its log were left out.
+    """Texts of a run, by column; all but the mark. A `!` means that lines of its log were skipped.
 
     Args:
-        run: To describe.
+        run: Run to describe.
         now: Unix seconds.
     """
     return {
@@ -59,14 +59,14 @@ def cells(run: RunOverview, now: float, *, mark: tuple[str, str], here: bool) ->
 
 
 def cell(column: str, text: str, width: int) -> str:
-    """A cell with a blank on either side; text begins at the left, figures end at the right."""
+    """A cell with a blank on either side; text is aligned left, figures right."""
     blanks = " " * (width - cell_len(text))
     shown = f"{blanks}{text}" if blanks and column not in ("mark", "name", "status") else fmt.fit(text, width)
     return f" {shown} "
 
 
 def age(seconds: float) -> str:
-    """How long ago, in no smaller parts than matter by then: thousands of rows are not to change every second."""
+    """Elapsed time, rounded to parts that matter at that age: thousands of rows must not change every second."""
     if seconds < 120:
         return f"{max(seconds, 0.0):.0f} s"
     minutes = int(seconds // 60)
@@ -89,7 +89,7 @@ def plain_list(runs: list[RunOverview], now: float) -> str:
 
 
 def size(run: RunOverview) -> str:
-    """What a run takes on the disk: `358 MB`."""
+    """Disk usage of a run: `358 MB`."""
     size_bytes = run.size_bytes
     if size_bytes >= 1e9:
         return f"{size_bytes / 1e9:.1f} GB"

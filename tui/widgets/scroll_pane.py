@@ -1,4 +1,4 @@
-"""What panes have in common that hold more rows than they show: keys and wheel."""
+"""Base of panes with more rows than fit: keys and wheel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Item = TypeVar("_Item")
 
 
 class ScrollingPane(Pane):
-    """Moves by rows and by pages."""
+    """A pane that scrolls by rows and by pages."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll_rows(-1)"), Binding("down,j", "scroll_rows(1)"),
@@ -23,10 +23,10 @@ class ScrollingPane(Pane):
     ]  # fmt: skip
 
     def move(self, rows: int) -> None:
-        """Take other rows into sight; `rows_for` sets bounds.
+        """Scroll to other rows; `rows_for` sets bounds.
 
         Args:
-            rows: Down when positive.
+            rows: Number of rows, down when positive.
         """
         raise NotImplementedError
 
@@ -41,25 +41,25 @@ class ScrollingPane(Pane):
         self.action_scroll_rows(pages * max(self.size.height - 3, 1))
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """The wheel."""
+        """Scroll up with the wheel."""
         event.stop()
         self.action_scroll_rows(-_WHEEL_ROWS)
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """The wheel."""
+        """Scroll down with the wheel."""
         event.stop()
         self.action_scroll_rows(_WHEEL_ROWS)
 
 
 class TablePane(ScrollingPane):
-    """A title, lines that stay, and rows that move below them."""
+    """A title, fixed lines, and rows that scroll below them."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
         self._first = 0
 
     def move(self, rows: int) -> None:
-        """Take other rows into sight."""
+        """Scroll to other rows."""
         self._first += rows
 
     def rewind(self) -> None:
@@ -67,11 +67,11 @@ class TablePane(ScrollingPane):
         self._first = 0
 
     def in_sight(self, items: list[_Item], room: int) -> tuple[list[_Item], str]:
-        """The items that are to be drawn, and which of how many they are; no words where that is all.
+        """The visible items, and their position among all; an empty text if all are visible.
 
         Args:
-            items: All of them.
-            room: Rows.
+            items: All items.
+            room: Available rows.
         """
         room = max(room, 1)
         self._first = max(0, min(self._first, len(items) - room))

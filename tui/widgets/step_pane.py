@@ -1,4 +1,4 @@
-"""What panes have in common that show steps from left to right: coming closer, and reading values at a step."""
+"""Base of panes that show steps from left to right: zoom, and cursor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHEEL_FACTOR = 1.5
 class StepPane(Pane):
     """A pane with steps from left to right, below its border and right of the labels of its values.
 
-    The wheel comes closer to the step under it, or goes back; a click reads the values there.
+    The wheel zooms in at the step under it, or out; a click moves the cursor there.
     """
 
     follows_cursor = True
@@ -27,25 +27,25 @@ class StepPane(Pane):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("left", "arrow(-1)"), Binding("right", "arrow(1)")]
 
     class Looked(Message):
-        """Other steps are to be shown, or read."""
+        """Posted after a change of the visible steps or the cursor."""
 
     async def action_arrow(self, direction: int) -> None:
-        """On a page move the cursor, in the overview the focus."""
+        """Move the cursor on a page, or the focus in the overview."""
         if self.has_class("zoomed"):
             await self.run_action("screen.cursor_right" if direction > 0 else "screen.cursor_left")
         else:
             await self.run_action("app.next_pane" if direction > 0 else "app.previous_pane")
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """Come closer."""
+        """Zoom in."""
         self._zoom_at(event, 1 / _WHEEL_FACTOR)
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Go back."""
+        """Zoom out."""
         self._zoom_at(event, _WHEEL_FACTOR)
 
     def on_click(self, event: Click) -> None:
-        """Read the values there; right of the newest step, the newest."""
+        """Move the cursor there; right of the newest step, follow the newest."""
         if self._scene is not None:
             at, newest = self._step_under(event, self._scene), float(self._scene.view.step)
             self._scene.viewport.cursor = at if at < newest else None
@@ -58,7 +58,7 @@ class StepPane(Pane):
             self.post_message(self.Looked())
 
     def _step_under(self, event: MouseEvent, scene: DisplayState) -> float:
-        """The step below the mouse."""
+        """The step under the mouse."""
         from tui.drawing.plot import GUTTER
 
         left, right = scene.viewport.edges(scene.total)
@@ -67,7 +67,7 @@ class StepPane(Pane):
 
 
 def cursor_figures(scene: DisplayState) -> Row:
-    """Where the values are read, as the axis counts, if that is not the newest step."""
+    """Position of the cursor in the unit of the axis; empty at the newest step."""
     cursor = scene.viewport.cursor
     if cursor is None or scene.view.started is None:
         return []

@@ -1,4 +1,4 @@
-"""What the run spends its time on, with a verdict in words."""
+"""Shares of the run's time by activity, with a verdict in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STYLES = {"compute": "train", "evaluate": "test", "data": "warn", "save": "dim"
 _SOME_WAIT = 0.05
 _LEAST_BAR = 4
 _PAGES = "  ".join(hint(name) for name in ("training", "network", "layers"))
-"""Those that belong to no pane of the overview, whose keys would be found nowhere else."""
+"""Pages without a pane in the overview, whose keys would be shown nowhere else."""
 
 
 class TimePane(Pane):
@@ -37,7 +37,7 @@ class TimePane(Pane):
 
 
 def _utilization(scene: DisplayState) -> Row:
-    """How busy a GPU is, beside what it waits for."""
+    """Utilisation of a GPU, shown with the time that it waits."""
     busy = scene.view.readings.get("utilization_pct")
     return [] if busy is None or scene.at_rest else [("GPU ", "dim"), (f"{busy:.0f} %", "text")]
 
