@@ -196,14 +196,14 @@ class AccuracyPane(CurvePane):
         return row
 
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
-        """0 to 100 %, or from the lowest multiple of ten once all values are high; for a part of the run, the range of its values."""
+        """0 to 100 %, or from the lowest multiple of ten once all values are high; for a part of the run, its own range."""
         from tui.drawing.plot import nice_range
 
         extent = scene.pyramid(scene.accuracy_name()).extent(left, right) or (0.0, 1.0)
         values = [*extent, *self.evaluated_between(scene, left, right)]
         if scene.viewport.span is not None:
             low, high = nice_range(min(values), max(values))
-            # If all values are 100 %, the range extends above them, where there is nothing.
+            # If all values are at 100 %, the rounded range lies above them, where there is nothing.
             return min(low, 0.9) if high > 1.0 else low, min(high, 1.0), False
         return min(math.floor(min(values) * 10) / 10, 0.9), 1.0, False
 

@@ -1,4 +1,4 @@
-"""Device, data and model of the run, its progress, and its current state."""
+"""Name, model and device of the run, its progress, and its current state."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def progress_bar(done: float, width: int, glyphs: Glyphs) -> Row:
 
 
 def _identity(scene: DisplayState, width: int) -> Row:
-    """Program, run, model and data; the least informative parts are dropped first if not all fit."""
+    """Program, run, model, precision and device; the least informative parts are dropped first if not all fit."""
     view = scene.view
     name = fmt.printable(view.opened.run) if view.opened else ""
     details = {"hint": scene.control_hint}

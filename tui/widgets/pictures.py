@@ -196,7 +196,7 @@ class TrainingImagesPane(PicturePane):
     page = what = "training"
 
     def title_for(self, scene: DisplayState) -> str:
-        """Title with the word augmented."""
+        """Title for augmented images."""
         return "Training images as the network sees them"
 
     def empty(self, scene: DisplayState) -> str:

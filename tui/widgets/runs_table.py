@@ -13,7 +13,7 @@ HEADINGS = {
     "mark": "", "name": "run", "status": "state", "epochs": "epoch", "best": "best %", "last": "last %", "age": "last event",
     "size": "size",
 }  # fmt: skip
-"""Width of each column in cells."""
+"""Heading of each column."""
 
 WIDTHS = {
     "wide": {"mark": 1, "name": 34, "status": 16, "epochs": 9, "best": 6, "last": 6, "age": 10, "size": 8},
@@ -21,7 +21,7 @@ WIDTHS = {
     "small": {"mark": 1, "name": 14, "status": 10, "best": 6},
     "tiny": {"name": 14, "status": 10},
 }
-"""Columns of each layout; there is a blank on either side of a cell."""
+"""Columns of each layout and their widths in cells; there is a blank on either side of a cell."""
 
 _STYLES = {RunState.FAILED: "bad", RunState.LOST: "bad", RunState.FINISHED: "dim"}
 
