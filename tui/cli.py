@@ -1,4 +1,4 @@
-"""`r18-tui`: parses, opens the run, shows the dashboard, closes. Each process imports what it needs, when it needs it."""
+"""`r18-tui`: parses arguments, opens the run, shows the dashboard, closes. Each process imports modules only when needed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script.
+    """Run the console script.
 
     Args:
-        argv: Without the program's name; None takes `sys.argv`.
+        argv: Arguments without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:  # before anything could handle it
+    except KeyboardInterrupt:  # before any handler was installed
         return 130
     finally:
         if argv is None:
@@ -45,7 +45,7 @@ def _main(argv: Sequence[str]) -> int:
     open_standard_streams()
     restore_after_a_kill()
     ignore_warnings()
-    # Until the first frame: a tenth of that time would go into looking at modules that stay anyhow.
+    # Until the first frame: a tenth of that time would go into scanning modules that stay anyway.
     gc.disable()
     foreign = foreign_packages()
     if foreign:
@@ -166,7 +166,7 @@ def _runs_parser() -> argparse.ArgumentParser:
 
 
 def _welcome(arguments: argparse.Namespace) -> int:
-    """Without a configuration: what there is to start with."""
+    """Without a configuration: show the available choices."""
     from tui.commands.start import choose, print_choices
     from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
@@ -305,14 +305,14 @@ def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> 
 
 
 def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
-    """A wrong configuration is explained before anything is written."""
+    """Explain a wrong configuration before anything is written."""
     from trainer.commands.train import check_request
 
     return check_request(arguments, [*overrides, *(["ui.low_bandwidth=true"] if arguments.low_bandwidth else [])])
 
 
 def _dashboard(link: LauncherLink) -> int:
-    """In the child: everything that can be imported before the launcher says what to do, then do it."""
+    """In the child: import everything that does not depend on the request, wait for it from the launcher, and carry it out."""
     from tui.commands.show import import_dashboard, train_in_dashboard
 
     import_dashboard()
@@ -334,7 +334,7 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
 
     line = link.receive()
     if line is None or link.launcher_gone:
-        return EXIT_SIGHUP  # nobody knows this process any more
+        return EXIT_SIGHUP  # no other process waits for this one any more
     request = Request.from_json(line)
     try:
         run = request.open()

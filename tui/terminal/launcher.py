@@ -105,7 +105,7 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
 
 
 def _print(text: bytes) -> None:
-    with contextlib.suppress(OSError):  # the terminal may have gone, which is why the child says farewell
+    with contextlib.suppress(OSError):  # the terminal may have gone, which is why the child sent its farewell
         os.write(1, text)
 
 
@@ -118,7 +118,7 @@ def _wait_for(pid: int) -> int:
 
 
 def _send(connection: socket.socket, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # of a child, the exit code says how it died
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the exit code of a child shows how it died
         connection.sendall(data)
 
 
@@ -141,7 +141,7 @@ def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
         code = leaving.code if isinstance(leaving.code, int) else 1
     except KeyboardInterrupt:
         code = EXIT_SIGINT  # before the program could handle it
-    except BaseException:  # noqa: BLE001 - shown, and the exit code says so
+    except BaseException:  # noqa: BLE001 - printed, and reported by the exit code
         sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):

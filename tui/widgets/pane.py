@@ -65,7 +65,7 @@ class Pane(Widget, can_focus=True):
         """The pane's content.
 
         Args:
-            scene: What to draw.
+            scene: State to draw.
             width: Cells in each row.
             height: Rows; fewer are filled up, more are cut.
         """

@@ -62,7 +62,7 @@ class QuitScreen(Dialog[str]):
     ]
 
     def __init__(self, *, attached: bool) -> None:
-        """Ask.
+        """Create the dialog.
 
         Args:
             attached: Whether another process trains the run. The first choice is then leaving, otherwise stopping.
@@ -145,7 +145,7 @@ class DeleteScreen(Dialog[bool]):
     ]
 
     def __init__(self, path: str, size: str) -> None:
-        """Ask.
+        """Create the dialog.
 
         Args:
             path: Path of the run.
@@ -205,7 +205,7 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
     ]
 
     def __init__(self, current: Callable[[], float], edit: float | None) -> None:
-        """Ask.
+        """Create the dialog.
 
         Args:
             current: Returns the rate of the next step, which continues to change meanwhile.

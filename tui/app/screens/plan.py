@@ -60,7 +60,7 @@ class PlanScreen(Dialog[dict[str, float] | None]):
     ]
 
     def __init__(self, now: Mapping[str, float], under_way: int, rate: Callable[[int], float]) -> None:
-        """Ask.
+        """Create the dialog.
 
         Args:
             now: The current settings.
