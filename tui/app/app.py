@@ -87,7 +87,7 @@ class DashboardApp(ListActions):
             runs_dir: The folder whose runs are listed; None for the folder that contains the run.
             clock: Unix seconds.
             input_fd: Descriptor of the terminal, watched for a hang-up.
-            read_only: Whether no run of the list can be steered, resumed or deleted either.
+            read_only: Whether the runs of the list cannot be controlled, resumed or deleted either.
             hung_up: Returns whether the terminal is gone, shown by a signal or the death of the process that the shell started.
         """
         super().__init__(ui.theme)

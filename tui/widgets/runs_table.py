@@ -48,7 +48,7 @@ def cells(run: RunOverview, now: float, *, mark: tuple[str, str], here: bool) ->
     """Text and style of a run's cells, by column.
 
     Args:
-        run: To describe.
+        run: Run to describe.
         now: Unix seconds.
         mark: Its number in the comparison, or empty, and the style of its curves.
         here: Whether this process trains it.
