@@ -1,4 +1,4 @@
-"""A run that is stopped in the middle of an epoch, again and again, held against one that nobody touched."""
+"""Compares a run that is stopped inside an epoch several times with one that is never stopped."""
 
 from __future__ import annotations
 

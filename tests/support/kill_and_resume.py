@@ -44,7 +44,7 @@ class Findings:
 
     Attributes:
         kills: Number by what the run was doing.
-        runs: That went on to their end.
+        runs: Number of runs that reached their end.
         lost_steps: After each kill, the steps between the last one in the log and the newest checkpoint.
         broken: Promises that were not kept.
     """
@@ -65,7 +65,7 @@ def kill_and_resume(
         run: Configuration and overrides of the command `python -m trainer`.
         folder: For the runs.
         kills: How many.
-        seed: Of the moments.
+        seed: Seed of the moments of the kills.
         longest_life_s: No process lives longer, unless it ends its run or is to die while it writes a checkpoint.
         from_first_step: A life begins with the first step of the process, and not with its start.
     """
@@ -158,7 +158,7 @@ def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Fi
 
 
 def _inspect(run: RunDir, before: int, found: Findings) -> str:
-    """What a killed run was doing, after its directory was looked at."""
+    """Check a killed run's directory; returns what the run was doing."""
     if not run.events.exists():
         return "before its log began"
     records = list(LogReader(run.events).records())

@@ -26,7 +26,7 @@ class PseudoTerminal:
     """Starts a command in a terminal of its own and keeps its screen.
 
     Attributes:
-        pid: Of the command.
+        pid: Process id of the command.
         raw: Every byte that it wrote.
         status: Its exit code once it has ended (negative for a signal).
     """
@@ -44,8 +44,8 @@ class PseudoTerminal:
 
         Args:
             argv: The command and its arguments.
-            columns: Of the terminal.
-            rows: Of the terminal.
+            columns: Width of the terminal, in cells.
+            rows: Height of the terminal, in cells.
             env: Added to the environment.
             cwd: Working folder.
         """

@@ -15,7 +15,7 @@ def write_log(runs_dir: Path, name: str, *events: Event, first: int = 0, begun: 
 
     Args:
         runs_dir: Folder of runs.
-        name: Of the run.
+        name: Name of the run.
         events: To write.
         first: Number of the first of them.
         begun: Unix seconds of event 0.

@@ -19,7 +19,7 @@ class _Narrowing(MetaPathFinder, Loader):
         self._usual: ModuleSpec | None = None
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Take the module over from whoever finds it."""
+        """Find the module as usual, but load it here."""
         if name != _RESNET:
             return None
         sys.meta_path.remove(self)
