@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.checkpoints import checkpoint_of
 from trainer.errors import CheckpointError
 from trainer.model.checkpoint import Checkpoint, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
@@ -14,18 +15,16 @@ from trainer.model.initial_weights import find_initial_weights
 from trainer.run.folder.run_dir import RunDir
 
 
-def checkpoint(step: int, selection: str | None, *, ema: bool = False) -> Checkpoint:
+def checkpoint(step: int, selection: str, *, ema: bool = False) -> Checkpoint:
     """A checkpoint whose weights are its step, and 100 more where they are an average."""
     tensors = {"model.fc.weight": torch.full((2,), float(step)), "momentum.fc.weight": torch.full((2,), -1.0)}
     if ema:
         tensors["ema.fc.weight"] = torch.full((2,), step + 100.0)
-    meta = {"step": step, "mean": [0.1] * 3, "std": [0.2] * 3, "classes": ["b", "a"]}
-    return Checkpoint(tensors, meta | ({} if selection is None else {"selection_split": selection}))
+    statistics = {"mean": [0.1] * 3, "std": [0.2] * 3}
+    return checkpoint_of(tensors, step=step, classes=["b", "a"], selection_split=selection, **statistics)
 
 
-def folder(
-    tmp_path: Path, selection: str | None, *, best: int | None, steps: tuple[int, ...] = (1, 2, 3)
-) -> CheckpointFolder:
+def folder(tmp_path: Path, selection: str, *, best: int | None, steps: tuple[int, ...] = (1, 2, 3)) -> CheckpointFolder:
     """A run's checkpoints; the newest is `latest`."""
     run_dir = RunDir(tmp_path / "run")
     run_dir.checkpoints.mkdir(parents=True)
@@ -38,10 +37,10 @@ def folder(
 
 @pytest.mark.parametrize(
     ("selection", "best", "chosen"),
-    [("val", 1, 1), ("test", 1, 3), ("val", None, 3), ("test", None, 3), (None, 1, 3), ("val", 3, 3), ("val", 2, 2)],
+    [("val", 1, 1), ("test", 1, 3), ("val", None, 3), ("test", None, 3), ("", 1, 3), ("val", 3, 3), ("val", 2, 2)],
 )
 def test_the_default_is_the_best_where_val_chose_it_and_else_the_latest(
-    tmp_path: Path, selection: str | None, best: int | None, chosen: int
+    tmp_path: Path, selection: str, best: int | None, chosen: int
 ) -> None:
     checkpoints = folder(tmp_path, selection, best=best)
     assert checkpoints.choose("default") == checkpoints.at(chosen)

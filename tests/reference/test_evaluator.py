@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_evaluation
+from tests.support.checkpoints import checkpoint_of
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
@@ -94,7 +95,7 @@ def checkpoint(step: int, *, ema: bool) -> Checkpoint:
     def named(prefix: str, seed: int) -> dict[str, Tensor]:
         return {f"{prefix}.{name}": value for name, value in TinyResNet(CLASSES, seed).state_dict().items()}
 
-    return Checkpoint(named("model", 3) | (named("ema", 4) if ema else {}), {"step": step})
+    return checkpoint_of(named("model", 3) | (named("ema", 4) if ema else {}), step=step)
 
 
 def published_as(event: Evaluated, model: nn.Module, images: ResidentSplit) -> None:

@@ -12,6 +12,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.reference.training_comparison import MARGIN, MUON, SPREAD, TOLERANCE, Deviation
 from tests.reference.training_rules import averaged
 from tests.reference.training_sides import State, narrow_model, shake
+from tests.support.checkpoints import run_record
 from trainer.config.schema import ModelConfig
 from trainer.data.dataset import ResidentSplit
 from trainer.run.log.events import EpochEnded, Event, Steps
@@ -123,7 +124,7 @@ def test_the_saved_average_is_that_of_the_runs_steps(run: Recorder) -> None:
     for step, state in enumerate(run.states[1:], 1):
         for name, value in {**state.weights, **state.statistics}.items():
             expected[name] = averaged(expected[name], value, decay=0.9, step=step)
-    saved = run.trainer.state.snapshot({})
+    saved = run.trainer.state.snapshot(run_record())
     average, weights = saved.group("ema"), saved.group("model")
     for name, value in expected.items():
         torch.testing.assert_close(average[name].double(), value, rtol=1e-5, atol=1e-6)

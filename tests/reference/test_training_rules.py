@@ -17,7 +17,7 @@ from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import Head, losses_of
-from trainer.training.build import loss_weights, plan_of
+from trainer.training.batch_source import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state, set_lr
 
 

@@ -22,7 +22,7 @@ from trainer.data.dataset import ResidentSplit
 from trainer.model.ema import ModelEma
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
-from trainer.training.build import loss_weights, plan_of
+from trainer.training.batch_source import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
 from trainer.training.step import TrainStep
 

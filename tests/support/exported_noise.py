@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.support.checkpoints import checkpoint_of
 from trainer.commands import export as command
 from trainer.config.loader import build_config
 from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export.subject import Subject
-from trainer.model.checkpoint import Checkpoint
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
 
@@ -52,7 +52,7 @@ def made(*, held_out: int = HELD_OUT, scale: float = 0.05, bias: tuple[float, ..
     weight_KD = scale * torch.randn(CLASSES, SIDE * SIDE * 3, generator=torch.Generator().manual_seed(0))
     splits = {"train": images(TRAIN, 1), "val": images(held_out, 2)}
     return Subject(
-        checkpoint=Checkpoint({}, {"fingerprint": "f", "step": 4}), model=Linear(weight_KD, torch.tensor(bias)).eval(),
+        checkpoint=checkpoint_of({}, step=4), model=Linear(weight_KD, torch.tensor(bias)).eval(),
         config=build_config({}, {}, "test", [f"data.image_size={SIDE}"]),
         dataset=DataSet(
             name="noise", classes=("a", "b", "c"), splits=dict(splits), fingerprint="f", identity={}, preprocess={}

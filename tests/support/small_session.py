@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.checkpoints import run_record
 from tests.trainer.training.test_nonfinite_gate import OPTIM, small_model
 from trainer.config.loader import build_config
 from trainer.config.lr_schedule import LrSchedule
@@ -52,7 +53,7 @@ class Small:
         config = build_config({}, {}, "test", ["checkpoint.keep=9", f"checkpoint.every_s={EVERY_S}"])
         run: Any = SimpleNamespace(run_dir=self.run_dir, config=config, log=log, repair_directory=lambda: None)
         self.saver = Saver(run)
-        self.saver.facts = {"choices": {}, "selection_split": "val"}
+        self.saver.run_record = run_record()
         model = small_model()
         schedule = LrSchedule(config=ScheduleConfig(name="constant", warmup=0.0), lr=0.1, epochs=2, steps_per_epoch=10)
         state = TrainState(model, build_optimizer(model, OPTIM, precision="fp32"), schedule)

@@ -28,9 +28,8 @@ from trainer.model.numerics import DTYPES, Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.model.versions import software_versions
 from trainer.training.autotune import autotune_numerics, describe, precisions
+from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
-from trainer.training.optimizer import build_optimizer
-from trainer.training.step import TrainStep
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
 """Training and test images of the data sets of known size."""
@@ -143,19 +142,23 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
     augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
     if numerics is None:
         numerics, _ = autotune_numerics(config, model, augment, lambda: batch, _quiet, device=device)
-    model = numerics.apply_to(model)
-    optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
-    train_step = TrainStep(model, optimizer, augment, config, numerics)
-    train_step.prepare(0)
+    parts = build_step(config, model, augment, numerics)
+    parts.train_step.prepare(0)
     epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)
 
     def step() -> None:
-        train_step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
+        parts.train_step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
 
     for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
         step()
     return Bench(
-        numerics=numerics, model=model, optimizer=optimizer, augment=augment, batch=batch, epoch=epoch, step=step
+        numerics=numerics,
+        model=parts.model,
+        optimizer=parts.optimizer,
+        augment=augment,
+        batch=batch,
+        epoch=epoch,
+        step=step,
     )
 
 

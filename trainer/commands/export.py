@@ -125,7 +125,7 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
     publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
     path = CheckpointFolder(run_dir, keep=2).choose(wanted.which)
     checkpoint = read_checkpoint(path)
-    config = settings_now(run_dir, checkpoint.meta["config"])
+    config = settings_now(run_dir, checkpoint.run.config)
     subject = Subject.of(
         checkpoint, config if wanted.data_root is None else with_root(config, wanted.data_root),
         lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),

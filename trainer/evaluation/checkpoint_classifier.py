@@ -55,16 +55,16 @@ class CheckpointClassifier:
             device: Value of `run.device`.
             run_dir: The run, if there is one.
         """
-        meta = checkpoint.meta
-        config = settings_now(run_dir, meta["config"])
+        run = checkpoint.run
+        config = settings_now(run_dir, run.config)
         self.origin = origin
-        self.classes = tuple(str(name) for name in meta["classes"])
-        self.decoder = Decoder.described_by(meta["preprocess"])
+        self.classes = tuple(run.classes)
+        self.decoder = Decoder.described_by(run.preprocess)
         self._device = choose_device(device)
         model = build_model(config.model, len(self.classes), config.run.seed)
         model.load_state_dict(checkpoint.measured_weights)
         self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
-        self._normalize = Normalize.of(meta["mean"], meta["std"], self._device)
+        self._normalize = Normalize.of(run.mean, run.std, self._device)
 
     @torch.no_grad()
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

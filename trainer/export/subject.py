@@ -57,21 +57,21 @@ class Subject:
             DataError: When the images are missing.
             ExportError: When the images have other classes.
         """
-        meta = checkpoint.meta
-        model = build_model(config.model, len(meta["classes"]), config.run.seed)
+        run = checkpoint.run
+        model = build_model(config.model, len(run.classes), config.run.seed)
         model.load_state_dict(checkpoint.measured_weights)
         try:
             dataset = load_held_out(config, progress)
         except DataError as error:
             raise DataError(f"{error}\nWhere the folder has moved, give it with --data DIR") from error
-        if list(dataset.classes) != meta["classes"]:
+        if list(dataset.classes) != run.classes:
             raise ExportError(
                 f"{config.data.root}: its classes are not those that the run was trained on; give the folder with --data DIR"
             )
-        split = "test" if tested and "test" in dataset.splits else str(meta["selection_split"])
+        split = "test" if tested and "test" in dataset.splits else run.selection_split
         return cls(
             checkpoint=checkpoint, model=model.eval(), config=config, dataset=dataset, split=split,
-            normalize=Normalize.of(meta["mean"], meta["std"], torch.device("cpu")), preprocess=meta["preprocess"],
+            normalize=Normalize.of(run.mean, run.std, torch.device("cpu")), preprocess=run.preprocess,
         )  # fmt: skip
 
     @property
@@ -82,7 +82,7 @@ class Subject:
     @property
     def same_data(self) -> bool:
         """Whether the images are those that the run was trained on."""
-        return bool(self.dataset.fingerprint == self.checkpoint.meta["fingerprint"])
+        return self.dataset.fingerprint == self.checkpoint.run.fingerprint
 
     @property
     def held_out(self) -> Split:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import replace_file, set_mode, sync, sync_folder
+from trainer.model.checkpoint_records import RunRecord, StateRecord, records_in
 from trainer.model.model_files import kind_of_file
 from trainer.model.tensor_header import header_in, read_header
 
@@ -36,11 +37,20 @@ class Checkpoint:
 
     Attributes:
         tensors: `model.*` (parameters and buffers) and `momentum.*`, contiguous, on the CPU.
-        meta: Everything else, as plain JSON data; `docs/run-directory.md` lists it.
+        run: The run that made it.
+        state: How far that run was, apart from tensors.
+        recorded_digest: SHA-256 in the file that it was read from; None for a checkpoint that was not read from one.
     """
 
     tensors: dict[str, Tensor]
-    meta: dict[str, Any]
+    run: RunRecord
+    state: StateRecord
+    recorded_digest: str | None = None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Everything but tensors, as the plain JSON data of the file; `docs/run-directory.md` lists it."""
+        return vars(self.run) | vars(self.state)
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under a prefix such as `model`, without it."""
@@ -59,11 +69,11 @@ class Checkpoint:
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        return int(self.meta["step"])
+        return self.state.step
 
     def digest(self) -> str:
         """SHA-256 of the content, the same for every file that holds it."""
-        return _digest(self.tensors, _canonical(self.meta))
+        return self.recorded_digest or _digest(self.tensors, _canonical(self.meta))
 
 
 def file_name(step: int) -> str:
@@ -156,7 +166,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise DamagedCheckpointError(
             f"{path}: damaged: its content has hash {found[:12]}, expected {header.get('sha256', '')[:12]}"
         )
-    return Checkpoint(tensors, orjson.loads(canonical))
+    try:
+        return Checkpoint(tensors, *records_in(orjson.loads(canonical)), recorded_digest=found)
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{path}: damaged: {error}") from error
 
 
 def facts_of(path: Path) -> dict[str, Any]:

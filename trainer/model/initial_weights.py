@@ -93,13 +93,8 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
 
 def _own(path: Path) -> InitialWeights:
     checkpoint = read_checkpoint(path)
-    meta = checkpoint.meta
-    return InitialWeights(
-        checkpoint.measured_weights,
-        str(path),
-        (meta["mean"], meta["std"]),
-        tuple(str(name) for name in meta["classes"]),
-    )
+    run = checkpoint.run
+    return InitialWeights(checkpoint.measured_weights, str(path), (run.mean, run.std), tuple(run.classes))
 
 
 def imagenet_path() -> Path:

@@ -15,7 +15,6 @@ from trainer.config.loader import build_config
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch, Batches
-from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import prepare_data, worker_count
 from trainer.errors import EXIT_OK, DataError
 from trainer.host.safe_text import printable
@@ -26,9 +25,9 @@ from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.error_report import log_traceback
-from trainer.training.build import Source, loss_weights, plan_of
+from trainer.training.batch_source import BatchSource
+from trainer.training.build_step import build_step
 from trainer.training.distributed import Order, Peers
-from trainer.training.optimizer import build_optimizer
 from trainer.training.step import TrainStep
 
 
@@ -99,21 +98,14 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
             f"process {peers.rank} finds other data than process 0 in {config.data.root}: all machines need the same"
         )
     numerics = Numerics(**told["numerics"])
-    model = numerics.apply_to(build_model(config.model, len(data.dataset.classes), config.run.seed).to(device))
-    labels_N = data.dataset.splits["train"].labels_N
-    plan = plan_of(config, labels_N, peers)
-    source = Source(data.dataset.splits["train"], plan, device, config.train.epochs, _warn, LostImages(_warn))
-    step = TrainStep(
-        model,
-        build_optimizer(model, config.optim, precision=numerics.precision),
-        Augment(config=config.data, normalize=data.normalize, seed=config.run.seed),
-        config,
-        numerics,
-        class_weights_K=loss_weights(config, labels_N, device),
-        micro_batches=told["micro_batches"],
-        peers=peers,
-    )
-    return _Parts(device, source.batches(worker_count(config.data)), step)
+    model = build_model(config.model, len(data.dataset.classes), config.run.seed).to(device)
+    source = BatchSource.of(config, data.dataset.splits["train"], device, _warn, peers)
+    augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
+    step = build_step(
+        config, model, augment, numerics,
+        class_weights_K=source.weights_K, micro_batches=told["micro_batches"], peers=peers,
+    )  # fmt: skip
+    return _Parts(device, source.batches(worker_count(config.data)), step.train_step)
 
 
 def _quiet(_detail: str, _share: float | None) -> None:

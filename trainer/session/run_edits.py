@@ -82,7 +82,7 @@ class RunEdits:
             return str(error)
         apply_plan(config, trainer)
         schedule, changed = trainer.state.schedule, differences(before, config)
-        self._saver.facts["config"] = config.model_dump(mode="json")
+        self._saver.record_config(config)
         self._run.log.publish(
             SettingsChanged(
                 step=trainer.state.step,

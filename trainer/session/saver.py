@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
+from trainer.config.schema import Config
 from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
+from trainer.model.checkpoint_records import RunRecord
 from trainer.run.log.events import Warned
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.session.open_run import OpenRun
@@ -27,13 +29,13 @@ class Saver:
 
     Attributes:
         folder: The run's checkpoints.
-        facts: Further metadata of a checkpoint; filled once the parts are built.
+        run_record: Record of the run for its checkpoints; set once the parts are built.
     """
 
     def __init__(self, run: OpenRun) -> None:
         """Start the writer's thread."""
         self.folder = CheckpointFolder(run.run_dir, keep=run.config.checkpoint.keep)
-        self.facts: dict[str, Any] = {}
+        self.run_record: RunRecord | None = None
         self._run = run
         self._writer = CheckpointWriter(self.folder, run.log, find_folder=self._find_directory)
         self._saved_step = -1
@@ -55,12 +57,19 @@ class Saver:
         trainer.drain()
         before = trainer.stopwatch.switch("save")
         self.folder.way_back = next(iter(self.steps_before(trainer.skipped_from)), None)
-        self.facts["choices"]["micro_batches"] = trainer.train_step.micro_batches
-        self._writer.submit(trainer.state.snapshot(self.facts), best=best, pinned=pinned)
+        assert self.run_record is not None
+        choices = self.run_record.choices | {"micro_batches": trainer.train_step.micro_batches}
+        self.run_record = replace(self.run_record, choices=choices)
+        self._writer.submit(trainer.state.snapshot(self.run_record), best=best, pinned=pinned)
         self._saved_step = trainer.state.step
         self._best_step = trainer.state.step if best else self._best_step
         trainer.last_save = time.monotonic()
         trainer.stopwatch.switch(before)
+
+    def record_config(self, config: Config) -> None:
+        """Record the configuration, changed during training, in later checkpoints."""
+        assert self.run_record is not None
+        self.run_record = replace(self.run_record, config=config.model_dump(mode="json"))
 
     def steps_before(self, step: int | None) -> list[int]:
         """Steps before `step` that have a checkpoint, newest first; empty for None."""

@@ -43,7 +43,8 @@ from trainer.session.saver import Saver
 from trainer.session.system_monitor import SystemMonitor
 from trainer.session.tracker_children import SinkChildren
 from trainer.session.training_images import TrainingImages, training_images
-from trainer.training.build import build_trainer, checkpoint_facts, plan_of, started_event
+from trainer.training.batch_source import plan_of
+from trainer.training.build import build_trainer, run_record, started_event
 from trainer.training.distributed import Order, PeerLostError, Peers
 from trainer.training.loop import Trainer
 from trainer.training.lr_range_test import range_test
@@ -246,14 +247,14 @@ class TrainingSession:
                 )  # fmt: skip
             self._saver.folder.set_aside(problems, suffix=".damaged")
             if checkpoint is not None:
-                self._resumed_at = checkpoint.step, round(checkpoint.step / checkpoint.meta["steps_per_epoch"], 4)
+                self._resumed_at = checkpoint.step, round(checkpoint.step / checkpoint.run.steps_per_epoch, 4)
             for problem in problems.values():
                 self.publish(Warned(message=f"passed over {problem}"))
         changes = self._changes(checkpoint) if self._run.resume else []
         self._peers = self._meet_peers()
         built = build_trainer(self._run.config, self._run.runs_dir, self, self._progress, checkpoint, peers=self._peers)
         self._trainer = built.trainer
-        self._saver.facts = checkpoint_facts(built, self._run.run_dir.name)
+        self._saver.run_record = run_record(built, self._run.run_dir.name)
         for warning in (*built.warnings, *preflight(self._run.runs_dir)):
             self.publish(Warned(message=warning))
         if self._run.resume:
@@ -290,8 +291,8 @@ class TrainingSession:
             ConfigError: When the settings belong to another run, or have fewer epochs than are done.
         """
         config = self._run.config
-        changes = changed_settings(self._run.run_dir, checkpoint.meta["config"] if checkpoint else None, config)
-        done = checkpoint.meta["epoch"] if checkpoint else 0
+        changes = changed_settings(self._run.run_dir, checkpoint.run.config if checkpoint else None, config)
+        done = checkpoint.state.epoch if checkpoint else 0
         if config.train.epochs < done:
             raise ConfigError(f"train.epochs={config.train.epochs}: {done} epochs of this run are done already")
         return changes

@@ -25,9 +25,8 @@ from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.host.progress import Progress
 from trainer.model.numerics import Numerics
+from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
-from trainer.training.optimizer import build_optimizer
-from trainer.training.step import TrainStep
 
 _PROBE_SHARE = 8
 """A candidate first runs on an eighth of a batch ..."""
@@ -171,11 +170,9 @@ class _Trial:
         numerics: Numerics,
         poll: Callable[[], None],
     ) -> None:
-        copied = numerics.apply_to(copy.deepcopy(model))
-        optimizer = build_optimizer(copied, config.optim, precision=numerics.precision)
         # Uncompiled: each candidate would take minutes.
         uncompiled = config.model_copy(update={"run": config.run.model_copy(update={"compile": "none"})})
-        self._step = TrainStep(copied, optimizer, augment, uncompiled, numerics)
+        self._step = build_step(uncompiled, copy.deepcopy(model), augment, numerics).train_step
         self._batch = batch
         self._numerics = numerics
         self._poll = poll

@@ -6,46 +6,43 @@ import dataclasses
 import platform
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.config.freezing import frozen_stages, stage_of
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_warnings
 from trainer.data.augment.augment import Augment
-from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches
-from trainer.data.batches.lost_images import LostImages
-from trainer.data.batches.stream import StreamedBatches
-from trainer.data.dataset import ResidentSplit, Split
-from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData, prepare_data, worker_count
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import ConfigError
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import Checkpoint
+from trainer.model.checkpoint_records import RunRecord
 from trainer.model.determinism import set_deterministic, surroundings, take_over
 from trainer.model.device import choose_device, describe_device
 from trainer.model.ema import ModelEma
 from trainer.model.initial_weights import InitialWeights, find_initial_weights
+from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model, describe_model, set_train_mode
 from trainer.model.versions import software_versions
 from trainer.model.weight_loading import load_initial_weights
 from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
+from trainer.training.batch_source import BatchSource
+from trainer.training.build_step import StepParts, build_step
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 from trainer.training.evaluator import Evaluator
 from trainer.training.features import FeatureBatches
 from trainer.training.loop import Trainer
-from trainer.training.loss_scale import LossScale
 from trainer.training.metrics import StepMetrics, Stopwatch
-from trainer.training.optimizer import build_optimizer
+from trainer.training.resume import refuse_other_data, restore
 from trainer.training.state import TrainState
 from trainer.training.step import TrainStep
 
@@ -62,32 +59,6 @@ class Built:
     trainer: Trainer
     choices: dict[str, Any]
     warnings: list[str]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Source of training batches."""
-
-    split: Split
-    plan: Plan
-    device: torch.device
-    epochs: int
-    warn: Callable[[str], None]
-    lost: LostImages
-
-    def batches(self, workers: int) -> Batches:
-        """Batches of the kind that fits the split."""
-        if isinstance(self.split, FolderSplit):
-            return StreamedBatches(
-                self.split, self.plan, self.device,
-                workers=workers, epochs=self.epochs, warn=self.warn, lost=self.lost,
-            )  # fmt: skip
-        assert isinstance(self.split, ResidentSplit)
-        return ResidentBatches(self.split, self.plan, self.device)
-
-    def trial_batch(self) -> Batch:
-        """The first batch of the run, decoded here: a trial starts no worker processes."""
-        return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
 def build_trainer(
@@ -107,33 +78,18 @@ def build_trainer(
     Raises:
         R18Error: When the device, the data or the weights do not match the configuration.
     """
-    set_deterministic(config.run.deterministic)
-    device = choose_device(config.run.device)
     warnings: list[str] = []
-    if checkpoint is not None and config.run.deterministic:
-        warnings += take_over(checkpoint.meta.get("surroundings", {}), device)
+    device = _set_up_device(config, checkpoint, warnings)
     initial = _initial_weights(config, runs_dir, progress, checkpoint)
     data = _prepare_data(config, device, progress, initial, checkpoint)
-    warnings += [f"cannot read {path}: {reason}" for path, reason in data.dataset.skipped]
-    warnings += data.dataset.remarks
-    warnings += setting_warnings(config, len(data.dataset.splits["train"]))
-    warnings += [f"{config.data.root}: {note}" for note in data.dataset.notes]
+    warnings += _data_warnings(config, data)
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
-    train_labels_N = data.dataset.splits["train"].labels_N
-    plan = plan_of(config, train_labels_N, peers)
-
-    def warn(message: str) -> None:
-        hooks.publish(Warned(message=message))
-
-    source = Source(data.dataset.splits["train"], plan, device, config.train.epochs, warn, LostImages(warn))
+    source = BatchSource.of(
+        config, data.dataset.splits["train"], device, lambda message: hooks.publish(Warned(message=message)), peers
+    )
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
-    if checkpoint is not None:
-        numerics = recorded_numerics(config, checkpoint.meta["choices"], device)
-        choices = checkpoint.meta["choices"] | dataclasses.asdict(numerics)
-    else:
-        numerics, timings = autotune_numerics(config, model, augment, source.trial_batch, progress, device=device)
-        choices = dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": data.cache}
+    numerics, choices = _choose_numerics(config, model, augment, source, progress, data.cache, checkpoint)
     if peers is not None:
         peers.tell(
             {
@@ -142,76 +98,41 @@ def build_trainer(
                 "threads": torch.get_num_threads(),
             }
         )  # fmt: skip
-    model = numerics.apply_to(model)
-    optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
-    decay = config.train.ema_decay
-    ema = None if decay is None else ModelEma(model, decay)
-    loss_scale = LossScale(device, precision=numerics.precision)
-    state = TrainState(model, optimizer, schedule_of(config, steps_per_epoch=plan.steps_per_epoch), ema, loss_scale)
+    step = build_step(
+        config, model, augment, numerics,
+        class_weights_K=source.weights_K, micro_batches=choices.get("micro_batches"), peers=peers,
+    )  # fmt: skip
+    state = _state(config, step, source)
     if checkpoint is not None:
-        warnings += _restore(state, checkpoint, config)
-    batches = source.batches(worker_count(config.data))
-    weights_K = loss_weights(config, train_labels_N, device)
-    train_step = TrainStep(
-        model, optimizer, augment, config, numerics,
-        class_weights_K=weights_K, micro_batches=choices.get("micro_batches"), peers=peers, loss_scale=loss_scale,
-    )  # fmt: skip
-    choices["cuda_graph"] = train_step.not_captured or "yes"
-    stopwatch = Stopwatch()
-    evaluator = Evaluator(
-        config=config, data=data, state=state, train_step=train_step, numerics=numerics, stopwatch=stopwatch, hooks=hooks,
-        device=device, lost=source.lost,
-    )  # fmt: skip
-    loop = Trainer(
-        config=config, data=data, batches=batches, feature_batches=FeatureBatches(plan, train_labels_N, device),
-        state=state, train_step=train_step, evaluator=evaluator, metrics=StepMetrics(device), stopwatch=stopwatch, hooks=hooks,
-        device=device, last_save=time.monotonic(),
-    )  # fmt: skip
+        warnings += restore(state, checkpoint, config)
+    choices["cuda_graph"] = step.train_step.not_captured or "yes"
+    loop = _loop(config, data, source, step.train_step, state, hooks)
     # With the stages that are frozen now: a save before the next step and a repeated evaluation need them.
     loop.train_step.prepare(loop.frozen_now)
     loop.train_step.share_state()
     return Built(trainer=loop, choices=choices, warnings=warnings)
 
 
-def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
-    """Divide an epoch into steps, and a step into the parts of several processes.
-
-    Args:
-        config: Configuration of the run.
-        labels_N: Labels of the training images, int64 on the CPU.
-        peers: Processes that train together. A smaller last batch is then dropped: it may not have equally many images for each.
-
-    Raises:
-        ConfigError: When a batch cannot be divided equally among all processes.
-    """
-    rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
-    parts = world * config.train.grad_accum_steps
-    if config.data.batch_size % parts or config.data.batch_size < 2 * parts:
-        raise ConfigError(
-            f"data.batch_size {config.data.batch_size} is that of all {world} processes and must be divisible by {parts}, "
-            f"with 2 images or more in each part"
-        )
-    return Plan(
-        num_images=len(labels_N),
-        batch_size=config.data.batch_size,
-        drop_last=config.data.drop_last or world > 1,
-        rank=rank,
-        world=world,
-        smallest=2 * config.train.grad_accum_steps,
-        seed=config.run.seed,
-        balanced=labels_N if config.data.balance == "sampler" else None,
+def run_record(built: Built, run_name: str) -> RunRecord:
+    """Record of the run for its checkpoints."""
+    loop = built.trainer
+    dataset = loop.data.dataset
+    return RunRecord(
+        run=run_name,
+        config=loop.config.model_dump(mode="json"),
+        classes=list(dataset.classes),
+        fingerprint=dataset.fingerprint,
+        identity=dataset.identity,
+        left_out=dataset.left_out,
+        selection_split=dataset.selection_split,
+        mean=loop.data.mean,
+        std=loop.data.std,
+        preprocess=loop.data.preprocess(loop.config.data.image_size),
+        choices=built.choices,
+        surroundings=surroundings(loop.device),
+        steps_per_epoch=loop.state.schedule.steps_per_epoch,
+        versions=software_versions(),
     )
-
-
-def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
-    """Loss weight of each class's images, on the device; None where all are equal."""
-    return class_weights(labels_N).to(device) if config.data.balance == "loss" else None
-
-
-def class_weights(labels_N: Tensor) -> Tensor:
-    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,)."""
-    counts_K = torch.bincount(labels_N).float()
-    return len(labels_N) / (len(counts_K) * counts_K)
 
 
 def started_event(built: Built, run_dir: RunDir) -> Started:
@@ -239,26 +160,12 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
     )
 
 
-def checkpoint_facts(built: Built, run_name: str) -> dict[str, Any]:
-    """Facts that every checkpoint holds in addition to the state."""
-    loop = built.trainer
-    dataset = loop.data.dataset
-    return {
-        "run": run_name,
-        "config": loop.config.model_dump(mode="json"),
-        "classes": list(dataset.classes),
-        "fingerprint": dataset.fingerprint,
-        "identity": dataset.identity,
-        "left_out": dataset.left_out,
-        "selection_split": dataset.selection_split,
-        "mean": loop.data.mean,
-        "std": loop.data.std,
-        "preprocess": loop.data.preprocess(loop.config.data.image_size),
-        "choices": built.choices,
-        "surroundings": surroundings(loop.device),
-        "steps_per_epoch": loop.state.schedule.steps_per_epoch,
-        "versions": software_versions(),
-    }
+def _set_up_device(config: Config, checkpoint: Checkpoint | None, warnings: list[str]) -> torch.device:
+    set_deterministic(config.run.deterministic)
+    device = choose_device(config.run.device)
+    if checkpoint is not None and config.run.deterministic:
+        warnings += take_over(checkpoint.run.surroundings, device)
+    return device
 
 
 def _initial_weights(
@@ -278,35 +185,11 @@ def _prepare_data(
 ) -> PreparedData:
     statistics = initial.statistics if initial else None
     if checkpoint is not None:
-        statistics = (checkpoint.meta["mean"], checkpoint.meta["std"])
+        statistics = (checkpoint.run.mean, checkpoint.run.std)
     data = prepare_data(config, device, progress, source_statistics=statistics)
     if checkpoint is not None:
-        _refuse_other_data(data, checkpoint)
+        refuse_other_data(data, checkpoint)
     return data
-
-
-def _refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError with the difference when the data of a resume are not those that the run began with."""
-    if data.dataset.fingerprint == checkpoint.meta["fingerprint"]:
-        before = checkpoint.meta.get("left_out", data.dataset.left_out)
-        if before != data.dataset.left_out:
-            raise CheckpointError(
-                f"other files can be read than when the run began: {before} were left out then, {data.dataset.left_out} now, so "
-                f"that images would change places. Put the files back as they were, or start a new run from these weights with "
-                f"model.init_from"
-            )
-        return
-    then, now = checkpoint.meta["identity"], data.dataset.identity
-    changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    lines = [f"  {key}: {then.get(key, 'none')} -> {now.get(key, 'none')}" for key in changed if key != "classes"]
-    if "classes" in changed:
-        before, after = set(then.get("classes", "").split("\n")), set(now.get("classes", "").split("\n"))
-        gone, new = sorted(before - after), sorted(after - before)
-        lines.append(f"  classes gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'}")
-    raise CheckpointError(
-        "the data are not those that the run began with:\n" + "\n".join(lines)
-        + "\nPut them back, or start a new run from these weights with model.init_from"
-    )  # fmt: skip
 
 
 def _build_model(config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]) -> nn.Module:
@@ -324,27 +207,48 @@ def _build_model(config: Config, data: PreparedData, initial: InitialWeights | N
     return model
 
 
-def _restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Restore a checkpoint's state; returns, for the user, what a resume with other settings changes.
+def _data_warnings(config: Config, data: PreparedData) -> list[str]:
+    dataset = data.dataset
+    return [
+        *(f"cannot read {path}: {reason}" for path, reason in dataset.skipped),
+        *dataset.remarks,
+        *setting_warnings(config, len(dataset.splits["train"])),
+        *(f"{config.data.root}: {note}" for note in dataset.notes),
+    ]
 
-    Raises:
-        CheckpointError: When the checkpoint does not fit the data or the model.
-    """
-    meta, now = checkpoint.meta, state.schedule.steps_per_epoch
-    if meta["steps_per_epoch"] != now:
-        raise CheckpointError(
-            f"the checkpoint has {meta['steps_per_epoch']} steps an epoch and the data now give {now}"
-        )
-    try:
-        state.restore(checkpoint)
-    except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
-    if meta["config"]["eval"].get("best_by", "accuracy") != config.eval.best_by and state.improved_step >= 0:
-        # Patience starts again: how long accuracy has not risen says nothing about the loss.
-        state.improved_step = max(state.improved_step, state.measured_step)
-    before = dataclasses.replace(state.schedule, epochs=int(meta["config"]["train"]["epochs"]))
-    if state.finished or not state.step or before.epochs == config.train.epochs:
-        return []
-    old, new = before.at(min(state.step, before.total_steps - 1)), state.schedule.at(state.step)
-    risen = f"the learning rate rises from {old:.3g} to {new:.3g} because the plan is now {config.train.epochs} epochs"
-    return [f"{risen}; key l changes it"] if new > 1.01 * old else []
+
+def _choose_numerics(
+    config: Config, model: nn.Module, augment: Augment, source: BatchSource, progress: Progress, cache: str,
+    checkpoint: Checkpoint | None,
+) -> tuple[Numerics, dict[str, Any]]:  # fmt: skip
+    """Numerics of the run, and all its choices: timed at the start, and those of the checkpoint in a resume."""
+    if checkpoint is not None:
+        choices = checkpoint.run.choices
+        numerics = recorded_numerics(config, choices, source.device)
+        return numerics, choices | dataclasses.asdict(numerics)
+    numerics, timings = autotune_numerics(config, model, augment, source.trial_batch, progress, device=source.device)
+    return numerics, dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": cache}
+
+
+def _state(config: Config, step: StepParts, source: BatchSource) -> TrainState:
+    """The state of a run before its first step."""
+    decay = config.train.ema_decay
+    ema = None if decay is None else ModelEma(step.model, decay)
+    schedule = schedule_of(config, steps_per_epoch=source.plan.steps_per_epoch)
+    return TrainState(step.model, step.optimizer, schedule, ema, step.train_step.loss_scale)
+
+
+def _loop(
+    config: Config, data: PreparedData, source: BatchSource, train_step: TrainStep, state: TrainState, hooks: LoopCallbacks
+) -> Trainer:  # fmt: skip
+    stopwatch = Stopwatch()
+    evaluator = Evaluator(
+        config=config, data=data, state=state, train_step=train_step, numerics=train_step.numerics, stopwatch=stopwatch,
+        hooks=hooks, device=source.device, lost=source.lost,
+    )  # fmt: skip
+    return Trainer(
+        config=config, data=data, batches=source.batches(worker_count(config.data)),
+        feature_batches=FeatureBatches(source.plan, source.split.labels_N, source.device),
+        state=state, train_step=train_step, evaluator=evaluator, metrics=StepMetrics(source.device), stopwatch=stopwatch,
+        hooks=hooks, device=source.device, last_save=time.monotonic(),
+    )  # fmt: skip

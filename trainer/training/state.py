@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainer.config.lr_schedule import LrSchedule
 from trainer.model.checkpoint import Checkpoint
+from trainer.model.checkpoint_records import RunRecord, StateRecord
 from trainer.model.ema import ModelEma
 from trainer.training.loss_scale import LossScale
 from trainer.training.metrics import Window
@@ -115,37 +116,37 @@ class TrainState:
         """Whether all steps are done."""
         return self.step >= self.schedule.total_steps
 
-    def snapshot(self, facts: dict[str, Any]) -> Checkpoint:
+    def snapshot(self, run: RunRecord) -> Checkpoint:
         """A copy of the state on the CPU, which later steps do not change.
 
         Args:
-            facts: Further metadata of the checkpoint: configuration, classes, fingerprint, choices.
+            run: Record of the run.
         """
         tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
         momentum = momentum_state(self.model, self.optimizer)
         tensors |= {f"momentum.{name}": _copied(tensor) for name, tensor in momentum.items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": _copied(tensor) for name, tensor in self.ema.model.state_dict().items()}
-        meta = facts | {
-            "step": self.step,
-            "epoch": self.epoch,
-            "epoch_step": self.epoch_step,
-            "epoch_sums": asdict(self.sums),
-            "evaluation_due": self.evaluation_due,
-            "loss_scale": self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
-            "lr_edits": [list(edit) for edit in self.schedule.edits],
-            "shortest_plan": self.schedule.shortest_plan,
-            "unfrozen_by_key": self.unfrozen_by_key,
-            "unfrozen_step": self.unfrozen_step,
-            "measured_step": self.measured_step,
-            "tested_step": self.tested_step,
-            "improved_step": self.improved_step,
-            "best_accuracy": self.best_accuracy,
-            "best_loss": self.best_loss,
-            "best_step": self.best_step,
-            "last_evaluation": self.last_evaluation,
-        }
-        return Checkpoint(tensors, meta)
+        record = StateRecord(
+            step=self.step,
+            epoch=self.epoch,
+            epoch_step=self.epoch_step,
+            epoch_sums=asdict(self.sums),
+            evaluation_due=self.evaluation_due,
+            loss_scale=self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
+            lr_edits=list(self.schedule.edits),
+            shortest_plan=self.schedule.shortest_plan,
+            unfrozen_by_key=self.unfrozen_by_key,
+            unfrozen_step=self.unfrozen_step,
+            measured_step=self.measured_step,
+            tested_step=self.tested_step,
+            improved_step=self.improved_step,
+            best_accuracy=self.best_accuracy,
+            best_loss=self.best_loss,
+            best_step=self.best_step,
+            last_evaluation=self.last_evaluation,
+        )
+        return Checkpoint(tensors, run, record)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore a snapshot; devices and memory layouts do not change."""
@@ -153,24 +154,19 @@ class TrainState:
         load_momentum_state(self.model, self.optimizer, checkpoint.group("momentum"))
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.group("ema"))
-        meta = checkpoint.meta
-        self.loss_scale.restore(meta.get("loss_scale", []))
-        self.unfrozen_by_key = int(meta.get("unfrozen_by_key", 0))
-        for name in ("unfrozen_step", "measured_step", "tested_step"):
-            setattr(self, name, int(meta.get(name, -1)))
-        self.step = int(meta["step"])
-        self.sums = EpochSums(**meta["epoch_sums"])
-        self.evaluation_due = bool(meta["evaluation_due"])
-        self.schedule.edits = [(int(step), float(factor)) for step, factor in meta["lr_edits"]]
+        record = checkpoint.state
+        self.loss_scale.restore(record.loss_scale)
+        for name in (
+            "step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "measured_step", "tested_step",
+            "best_accuracy", "best_loss", "best_step", "last_evaluation",
+        ):  # fmt: skip
+            setattr(self, name, getattr(record, name))
+        self.sums = EpochSums(**record.epoch_sums)
+        self.schedule.edits = list(record.lr_edits)
         # Older checkpoints record only the plan that they were trained by.
-        self.schedule.shortest = int(
-            meta["shortest_plan"] if "shortest_plan" in meta else meta["config"]["train"]["epochs"]
-        )
-        self.best_accuracy = meta["best_accuracy"]
-        self.best_loss = meta.get("best_loss")
-        self.best_step = int(meta["best_step"])
-        self.improved_step = int(meta.get("improved_step", self.best_step))
-        self.last_evaluation = meta["last_evaluation"]
+        planned = int(checkpoint.run.config["train"]["epochs"])
+        self.schedule.shortest = planned if record.shortest_plan is None else record.shortest_plan
+        self.improved_step = record.best_step if record.improved_step is None else record.improved_step
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.checkpoints import checkpoint_of
 from tests.support.running import train
 from trainer.commands import export as command
 from trainer.commands.arguments import split_overrides
@@ -24,7 +25,7 @@ from trainer.evaluation.classifier import open_classifier
 from trainer.evaluation.run_images import held_out_images
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.formats import FORMATS
-from trainer.model.checkpoint import Checkpoint, write_checkpoint
+from trainer.model.checkpoint import write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config, resumed_config
 from trainer.run.folder.run_dir import RunDir, write_env
@@ -156,7 +157,7 @@ def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path / "run")
     for folder in run.folders:
         folder.mkdir(parents=True)
-    checkpoint = Checkpoint({"model.x": torch.zeros(1)}, {"config": Config().model_dump(mode="json"), "step": 1})
+    checkpoint = checkpoint_of({"model.x": torch.zeros(1)}, config=Config().model_dump(mode="json"))
     write_checkpoint(CheckpointFolder(run, keep=2).at(1), checkpoint)
     CheckpointFolder(run, keep=2).publish(1, best=True, pinned=False)
     run.config.write_text(to_yaml(Config()))
@@ -224,7 +225,7 @@ def test_a_relative_root_starts_where_the_run_was_started(
 
     run.config.write_text(to_yaml(build_config({}, {}, "test", ["data.kind=imagefolder", "data.root=photos"])))
     recorded = read_run_config(run).model_dump(mode="json")
-    write_checkpoint(CheckpointFolder(run, keep=2).at(1), Checkpoint({}, {"config": recorded, "step": 1}))
+    write_checkpoint(CheckpointFolder(run, keep=2).at(1), checkpoint_of({}, config=recorded))
     monkeypatch.chdir(elsewhere)
     assert root() == "photos", "an older run does not say where"
     monkeypatch.chdir(here)

@@ -333,4 +333,4 @@ def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
     assert thread.join(60)
     failure = view_of(run).failure
     assert failure is not None
-    assert "other files can be read than when the run began: 1 file (" in failure.error
+    assert "the unreadable files have changed since this run started: 1 file (" in failure.error

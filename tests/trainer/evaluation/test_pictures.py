@@ -23,7 +23,8 @@ from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, PicturesSaved, Warned
 from trainer.session.training_images import SHOWN, TrainingImages, training_images
-from trainer.training.build import build_trainer, plan_of
+from trainer.training.batch_source import plan_of
+from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
 

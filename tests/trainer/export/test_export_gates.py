@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support.checkpoints import checkpoint_of
 from tests.support.exported_noise import (
     CLASSES,
     MEAN,
@@ -35,7 +36,6 @@ from trainer.export.onnx_file import save_proto, write_model
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8
-from trainer.model.checkpoint import Checkpoint
 from trainer.run.log.events import Event, ExportProgress
 
 
@@ -255,7 +255,7 @@ def test_a_subject_has_the_runs_classes_and_reads_test_images_only_where_the_run
     tensors = {f"model.{name}": value for name, value in one.model.state_dict().items()}
 
     def built(**others: str) -> Subject:
-        return Subject.of(Checkpoint(tensors, facts | others), one.config, QUIET, tested=tested)
+        return Subject.of(checkpoint_of(tensors, **(facts | others)), one.config, QUIET, tested=tested)
 
     if split is None:
         with pytest.raises(ExportError, match="its classes are not those that the run was trained on"):

@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.checkpoints import checkpoint_of
 from trainer.errors import RunError
 from trainer.host import atomic_files as atomic
 from trainer.host import health
@@ -42,7 +43,7 @@ def refusing(number: int) -> Callable[..., Any]:
 
 def checkpoint(step: int = 3) -> Checkpoint:
     tensors = {"model.weight": torch.randn(4, 3), "model.count": torch.tensor(step), "model.none": torch.zeros(0, 2)}
-    return Checkpoint(tensors, {"step": step, "selection_split": "val"})
+    return checkpoint_of(tensors, step=step)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.checkpoints import checkpoint_of
 from trainer.errors import CheckpointError
 from trainer.model.checkpoint import Checkpoint, file_name, read_checkpoint, step_of, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
@@ -27,13 +28,15 @@ def folder_of_checkpoints(tmp_path: Path) -> Path:
 
 
 def checkpoint(step: int = 1, value: float = 1.0) -> Checkpoint:
-    return Checkpoint(
+    return checkpoint_of(
         {
             "model.w": torch.full((3, 4), value),
             "momentum.w": torch.arange(12.0).reshape(3, 4),
             "model.n": torch.tensor(7),
         },
-        {"step": step, "classes": ["ä", "b"], "lr_edits": [[3, 0.5]]},
+        step=step,
+        classes=["ä", "b"],
+        lr_edits=[[3, 0.5]],
     )
 
 
@@ -50,7 +53,7 @@ def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_the_hash_covers_values_names_and_facts() -> None:
     base = checkpoint()
-    renamed = Checkpoint({("model.v" if k == "model.w" else k): v for k, v in base.tensors.items()}, base.meta)
+    renamed = checkpoint_of({("model.v" if k == "model.w" else k): v for k, v in base.tensors.items()}, **base.meta)
     others = [checkpoint(value=1.5), checkpoint(step=2), renamed]
     assert len({base.digest(), *(other.digest() for other in others)}) == 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support.checkpoints import checkpoint_of
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import write_atomically
 from trainer.model import checkpoint as checkpoint_module
@@ -26,7 +28,7 @@ NAMES = ("ema.w", "model.w", "momentum.w")
 def checkpoint(step: int = 1, **facts: Any) -> Checkpoint:
     """Two groups of one tensor each and a counter."""
     tensors = {name: torch.arange(6.0).reshape(2, 3) + place for place, name in enumerate(NAMES)}
-    return Checkpoint(tensors | {"model.n": torch.tensor(7)}, {"step": step, "b": 2, "a": [1, "ä"]} | facts)
+    return checkpoint_of(tensors | {"model.n": torch.tensor(7)}, step=step, classes=["a", "ä"], **facts)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
@@ -132,18 +134,23 @@ def digest_by_hand(tensors: dict[str, Tensor], facts: str) -> str:
     return hashlib.sha256(text + facts.encode()).hexdigest()
 
 
+def json_by_hand(one: Checkpoint) -> str:
+    return json.dumps(one.meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
 def test_the_hash_is_the_documented_one_whatever_the_order_in_memory(tmp_path: Path) -> None:
     one = checkpoint()
-    wanted = digest_by_hand(one.tensors, '{"a":[1,"ä"],"b":2,"step":1}')
+    wanted = digest_by_hand(one.tensors, json_by_hand(one))
     assert one.digest() == write_checkpoint(tmp_path / file_name(1), one) == wanted
     turned = {name: value.T.contiguous().T if value.ndim else value for name, value in reversed(one.tensors.items())}
-    assert Checkpoint(turned, dict(reversed(one.meta.items()))).digest() == wanted
+    assert Checkpoint(turned, one.run, one.state).digest() == wanted
 
 
 def changed(change: Callable[[dict[str, Tensor], dict[str, Any]], object]) -> str:
     one = checkpoint()
-    change(one.tensors, one.meta)
-    return one.digest()
+    meta = one.meta
+    change(one.tensors, meta)
+    return checkpoint_of(one.tensors, **meta).digest()
 
 
 def with_a_flipped_bit(name: str) -> str:
@@ -160,9 +167,9 @@ def test_the_hash_tells_every_single_difference() -> None:
         changed(lambda t, _: t.update({"model.w": t["ema.w"], "ema.w": t["model.w"]})),
         changed(lambda t, _: t.pop("ema.w")),
         changed(lambda t, _: t.update({"ema.v": torch.zeros(0)})),
-        changed(lambda _, m: m.update({"a": [1, "a"]})),
-        changed(lambda _, m: m.pop("b")),
-        changed(lambda _, m: m.update({"step": 1.0})),
+        changed(lambda _, m: m.update({"classes": ["a", "b"]})),
+        changed(lambda _, m: m.update({"versions": {"torch": "2"}})),
+        changed(lambda _, m: m.update({"step": 2})),
     ]
     assert len(set(digests)) == len(digests)
 
@@ -179,7 +186,7 @@ def test_the_groups_of_a_checkpoint_are_told_apart() -> None:
 def headed(path: Path, **header: str | None) -> Path:
     """Write a whole checkpoint with a changed header; None takes an entry away."""
     one = checkpoint()
-    whole = {"format": "r18-checkpoint", "version": "1", "sha256": one.digest(), "json": '{"a":[1,"ä"],"b":2,"step":1}'}
+    whole = {"format": "r18-checkpoint", "version": "1", "sha256": one.digest(), "json": json_by_hand(one)}
     entries = {name: value for name, value in (whole | header).items() if value is not None}
     save_file(one.tensors, path, metadata=entries)
     return path
@@ -219,7 +226,7 @@ def test_the_default_is_a_best_that_val_chose_and_else_the_latest(
     folder = CheckpointFolder(RunDir(tmp_path), keep=9)
     folder.path.mkdir()
     for step in (1, 2, 3):
-        write_checkpoint(folder.at(step), checkpoint(step, selection_split=best_chosen_on))
+        write_checkpoint(folder.at(step), checkpoint(step, selection_split=best_chosen_on or "val"))
         if step < 3:  # the third one is there and not published
             folder.publish(step, best=step == 1 and best_chosen_on is not None, pinned=False)
     assert folder.choose("default") == folder.at(expected)
@@ -252,3 +259,33 @@ def test_facts_are_read_without_tensors_and_are_empty_where_the_file_is_damaged(
 
 def test_steps_of_nine_digits_have_a_name() -> None:
     assert [step_of(Path(file_name(step))) for step in (0, 12, 123_456_789)] == [0, 12, 123_456_789]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": None}, "step: Field required"), ({"classes": None}, "classes: Field required"),
+        ({"step": "three"}, "step: Input should be a valid integer"),
+        ({"mean": [0.5, "x"]}, "mean.1: Input should be a valid number"),
+    ],
+)  # fmt: skip
+def test_metadata_that_lack_a_field_or_hold_another_type_are_refused_with_its_name(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    one = checkpoint()
+    facts = json.dumps({key: value for key, value in (one.meta | change).items() if value is not None}, sort_keys=True)
+    sha256 = digest_by_hand(one.tensors, facts)
+    path = headed(tmp_path / file_name(1), json=facts, sha256=sha256)
+    with pytest.raises(DamagedCheckpointError, match=message):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_keeps_the_hash_of_its_file_also_where_that_has_fewer_fields(tmp_path: Path) -> None:
+    """An older checkpoint lacks fields; what is exported from it names the hash that its run has logged."""
+    one = checkpoint()
+    older = {key: one.meta[key] for key in one.meta if key not in ("tested_step", "left_out", "shortest_plan")}
+    facts = json.dumps(older, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    sha256 = digest_by_hand(one.tensors, facts)
+    read = read_checkpoint(headed(tmp_path / file_name(1), json=facts, sha256=sha256))
+    assert read.digest() == sha256 != one.digest()
+    assert (read.state.tested_step, read.run.left_out, read.state.shortest_plan) == (-1, None, None)

@@ -322,7 +322,7 @@ def test_an_older_run_goes_on_with_the_pictures_that_it_began_with(
     found = CheckpointFolder(run, keep=2).at(4)
     run.config.write_text(run.config.read_text().replace("  reading: 1\n", ""))
     checkpoint = read_checkpoint(found)
-    del checkpoint.meta["config"]["data"]["reading"]
+    del checkpoint.run.config["data"]["reading"]
     write_checkpoint(found, checkpoint)
     started = [events_of(each, ev.Started)[-1] for each in (newer, run)]
     assert started[0].fingerprint != started[1].fingerprint

@@ -10,41 +10,43 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.checkpoints import checkpoint_of, run_record
 from tests.support.small_session import Small, small_session
 from trainer.config.loader import build_config
 from trainer.errors import CheckpointError, ConfigError
 from trainer.model.checkpoint import Checkpoint
-from trainer.training.build import _refuse_other_data, _restore, plan_of
+from trainer.training.batch_source import plan_of
+from trainer.training.resume import refuse_other_data, restore
 
 IDENTITY = {"files": "36", "split": "seed 0", "classes": "a\nb"}
 FACTS = {"fingerprint": "f", "identity": IDENTITY, "left_out": "no files"}
 
 
-def refuse_other_data(found: dict[str, Any], recorded: dict[str, Any]) -> None:
+def resume(found: dict[str, Any], recorded: dict[str, Any]) -> None:
     data: Any = SimpleNamespace(dataset=SimpleNamespace(**(FACTS | found)))
-    _refuse_other_data(data, Checkpoint({}, recorded))
+    refuse_other_data(data, checkpoint_of({}, **recorded))
 
 
-def test_the_data_of_before_are_gone_on_with() -> None:
-    refuse_other_data({}, FACTS)
-    refuse_other_data({"identity": {}}, FACTS)  # what is hashed decides
-    refuse_other_data({}, {key: FACTS[key] for key in ("fingerprint", "identity")})  # an older checkpoint
-    refuse_other_data({"left_out": "2 files"}, FACTS | {"left_out": "2 files"})
+def test_the_same_data_can_be_resumed() -> None:
+    resume({}, FACTS)
+    resume({"identity": {}}, FACTS)  # what is hashed decides
+    resume({}, {key: FACTS[key] for key in ("fingerprint", "identity")})  # an older checkpoint
+    resume({"left_out": "2 files"}, FACTS | {"left_out": "2 files"})
 
 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ({"fingerprint": "g"}, "the data are not those that the run began with"),
+        ({"fingerprint": "g"}, "the data has changed since this run started"),
         ({"fingerprint": "g", "identity": IDENTITY | {"files": "35"}}, "files: 36 -> 35"),
         ({"fingerprint": "g", "identity": IDENTITY | {"more": "x"}}, "more: none -> x"),
         ({"fingerprint": "g", "identity": IDENTITY | {"classes": "a\nc"}}, "classes gone: b; new: c"),
-        ({"left_out": "1 file (abc)"}, r"no files were left out then, 1 file \(abc\) now"),
+        ({"left_out": "1 file (abc)"}, r"no files then, 1 file \(abc\) now"),
     ],
 )
 def test_other_data_are_refused(found: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        refuse_other_data(found, FACTS)
+        resume(found, FACTS)
 
 
 @pytest.fixture(name="session")
@@ -56,7 +58,7 @@ def _session(tmp_path: Path) -> Iterator[Small]:
 def snapshot(session: Small, **facts: Any) -> Checkpoint:
     """Of ten steps an epoch, as the state has; planned for two epochs, as it has."""
     configured = {"train": {"epochs": 2}, "eval": {"best_by": "accuracy"}}
-    return session.trainer.state.snapshot({"steps_per_epoch": 10, "config": configured} | facts)  # type: ignore[no-any-return]
+    return session.trainer.state.snapshot(run_record(**({"steps_per_epoch": 10, "config": configured} | facts)))  # type: ignore[no-any-return]
 
 
 CONFIG = build_config({}, {}, "test", ["train.epochs=2"])
@@ -69,15 +71,15 @@ def test_a_checkpoint_of_the_same_network_and_steps_is_taken_up(session: Small) 
     with torch.no_grad():
         state.model[0].weight.zero_()
     state.step = 0
-    assert _restore(state, saved, CONFIG) == []
+    assert restore(state, saved, CONFIG) == []
     assert state.step == 7
     assert torch.equal(state.model.state_dict()["0.weight"], saved.tensors["model.0.weight"])
 
 
 @pytest.mark.parametrize("steps", [9, 11])
 def test_another_number_of_steps_an_epoch_is_refused(session: Small, steps: int) -> None:
-    with pytest.raises(CheckpointError, match=f"the checkpoint has {steps} steps an epoch and the data now give 10"):
-        _restore(session.trainer.state, snapshot(session, steps_per_epoch=steps), CONFIG)
+    with pytest.raises(CheckpointError, match=f"the checkpoint has {steps} steps per epoch, but the data now give 10"):
+        restore(session.trainer.state, snapshot(session, steps_per_epoch=steps), CONFIG)
 
 
 @pytest.mark.parametrize("change", ["a tensor less", "a tensor more", "another shape"])
@@ -90,7 +92,7 @@ def test_a_checkpoint_of_another_network_is_refused(session: Small, change: str)
     else:
         saved.tensors["model.3.bias"] = torch.zeros(3)
     with pytest.raises(CheckpointError, match="the checkpoint does not fit the model"):
-        _restore(session.trainer.state, saved, CONFIG)
+        restore(session.trainer.state, saved, CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_a_return_takes_up_the_newest_good_checkpoint_at_half_the_rate_and_saves
     assert resumed == ev.Resumed(step=5, epoch=0, checkpoint="step-00000005.safetensors", lr_edits=[])
     assert edited == ev.LrEdited(step=5, factor=0.5, lr=0.05)
     assert session.saver.wait_for(5) == ""
-    assert session.facts(5)["lr_edits"] == [[5, 0.5]]
+    assert session.facts(5)["lr_edits"] == [(5, 0.5)]
     assert session.saver.folder.steps() == [2, 5], "step 7 is put aside"
 
 
@@ -260,7 +260,7 @@ def test_a_return_goes_on_where_what_came_after_cannot_be_put_aside(
     assert isinstance(warned, ev.Warned)
     assert "what came after step 5 could not all be put aside: No space left on device" in warned.message
     assert session.saver.wait_for(5) == ""
-    assert session.facts(5)["lr_edits"] == [[5, 0.5]]
+    assert session.facts(5)["lr_edits"] == [(5, 0.5)]
 
 
 def test_a_return_waits_for_no_write(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:

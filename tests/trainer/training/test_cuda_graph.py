@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ConfigMaker
+from tests.support.checkpoints import run_record
 from trainer.config.schema import Config
 from trainer.model.numerics import Numerics
 from trainer.training import step as step_module
@@ -106,7 +107,7 @@ def test_momenta_that_are_restored_stay_where_a_graph_reads_them(make_config: Co
     optimizer = trainer.state.optimizer
     before = {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()}
     values = {parameter: state["momentum_buffer"].clone() for parameter, state in optimizer.state.items()}
-    trainer.state.restore(trainer.state.snapshot({}))
+    trainer.state.restore(trainer.state.snapshot(run_record()))
     assert {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()} == before
     assert all(torch.equal(optimizer.state[parameter]["momentum_buffer"], value) for parameter, value in values.items())
 

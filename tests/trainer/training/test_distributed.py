@@ -23,7 +23,7 @@ from trainer.errors import ConfigError
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.view.run_view import RunView
-from trainer.training.build import plan_of
+from trainer.training.batch_source import plan_of
 from trainer.training.distributed import Peers
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ConfigMaker, TunedMaker, needs_exporter
+from tests.support.checkpoints import run_record
 from tests.support.exact_resume import check_that_stops_change_no_bit
 from tests.support.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.commands.export import Wanted, export_run
@@ -128,7 +129,7 @@ class _Keys(NullCallbacks):
         if step in self._stages:
             self.trainer.freeze(self._stages.pop(step))
         if step == self._keep_at and not hasattr(self, "kept"):
-            self.kept = self.trainer.state.snapshot({})
+            self.kept = self.trainer.state.snapshot(run_record())
         if step == self._back_from:
             self._back_from = -1
             self.trainer.go_back(self.kept, 1.0)
@@ -146,7 +147,11 @@ def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_m
         keys.trainer.run()
     frozen = [(event.step, event.stages) for event in whole.published if isinstance(event, ev.StagesFrozen)]
     assert frozen == [(2, ["stem"]), (3, ["stem", "layer1"]), (6, ["stem"])]
-    before, first, second = whole.kept, whole.trainer.state.snapshot({}), later.trainer.state.snapshot({})
+    before, first, second = (
+        whole.kept,
+        whole.trainer.state.snapshot(run_record()),
+        later.trainer.state.snapshot(run_record()),
+    )
     assert changed_stages(before.group("model"), first.group("model")) == {1, 2, 3, 4, 5}, "the stem is as it was"
     assert first.meta["unfrozen_by_key"] == -1
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
@@ -161,13 +166,13 @@ def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_confi
         if keys is resumed:
             keys.trainer.state.restore(back.kept)
         keys.trainer.run()
-    first, second = (keys.trainer.state.snapshot({}) for keys in (back, resumed))
+    first, second = (keys.trainer.state.snapshot(run_record()) for keys in (back, resumed))
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
 def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> None:
     trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
-    kept = trainer.state.snapshot({})
+    kept = trainer.state.snapshot(run_record())
     trainer.skipped_from = 3
     trainer.go_back(kept, 0.5)
     assert trainer.skipped_from is None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ConfigMaker
+from tests.support.checkpoints import checkpoint_of, run_record
 from trainer.config.schema import Config
 from trainer.model.resnet import head_of
 from trainer.training import loss_scale
@@ -66,10 +67,10 @@ def test_gradients_are_those_of_the_loss_itself(make_config: ConfigMaker, overri
 def test_a_step_that_overflows_is_left_out_and_halves_the_scale(trainer: Trainer) -> None:
     _step(trainer)
     trainer.state.loss_scale.state_2[0] = 2.0**60
-    before = trainer.state.snapshot({}).tensors
+    before = trainer.state.snapshot(run_record()).tensors
     assert _step(trainer)[2] == 1
     assert _scale(trainer) == 2.0**16, "the largest"
-    after = trainer.state.snapshot({}).tensors
+    after = trainer.state.snapshot(run_record()).tensors
     assert all(torch.equal(before[name], after[name]) for name in before if "num_batches" not in name)
     trainer.state.loss_scale.state_2[0] = 1024.0
     assert _step(trainer)[2] == 0
@@ -148,11 +149,11 @@ def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: 
     trainer.state.loss_scale.state_2[0] = 64.0
     _step(trainer)
     other = _built(make_config(*FP16))
-    saved = trainer.state.snapshot({})
+    saved = trainer.state.snapshot(run_record())
     other.state.restore(saved)
     assert other.state.loss_scale.state_2.tolist() == [64.0, 2.0]
-    del saved.meta["loss_scale"]  # as in checkpoints of before
-    trainer.state.restore(saved)
+    older = checkpoint_of(saved.tensors, **{key: value for key, value in saved.meta.items() if key != "loss_scale"})
+    trainer.state.restore(older)
     assert _scale(trainer) == 64.0
 
 

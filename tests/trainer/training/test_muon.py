@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
+from tests.support.checkpoints import run_record
 from trainer.config.schema import OptimConfig
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
@@ -116,10 +117,10 @@ def test_a_restored_state_goes_on_to_the_bit(make_config: ConfigMaker) -> None:
         trainer.train_step(batch, epoch=0, lr=0.02, metrics_3=torch.zeros(3))
 
     step(straight, 0)
-    pieced.state.restore(straight.state.snapshot({}))
+    pieced.state.restore(straight.state.snapshot(run_record()))
     for trainer in (straight, pieced):
         step(trainer, 1)
         step(trainer, 2)
-    ended, expected = (trainer.state.snapshot({}).tensors for trainer in (pieced, straight))
+    ended, expected = (trainer.state.snapshot(run_record()).tensors for trainer in (pieced, straight))
     assert ended.keys() == expected.keys()
     assert all(torch.equal(ended[name], expected[name]) for name in expected)

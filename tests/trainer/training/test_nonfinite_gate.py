@@ -195,7 +195,7 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     assert all(loss == loss for loss in view_of(run.run_dir).train_loss.y[6:]), "the bad steps are gone from the curves"
     assert [path.suffix for path in run.run_dir.checkpoints.glob("*.given-up")] == [".given-up"]
     newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
-    assert newest.meta["lr_edits"] == [[4, 0.5]]
+    assert newest.meta["lr_edits"] == [(4, 0.5)]
     assert newest.step == view_of(run.run_dir).step
 
 

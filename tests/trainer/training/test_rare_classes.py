@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from tests.conftest import ConfigMaker, FolderMaker
 from trainer.model.resnet import head_of
-from trainer.training.build import build_trainer, class_weights
+from trainer.training.batch_source import class_weights
+from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
 

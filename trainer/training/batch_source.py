@@ -1,0 +1,103 @@
+"""Training batches of a run: how an epoch is divided into steps, and how its images are weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.config.schema import Config
+from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches
+from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.stream import StreamedBatches
+from trainer.data.dataset import ResidentSplit, Split
+from trainer.data.image_folder import FolderSplit
+from trainer.errors import ConfigError
+from trainer.training.distributed import Peers
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Source of training batches.
+
+    Attributes:
+        split: Training images.
+        plan: Division of an epoch into steps.
+        device: Training device.
+        epochs: Number of epochs of the run.
+        lost: Images that could not be read in this session.
+        weights_K: Loss weight of each class's images, on the device; None where all are equal.
+    """
+
+    split: Split
+    plan: Plan
+    device: torch.device
+    epochs: int
+    lost: LostImages
+    weights_K: Tensor | None
+    _warn: Callable[[str], None]
+
+    @classmethod
+    def of(
+        cls, config: Config, split: Split, device: torch.device, warn: Callable[[str], None], peers: Peers | None
+    ) -> BatchSource:
+        """The source of a run's training batches, for this process."""
+        plan, weights_K = plan_of(config, split.labels_N, peers), loss_weights(config, split.labels_N, device)
+        return cls(split, plan, device, config.train.epochs, LostImages(warn), weights_K, warn)
+
+    def batches(self, workers: int) -> Batches:
+        """Batches of the kind that fits the split."""
+        if isinstance(self.split, FolderSplit):
+            return StreamedBatches(
+                self.split, self.plan, self.device,
+                workers=workers, epochs=self.epochs, warn=self._warn, lost=self.lost,
+            )  # fmt: skip
+        assert isinstance(self.split, ResidentSplit)
+        return ResidentBatches(self.split, self.plan, self.device)
+
+    def trial_batch(self) -> Batch:
+        """The first batch of the run, decoded here: a trial starts no worker processes."""
+        return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
+
+
+def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
+    """Divide an epoch into steps, and a step into the parts of several processes.
+
+    Args:
+        config: Configuration of the run.
+        labels_N: Labels of the training images, int64 on the CPU.
+        peers: Processes that train together. A smaller last batch is then dropped: it may not have equally many images for each.
+
+    Raises:
+        ConfigError: When a batch cannot be divided equally among all processes.
+    """
+    rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
+    parts = world * config.train.grad_accum_steps
+    if config.data.batch_size % parts or config.data.batch_size < 2 * parts:
+        raise ConfigError(
+            f"data.batch_size {config.data.batch_size} is that of all {world} processes and must be divisible by {parts}, "
+            f"with 2 images or more in each part"
+        )
+    return Plan(
+        num_images=len(labels_N),
+        batch_size=config.data.batch_size,
+        drop_last=config.data.drop_last or world > 1,
+        rank=rank,
+        world=world,
+        smallest=2 * config.train.grad_accum_steps,
+        seed=config.run.seed,
+        balanced=labels_N if config.data.balance == "sampler" else None,
+    )
+
+
+def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
+    """Loss weight of each class's images, on the device; None where all are equal."""
+    return class_weights(labels_N).to(device) if config.data.balance == "loss" else None
+
+
+def class_weights(labels_N: Tensor) -> Tensor:
+    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,)."""
+    counts_K = torch.bincount(labels_N).float()
+    return len(labels_N) / (len(counts_K) * counts_K)

@@ -1,0 +1,48 @@
+"""Builds a training step from a model: the trainer, further processes, the timing trial and `bench` share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config.schema import Config
+from trainer.data.augment.augment import Augment
+from trainer.model.numerics import Numerics
+from trainer.training.distributed import Peers
+from trainer.training.optimizer import build_optimizer
+from trainer.training.step import TrainStep
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """A training step with the model and the optimizer that it updates."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    train_step: TrainStep
+
+
+def build_step(
+    config: Config, model: nn.Module, augment: Augment, numerics: Numerics,
+    *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
+) -> StepParts:  # fmt: skip
+    """Build the step of a model.
+
+    Args:
+        config: Configuration of the step.
+        model: The model on its device; changed in place to the memory format and the convolutions of `numerics`.
+        augment: Makes augmented images from pixels.
+        numerics: Numerics of the step.
+        class_weights_K: Loss weight of each class's images; None for equal weights.
+        micro_batches: Micro-batches per step; None as configured.
+        peers: Processes that train together; None when this process trains alone.
+    """
+    model = numerics.apply_to(model)
+    optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
+    train_step = TrainStep(
+        model, optimizer, augment, config, numerics,
+        class_weights_K=class_weights_K, micro_batches=micro_batches, peers=peers,
+    )  # fmt: skip
+    return StepParts(model, optimizer, train_step)
