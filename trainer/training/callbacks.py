@@ -40,16 +40,16 @@ class LoopCallbacks(Protocol):
             CheckpointError: When there is none.
         """
 
-    def feeding(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Called before the first batch of an epoch (from 0) is trained on."""
 
-    def evaluating(self, split: str) -> None:
+    def on_evaluation_start(self, split: str) -> None:
         """Called before an evaluation begins."""
 
-    def training(self) -> None:
+    def on_training_resumed(self) -> None:
         """Called when training continues."""
 
-    def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
+    def on_evaluation_end(self, split: str, evaluation: Evaluation, step: int) -> None:
         """Called after an evaluation.
 
         Args:
@@ -58,7 +58,7 @@ class LoopCallbacks(Protocol):
             step: Steps that the evaluated weights were trained for.
         """
 
-    def diverged(self, step: int, first_skipped: int) -> None:
+    def on_divergence(self, step: int, first_skipped: int) -> None:
         """Called after too many consecutive skipped steps; returns when training may continue.
 
         Args:
@@ -86,18 +86,18 @@ class NullCallbacks:
         """Raise: there is no run."""
         raise CheckpointError("nothing was saved")
 
-    def feeding(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Do nothing: there is no viewer."""
 
-    def evaluating(self, split: str) -> None:
+    def on_evaluation_start(self, split: str) -> None:
         """Do nothing: there is no log."""
 
-    def training(self) -> None:
+    def on_training_resumed(self) -> None:
         """Do nothing: there is no log."""
 
-    def measured(self, split: str, evaluation: Evaluation, step: int) -> None:
+    def on_evaluation_end(self, split: str, evaluation: Evaluation, step: int) -> None:
         """Do nothing: there is no run."""
 
-    def diverged(self, step: int, first_skipped: int) -> None:
+    def on_divergence(self, step: int, first_skipped: int) -> None:
         """Do nothing: there is no user to decide."""
         raise DivergedError(f"steps {first_skipped} to {step} were not finite")

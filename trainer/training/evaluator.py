@@ -72,7 +72,7 @@ class Evaluator:
             Whether it is the best so far on the selection split.
         """
         before = self.stopwatch.switch("evaluate")
-        self.hooks.evaluating(split)
+        self.hooks.on_evaluation_start(split)
         begun_s = self.stopwatch.of("evaluate")
         model = self.state.measured_model
         if checkpoint is not None:
@@ -92,7 +92,7 @@ class Evaluator:
                 seconds=round(self.stopwatch.of("evaluate") - begun_s, 3),
             )
         )  # fmt: skip
-        self.hooks.measured(split, result, step)
+        self.hooks.on_evaluation_end(split, result, step)
         # The loop unfreezes a stage that was unfrozen meanwhile, and then gives the step other batches.
         self.train_step.prepare(self.train_step.frozen)
         self.stopwatch.switch(before)
@@ -146,10 +146,10 @@ class Evaluator:
     def features(self) -> Tensor:
         """Features of all training images from the frozen backbone, (M, F)."""
         before = self.stopwatch.switch("evaluate")
-        self.hooks.evaluating("features")
+        self.hooks.on_evaluation_start("features")
         while (features_MF := self._computed_features()) is None:
             continue  # with smaller batches
-        self.hooks.training()
+        self.hooks.on_training_resumed()
         self.stopwatch.switch(before)
         return features_MF
 

@@ -84,7 +84,7 @@ class Trainer:
 
         Raises:
             StopRequested: From `LoopCallbacks.poll`.
-            DivergedError: From `LoopCallbacks.diverged`.
+            DivergedError: From `LoopCallbacks.on_divergence`.
         """
         while self.state.evaluation_due or not (self.state.finished or self.stalled):
             if self.state.evaluation_due:
@@ -154,7 +154,7 @@ class Trainer:
         """Train to the end of the epoch; False when a command interrupted it, after which it continues with other settings."""
         batches = self._freeze_and_feed()
         if batches is self.batches:  # not the features of a frozen backbone
-            self.hooks.feeding(self.state.epoch)
+            self.hooks.on_epoch_start(self.state.epoch)
         self.stopwatch.switch("data")
         self._window_began_s = self.stopwatch.of("data", "compute")
         stream = iter(batches.epoch(self.state.epoch, self.state.epoch_step))
@@ -233,7 +233,7 @@ class Trainer:
             return
         self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
-            self.hooks.diverged(self.state.step, self.skipped_from)
+            self.hooks.on_divergence(self.state.step, self.skipped_from)
             # If training continues as it is, or at another rate, the question comes again after as many steps. The first skipped
             # step is kept, since no state after it is one to return to.
             self._decided_at = self.state.step
@@ -290,7 +290,7 @@ class Trainer:
         aged = time.monotonic() - self.last_save >= _EPOCH_SAVE_AGE_S
         if best or (self.config.checkpoint.every_epoch and aged and self.skipped_from is None):
             self.hooks.save(best=best)
-        self.hooks.training()
+        self.hooks.on_training_resumed()
 
 
 def steps_event(window: Window, budget: dict[str, float]) -> Steps:

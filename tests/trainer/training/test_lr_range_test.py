@@ -21,7 +21,7 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
-from trainer.session import session
+from trainer.session import rate_trial, session
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
 from trainer.training.lr_range_test import range_test, suggest
@@ -97,7 +97,7 @@ def test_a_run_goes_on_as_if_no_rates_had_been_tried(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     """To the bit, also with workers that decode ahead, in the middle of an epoch."""
-    monkeypatch.setattr(session, "range_test", functools.partial(range_test, steps=30))
+    monkeypatch.setattr(rate_trial, "range_test", functools.partial(range_test, steps=30))
     data = folder_config.data.model_copy(update={"cache": cache, "workers": 1, "flip": "random"})
     # Evaluations, in which no rates are tried, come late.
     rarely = folder_config.eval.model_copy(update={"every_epochs": 5})
@@ -155,7 +155,7 @@ def test_rates_that_are_asked_for_in_an_evaluation_are_tried_after_it(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With small folders a run evaluates so often that a key would be refused half of the time."""
-    monkeypatch.setattr(session, "range_test", functools.partial(range_test, steps=15))
+    monkeypatch.setattr(rate_trial, "range_test", functools.partial(range_test, steps=15))
     run = new_run(folder_config, tmp_path)
     thread = start(run)
     asked: dict[int, str] = {}
