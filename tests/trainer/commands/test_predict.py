@@ -249,7 +249,7 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("preprocess", [], "preprocess is no JSON object"), ("preprocess", None, "preprocess is no JSON object"),
+        ("preprocess", [], "preprocess is not a JSON object"), ("preprocess", None, "preprocess is not a JSON object"),
         ("size", 24, "resize: expected 30, found 20"),
         ("sizes", {"size": 24, "resize": 30}, "input is batch x 3 x 16 x 16, expected (3, 24, 24)"), ("size", 0, "image_size"),
         ("size", 16.5, "image_size"), ("size", "16", "image_size"), ("size", None, "image_size"),

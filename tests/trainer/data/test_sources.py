@@ -128,7 +128,7 @@ def test_a_download_that_is_damaged_is_not_kept(
     archive = small_cifar / source.filename
     archive.write_bytes(archive.read_bytes()[:-100])
     monkeypatch.setattr(source, "url", archive.as_uri())
-    with pytest.raises(DataError, match="does not have the archive's checksum"):
+    with pytest.raises(DataError, match="the downloaded file has the wrong checksum"):
         cifar.load_cifar("cifar10", target, 32, quiet)
     assert list(target.iterdir()) == []
 

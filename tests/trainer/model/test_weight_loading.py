@@ -150,7 +150,7 @@ LIKE = {
     b"": "the file is empty", bytes(2000): "a file of zeros", b"<!doctype html><p>404": "an HTML page",
     b"version https://git-lfs.github.com/spec/v1": "a git-LFS pointer", b'{"classes": []}': "a JSON file",
     b"PK\x03\x04cut off": "a PyTorch file or ZIP archive that was cut off", b"\x89PNG": "a damaged PNG file",
-    b"\xfe\xfd\xfc": "no kind of file that is known here",
+    b"\xfe\xfd\xfc": "an unknown kind of file",
 }  # fmt: skip
 
 

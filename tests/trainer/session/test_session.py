@@ -304,7 +304,7 @@ def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config,
     view = view_of(run.run_dir)
     assert thread.exit_code == EXIT_RESUMABLE
     assert view.failure is not None
-    assert "bring the folder back, then resume" in view.failure.error
+    assert "restore the folder, then resume" in view.failure.error
     (step,) = CheckpointFolder(run.run_dir, keep=2).steps()
     assert (view.step, step) == (4, 4)
     away.rename(root)
