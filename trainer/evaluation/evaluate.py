@@ -128,7 +128,7 @@ def evaluate(
         done += len(labels_N)
     if not done:
         raise DataLostError(
-            f"none of the {len(split)} images to measure can be read any more; bring them back, then resume"
+            f"none of the {len(split)} images to evaluate can be read any more; restore them, then resume"
         )
     confusion_KK = confusion.view(num_classes, num_classes).cpu()
     return Evaluation(

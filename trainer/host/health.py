@@ -83,11 +83,17 @@ def disk_checks(runs_dir: Path) -> Iterator[Check]:
     found = f"{place}: {free / GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: free space unknown"
     if free < 2 * _CHECKPOINT_BYTES:
         yield Check(
-            name="disk", state="bad", found=found, remedy="no room for a checkpoint: free some space, or use --runs-dir DIR"
+            name="disk",
+            state="bad",
+            found=found,
+            remedy="no room for a checkpoint: free some space, or use --runs-dir DIR",
         )
     elif free < _ROOM_FOR_CHECKPOINTS * _CHECKPOINT_BYTES:
         yield Check(
-            name="disk", state="careful", found=found, remedy="a run keeps several checkpoints of 90 MB: free some space"
+            name="disk",
+            state="careful",
+            found=found,
+            remedy="a run keeps several checkpoints of 90 MB: free some space",
         )
     else:
         yield Check(name="disk", state="good", found=found)

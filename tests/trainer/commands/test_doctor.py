@@ -57,7 +57,11 @@ def raising(error: Exception) -> Callable[..., Any]:
     ("name", "instead", "said"),
     [
         ("usable_memory", lambda: Memory(8 * GIB, 2 * GIB - 1), "memory: 2.0 of 8.0 GiB free; close other programs"),
-        ("free_bytes", lambda _: 2.0 * CHECKPOINT - 1, "no room for a checkpoint: free some space, or use --runs-dir DIR"),
+        (
+            "free_bytes",
+            lambda _: 2.0 * CHECKPOINT - 1,
+            "no room for a checkpoint: free some space, or use --runs-dir DIR",
+        ),
         ("free_bytes", lambda _: 6.0 * CHECKPOINT - 1, "a run keeps several checkpoints of 90 MB: free some space"),
         ("probe", lambda _: False, "cannot lock files"),
         ("probe", raising(OSError(30, "Read-only file system")), "Read-only file system; keep runs on a writable disk"),

@@ -160,7 +160,7 @@ def test_every_command_knows_the_same_names_of_splits(tmp_path: Path, name: str)
     with pytest.raises(DataError, match="has no test/"):
         folder_images(root, ("a", "b"), "test")
     shutil.rmtree(root / name)
-    with pytest.raises(DataError, match="no test/ or val/; to measure on the images of train/, give --split train"):
+    with pytest.raises(DataError, match="no test/ or val/; to evaluate on the images of train/, give --split train"):
         folder_images(root, ("a", "b"), None)
     assert measured(fill(root, "b/1.png"), ("b", "train")) == {"b": 1, "train": 2}
 

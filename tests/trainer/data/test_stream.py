@@ -140,7 +140,9 @@ def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(
     streamed = warnings.stream(deadly(root, times=2))
     assert_as_from_memory(root, streamed)
     streamed.close()
-    died = "a decoding worker died: killed (by the system, if memory ran out); no batch is lost; decoding continues with"
+    died = (
+        "a decoding worker died: killed (by the system, if memory ran out); no batch is lost; decoding continues with"
+    )
     assert warnings == [f"{died} 2 workers", f"{died} 1 worker"]
 
 
@@ -392,9 +394,7 @@ def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
     split = train_split(root)
     (root / "train").rename(root / "elsewhere")
     streamed = Warnings().stream(split, WHOLE, workers)
-    with pytest.raises(
-        DataLostError, match=r"36 of 36 images of a batch\); restore the folder, then resume"
-    ) as caught:
+    with pytest.raises(DataLostError, match=r"36 of 36 images of a batch\); restore the folder, then resume") as caught:
         epoch_of(streamed, 0)
     streamed.close()
     assert multiprocessing.active_children() == []

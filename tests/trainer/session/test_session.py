@@ -455,7 +455,7 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
     started = view_of(tuned).started
     assert started is not None
     assert started.model["trainable"] == 512 * 3 + 3
-    assert any("122 tensors taken over" in event.message for event in events_of(tuned, ev.Warned))
+    assert any("122 tensors loaded" in event.message for event in events_of(tuned, ev.Warned))
 
 
 def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:

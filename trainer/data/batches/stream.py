@@ -195,11 +195,7 @@ class StreamedBatches:
         elif self._deaths > 1:
             # Two deaths are seldom an accident: fewer workers need less memory.
             self._number = max(1, self._number // 2)
-        what = (
-            "decoding workers could not be started"
-            if decoding is None
-            else "a decoding worker died"
-        )
+        what = "decoding workers could not be started" if decoding is None else "a decoding worker died"
         number = f"{self._number} worker{'' if self._number == 1 else 's'}"
         how = "" if self._shared else f", without shared memory (slower{_MORE_SHARED_MEMORY})"
         self._warn(f"{what}: {cause.text}; no batch is lost; decoding continues with {number}{how}")

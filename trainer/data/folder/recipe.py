@@ -97,9 +97,7 @@ def _division(survey: Survey) -> list[Choice]:
             return [
                 Choice("data.val_fraction", 0.15, "selects the best checkpoint; test/ is used only once, at the end")
             ]
-        return [
-            Choice("data.val_fraction", 0.0, f"the smallest class has {smallest} images: too few to hold some out")
-        ]
+        return [Choice("data.val_fraction", 0.0, f"the smallest class has {smallest} images: too few to hold some out")]
     if enough:
         return [
             Choice("data.val_fraction", 0.15, "there are no splits: these images select the best checkpoint,"),
