@@ -206,5 +206,7 @@ def _both(module: nn.Module, session: Any, batch: Tensor) -> tuple[NDArray[np.fl
         ours: NDArray[np.float32] = module(batch).numpy()
     theirs: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
     if ours.shape != theirs.shape:
-        raise ExportError(f"the exported model gives {theirs.shape} for a batch of {len(batch)}, expected {ours.shape}")
+        raise ExportError(
+            f"the exported model returns {theirs.shape} for a batch of {len(batch)}, expected {ours.shape}"
+        )
     return ours, theirs

@@ -321,8 +321,8 @@ def test_whoever_has_learned_from_the_images_is_named(
     second = train(other, tmp_path / "runs").run.run_dir
     assert evaluate(str(run.path), str(second.path), "-o", str(tmp_path / "out")) == 0
     said = capsys.readouterr().out
-    assert re.search(rf"careful: {second.path} was trained on \d+ of these 18 images, which flatters it", said)
-    assert f"careful: {run.path} was" not in said
+    assert re.search(rf"warning: {second.path} was trained on \d+ of these 18 images, which flatters it", said)
+    assert f"warning: {run.path} was" not in said
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(facts["remarks"]) == 1
     assert 0 <= facts["p_value"] <= 1

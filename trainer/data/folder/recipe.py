@@ -168,7 +168,7 @@ def _augmentation(num_train: int, size: int, start: Start) -> list[Choice]:
     if size >= 64:
         choices.append(Choice("data.resized_crop", smallest, "random crops, each at least this share of the picture"))
     else:
-        choices.append(Choice("data.crop_pad", size // 8, "small pictures are shifted, not cut"))
+        choices.append(Choice("data.crop_pad", size // 8, "small pictures are shifted, not cropped"))
     if num_train < _MANY:
         if size >= 64:
             choices.append(Choice("data.trivial_augment", True, "with few images, varied colours and positions help"))
@@ -197,8 +197,8 @@ def _model(size: int, start: Start, gpu: bool) -> list[Choice]:
         Choice("model.stem", start.stem or "imagenet", "the stem of the initial weights"),
         Choice("model.init_from", start.reference, "pretrained weights help more than a few extra pictures"),
         Choice("model.freeze", "backbone", "train the classifier first: its random weights would spoil the others;"),
-        Choice("model.unfreeze_after", 3, "then everything"),
-        Choice("model.cache_features", True, "the first epochs take seconds: the backbone sees each picture once"),
+        Choice("model.unfreeze_after", 3, "then all stages"),
+        Choice("model.cache_features", True, "fast first epochs: the backbone processes each picture once"),
     ]
 
 
@@ -208,17 +208,19 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
         epochs = _clamped((3000 if gpu else 1500) / steps_per_epoch, 10, 200)
         return [
             Choice("train.epochs", epochs, f"of {steps_per_epoch} steps"),
-            Choice("train.label_smoothing", 0.1, "keeps the network from being too sure of itself"),
+            Choice("train.label_smoothing", 0.1, "prevents overconfident predictions"),
             Choice(
-                "optim.lr", round(0.05 * batch_size / 64, 4), "in proportion to the batch; r18-tui find-lr measures it"
+                "optim.lr",
+                round(0.05 * batch_size / 64, 4),
+                "proportional to the batch size; r18-tui find-lr measures it",
             ),
             Choice("optim.weight_decay", 5e-4, "keeps weights small"),
-            Choice("schedule.warmup", 0.2, "a share of the run in which the rate rises; then it falls linearly to 0"),
+            Choice("schedule.warmup", 0.2, "share of the run in which the rate rises; it then falls linearly to 0"),
         ]
     epochs = _clamped((1000 if gpu else 400) / steps_per_epoch, 8, 40)
     return [
         Choice("train.epochs", epochs, f"of {steps_per_epoch} steps; more epochs gain a little accuracy"),
-        Choice("train.label_smoothing", 0.1, "keeps the network from being too sure of itself"),
+        Choice("train.label_smoothing", 0.1, "prevents overconfident predictions"),
         Choice("train.ema_decay", 0.98, "evaluation and export use an average of the weights"),
         Choice("optim.lr", 0.05, "of the classifier; r18-tui find-lr measures it"),
         Choice("optim.layer_decay", 0.5, "each earlier stage has this share of the next stage's rate"),
