@@ -93,7 +93,7 @@ def test_a_single_image_with_another_top_answer_is_enough(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("call", range(CALLS))
 def test_answers_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    with pytest.raises(ExportError, match=r"the exported model gives \(\d+, 2\) for a batch of \d+, expected"):
+    with pytest.raises(ExportError, match=r"the exported model returns \(\d+, 2\) for a batch of \d+, expected"):
         compared(made(), monkeypatch, lambda now, answers: answers[:, :2] if now == call else answers)
 
 
