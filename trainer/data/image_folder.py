@@ -1,6 +1,6 @@
 """The user's own images: decoded into memory, or decoded when requested.
 
-`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is left out and
+`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is skipped and
 reported, never replaced.
 """
 
@@ -77,7 +77,7 @@ class FolderSplit:
         return reading.pixels_NHWC
 
     def read(self, rows: Sequence[int], *, threads: int | None) -> Reading:
-        """Decode some images and leave out those that are no longer readable: see `read_images`."""
+        """Decode some images and skip those that are no longer readable: see `read_images`."""
         return read_images(self.decoder, [self.paths[row] for row in rows], threads=threads)
 
     def subset(self, rows: Tensor) -> FolderSplit:
@@ -86,7 +86,7 @@ class FolderSplit:
 
 
 def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None = 1, shared: bool = False) -> Reading:
-    """Decode files, and leave out those that cannot be read even at a second attempt a moment later.
+    """Decode files, and skip those that cannot be read even at a second attempt a moment later.
 
     Args:
         decoder: Converts files to pixels.

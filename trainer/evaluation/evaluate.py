@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
         loss: Mean cross-entropy without label smoothing.
         accuracy: Plain top-1, 0 to 1.
-        accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not asked for.
+        accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not requested.
         confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
         mistakes: The most confident mistakes; None where there are none.
         silent: Share of the channels that were 0 for all images seen, by the convolution that makes them; only those with any.

@@ -144,7 +144,7 @@ class StreamedBatches:
             pixels.to(self._device, non_blocking=True),
             torch.arange(len(ids), device=self._device),
             ids.to(self._device),
-            # An image keeps its position in the order even when images before it are left out: its draws depend on it.
+            # An image keeps its position in the order even when images before it are skipped: its draws depend on it.
             (self._plan.first_position(step) + kept).to(self._device),
             self._split.labels_N[ids].to(self._device),
         )

@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{12}")
 
 
 def encode_command(command: Command) -> bytes:
-    """Encode a command. Reason and exit code of a signal's `Stop` are left out: they belong to the process that received it."""
+    """Encode a command. Reason and exit code of a signal's `Stop` are omitted: they belong to the process that received it."""
     message: dict[str, Any] = {"command": command.name, "id": command.command_id}
     if isinstance(command, cmd.SetLr):
         message["lr"] = command.lr

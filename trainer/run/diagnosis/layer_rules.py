@@ -50,7 +50,7 @@ def layer_torn(view: RunView) -> Verdict | None:
 
 
 def _changes(view: RunView, measured: LayersMeasured) -> dict[str, float]:
-    """Learning rate times gradient norm, relative to each layer's weight norm; frozen layers are left out."""
+    """Learning rate times gradient norm, relative to each layer's weight norm; frozen layers are excluded."""
     at = bisect_left(view.lr.x, measured.step)
     rate = view.lr.y[at] if at < len(view.lr) else math.nan
     return {

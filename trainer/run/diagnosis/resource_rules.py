@@ -43,7 +43,7 @@ def lines_left_out(view: RunView) -> Verdict | None:
 
 
 def lines_missing(count: int) -> str:
-    """Report how many lines of a log are left out."""
+    """Report how many lines of a log are skipped."""
     return f"{count:,} line{'s' if count > 1 else ''} of the log skipped"
 
 
