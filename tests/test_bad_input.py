@@ -220,7 +220,7 @@ def test_a_live_run_is_neither_resumed_nor_exported(run: Run, folder_config: Con
     for command in (("--resume", str(live.run_dir.path)), ("export", str(live.run_dir.path))):
         code, printed = run(*command)
         assert code == 2
-        assert "live already, trained by process" in printed
+        assert "already active in process" in printed
         assert f"r18-tui attach {live.run_dir.path}" in printed
     assert live.run_dir.events.read_bytes() == before
     live.close()
@@ -272,7 +272,7 @@ def test_a_configuration_that_a_run_was_not_started_with_is_refused_on_resume(
     source = train(folder_config, tmp_path / "runs").run.run_dir
     code, printed = run("cifar", "--resume", "latest")
     assert code == 2
-    assert f"cifar: {source.path} was not started with it" in printed
+    assert f"cifar: {source.path} was started with other settings" in printed
     assert "data.kind: 'imagefolder' in the run, 'cifar10' in the file" in printed
     code, printed = run(str(source.config), "--resume", "latest", "train.epochs=3")
     assert code == 0

@@ -109,13 +109,13 @@ def test_readers_say_what_they_leave_out(tmp_path: Path, capsys: pytest.CaptureF
     for reader in (print_report, print_json, print_csv):
         reader(run)
     printed = capsys.readouterr()
-    assert "look at      2 lines of the log left out: damaged" in printed.out
+    assert "look at      2 lines of the log skipped: damaged" in printed.out
     assert '"bad_records": 2' in printed.out
-    assert printed.err == "2 lines of the log left out\n"
+    assert printed.err == "2 lines of the log skipped\n"
     print_runs(tmp_path)
     listed = capsys.readouterr().out
     assert "stopped !" in listed
-    assert "odd: 2 lines of the log left out" in listed
+    assert "odd: 2 lines of the log skipped" in listed
 
 
 def test_lines_of_later_versions_are_not_called_damaged(tmp_path: Path) -> None:

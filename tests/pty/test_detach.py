@@ -127,7 +127,7 @@ def test_a_killed_trainer_shows_as_lost_at_once_with_the_way_on(tmp_path: Path) 
         watcher.wait_for("● lost", 10)
         watcher.wait_for(r"last event .* ago; go on with: r18-tui --resume", 10)
         watcher.send("p")
-        watcher.wait_for("nobody trains this run", 10)
+        watcher.wait_for("this run is not active", 10)
         watcher.send("q")
         assert code_of(watcher) == 0
 

@@ -191,7 +191,7 @@ def test_images_in_memory_are_taken_by_their_numbers(side: int) -> None:
     model = NumberClassifier.random(6, 6, 0)
     ask: Callable[[], object] = lambda: images.pixels([4, 1], model.decoder)  # noqa: E731
     if side != model.decoder.image_size:
-        with pytest.raises(DataError, match="these images have 5 pixels and the model sees 4"):
+        with pytest.raises(DataError, match="these images are 5 pixels wide, but the model needs 4"):
             ask()
         return
     found, rows, lost = images.pixels([4, 1], model.decoder)

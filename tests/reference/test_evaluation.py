@@ -134,7 +134,7 @@ def test_without_images_that_cannot_be_read_any_more_the_figures_are_those_of_th
     warned: list[str] = []
     lost = LostImages(warned.append)
     if broken == (4, 5, 6, 7) and batch_size == 4:
-        with pytest.raises(DataLostError, match=r"4\.png: was readable at the start and is not now: .*4 of 4 images"):
+        with pytest.raises(DataLostError, match=r"4\.png: was readable at the start and no longer is: .*4 of 4 images"):
             evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
         return
     found = evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)

@@ -114,13 +114,13 @@ def test_the_lines_of_a_report_have_its_figures_and_the_worst_class_first(images
     assert f"(guessing: {1 / 3:.2%})" in text, "chance among the three classes that have images"
     assert f"  most frequent class {10 / 29:.2%} " in text
     assert "top-5" not in text
-    assert "  as they are 9 images 50.0%\n  noise       a 25.0%,  b 12.5%" in text
+    assert "  unchanged   9 images 50.0%\n  noise       a 25.0%,  b 12.5%" in text
     shown = re.findall(r"^  (class \d) +(\d+) ", text, re.MULTILINE)
     recalls = {name: one.recall for name, one in zip(model.classes, plain, strict=True)}
     order = sorted((name for name in model.classes[:3]), key=lambda name: recalls[name] or 0.0)
     assert [name for name, _ in shown] == [*order, "class 3"]
     assert shown[-1] == ("class 3", "0")
-    assert f"cannot be read, not measured: {images.paths[BROKEN]}: " in text
+    assert f"unreadable, not evaluated: {images.paths[BROKEN]}: " in text
 
 
 def test_a_comparison_names_the_pictures_on_which_two_models_differ(images: FileImages, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_comparison_names_the_pictures_on_which_two_models_differ(images: File
 
 @pytest.mark.parametrize(
     ("swapped", "equal", "verdict"),
-    [(False, False, "A is better"), (True, False, "B is better"), (False, True, "these images do not tell which one")],
+    [(False, False, "A is better"), (True, False, "B is better"), (False, True, "no significant difference")],
 )
 def test_the_better_model_is_named_where_the_difference_is_significant(
     images: FileImages, swapped: bool, equal: bool, verdict: str

@@ -38,7 +38,7 @@ def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> Da
         parts = {split: source(str(root), train=split == "train", download=True) for split in ("train", "test")}
     except (RuntimeError, OSError, EOFError) as error:
         raise DataError(
-            f"{root / source.base_folder}: the extracted files are damaged: {error}; remove them and start again"
+            f"{root / source.base_folder}: the extracted files are damaged: {error}; delete them and start again"
         ) from error
     splits, hashes = {}, {}
     for name, part in parts.items():
@@ -82,7 +82,7 @@ def _ensure_archive(source: Any, root: Path, progress: Progress) -> None:
         raise DataError(_no_download(source, archive, error)) from error
     if not check_integrity(str(partial), source.tgz_md5):
         partial.unlink(missing_ok=True)
-        raise DataError(_no_download(source, archive, "what came does not have the archive's checksum"))
+        raise DataError(_no_download(source, archive, "the downloaded file has the wrong checksum"))
     partial.replace(archive)
 
 

@@ -116,7 +116,7 @@ class DataSet:
             )
         if num_classes not in ("auto", len(self.classes)):
             raise DataError(
-                f"model.num_classes: {num_classes} does not agree with the data's {len(self.classes)} classes; use auto"
+                f"model.num_classes: {num_classes} does not match the {len(self.classes)} classes of the data; use auto"
             )
         if len(self.splits["train"]) < batch_size:
             raise DataError(

@@ -1,6 +1,6 @@
 """The user's own images: decoded into memory, or decoded when requested.
 
-`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is left out and
+`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is skipped and
 reported, never replaced.
 """
 
@@ -73,11 +73,11 @@ class FolderSplit:
         """
         reading = self.read(rows, threads=usable_cpus())
         for path, reason in reading.lost:
-            raise DataError(f"{path}: was readable at the start and is not now: {reason}")
+            raise DataError(f"{path}: was readable at the start and no longer is: {reason}")
         return reading.pixels_NHWC
 
     def read(self, rows: Sequence[int], *, threads: int | None) -> Reading:
-        """Decode some images and leave out those that are no longer readable: see `read_images`."""
+        """Decode some images and skip those that are no longer readable: see `read_images`."""
         return read_images(self.decoder, [self.paths[row] for row in rows], threads=threads)
 
     def subset(self, rows: Tensor) -> FolderSplit:
@@ -86,7 +86,7 @@ class FolderSplit:
 
 
 def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None = 1, shared: bool = False) -> Reading:
-    """Decode files, and leave out those that cannot be read even at a second attempt a moment later.
+    """Decode files, and skip those that cannot be read even at a second attempt a moment later.
 
     Args:
         decoder: Converts files to pixels.
@@ -153,7 +153,7 @@ def load_image_folder(
     shares = {name: share for name, share in (shares or {}).items() if share and name not in layout.folders}
     if len(layout.folders) == 1 and not shares:
         raise DataError(
-            f"{root}: there is nothing to measure on: no test/ or val/, and data.val_fraction and data.test_fraction are 0\n"
+            f"{root}: no images to evaluate on: no test/ or val/, and data.val_fraction and data.test_fraction are 0\n"
             f"{found_tree(root)}\n{expected_trees(root)}"
         )
     looked_at = [name for name in layout.files if keep(name) is not Keep.LAZY or (name == "train" and shares)]
@@ -217,7 +217,7 @@ def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str
         if not usable:
             path, reason = survey.unreadable[-1]
             raise DataError(
-                f"{survey.layout.folders[name]}: none of its {len(survey.layout.files[name])} images can be read; such as "
+                f"{survey.layout.folders[name]}: none of its {len(survey.layout.files[name])} images can be read; for example "
                 f"{path}: {reason}"
             )
     if not shares:
@@ -252,7 +252,7 @@ def _load_split(
         progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
     if not kept:
         raise DataError(
-            f"none of the {len(files)} {split} images could be decoded; such as {lost[-1][0]}: {lost[-1][1]}"
+            f"none of the {len(files)} {split} images could be decoded; for example {lost[-1][0]}: {lost[-1][1]}"
         )
     labels = torch.tensor([files[row].label for row in kept], dtype=torch.long)
     return ResidentSplit(torch.from_numpy(pixels[: len(kept)]), labels, [str(files[row].path) for row in kept])

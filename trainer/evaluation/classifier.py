@@ -82,7 +82,7 @@ class OnnxClassifier:
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         if "classes" not in metadata or "preprocess" not in metadata:
             raise CheckpointError(
-                f"{path}: has no `classes` and `preprocess` in its metadata, so that nobody can say what it expects and answers; "
+                f"{path}: its metadata has no `classes` and `preprocess`, so its inputs and outputs are unknown; "
                 f"export it with r18-tui"
             )
         try:

@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
         loss: Mean cross-entropy without label smoothing.
         accuracy: Plain top-1, 0 to 1.
-        accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not asked for.
+        accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not requested.
         confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
         mistakes: The most confident mistakes; None where there are none.
         silent: Share of the channels that were 0 for all images seen, by the convolution that makes them; only those with any.
@@ -128,7 +128,7 @@ def evaluate(
         done += len(labels_N)
     if not done:
         raise DataLostError(
-            f"none of the {len(split)} images to measure can be read any more; bring them back, then resume"
+            f"none of the {len(split)} images to evaluate can be read any more; restore them, then resume"
         )
     confusion_KK = confusion.view(num_classes, num_classes).cpu()
     return Evaluation(

@@ -83,7 +83,7 @@ class ArrayImages:
         side = self.pixels_NHWC.shape[1]
         if decoder.image_size != side:
             raise DataError(
-                f"these images have {side} pixels and the model sees {decoder.image_size}; give pictures with --data DIR"
+                f"these images are {side} pixels wide, but the model needs {decoder.image_size}; give pictures with --data DIR"
             )
         return self.pixels_NHWC[list(rows)], list(rows), []
 
@@ -110,14 +110,12 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
     strangers = [name for name in images if name not in labels]
     if strangers:
         raise DataError(
-            f"{found}: class folder {strangers[0]!r} is no class of the model, which knows: {', '.join(classes)}. Rename or "
-            f"remove it"
+            f"{found}: class folder {strangers[0]!r} is not a class of the model, whose classes are {', '.join(classes)}. "
+            f"Rename or delete the folder"
         )
     pairs = [(str(path), labels[name]) for name, of_class in images.items() for path, _ in of_class]
     if not pairs:
-        raise DataError(
-            f"{found}: no images in folders that are named after classes of the model: {', '.join(classes)}"
-        )
+        raise DataError(f"{found}: no images in folders named after classes of the model: {', '.join(classes)}")
     paths, numbers = zip(*pairs, strict=True)
     return FileImages(name, list(paths), np.array(numbers, dtype=np.int64), notes.lines())
 
@@ -131,5 +129,5 @@ def _split_folder(folder: Path, split: str | None, classes: Sequence[str], notes
     if split and splits:
         raise DataError(f"{folder}: has no {split}/")
     if "train" in splits and splits["train"].name not in classes:
-        raise DataError(f"{folder}: has no test/ or val/; to measure on the images of train/, give --split train")
+        raise DataError(f"{folder}: has no test/ or val/; to evaluate on the images of train/, give --split train")
     return folder.resolve().name or "root", folder

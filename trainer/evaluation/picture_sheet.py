@@ -72,11 +72,11 @@ def read_sheet(path: Path) -> Sheet:
         ValueError: When it is not a sheet.
     """
     if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
-        raise OSError(f"{path}: no file of a sheet's size")
+        raise OSError(f"{path}: missing, or too large for a sheet of pictures")
     try:
         with Image.open(path, formats=("png",)) as image:
             if max(image.size) > _LARGEST_PICTURE:
-                raise ValueError(f"{path}: {image.size[0]}x{image.size[1]} pixels are too many")
+                raise ValueError(f"{path}: {image.size[0]}x{image.size[1]} pixels is too large")
             told = json.loads(str(image.info.get(_FACTS, "")) or "null")
             pixels_HWC = np.asarray(image.convert("RGB"))
     except (
@@ -102,13 +102,13 @@ def _checked(path: Path, told: Any) -> tuple[int, list[dict[str, Any]]]:
     """
     side, captions = (told.get("side"), told.get("captions")) if isinstance(told, dict) else (None, None)
     if not isinstance(side, int) or not 0 < side <= _LARGEST_SIDE or not isinstance(captions, list):
-        raise ValueError(f"{path}: no sheet of pictures of r18-tui")
+        raise ValueError(f"{path}: not a sheet of pictures from r18-tui")
     for caption in captions:
         if not isinstance(caption, dict):
-            raise ValueError(f"{path}: a caption is no object")
+            raise ValueError(f"{path}: a caption is not a JSON object")
         words = all(isinstance(caption.get(key, ""), str) for key in _CAPTION_WORDS)
         if not words or not all(_is_share(caption.get(key, 0.0)) for key in _CAPTION_SHARES):
-            raise ValueError(f"{path}: a caption is not as it should be: {caption}")
+            raise ValueError(f"{path}: a caption is invalid: {caption}")
     return side, captions
 
 

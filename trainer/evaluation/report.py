@@ -28,15 +28,15 @@ def report_lines(
     scores = measured.scores
     low, high = scores.interval
     lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images)]
-    lines += [*(f"  careful: {remark}" for remark in answer_remarks(model, scores)), ""]
+    lines += [*(f"  warning: {remark}" for remark in answer_remarks(model, scores)), ""]
     lines.append(f"  accuracy            {scores.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     if scores.top5 is not None:
         lines.append(f"  top-5               {scores.top5:.2%}")
     lines += [
         f"  balanced accuracy   {scores.balanced_accuracy:.2%}   (guessing: {1 / scores.num_present:.2%})",
-        f"  most frequent class {scores.majority_baseline:.2%}   (what always answering it would reach)",
+        f"  most frequent class {scores.majority_baseline:.2%}   (accuracy of always guessing it)",
         f"  loss                {scores.loss:.4f}",
-        f"  calibration (ECE)   {_percent2(scores.calibration_error)}   (how far confidence is from accuracy, on average)",
+        f"  calibration (ECE)   {_percent2(scores.calibration_error)}   (average gap between confidence and accuracy)",
         "",
         *_class_lines(model, scores),
         *_robustness_lines(robustness),
@@ -50,11 +50,11 @@ def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
     remarks = []
     if scores.num_nonfinite:
         remarks.append(
-            f"{model.origin} answers {scores.num_nonfinite:,} of {len(scores.labels_N):,} images with NaN or infinity; "
-            f"these count as wrong. Its weights or its mean and std are damaged: train or export it again"
+            f"{model.origin} returns NaN or infinity for {scores.num_nonfinite:,} of {len(scores.labels_N):,} images; "
+            f"these count as wrong. Its weights, mean or std are damaged: train or export it again"
         )
     if scores.only_answer is not None:
-        remarks.append(f"{model.origin} answers one class only: {model.classes[scores.only_answer]}")
+        remarks.append(f"{model.origin} predicts only one class: {model.classes[scores.only_answer]}")
     return remarks
 
 
@@ -64,7 +64,7 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measu
     found = compare(*scores)
     lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images)]
     for model, score in zip(models, scores, strict=True):
-        lines += [f"  careful: {remark}" for remark in answer_remarks(model, score)]
+        lines += [f"  warning: {remark}" for remark in answer_remarks(model, score)]
     lines.append("")
     for name, model, score in zip("AB", models, scores, strict=True):
         low, high = score.interval
@@ -73,7 +73,7 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measu
     lines += [
         "",
         f"  B - A  {found.difference:+.2%}  (95 % interval {low:+.2%} to {high:+.2%})",
-        f"  A alone is right on {found.only_first:,} images, B alone on {found.only_second:,}",
+        f"  only A is right on {found.only_first:,} images, only B on {found.only_second:,}",
         f"  McNemar's exact test: p = {found.p_value:.3g}; {_verdict(found.p_value, found.difference)}",
         *_lost_lines(measured[0]),
     ]
@@ -137,11 +137,11 @@ def write_report(
 
 
 def _careful(images: MeasuredImages) -> list[str]:
-    return [f"  careful: {remark}" for remark in images.remarks]
+    return [f"  warning: {remark}" for remark in images.remarks]
 
 
 def _lost_lines(measured: Measured) -> list[str]:
-    return [f"  cannot be read, not measured: {path}: {reason}" for path, reason in measured.lost]
+    return [f"  unreadable, not evaluated: {path}: {reason}" for path, reason in measured.lost]
 
 
 def _unreadable(measured: Measured) -> list[dict[str, str]]:
@@ -150,7 +150,7 @@ def _unreadable(measured: Measured) -> list[dict[str, str]]:
 
 def _class_lines(model: Classifier, scores: Scores) -> list[str]:
     width = min(max(len("class"), *(len(name) for name in model.classes)), 30)
-    lines = [f"  {'class':{width}}  images  recall  (95 % interval)  precision     F1  taken for"]
+    lines = [f"  {'class':{width}}  images  recall  (95 % interval)  precision     F1  confused with"]
     # The worst first: they are of most interest.
     recalls = [2.0 if score.recall is None else score.recall for score in scores.classes]
     order = sorted(range(len(model.classes)), key=recalls.__getitem__)
@@ -162,16 +162,16 @@ def _class_lines(model: Classifier, scores: Scores) -> list[str]:
         found = f"{score.images:>6,}  {recall:>6}  {interval:>15}  {precision:>9}  {f1:>5}"
         lines.append(f"  {name[:width]:{width}}  {found}  {other}")
     more = len(order) - _CLASSES_SHOWN
-    return [*lines, *([f"  ... and {more:,} better ones (per_class.csv)"] if more > 0 else []), ""]
+    return [*lines, *([f"  ... and {more:,} better classes (per_class.csv)"] if more > 0 else []), ""]
 
 
 def _robustness_lines(robustness: Robustness | None) -> list[str]:
     if robustness is None:
         return []
-    lines = ["  accuracy on worse pictures"]
+    lines = ["  accuracy on corrupted images"]
     for kind, strengths in robustness.items():
         shown = ",  ".join(f"{name} {accuracy:.1%}" for name, accuracy in strengths.items())
-        lines.append(f"  {kind if kind != 'none' else 'as they are':12}{shown}")
+        lines.append(f"  {kind if kind != 'none' else 'unchanged':12}{shown}")
     return [*lines, ""]
 
 
@@ -182,7 +182,7 @@ def _mistake_lines(model: Classifier, images: MeasuredImages, measured: Measured
     lines = ["  most confident mistakes"]
     for index in mistakes:
         true, answer, confidence = _mistake(model, measured.scores, index)
-        lines.append(f"  {confidence:6.1%} {answer}, but it is {true}: {images.title(measured.rows[index])}")
+        lines.append(f"  {confidence:6.1%} {answer}, should be {true}: {images.title(measured.rows[index])}")
     return [*lines, ""]
 
 
@@ -230,7 +230,7 @@ def _facts(
 
 def _verdict(p_value: float, difference: float) -> str:
     if p_value >= 0.05:
-        return "these images do not tell which one is better"
+        return "no significant difference on these images"
     return f"{'B' if difference > 0 else 'A'} is better"
 
 

@@ -35,20 +35,20 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
     config = settings_now(run_dir)
     root = Path(config.data.root).expanduser()
     if config.data.kind == "imagefolder" and not root.is_dir():
-        raise DataError(f"{root}: the run's images are not there any more; give them with --data DIR")
+        raise DataError(f"{root}: the run's images no longer exist there; give them with --data DIR")
     # The pixels are decoded by each model's own decoder.
     with progress_bar() as progress:
         data = load_held_out(undecoded(config), progress)
     if data.classes != tuple(classes):
         raise DataError(
-            f"{root}: its classes are {', '.join(data.classes)}, and the model's are {', '.join(classes)}; put the folder back "
-            f"as it was, or give images with --data DIR"
+            f"{root}: its classes are {', '.join(data.classes)}, but the model's are {', '.join(classes)}; restore the folder, "
+            f"or give images with --data DIR"
         )
     remarks = []
     if data.fingerprint != _fingerprint_of_run(run_dir):
-        divided = ", and which are held out hangs on all of them, so that some may have been trained on"
+        divided = "; the held-out ones depend on all of them, so some may have been trained on"
         remarks.append(
-            "the images are not those that the run was trained with"
+            "the images have changed since the run was trained"
             + (divided if any(config.data.held_out_shares.values()) else "")
         )
     name = split or ("test" if "test" in data.splits else data.selection_split)

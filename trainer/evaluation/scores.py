@@ -132,7 +132,7 @@ class Scores:
         return float(distances / self.finite.sum()) if self.finite.any() else None
 
     def confident_mistakes(self, most: int) -> list[int]:
-        """Misclassified images, the most confident first; those with predictions that are not finite are left out."""
+        """Misclassified images, the most confident first; those with predictions that are not finite are excluded."""
         wrong = np.flatnonzero(~self.right & self.finite)
         confidence = self.probabilities_NK[wrong].max(1)
         return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]

@@ -88,7 +88,7 @@ def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, 
         verbose=False,
     )
     if program is None:
-        raise ExportError("the exporter returned nothing")
+        raise ExportError("PyTorch's ONNX exporter returned nothing")
     save_proto(program.model_proto, target, metadata)
 
 
@@ -116,7 +116,7 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
         sync(file.fileno())
     found = {prop.key: prop.value for prop in onnx.load(str(target)).metadata_props}
     if found != metadata:
-        raise ExportError(f"{target}: the metadata were not kept")
+        raise ExportError(f"{target}: the metadata was lost in writing")
 
 
 def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]:
@@ -181,7 +181,7 @@ def verdict(parity: Mapping[str, Any]) -> str:
     if not parity["max_abs_diff"] <= TOLERANCE:
         return f"a logit differs by {parity['max_abs_diff']:.2e}, more than {TOLERANCE:g}"
     if parity["top1_agreeing"] != parity["images"]:
-        return f"top-1 agrees on {parity['top1_agreeing']} of {parity['images']} images only"
+        return f"top-1 agrees on only {parity['top1_agreeing']} of {parity['images']} images"
     return ""
 
 
@@ -206,5 +206,7 @@ def _both(module: nn.Module, session: Any, batch: Tensor) -> tuple[NDArray[np.fl
         ours: NDArray[np.float32] = module(batch).numpy()
     theirs: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
     if ours.shape != theirs.shape:
-        raise ExportError(f"the exported model gives {theirs.shape} for a batch of {len(batch)}, expected {ours.shape}")
+        raise ExportError(
+            f"the exported model returns {theirs.shape} for a batch of {len(batch)}, expected {ours.shape}"
+        )
     return ours, theirs

@@ -63,10 +63,10 @@ class Subject:
         try:
             dataset = load_held_out(config, progress)
         except DataError as error:
-            raise DataError(f"{error}\nWhere the folder has moved, give it with --data DIR") from error
+            raise DataError(f"{error}\nIf the folder has moved, give its new place with --data DIR") from error
         if list(dataset.classes) != run.classes:
             raise ExportError(
-                f"{config.data.root}: its classes are not those that the run was trained on; give the folder with --data DIR"
+                f"{config.data.root}: its classes differ from those the run was trained on; give the right folder with --data DIR"
             )
         split = "test" if tested and "test" in dataset.splits else run.selection_split
         return cls(

@@ -35,7 +35,7 @@ def problem_of_pt2(subject: Subject, path: Path, *, embed: bool) -> str:
     with torch.no_grad():
         # A maximum over tensors: Python's would lose a NaN.
         worst = float(torch.stack([(module(chunk) - original(chunk)).abs().max() for chunk in chunks]).max())
-    return "" if worst <= TOLERANCE else f"an answer differs by {worst:.2e}, more than {TOLERANCE:g}"
+    return "" if worst <= TOLERANCE else f"an output differs by {worst:.2e}, more than {TOLERANCE:g}"
 
 
 def write_safetensors(subject: Subject, target: Path, metadata: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ def problem_of_safetensors(subject: Subject, path: Path) -> str:
     """Reason to refuse written weights; empty when they equal the model's, to the bit."""
     found, wanted = read_tensors(path)[0], subject.model.state_dict()
     same = found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
-    return "" if same else "its tensors are not those that were written"
+    return "" if same else "its tensors differ from those written"
 
 
 def sha256_of(path: Path) -> str:

@@ -103,7 +103,7 @@ def gate_fp16(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], 
 
     def problem(accuracy: float, before: float, agreement: float) -> str:
         if not agreement >= FP16_AGREEMENT:
-            return f"it answers as fp32 does on {agreement:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
+            return f"it agrees with fp32 on {agreement:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
         if not _fall(before, accuracy) <= FP16_DROP:
             return f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {FP16_DROP:.1%}"
         return ""
@@ -138,7 +138,7 @@ def _held_against(
         poll(total / len(subject.held_out))
         theirs, ours = first.probabilities(pixels_NHWC), second.probabilities(pixels_NHWC)
         if not np.isfinite(ours).all():
-            raise ExportError("it answers with numbers that are not finite")
+            raise ExportError("its outputs contain NaN or infinity")
         right += int((ours.argmax(1) == labels_N).sum())
         before += int((theirs.argmax(1) == labels_N).sum())
         agreeing += int((ours.argmax(1) == theirs.argmax(1)).sum())

@@ -111,7 +111,7 @@ def probe(folder: Path) -> bool:
             file.flush()
             locks = try_lock(file.fileno(), fcntl.LOCK_EX)
         if path.read_bytes() != b"223":
-            raise OSError("what is read is not what was written")
+            raise OSError("the data read back differs from the data written")
     finally:
         path.unlink(missing_ok=True)
     return locks is not None

@@ -11,13 +11,13 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 _HEAD = 1024
 """Number of examined bytes at the start of a file."""
-_UNKNOWN = "no kind of file that is known here"
+_UNKNOWN = "an unknown kind of file"
 _HEIC, _AVIF, _JXL = "a HEIC picture (convert it)", "an AVIF picture (convert it)", "a JPEG XL picture (convert it)"
 _NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 """Values of the TIFF tag SampleFormat."""
 _RAW_PHOTOMETRIC = (32803, 34892)
-_RAW, _TIFF = "a camera's raw file (convert it)", "a damaged TIFF or a camera's raw file"
-_VIDEO, _SOUND, _OFFICE = "a video", "a sound file", "an Office document"
+_RAW, _TIFF = "a camera raw file (convert it)", "a damaged TIFF or a camera raw file"
+_VIDEO, _SOUND, _OFFICE = "a video", "an audio file", "an Office document"
 _MARKS = (
     (0, b"version https://git-lfs.github.com/", "a git-LFS pointer (fetch the file itself: git lfs pull)"),
     (0, b"/annex/objects/", "a git-annex pointer (fetch the file itself: git annex get)"),
@@ -36,7 +36,7 @@ _MARKS = (
 )  # fmt: skip
 """Offset, bytes and the kind of file they identify; the first match holds."""
 _WORDS = (
-    (rb"<(!doctype html|html|head|body)", "an HTML page (a download that failed)"),
+    (rb"<(!doctype html|html|head|body)", "an HTML page (a failed download)"),
     (rb"(<\?xml.*)?<svg", "an SVG drawing (convert it)"), (rb"<\?xml", "an XML file"), (rb"[{\[]", "a JSON file"),
 )  # fmt: skip
 """First characters of kinds of text files."""
@@ -49,7 +49,7 @@ def looks_like(data: bytes) -> str:
         if head.startswith(mark, offset):
             return name
     if not head.strip(b"\0"):
-        return "a file of zeros (a copy or download that was cut off)"
+        return "a file of zeros (an interrupted copy or download)"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, name in _WORDS:
         if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
@@ -73,9 +73,9 @@ def reason_of(error: Exception, data: bytes | None) -> str:
     if not data:
         return "the file is empty"
     if isinstance(error, Image.DecompressionBombError):
-        return str(error).partition(", could be")[0] + "; make the picture smaller"
+        return str(error).partition(", could be")[0] + "; use a smaller picture"
     if isinstance(error, UnidentifiedImageError):
-        return _unsupported(data) or f"cannot identify an image in it; it looks like {looks_like(data)}"
+        return _unsupported(data) or f"not a readable image; it looks like {looks_like(data)}"
     text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "the file", str(error)) or type(error).__name__
     return f"its pixels are damaged ({text})" if text.startswith("decoder error") else text
 

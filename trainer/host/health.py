@@ -71,7 +71,7 @@ def shared_memory_check() -> Check:
     if free < _LEAST_SHARED_BYTES:
         return Check(
             name="shared memory", state="careful", found=found,
-            remedy="decoding workers go through pipes, which is slower; a container has more with --shm-size=1g",
+            remedy="decoding workers use pipes instead, which is slower; start the container with --shm-size=1g",
         )  # fmt: skip
     return Check(name="shared memory", state="good", found=found)
 
@@ -80,27 +80,33 @@ def disk_checks(runs_dir: Path) -> Iterator[Check]:
     """Check free space, permissions and locks in the folder of runs."""
     place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
     free = free_bytes(place)
-    found = f"{place}: {free / GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: does not say how much is free"
+    found = f"{place}: {free / GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: free space unknown"
     if free < 2 * _CHECKPOINT_BYTES:
         yield Check(
-            name="disk", state="bad", found=found, remedy="a checkpoint has no room: free some, or --runs-dir DIR"
+            name="disk",
+            state="bad",
+            found=found,
+            remedy="no room for a checkpoint: free some space, or use --runs-dir DIR",
         )
     elif free < _ROOM_FOR_CHECKPOINTS * _CHECKPOINT_BYTES:
         yield Check(
-            name="disk", state="careful", found=found, remedy="a run keeps some checkpoints of 90 MB: free some"
+            name="disk",
+            state="careful",
+            found=found,
+            remedy="a run keeps several checkpoints of 90 MB: free some space",
         )
     else:
         yield Check(name="disk", state="good", found=found)
     try:
         locks = probe(place)
     except OSError as error:
-        remedy = "keep runs on a disk that can be written: --runs-dir DIR"
+        remedy = "keep runs on a writable disk: --runs-dir DIR"
         yield Check(name="run folder", state="bad", found=f"{place}: {error}", remedy=remedy)
         return
     if not locks:
         yield Check(
-            name="run folder", state="careful", found=f"{place} cannot lock files: a run counts as live while its log is young",
-            remedy="after a kill wait 45 s before you resume it, or keep runs on another disk: --runs-dir DIR",
+            name="run folder", state="careful", found=f"{place} cannot lock files: a run counts as live while its log is recent",
+            remedy="after a kill, wait 45 s before resuming, or keep runs on another disk: --runs-dir DIR",
         )  # fmt: skip
     else:
         yield Check(name="run folder", state="good", found=f"{place} can be written and locked")

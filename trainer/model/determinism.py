@@ -52,9 +52,9 @@ def take_over(recorded: dict[str, Any], device: torch.device) -> list[str]:
         f"{name} {recorded[name]} -> {now[name]}" for name in now if name in recorded and recorded[name] != now[name]
     ]
     if not recorded:
-        changed = ["its checkpoint does not say on what it was trained"]
+        changed = ["its checkpoint does not record its device and versions"]
     if not changed:
         return []
     return [
-        f"run.deterministic: the same order of the data, but not bit for bit as without the stop: {'; '.join(changed)}"
+        f"run.deterministic: same data order, but results differ in bits from a run without the stop: {'; '.join(changed)}"
     ]

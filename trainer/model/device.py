@@ -26,20 +26,20 @@ def choose_device(wanted: str) -> torch.device:
         return _automatic()
     if wanted.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise DeviceError(f"run.device: {wanted} asked for, but {_why_no_cuda()}; or set run.device=cpu")
+            raise DeviceError(f"run.device: {wanted} requested, but {_why_no_cuda()}; or set run.device=cpu")
         if ":" in wanted and local_world_size() > 1:
             raise DeviceError(
-                f"run.device: {wanted} is one GPU, and {local_world_size()} processes share this machine: set run.device=cuda, "
-                "which gives each its own"
+                f"run.device: {wanted} is one GPU, but {local_world_size()} processes share this machine: set run.device=cuda "
+                "to give each its own"
             )
         index = int(wanted.partition(":")[2] or local_rank())
         if index >= torch.cuda.device_count():
             raise DeviceError(
-                f"run.device: {wanted} asked for; this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+                f"run.device: {wanted} requested, but this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
             )
         return _tried(torch.device("cuda", index))
     if wanted == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("run.device: mps asked for, but this torch or machine has no Apple GPU; set run.device=cpu")
+        raise DeviceError("run.device: mps requested, but this torch or machine has no Apple GPU; set run.device=cpu")
     return torch.device(wanted)
 
 
@@ -62,7 +62,7 @@ def _automatic() -> torch.device:
     if torch.cuda.is_available():
         return choose_device("cuda")
     if gpu_present():
-        raise DeviceError(f"a GPU is here, but {_why_no_cuda()}. To train on the CPU all the same: run.device=cpu")
+        raise DeviceError(f"this machine has a GPU, but {_why_no_cuda()}. To train on the CPU anyway: run.device=cpu")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
@@ -76,7 +76,7 @@ def _tried(device: torch.device) -> torch.device:
         remedy = (
             "Install a build of torch that supports this GPU"
             if "no kernel image" in said
-            else "See with nvidia-smi who uses it, or take another with run.device=cuda:N"
+            else "Check with nvidia-smi which process uses it, or choose another with run.device=cuda:N"
         )
         raise DeviceError(
             f"{device}: torch {torch.__version__}, built for CUDA {torch.version.cuda}, cannot compute on it (driver "
@@ -97,7 +97,7 @@ def _why_no_cuda() -> str:
         )
     driver = driver_version()
     if driver is None:
-        return f"no NVIDIA driver answers (torch {torch.__version__} is built for CUDA {built}): look at nvidia-smi"
+        return f"no NVIDIA driver responds (torch {torch.__version__} is built for CUDA {built}): check nvidia-smi"
     return (
         f"torch {torch.__version__}, built for CUDA {built}, cannot use driver {driver}: "
         f"update the driver or install a torch built for an older CUDA"

@@ -122,7 +122,7 @@ def _imagenet(progress: Progress) -> dict[str, Tensor]:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != IMAGENET_SHA256:
         raise CheckpointError(
-            f"{path}: SHA-256 is {found}, expected {IMAGENET_SHA256}; remove the file and start again"
+            f"{path}: SHA-256 is {found}, expected {IMAGENET_SHA256}; delete the file and start again"
         )
     return _flat(torch.load(path, map_location="cpu", weights_only=True), path)
 
@@ -131,14 +131,14 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
     if torch_release() < _SAFE_UNPICKLER:
         raise CheckpointError(
             f"{path}: torch {torch.__version__} cannot read foreign pickles safely (CVE-2026-24747); use torch 2.10 or "
-            "newer, or convert the file to safetensors on a machine that you trust it on"
+            "newer, or convert the file to safetensors on a machine where running its code is safe"
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if kind := kind_of_file(path):
             raise CheckpointError(
-                f"{path}: holds no weights that can be read{kind}. Give a run, a state dict or an exported model.safetensors"
+                f"{path}: holds no readable weights{kind}. Give a run, a state dict or an exported model.safetensors"
             ) from error
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({type(error).__name__}). Save it with "
@@ -167,7 +167,7 @@ def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
             names = (*outer, *str(key).split("."))
             if isinstance(value, Tensor) and not value.is_nested:  # nested tensors have no shape
                 if found.setdefault(names, value) is not value:
-                    raise CheckpointError(f"{path}: holds two tensors of the name {'.'.join(names)}")
+                    raise CheckpointError(f"{path}: holds two tensors named {'.'.join(names)}")
             elif isinstance(value, Mapping) and id(value) not in seen:
                 seen.add(id(value))
                 pending.append((names, value))

@@ -19,7 +19,7 @@ def class_names(text: str) -> tuple[str, ...]:
     """
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"classes are no list of different names, but {text:.60}")
+        raise ValueError(f"classes must be a list of distinct names, found {text:.60}")
     return tuple(names)
 
 

@@ -38,7 +38,7 @@ def kind_of_file(path: Path, expected: str = "") -> str:
 def _kind_of_model(start: bytes) -> tuple[str, str] | None:
     """A noun and the suffix of such a file."""
     if start[0] == 0x08 and start[2:3] in (b"\x12", b"\x3a", b"\x42"):  # the first two fields of ONNX's ModelProto
-        return "an ONNX file, which weights are not read from", ".onnx"
+        return "an ONNX file, from which weights cannot be read", ".onnx"
     if start[5:8] == b"\0\0\0" and start[8:9] == b"{":  # the length of the header, then the header
         return "a safetensors file, whose name must end in .safetensors", ".safetensors"
     return None
@@ -48,6 +48,6 @@ def _kind_of_archive(path: Path) -> str:
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("archive_format") for name in names):
-            return ": it is an exported PyTorch program (.pt2), which this program does not read"
+            return ": it is an exported PyTorch program (.pt2), which r18-tui cannot read"
         return "" if any(name.endswith("data.pkl") for name in names) else ": it is a ZIP archive of another program"
-    return ": it is a PyTorch file or ZIP archive that was cut off"
+    return ": it is a truncated PyTorch file or ZIP archive"

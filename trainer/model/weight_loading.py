@@ -51,15 +51,15 @@ class LoadReport:
         return [name for name in new if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors taken over" + (f" from {self.prefix}*" if self.prefix else "")]
+        parts = [f"{len(self.loaded)} tensors loaded" + (f" from {self.prefix}*" if self.prefix else "")]
         for label, names in (
             ("kernel cut or padded to fit", self.adapted),
             ("new for other classes", self.other_classes),
-            ("new, since the file does not name its classes", self.unknown_classes),
-            ("new for their shape", self.reshaped),
+            ("new, because the file does not name its classes", self.unknown_classes),
+            ("new because of their shape", self.reshaped),
             ("new", self.missing),
             ("not used", self.unused),
-            ("passed over", [f"{prefix}*" for prefix in self.passed_over]),
+            ("ignored", [f"{prefix}*" for prefix in self.passed_over]),
         ):
             if names:
                 parts.append(f"{label}: {', '.join(names)}")
@@ -131,8 +131,8 @@ def _prefixes(weights: InitialWeights, own: Mapping[str, Tensor]) -> list[str]:
     most = max(((fitting[prefix], len(names)) for prefix, names in found.items() if len(names) > 1), default=None)
     if most is None:
         raise CheckpointError(
-            f"model.init_from: {weights.origin} holds no ResNet-18: none of its {len(weights.state)} tensors is named as a "
-            f"kernel of one (first: {', '.join(sorted(weights.state)[:3]) or 'none'})"
+            f"model.init_from: {weights.origin} is not a ResNet-18: none of its {len(weights.state)} tensors has the name of "
+            f"one of its kernels (first: {', '.join(sorted(weights.state)[:3]) or 'none'})"
         )
     best = [prefix for prefix, names in found.items() if (fitting[prefix], len(names)) == most]
     return sorted(best, key=lambda prefix: AVERAGE.search(prefix) is None)
@@ -147,7 +147,7 @@ def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
 
 def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
     """Raises CheckpointError, with the first tensor that does not fit, when the source is another network."""
-    wrong = f"model.init_from: {origin} holds no ResNet-18"
+    wrong = f"model.init_from: {origin} is not a ResNet-18"
     for name, wanted in own.items():
         found, shape = there.get(name), tuple(wanted.shape)
         if found is None:
@@ -161,7 +161,7 @@ def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor
     for name, value in there.items():
         # Counters of profilers have one dimension.
         if name.startswith("layer") and name not in own and value.ndim > 1:
-            raise CheckpointError(f"{wrong}: {prefix}{name}, of shape {tuple(value.shape)}, has no place in one")
+            raise CheckpointError(f"{wrong}: {prefix}{name}, of shape {tuple(value.shape)}, does not belong to one")
 
 
 def _refuse_bad_values(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
@@ -169,20 +169,20 @@ def _refuse_bad_values(there: Mapping[str, Tensor], own: Mapping[str, Tensor], o
     for name in filter(there.__contains__, own):
         if problem := _problem_of(name, there[name], own[name].dtype):
             raise CheckpointError(
-                f"model.init_from: {origin}: {prefix}{name} {problem}; use an earlier or another file"
+                f"model.init_from: {origin}: {prefix}{name} {problem}; use an earlier file or another one"
             )
 
 
 def _problem_of(name: str, found: Tensor, dtype: torch.dtype) -> str:
     if found.is_meta:
-        return "has a shape and no values (it was saved on the meta device)"
+        return "has a shape but no values (it was saved on the meta device)"
     try:
         value = found.to(dtype)  # a number beyond the range of its type becomes infinite
     except NotImplementedError:
-        return f"is {found.dtype}, which PyTorch does not convert".replace("torch.", "")
+        return f"is {found.dtype}, which PyTorch cannot convert".replace("torch.", "")
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        return "holds values that are not finite"
-    return "holds a variance below 0" if name.endswith("running_var") and bool((value < 0).any()) else ""
+        return "contains NaN or infinity"
+    return "contains a negative variance" if name.endswith("running_var") and bool((value < 0).any()) else ""
 
 
 def _resized_kernel(kernel_OIHW: Tensor, side: int) -> Tensor:

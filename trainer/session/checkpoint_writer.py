@@ -116,7 +116,7 @@ class CheckpointWriter:
                 given_up, self._jobs = self._jobs, []
             for job in given_up:
                 self._log.publish(
-                    CheckpointFailed(step=job.checkpoint.step, error="given up: the disk does not answer")
+                    CheckpointFailed(step=job.checkpoint.step, error="given up: the disk does not respond")
                 )
 
     def _run(self) -> None:
@@ -188,5 +188,5 @@ class CheckpointWriter:
         free = self._free_bytes(self._folder)
         if free < needed:
             raise OSError(
-                f"only {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; make room at {self._folder.path}"
+                f"only {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; free space at {self._folder.path}"
             )

@@ -21,8 +21,8 @@ def explain(error: BaseException) -> str:
     text = " ".join(str(error).split())[:300]
     if is_out_of_memory(error):
         return (
-            f"out of memory: {text}. In training batches were cut as small as they can be; a smaller data.image_size or another "
-            f"device is left. In an evaluation, lower eval.batch_size (a resume may change that)"
+            f"out of memory: {text}. During training, batches are already split as far as possible: use a smaller "
+            f"data.image_size or another device. During evaluation, lower eval.batch_size (a resume can change it)"
         )
     return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
 

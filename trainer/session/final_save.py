@@ -59,7 +59,7 @@ class FinalSave:
         """Give the user at the screen time to make room; whether to try again."""
         if not self._said:
             self._said = True
-            text = f"not saved: {problem}. Tried again every {_TRY_AGAIN_S:.0f} s; to leave without it, stop once more"
+            text = f"not saved: {problem}. Retrying every {_TRY_AGAIN_S:.0f} s. Stop again to exit without saving"
             self._publish(Warned(message=text))
         self._publish(StateChanged(state=RunState.SAVING.value, detail="not saved yet"))
         end = time.monotonic() + _TRY_AGAIN_S
@@ -75,7 +75,7 @@ class FinalSave:
             return True
         if not self._takes_long and time.monotonic() - self._begun_s > _LONG_S:
             self._takes_long = True
-            text = f"the last save takes more than {_LONG_S:.0f} s; to leave without it, stop once more"
+            text = f"the last save is taking longer than {_LONG_S:.0f} s. Stop again to exit without it"
             self._publish(Warned(message=text))
             self._publish(StateChanged(state=RunState.SAVING.value, detail="still saving"))
         return False
@@ -87,5 +87,5 @@ class FinalSave:
             self.stopped_by = command
             return True
         if command is not None:
-            self._publish(answer_to(command, "the run has ended and waits for its last save"))
+            self._publish(answer_to(command, "the run has ended and is waiting for its last save"))
         return False

@@ -75,7 +75,7 @@ class Reporter:
         elif isinstance(event, ev.Failed):
             self.say(f"failed: {event.error}")
             if event.resume:
-                self.say(f"last good checkpoint {event.checkpoint}; go on with: {event.resume}")
+                self.say(f"last good checkpoint {event.checkpoint}; resume with: {event.resume}")
         elif self._view.notes and self._view.notes[-1] is not last:
             self.say(self._view.notes[-1].text)
         elif isinstance(event, ev.StateChanged) and event.state == RunState.PREPARING.value:

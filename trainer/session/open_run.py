@@ -84,7 +84,7 @@ class OpenRun:
             write_atomically(self.run_dir.config, self.settings.yaml.encode())
         except OSError as error:
             raise DiskError(
-                f"{self.run_dir.config}: cannot be written: {error}; make room, then resume again"
+                f"{self.run_dir.config}: cannot be written: {error}; free some space, then resume again"
             ) from error
 
     def repair_directory(self) -> Displacement | None:
@@ -184,10 +184,10 @@ class Displacement:
 
     def __str__(self) -> str:
         if self.deleted and self.deleted != _ALL:
-            return f"of {self.now} {', '.join(self.deleted)} was deleted while it was trained; it is made anew"
+            return f"{', '.join(self.deleted)} of {self.now} was deleted during training; it is created again"
         if self.deleted:
-            return f"{self.before} was deleted while it was trained; {self.now} was made for what is still to come, log included"
-        return f"{self.before} was moved to {self.now}; the run goes on there"
+            return f"{self.before} was deleted during training; {self.now} holds everything from now on, log included"
+        return f"{self.before} was moved to {self.now}; the run continues there"
 
 
 def open_new_run(settings: PlainConfig, runs_dir: Path) -> OpenRun:

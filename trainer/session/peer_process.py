@@ -95,7 +95,7 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
     data = prepare_data(config, device, _quiet, source_statistics=(told["mean"], told["std"]))
     if data.dataset.fingerprint != told["fingerprint"]:
         raise DataError(
-            f"process {peers.rank} finds other data than process 0 in {config.data.root}: all machines need the same"
+            f"process {peers.rank} finds different data from process 0 in {config.data.root}: all machines need the same data"
         )
     numerics = Numerics(**told["numerics"])
     model = build_model(config.model, len(data.dataset.classes), config.run.seed).to(device)

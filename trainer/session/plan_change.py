@@ -24,13 +24,13 @@ def changed_config(config: Config, settings: Mapping[str, float], trainer: Train
     """
     refused = [key for key in settings if key not in CHANGEABLE]
     if refused:
-        raise ConfigError(f"{refused[0]} cannot be changed while a run goes on; {', '.join(CHANGEABLE)} can")
+        raise ConfigError(f"{refused[0]} cannot be changed during a run; {', '.join(CHANGEABLE)} can")
     changed = build_config(
         config.model_dump(mode="json"), {}, "the run's settings", [f"{key}={value}" for key, value in settings.items()]
     )
     under_way = trainer.state.epoch + 1
     if changed.train.epochs < under_way:
-        raise ConfigError(f"train.epochs: epoch {under_way} is under way; {under_way} or more, or q stops and saves")
+        raise ConfigError(f"train.epochs: epoch {under_way} is running; set {under_way} or more, or q stops and saves")
     return changed
 
 

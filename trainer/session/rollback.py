@@ -46,11 +46,11 @@ class Rollback:
             try:
                 checkpoint = read_checkpoint(self._saver.folder.at(step))
             except CheckpointError as error:
-                self._publish(Warned(message=f"passed over {error}"))
+                self._publish(Warned(message=f"skipped {error}"))
             else:
                 self._take_up(trainer, checkpoint)
                 return ""
-        return "only after steps that were not finite, and to a whole checkpoint before them"
+        return "needs non-finite steps (NaN/Inf) and an intact checkpoint before them"
 
     def _take_up(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """Continue from an earlier state of this run at a lower rate; later steps are discarded."""
@@ -61,7 +61,7 @@ class Rollback:
             if folder.pointer("best") is None and not folder.point_best(state.best_step):
                 state.best_accuracy, state.best_loss, state.best_step, state.improved_step = None, None, -1, -1
         except OSError as error:  # a resume finds the newest checkpoint by its name, and the next save points to it
-            self._publish(Warned(message=f"what came after step {state.step:,} could not all be put aside: {error}"))
+            self._publish(Warned(message=f"some checkpoints after step {state.step:,} could not be set aside: {error}"))
         edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]
         name = folder.at(checkpoint.step).name
         self._publish(Resumed(step=state.step, epoch=state.epoch, checkpoint=name, lr_edits=edits))
@@ -80,7 +80,7 @@ def no_way_back(trainer: Trainer, step: int, first_skipped: int) -> DivergedErro
     """
     rate = trainer.state.schedule.at(max(step - 1, 0))
     return DivergedError(
-        f"{step - first_skipped + 1} steps in a row up to step {step:,} had a loss or a gradient that is not finite (learning "
+        f"{step - first_skipped + 1} steps in a row up to step {step:,} had a NaN or infinite loss or gradient (learning "
         f"rate {rate:g}); none of them changed the weights. Start a new run with a lower optim.lr, a longer "
-        f"schedule.warmup, or train.max_grad_norm=1.0; or resume in the dashboard and lower the rate with key l"
+        f"schedule.warmup, or train.max_grad_norm=1.0; or resume in the dashboard and lower the rate with l"
     )

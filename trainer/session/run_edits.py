@@ -58,7 +58,7 @@ class RunEdits:
         state = self._of().state
         scaled = command.factor * state.schedule.at(state.step)
         if not 0 < scaled <= cmd.HIGHEST_LR:
-            return f"a learning rate of {scaled:g} cannot be; it is above 0 and at most {cmd.HIGHEST_LR:g}"
+            return f"a learning rate of {scaled:g} is out of range; it must be above 0 and at most {cmd.HIGHEST_LR:g}"
         return self._scale(command.factor)
 
     def _scale(self, factor: float) -> str:
@@ -74,7 +74,7 @@ class RunEdits:
         if self._over:
             return _OVER
         if trainer.train_step.peers is not None:
-            return "not with several processes; stop, and resume with these settings"
+            return "not possible with several processes; stop, then resume with these settings"
         try:
             config = changed_config(before, command.settings, trainer)
             self._run.change(PlainConfig.of(config))

@@ -127,7 +127,7 @@ class Saver:
         step = trainer.state.step
         if not trainer.state.finite:
             raise DivergedError(
-                f"the weights are not finite after step {step:,}, so they are not saved; resume and lower the rate with key l, "
+                f"the weights are NaN or infinite after step {step:,}, so they are not saved; resume and lower the rate with l, "
                 f"or start a new run with a lower optim.lr or train.max_grad_norm=1.0"
             )
         problem = self._wait(step, given_up) if self._saved_step == step else "not saved yet"
@@ -136,7 +136,7 @@ class Saver:
             if self._given_up or (attempts >= _ATTEMPTS and not try_again(problem)):
                 self._given_up = True
                 raise DiskError(
-                    f"step {step:,} could not be saved: {problem}. Make room, then go on from the last checkpoint"
+                    f"step {step:,} could not be saved: {problem}. Free some space, then resume from the last checkpoint"
                 )
             self.save(trainer)
             problem = self._wait(step, given_up)
@@ -148,7 +148,7 @@ class Saver:
         while (problem := self._writer.wait_for(step, _LOOK_S)) is None and time.monotonic() < end:
             if given_up():
                 self._given_up = True
-                return "the disk has not answered yet"
+                return "the disk has not responded yet"
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ class SystemMonitor:
                 try:
                     readings |= reader()
                 except (psutil.Error, RuntimeError, OSError):
-                    continue  # a reading that fails is left out; the pane shows what there is
+                    continue  # a reading that fails is omitted; the pane shows what there is
             now = time.monotonic()
             if not self._stopped.is_set() and (now - published_at >= _STILL_S or _moved(published, readings)):
                 published, published_at = readings, now

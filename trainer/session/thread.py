@@ -190,7 +190,7 @@ class TrainingThread:
         try:
             self._control = ControlServer(self.commands)
         except OSError as error:
-            self.run.log.publish(Warned(message=f"other terminals can watch this run and not steer it: {error}"))
+            self.run.log.publish(Warned(message=f"other terminals can watch this run but not control it: {error}"))
         else:
             self.run.lock.note(socket=str(self._control.path))
 
@@ -203,7 +203,7 @@ class TrainingThread:
         try:
             found = self.run.repair_directory()
         except (OSError, R18Error) as error:
-            self._complain(f"{self.run.run_dir.path} was deleted while it was trained and cannot be made anew: {error}")
+            self._complain(f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}")
         else:
             if found is not None:
                 self._complain(str(found))

@@ -33,7 +33,7 @@ class SinkChildren:
         if why:
             later = f"r18-tui sync {self._run_dir.path} --to {name}"
             self._publish(
-                Warned(message=f"{name} is told nothing more: {why}; training goes on, and this does it later: {later}")
+                Warned(message=f"logging to {name} stopped: {why}; training continues; upload later with: {later}")
             )
 
     def _run(self, name: SinkName) -> str:

@@ -83,7 +83,7 @@ def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) 
 
 
 def _readable(split: Split, rows: list[int]) -> tuple[Tensor, list[int]]:
-    """Pixels on the CPU, and their rows: images that can no longer be read are left out, as in training."""
+    """Pixels on the CPU, and their rows: images that can no longer be read are skipped, as in training."""
     if isinstance(split, FolderSplit):
         reading = split.read(rows, threads=None)
         return reading.pixels_NHWC, reading.kept

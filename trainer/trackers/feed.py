@@ -40,7 +40,7 @@ class Feed:
         seq: Number of the last log line that was passed on, initially that of an earlier session; lines up to it are skipped.
         step: Last step that was passed on.
         results: Results of the run; empty until it is over.
-        bad_lines: Number of log lines that were left out.
+        bad_lines: Number of log lines that were skipped.
     """
 
     sink: Tracker

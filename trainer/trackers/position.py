@@ -49,7 +49,7 @@ class Position:
             if not self._wait():
                 os.close(self._lock)
                 raise RunError(
-                    f"{self._path.parent}: another process passes this run on; it ends with the run's trainer"
+                    f"{self._path.parent}: another process is already syncing this run; it ends when training ends"
                 )
             time.sleep(_LOOK_EVERY_S)
         self._read()
@@ -82,6 +82,4 @@ class Position:
         except FileNotFoundError:
             self._write()  # stores the identity before the tracker receives it
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{self._path}: cannot be read ({error}); delete it, and the run is passed on anew"
-            ) from error
+            raise RunError(f"{self._path}: cannot be read ({error}); delete it to sync the whole run again") from error

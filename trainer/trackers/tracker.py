@@ -32,7 +32,7 @@ class Origin:
 
     @property
     def settings(self) -> dict[str, str | int | float | bool]:
-        """Configuration by dotted keys; other than plain values are written out as text, and nulls are left out."""
+        """Configuration by dotted keys; other than plain values are written out as text, and nulls are omitted."""
         flat = {f"{group}.{key}": value for group, keys in self.config.items() for key, value in keys.items()}
         return {
             key: value if isinstance(value, str | int | float | bool) else str(value)

@@ -100,4 +100,4 @@ class NullCallbacks:
 
     def on_divergence(self, step: int, first_skipped: int) -> None:
         """Do nothing: there is no user to decide."""
-        raise DivergedError(f"steps {first_skipped} to {step} were not finite")
+        raise DivergedError(f"steps {first_skipped} to {step} were non-finite (NaN/Inf)")

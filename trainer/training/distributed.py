@@ -184,14 +184,14 @@ def among_peers(error: Exception) -> Exception:
     said = first_line(error)
     if is_out_of_memory(error):
         return PeerLostError(
-            f"out of memory in process {rank()} of {world_size()}: {said}. Several processes do not cut "
-            "their batches by themselves: start again with a larger train.grad_accum_steps, or a smaller data.batch_size"
+            f"out of memory in process {rank()} of {world_size()}: {said}. Batches are not split "
+            "automatically with several processes: start again with a larger train.grad_accum_steps, or a smaller data.batch_size"
         )
     if not any(word in str(error).lower() for word in _OF_THE_EXCHANGE):
         return error
     return PeerLostError(
-        f"another process of this training has died, or cannot be reached: {said}. If it said why, log.txt or what torchrun "
-        "printed has it; with `torchrun --max-restarts N` all of them are started again, from the last checkpoint"
+        f"another process of this training has died or cannot be reached: {said}. Its error, if any, is in log.txt or in "
+        "torchrun's output; `torchrun --max-restarts N` restarts all processes from the last checkpoint"
     )
 
 

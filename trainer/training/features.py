@@ -53,9 +53,7 @@ def compute_features(
     done = 0
     for pixels_NHWC, labels_N, _ in evaluation_batches(split, batch_size, device, lost):
         if len(labels_N) < min(batch_size, len(split) - done):
-            raise DataLostError(
-                "an image that could be read at the start cannot be read now; bring it back, then resume"
-            )
+            raise DataLostError("an image that was readable at the start no longer is; restore it, then resume")
         poll(done / len(split))
         done += len(labels_N)
         images_NCHW = normalize(centre(pixels_NHWC, image_size)).permute(0, 3, 1, 2)

@@ -114,7 +114,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
     if len(lrs) <= _FEWEST:
         return (
             None,
-            f"the loss was not finite or exploded after {len(lrs)} steps, at a rate of {lrs[-1] if lrs else 0:.2g}",
+            f"the loss became non-finite or exploded after {len(lrs)} steps, at a rate of {lrs[-1] if lrs else 0:.2g}",
         )
     # The average of the first losses is mostly noise.
     low = min(range(_FEWEST, len(losses)), key=losses.__getitem__)
@@ -125,14 +125,14 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
     }
     steepest = min(slopes, key=slopes.__getitem__, default=0)
     if not slopes or slopes[steepest] >= 0 or losses[low] >= losses[_REACH]:
-        return None, "the loss fell at none of the rates; look at the data, or begin from other weights"
+        return None, "the loss fell at none of the rates; check the data, or start from other weights"
     fall, noise = losses[_REACH] - losses[low], statistics.pstdev(losses[_REACH : max(len(losses) // 4, _REACH + 2)])
     valley = losses[-1] - losses[low] > fall > max(_LEAST_CLEAR_FALL * losses[_REACH], _NOISES * noise)
     if fall < _LEAST_FALL * losses[_REACH] and not valley:
         moved = f"from {losses[_REACH]:.3g} to {losses[low]:.3g}"
-        return None, f"the loss changed too little to suggest a rate: {moved}, with a noise of {noise:.2g}"
+        return None, f"the loss changed too little to suggest a rate: {moved}, noise {noise:.2g}"
     rate = _rounded(lrs[steepest])
-    end = "" if low >= len(lrs) - 2 else f", is lowest at {lrs[low]:.2g} and grows from there"
+    end = "" if low >= len(lrs) - 2 else f", is lowest at {lrs[low]:.2g} and rises from there"
     return rate, f"the loss falls fastest at about {rate:g}{end}"
 
 

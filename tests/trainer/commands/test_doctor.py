@@ -57,10 +57,14 @@ def raising(error: Exception) -> Callable[..., Any]:
     ("name", "instead", "said"),
     [
         ("usable_memory", lambda: Memory(8 * GIB, 2 * GIB - 1), "memory: 2.0 of 8.0 GiB free; close other programs"),
-        ("free_bytes", lambda _: 2.0 * CHECKPOINT - 1, "a checkpoint has no room: free some, or --runs-dir DIR"),
-        ("free_bytes", lambda _: 6.0 * CHECKPOINT - 1, "a run keeps some checkpoints of 90 MB: free some"),
+        (
+            "free_bytes",
+            lambda _: 2.0 * CHECKPOINT - 1,
+            "no room for a checkpoint: free some space, or use --runs-dir DIR",
+        ),
+        ("free_bytes", lambda _: 6.0 * CHECKPOINT - 1, "a run keeps several checkpoints of 90 MB: free some space"),
         ("probe", lambda _: False, "cannot lock files"),
-        ("probe", raising(OSError(30, "Read-only file system")), "Read-only file system; keep runs on a disk"),
+        ("probe", raising(OSError(30, "Read-only file system")), "Read-only file system; keep runs on a writable disk"),
     ],
 )
 def test_a_single_thing_that_is_short_is_said_before_a_run(
@@ -91,7 +95,7 @@ def test_a_run_needs_room_for_checkpoints(
     monkeypatch.setattr(health, "free_bytes", lambda _: free)
     disk, folder = health.disk_checks(tmp_path)
     assert (disk.name, only(disk).state, folder.name, only(folder).state) == ("disk", state, "run folder", "good")
-    assert ("does not say how much is free" in disk.found) is math.isinf(free)
+    assert ("free space unknown" in disk.found) is math.isinf(free)
 
 
 def test_a_folder_of_runs_that_is_not_there_yet_is_judged_by_the_nearest_one_that_is(
@@ -220,7 +224,7 @@ def test_data_that_can_be_trained_pass() -> None:
     [
         (noise(train=8, test=1), 9, "auto", "8 training images are fewer than data.batch_size 9; set data.batch_size to 2"),
         (noise(train=36, test=1), 37, "auto", "set data.batch_size to 9 or less"),
-        (noise(train=8, test=1), 8, 3, "model.num_classes: 3 does not agree with the data's 2 classes"),
+        (noise(train=8, test=1), 8, 3, "model.num_classes: 3 does not match the 2 classes of the data"),
         (noise(train=8, test=1), 8, 1, "model.num_classes: 1"),
         (noise(train=8, test=0), 8, "auto", "the test split holds no images"),
         (noise(train=8, val=0, test=9), 8, "auto", "the val split holds no images"),

@@ -221,7 +221,9 @@ def test_other_images_can_be_given(run: RunDir, make_folder: FolderMaker, tmp_pa
             ("red", "12"),
         ]
     (other / "test" / "pink").mkdir()
-    with pytest.raises(DataError, match="class folder 'pink' is no class of the model, which knows: blue, green, red"):
+    with pytest.raises(
+        DataError, match="class folder 'pink' is not a class of the model, whose classes are blue, green, red"
+    ):
         evaluate(str(run.path), "--data", str(other))
     with pytest.raises(DataError, match="has no val/"):
         evaluate(str(run.path), "--data", str(other), "--split", "val")
@@ -237,7 +239,7 @@ def test_a_broken_image_is_named_and_not_measured(
     (broken := other / "test" / "blue" / "003.png").write_text("no image")
     arguments = (str(run.path), "--data", str(other), "--no-robustness", "-o")
     assert evaluate(*arguments, str(tmp_path / "with")) == 0
-    assert f"cannot be read, not measured: {broken}: " in capsys.readouterr().out
+    assert f"unreadable, not evaluated: {broken}: " in capsys.readouterr().out
     broken.unlink()
     assert evaluate(*arguments, str(tmp_path / "without")) == 0
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("with", "without")]
@@ -280,11 +282,11 @@ def test_a_changed_folder_is_refused_or_said(run: RunDir, capsys: pytest.Capture
         shutil.copy(root / "red" / f"{number:03d}.png", root / "red" / f"new-{number}.png")
     assert evaluate(str(run.path), "--no-robustness") == 0
     assert (
-        "careful: the images are not those that the run was trained with, and which are held out"
+        "warning: the images have changed since the run was trained; the held-out ones depend on all of them"
         in capsys.readouterr().out
     )
     (root / "red").rename(root / "zred")
-    with pytest.raises(DataError, match="its classes are blue, green, zred, and the model's are blue, green, red"):
+    with pytest.raises(DataError, match="its classes are blue, green, zred, but the model's are blue, green, red"):
         evaluate(str(run.path))
 
 
@@ -319,8 +321,8 @@ def test_whoever_has_learned_from_the_images_is_named(
     second = train(other, tmp_path / "runs").run.run_dir
     assert evaluate(str(run.path), str(second.path), "-o", str(tmp_path / "out")) == 0
     said = capsys.readouterr().out
-    assert re.search(rf"careful: {second.path} was trained on \d+ of these 18 images, which flatters it", said)
-    assert f"careful: {run.path} was" not in said
+    assert re.search(rf"warning: {second.path} was trained on \d+ of these 18 images, which flatters it", said)
+    assert f"warning: {run.path} was" not in said
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(facts["remarks"]) == 1
     assert 0 <= facts["p_value"] <= 1
@@ -420,8 +422,8 @@ def test_eval_and_predict_say_that_a_model_is_broken(
     assert evaluate("broken", "--data", str(folder), "-o", str(tmp_path / "report")) == code
     said = capsys.readouterr().out
     facts = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert ("with NaN or infinity" in said) == (facts["nonfinite_answers"] > 0) == bool(code)
-    assert ("answers one class only: red" in said) == (share < 1)
+    assert ("returns NaN or infinity" in said) == (facts["nonfinite_answers"] > 0) == bool(code)
+    assert ("predicts only one class: red" in said) == (share < 1)
     assert facts["accuracy"] <= 0.34
     assert evaluate("broken", "broken", "--data", str(folder)) == code
     capsys.readouterr()

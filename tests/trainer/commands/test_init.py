@@ -91,7 +91,7 @@ def test_a_class_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker)
     for path in (root / "train" / "red").iterdir():
         path.write_text("no image")
     with pytest.raises(
-        DataError, match=r"train/red: 0 images that can be read; .* at least two .*000.png: cannot identify"
+        DataError, match=r"train/red: 0 images that can be read; .* at least two .*000.png: not a readable image"
     ):
         init(str(root))
 
@@ -136,8 +136,8 @@ def test_long_pictures_are_kept_whole_and_rare_classes_shown_often(make_folder: 
     config, text = written(root, tmp_path)
     assert config.data.fit == "letterbox"
     assert config.data.balance == "sampler"
-    assert "# half of the pictures are 2.0 times as long as wide or more: keep all of them\n" in text
-    assert "# the largest class has 6.0 times the images of the smallest: show all of them equally often\n" in text
+    assert "# half of the pictures are 2.0 times as long as wide or more: letterbox keeps all of each\n" in text
+    assert "# the largest class has 6.0 times the images of the smallest: show all classes equally often\n" in text
 
 
 @pytest.mark.parametrize(

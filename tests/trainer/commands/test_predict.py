@@ -249,7 +249,7 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("preprocess", [], "preprocess is no JSON object"), ("preprocess", None, "preprocess is no JSON object"),
+        ("preprocess", [], "preprocess is not a JSON object"), ("preprocess", None, "preprocess is not a JSON object"),
         ("size", 24, "resize: expected 30, found 20"),
         ("sizes", {"size": 24, "resize": 30}, "input is batch x 3 x 16 x 16, expected (3, 24, 24)"), ("size", 0, "image_size"),
         ("size", 16.5, "image_size"), ("size", "16", "image_size"), ("size", None, "image_size"),
@@ -260,8 +260,8 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
         ("reading", 99, "reading 99 is newer than this version"), ("reading", 0, "reading: "), ("reading", "2", "reading: "),
         ("channel_order", "BGR", "channel_order: expected RGB"), ("pixel_scale", 1, "pixel_scale: expected 0.0039"),
         ("resize", 99, "resize: expected 20, found 99"),
-        ("classes", "abcdef", "classes are no list"), ("classes", ["a"] * 6, "classes are no list"),
-        ("classes", [1, 2, 3, 4, 5, 6], "classes are no list"), ("classes", {"a": 1}, "classes are no list"),
+        ("classes", "abcdef", "classes must be a list"), ("classes", ["a"] * 6, "classes must be a list"),
+        ("classes", [1, 2, 3, 4, 5, 6], "classes must be a list"), ("classes", {"a": 1}, "classes must be a list"),
         ("classes", ["a"], "expected (1,)"), ("classes", [], "expected (0,)"),
     ],
 )  # fmt: skip

@@ -87,7 +87,7 @@ def test_a_class_that_is_not_named_in_utf_8_is_refused(make_folder: FolderMaker)
     root = make_folder()
     for split in ("train", "test"):
         os.rename(root / split / "red", os.fsencode(root / split) + b"/caf\xe9")
-    with pytest.raises(DataError, match=r"the class folder 'caf\\udce9' is not named in UTF-8; rename it"):
+    with pytest.raises(DataError, match=r"the class folder 'caf\\udce9' has a name that is not UTF-8; rename it"):
         load(root)
 
 

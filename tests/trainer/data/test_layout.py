@@ -40,7 +40,7 @@ def test_other_names_of_a_split_are_known(make_folder: FolderMaker, name: str, s
 
 
 def test_two_folders_for_one_split_are_refused(make_folder: FolderMaker) -> None:
-    with pytest.raises(DataError, match="val/ and valid/ both mean the val images"):
+    with pytest.raises(DataError, match="val/ and valid/ both name the val split"):
         find_layout(make_folder(splits=("train", "val", "valid")))
 
 
@@ -59,7 +59,7 @@ def test_the_folder_inside_is_suggested(make_folder: FolderMaker) -> None:
 
 def test_images_without_a_class_folder_are_explained(make_folder: FolderMaker) -> None:
     root = make_folder()
-    with pytest.raises(DataError, match="Images lie in it directly: put those of each class into a folder"):
+    with pytest.raises(DataError, match="It holds images directly: put those of each class into a folder"):
         find_layout(root / "train" / "red")
 
 
@@ -67,7 +67,7 @@ def test_a_class_without_training_images_is_named(make_folder: FolderMaker) -> N
     root = make_folder()
     shutil.rmtree(root / "train" / "red")
     (root / "train" / "red").mkdir()
-    with pytest.raises(DataError, match="train/red: holds no images, so nothing can be learned"):
+    with pytest.raises(DataError, match="train/red: holds no images, so this class cannot be learned"):
         find_layout(root)
 
 
@@ -95,7 +95,7 @@ def test_pictures_that_nobody_can_read_here_are_named(make_folder: FolderMaker) 
     (root / "phone").mkdir()
     for number in range(3):
         (root / "phone" / f"{number}.heic").write_bytes(b"ftypheic")
-    with pytest.raises(DataError, match=r"phone: holds 3 pictures that cannot be read here \(.heic\); convert them"):
+    with pytest.raises(DataError, match=r"phone: holds 3 pictures in unsupported formats \(.heic\); convert them"):
         find_layout(root)
 
 
@@ -160,7 +160,7 @@ def test_every_command_knows_the_same_names_of_splits(tmp_path: Path, name: str)
     with pytest.raises(DataError, match="has no test/"):
         folder_images(root, ("a", "b"), "test")
     shutil.rmtree(root / name)
-    with pytest.raises(DataError, match="no test/ or val/; to measure on the images of train/, give --split train"):
+    with pytest.raises(DataError, match="no test/ or val/; to evaluate on the images of train/, give --split train"):
         folder_images(root, ("a", "b"), None)
     assert measured(fill(root, "b/1.png"), ("b", "train")) == {"b": 1, "train": 2}
 
@@ -179,7 +179,7 @@ def test_what_lies_beside_splits_is_said(tmp_path: Path) -> None:
     (root / "docs").mkdir()
     assert found(root) == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 0}}
     assert find_layout(root).notes == [
-        "skipped folders beside the splits: 2 (more, test)",
+        "skipped folders next to the splits: 2 (more, test)",
         "skipped images outside class folders: 2 (train/loose.png, x.png)",
     ]
 
@@ -196,13 +196,13 @@ def test_a_stray_picture_makes_no_split_a_class_and_a_folder_in_a_class_no_split
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ("cat/train/1 cat/test/1 dog/train/1", "test/, train/ inside class folders were taken for parts of their classes"),
-        ("cat/more/Validation/1 dog/1", "Validation/ inside class folders were taken for parts of their classes (cat/, dog/)"),
+        ("cat/train/1 cat/test/1 dog/train/1", "test/, train/ inside class folders count as parts of their classes"),
+        ("cat/more/Validation/1 dog/1", "Validation/ inside class folders count as parts of their classes (cat/, dog/)"),
         ("train/cat/test/1 train/dog/1 val/cat/1", "test/ inside class folders"),
-        ("fold1/cat/1 fold1/dog/1 fold2/cat/1", "fold1/, fold2/ were taken for the classes, and cat/, dog/ inside them"),
-        ("train/2023/cat/1 train/2023/dog/1 train/2024/cat/1 test/2023/cat/1", "2023/, 2024/ were taken for the classes"),
-        ("bus/1 car/1 train/steam/1 train/diesel/1", "so bus/, car/ beside it are not used"),
-        ("bus/1 Training/steam/1 Training/diesel/1", "Training/ was taken for the training split"),
+        ("fold1/cat/1 fold1/dog/1 fold2/cat/1", "fold1/, fold2/ count as the classes, and cat/, dog/ inside them"),
+        ("train/2023/cat/1 train/2023/dog/1 train/2024/cat/1 test/2023/cat/1", "2023/, 2024/ count as the classes"),
+        ("bus/1 car/1 train/steam/1 train/diesel/1", "so bus/, car/ next to it are not used"),
+        ("bus/1 Training/steam/1 Training/diesel/1", "Training/ counts as the training split"),
         ("cat/1 dog/1", None),
         ("cat/1 cat/old/1 dog/old/1", None),
         ("cat/images/1 dog/images/1", None),
@@ -216,9 +216,9 @@ def test_a_layout_that_may_be_meant_otherwise_is_said(tmp_path: Path, files: str
 
 
 def test_unlabelled_pictures_in_splits_are_explained_as_before(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"found 0 class folders; .* Images lie in it directly"):
+    with pytest.raises(DataError, match=r"found 0 class folders; .* It holds images directly"):
         find_layout(fill(tmp_path / "both", "train/1.png", "test/1.png"))
-    with pytest.raises(DataError, match=r"found 0 class folders; .* Images lie in it directly"):
+    with pytest.raises(DataError, match=r"found 0 class folders; .* It holds images directly"):
         find_layout(fill(tmp_path / "half", "train/1.png", "test/a/1.png", "test/b/1.png"))
     with pytest.raises(
         DataError, match=r"train/ is missing \(or, if test/ is a class, put its images directly into it\)"
@@ -237,7 +237,7 @@ def test_names_are_compared_in_one_form_of_unicode(tmp_path: Path) -> None:
     fill(root, f"train/{whole}/2.png", "train/zug/1.png", "train/Ｚug /1.png")
     layout = find_layout(root)
     assert layout.classes == (whole, "Zug", "zug", "Ｚug ")
-    assert "two folders are called Tür, in different forms of Unicode: they are one class" in layout.notes
+    assert "two folders are named Tür, in different Unicode forms: they count as one class" in layout.notes
     assert any("the classes 'Zug' and 'zug' and 'Ｚug ' look alike" in note for note in layout.notes)
 
 
@@ -320,7 +320,7 @@ def test_a_folder_of_outputs_is_no_class_of_a_split(tmp_path: Path, split: str, 
     assert measured(root, ("a", "b"), split) == classes
     if below:
         (root / split / "zoo" / "x.heic").write_text("")
-        with pytest.raises(DataError, match="zoo: holds 1 pictures that cannot be read here"):
+        with pytest.raises(DataError, match="zoo: holds 1 pictures in unsupported formats"):
             find_layout(root)
 
 

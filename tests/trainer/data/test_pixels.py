@@ -330,7 +330,7 @@ def test_damaged_pixels_are_not_passed_off_as_a_picture(tmp_path: Path) -> None:
         (b"/annex/objects/SHA256E-s1", "git-annex pointer"), (b"just words\n", "text file"), ("Wörter\n".encode(), "text file"),
         (b'<?xml version="1.0"?><svg/>', "SVG"), (b'{"error": 404}', "JSON"), (b"PK\x03\x04", "ZIP"), (b"8BPS\0\1", "Photoshop"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG"), (b"\xff\xd8", "damaged JPEG"), (b"\x93NUMPY\1", "NumPy"),
-        (bytes(range(128, 160)), "no kind of file"),
+        (bytes(range(128, 160)), "an unknown kind of file"),
     ],
 )  # fmt: skip
 def test_a_reason_names_what_a_file_looks_like(tmp_path: Path, data: bytes, words: str) -> None:
@@ -368,7 +368,7 @@ def big_endian(bits: int, photometric: int = 1, compression: int = 1, numbers: i
         (big_endian(32), "(32 bits a pixel, unsigned"),
         (big_endian(16, 0), "(16 bits a pixel, unsigned values, big-endian, 0 is"),
         (big_endian(64, numbers=3), "64 bits a pixel, floating-point values"), (big_endian(24), "24 bits a pixel"),
-        (big_endian(8, compression=4242), "compression 4242"), (big_endian(16, 32803), "a camera's raw file"),
+        (big_endian(8, compression=4242), "compression 4242"), (big_endian(16, 32803), "a camera raw file"),
         (big_endian(12)[:60], "a damaged TIFF"),
         (b"\xff\xd8\xff\xc1" + struct.pack(">HBHHB3B", 11, 12, 8, 8, 1, 1, 17, 0), "cannot handle 12-bit layers"),
         (b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB6B", 14, 8, 8, 8, 2, 1, 17, 0, 2, 17, 0), "cannot handle 2-layer images"),

@@ -128,7 +128,7 @@ def test_a_download_that_is_damaged_is_not_kept(
     archive = small_cifar / source.filename
     archive.write_bytes(archive.read_bytes()[:-100])
     monkeypatch.setattr(source, "url", archive.as_uri())
-    with pytest.raises(DataError, match="does not have the archive's checksum"):
+    with pytest.raises(DataError, match="the downloaded file has the wrong checksum"):
         cifar.load_cifar("cifar10", target, 32, quiet)
     assert list(target.iterdir()) == []
 
@@ -162,7 +162,7 @@ def test_a_gpu_that_torch_cannot_use_is_never_passed_over(monkeypatch: pytest.Mo
 def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "driver_version", lambda: None)
-    with pytest.raises(DeviceError, match=r"run\.device: cuda asked for, but .* or set run\.device=cpu"):
+    with pytest.raises(DeviceError, match=r"run\.device: cuda requested, but .* or set run\.device=cpu"):
         devices.choose_device("cuda")
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(DeviceError, match="built without CUDA"):
@@ -201,7 +201,7 @@ def test_another_head_starts_anew_another_stem_is_fitted_and_both_are_listed(tmp
     assert report.adapted == ["conv1.weight"]
     assert report.other_classes == ["fc.weight", "fc.bias"]
     assert str(report) == (
-        "119 tensors taken over; kernel cut or padded to fit: conv1.weight; new for other classes: fc.weight, fc.bias"
+        "119 tensors loaded; kernel cut or padded to fit: conv1.weight; new for other classes: fc.weight, fc.bias"
     )
     assert torch.equal(model.state_dict()["conv1.weight"], source["conv1.weight"][:, :, 2:5, 2:5])
 
@@ -238,7 +238,7 @@ def test_what_is_no_state_dict_is_refused_and_nothing_in_it_runs(tmp_path: Path)
         find_initial_weights(str(tmp_path / "evil.pt"), tmp_path, quiet)
     assert not Path("/tmp/r18-evil").exists()
     save_file({"embedding": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="holds no ResNet-18"):
+    with pytest.raises(CheckpointError, match="is not a ResNet-18"):
         load_initial_weights(
             build_model(ModelConfig(), 10, 0),
             find_initial_weights(str(tmp_path / "other.safetensors"), tmp_path, quiet),

@@ -140,7 +140,9 @@ def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(
     streamed = warnings.stream(deadly(root, times=2))
     assert_as_from_memory(root, streamed)
     streamed.close()
-    died = "a worker that decodes images died: killed (by the system, if memory ran out); no batch is lost, it goes on with"
+    died = (
+        "a decoding worker died: killed (by the system, if memory ran out); no batch is lost; decoding continues with"
+    )
     assert warnings == [f"{died} 2 workers", f"{died} 1 worker"]
 
 
@@ -166,7 +168,7 @@ def test_a_bus_error_is_answered_without_shared_memory(make_folder: FolderMaker)
     streamed.close()
     (text,) = warnings
     assert (
-        "no room in shared memory (bus error); no batch is lost, it goes on with 2 workers, without shared memory"
+        "no room in shared memory (bus error); no batch is lost; decoding continues with 2 workers, without shared memory"
         in text
     )
 
@@ -180,7 +182,7 @@ def test_too_little_shared_memory_is_seen_before_a_worker_dies_of_it(
     assert_as_from_memory(root, streamed, epochs=1)
     streamed.close()
     (text,) = warnings
-    assert "they send their batches through pipes" in text
+    assert "they use pipes instead" in text
     assert "--shm-size" in text
 
 
@@ -262,8 +264,8 @@ def test_workers_that_cannot_be_started_are_tried_again_with_fewer(
     monkeypatch.setattr(streamed, "_start", failing)
     assert_as_from_memory(root, streamed, epochs=1)
     streamed.close()
-    assert [text.partition("goes on with ")[2] for text in warnings] == ["2 workers", "1 worker"]
-    assert warnings[0].startswith("workers that decode images could not be started: [Errno 11]")
+    assert [text.partition("continues with ")[2] for text in warnings] == ["2 workers", "1 worker"]
+    assert warnings[0].startswith("decoding workers could not be started: [Errno 11]")
 
 
 def test_workers_that_are_killed_while_they_start_are_replaced_however_many_images_there_are(
@@ -314,7 +316,7 @@ def test_when_one_cannot_be_started_none_stays_behind(
     streamed.close()
     assert multiprocessing.active_children() == []
     (text,) = warnings
-    assert text.startswith("workers that decode images could not be started: can't start new thread; no batch is lost")
+    assert text.startswith("decoding workers could not be started: can't start new thread; no batch is lost")
 
 
 def test_workers_that_stand_still_are_ended_all_the_same(make_folder: FolderMaker) -> None:
@@ -371,7 +373,7 @@ def test_a_lost_image_is_left_out_and_named_once(
         assert torch.equal(batch.pixels_MHWC, whole.pixels_MHWC[whole.rows_N[left]])
     streamed.close()
     (text,) = warnings
-    assert text.startswith(f"{gone}: was readable at the start and is not now, so it is left out: ")
+    assert text.startswith(f"{gone}: was readable at the start and no longer is, so it is skipped: ")
     assert "\n" not in text
 
 
@@ -392,9 +394,7 @@ def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
     split = train_split(root)
     (root / "train").rename(root / "elsewhere")
     streamed = Warnings().stream(split, WHOLE, workers)
-    with pytest.raises(
-        DataLostError, match=r"36 of 36 images of a batch\); bring the folder back, then resume"
-    ) as caught:
+    with pytest.raises(DataLostError, match=r"36 of 36 images of a batch\); restore the folder, then resume") as caught:
         epoch_of(streamed, 0)
     streamed.close()
     assert multiprocessing.active_children() == []
@@ -427,7 +427,7 @@ def test_a_last_batch_may_lose_all_of_its_few_images(make_folder: FolderMaker, m
     lost = LostImages(warnings.append)
     assert [len(labels) for _, labels, _ in evaluation_batches(split, 35, CPU, lost)] == [35, 0]
     lost.note([("x", "gone")], 3, least=2)
-    with pytest.raises(DataLostError, match="bring the folder back"):
+    with pytest.raises(DataLostError, match="restore the folder"):
         lost.note([("x", "gone")], 2, least=2)
     with pytest.raises(DataLostError, match="5 of 8"):
         lost.note([("x", "gone")] * 5, 8)

@@ -94,7 +94,7 @@ def test_classes_that_cannot_be_read_are_refused_or_named(
     for path in (root / "train" / "red").iterdir():
         path.write_text("no image")
     refused = (
-        r"train/red: 0 images that can be read; a class needs at least one to be learned; .*train/red/000.png: cannot"
+        r"train/red: 0 images that can be read; a class needs at least one to be learned; .*train/red/000.png: not a"
     )
     with pytest.raises(DataError, match=refused):
         load_dataset(config, torch.device("cpu"), quiet)
@@ -111,9 +111,9 @@ def test_dark_pictures_of_many_bits_are_named(make_folder: FolderMaker) -> None:
     Image.fromarray(values // 2).save(root / "test" / "red" / "b.tif")
     (note,) = survey_folder(root, quiet).notes
     assert note.startswith(
-        "2 images with more than 8 bits per value are nearly black: white is the largest value that the file can hold"
+        "2 images with more than 8 bits per value are nearly black: white is the largest value that the file format can hold"
     )
-    assert "the brightest pixel of all is 16 of 255 on this scale" in note
+    assert "the brightest pixel is 16 of 255 on that scale" in note
     assert any(
         "with more than 8 bits per value, white is the largest value" in line
         for line in summary(survey_folder(root, quiet))
@@ -241,7 +241,7 @@ def test_a_run_says_that_it_is_measured_on_what_it_learns(
     config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
     run = train(config, tmp_path / "runs").run.run_dir
     said = [event.message for event in events_of(run, Warned)]
-    assert any("in another split too, which flatters the accuracy" in message for message in said)
+    assert any("in another split too, which inflates the accuracy" in message for message in said)
 
 
 def test_a_flat_folder_is_divided_by_content(
@@ -280,7 +280,7 @@ def test_a_flat_folder_is_divided_by_content(
 
 def test_a_flat_folder_without_shares_has_nothing_to_measure_on(make_folder: FolderMaker) -> None:
     root = make_folder(splits=("train",)) / "train"
-    with pytest.raises(DataError, match=r"nothing to measure on: .* data.val_fraction and data.test_fraction are 0"):
+    with pytest.raises(DataError, match=r"no images to evaluate on: .* data.val_fraction and data.test_fraction are 0"):
         load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
 
 
@@ -288,7 +288,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker
     root = make_folder()
     for path in (root / "test").rglob("*.png"):
         path.write_text("no image")
-    with pytest.raises(DataError, match=r"test: none of its 36 images can be read; such as .*011.png"):
+    with pytest.raises(DataError, match=r"test: none of its 36 images can be read; for example .*011.png"):
         load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
 
 

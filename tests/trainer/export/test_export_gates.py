@@ -114,7 +114,7 @@ def gated(
         (gate_int8, 900, 889, 989, "accuracy falls from 90.00% to 88.90%, by more than 1%"),
         (gate_fp16, 900, 900, 1000, ""),
         (gate_fp16, 900, 900, 995, ""),
-        (gate_fp16, 900, 900, 994, "it answers as fp32 does on 99.40% of the images, less than 99.5%"),
+        (gate_fp16, 900, 900, 994, "it agrees with fp32 on 99.40% of the images, less than 99.5%"),
         (gate_fp16, 900, 899, 999, ""),
         (gate_fp16, 900, 899, 995, ""),
         (gate_fp16, 10, 9, 999, ""),
@@ -166,7 +166,7 @@ def test_written_weights_are_the_models_to_the_bit_or_refused(
     state = {name: value.clone() for name, value in one.model.state_dict().items()}
     spoil(state)
     save_file(state, path)
-    assert problem_of_safetensors(one, path) == "its tensors are not those that were written"
+    assert problem_of_safetensors(one, path) == "its tensors differ from those written"
 
 
 def test_the_hash_is_sha256_of_every_byte(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_file_without_exactly_its_metadata_is_refused(
         save(proto, path)
 
     monkeypatch.setattr(onnx, "save", losing)
-    with pytest.raises(ExportError, match="the metadata were not kept"):
+    with pytest.raises(ExportError, match="the metadata was lost in writing"):
         save_proto(small_graph(), target, wanted)
 
 
@@ -216,7 +216,7 @@ def test_a_graph_that_is_not_valid_is_not_written(tmp_path: Path) -> None:
 
 def test_an_exporter_that_returns_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: None)
-    with pytest.raises(ExportError, match="the exporter returned nothing"):
+    with pytest.raises(ExportError, match="PyTorch's ONNX exporter returned nothing"):
         write_model(made(), tmp_path / "m.onnx", {}, embed=False, optimize=True)
 
 
@@ -258,7 +258,7 @@ def test_a_subject_has_the_runs_classes_and_reads_test_images_only_where_the_run
         return Subject.of(checkpoint_of(tensors, **(facts | others)), one.config, QUIET, tested=tested)
 
     if split is None:
-        with pytest.raises(ExportError, match="its classes are not those that the run was trained on"):
+        with pytest.raises(ExportError, match="its classes differ from those the run was trained on"):
             built()
         return
     found = built()

@@ -88,12 +88,12 @@ def test_what_is_off_within_the_tolerance_passes_and_is_reported(monkeypatch: py
 def test_a_single_image_with_another_top_answer_is_enough(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     parity, _ = compared(made(scale=0.0, bias=(1.0, 0.9995, 0.0)), monkeypatch, off(call, 63, 1, 8e-4))
     assert parity["max_abs_diff"] < 1e-3
-    assert verdict(parity) == "top-1 agrees on 255 of 256 images only"
+    assert verdict(parity) == "top-1 agrees on only 255 of 256 images"
 
 
 @pytest.mark.parametrize("call", range(CALLS))
 def test_answers_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    with pytest.raises(ExportError, match=r"the exported model gives \(\d+, 2\) for a batch of \d+, expected"):
+    with pytest.raises(ExportError, match=r"the exported model returns \(\d+, 2\) for a batch of \d+, expected"):
         compared(made(), monkeypatch, lambda now, answers: answers[:, :2] if now == call else answers)
 
 
@@ -146,7 +146,7 @@ def problem_with(monkeypatch: pytest.MonkeyPatch, one: Subject, fault: Fault, *,
 @pytest.mark.parametrize("call", range(CALLS))
 @pytest.mark.parametrize("by", [0.5, -0.5, float("nan")])
 def test_a_program_is_refused_for_a_single_element(monkeypatch: pytest.MonkeyPatch, call: int, by: float) -> None:
-    assert "an answer differs by" in problem_with(monkeypatch, made(), off(call, -1, 1, by))
+    assert "an output differs by" in problem_with(monkeypatch, made(), off(call, -1, 1, by))
 
 
 @pytest.mark.parametrize("embed", [False, True])

@@ -57,4 +57,4 @@ def test_what_is_not_as_it_was_is_named() -> None:
     assert "torch 2.6.0 -> " in warning
     assert "device another -> " in warning
     (warning,) = take_over({}, CPU)
-    assert "does not say" in warning
+    assert "does not record" in warning

@@ -99,7 +99,7 @@ def test_of_two_networks_an_average_or_the_first_is_taken(tmp_path: Path, keys: 
     report, own = loaded_from(source, tmp_path)
     assert (report.prefix, report.passed_over) == (taken, [f"{key}." for key in keys if f"{key}." != taken])
     assert torch.equal(own["conv1.weight"], source[taken[:-1]]["conv1.weight"])
-    assert str(report).startswith(f"120 tensors taken over from {taken}*; ")
+    assert str(report).startswith(f"120 tensors loaded from {taken}*; ")
 
 
 def resnet() -> dict[str, torch.Tensor]:
@@ -130,15 +130,15 @@ def test_networks_in_wrappers_are_told_apart(tmp_path: Path, wrap: Any, taken: s
 
 @reads_pickles
 def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds two tensors of the name conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"holds two tensors named conv1\.weight"):
         loaded_from(resnet() | {"conv1": {"weight": torch.zeros(64, 3, 7, 7)}}, tmp_path)
 
 
 @reads_pickles
 def test_tensors_without_values_or_shape(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"conv1\.weight has a shape and no values"):
+    with pytest.raises(CheckpointError, match=r"conv1\.weight has a shape but no values"):
         loaded_from({name: value.to("meta") for name, value in resnet().items()}, tmp_path)
-    with pytest.raises(CheckpointError, match=r"bn1\.running_var has a shape and no values"):
+    with pytest.raises(CheckpointError, match=r"bn1\.running_var has a shape but no values"):
         loaded_from(resnet() | {"bn1.running_var": torch.ones(64, device="meta")}, tmp_path)
     nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
     with pytest.raises(CheckpointError, match=r"it has no conv1\.weight"):
@@ -149,8 +149,8 @@ def test_tensors_without_values_or_shape(tmp_path: Path) -> None:
 LIKE = {
     b"": "the file is empty", bytes(2000): "a file of zeros", b"<!doctype html><p>404": "an HTML page",
     b"version https://git-lfs.github.com/spec/v1": "a git-LFS pointer", b'{"classes": []}': "a JSON file",
-    b"PK\x03\x04cut off": "a PyTorch file or ZIP archive that was cut off", b"\x89PNG": "a damaged PNG file",
-    b"\xfe\xfd\xfc": "no kind of file that is known here",
+    b"PK\x03\x04cut off": "a truncated PyTorch file or ZIP archive", b"\x89PNG": "a damaged PNG file",
+    b"\xfe\xfd\xfc": "an unknown kind of file",
 }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> Non
         ("w.onnx", "an ONNX file"),
         ("w.bin", "a safetensors"),
     ):
-        with pytest.raises(CheckpointError, match=f"holds no weights that can be read: it is {kind}"):
+        with pytest.raises(CheckpointError, match=f"holds no readable weights: it is {kind}"):
             find_initial_weights(str(tmp_path / name), tmp_path, quiet)
     with pytest.raises(CheckpointError, match="damaged, or no checkpoint: it is an exported PyTorch program"):
         open_classifier(str(tmp_path / "w.pt2"), runs_dir=tmp_path, which="default", device="cpu")
@@ -192,10 +192,10 @@ def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("resnet34", "layer1.2.conv1.weight, of shape (64, 64, 3, 3), has no place in one"),
+        ("resnet34", "layer1.2.conv1.weight, of shape (64, 64, 3, 3), does not belong to one"),
         ("resnet50", "layer1.0.conv1.weight is float32 of shape (64, 64, 1, 1), expected (64, 64, 3, 3)"),
         ("wide_resnet50_2", "layer1.0.conv1.weight is float32 of shape (128, 64, 1, 1)"),
-        ("squeezenet1_1", "none of its 52 tensors is named as a kernel"),
+        ("squeezenet1_1", "none of its 52 tensors has the name of one of its kernels"),
         ("densenet121", "none of its"),
         ("regnet_y_400mf", "none of its"),
     ],
@@ -203,7 +203,7 @@ def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> Non
 def test_another_network_is_refused_with_the_first_tensor_that_does_not_fit(
     tmp_path: Path, name: str, first: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=re.escape("holds no ResNet-18: ") + f".*{re.escape(first)}"):
+    with pytest.raises(CheckpointError, match=re.escape("is not a ResNet-18: ") + f".*{re.escape(first)}"):
         loaded_from({"state_dict": getattr(torchvision.models, name)(num_classes=10).state_dict()}, tmp_path)
 
 
@@ -219,7 +219,7 @@ def test_every_kernel_must_fit(name: str, change: str) -> None:
     changed = {"shape": kernel[:-1], "int8": kernel.to(torch.int8), "sparse": kernel.to_sparse()}
     if change != "missing":
         state[name] = changed[change]
-    with pytest.raises(CheckpointError, match=rf"holds no ResNet-18: .*\b{re.escape(name)}\b"):
+    with pytest.raises(CheckpointError, match=rf"is not a ResNet-18: .*\b{re.escape(name)}\b"):
         into_model(InitialWeights(state, "a file"))
 
 
@@ -248,7 +248,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_tensor(name: str, value:
     before = build_model(ModelConfig(stem="imagenet"), 10, 0)
     model = build_model(ModelConfig(stem="imagenet"), 10, 0)
     source = InitialWeights({f"net.{key}": tensor for key, tensor in state.items()}, "a file")
-    with pytest.raises(CheckpointError, match=rf"a file: net\.{re.escape(name)} holds values that are not finite"):
+    with pytest.raises(CheckpointError, match=rf"a file: net\.{re.escape(name)} contains NaN or infinity"):
         load_initial_weights(model, source, DIGITS)
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
@@ -282,14 +282,14 @@ def test_the_classifier_is_taken_over_where_the_same_classes_come_in_the_same_or
 def test_the_last_value_of_a_tensor_is_enough_to_refuse_it(name: str, value: float) -> None:
     state = resnet()
     state[name].view(-1)[-1] = value
-    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} holds values that are not finite"):
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} contains NaN or infinity"):
         into_model(InitialWeights(state, "a file"))
 
 
 def test_a_variance_below_0_is_refused() -> None:
     state = torchvision.models.resnet18(num_classes=10).state_dict()
     state["layer1.0.bn1.running_var"][3] = -0.1
-    with pytest.raises(CheckpointError, match=r"layer1\.0\.bn1\.running_var holds a variance below 0"):
+    with pytest.raises(CheckpointError, match=r"layer1\.0\.bn1\.running_var contains a negative variance"):
         into_model(InitialWeights(state, "a file"))
 
 

@@ -172,7 +172,7 @@ def test_a_layer_that_answers_to_nothing_at_two_evaluations_is_told() -> None:
     events = [*well(4), *(measured(n, 1.0, 0.5, silent={"layer3.0.conv1": share}) for n, share in ((2, 0.1), (3, 1.0)))]
     assert "dead layer" not in said(events), "one evaluation is not enough"
     events.append(measured(4, 1.0, 0.5, silent={"layer3.0.conv1": 0.97, "layer2.0.conv1": 0.5}))
-    assert said(events)["dead layer"] == "97% of its channels are 0 for all val images looked at"
+    assert said(events)["dead layer"] == "97% of its channels are 0 for all val images checked"
 
 
 def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:
@@ -180,7 +180,7 @@ def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:
     events = [*well(4), layers(2, gradient=5.0), layers(3, gradient=40.0)]
     assert "exploding layer" not in said(events), "one measurement is not enough"
     events.append(layers(4, gradient=45.0))
-    assert said(events)["exploding layer"] == "one step changes it by 45% of its length"
+    assert said(events)["exploding layer"] == "one step changes its norm by 45%"
     muon = ev.Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"optim": {"name": "muon"}})
     assert "exploding layer" not in said([muon, *events]), "there a gradient's length says nothing of the step's"
     assert "exploding layer" not in said([*events, layers(5, gradient=None)]), "not finite: another rule's"
@@ -265,7 +265,7 @@ def test_an_evaluation_whose_loss_was_not_a_number_hides_no_overfitting() -> Non
 
 def test_waiting_for_data_is_told_with_its_share() -> None:
     slow = steps(6, falling, rising, budget={"data": 12.1, "compute": 38.0, "evaluate": 60.0})
-    assert said([*well(5), slow]) == {"data-bound": "30% of the time of steps"}
+    assert said([*well(5), slow]) == {"data-bound": "30% of step time"}
     early = dataclasses.replace(slow, budget={"data": 12.1, "compute": 27.0})
     assert said([*well(5), early]) == {}, "too early to tell"
     (verdict,) = verdicts(folded([*well(5), slow]))
@@ -305,7 +305,9 @@ def test_two_classes_that_are_taken_for_one_another_look_swapped(classes: int) -
     events = [*training(started(classes)), *(steps(epoch, falling, rising) for epoch in range(1, 6))]
     events += [measured(4, 0.5, 0.8, classes), swapped(5, (88, 91), classes)]
     assert "labels swapped" not in said(events), "once may be batch norm's first statistics"
-    assert said([*events, swapped(6, (88, 91), classes)]) == {"labels swapped": "88% and 91% are taken for the other"}
+    assert said([*events, swapped(6, (88, 91), classes)]) == {
+        "labels swapped": "88% and 91% are predicted as the other"
+    }
     assert "labels swapped" not in said([*events, swapped(6, (55, 52), classes)]), "that may be chance"
     assert "labels swapped" not in said([*events, swapped(6, (88, 5), classes)]), "one way is no exchange"
 
@@ -315,7 +317,7 @@ def test_a_class_that_is_not_learnt_is_told_after_three_evaluations() -> None:
     for epoch in (9, 10, 11):
         assert said(events) == {}
         events.append(measured(epoch, 0.5, 0.8, correct=[80] * 4 + [2] + [80] * 5))
-    assert said(events) == {"class not learnt": "2 of 100 recognised, at three evaluations"}
+    assert said(events) == {"class not learnt": "2 of 100 recognised, in three evaluations"}
 
 
 def test_a_rare_class_has_a_third_of_the_run_to_be_found() -> None:

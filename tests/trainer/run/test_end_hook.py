@@ -50,7 +50,7 @@ def record(event: Event) -> Record:
         (FAILED, "failed|out of memory; $(rm -rf /)"),
         (
             ev.Diverged(step=310, in_a_row=10, checkpoint=""),
-            "held|10 steps in a row were not finite; it waits at step 310",
+            "held|10 non-finite steps in a row; the run waits at step 310",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_run_whose_directory_is_moved_goes_on_there(
     assert thread.run.run_dir.path == new
     assert not (tmp_path / "runs" / "run").exists()
     (warning,) = [event for event in events_of(RunDir(new), ev.Warned) if "moved" in event.message]
-    assert warning.message.endswith(f"was moved to {new}; the run goes on there")
+    assert warning.message.endswith(f"was moved to {new}; the run continues there")
     assert_whole_and_resumable(RunDir(new), hundred_epochs, tmp_path / "runs")
 
 
@@ -156,12 +156,12 @@ def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
     while b'"Steps"' not in seen and b'"steps"' not in seen:
         seen += b"".join(tee.read())
     delete(opened)
-    while b"cannot be made anew: no room for it" not in seen:
+    while b"cannot be created again: no room for it" not in seen:
         seen += b"".join(tee.read())
     monkeypatch.undo()
-    while b" was deleted while it was trained; " not in seen:
+    while b" was deleted during training; " not in seen:
         seen += b"".join(tee.read())
-    assert seen.count(b"cannot be made anew") == 1
+    assert seen.count(b"cannot be created again") == 1
     thread.stop()
     assert thread.join(30)
     assert thread.exit_code == 0

@@ -172,7 +172,7 @@ def test_the_most_frequent_confusion_decides_and_the_pair_is_named_once() -> Non
     verdict = labels_swapped(folded([started(4), first, last]))
     assert verdict is not None
     assert verdict.text == "class 1 and class 3 look swapped"
-    assert verdict.evidence == "60% and 62% are taken for the other"
+    assert verdict.evidence == "60% and 62% are predicted as the other"
 
 
 # Classes that are not learnt: a run of 20 epochs, so that a third is over within the seventh -----------------------------

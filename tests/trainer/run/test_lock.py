@@ -49,10 +49,10 @@ def test_a_run_that_another_machine_trains_has_one_writer_although_its_lock_does
     assert presence(run) is Presence.UNKNOWN
     assert is_live(run)
     for take in (RunLock.take, delete_run):
-        with pytest.raises(RunError, match=r"trained by process 1 on gpu-box-7.* s ago; go on with it there, or wait"):
+        with pytest.raises(RunError, match=r"trained by process 1 on gpu-box-7.* s ago; continue it there, or wait"):
             take(run)
     control = SocketControl(run)
-    assert "trained on gpu-box-7, steer it from there" in control.refusal
+    assert "runs on gpu-box-7; control it from there" in control.refusal
     (overview,) = RunsFolder(run.path.parent).refresh()
     assert (overview.status, overview.live) == ("training", True)
 

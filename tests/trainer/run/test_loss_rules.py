@@ -69,7 +69,7 @@ def test_steps_that_are_not_finite_are_an_error_from_a_tenth_on(
     assert (verdict.level if verdict else None) == level
     if verdict:
         assert verdict.evidence == evidence
-        assert (verdict.text == "the loss is not a number") is (level == "error")
+        assert (verdict.text == "the loss is NaN or infinite") is (level == "error")
 
 
 # Stuck ----------------------------------------------------------------------------------------------------------------

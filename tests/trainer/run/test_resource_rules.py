@@ -18,9 +18,9 @@ GIB = 2.0**30
 @pytest.mark.parametrize(
     ("data", "compute", "expected"),
     [
-        (4.5, 25.5, "15% of the time of steps"), (4.4, 25.6, ""),  # 15 %
-        (5.0, 24.9, ""), (5.0, 25.1, "17% of the time of steps"),  # of 30 s at least
-        (40.0, 0.0, "100% of the time of steps"), (0.0, 40.0, ""), (0.0, 0.0, ""),
+        (4.5, 25.5, "15% of step time"), (4.4, 25.6, ""),  # 15 %
+        (5.0, 24.9, ""), (5.0, 25.1, "17% of step time"),  # of 30 s at least
+        (40.0, 0.0, "100% of step time"), (0.0, 40.0, ""), (0.0, 0.0, ""),
     ],
 )  # fmt: skip
 def test_waiting_for_data_is_told_from_15_pct_of_30_s_on(data: float, compute: float, expected: str) -> None:
@@ -75,7 +75,7 @@ def test_memory_is_nearly_full_from_95_pct_on(readings: dict[str, float], expect
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, ""), (1, "1 line of the log left out"), (2, "2 lines of the log left out"), (1234, "1,234 lines of the log left out")],
+    [(0, ""), (1, "1 line of the log skipped"), (2, "2 lines of the log skipped"), (1234, "1,234 lines of the log skipped")],
 )  # fmt: skip
 def test_lines_that_were_left_out_are_counted(count: int, text: str) -> None:
     view = folded([])

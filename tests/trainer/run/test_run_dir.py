@@ -36,7 +36,7 @@ def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
     lock = RunLock.take(run)
     assert is_live(run)
     assert (read_owner(run) or {})["pid"] == os.getpid()
-    with pytest.raises(RunError, match=f"live already, trained by process {os.getpid()}"):
+    with pytest.raises(RunError, match=f"already active in process {os.getpid()}"):
         RunLock.take(run)
     lock.release()
     lock.release()

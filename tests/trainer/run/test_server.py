@@ -104,7 +104,7 @@ def test_a_signal_of_another_process_is_not_passed_on() -> None:
         (b'{"command": "note", "text": "' + b"x" * 201 + b'", ' + ID + b"}", "one line of 1 to 200"),
         (b"pause", "unexpected"),
         (b"[1]", "JSON object"),
-        (b"{" + ID + b"}", "unknown command; known are: pause, unpause"),
+        (b"{" + ID + b"}", "unknown command; known commands: pause, unpause"),
         (b'{"command": "__class__", ' + ID + b"}", "unknown command"),
         (b'{"command": ["pause"], ' + ID + b"}", "unknown command"),
         (b'{"command": "pause"}', "twelve hexadecimal"),
@@ -164,12 +164,12 @@ def test_half_a_line_is_completed_by_what_comes_later(server: ControlServer, com
 def test_more_clients_than_there_is_room_for_are_told_so(run_dir: RunDir, server: ControlServer) -> None:
     clients = [connected(server) for _ in range(MOST_CLIENTS)]
     with connected(server) as one_more:
-        assert b"too many screens are attached" in one_more.recv(4096)
+        assert b"too many terminals are attached" in one_more.recv(4096)
     control = SocketControl(run_dir)
     wait_for(lambda: control.refresh() or not control.can_control, "that the one too many is refused")  # type: ignore[func-returns-value]
     for _ in range(3):
-        assert control.hint == f"read-only: too many screens are attached, {MOST_CLIENTS} at most"
-        with pytest.raises(UndeliverableError, match="pause: refused: too many screens are attached"):
+        assert control.hint == f"read-only: too many terminals are attached; the limit is {MOST_CLIENTS}"
+        with pytest.raises(UndeliverableError, match="pause: refused: too many terminals are attached"):
             control.send(cmd.Pause())
         control.refresh()
     for client in clients:
@@ -190,7 +190,7 @@ def test_another_user_is_refused(
 ) -> None:
     monkeypatch.setattr(control_socket, "_peer_uid", lambda _: uid)
     with connected(server) as client:
-        assert b"only the user" in client.recv(4096)
+        assert b"only the owner" in client.recv(4096)
         assert client.recv(1) == b"", "the connection is closed"
     assert server._clients == {}
     assert commands.waiting == 0
@@ -263,7 +263,7 @@ def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkey
 
 
 def test_blank_lines_count_as_any_others(server: ControlServer) -> None:
-    assert "commands in a second" in answer_to(server, b"\n" * (MOST_PER_SECOND + 1))
+    assert "commands per second" in answer_to(server, b"\n" * (MOST_PER_SECOND + 1))
 
 
 def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir, commands: CommandQueue) -> None:
@@ -303,8 +303,8 @@ def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlSer
         ({"host": "gpu-box-7", "boot_id": "another"}, "trained on gpu-box-7"),
         ({"boot_id": "another"}, "trained on"),
         ({"socket": "/tmp/0123456789abcdef.sock"}, "another user"),
-        ({"socket": "/tmp/x/../etc/passwd"}, "does not listen"),
-        ({"socket": None}, "does not listen"),
+        ({"socket": "/tmp/x/../etc/passwd"}, "accepts no commands"),
+        ({"socket": None}, "accepts no commands"),
     ],
 )
 def test_a_trainer_that_cannot_be_reached_is_only_watched(

@@ -83,7 +83,7 @@ def test_a_checkpoint_is_written_where_it_and_some_room_to_spare_fit(
     writer.submit(checkpoint())
     problem = str(writer.wait_for(1, timeout=30))
     writer.close()
-    assert problem == "" if fits else "only 17 MB free, a checkpoint needs 17 MB; make room" in problem
+    assert problem == "" if fits else "only 17 MB free, a checkpoint needs 17 MB; free space" in problem
     assert done == (["the log", "CheckpointSaved"] if fits else ["CheckpointFailed"])
     assert folder.steps() == ([1] if fits else [])
 

@@ -72,7 +72,7 @@ def test_with_a_dashboard_a_full_disk_is_waited_for(
         disk.setattr(CheckpointWriter, "_check_space", full)
         run = new_run(folder_config, tmp_path)
         thread = start(run, hold_open=True)
-        wait_for(run.run_dir, lambda view: any("Tried again every" in note.text for note in view.notes))
+        wait_for(run.run_dir, lambda view: any("Retrying every" in note.text for note in view.notes))
         if not patient:
             thread.stop()
             view = wait_for(run.run_dir, lambda view: view.state is RunState.FAILED)
@@ -99,15 +99,15 @@ def test_a_second_stop_leaves_a_disk_that_does_not_answer(
     thread.commands.send(again := cmd.Stop())
     wait_for(run.run_dir, lambda view: again.command_id in view.acknowledged)
     monkeypatch.setattr(last_save, "_LONG_S", 0.1)
-    wait_for(run.run_dir, lambda view: any("takes more than" in note.text for note in view.notes))
+    wait_for(run.run_dir, lambda view: any("is taking longer than" in note.text for note in view.notes))
     thread.commands.send(evaluate := cmd.Evaluate())
     view = wait_for(run.run_dir, lambda view: evaluate.command_id in view.acknowledged)
-    assert "waits for its last save" in view.acknowledged[evaluate.command_id].message
+    assert "is waiting for its last save" in view.acknowledged[evaluate.command_id].message
     thread.stop()
     view = wait_for(run.run_dir, lambda view: view.failure is not None)
     assert view.failure is not None
     assert view.failure.exit_code == 75
-    assert "could not be saved: the disk has not answered yet" in view.failure.error
+    assert "could not be saved: the disk has not responded yet" in view.failure.error
     assert thread.join(10), "nothing waits for the disk any more, and nobody has to be asked again"
     answers.set()
 
@@ -175,7 +175,7 @@ def test_a_stop_leaves_a_slow_save_only_once_it_was_said_what_that_means(monkeyp
         waiting.clock.now = begun + seconds
         assert waiting.last._given_up() is given_up
         assert waiting.last.stopped_by is (late if given_up else early)
-        assert waiting.texts() == ["the last save takes more than 5 s; to leave without it, stop once more"]
+        assert waiting.texts() == ["the last save is taking longer than 5 s. Stop again to exit without it"]
         assert waiting.details() == ["still saving"]
 
 
@@ -187,7 +187,7 @@ def test_room_is_waited_for_as_long_as_somebody_can_make_it(monkeypatch: pytest.
         assert waiting.last._wait_for_room("it is full") is watched
     assert waiting.clock.now - begun == pytest.approx(30.0 if watched else 0.0, abs=0.3)
     assert waiting.details() == ["not saved yet"] * 2
-    assert waiting.texts() == ["not saved: it is full. Tried again every 15 s; to leave without it, stop once more"]
+    assert waiting.texts() == ["not saved: it is full. Retrying every 15 s. Stop again to exit without saving"]
 
 
 @pytest.mark.parametrize(("command", "again", "ok"), [(cmd.Stop(), False, True), (cmd.Evaluate(), True, False)])

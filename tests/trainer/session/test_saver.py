@@ -133,7 +133,7 @@ def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(
 def test_a_state_with_one_value_that_is_not_finite_is_not_saved(session: Small, name: str, value: float) -> None:
     with torch.no_grad():
         session.trainer.state.model.state_dict()[name].view(-1)[-1] = value
-    with pytest.raises(DivergedError, match="the weights are not finite after step 0, so they are not saved"):
+    with pytest.raises(DivergedError, match="the weights are NaN or infinite after step 0, so they are not saved"):
         session.saver.save_for_good(session.trainer, never, never)
     assert saved(session) == []
 
@@ -176,7 +176,7 @@ def test_a_write_that_takes_too_long_is_a_problem(session: Small, monkeypatch: p
 def test_a_write_that_somebody_does_not_wait_for_is_given_up(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CheckpointWriter, "wait_for", lambda *_: None)
     session.trainer.state.step = 3
-    with pytest.raises(DiskError, match="the disk has not answered yet"):
+    with pytest.raises(DiskError, match="the disk has not responded yet"):
         session.saver.save_for_good(session.trainer, lambda _: True, lambda: True)
 
 
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_is_passed_over_on_the_way_back(session: Small) -> 
     assert session.trainer.state.step == 2
     (warned,) = session.of(ev.Warned)
     assert isinstance(warned, ev.Warned)
-    assert warned.message.startswith(f"passed over {path}: damaged")
+    assert warned.message.startswith(f"skipped {path}: damaged")
 
 
 @pytest.mark.parametrize(("saved_at", "skipped_from"), [((), 6), ((6, 7), 6), ((2, 5), None)])
@@ -245,7 +245,7 @@ def test_without_a_checkpoint_before_bad_steps_there_is_no_return(
 ) -> None:
     way_back = held(session, *saved_at)
     session.trainer.skipped_from = skipped_from
-    assert "only after steps that were not finite" in way_back.take(session.trainer)
+    assert "needs non-finite steps (NaN/Inf)" in way_back.take(session.trainer)
     assert session.trainer.state.step == 9
     assert session.said == []
 
@@ -258,7 +258,7 @@ def test_a_return_goes_on_where_what_came_after_cannot_be_put_aside(
     assert way_back.take(session.trainer) == ""
     (warned,) = session.of(ev.Warned)
     assert isinstance(warned, ev.Warned)
-    assert "what came after step 5 could not all be put aside: No space left on device" in warned.message
+    assert "some checkpoints after step 5 could not be set aside: No space left on device" in warned.message
     assert session.saver.wait_for(5) == ""
     assert session.facts(5)["lr_edits"] == [(5, 0.5)]
 
@@ -294,5 +294,5 @@ def test_the_end_without_a_way_back_counts_the_steps_and_names_the_rate(session:
     for step in (8, 9):
         session.trainer.state.schedule.edit(step, 0.5)
     error = str(no_way_back(session.trainer, 9, 6))
-    assert "4 steps in a row up to step 9 had a loss" in error
+    assert "4 steps in a row up to step 9 had a NaN or infinite loss" in error
     assert "(learning rate 0.05)" in error, "that of the ninth step, whose number from 0 is 8"

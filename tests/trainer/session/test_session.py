@@ -304,7 +304,7 @@ def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config,
     view = view_of(run.run_dir)
     assert thread.exit_code == EXIT_RESUMABLE
     assert view.failure is not None
-    assert "bring the folder back, then resume" in view.failure.error
+    assert "restore the folder, then resume" in view.failure.error
     (step,) = CheckpointFolder(run.run_dir, keep=2).steps()
     assert (view.step, step) == (4, 4)
     away.rename(root)
@@ -357,7 +357,7 @@ def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
     failure = view_of(thread.run.run_dir).failure
     assert thread.exit_code == 1
     assert failure is not None
-    assert "the weights are not finite after step 8" in failure.error
+    assert "the weights are NaN or infinite after step 8" in failure.error
     assert failure.checkpoint == "step-00000004.safetensors"
 
 
@@ -455,7 +455,7 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
     started = view_of(tuned).started
     assert started is not None
     assert started.model["trainable"] == 512 * 3 + 3
-    assert any("122 tensors taken over" in event.message for event in events_of(tuned, ev.Warned))
+    assert any("122 tensors loaded" in event.message for event in events_of(tuned, ev.Warned))
 
 
 def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_a_tracker_that_dies_is_a_warning_and_no_more(folder_config: Config, tmp
     run.run_dir.sinks.write_text("where a folder is to be")
     thread = start(run, hold_open=True)
     wait_until(
-        lambda: any("tensorboard is told nothing more" in w.message for w in events_of(run.run_dir, ev.Warned)), 60
+        lambda: any("logging to tensorboard stopped" in w.message for w in events_of(run.run_dir, ev.Warned)), 60
     )
     wait_until(lambda: bool(events_of(run.run_dir, ev.Finished)), 60)
     thread.stop()

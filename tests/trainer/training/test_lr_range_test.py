@@ -45,7 +45,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
     assert rate is not None
     assert 0.006 <= rate <= 0.02
     assert "falls fastest at about 0.01, is lowest at 0." in reason
-    assert reason.endswith("and grows from there")
+    assert reason.endswith("and rises from there")
 
 
 @pytest.mark.parametrize(

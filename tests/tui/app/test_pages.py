@@ -332,7 +332,7 @@ async def test_without_colours_pictures_are_drawn_by_characters(
 
 
 async def test_what_is_wrong_stands_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:
-    for size, rest in (((120, 40), "33% of the time of steps.  more data.workers"), ((80, 24), "more data.workers")):
+    for size, rest in (((120, 40), "33% of step time.  more data.workers"), ((80, 24), "more data.workers")):
         source = training_run()
         source.add(dataclasses.replace(steps(301), budget={"data": 31.0, "compute": 150.0}))
         text = await shown(dashboard, source, size=size)

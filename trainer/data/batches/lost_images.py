@@ -37,10 +37,10 @@ class LostImages:
         left = asked_for - len(lost)
         if left < least or (len(lost) > _A_FEW and left < asked_for / 2):
             raise DataLostError(
-                f"{path}: was readable at the start and is not now: {reason} ({len(lost)} of {asked_for} images of a batch); "
-                f"bring the folder back, then resume"
+                f"{path}: was readable at the start and no longer is: {reason} ({len(lost)} of {asked_for} images of a batch); "
+                f"restore the folder, then resume"
             )
         for path, reason in lost:
             if path not in self._named:
                 self._named.add(path)
-                self._warn(f"{path}: was readable at the start and is not now, so it is left out: {reason}")
+                self._warn(f"{path}: was readable at the start and no longer is, so it is skipped: {reason}")

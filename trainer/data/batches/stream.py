@@ -27,7 +27,7 @@ from trainer.host.stop_signals import ignore_stop_signals
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
 
-_MORE_SHARED_MEMORY = "; a container has more with --shm-size"
+_MORE_SHARED_MEMORY = "; in a container, raise --shm-size"
 
 _BATCHES_AHEAD = 2
 """Batches that each worker decodes ahead: DataLoader's own default."""
@@ -99,7 +99,7 @@ class StreamedBatches:
                 if not complained and time.monotonic() - self._asked_s > _LONG_WAIT_S:
                     complained = True
                     self._warn(
-                        f"no images for {_LONG_WAIT_S:.0f} s: the workers wait for {self._first_path(epoch, step)} or its like"
+                        f"no images for {_LONG_WAIT_S:.0f} s: the workers are stuck at or near {self._first_path(epoch, step)}"
                     )
                 yield None
             self._next = (epoch, step + 1) if step + 1 < self._plan.steps_per_epoch else (epoch + 1, 0)
@@ -144,7 +144,7 @@ class StreamedBatches:
             pixels.to(self._device, non_blocking=True),
             torch.arange(len(ids), device=self._device),
             ids.to(self._device),
-            # An image keeps its position in the order even when images before it are left out: its draws depend on it.
+            # An image keeps its position in the order even when images before it are skipped: its draws depend on it.
             (self._plan.first_position(step) + kept).to(self._device),
             self._split.labels_N[ids].to(self._device),
         )
@@ -187,22 +187,18 @@ class StreamedBatches:
         if self._deaths > _DEATHS:
             what = "could not be started" if decoding is None else "died"
             raise DataLostError(
-                f"workers that decode images {what} {self._deaths} times in a row, at batch {step + 1} of epoch {epoch + 1}: "
-                f"{cause.text}. Resume with data.workers=1, or with data.workers=0, which decodes in the trainer itself"
+                f"decoding workers {what} {self._deaths} times in a row, at batch {step + 1} of epoch {epoch + 1}: "
+                f"{cause.text}. Resume with data.workers=1, or with data.workers=0 to decode in the training process"
             )
         if cause.of_shared_memory:
             self._shared = False
         elif self._deaths > 1:
             # Two deaths are seldom an accident: fewer workers need less memory.
             self._number = max(1, self._number // 2)
-        what = (
-            "workers that decode images could not be started"
-            if decoding is None
-            else "a worker that decodes images died"
-        )
+        what = "decoding workers could not be started" if decoding is None else "a decoding worker died"
         number = f"{self._number} worker{'' if self._number == 1 else 's'}"
         how = "" if self._shared else f", without shared memory (slower{_MORE_SHARED_MEMORY})"
-        self._warn(f"{what}: {cause.text}; no batch is lost, it goes on with {number}{how}")
+        self._warn(f"{what}: {cause.text}; no batch is lost; decoding continues with {number}{how}")
 
     def _first_path(self, epoch: int, step: int) -> str:
         """Path of the first image of a batch."""
@@ -219,7 +215,7 @@ class StreamedBatches:
         if free < needed:
             self._warn(
                 f"{_SHARED_MEMORY} has {free / 2**20:,.1f} MiB left and {self._number} workers use up to {needed / 2**20:,.1f}: "
-                f"they send their batches through pipes (slower{_MORE_SHARED_MEMORY})"
+                f"they use pipes instead (slower{_MORE_SHARED_MEMORY})"
             )
         return free >= needed
 

@@ -46,10 +46,10 @@ class Decoder:
             ValueError: When they are damaged, or were written by a newer version of this program.
         """
         if not isinstance(preprocess, dict):
-            raise ValueError(f"preprocess is no JSON object, but {preprocess!r:.60}")
+            raise ValueError(f"preprocess is not a JSON object but {preprocess!r:.60}")
         reading = preprocess.get("reading", 1)
         if isinstance(reading, int) and reading > READING:
-            raise ValueError(f"reading {reading} is newer than this version of r18-tui, which knows 1 to {READING}")
+            raise ValueError(f"reading {reading} is newer than this version of r18-tui, which supports 1 to {READING}")
         given = {"crop_pct": 1.0, "image_size": preprocess.get("size"), "reading": reading}
         given |= {key: preprocess[key] for key in ("crop_pct", "fit", "mean", "std") if key in preprocess}
         try:
@@ -81,7 +81,7 @@ class Decoder:
         try:
             return load(path, self.convert, self.reading)
         except MemoryError as error:
-            raise MemoryError(f"{path}: too little memory to decode it") from error
+            raise MemoryError(f"{path}: not enough memory to decode it") from error
 
     def convert(self, image: Image.Image) -> NDArray[np.uint8]:
         """Convert an opened image in the same way."""

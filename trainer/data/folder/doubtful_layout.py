@@ -33,15 +33,15 @@ def note_doubtful_classes(
     shared = Counter(part for parts in inner.values() for part in parts)
     if splits:
         notes.say(
-            f"{_listed(splits)} inside class folders were taken for parts of their classes ({_listed(places)}), so all their "
-            f"images count as {train.name}; if they are splits, put the classes into them: train/<class>, test/<class>"
+            f"{_listed(splits)} inside class folders count as parts of their classes ({_listed(places)}), so all their images "
+            f"count as {train.name}; if they are splits, put the classes into them: train/<class>, test/<class>"
         )
     elif (
         max(shared.values(), default=0) > 1 and len(shared) > 1 and not any(() in folders for folders in below.values())
     ):
         notes.say(
-            f"{_listed(places)} were taken for the classes, and {_listed(shared)} inside them for parts of these; if these are "
-            f"the classes, put their images into one folder for each"
+            f"{_listed(places)} count as the classes, and {_listed(shared)} inside them as parts of a class; if the inner "
+            f"folders are the classes, put the images of each into one folder"
         )
 
 
@@ -49,8 +49,8 @@ def note_unused_classes(train: Path, beside: Iterable[Path], notes: Notes) -> No
     """Note folders of images beside the only split: these may be classes, and that split as well."""
     if names := {folder.name for folder in beside}:
         notes.say(
-            f"{train.name}/ was taken for the training split and the folders in it for the classes, so {_listed(names)} beside "
-            f"it are not used; if {train.name} is a class as well, put its images directly into it"
+            f"{train.name}/ counts as the training split and the folders in it as the classes, so {_listed(names)} next to it "
+            f"are not used; if {train.name} is also a class, put its images directly into it"
         )
 
 

@@ -49,7 +49,7 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
     for name, rows in chosen.items():
         if not rows:
             raise DataError(
-                f"data.{name}_fraction {shares[name]} of {len(labels)} images leaves none for {name}; raise it, or give "
+                f"data.{name}_fraction {shares[name]} of {len(labels)} images leaves none for {name}; raise it, or add "
                 f"more images"
             )
     return {"train": [row for row in range(len(labels)) if row not in taken]} | {

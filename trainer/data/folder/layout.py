@@ -149,7 +149,7 @@ def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str,
     for split, folders in named.items():
         if len(folders) > 1:
             raise DataError(
-                f"{root}: {folders[0].name}/ and {folders[1].name}/ both mean the {split} images; keep one of them"
+                f"{root}: {folders[0].name}/ and {folders[1].name}/ both name the {split} split; keep only one"
             )
     return {split: named[split][0] for split in _SPLIT_NAMES if split in named}
 
@@ -176,8 +176,8 @@ def class_images(
             images = [(Path(entry.path), entry.stat()) for entry in image_entries(place, notes, reading)]
         except UnicodeEncodeError:
             raise DataError(
-                f"{folder}: the class folder {name!r} is not named in UTF-8; rename it: its name goes into checkpoints and "
-                f"exported models"
+                f"{folder}: the class folder {name!r} has a name that is not UTF-8; rename it: checkpoints and exported "
+                f"models contain it"
             ) from None
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
@@ -188,7 +188,7 @@ def class_images(
                 notes.add("skipped folders without images", place)
             continue
         if name in found:
-            notes.say(f"two folders are called {name}, in different forms of Unicode: they are one class")
+            notes.say(f"two folders are named {name}, in different Unicode forms: they count as one class")
         found[name] = sorted([*found.get(name, []), *images], key=lambda image: _by_name(image[0], reading))
     for path in loose_images(folder, reading):
         notes.add("skipped images outside class folders", path)
@@ -200,7 +200,7 @@ def expected_trees(root: Path) -> str:
     name = root.name or "photos"
     return (
         f"expected:\n  {name}/\n    train/<class>/*.jpg\n    test/<class>/*.jpg   (and/or val/<class>/*.jpg)"
-        f"\nor, with data.val_fraction and data.test_fraction, which hold some images of each class out:"
+        f"\nor, with data.val_fraction and data.test_fraction, which hold out some images of each class:"
         f"\n  {name}/\n    <class>/*.jpg"
     )
 
@@ -244,7 +244,7 @@ def _training_folders(root: Path, notes: Notes, reading: int) -> dict[str, Path]
     if root.is_file():
         raise DataError(f"{root}: is a file; expected the folder that holds the images\n{expected_trees(root.parent)}")
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; data.root must hold the images\n{expected_trees(root)}")
+        raise DataError(f"{root}: no such folder; data.root must be the folder of the images\n{expected_trees(root)}")
     found = split_folders(root, notes, reading) or {"train": root}
     if "train" in found:
         return found
@@ -276,7 +276,7 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
     if len(splits) == 1:
         note_unused_classes(splits["train"][0], filled, notes)
     for folder in (*filled, *(folder for folders in named.values() for folder in folders if folder not in chosen)):
-        notes.add("skipped folders beside the splits", folder)
+        notes.add("skipped folders next to the splits", folder)
     return splits
 
 
@@ -291,7 +291,7 @@ def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
             if any((inner / name).is_dir() for name in _SPLIT_NAMES["train"]):
                 return f". Did you mean {inner}?"
     if loose_images(train):
-        return ". Images lie in it directly: put those of each class into a folder that is named after the class"
+        return ". It holds images directly: put those of each class into a folder named after the class"
     return ""
 
 
@@ -307,7 +307,7 @@ def _refuse_foreign(folder: Path) -> None:
     pictures = {ending: number for ending, number in notes.endings.items() if ending in _FOREIGN}
     if pictures:
         raise DataError(
-            f"{folder}: holds {sum(pictures.values()):,} pictures that cannot be read here ({', '.join(sorted(pictures))}); "
+            f"{folder}: holds {sum(pictures.values()):,} pictures in unsupported formats ({', '.join(sorted(pictures))}); "
             f"convert them, for example to .jpg (known endings: {' '.join(sorted(EXTENSIONS))})"
         )
 
@@ -318,8 +318,8 @@ def _files(
     strangers = sorted(set(images) - set(classes))
     if strangers:
         raise DataError(
-            f"{folder}: class folder {strangers[0]!r} is not in train/; the classes of train/ hold for every split. "
-            f"Rename it, remove it, or add it to train/"
+            f"{folder}: class folder {strangers[0]!r} is not in train/, which defines the classes of every split. "
+            f"Rename it, delete it, or add it to train/"
         )
     files = []
     for label, name in enumerate(classes):
@@ -327,7 +327,7 @@ def _files(
         files += [ImageFile(path, label, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in found]
         if not found and split == "train":
             raise DataError(
-                f"{folder / name}: holds no images, so nothing can be learned about this class; add some or remove the folder "
+                f"{folder / name}: holds no images, so this class cannot be learned; add images or delete the folder "
                 f"(known endings: {' '.join(sorted(EXTENSIONS))})"
             )
     if not files:

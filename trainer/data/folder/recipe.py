@@ -95,23 +95,21 @@ def _division(survey: Survey) -> list[Choice]:
     if "test" in folders:
         if enough:
             return [
-                Choice("data.val_fraction", 0.15, "chooses the best checkpoint, so that test/ is read once, at the end")
+                Choice("data.val_fraction", 0.15, "selects the best checkpoint; test/ is used only once, at the end")
             ]
-        return [
-            Choice("data.val_fraction", 0.0, f"the smallest class has {smallest} images: too few to set some aside")
-        ]
+        return [Choice("data.val_fraction", 0.0, f"the smallest class has {smallest} images: too few to hold some out")]
     if enough:
         return [
-            Choice("data.val_fraction", 0.15, "there are no splits: these choose the best checkpoint,"),
+            Choice("data.val_fraction", 0.15, "there are no splits: these images select the best checkpoint,"),
             Choice(
-                "data.test_fraction", 0.15, "and these are measured once, at the end; copies of a file stay together"
+                "data.test_fraction", 0.15, "and these are evaluated once, at the end; copies of a file stay together"
             ),
         ]
     return [
         Choice(
             "data.val_fraction",
             0.25 if smallest >= 4 else 0.4,
-            f"there are no splits; the smallest class has {smallest} images, which is too few for a test as well",
+            f"there are no splits; the smallest class has {smallest} images, too few for a test split as well",
         )
     ]
 
@@ -132,13 +130,13 @@ def _size(survey: Survey, start: Start, gpu: bool) -> Choice:
     short = int(statistics.median(short_sides(survey)))
     pictures = f"half of the pictures have {short} pixels or more on the short side"
     if start.image_size is not None:
-        return Choice("data.image_size", start.image_size, "as the weights that it starts from were trained")
+        return Choice("data.image_size", start.image_size, "the size that the initial weights were trained with")
     if start.reference is not None and short < 96:
         return Choice("data.image_size", 128, f"{pictures}; ImageNet's stem needs more, so they are enlarged")
     if start.reference is not None:
         if gpu:
-            return Choice("data.image_size", 224, f"{pictures}; 224 is what ImageNet's weights were made with")
-        return Choice("data.image_size", 128, f"{pictures}; without a GPU 128 takes a third of the time of 224")
+            return Choice("data.image_size", 224, f"{pictures}; the ImageNet weights were trained at 224")
+        return Choice("data.image_size", 128, f"{pictures}; without a GPU, 128 takes a third of the time of 224")
     for side in (32, 64, 128):
         if short <= side * 1.3:
             return Choice("data.image_size", side, pictures)
@@ -152,7 +150,7 @@ def _fit(survey: Survey) -> list[Choice]:
             Choice(
                 "data.fit",
                 "letterbox",
-                f"half of the pictures are {ratio:.1f} times as long as wide or more: keep all of them",
+                f"half of the pictures are {ratio:.1f} times as long as wide or more: letterbox keeps all of each",
             )
         ]
     return []
@@ -161,16 +159,16 @@ def _fit(survey: Survey) -> list[Choice]:
 def _batch_size(num_train: int, start: Start) -> Choice:
     size = 16 if num_train < 200 else 32 if num_train < 5000 or start.reference else 128
     size = min(size, max(2, num_train // 4))
-    return Choice("data.batch_size", size, f"of about {num_train:,} training images")
+    return Choice("data.batch_size", size, f"for about {num_train:,} training images")
 
 
 def _augmentation(num_train: int, size: int, start: Start) -> list[Choice]:
-    choices = [Choice("data.flip", "random", "none where left and right mean something, as with text")]
+    choices = [Choice("data.flip", "random", "use none where left and right differ in meaning, as in text")]
     smallest = 0.35 if start.reference else 0.25
     if size >= 64:
-        choices.append(Choice("data.resized_crop", smallest, "random parts of a picture, at least this share of it"))
+        choices.append(Choice("data.resized_crop", smallest, "random crops, each at least this share of the picture"))
     else:
-        choices.append(Choice("data.crop_pad", size // 8, "small pictures are shifted, not cut"))
+        choices.append(Choice("data.crop_pad", size // 8, "small pictures are shifted, not cropped"))
     if num_train < _MANY:
         if size >= 64:
             choices.append(Choice("data.trivial_augment", True, "with few images, varied colours and positions help"))
@@ -184,7 +182,7 @@ def _balance(survey: Survey) -> list[Choice]:
     ratio = max(counts) / max(min(counts), 1)
     if ratio <= _IMBALANCED:
         return []
-    reason = f"the largest class has {ratio:.1f} times the images of the smallest: show all of them equally often"
+    reason = f"the largest class has {ratio:.1f} times the images of the smallest: show all classes equally often"
     return [Choice("data.balance", "sampler", reason)]
 
 
@@ -193,14 +191,14 @@ def _model(size: int, start: Start, gpu: bool) -> list[Choice]:
         stem = ("cifar" if gpu else "cifar-maxpool") if size <= 40 else "cifar-maxpool" if size <= 96 else "imagenet"
         return [
             Choice("model.stem", stem, f"for pictures of {size} pixels"),
-            Choice("model.init_from", None, "random weights; with few pictures `imagenet` is far better"),
+            Choice("model.init_from", None, "random weights; with few pictures, `imagenet` is far better"),
         ]
     return [
-        Choice("model.stem", start.stem or "imagenet", "that of the weights"),
-        Choice("model.init_from", start.reference, "what these weights have seen is worth more than a few pictures"),
-        Choice("model.freeze", "backbone", "the classifier first, since its random weights would spoil the others;"),
-        Choice("model.unfreeze_after", 3, "then everything"),
-        Choice("model.cache_features", True, "the first epochs take seconds: the backbone sees each picture once"),
+        Choice("model.stem", start.stem or "imagenet", "the stem of the initial weights"),
+        Choice("model.init_from", start.reference, "pretrained weights help more than a few extra pictures"),
+        Choice("model.freeze", "backbone", "train the classifier first: its random weights would spoil the others;"),
+        Choice("model.unfreeze_after", 3, "then all stages"),
+        Choice("model.cache_features", True, "fast first epochs: the backbone processes each picture once"),
     ]
 
 
@@ -210,23 +208,25 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
         epochs = _clamped((3000 if gpu else 1500) / steps_per_epoch, 10, 200)
         return [
             Choice("train.epochs", epochs, f"of {steps_per_epoch} steps"),
-            Choice("train.label_smoothing", 0.1, "keeps the network from being too sure of itself"),
+            Choice("train.label_smoothing", 0.1, "prevents overconfident predictions"),
             Choice(
-                "optim.lr", round(0.05 * batch_size / 64, 4), "in proportion to the batch; r18-tui find-lr measures it"
+                "optim.lr",
+                round(0.05 * batch_size / 64, 4),
+                "proportional to the batch size; r18-tui find-lr measures it",
             ),
             Choice("optim.weight_decay", 5e-4, "keeps weights small"),
-            Choice("schedule.warmup", 0.2, "a share of the run in which the rate rises; then it falls linearly to 0"),
+            Choice("schedule.warmup", 0.2, "share of the run in which the rate rises; it then falls linearly to 0"),
         ]
     epochs = _clamped((1000 if gpu else 400) / steps_per_epoch, 8, 40)
     return [
-        Choice("train.epochs", epochs, f"of {steps_per_epoch} steps; more for a last bit of accuracy"),
-        Choice("train.label_smoothing", 0.1, "keeps the network from being too sure of itself"),
-        Choice("train.ema_decay", 0.98, "what is measured and exported is an average of the weights"),
-        Choice("optim.lr", 0.05, "the classifier's; r18-tui find-lr measures it"),
-        Choice("optim.layer_decay", 0.5, "each stage before it has this share of the next one's"),
-        Choice("optim.weight_decay", 1e-4, "little: the weights are good already"),
-        Choice("optim.decay_bn_bias", False, "vectors gain nothing by being small"),
-        Choice("schedule.warmup", 0.3, "a slow begin, so that trained weights are not torn apart; then linearly to 0"),
+        Choice("train.epochs", epochs, f"of {steps_per_epoch} steps; more epochs gain a little accuracy"),
+        Choice("train.label_smoothing", 0.1, "prevents overconfident predictions"),
+        Choice("train.ema_decay", 0.98, "evaluation and export use an average of the weights"),
+        Choice("optim.lr", 0.05, "of the classifier; r18-tui find-lr measures it"),
+        Choice("optim.layer_decay", 0.5, "each earlier stage has this share of the next stage's rate"),
+        Choice("optim.weight_decay", 1e-4, "low: the weights are already good"),
+        Choice("optim.decay_bn_bias", False, "decay of batch norm and biases gains nothing"),
+        Choice("schedule.warmup", 0.3, "a slow start protects the trained weights; then linearly to 0"),
         Choice("schedule.warmup_start", 0.1),
     ]
 
@@ -238,7 +238,7 @@ def _selection(survey: Survey, division: list[Choice]) -> list[Choice]:
     number = round(sum(counts) * (share or 1.0))
     if number >= _ENOUGH_TO_CHOOSE:
         return []
-    return [Choice("eval.best_by", "loss", f"of about {number:,} images the accuracy moves in large steps")]
+    return [Choice("eval.best_by", "loss", f"with about {number:,} images, accuracy moves in large steps")]
 
 
 def _clamped(value: float, low: int, high: int) -> int:

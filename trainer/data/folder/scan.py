@@ -129,7 +129,7 @@ def _examine(file: ImageFile, reading: int) -> Finding:
     try:
         return load(data, lambda image: _look(image, digest, reading), reading)
     except MemoryError:
-        return Finding("", 0, 0, "", "too little memory to decode it")
+        return Finding("", 0, 0, "", "not enough memory to decode it")
     except UnreadableImageError as error:
         return Finding(digest, 0, 0, "", str(error))
 

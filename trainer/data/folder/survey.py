@@ -88,8 +88,8 @@ class Survey:
         remarks = []
         if self.leaks:
             remarks.append(
-                f"{_images(len(self.leaks))} held out to measure on {_are(len(self.leaks))} in another split too, which "
-                f"flatters the accuracy: {self._examples(self.leaks)}"
+                f"{_images(len(self.leaks))} held out for evaluation {_are(len(self.leaks))} in another split too, which "
+                f"inflates the accuracy: {self._examples(self.leaks)}"
             )
         if self.contradictions:
             remarks.append(
@@ -143,7 +143,7 @@ class Survey:
             return []
         return [
             f"{_images(len(values))} with more than 8 bits per value {_are(len(values))} nearly black: white is the largest "
-            f"value that the file can hold, and the brightest pixel of all is {max(values)} of 255 on this scale. If the files "
+            f"value that the file format can hold, and the brightest pixel is {max(values)} of 255 on that scale. If the files "
             f"use fewer bits (12 of 16), scale their values, or set MaxSampleValue in TIFFs"
         ]
 

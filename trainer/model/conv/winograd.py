@@ -98,7 +98,7 @@ def _transforms(height: int, width: int, dtype: torch.dtype, device: torch.devic
 
 
 def _along_one_axis(size: int) -> tuple[Tensor, Tensor]:
-    """Transforms (factors, tiles, inputs) and (outputs, factors, tiles); what lies outside of the map is left out."""
+    """Transforms (factors, tiles, inputs) and (outputs, factors, tiles); values outside the map are omitted."""
     tiles = -(-size // 2)
     of_inputs, of_outputs = torch.zeros(4, tiles, size), torch.zeros(size, 4, tiles)
     for tile in range(tiles):

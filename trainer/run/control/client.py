@@ -60,12 +60,12 @@ class SocketControl:
         live, holder = is_live(self._run_dir), read_owner(self._run_dir) or {}
         self.presence = presence(self._run_dir)
         if not live:
-            self.refusal = f"nobody trains this run; to go on: {self._run_dir.resume_command()}"
+            self.refusal = f"this run is not active; to resume: {self._run_dir.resume_command()}"
             return
         try:
             self._connection = _connect(holder)
         except OSError as error:
-            self.refusal = f"only looked at here: {error}"
+            self.refusal = f"view only: {error}"
             return
         # A client that was refused is likely to be refused again, at once: until then it is not shown as attached.
         if not self._refused or (not select.select([self._connection], [], [], 0.05)[0]):
@@ -86,7 +86,7 @@ class SocketControl:
         except OSError:
             answer = b""
         self._refused = _reason_in(answer)
-        self._disconnect(f"refused: {self._refused}" if self._refused else "the trainer has gone")
+        self._disconnect(f"refused: {self._refused}" if self._refused else "the training process has ended")
         return False
 
     def _disconnect(self, reason: str) -> None:
@@ -106,14 +106,14 @@ def _connect(holder: dict[str, object]) -> socket.socket:
         OSError: When the connection fails; the text has the reason.
     """
     if not holder:
-        raise ConnectionError("its trainer.json does not say who trains it")
+        raise ConnectionError("its trainer.json does not name its process")
     if not on_this_machine(holder):
-        raise ConnectionError(f"it is trained on {holder.get('host', 'another machine')}, steer it from there")
+        raise ConnectionError(f"it runs on {holder.get('host', 'another machine')}; control it from there")
     path = Path(str(holder.get("socket", "")))
     if not _NAME.fullmatch(path.name):
-        raise ConnectionError("its trainer does not listen")
+        raise ConnectionError("its process accepts no commands")
     if path.parent != private_folder():
-        raise ConnectionError("another user trains it")
+        raise ConnectionError("another user owns it")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
@@ -122,8 +122,8 @@ def _connect(holder: dict[str, object]) -> socket.socket:
         connection.close()
         if pid_here(holder) is None:
             host = holder.get("host", "?")
-            raise ConnectionError(f"it is trained in another container ({host}), steer it from there") from error
-        raise ConnectionError(f"its trainer does not listen ({error.strerror})") from error
+            raise ConnectionError(f"it runs in another container ({host}); control it from there") from error
+        raise ConnectionError(f"its process accepts no commands ({error.strerror})") from error
     return connection
 
 

@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{12}")
 
 
 def encode_command(command: Command) -> bytes:
-    """Encode a command. Reason and exit code of a signal's `Stop` are left out: they belong to the process that received it."""
+    """Encode a command. Reason and exit code of a signal's `Stop` are omitted: they belong to the process that received it."""
     message: dict[str, Any] = {"command": command.name, "id": command.command_id}
     if isinstance(command, cmd.SetLr):
         message["lr"] = command.lr
@@ -50,11 +50,11 @@ def decode_command(line: bytes) -> Command:
         raise ValueError(f"a command has at most {LONGEST_LINE} bytes")
     message = orjson.loads(line)
     if not isinstance(message, dict):
-        raise ValueError("a command is a JSON object")
+        raise ValueError("a command must be a JSON object")
     name, command_id = message.pop("command", None), message.pop("id", None)
     kind = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ValueError(f"unknown command; known are: {', '.join(_BY_NAME)}")
+        raise ValueError(f"unknown command; known commands: {', '.join(_BY_NAME)}")
     if not isinstance(command_id, str) or not _ID.fullmatch(command_id):
         raise ValueError("id must be twelve hexadecimal digits")
     if kind is cmd.SetLr:
@@ -94,5 +94,5 @@ def _settings(arguments: dict[str, Any]) -> dict[str, float]:
     if set(arguments) != {"settings"} or not isinstance(settings, dict) or not settings:
         raise ValueError("change settings takes one object: settings")
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings.values()):
-        raise ValueError("settings are numbers")
+        raise ValueError("settings must be numbers")
     return settings

@@ -127,9 +127,9 @@ class ControlServer:
             return
         connection.setblocking(False)
         if _peer_uid(connection) != os.getuid():
-            _refuse(connection, "only the user who trains this run may steer it")
+            _refuse(connection, "only the owner of this run can control it")
         elif len(self._clients) >= MOST_CLIENTS:
-            _refuse(connection, f"too many screens are attached, {MOST_CLIENTS} at most")
+            _refuse(connection, f"too many terminals are attached; the limit is {MOST_CLIENTS}")
         else:
             self._clients[connection] = _Client()
             self._selector.register(connection, selectors.EVENT_READ)
@@ -151,7 +151,7 @@ class ControlServer:
                 if not line.strip():
                     continue
                 if self._commands.waiting >= MOST_WAITING:
-                    raise ValueError("too many commands wait for the next step")
+                    raise ValueError("too many commands are waiting for the next step")
                 self._commands.send(decode_command(line))
         except ValueError as error:
             self._drop(connection, str(error))
@@ -182,7 +182,7 @@ class _Client:
     def count(self, now: float) -> None:
         """Count a line against the client's rate limit."""
         if len(self._times) == MOST_PER_SECOND and now - self._times[0] < 1.0:
-            raise ValueError(f"more than {MOST_PER_SECOND} commands in a second")
+            raise ValueError(f"more than {MOST_PER_SECOND} commands per second")
         self._times.append(now)
 
 

@@ -40,7 +40,7 @@ def labels_swapped(view: RunView) -> Verdict | None:
         names = view.class_names(len(scores))
         return Verdict(
             kind="labels swapped", level="warning", text=f"{names[label]} and {names[other]} look swapped",
-            evidence=f"{there / score.images:.0%} and {back / scores[other].images:.0%} are taken for the other",
+            evidence=f"{there / score.images:.0%} and {back / scores[other].images:.0%} are predicted as the other",
             remedy=f"compare their folders in train and {last.split}",
         )  # fmt: skip
     return None
@@ -61,8 +61,8 @@ def class_not_learnt(view: RunView) -> Verdict | None:
     first = lagging[0]
     return Verdict(
         kind="class not learnt", level="warning", text=f"not learnt: {names}",
-        evidence=f"{last.correct[first]} of {last.counts[first]:,} recognised, at three evaluations",
-        remedy="6 shows what it is taken for; data.balance weighs rare classes",
+        evidence=f"{last.correct[first]} of {last.counts[first]:,} recognised, in three evaluations",
+        remedy="6 shows the confusions; data.balance weights rare classes",
     )  # fmt: skip
 
 
@@ -72,8 +72,8 @@ def chosen_on_test(view: RunView) -> Verdict | None:
     if view.selection_split != "test" or choices < _CHOICES:
         return None
     return Verdict(
-        kind="chosen on test", level="info", text="the test images choose the best checkpoint, so they flatter it",
-        evidence=f"best of {choices} evaluations", remedy="start a run with data.val_fraction=0.1 to keep them apart",
+        kind="chosen on test", level="info", text="the test images select the best checkpoint: accuracy inflated",
+        evidence=f"best of {choices} evaluations", remedy="start the next run with data.val_fraction=0.1",
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def dead_layer(view: RunView) -> Verdict | None:
         return None
     return Verdict(
         kind="dead layer", level="warning", text=f"dead: {_listed(dead)}",
-        evidence=f"{measured[-1].silent[dead[0]]:.0%} of its channels are 0 for all {view.selection_split} images looked at",
+        evidence=f"{measured[-1].silent[dead[0]]:.0%} of its channels are 0 for all {view.selection_split} images checked",
         remedy="w shows the layers; a lower learning rate (l) or a longer warm-up keeps them alive",
     )  # fmt: skip
 
@@ -44,13 +44,13 @@ def layer_torn(view: RunView) -> Verdict | None:
         return None
     return Verdict(
         kind="exploding layer", level="warning", text=f"exploding gradients: {_listed(torn)}",
-        evidence=f"one step changes it by {now[torn[0]]:.0%} of its length",
-        remedy="l sets a lower learning rate; train.max_grad_norm bounds them",
+        evidence=f"one step changes its norm by {now[torn[0]]:.0%}",
+        remedy="l sets a lower learning rate; train.max_grad_norm limits them",
     )  # fmt: skip
 
 
 def _changes(view: RunView, measured: LayersMeasured) -> dict[str, float]:
-    """Learning rate times gradient norm, relative to each layer's weight norm; frozen layers are left out."""
+    """Learning rate times gradient norm, relative to each layer's weight norm; frozen layers are excluded."""
     at = bisect_left(view.lr.x, measured.step)
     rate = view.lr.y[at] if at < len(view.lr) else math.nan
     return {

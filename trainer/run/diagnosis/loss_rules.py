@@ -57,8 +57,8 @@ def not_finite(view: RunView) -> Verdict | None:
     many = bad >= _MANY * len(recent)
     return Verdict(
         kind="not finite", level="error" if many else "warning",
-        text="the loss is not a number" if many else "some steps were left out: their loss is not a number",
-        evidence=f"in {bad} of the last {len(recent)} steps", remedy="l sets a lower learning rate; max_grad_norm tames batches",
+        text="the loss is NaN or infinite" if many else "some steps skipped: their loss is NaN or infinite",
+        evidence=f"in {bad} of the last {len(recent)} steps", remedy="l sets a lower learning rate; max_grad_norm limits steps",
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def loss_stuck(view: RunView) -> Verdict | None:
     return Verdict(
         kind="loss stuck", level="warning", text="the loss does not fall",
         evidence=f"{first:.2f} at first, {now:.2f} after {len(losses):,} steps",
-        remedy="f finds a learning rate; wrong labels look the same",
+        remedy="f finds a learning rate; or labels may be wrong",
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def loss_rising(view: RunView) -> Verdict | None:
     if not all(mean > max(bound, lowest + _ERRORS * math.hypot(error, spread)) for mean, spread in newest):
         return None
     return Verdict(
-        kind="loss rising", level="warning", text="the loss rises: the rate is too high",
+        kind="loss rising", level="warning", text="the loss rises: the learning rate is too high",
         evidence=f"{lowest:.3g} before, {newest[-1][0]:.3g} in the last {_RECENT} steps",
         remedy="l sets a lower learning rate, f finds one",
     )  # fmt: skip
@@ -121,10 +121,10 @@ def overfitting(view: RunView) -> Verdict | None:
         return None
     split = view.selection_split
     return Verdict(
-        kind="overfitting", level="warning", text=f"overfitting: {split} gets worse while training gets better",
+        kind="overfitting", level="warning", text=f"overfitting: {split} gets worse while training improves",
         evidence=f"{split} loss {losses[best]:.3f} at epoch {measured[best].epoch:g}, now {losses[-1]:.3f}; "
         f"train {at_best:.3f}, now {now:.3f}",
-        remedy="the best is saved; more augmentation or weight decay next time",
+        remedy="best is saved; next time, more augmentation or weight decay",
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def data_bound(view: RunView) -> Verdict | None:
     remedy = "more data.workers, or data.cache=ram" if streamed else "lighter augmentation; data.cache=device on a GPU"
     return Verdict(
         kind="data-bound", level="warning", text="training waits for data",
-        evidence=f"{waiting / total:.0%} of the time of steps", remedy=remedy,
+        evidence=f"{waiting / total:.0%} of step time", remedy=remedy,
     )  # fmt: skip
 
 
@@ -38,13 +38,13 @@ def lines_left_out(view: RunView) -> Verdict | None:
         return None
     return Verdict(
         kind="lines left out", level="warning", text=lines_missing(count),
-        evidence="damaged, or with values that a trainer does not write", remedy="the rest is shown; figures may be missing",
+        evidence="damaged, or with invalid values", remedy="the rest is shown; values may be missing",
     )  # fmt: skip
 
 
 def lines_missing(count: int) -> str:
-    """Report how many lines of a log are left out."""
-    return f"{count:,} line{'s' if count > 1 else ''} of the log left out"
+    """Report how many lines of a log are skipped."""
+    return f"{count:,} line{'s' if count > 1 else ''} of the log skipped"
 
 
 def memory_full(view: RunView) -> Verdict | None:
@@ -69,7 +69,7 @@ def memory_grows(view: RunView) -> Verdict | None:
     return Verdict(
         kind="memory grows", level="warning", text=f"memory lasts until step {forecast.step:,.0f} of {view.total_steps:,}",
         evidence=f"{forecast.grown_bytes / 2**30:.2f} GiB more in {forecast.steps:,.0f} steps",
-        remedy="4 shows it; a stop and a resume begin with little",
+        remedy="4 shows it; stopping and resuming frees memory",
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def delete_run(run_dir: RunDir) -> None:
     """
     path = run_dir.path
     if path.is_symlink():
-        raise RunError(f"{path}: is a link to a run; delete the run where it lies: {path.resolve()}")
+        raise RunError(f"{path}: is a link to a run; delete the run itself: {path.resolve()}")
     lock = RunLock.take(run_dir)
     doomed = path.with_name(f".{path.name}.deleted-{os.getpid()}")
     try:

@@ -178,7 +178,7 @@ def stop_advice(holder: dict[str, Any]) -> str:
     """Instruction for stopping the owner of a run from here."""
     pid = pid_here(holder)
     if pid is None:
-        return "stop it in its own container or on its own machine: its process has another number here"
+        return "stop it in its own container or on its own machine: its process id differs here"
     return f"stop it with: kill -TERM {pid}"
 
 
@@ -208,17 +208,17 @@ def newest_live(runs_dir: Path) -> RunDir:
     """
     live = next((run for run in list_runs(runs_dir) if is_live(run)), None)
     if live is None:
-        raise RunError(f"{runs_dir}: nobody trains a run here; look at an ended one with: r18-tui show latest")
+        raise RunError(f"{runs_dir}: no run is active here; open an ended one with: r18-tui show latest")
     return live
 
 
 def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
     holder = _holder_by_log(run_dir, None if free is None else not free)
     if holder is not None:
-        why = "" if free else "; this file system cannot lock files, so only the age of the log tells"
+        why = "" if free else "; this file system cannot lock files, so only the age of the log shows it"
         raise RunError(
             f"{run_dir.path}: trained by process {holder.get('pid', '?')} on {holder.get('host', '?')}, whose log was written "
-            f"{_silence_s(run_dir):.0f} s ago; go on with it there, or wait until it has been silent for {LOST_AFTER_S:.0f} s"
+            f"{_silence_s(run_dir):.0f} s ago; continue it there, or wait until the log is {LOST_AFTER_S:.0f} s old"
             f"{why}"
         )
 
@@ -229,11 +229,11 @@ def _taken(run_dir: RunDir) -> str:
     if holder.get("ended"):
         return (
             f"{run_dir.path}: this run has ended, but its dashboard is still open in {who}; "
-            f"leave it with q, or {stop_advice(holder)}"
+            f"close it with q, or {stop_advice(holder)}"
         )
     return (
-        f"{run_dir.path}: this run is live already, trained by {who}; "
-        f"go to it with: {run_dir.attach_command()}   or {stop_advice(holder)}"
+        f"{run_dir.path}: this run is already active in {who}; "
+        f"attach with: {run_dir.attach_command()}   or {stop_advice(holder)}"
     )
 
 

@@ -60,8 +60,8 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
     ]
     if shown:
         raise ConfigError(
-            f"{source}: {run_dir.path} was not started with it:\n" + "\n".join(shown)
-            + f"\nA resume keeps the run's own configuration: {run_dir.resume_command()}"
+            f"{source}: {run_dir.path} was started with other settings:\n" + "\n".join(shown)
+            + f"\nTo resume with the run's own configuration: {run_dir.resume_command()}"
         )  # fmt: skip
 
 
@@ -83,9 +83,9 @@ def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Conf
     refused = [line for key, line in zip(changed, _shown(changed), strict=True) if not may_change_on_resume(key)]
     if refused:
         raise ConfigError(
-            f"{run_dir.config}: changed since the run's last checkpoint, which was trained otherwise:\n"
+            f"{run_dir.config}: differs from the settings of the run's last checkpoint:\n"
             + "\n".join(f"  {line}" for line in refused)
-            + f"\nPut these back; or start a new run from these weights: model.init_from={run_dir.path}"
+            + f"\nRestore these, or start a new run from these weights: model.init_from={run_dir.path}"
         )
     return _shown(changed)
 

@@ -157,8 +157,8 @@ def refuse_links(run_dir: RunDir) -> None:
         for path in entries:
             if path.is_symlink():
                 raise RunError(
-                    f"{path}: is a link to {path.readlink()}, and nothing is written outside a run's directory; put the file or "
-                    f"folder itself in its place, or remove the link"
+                    f"{path}: is a link to {path.readlink()}, but nothing is written outside a run's directory; replace the "
+                    f"link with the file or folder itself, or delete it"
                 )
             if path.is_dir():
                 pending.append(path)

@@ -1,7 +1,7 @@
 """Encodes and decodes the lines of `events.jsonl`.
 
 A line is `{"seq": int, "time": unix seconds, "kind": str, ...fields}`. JSON has no NaN: a non-finite number is written as null
-and read back as NaN. A run of weeks logs a million lines, so a field that has its empty default is left out, and the
+and read back as NaN. A run of weeks logs a million lines, so a field that has its empty default is omitted, and the
 numbers of steps are in one list, `"steps": [first_step, [loss, ...], [accuracy, ...], [lr, ...], images, seconds]`.
 """
 
@@ -69,7 +69,7 @@ def decode(line: bytes) -> Record | None:
 
 
 def read_lines(lines: Sequence[bytes]) -> tuple[list[Record], int]:
-    """Decode lines; their records, and the number of lines left out."""
+    """Decode lines; their records, and the number of lines skipped."""
     found = contents(lines)
     records, bad = records_of(found)
     return records, bad + num_unreadable(lines, found)
@@ -87,7 +87,7 @@ def is_known(content: Mapping[str, Any]) -> bool:
 
 
 def records_of(found: Sequence[dict[str, Any]]) -> tuple[list[Record], int]:
-    """Records from the JSON of lines, and the number left out because a value is not of its declared type.
+    """Records from the JSON of lines, and the number skipped because a value is not of its declared type.
 
     All readers get their records here, or check columns of steps with `checks_of`.
     """

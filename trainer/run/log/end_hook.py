@@ -38,7 +38,7 @@ class EndHook:
             raise ConfigError(f"{VARIABLE}: {error}: {environment[VARIABLE]}") from None
         if self._command and shutil.which(self._command[0]) is None:
             raise ConfigError(
-                f"{VARIABLE}: no such command: {self._command[0]}; give its whole path, or unset {VARIABLE}"
+                f"{VARIABLE}: no such command: {self._command[0]}; give its full path, or unset {VARIABLE}"
             )
 
     def observe(self, record: Record) -> None:
@@ -65,5 +65,5 @@ def _told(event: Event) -> tuple[str, str] | None:
     if isinstance(event, Failed):
         return "failed", event.error
     if isinstance(event, Diverged):
-        return "held", f"{event.in_a_row} steps in a row were not finite; it waits at step {event.step:,}"
+        return "held", f"{event.in_a_row} non-finite steps in a row; the run waits at step {event.step:,}"
     return None

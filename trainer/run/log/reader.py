@@ -16,7 +16,7 @@ class LogReader:
     """Follows a growing log, returning whole lines only.
 
     Attributes:
-        bad_lines: Number of lines that `records` has left out.
+        bad_lines: Number of lines that `records` has skipped.
     """
 
     def __init__(self, path: Path) -> None:

@@ -227,7 +227,7 @@ class EventLog:
                 try:
                     observer.observe(record)
                 except Exception as error:  # noqa: BLE001 - as above
-                    self._warn(f"{type(observer).__name__}: {error}; tried again with its next event")
+                    self._warn(f"{type(observer).__name__}: {error}; retrying at the next event")
 
     def _warn(self, problem: str) -> None:
         if problem != self._warned_of:
