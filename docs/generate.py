@@ -29,9 +29,8 @@ def configuration() -> str:
         "# The configuration",
         "",
         "Generated from `trainer/config/schema.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
-        "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`.",
-        "On the command line, text is taken literally and a list is `a,b` or `[a, b]`. `none` means no value where it is the default,",
-        "in files too.",
+        "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`. There, text is taken",
+        "literally, and a list is `a,b` or `[a, b]`. Where no value is allowed, `none` stands for it, in files too.",
         f"A resume may change {', '.join(f'`{key}`' for key in RESUME_OVERRIDES)} (a dot at the end means the whole group).",
     ]
     for name, field in Config.model_fields.items():
