@@ -1,6 +1,6 @@
-"""Generate what must not drift from the code: docs/configuration.md and the README's table of keys.
+"""Generate what must not drift from the code: docs/configuration.md, and the tables of keys in README.md and docs/dashboard.md.
 
-python docs/generate.py           # writes both
+python docs/generate.py           # writes all three
 python docs/generate.py --check   # exits 1 when one of them is out of date
 """
 
@@ -20,6 +20,8 @@ from tui.state.pages import OVERVIEW, PAGES
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- keys: generated from tui/state/keys.py by docs/generate.py -->", "<!-- end of keys -->"
 
+_KEYS_HEAD = ("| key | what it does |", "|---|---|")
+
 
 def configuration() -> str:
     """The page of all options."""
@@ -27,9 +29,8 @@ def configuration() -> str:
         "# The configuration",
         "",
         "Generated from `trainer/config/schema.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
-        "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`.",
-        "There text is taken as it is, a list is `a,b` or `[a, b]`, and `none` stands for no value where it is",
-        "the default. So it does in files.",
+        "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`. There, text is taken",
+        "literally, and a list is `a,b` or `[a, b]`. Where no value is allowed, `none` stands for it, in files too.",
         f"A resume may change {', '.join(f'`{key}`' for key in RESUME_OVERRIDES)} (a dot at the end means the whole group).",
     ]
     for name, field in Config.model_fields.items():
@@ -50,13 +51,19 @@ def configuration() -> str:
 
 
 def keys_table() -> str:
-    """The README's tables of keys."""
-    lines = ["| key | what it does |", "|---|---|"]
+    """All keys, of the dashboard and of the list of runs."""
+    lines = [*_KEYS_HEAD]
     lines += [_key_row(action.keys, action.help) for action in ACTIONS if not action.on_screen]
     lines += [_curves_row(), _pages_row()]
-    lines += ["", "In the list of runs:", "", "| key | what it does |", "|---|---|"]
+    lines += ["", "In the list of runs:", "", *_KEYS_HEAD]
     lines += [_key_row(action.keys, action.help) for action in LIST_ACTIONS]
     return "\n".join(lines)
+
+
+def short_keys_table() -> str:
+    """The keys that the key bar places first, those of all curves, and the pages."""
+    lines = [*_KEYS_HEAD, *(_key_row(action.keys, action.help) for action in ACTIONS if action.bar == 1)]
+    return "\n".join([*lines, _curves_row(), _pages_row()])
 
 
 def _curves_row() -> str:
@@ -78,17 +85,23 @@ def _key_row(keys: str, text: str) -> str:
     return f"| {shown} | {text} |"
 
 
-def readme() -> str:
-    """The README with its table renewed."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{keys_table()}\n{END}{after}"
+def _with_table(page: Path, table: str) -> str:
+    """A page with the table between its two marks renewed."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin, page
+    assert end, page
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
 def main() -> int:
     """Write or check."""
-    wanted = {ROOT / "docs" / "configuration.md": configuration(), ROOT / "README.md": readme()}
+    readme, dashboard = ROOT / "README.md", ROOT / "docs" / "dashboard.md"
+    wanted = {
+        ROOT / "docs" / "configuration.md": configuration(),
+        readme: _with_table(readme, short_keys_table()),
+        dashboard: _with_table(dashboard, keys_table()),
+    }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:
         for path in stale:

@@ -7,9 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import trainer.cli
+import tui.cli
+from trainer.config.loader import shipped_names
 from trainer.run.log.events import event_kinds
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_ci_runs_the_readmes_test_command_word_for_word() -> None:
@@ -26,9 +32,42 @@ def test_generated_pages_are_up_to_date() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_links_and_pictures_of_the_readme_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, heading = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not heading or heading in anchors(linked), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_files_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    blocks = "\n".join(re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL))
+    code = [*re.findall(r"`r18-tui ([a-z][^` ]*)", text), *re.findall(r"^r18-tui ([a-z]\S*)", blocks, re.MULTILINE)]
+    for word in code:
+        assert word in {*commands(), *shipped_names()} or word.endswith(".yaml"), word
+    if page.name != "CHANGELOG.md":  # it may name files of earlier releases
+        for path in re.findall(r"\b(?:trainer|tui|tests|benchmarks|docs|configs|scripts)/[\w/.-]*\w", text):
+            assert (ROOT / path).exists(), path
+
+
+def test_the_page_of_commands_has_all_of_them() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert set(re.findall(r"^\| `r18-tui ([a-z-]+)", page, re.MULTILINE)) >= commands()
+
+
+def commands() -> set[str]:
+    return {*tui.cli._COMMANDS, *tui.cli._WITH_OVERRIDES, *trainer.cli.COMMANDS}
 
 
 def test_the_log_page_names_only_kinds_that_exist() -> None:
