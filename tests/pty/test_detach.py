@@ -158,7 +158,7 @@ def test_a_live_run_is_not_resumed_but_attached_to(tmp_path: Path) -> None:
     wait_for(run, lambda view: view.step > 0)
     with start(run.path.parent, "--resume", str(run.path), config="") as terminal:
         assert code_of(terminal) == 2
-        assert "live already" in terminal.text
+        assert "already active" in terminal.text
         assert "r18-tui attach" in terminal.text.replace("\n", "")
     stop(run)
 

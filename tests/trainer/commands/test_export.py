@@ -161,7 +161,7 @@ def test_the_key_exports_while_training_goes_on(
 
 def test_a_live_run_is_exported_by_its_own_trainer_only(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(folder_config, tmp_path)
-    with pytest.raises(RunError, match="live already"):
+    with pytest.raises(RunError, match="already active"):
         command.main(arguments(run.run_dir))
     run.close()
 

@@ -237,7 +237,7 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
     proto = onnx.load(model)
     del proto.metadata_props[:]
     onnx.save(proto, str(tmp_path / "bare.onnx"))
-    with pytest.raises(CheckpointError, match="no `classes` and `preprocess` in its metadata"):
+    with pytest.raises(CheckpointError, match="its metadata has no `classes` and `preprocess`"):
         OnnxClassifier(tmp_path / "bare.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="onnxruntime cannot load it"):

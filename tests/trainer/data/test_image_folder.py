@@ -140,7 +140,7 @@ def test_a_wrong_layout_is_drawn_beside_the_right_one(
 
 
 def test_a_missing_root_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such folder; data\.root must hold"):
+    with pytest.raises(DataError, match=r"no such folder; data\.root must be the folder of the images"):
         load(tmp_path / "nowhere")
 
 
@@ -243,7 +243,7 @@ def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, ma
     data = load_held_out(make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), quiet)
     assert isinstance(data.splits["train"], FolderSplit)
     assert isinstance(data.splits["test"], ResidentSplit)
-    with pytest.raises(DataError, match="is not now"):
+    with pytest.raises(DataError, match="no longer is"):
         data.splits["train"].pixels(range(36))
 
 

@@ -113,7 +113,7 @@ def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
 def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.new("RGB", (8, 8)).save(path)
-    with pytest.raises(ValueError, match="no sheet"):
+    with pytest.raises(ValueError, match="not a sheet"):
         read_sheet(path)
     write_sheet(path, sheet_of(3))
     whole = path.read_bytes()

@@ -137,7 +137,7 @@ def test_smaller_files_pass_up_to_what_the_documentation_allows(
 def test_a_single_answer_that_is_not_finite_is_refused(
     monkeypatch: pytest.MonkeyPatch, which: Callable[..., Gate], row: int, value: float
 ) -> None:
-    with pytest.raises(ExportError, match="not finite"):
+    with pytest.raises(ExportError, match="NaN or infinity"):
         gated(monkeypatch, which, right=(900, 900), agreeing=1000, broken=(row, value))
 
 

@@ -175,7 +175,7 @@ def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) 
     writer.close()
     full = CheckpointWriter(folder, log, free_bytes=lambda _: 1000)
     full.submit(checkpoint(2))
-    assert "make room" in str(full.wait_for(2, timeout=10))
+    assert "free space" in str(full.wait_for(2, timeout=10))
     full.close()
     log.close()
     failed = [r.event for r in read_records(tmp_path / "events.jsonl") if isinstance(r.event, CheckpointFailed)]
@@ -189,9 +189,9 @@ def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tm
     room = [0]
     writer = CheckpointWriter(folder, log, free_bytes=lambda _: room[0])
     writer.submit(checkpoint(1), best=True)
-    assert "make room" in str(writer.wait_for(1, timeout=10))
+    assert "free space" in str(writer.wait_for(1, timeout=10))
     writer.submit(checkpoint(2), pinned=True)
-    assert "make room" in str(writer.wait_for(2, timeout=10))
+    assert "free space" in str(writer.wait_for(2, timeout=10))
     room[0] = 1 << 40
     writer.submit(checkpoint(2))
     assert writer.wait_for(2, timeout=10) == ""
@@ -201,7 +201,7 @@ def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tm
     assert folder.steps() == [1, 2, 3], "the best, the pin, the newest"
     room[0] = 0
     writer.submit(checkpoint(4), best=True)
-    assert "make room" in str(writer.wait_for(4, timeout=10))
+    assert "free space" in str(writer.wait_for(4, timeout=10))
     room[0] = 1 << 40
     writer.forget_unsaved()
     writer.submit(checkpoint(5))
@@ -229,7 +229,7 @@ def test_an_older_best_that_could_not_be_written_gives_way_to_a_newer_one(tmp_pa
     rooms.put(NONE)
     rooms.put(ROOM)
     assert writer.wait_for(20, timeout=10) == ""
-    assert "make room" in str(writer.wait_for(10, timeout=10))
+    assert "free space" in str(writer.wait_for(10, timeout=10))
     writer.submit(checkpoint(30))
     rooms.put(ROOM)
     writer.close()
@@ -246,7 +246,7 @@ def test_a_newer_state_of_a_step_is_not_called_saved_before_it_is(tmp_path: Path
     rooms.put(ROOM)
     assert writer.wait_for(5, timeout=0.5) is None, "only the older state is written"
     rooms.put(NONE)
-    assert "make room" in str(writer.wait_for(5, timeout=10))
+    assert "free space" in str(writer.wait_for(5, timeout=10))
     writer.submit(checkpoint(6), best=True, pinned=True)
     while writer._jobs:
         pass

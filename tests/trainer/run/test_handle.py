@@ -122,7 +122,7 @@ def test_parts_that_are_deleted_are_made_anew(
 
     trained(lambda opened: delete(opened, "checkpoints", "events.jsonl", "config.yaml", "trainer.json"))
     (warning,) = [event.message for event in events_of(run, ev.Warned) if "deleted" in event.message]
-    assert "checkpoints, config.yaml, trainer.json, events.jsonl was deleted" in warning
+    assert f"checkpoints, config.yaml, trainer.json, events.jsonl of {run.path} was deleted" in warning
     assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
 
 

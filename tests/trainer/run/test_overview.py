@@ -169,7 +169,7 @@ def test_a_deleted_run_is_gone_and_nothing_else(tmp_path: Path) -> None:
 def test_a_live_run_is_not_deleted(tmp_path: Path) -> None:
     run = create_run(tmp_path, "one")
     lock = RunLock.take(run)
-    with pytest.raises(RunError, match="live already"):
+    with pytest.raises(RunError, match="already active"):
         delete_run(run)
     lock.release()
     assert run.log.exists()

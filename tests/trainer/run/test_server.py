@@ -293,15 +293,15 @@ def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlSer
     control.refresh()
     assert (control.can_control, control.presence) == (False, Presence.GONE)
     assert "r18-tui --resume" in control.refusal
-    with pytest.raises(UndeliverableError, match="pause: nobody trains"):
+    with pytest.raises(UndeliverableError, match="pause: this run is not active"):
         control.send(cmd.Pause())
 
 
 @pytest.mark.parametrize(
     ("holder", "reason"),
     [
-        ({"host": "gpu-box-7", "boot_id": "another"}, "trained on gpu-box-7"),
-        ({"boot_id": "another"}, "trained on"),
+        ({"host": "gpu-box-7", "boot_id": "another"}, "it runs on gpu-box-7"),
+        ({"boot_id": "another"}, "it runs on"),
         ({"socket": "/tmp/0123456789abcdef.sock"}, "another user"),
         ({"socket": "/tmp/x/../etc/passwd"}, "accepts no commands"),
         ({"socket": None}, "accepts no commands"),

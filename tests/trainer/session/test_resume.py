@@ -290,7 +290,7 @@ def test_a_resume_refuses_what_would_make_another_run(folder_config: Config, tmp
 
 def test_a_live_run_is_not_resumed(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(folder_config, tmp_path)
-    with pytest.raises(RunError, match="live already"):
+    with pytest.raises(RunError, match="already active"):
         resumed_run(RunDir(run.run_dir.path), tmp_path)
     run.close()
 

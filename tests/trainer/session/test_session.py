@@ -85,7 +85,7 @@ def test_a_run_without_a_socket_trains_and_says_so(
     run = train(folder_config, tmp_path).run.run_dir
     assert view_of(run).state is RunState.FINISHED
     warnings = [event.message for event in events_of(run, ev.Warned)]
-    assert any("not steer it" in warning and "mode 0700" in warning for warning in warnings), warnings
+    assert any("not control it" in warning and "mode 0700" in warning for warning in warnings), warnings
 
 
 def test_clients_that_send_rubbish_do_not_stop_a_trainer(folder_config: Config, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_confi
     view = view_of(thread.run.run_dir)
     assert thread.exit_code == 1
     assert view.failure is not None
-    assert "not finite (learning rate" in view.failure.error
+    assert "NaN or infinite loss or gradient (learning rate" in view.failure.error
     assert "lower optim.lr" in view.failure.error
     folder = CheckpointFolder(thread.run.run_dir, keep=2)
     for step in folder.steps():
