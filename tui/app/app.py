@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -22,22 +21,23 @@ from textual.timer import Timer
 from trainer.errors import EXIT_OK
 from trainer.host.safe_text import printable
 from trainer.run.control import commands as cmd
-from trainer.run.folder.run_dir import RunDir, default_runs_dir
-from trainer.run.log.events import Diverged, LrRangeTested
-from trainer.run.status import LIVE_STATES, RunState
+from trainer.run.folder.run_dir import default_runs_dir
+from trainer.run.status import LIVE_STATES
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
-from tui.app.list_actions import ListActions
 from tui.app.run_controller import RunController
+from tui.app.run_dialogs import RunDialogs
+from tui.app.run_keys import RunKeys
+from tui.app.runs_list import RunsList
 from tui.app.screens import LIST_OF_RUNS, MESSAGES
 from tui.app.screens.dashboard import DashboardScreen
-from tui.app.terminal_app import INTERRUPT
+from tui.app.terminal_app import INTERRUPT, TerminalApp
 from tui.drawing.themes import palette
-from tui.state.keys import ACTIONS, BY_NAME, LIST_ACTIONS, tries_rates
+from tui.state.keys import ACTIONS, LIST_ACTIONS, Action
 from tui.state.pages import PAGES
 from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
-from tui.terminal.private_terminal import terminal_size
+from tui.terminal.private_terminal import is_hung_up, terminal_size
 
 _LONGEST_PUMP_S = 0.2
 """Longest time between two polls of the run's events: a barely visible delay. With Textual's timer a poll takes some
@@ -56,12 +56,18 @@ _LOOK_AROUND_S = 0.9
 """Least time between two checks that terminal and trainer are still there; less than `_CALM_PUMP_S`."""
 
 
-class DashboardApp(ListActions):
+def _target(action: Action) -> str:
+    """The method behind a key, in the syntax of bindings."""
+    return f"screen.curves('{action.name}')" if action.on_screen else f"key('{action.name}')"
+
+
+class DashboardApp(TerminalApp[int]):
     """The dashboard over one run, and the list of runs over it.
 
     Attributes:
         detached: Whether the user left the screen, or lost the terminal, while the run should continue.
-        resume: The run that the user wants to resume, in a separate process.
+        runs: The open runs, and the list of all runs.
+        keys: What the keys of a dashboard do.
     """
 
     CSS_PATH = "dashboard.tcss"
@@ -69,7 +75,7 @@ class DashboardApp(ListActions):
     BINDINGS: ClassVar[list[BindingType]] = [
         INTERRUPT,
         *(
-            Binding(action.keys, action.target, action.label, tooltip=action.help, id=action.name, show=False)
+            Binding(action.keys, _target(action), action.label, tooltip=action.help, id=action.name, show=False)
             for action in ACTIONS
         ),
         *(Binding(page.keys, page.action, page.label, tooltip=page.help, id=page.name, show=False) for page in PAGES),
@@ -98,13 +104,11 @@ class DashboardApp(ListActions):
             self.console.size = size
         self._printed_to = sys.stdout, sys.stderr
         self.detached = False
-        self.resume: RunDir | None = None
-        self._home = None if port is None else RunController(port)
-        self._open = [] if self._home is None else [self._home]
-        self._asked: Diverged | None = None
-        self._range_wanted_of: RunController | None = None
-        self._range_before: LrRangeTested | None = None
-        self._runs_dir = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
+        home = None if port is None else RunController(port)
+        folder = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
+        self.runs = RunsList(self, home, folder, clock=clock, read_only=read_only)
+        self._dialogs = RunDialogs(self, self.runs)
+        self.keys = RunKeys(self, self.runs, self._dialogs)
         self._ui = ui
         self._reading_on = self._has_drawn = False
         self._pump_s = min(_LONGEST_PUMP_S, ui.redraw_every_s)
@@ -113,7 +117,6 @@ class DashboardApp(ListActions):
         self._stirred_s = self._looked_s = time.monotonic()
         self._clock = clock
         self._input_fd = input_fd
-        self._read_only = read_only
         self._hung_up = hung_up
         self.palette = palette(self.get_css_variables())
 
@@ -129,35 +132,25 @@ class DashboardApp(ListActions):
     @property
     def first_view(self) -> RunView:
         """State of the run that the application was started with; an empty view without a run."""
-        return RunView() if self._home is None else self._home.view
-
-    @property
-    def _shown(self) -> RunController | None:
-        """Run of the topmost dashboard on the screen stack; None where there is none."""
-        shown = {id(run.screen): run for run in self._open}
-        below = (shown[id(screen)] for screen in reversed(self._screen_stack) if id(screen) in shown)
-        return next(below, self._home)
+        return RunView() if self.runs.home is None else self.runs.home.view
 
     @property
     def watched(self) -> RunController:
         """The run on the screen, or under the list."""
-        shown = self._shown
-        assert shown is not None, "keys of a dashboard are not bound in the list of runs"
-        return shown
+        return self.runs.watched
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Allow a dashboard's actions only while a dashboard is on the screen."""
-        of_dashboard = action in BY_NAME or action == "page"
-        return not of_dashboard or isinstance(self.screen, DashboardScreen)
+        return action not in ("key", "page") or isinstance(self.screen, DashboardScreen)
 
     def _theme_changed(self, _theme: Theme) -> None:
         self.palette = palette(self.get_css_variables())
-        for run in self._open:
+        for run in self.runs.open:
             run.screen.recolour()
 
     def get_default_screen(self) -> Screen[None]:
         """Return the dashboard as the first screen, so that the first frame is the dashboard."""
-        return self._list_of_runs() if self._home is None else self._home.screen
+        return self.runs.screen() if self.runs.home is None else self.runs.home.screen
 
     def on_mount(self) -> None:
         """Start following the run."""
@@ -171,11 +164,15 @@ class DashboardApp(ListActions):
 
     def _first_frame_is_drawn(self) -> None:
         self._has_drawn = True
-        if self._home is None:
+        if self.runs.home is None:
             return
-        self.set_timer(_HELP_AFTER_S, self.prepare_help)
-        if self._home.port.thread is not None:
-            self._home.port.thread.start()
+        self.set_timer(_HELP_AFTER_S, self._prepare_help)
+        if self.runs.home.port.thread is not None:
+            self.runs.home.port.thread.start()
+
+    def _prepare_help(self) -> None:
+        """Lay out the help off screen, so that its key opens it at once."""
+        self._get_screen(self.keys.help_screen)
 
     # Following the runs -----------------------------------------------------------------------------------------------
 
@@ -186,25 +183,25 @@ class DashboardApp(ListActions):
         if now - self._looked_s >= _LOOK_AROUND_S:  # here, since a timer of its own would wake the processor once more
             self._looked_s = now
             self._look_around()
-        thread = self._home.port.thread if self._home is not None else None
+        thread = self.runs.home.port.thread if self.runs.home is not None else None
         ended = thread is not None and not thread.alive
-        versions = [run.scene.version for run in self._open]
-        for run in self._open:
+        versions = [run.scene.version for run in self.runs.open]
+        for run in self.runs.open:
             if run.read(self._clock()) and self._ui.bell:
                 self._ring(run)
-        self._take_pace(news=versions != [run.scene.version for run in self._open])
-        if any(run.scene.behind for run in self._open):
+        self._take_pace(news=versions != [run.scene.version for run in self.runs.open])
+        if any(run.scene.behind for run in self.runs.open):
             self._read_on()
             return
         if self._has_drawn and not gc.isenabled():
             # Off since the start of the program, where it would scan only modules, and a history that is being read.
             gc.enable()
-        shown = self._shown
+        shown = self.runs.shown
         if shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
             shown.draw(self._ui.redraw_every_s - self._pump_s / 2)
-            self._ask_after_divergence()
-            self._show_lr_range()
+            self._dialogs.offer_remedies()
+            self._dialogs.show_lr_range()
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
@@ -221,7 +218,7 @@ class DashboardApp(ListActions):
             return
         now = time.monotonic()
         self._stirred_s = now if news else self._stirred_s
-        rest = all(run.at_rest for run in self._open)
+        rest = all(run.at_rest for run in self.runs.open)
         calm = rest and now - self._stirred_s >= _CALM_AFTER_S
         if calm is not self._calm:
             self._calm = calm
@@ -245,60 +242,21 @@ class DashboardApp(ListActions):
         self._reading_on = False
         self._pump()
 
-    def _ask_after_divergence(self) -> None:
-        """Offer remedies after non-finite steps, once, if this screen may control the run."""
-        run = self.watched
-        held = run.view.diverged
-        if (
-            held is None
-            or held is self._asked
-            or run.scene.state is not RunState.PAUSED
-            or self.screen is not run.screen
-        ):
-            return
-        self._asked = held
-        if run.port.control.can_control:
-            from tui.app.screens.dialogs import DivergedScreen  # not before the first frame
-
-            self.push_screen(DivergedScreen(held), self._decided)
-
-    def _show_lr_range(self) -> None:
-        """Show the result of a range test on the dashboard that requested it."""
-        run = self.watched
-        found = run.view.lr_range
-        if self._range_wanted_of is not run or found is self._range_before or self.screen is not run.screen:
-            return
-        self._range_wanted_of = None
-        assert found is not None
-        from tui.app.screens.lr_range import LrRangeScreen  # not before the first frame
-
-        self.push_screen(LrRangeScreen(found), self.set_rate)
-
-    def _decided(self, choice: str | None) -> None:
-        if choice == "back":
-            self.action_go_back()
-        elif choice == "rate":
-            self.action_learning_rate()
-
     def _look_around(self) -> None:
-        if self._hung_up() or self._terminal_gone():
+        if self._hung_up() or (self._input_fd is not None and is_hung_up(self._input_fd)):
             self._leave_it_running("the terminal was lost")
             return
-        for run in self._open:
+        for run in self.runs.open:
             run.follow_trainer()
-
-    def _terminal_gone(self) -> bool:
-        """Whether the terminal is lost, which ends the application; the run continues."""
-        if self._input_fd is None:
-            return False
-        poll = select.poll()
-        poll.register(self._input_fd, select.POLLHUP | select.POLLERR)
-        return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
     def _leave_it_running(self, how: str) -> None:
         """Leave the screen; the run continues and records when that happened."""
-        if self._home is not None and self._home.port.thread is not None and self._home.scene.state in LIVE_STATES:
-            self._home.port.control.send(cmd.AddNote(text=how))
+        if (
+            self.runs.home is not None
+            and self.runs.home.port.thread is not None
+            and self.runs.home.scene.state in LIVE_STATES
+        ):
+            self.runs.home.port.control.send(cmd.AddNote(text=how))
         self.detached = True
         self.exit(EXIT_OK)
 
@@ -310,7 +268,7 @@ class DashboardApp(ListActions):
             now = self.watched.situation()
             for action in ACTIONS:
                 if not action.refusal(now):
-                    yield self._command(screen, action.label.capitalize(), action.help, action.target)
+                    yield self._command(screen, action.label.capitalize(), action.help, _target(action))
             for page in PAGES:
                 yield self._command(screen, f"Show {page.label}", page.help, page.action)
         elif screen.id == LIST_OF_RUNS:
@@ -325,58 +283,43 @@ class DashboardApp(ListActions):
 
         return SystemCommand(title, help_text, lambda: self.call_later(act))
 
+    def action_key(self, name: str) -> None:
+        """Act on a key of a dashboard.
+
+        Args:
+            name: Name of the action in `tui.state.keys`.
+        """
+        if name == "leave":
+            self._dialogs.leave(self._detach)
+        elif name == "detach":
+            self._detach()
+        else:
+            self.keys.actions[name]()
+
+    def action_page(self, name: str) -> None:
+        """Show a page of a dashboard, or the overview again."""
+        self.keys.show_page(name)
+
     def action_interrupt(self) -> None:
         """Act as the dashboard's key on a dashboard; elsewhere close the current screen."""
         if isinstance(self.screen, DashboardScreen):
-            self.action_leave()
+            self.action_key("leave")
         else:
             super().action_interrupt()
 
-    def action_find_lr(self) -> None:
-        """Start a learning-rate range test, or stop it."""
-        if tries_rates(self.watched.situation()):
-            self._range_wanted_of = None
-            self.send("find_lr", cmd.FindLr(), "stopping")
-            return
-        self._range_before = self.watched.view.lr_range
-        if self.send("find_lr", cmd.FindLr(), "trying learning rates"):
-            self._range_wanted_of = self.watched
-
-    def action_detach(self) -> None:
+    def _detach(self) -> None:
         """Leave the screen and let the run continue."""
         if self.watched.refuses("detach"):
             return
-        if self.watched is self._home:
+        if self.watched is self.runs.home:
             self._leave_it_running("detached")
         else:
-            self._back_to_list()
-
-    def action_leave(self) -> None:
-        """Leave a run that has ended; ask about one that trains."""
-        from tui.app.screens.dialogs import QuitScreen  # not before the first frame
-
-        run, thread = self.watched, self.watched.port.thread
-        ended = run.scene.state in (RunState.FINISHED, RunState.FAILED)
-        if thread is None and (ended or not run.port.control.can_control):
-            self._leave()
-        elif thread is not None and ended:
-            thread.stop()
-            run.remark("waiting for the export; q again stops it" if run.view.exporting else "leaving")
-        elif "leave" in run.situation().pending:
-            run.remark("stopping already: the state is being saved")
-        else:
-            self.push_screen(QuitScreen(attached=thread is None), self._left)
-
-    def _left(self, choice: str | None) -> None:
-        if choice == "stop":
-            self.watched.ask("leave", cmd.Stop(), "stopping")
-        elif choice == "detach":
-            self.action_detach()
+            self.runs.leave_run()
 
     # Failure ----------------------------------------------------------------------------------------------------------
 
     def _handle_exception(self, error: Exception) -> None:
         """Close the dashboard on one of its own errors, not the run; the traceback goes to log.txt, not over the screen."""
-        if self._open:
-            log_traceback(self._open[0].port.run_dir, error)
+        if self.runs.open:
+            log_traceback(self.runs.open[0].port.run_dir, error)
         super()._handle_exception(error)

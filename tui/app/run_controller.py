@@ -190,14 +190,21 @@ class RunController:
             self.remark(f"{BY_NAME[name].label}: {reason}")
         return bool(reason)
 
-    def ask(self, name: str, command: Command, word: str) -> None:
-        """Send a command.
+    def send(self, name: str, command: Command, word: str) -> bool:
+        """Send a command unless its action cannot act now; returns whether it could.
 
         Args:
             name: Name of the action.
             command: The command to send.
             word: Word shown until the answer arrives.
         """
+        refused = self.refuses(name)
+        if not refused:
+            self.ask(name, command, word)
+        return not refused
+
+    def ask(self, name: str, command: Command, word: str) -> None:
+        """Send a command, as `send` does, also where its action cannot act."""
         try:
             self.port.control.send(command)
         except UndeliverableError as error:

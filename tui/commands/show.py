@@ -257,7 +257,7 @@ def _run_app(
     finally:
         for number in (signal.SIGCONT, signal.SIGTSTP):  # Textual's driver would continue to act on them
             signal.signal(number, signal.SIG_DFL)
-    return _Ending(crash=app.ended_by, detached=app.detached, resume=app.resume, view=app.first_view)
+    return _Ending(crash=app.ended_by, detached=app.detached, resume=app.runs.resume, view=app.first_view)
 
 
 def _print_summary(view: RunView, run_dir: RunDir, remarks: Sequence[str] = ()) -> None:

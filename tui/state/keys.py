@@ -37,7 +37,7 @@ class Action:
     """Action of a key.
 
     Attributes:
-        name: Name of the method `action_<name>`, and the binding's id.
+        name: Name in `tui.app.run_keys`, or of the dashboard's method `action_<name>`, and the id of the binding.
         keys: Comma-separated, the first is shown.
         label: Text in the key bar.
         short: Shorter text where not all labels fit; empty for the label itself.
@@ -60,11 +60,6 @@ class Action:
     def key(self) -> str:
         """The key as shown."""
         return shown_key(self.keys)
-
-    @property
-    def target(self) -> str:
-        """The method, in the syntax of bindings."""
-        return f"screen.{self.name}" if self.on_screen else self.name
 
 
 KEY_NAMES = {

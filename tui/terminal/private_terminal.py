@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import sys
 import termios
@@ -55,6 +56,13 @@ def wait_for_foreground() -> None:
                 "the dashboard needs the terminal, which another program has: start it in the foreground; or train with "
                 "--detach, and come back with: r18-tui attach"
             )
+
+
+def is_hung_up(fd: int) -> bool:
+    """Whether the terminal behind a descriptor is gone."""
+    poll = select.poll()
+    poll.register(fd, select.POLLHUP | select.POLLERR)
+    return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
 
 def terminal_size(fd: int) -> tuple[int, int] | None:

@@ -32,9 +32,9 @@ class StepPane(Pane):
     async def action_arrow(self, direction: int) -> None:
         """Move the cursor on a page, or the focus in the overview."""
         if self.has_class("zoomed"):
-            await self.run_action("screen.cursor_right" if direction > 0 else "screen.cursor_left")
+            await self.run_action("screen.curves('cursor_right')" if direction > 0 else "screen.curves('cursor_left')")
         else:
-            await self.run_action("app.next_pane" if direction > 0 else "app.previous_pane")
+            await self.run_action("app.key('next_pane')" if direction > 0 else "app.key('previous_pane')")
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
         """Zoom in."""

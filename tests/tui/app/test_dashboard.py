@@ -349,12 +349,12 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
 async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
-        app.prepare_help()
+        app._prepare_help()
         await pilot.press("question_mark", "end")
         await see(pilot, PAGES[-1].help)
         help_screen, dark = app.screen, app.screen.query_one(".dialog").styles.background
         await pilot.press("escape")
-        app.help_screen.explain({})
+        app.keys.help_screen.explain({})
         assert help_screen.query_one("#help-keys").scroll_y == 0, "its first frame begins at the top"
         source.add(ev.Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
         await see(pilot, "● finished ")

@@ -90,7 +90,7 @@ async def test_who_may_only_look_cannot_change_another_run_by_the_list(runs_dir:
         async with listed(runs_dir, read_only=True) as (app, pilot):
             for key in ("r", "delete"):
                 await pilot.press(key)
-                await settle(pilot, lambda: shows(app, "only looked at here"), f"key {key} is refused")
+                await settle(pilot, lambda: shows(app, "view only"), f"key {key} is refused")
             assert (runs_dir / "half").is_dir()
             await pilot.press("enter")
             await settle(pilot, lambda: shows(app, "read-only"), "a run that is trained is only looked at, too")
@@ -138,8 +138,8 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_is_not(runs_dir: Path
         assert app.is_running
         await pilot.press("up", "r")
         await settle(pilot, lambda: not app.is_running, "the end")
-    assert app.resume is not None
-    assert app.resume.path == runs_dir / "half"
+    assert app.runs.resume is not None
+    assert app.runs.resume.path == runs_dir / "half"
 
 
 async def test_a_run_is_deleted_after_a_question_only(runs_dir: Path) -> None:
@@ -177,7 +177,7 @@ async def test_a_dashboard_shows_the_list_over_itself_and_other_runs_from_there(
         await pilot.press("enter")
         await settle(pilot, lambda: shows(app, "stopped at step 300"), "the other run")
         await pilot.press("p")
-        await settle(pilot, lambda: shows(app, "pause: only looked at here"), "no key for a run that nobody trains")
+        await settle(pilot, lambda: shows(app, "pause: view only"), "no key for a run that nobody trains")
         await pilot.press("q", "q")
         await settle(pilot, lambda: shows(app, "epoch 3/10"), "the run of before")
         assert app.watched.port.control.sent == []  # type: ignore[attr-defined]
@@ -195,8 +195,8 @@ async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
         key_clock.now += HELD_KEY_S
         await pilot.press("r")
         await settle(pilot, lambda: not app.is_running, "the end")
-    assert app.resume is not None
-    assert app.resume.path == tmp_path.parent / "other"
+    assert app.runs.resume is not None
+    assert app.runs.resume.path == tmp_path.parent / "other"
 
 
 async def test_a_process_that_trains_resumes_no_second_run(
@@ -210,7 +210,7 @@ async def test_a_process_that_trains_resumes_no_second_run(
         key_clock.now += HELD_KEY_S
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
-    assert app.resume is None
+    assert app.runs.resume is None
 
 
 async def test_only_rows_in_sight_are_made_and_the_cursor_stays_with_its_run(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
         controls[run_dir.name] = Recorder()
         return dataclasses.replace(recorded_port(run_dir), control=controls[run_dir.name])
 
-    monkeypatch.setattr("tui.app.list_actions.recorded_port", port_of)
+    monkeypatch.setattr("tui.app.runs_list.recorded_port", port_of)
     draw = random.Random(seed)
     async with dashboard(training_run(), controls["demo"]) as (app, pilot):
         for _ in range(120):
@@ -283,4 +283,4 @@ async def test_a_held_key_that_opened_the_list_resumes_nothing(
             await pilot.press("r")
             key_clock.now += 0.1
         assert app.screen.id == LIST_OF_RUNS
-        assert app.resume is None
+        assert app.runs.resume is None

@@ -13,7 +13,7 @@ from textual.events import Resize
 from textual.geometry import Size
 from textual.screen import Screen
 
-from tui.app.screens.curve_actions import CurveActions
+from tui.app.screens.curve_keys import CurveKeys
 from tui.state.display_state import DisplayState
 from tui.state.keys import ActionContext
 from tui.state.pages import OVERVIEW, PAGES
@@ -57,14 +57,14 @@ def layout_for(width: int, height: int) -> str:
     return next(name for name, columns, rows in LAYOUTS if width >= columns and height >= rows)
 
 
-class DashboardScreen(CurveActions, Screen[None]):
+class DashboardScreen(Screen[None]):
     """All panes of all layouts; the style sheet shows those of the current one."""
 
     AUTO_FOCUS = ""  # a border is lit once the user moves through the panes, not before
 
     BINDINGS: ClassVar[list[BindingType]] = [  # Textual's own would move the focus alone
-        Binding("tab", "app.next_pane", show=False),
-        Binding("shift+tab", "app.previous_pane", show=False),
+        Binding("tab", "app.key('next_pane')", show=False),
+        Binding("shift+tab", "app.key('previous_pane')", show=False),
     ]
 
     SHOWN: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -78,6 +78,7 @@ class DashboardScreen(CurveActions, Screen[None]):
         super().__init__()
         self._scene = scene
         self._situation = situation
+        self._curve_keys = CurveKeys(scene, self.steps_a_column, self.look_again)
         self._layout_name = ""
         self._drawn: dict[str, float] = {}
         self._rest_until = 0.0
@@ -263,6 +264,14 @@ class DashboardScreen(CurveActions, Screen[None]):
             self.remove_class("-zoom")
             self.query(".zoomed").remove_class("zoomed")
             self._drawn.clear()
+
+    def action_curves(self, name: str) -> None:
+        """Act on a key of the curves.
+
+        Args:
+            name: Name of the action in `tui.state.keys`.
+        """
+        self._curve_keys.actions[name]()
 
     def on_step_pane_looked(self, event: StepPane.Looked) -> None:
         """Redraw after a change of the visible steps or the cursor."""

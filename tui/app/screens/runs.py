@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -42,10 +42,10 @@ _AGES_EVERY = 12
 
 
 class ListOwner(Protocol):
-    """Interface of the application that the list uses."""
+    """What opens and resumes runs of the list."""
 
     @property
-    def list_refusal(self) -> str:
+    def refusal(self) -> str:
         """Why no run of the list can be changed; empty if they can be."""
 
     def open_run(self, run: RunOverview) -> None:
@@ -70,18 +70,26 @@ class RunsScreen(ModalScreen[None]):
     ]
 
     def __init__(
-        self, folder: RunsFolder, *, clock: Callable[[], float], here: RunDir | None, marked: tuple[Compared, ...] = ()
+        self,
+        folder: RunsFolder,
+        owner: ListOwner,
+        *,
+        clock: Callable[[], float],
+        here: RunDir | None,
+        marked: tuple[Compared, ...] = (),
     ) -> None:
         """List a folder.
 
         Args:
             folder: The folder of runs.
+            owner: Opens and resumes runs.
             clock: Unix seconds.
             here: The run of this process, if it has one.
             marked: Runs that are compared already.
         """
         super().__init__(id=LIST_OF_RUNS)
         self._folder = folder
+        self._owner = owner
         self._clock = clock
         self._here = here
         self._here_path = None if here is None else here.path.resolve()
@@ -218,8 +226,8 @@ class RunsScreen(ModalScreen[None]):
 
     def _changeable(self) -> RunOverview | None:
         """The selected run; None if it cannot be changed here."""
-        if self._owner.list_refusal:
-            self._remark(self._owner.list_refusal)
+        if self._owner.refusal:
+            self._remark(self._owner.refusal)
             return None
         return self._selected()
 
@@ -301,10 +309,6 @@ class RunsScreen(ModalScreen[None]):
             self._remark(f"deleted {run.run_dir.path}")
         assert self._reader is not None
         self._reader.read_now()
-
-    @property
-    def _owner(self) -> ListOwner:
-        return cast(ListOwner, self.app)
 
 
 def _keys() -> Text:
