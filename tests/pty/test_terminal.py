@@ -37,7 +37,7 @@ def test_the_first_frame_comes_before_pytorch_and_quitting_saves(tmp_path: Path)
         terminal.send("s")
         assert code_of(terminal) == 0
         assert "stopped at step" in terminal.text, "the result stays in the scrollback"
-        assert "go on with   r18-tui --resume" in terminal.text
+        assert "resume with  r18-tui --resume" in terminal.text
         assert terminal.raw.rstrip().find(b"\x1b[?1049l") > 0, "the alternate screen was left"
     view = view_of(run_of(runs))
     assert view.state is RunState.FINISHED

@@ -84,7 +84,7 @@ def _command(name: str, states: frozenset[RunState]) -> Callable[[ActionContext]
         if not now.can_control:
             return now.refusal
         if name in now.pending:
-            return "asked for already; it acts at the next step"
+            return "already requested; it acts at the next step"
         if now.state not in states or (now.state is RunState.FINISHED and not now.session_open):
             return f"not while the run is {now.state.value}"
         return ""
@@ -109,7 +109,7 @@ def _find_lr(now: ActionContext) -> str:
 
 def _back(now: ActionContext) -> str:
     if now.view.diverged is None or not now.view.diverged.checkpoint:
-        return "only after steps that were not finite, with a checkpoint before them"
+        return "only after non-finite steps, with a checkpoint before them"
     return _command("go_back", _STEERABLE)(now)
 
 
@@ -126,54 +126,55 @@ def _detach(now: ActionContext) -> str:
 
 ACTIONS: tuple[Action, ...] = (
     Action(
-        name="pause", keys="p", label="pause", help="Pause at the next step, or go on.",
+        name="pause", keys="p", label="pause", help="Pause at the next step, or continue.",
         refusal=_command("pause", _STEERABLE), bar=1,
     ),
     Action(
-        name="checkpoint", keys="c", label="save", help="Save now; rotation leaves this checkpoint alone.",
+        name="checkpoint", keys="c", label="save", help="Save a checkpoint now; rotation keeps it.",
         refusal=_command("checkpoint", _WITH_SESSION), bar=1,
     ),
     Action(
-        name="evaluate", keys="e", label="evaluate", help="Measure the held-out images now.",
+        name="evaluate", keys="e", label="evaluate", help="Evaluate on the held-out images now.",
         refusal=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})), bar=1,
     ),
     Action(
         name="export", keys="x", label="export",
-        help="Save this step and export it to ONNX, checked against the model; after the end the best that val chose.",
+        help="Save this step and export it to ONNX, checked against the model; after training, the best checkpoint.",
         refusal=_export, bar=1,
     ),
     Action(
         name="learning_rate", keys="l", label="learning rate", short="LR",
-        help="Set the next step's learning rate, or its factor (x0.5); the rest is scaled alike. In it ctrl+z undoes.",
+        help="Set or scale (x0.5) the next step's learning rate; the schedule scales with it. In the dialog, ctrl+z undoes.",
         refusal=_command("learning_rate", _STEERABLE), bar=1,
     ),
     Action(
-        name="plan", keys="a", label="plan", help="More or fewer epochs; how often the run is measured and saved.",
+        name="plan", keys="a", label="plan", help="More or fewer epochs; how often the run evaluates and saves.",
         refusal=_command("plan", _STEERABLE), bar=2,
     ),
     Action(
-        name="note", keys="n", label="note", help="Keep a remark with the run: in the log, and at its step below the curves.",
+        name="note", keys="n", label="note", help="Add a note to the run: in the log, and at its step below the curves.",
         refusal=_command("note", _WITH_SESSION), bar=2,
     ),
     Action(
         name="find_lr", keys="f", label="find LR",
-        help="Try learning rates on a copy of the state, or stop that; one more key takes the best.",
+        help="Try learning rates on a copy of the state, or stop the test; then enter applies the suggestion.",
         refusal=_find_lr, bar=2,
     ),
     Action(
-        name="go_back", keys="b", label="go back", help="Back to before steps that were not finite, at half the learning rate.",
+        name="go_back", keys="b", label="go back",
+        help="Return to the checkpoint before non-finite steps, at half the learning rate.",
         refusal=_back,
     ),
     Action(
-        name="unfreeze", keys="u", label="unfreeze", help="Train one more frozen stage, the one nearest to the classifier.",
+        name="unfreeze", keys="u", label="unfreeze", help="Unfreeze one more stage: the frozen one nearest to the classifier.",
         refusal=_unfreeze,
     ),
     Action(
-        name="freeze", keys="U", label="freeze", help="Freeze one more stage, the trained one nearest to the image.",
+        name="freeze", keys="U", label="freeze", help="Freeze one more stage: the trained one nearest to the image.",
         refusal=_command("freeze", _STEERABLE),
     ),
     Action(
-        name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training goes on.",
+        name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training continues.",
         refusal=_detach, bar=1,
     ),
     Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off.", bar=2),
@@ -198,20 +199,20 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         name="cursor_right", keys="full_stop", label="read later",
-        help="Read them at a later step, and at last the newest again; on a page also right.", on_screen=True,
+        help="Read all curves at a later step; past the end, the newest; on a page also right.", on_screen=True,
     ),
     Action(
         name="x_axis", keys="t", label="axis", help="Count epochs, steps or time below the curves.", bar=2, on_screen=True,
     ),
     Action(
-        name="zoom", keys="enter", label="zoom", help="Show the pane with the lit border alone, or all panes again.",
+        name="zoom", keys="enter", label="zoom", help="Show the focused pane alone, or all panes again.",
     ),
     Action(
         name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane, or to the next page.",
     ),
     Action(
         name="previous_pane", keys="shift+tab,left,up", label="previous pane",
-        help="Move to the pane before, or to the page before.",
+        help="Move to the previous pane, or to the previous page.",
     ),
     Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete.", bar=1),
     Action(
@@ -250,7 +251,7 @@ LIST_ACTIONS: tuple[ListAction, ...] = (
         name="mark", keys="space", label="compare",
         help="Draw its curves together with those of others, and below those of the dashboard that the list was opened from.",
     ),
-    ListAction(name="resume", keys="r", label="resume", help="Go on with a run that nobody trains."),
-    ListAction(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after a question."),
+    ListAction(name="resume", keys="r", label="resume", help="Resume a run that is not running."),
+    ListAction(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after confirmation."),
     ListAction(name="leave", keys="q,escape,ctrl+c,ctrl+q", label="back", help="Back to where you came from."),
 )  # fmt: skip

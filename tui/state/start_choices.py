@@ -49,7 +49,7 @@ def choices(runs_dir: Path) -> list[Choice]:
     ended = [run for run in runs if run not in live]
     found += [_ended(run) for run in ended[:_RUNS_SHOWN]]
     if runs:
-        about = "Every run of the folder: how it stands; the curves of several in one plot; open, resume, delete."
+        about = "Every run of the folder: its status; the curves of several in one plot; open, resume, delete."
         command = ("runs", "--runs-dir", str(runs_dir))
         found.append(Choice(heading="look at", label=f"{ALL_RUNS} ({len(runs):,})", about=about, command=command))
     return found
@@ -83,5 +83,5 @@ def _live(run: RunDir) -> Choice:
 
 
 def _ended(run: RunDir) -> Choice:
-    about = f"Look at it; from there r and r again go on with it, if it is not complete.\n\n{run.path}"
+    about = f"Look at it. If it is not complete: press r, then r again, to resume it.\n\n{run.path}"
     return Choice(heading="look at", label=run.name, about=about, command=("show", str(run.path)))

@@ -46,7 +46,7 @@ def _results(view: RunView) -> list[str]:
     if tested and last and last.split != "test":
         lines.append(f"  test accuracy {tested.accuracy:.2%} (step {tested.step:,}, chosen on {last.split})")
     if last and last.split == "test" and best:
-        lines.append("  best was chosen on the test images that it is measured on: there is no val split")
+        lines.append("  best was chosen on the test images that it is evaluated on: there is no val split")
     return lines
 
 
@@ -59,11 +59,11 @@ def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
         if pid:
             lines.append(f"  stopped      by a signal; to continue it: kill -CONT {pid}")
     elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
-        lines.append(f"  go on with   {run_dir.resume_command()}")
+        lines.append(f"  resume with  {run_dir.resume_command()}")
     if view.failure:
         lines += [f"  {fmt.printable(line)}" for line in view.failure.error.split("\n")]
         if view.failure.resume:
-            lines.append(f"  go on with   {view.failure.resume}")
+            lines.append(f"  resume with  {view.failure.resume}")
     return lines
 
 

@@ -45,7 +45,7 @@ def hazards(
     if _in_login_session(proc) and kills():
         warnings.append(
             "this machine ends your processes when you log out (KillUserProcesses of logind.conf): stay logged in, or stop the "
-            f"run and go on outside the session: loginctl enable-linger && systemd-run --user --scope "
+            f"run and resume it outside the session: loginctl enable-linger && systemd-run --user --scope "
             f"{run_dir.resume_command()} --detach"
         )
     if _shell_is_main(proc):

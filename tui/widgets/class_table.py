@@ -26,10 +26,10 @@ _WIDE_CONFUSIONS = 40
 
 
 _EXPLANATION = (
-    "accuracy (recall): of the class's images, how many were recognised; with the change since the evaluation before",
+    "accuracy (recall): of the class's images, how many were recognised; with the change since the previous evaluation",
     "95 %: where that share would lie if there were very many images of this kind",
-    "precision: of the images that were given this class, how many were of it",
-    "taken for: what the images that were not recognised were given instead",
+    "precision: share of the predictions of this class that are right",
+    "taken for: the classes predicted instead, for images not recognised",
     "trend: accuracy of the newest evaluations, each row from its own lowest to its own highest",
 )
 

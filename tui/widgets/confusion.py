@@ -44,7 +44,7 @@ class ConfusionPane(TablePane):
         if last is None or not results:
             return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
         if not last.confusions:
-            text = "this log is from before confusions were told; the next evaluation tells them: e"
+            text = "this log predates confusions; the next evaluation adds them: e"
             return self.frame(scene.glyphs, title, [], [[(text, "dim")]], width, height)
         mistakes = sum(last.counts) - sum(last.correct)
         body, chosen = self._body(results, pairs, width - 4, height - 2)

@@ -23,7 +23,7 @@ _MARKS = {
     "resume": ("r", "resumed"),
     "pause": ("p", "paused"),
     "note": ("n", "note"),
-    "frozen": ("u", "frozen or let go"),
+    "frozen": ("u", "frozen/unfrozen"),
 }
 """Letter below the curves and word of each kind of event except checkpoints."""
 _SEVERAL = "*"

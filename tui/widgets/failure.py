@@ -21,7 +21,7 @@ class FailurePane(Pane, can_focus=False):
         if failure.checkpoint:
             body.append([("last good checkpoint ", "dim"), (failure.checkpoint, "text")])
         if failure.resume:
-            body.append([("go on with  ", "dim"), (fmt.printable(failure.resume), "accent")])
+            body.append([("resume with ", "dim"), (fmt.printable(failure.resume), "accent")])
         room = height - 2
         if len(body) > room:
             body = [*body[: room - 1], [("… log.txt has the rest", "dim")]]

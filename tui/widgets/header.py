@@ -76,7 +76,7 @@ def progress_row(scene: DisplayState, width: int) -> Row:
     if view.failure:
         return [(" " + fmt.fit(fmt.printable(view.failure.error.partition("\n")[0]), width - 2), "bad")]
     if scene.state is RunState.LOST:
-        silence = f" last event {fmt.age(scene.now - view.last_time)} ago; go on with: {scene.resume_command}"
+        silence = f" last event {fmt.age(scene.now - view.last_time)} ago; resume with: {scene.resume_command}"
         return [(fmt.fit(fmt.printable(silence), width), "bad")]
     silent = silence_row(scene, width)
     if silent:

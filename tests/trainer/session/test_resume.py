@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_leaves_latest_at_one_that_is_there(folder_config: 
     lines = summary(view_of(run), run)
     assert lines[0].endswith("stopped at step 4 of 8")
     assert f"  checkpoint   {latest}" in lines
-    assert f"  go on with   {run.resume_command()}" in lines
+    assert f"  resume with  {run.resume_command()}" in lines
 
 
 def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:

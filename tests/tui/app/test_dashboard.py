@@ -314,7 +314,7 @@ async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashbo
         await see(pilot, "checkpoint: the trainer has gone")
         assert "● saving" not in screen_text(app)
         await settle(pilot, partial(shows, app, "● lost"), "the loss")
-        assert re.search(r"last event \d+ s ago; go on with: r18-tui --resume", screen_text(app))
+        assert re.search(r"last event \d+ s ago; resume with: r18-tui --resume", screen_text(app))
         await pilot.press("p")
         await see(pilot, "nobody trains this run")
         await pilot.press("q")  # nothing to be asked
@@ -526,12 +526,12 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("b")
         await settle(
-            pilot, lambda: shows(app, "go back: only after steps that were not finite"), "nothing to go back from"
+            pilot, lambda: shows(app, "go back: only after non-finite steps"), "nothing to go back from"
         )
         source.add(diverged(), ev.StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
         await pilot.press("escape")
-        await settle(pilot, lambda: not shows(app, "10 steps in a row were not finite\n"), "no question")
+        await settle(pilot, lambda: not shows(app, "10 non-finite steps in a row\n"), "no question")
         await pilot.press("b")
         assert [type(command) for command in control.sent] == [cmd.GoBack]
         source.add(ev.StateChanged(state="training"), diverged(checkpoint=""), ev.StateChanged(state="paused"))

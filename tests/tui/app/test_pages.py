@@ -238,7 +238,7 @@ async def test_a_log_of_before_confusions_were_told_says_so(dashboard: Dashboard
     old = dataclasses.replace(evaluated(1), confusions=[], predicted=[])
     async with dashboard(CannedSource(opened(), started(), steps(1), old)) as (app, pilot):
         await pilot.press("6")
-        await settle(pilot, partial(shows, app, "before confusions were told"), "the reason")
+        await settle(pilot, partial(shows, app, "this log predates confusions"), "the reason")
         await pilot.press("5")
         await settle(pilot, partial(shows, app, "precision"), "what is known")
 

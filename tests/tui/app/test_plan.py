@@ -18,12 +18,12 @@ async def test_the_plan_is_asked_for_checked_and_sent(dashboard: Dashboard, size
     control = Recorder()
     async with dashboard(training_run(), control, size=size) as (app, pilot):
         await pilot.press("a")
-        await settle(pilot, partial(shows, app, "How the run goes on"), "the dialog")
+        await settle(pilot, partial(shows, app, "Training plan"), "the dialog")
         await see(pilot, "enter sets them")  # all of it is to be seen
         await pilot.press("home", "delete", "delete", "2", "enter")
-        await settle(pilot, partial(shows, app, "train in all: 4 epochs or more"), "the reason")
+        await settle(pilot, partial(shows, app, "train for: at least 4 epochs"), "the reason")
         await pilot.press("5", "tab", "tab", "end", ".", "5", "enter")
-        await settle(pilot, lambda: not shows(app, "How the run goes on"), "the dashboard")
+        await settle(pilot, lambda: not shows(app, "Training plan"), "the dashboard")
     assert [command.settings for command in control.sent if isinstance(command, cmd.ChangeSettings)] == [
         {"train.epochs": 25, "checkpoint.every_s": 60.5}
     ]
@@ -34,9 +34,9 @@ async def test_a_plan_that_is_left_as_it_is_sends_nothing(dashboard: Dashboard) 
     async with dashboard(training_run(), control) as (app, pilot):
         for key in ("enter", "escape"):
             await pilot.press("a")
-            await settle(pilot, partial(shows, app, "How the run goes on"), "the dialog")
+            await settle(pilot, partial(shows, app, "Training plan"), "the dialog")
             await pilot.press(key)
-            await settle(pilot, lambda: not shows(app, "How the run goes on"), "the dashboard")
+            await settle(pilot, lambda: not shows(app, "Training plan"), "the dashboard")
     assert control.sent == []
 
 

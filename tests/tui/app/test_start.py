@@ -99,7 +99,7 @@ async def test_changed_settings_are_explained_checked_and_part_of_the_command(
 ) -> None:
     async with start() as (app, pilot):
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")
+        await settle(pilot, partial(shows, app, "equivalent command"), "the settings")
         field = app.screen.query_one("#set-train-epochs", Input)
         field.focus()
         await settle(pilot, partial(shows, app, "values: whole number"), "its explanation")
@@ -120,7 +120,7 @@ async def test_the_arrows_move_between_settings_and_ctrl_q_goes_back(
 ) -> None:
     async with start((80, 24)) as (app, pilot):
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")
+        await settle(pilot, partial(shows, app, "equivalent command"), "the settings")
         for key, field in (("down", "train-epochs"), ("enter", "data-batch_size"), ("up", "train-epochs")):
             await pilot.press(key)
             await pilot.pause()
@@ -159,7 +159,7 @@ async def test_settings_are_saved_as_a_file_and_none_is_replaced(
     (tmp_path / "digits.yaml").write_text("mine\n")
     async with start() as (app, pilot):
         await pilot.press("enter")
-        await settle(pilot, partial(shows, app, "it amounts to"), "the settings")
+        await settle(pilot, partial(shows, app, "equivalent command"), "the settings")
         app.screen.query_one("#set-optim-lr", Input).value = "0.1"
         await pilot.pause(0.1)
         await pilot.press("ctrl+s")

@@ -86,7 +86,7 @@ def test_a_key_acts_exactly_where_the_table_says(state: RunState, name: str) -> 
 
 @pytest.mark.parametrize("name", sorted({*NAMES.values()} - {"detach"}))
 def test_a_key_that_was_asked_for_is_not_asked_for_again(name: str) -> None:
-    assert "asked for already" in BY_NAME[name].refusal(situation(RunState.TRAINING, pending=name))
+    assert "already requested" in BY_NAME[name].refusal(situation(RunState.TRAINING, pending=name))
     other = "note" if name != "note" else "pause"
     assert BY_NAME[name].refusal(situation(RunState.TRAINING, pending=other)) == ""
 
@@ -104,7 +104,7 @@ def test_there_must_be_something_to_unfreeze_to_go_back_to_and_no_export_under_w
     assert BY_NAME["unfreeze"].refusal(situation(training, view=bare)) == "nothing is frozen"
     assert BY_NAME["unfreeze"].refusal(situation(training, view=view_of(frozen=False))) == "nothing is frozen"
     for view in (bare, view_of(went_wrong=False)):
-        assert "only after steps that were not finite" in BY_NAME["go_back"].refusal(situation(training, view=view))
+        assert "only after non-finite steps" in BY_NAME["go_back"].refusal(situation(training, view=view))
     exporting = view_of()
     exporting.exporting = ev.ExportProgress(stage="x", fraction=0.5)
     assert BY_NAME["export"].refusal(situation(training, view=exporting)) == "an export is under way"

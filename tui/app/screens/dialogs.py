@@ -69,7 +69,7 @@ class QuitScreen(Dialog[str]):
         """
         super().__init__()
         stop = ("stop", "s", "stop at the next step and save; resume later")
-        detach = ("detach", "d", "leave the screen; training goes on")
+        detach = ("detach", "d", "leave the screen; training continues")
         self._choices = [detach, stop] if attached else [stop, detach]
 
     def compose(self) -> ComposeResult:
@@ -113,13 +113,13 @@ class DivergedScreen(Dialog[str]):
     def compose(self) -> ComposeResult:
         """What happened, and the possible remedies."""
         choices = [
-            ("l", "set a lower learning rate; then p goes on from here"),
+            ("l", "set a lower learning rate; then p continues from here"),
             ("esc", "decide later; the run is paused"),
         ]
         if self._event.checkpoint:
             choices.insert(0, ("b", f"back to {fmt.printable(self._event.checkpoint)}, at half the learning rate"))
         with Vertical(classes="dialog"):
-            yield Static(f"{self._event.in_a_row} steps in a row were not finite", classes="dialog-title")
+            yield Static(f"{self._event.in_a_row} non-finite steps in a row", classes="dialog-title")
             yield Static(
                 "Their loss or gradient was NaN or infinite. They have not changed the weights.", classes="hint"
             )
@@ -236,7 +236,7 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         if rate is None or current <= 0 or f"{rate:.4g}" == f"{current:.4g}":
             self._say(self._hint)
             return
-        leap = "  careful: so high a learning rate can ruin what was learnt" if rate > _LEAP * current else ""
+        leap = "  warning: a learning rate this high can ruin the weights" if rate > _LEAP * current else ""
         self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -271,7 +271,7 @@ class NoteScreen(Dialog[str | None]):
             yield Static("A note on this run", classes="dialog-title")
             yield Input(max_length=NOTE_LENGTH, id="note")
             yield Static(
-                "it stands in the log, and at its step below the curves; enter keeps it, esc cancels", classes="hint"
+                "saved in the log and marked below the curves; enter saves, esc cancels", classes="hint"
             )
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -44,9 +44,9 @@ class LrRangeScreen(Dialog[float | None]):
                 yield Static(Text(plot))
             yield Static(Text(fmt.printable(self._event.reason)), classes="hint")
             if self._event.suggestion is not None:
-                take = f"  takes {self._event.suggestion:g} from the next step on; the rest of the schedule is scaled alike"
+                take = f"  sets {self._event.suggestion:g} from the next step on; the rest of the schedule scales with it"
                 yield Static(Text.assemble(("enter", "bold"), take), classes="choice")
-            yield Static(Text.assemble(("esc", "bold"), "    leave the learning rate as it is"), classes="choice")
+            yield Static(Text.assemble(("esc", "bold"), "    keep the current learning rate"), classes="choice")
 
     def action_take(self) -> None:
         """Accept the suggestion, if there is one."""

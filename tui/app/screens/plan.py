@@ -39,7 +39,7 @@ class _Field:
 
 
 _FIELDS = (
-    _Field("train.epochs", "train in all", "epochs", True, 1),
+    _Field("train.epochs", "train for", "epochs", True, 1),
     _Field("eval.every_epochs", "evaluate every", "epochs", True, 1),
     _Field("checkpoint.every_s", "save every", "seconds", False, 0.001),
 )
@@ -75,7 +75,7 @@ class PlanScreen(Dialog[dict[str, float] | None]):
     def compose(self) -> ComposeResult:
         """One line per setting, ready to be edited."""
         with Vertical(classes="dialog"):
-            yield Static("How the run goes on", classes="dialog-title")
+            yield Static("Training plan", classes="dialog-title")
             for field in _FIELDS:
                 least = self._under_way if field.key == "train.epochs" else field.least
                 with Horizontal(classes="field"):
@@ -108,8 +108,8 @@ class PlanScreen(Dialog[dict[str, float] | None]):
             result = box.validate(box.value)
             if result is not None and not result.is_valid:
                 least = self._under_way if field.key == "train.epochs" else field.least
-                why = " (under way)" if field.key == "train.epochs" and least > 1 else ""
-                self.query_one("#answer", Static).update(f"{field.label}: {least:g} {field.unit} or more{why}")
+                why = f" (epoch {least:g} is running)" if field.key == "train.epochs" and least > 1 else ""
+                self.query_one("#answer", Static).update(f"{field.label}: at least {least:g} {field.unit}{why}")
                 box.focus()
                 return
             value = int(box.value) if field.whole else float(box.value)

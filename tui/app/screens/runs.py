@@ -254,7 +254,7 @@ class RunsScreen(ModalScreen[None]):
         if key in self._marked:
             self._marked.remove(key)
         elif len(self._marked) == len(COLOURS):
-            self._remark(f"no more than {len(COLOURS)} runs can be told apart in one plot")
+            self._remark(f"one plot shows at most {len(COLOURS)} runs")
         elif key:
             self._marked.append(key)
         self._table.paint(self._scene)

@@ -151,7 +151,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             text = Text("\n".join(fmt.printable(problem) for problem in problems), "bold red")
         else:
             text = Text.assemble(
-                ("it amounts to", "dim"), "\n", fmt.printable(shown_command(self._source, self._overrides))
+                ("equivalent command", "dim"), "\n", fmt.printable(shown_command(self._source, self._overrides))
             )
             text.append(f"\n{_steps(self._resolved)}", "dim")
         if remark:
