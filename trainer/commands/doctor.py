@@ -97,7 +97,7 @@ def _libraries() -> Check:
         )
     except (ImportError, AttributeError, RuntimeError) as error:
         return Check(
-            name="PyTorch", state="bad", found=f"torch {torch.__version__}, and torchvision does not fit it: {error}",
+            name="PyTorch", state="bad", found=f"torch {torch.__version__}, but torchvision does not match it: {error}",
             remedy="install both together: pip install --upgrade torch torchvision",
         )  # fmt: skip
 
@@ -120,7 +120,7 @@ def _device(wanted: str) -> Iterator[Check]:
         name="device",
         state="careful" if crowded else "good",
         found=f"{facts['name']}, {room}; {built}",
-        remedy="another program uses it: see nvidia-smi, or take another with run.device=cuda:N" if crowded else "",
+        remedy="another program uses it: see nvidia-smi, or choose another with run.device=cuda:N" if crowded else "",
     )
 
 
@@ -152,16 +152,16 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
         yield Check(name="images", state="bad", found=str(error), remedy=remedy)
         return
     number = len(data.splits["train"])
-    yield Check(name="images", state="good", found=f"{number:,} to learn from, of {len(data.classes)} classes")
+    yield Check(name="images", state="good", found=f"{number:,} training images in {len(data.classes)} classes")
     yield from step_checks(config, len(data.splits["train"]))
     if data.skipped:
         path, reason = data.skipped[0]
         yield Check(
             name="images", state="careful", found=f"{len(data.skipped):,} cannot be read, such as {path}: {reason}",
-            remedy="they are left out; mend or remove them",
+            remedy="they are skipped; repair or delete them",
         )  # fmt: skip
     for remark in data.remarks:
-        yield Check(name="images", state="careful", found=remark, remedy="remove the one or the other")
+        yield Check(name="images", state="careful", found=remark, remedy="delete one copy")
     for note in data.notes:
         yield Check(name="images", state="careful", found=note)
     yield _cache(config, sum(len(split) for split in data.splits.values()))
@@ -172,7 +172,7 @@ def _cache(config: Config, number: int) -> Check:
     if place_pixels(config.data, number, torch.device("cpu")) != "none":
         return Check(name="image cache", state="good", found="decoded images stay in memory")
     return Check(
-        name="image cache", state="careful", found="decoded images do not stay in memory",
+        name="image cache", state="careful", found="decoded images do not fit in memory",
         remedy="workers decode them again in every epoch (data.workers); a smaller data.image_size needs less",
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def _download(path: Path, name: str, url: str, what: str) -> Check:
         return Check(name=name, state="good", found=f"{what} will be downloaded to {path}")
     return Check(
         name=name, state="bad", found=f"{what}: not at {path}, and {network.found}",
-        remedy=f"fetch it elsewhere ({url}) and put it there",
+        remedy=f"download it elsewhere ({url}) and put it there",
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
     ]
     if len({model.classes for model in models}) > 1:
         raise ConfigError(
-            f"{names[1]}: tells other classes apart than {names[0]}, so the two cannot be compared: "
+            f"{names[1]}: has other classes than {names[0]}, so the two cannot be compared: "
             f"{', '.join(models[0].classes)} and {', '.join(models[1].classes)}"
         )
     run_dirs = [run_of(name, arguments.runs_dir) for name in names]
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
     _say(report_lines(models[0], images, scores[0], robustness))
     folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
     if folder is None:
-        _say(["nothing is written, since the model belongs to no run; give a folder with -o DIR"])
+        _say(["the model belongs to no run, so no files are written; give a folder with -o DIR"])
         return code
     if run_dir and not arguments.output:
         refuse_links(run_dir)
@@ -97,7 +97,7 @@ def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None
         number = 0 if run_dir is None else _trained_on(images, run_dir)
         if number:
             remarks.append(
-                f"{name} was trained on {number:,} of these {len(images.labels_N):,} images, which flatters it"
+                f"{name} was trained on {number:,} of these {len(images.labels_N):,} images, which inflates its accuracy"
             )
     return remarks
 
@@ -134,7 +134,7 @@ def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int
             if kept:
                 parts.append(model.probabilities(pixels_NHWC[np.isin(read, kept)]))
         rows += kept
-        progress("measuring", wanted.stop / total)
+        progress("evaluating", wanted.stop / total)
     if not rows:
         raise DataError(f"{images.name}: none of its {total} images can be read; such as {lost[0][0]}: {lost[0][1]}")
     labels_N = images.labels_N[rows]
@@ -163,7 +163,7 @@ def measure_robustness(
         for (kind, name), hits in right.items() if kept else ():
             worse_NHWC = damaged_batch(CORRUPTIONS[kind][name], pixels_NHWC, start)
             hits += Scores(model.probabilities(worse_NHWC), labels_N).right.tolist()
-        progress("measuring on worse pictures", min(start + batch_size, len(rows)) / len(rows))
+        progress("evaluating on worse pictures", min(start + batch_size, len(rows)) / len(rows))
     shares: dict[str, dict[str, float]] = {
         "none": {f"{len(rows):,} images": float(measured.scores.right[chosen].mean())}
     }
@@ -176,7 +176,7 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
     if arguments.data is not None:
         return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
     if run_dir is None:
-        raise ConfigError(f"{arguments.model}: belongs to no run, so give images with known classes: --data DIR")
+        raise ConfigError(f"{arguments.model}: belongs to no run; give images with known classes: --data DIR")
     return _run_images(run_dir, arguments.split, model.classes)
 
 

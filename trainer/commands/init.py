@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     file = shlex.quote(str(target))
     _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {file}"])
     if start.reference == "imagenet":
-        _say([f"      (fetches ImageNet's weights once, 45 MB; r18-tui doctor {file} says whether that works here)"])
+        _say([f"      (downloads ImageNet weights once, 45 MB; r18-tui doctor {file} checks whether that works here)"])
     return EXIT_OK
 
 
@@ -107,9 +107,9 @@ def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
     today = datetime.date.today().isoformat()
     counts = survey.counts("train")
     head = [
-        f"# {printable(survey.layout.root.name)}: {len(counts)} classes, {_range(counts)} images each to learn from.",
+        f"# {printable(survey.layout.root.name)}: {len(counts)} classes, {_range(counts)} training images each.",
         f"# Written by r18-tui init on {today}. Change what you like: docs/configuration.md explains every key,",
-        "# and r18-tui says so when one is wrong.",
+        "# and r18-tui reports wrong ones.",
     ]
     text = "\n".join([*head, *_lines(choices)]) + "\n"
     values, lines = read_mapping(text, source="the new configuration")
@@ -143,7 +143,7 @@ def summary(survey: Survey) -> list[str]:
     lines.append(f"  pixels        {shown}{over}{scale}")
     if survey.unreadable:
         named = [f"{path.relative_to(layout.root)} ({reason})" for path, reason in survey.unreadable]
-        lines.append(f"  unreadable    {len(named):,}, left out: {_some(named)}")
+        lines.append(f"  unreadable    {len(named):,}, skipped: {_some(named)}")
     lines += [f"  note          {note}" for note in survey.notes]
     if survey.copies:
         lines.append(f"  copies        {survey.copies:,} training images are the same as another of their class")
@@ -154,7 +154,7 @@ def summary(survey: Survey) -> list[str]:
 
 def _refuse_to_overwrite(target: Path) -> None:
     if os.path.lexists(target):
-        raise ConfigError(f"{target}: is there already; remove it, or write another file with -o FILE")
+        raise ConfigError(f"{target}: already exists; delete it, or write another file with -o FILE")
 
 
 def _start_of_file(path: Path) -> Start:

@@ -23,7 +23,7 @@ from trainer.host.progress import Progress, progress_bar
 from trainer.host.safe_text import json_text, printable
 from trainer.host.standard_streams import write_out
 
-_NOT_FINITE = "the model answers with NaN or infinity: its weights or its mean and std are damaged"
+_NOT_FINITE = "the model returns NaN or infinity: its weights or its mean and std are damaged"
 
 _WILD = frozenset("*?[")
 
@@ -75,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
         )
     write_out(FORMATS[arguments.format](predictions))
     for path, reason in unreadable:
-        problem = "no answer" if reason == _NOT_FINITE else "cannot be read"
+        problem = "no prediction" if reason == _NOT_FINITE else "cannot be read"
         missing.append(f"{path}: {problem}: {reason}")
     sys.stderr.writelines(f"{printable(line)}\n" for line in missing)
     return EXIT_FAILED if missing else EXIT_OK
@@ -95,7 +95,7 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for argument in arguments:
         names = _listed_names() if argument == "-" else [argument]
         if not names:
-            missing["standard input: no names in it"] = None
+            missing["standard input: contains no names"] = None
         for name in names:
             for path in _matches(name):
                 try:
@@ -213,13 +213,13 @@ def _meant(path: str) -> list[str]:
     if os.path.isdir(path):
         images = [str(image) for image in image_paths(Path(path))]
         if not images:
-            raise DataError(f"{path}: no images in it")
+            raise DataError(f"{path}: contains no images")
         return images
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.realpath(path).startswith(_OWN_STREAMS)):
         raise DataError(f"{path}: a named pipe or a device, not a file")
     if os.path.lexists(path):
         return [path]
-    raise DataError(f"{path}: {'nothing has such a name' if _WILD & set(path) else 'no such file or folder'}")
+    raise DataError(f"{path}: {'no file matches' if _WILD & set(path) else 'no such file or folder'}")
 
 
 def _ranked(

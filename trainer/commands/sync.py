@@ -33,5 +33,5 @@ def main(given: argparse.Namespace) -> int:
     if feed.bad_lines:
         write_out(f"{lines_missing(feed.bad_lines)}\n")
     if feed.held:
-        write_out(f"{feed.held:,} steps after the newest checkpoint wait for the next: a resume would take them back\n")
+        write_out(f"{feed.held:,} steps after the newest checkpoint wait for the next one: a resume would undo them\n")
     return EXIT_OK

@@ -63,14 +63,14 @@ class RunConfig(Group):
     device: str = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` never falls back to the CPU on a machine that has a GPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`bf16` is autocast with fp32 weights, `fp16` the same with a scaled loss, for GPUs before Ampere: at times a step is left
-    out and the scale halved. `auto` times a few real steps at the start and takes the faster."""
+    """`bf16` is autocast with fp32 weights, `fp16` the same with a scaled loss, for GPUs before Ampere: a step that overflows is
+    skipped and the scale halved. `auto` times a few real steps at the start and uses the faster."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     convolution: Literal["auto", "native", "products"] = "auto"
     """How kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on small feature
-    maps and where the stride is 2. The results differ in rounding only, which in bf16 is some three times coarser in the last
-    stages (Winograd's algorithm). `auto` times both on a CPU with channels_last, where nothing is compiled."""
+    maps and where the stride is 2. The results differ only in rounding, about three times coarser in bf16 in the last stages
+    (Winograd's algorithm). `auto` times both on a CPU with channels_last, where nothing is compiled."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""
@@ -78,15 +78,14 @@ class RunConfig(Group):
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
     captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel; the log says why."""
     sinks: list[SinkName] = Field(default_factory=list)
-    """Trackers that the run is passed on to as well, each by a process of its own: `tensorboard`, `wandb`, `mlflow` or
-    `trackio`."""
+    """Trackers that also receive the run, each from its own process: `tensorboard`, `wandb`, `mlflow` or `trackio`."""
     stop_on_signals: list[WarningSignal] = ["SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"]
     """Warning signals that save and stop the run; its exit code is 128 + the signal's number. Of `SIGUSR1`, `SIGUSR2` (as Slurm
     sends before the time limit), `SIGXCPU`, `SIGPWR`, `SIGALRM` and `SIGVTALRM`, those not listed save and training continues.
     SIGTERM, SIGINT and SIGHUP always stop."""
     deterministic: bool = False
-    """Only operations whose results do not differ from run to run, so that a run that was stopped and resumed ends bit for bit
-    as one that was not (same machine, same torch). An operation that has no such form on the device stops the run by name."""
+    """Use only deterministic operations, so that a run that was stopped and resumed ends bit for bit like an uninterrupted one
+    (same machine, same torch). An operation without a deterministic form on the device stops the run with an error naming it."""
 
     @field_validator("name")
     @classmethod
@@ -99,7 +98,7 @@ class RunConfig(Group):
     @classmethod
     def _each_once(cls, value: list[SinkName]) -> list[SinkName]:
         if len(set(value)) < len(value):
-            raise ValueError("each tracker can be named once")
+            raise ValueError("each tracker can be named only once")
         return value
 
     @field_validator("device")
@@ -112,7 +111,7 @@ class RunConfig(Group):
     @model_validator(mode="after")
     def _compiled_as_pytorch_has_it(self) -> RunConfig:
         if self.compile != "none" and self.convolution == "products":
-            raise ValueError("compile takes PyTorch's own convolutions: leave out convolution=products")
+            raise ValueError("compile needs PyTorch's own convolutions: remove convolution=products")
         return self
 
 
@@ -132,11 +131,11 @@ class DataConfig(Group):
     """Share of the training images set aside for validation (stratified, by seed) where there is no `val/`. Copies of a file
     stay together."""
     test_fraction: float = Field(0.0, ge=0.0, le=0.5)
-    """Share of the training images set aside for the test, likewise, where there is no `test/`."""
+    """Share of the training images set aside for the test in the same way, where there is no `test/`."""
     batch_size: int = Field(128, ge=2, le=65536)
     """Images per optimizer step, over all micro-batches (global)."""
     drop_last: bool = True
-    """Leave out the last, smaller batch of an epoch."""
+    """Skip the last, smaller batch of an epoch."""
     workers: int | Auto = "auto"
     """Decoding processes for folders that do not fit in memory; `auto` is the number of CPUs less one, at most 8. Affinity
     and the limits of a container count."""
@@ -152,26 +151,25 @@ class DataConfig(Group):
     crop_pad: int = Field(0, ge=0, le=64)
     """Pixels of padding before the random crop; 0 turns cropping off."""
     pad: Literal["reflect", "zero"] = "reflect"
-    """What the padding holds."""
+    """Content of the padding."""
     crop_pct: float = Field(0.875, gt=0.0, le=1.0)
     """`imagefolder` only: image_size over the short side after resizing; 1.0 keeps the whole short side."""
     fit: Literal["crop", "letterbox"] = "crop"
     """`imagefolder` only: `crop` cuts the ends of the long side off; `letterbox` keeps the whole picture, with grey bars beside
     it, for pictures that are much longer than wide."""
     resized_crop: float | None = Field(None, gt=0.0, le=1.0)
-    """Smallest share of a training picture that is cut out, at random, and resized to image_size; None never. Not together with
-    crop_pad."""
+    """Smallest share of a training picture in a random crop that is resized to image_size; None turns it off. Excludes crop_pad."""
     trivial_augment: bool = False
-    """One random operation an image of 14: rotation, shear, shift, brightness, contrast and the like, of random strength."""
+    """One random operation per image, out of 14: rotation, shear, shift, brightness, contrast and the like, of random strength."""
     cutout: int = Field(0, ge=0, le=512)
     """Side in pixels of the square that is set to the mean in each training image; 0 turns it off."""
     random_erase: Fraction = 0.0
     """Probability that a random rectangle of a training image, 2 to 33 % of it, is set to the mean."""
     mixup: float = Field(0.0, ge=0.0, le=10.0)
-    """Training images are mixed with another of their batch, by a share drawn from Beta(a, a) of this a; 0 turns it off."""
+    """Training images are mixed with another of their batch, with a share drawn from Beta(a, a), a being this value; 0 turns it off."""
     cutmix: float = Field(0.0, ge=0.0, le=10.0)
-    """A rectangle of a training image comes from another of its batch, of a size likewise; with `mixup` each image gets one of
-    the two."""
+    """A rectangle of a training image comes from another of its batch; its area share is drawn from Beta(a, a) too. With `mixup`
+    each image gets one of the two."""
     balance: Literal["none", "loss", "sampler"] = "none"
     """Where classes have different numbers of images: `loss` weighs each image by how rare its class is, `sampler` shows all
     classes equally often."""
@@ -183,7 +181,7 @@ class DataConfig(Group):
     @classmethod
     def _three_channels(cls, value: list[float] | Auto) -> list[float] | Auto:
         if value != "auto" and len(value) != 3:
-            raise ValueError("expected auto or three numbers, one a channel")
+            raise ValueError("expected auto or three numbers, one per channel")
         return value
 
     @field_validator("std")
@@ -262,32 +260,32 @@ class ModelConfig(Group):
     init_from: str | None = None
     """`imagenet`, the path of a checkpoint or state dict, or a run; None starts from random weights."""
     freeze: Literal["none", "layer1", "layer2", "layer3", "backbone"] = "none"
-    """What is not trained, batch-norm statistics included: `layer2` is the stem to layer2; `backbone` trains the classifier
+    """Stages that are not trained, batch-norm statistics included: `layer2` is the stem to layer2; `backbone` trains the classifier
     alone."""
     unfreeze_after: int | None = Field(None, ge=1)
-    """Epochs after which frozen stages begin to be trained; None never (but by key)."""
+    """Epochs after which frozen stages are unfrozen; None never (except by key)."""
     unfreeze_every: int = Field(0, ge=0)
     """Epochs from one stage to the next, from the classifier backwards; 0 trains all of them at once."""
     cache_features: bool = False
-    """While the whole backbone is frozen: what it makes of each training image is computed once, without augmentation, and the
-    classifier is trained on that, which takes seconds even on a CPU."""
+    """While the whole backbone is frozen: its features of each training image are computed once, without augmentation, and the
+    classifier is trained on them, which takes seconds even on a CPU."""
 
 
 class TrainConfig(Group):
-    """How long and how the loss is made."""
+    """Length of the training, and the loss."""
 
     epochs: int = Field(12, ge=1, le=100_000)
     """Passes over the training images."""
     grad_accum_steps: int = Field(1, ge=1, le=4096)
-    """Micro-batches a step; `data.batch_size` must be divisible by it."""
+    """Micro-batches per step; `data.batch_size` must be divisible by it."""
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the target spread over all classes."""
     max_grad_norm: float | None = Field(None, gt=0.0)
-    """Gradients are scaled down to this L2 norm; None never."""
+    """Gradients are scaled down to this L2 norm; None turns it off."""
     ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
-    """Decay a step of a moving average of the weights, which is then what is measured and exported; None for no average."""
+    """Decay per step of a moving average of the weights, which is then evaluated and exported; None for no average."""
     early_stop_epochs: int | None = Field(None, ge=1)
-    """Epochs in which what `eval.best_by` names was no better than before, after which the run ends; None never."""
+    """Epochs without improvement of the value that `eval.best_by` names, after which the run ends; None never."""
 
 
 class OptimConfig(Group):
@@ -297,7 +295,7 @@ class OptimConfig(Group):
     """`sgd` is stochastic gradient descent with momentum. `muon` turns the kernels of the convolutions by orthogonalised updates,
     which learns more from few epochs and costs as much in every step whatever the batch; the rest is trained by SGD."""
     lr: float = Field(0.05, gt=0.0, le=1000.0)
-    """Peak learning rate; with `muon` that of what is not a kernel."""
+    """Peak learning rate; with `muon`, of all weights except kernels."""
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     """Share of the previous update that is kept."""
     kernel_lr: float = Field(0.12, gt=0.0, le=1.0)
@@ -351,15 +349,15 @@ class ScheduleConfig(Group):
 
 
 class EvalConfig(Group):
-    """When and how the held-out images are measured."""
+    """When and how the model is evaluated on held-out images."""
 
     every_epochs: int = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     batch_size: int = Field(1000, ge=1, le=65536)
     """Images per forward pass; on a CPU no more than take about a second, since a stop is noticed between two of them."""
     best_by: Literal["accuracy", "loss"] = "accuracy"
-    """What the best checkpoint is chosen by, and what must get better for `train.early_stop_epochs`: `loss` where there are few
-    images, whose accuracy moves in large steps. Of equal accuracies the lower loss is the better one."""
+    """Value that chooses the best checkpoint and must improve for `train.early_stop_epochs`: `loss` for few images, whose
+    accuracy moves in large steps. Of equal accuracies the one with the lower loss is better."""
     tta: Literal["none", "flip"] = "none"
     """`flip` also reports the accuracy of the mean logits of an image and its mirror image, as `accuracy_tta`."""
 
@@ -372,7 +370,7 @@ class CheckpointConfig(Group):
     every_epoch: bool = True
     """Also at each epoch's end, unless the last save is younger than 10 s."""
     keep: int = Field(2, ge=2, le=1000)
-    """How many of the newest are kept, beside the best and all that were asked for by key."""
+    """Number of the newest that are kept, besides the best and all that were saved by key."""
 
 
 class ExportConfig(Group):
@@ -381,7 +379,7 @@ class ExportConfig(Group):
     opset: int | Auto = "auto"
     """ONNX operator set; `auto` takes the exporter's own choice."""
     embed_preprocess: bool = False
-    """Put the preprocessing into the files: they take uint8 pixels (batch x size x size x 3) and answer probabilities."""
+    """Put the preprocessing into the files: they take uint8 pixels (batch x size x size x 3) and return probabilities."""
     int8: bool = False
     """Also `model-int8.onnx`, a quarter of the size and faster on CPUs; it may cost 1 point of accuracy."""
     fp16: bool = False
@@ -405,7 +403,7 @@ class UiConfig(Group):
     theme: Literal["auto", "dark", "light", "ansi"] = "auto"
     """`auto` is dark, or the terminal's own colours where it has only 16."""
     redraw_hz: float = Field(2.0, ge=0.1, le=10.0)
-    """Redraws of the curves a second, at most. While the run computes there are fewer, down to one in 2 s, where building the
+    """Redraws of the curves per second, at most. While the run computes there are fewer, down to one in 2 s, where building the
     panes would take more than 0.75 % of a core."""
     low_bandwidth: bool = False
     """Redraw every 4 s at most, for slow links; keys are answered as quickly as ever. `--low-bandwidth` sets it; `attach` and
@@ -413,7 +411,7 @@ class UiConfig(Group):
     mouse: bool = True
     """Whether the mouse is reported; false sends fewer bytes over slow links."""
     bell: bool = True
-    """Ring the terminal's bell when the run ends or fails, and ask for a notification where the terminal knows them (OSC 9)."""
+    """Ring the terminal's bell when the run ends or fails, and send a notification where the terminal supports them (OSC 9)."""
 
 
 class Config(Group):
@@ -440,8 +438,8 @@ class Config(Group):
         small = sum(epochs for _, epochs in self.data.progressive)
         if small >= self.train.epochs:
             raise ValueError(
-                f"data.progressive takes {small} epochs, and train.epochs is {self.train.epochs}: none is left at image_size, "
-                "which the network is measured and used at"
+                f"data.progressive takes {small} epochs, and train.epochs is {self.train.epochs}: no epoch remains at image_size, "
+                "the size at which the network is evaluated and used"
             )
         return self
 
@@ -467,7 +465,7 @@ RESUME_OVERRIDES = (
 
 
 CHANGEABLE = ("train.epochs", "eval.every_epochs", "checkpoint.every_s")
-"""Keys that may be changed while a run goes on."""
+"""Keys that may be changed during a run."""
 
 
 def may_change_on_resume(key: str) -> bool:

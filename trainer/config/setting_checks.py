@@ -125,7 +125,7 @@ def _schedule(config: Config) -> Iterator[Check]:
     late = [epoch for epoch in schedule.milestones if epoch >= epochs]
     if late:
         yield _warning(
-            f"schedule.milestones {late} come at the end of the run or after it (train.epochs {epochs}) and do nothing",
+            f"schedule.milestones {late} come at the end of the run or after it (train.epochs {epochs}) and have no effect",
             f"set milestones below {epochs}",
         )
     early = [epoch for epoch in schedule.milestones if epoch < warmup]
@@ -137,7 +137,7 @@ def _schedule(config: Config) -> Iterator[Check]:
     if config.optim.lr * config.optim.weight_decay > 0.1:
         shrink = config.optim.lr * config.optim.weight_decay
         yield _warning(
-            f"optim.lr times optim.weight_decay takes {min(shrink, 1):.0%} of each weight away in a step",
+            f"optim.lr times optim.weight_decay removes {min(shrink, 1):.0%} of each weight in every step",
             "lower one of them",
         )
 

@@ -56,7 +56,7 @@ def with_value(text: str, key: str, value: float, *, source: str) -> str:
         with contextlib.suppress(ConfigError):
             found, _ = read_mapping(changed, source=source)
     if found != wanted:
-        raise ConfigError(f"{source}: is written in a way that only you can change; set {key}: {value:g} there")
+        raise ConfigError(f"{source}: the program cannot change this file safely; edit it and set {key}: {value:g}")
     return changed
 
 

@@ -178,7 +178,7 @@ class _Builder:
             dotted = f"{path}.{key}" if path else key
             if key in result:
                 first = self._lines[dotted]
-                raise ConfigError(f"{self._source}:{line}: {dotted}: duplicate key; it stands on line {first} already")
+                raise ConfigError(f"{self._source}:{line}: {dotted}: duplicate key; it is already on line {first}")
             self._lines[dotted] = line
             result[key] = self.build(value_node, dotted)
         return result

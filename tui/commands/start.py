@@ -50,7 +50,7 @@ def print_choices(runs_dir: Path) -> int:
     if runs:
         lines += ["", f"runs in {runs_dir} (newest first):"]
         lines += [f"  {run.path}{'  live' if is_live(run) else ''}" for run in runs[:10]]
-        lines.append(f"look at one with: r18-tui show {runs[0].path}   come back to a live one with: r18-tui attach")
-    lines += ["", "r18-tui --help has the rest"]
+        lines.append(f"view one with: r18-tui show {runs[0].path}   return to a live one with: r18-tui attach")
+    lines += ["", "all commands: r18-tui --help"]
     write_out("\n".join(printable(line) for line in lines) + "\n")
     return EXIT_OK
