@@ -56,7 +56,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (
             "train:\n  epochs: 1\n  epochs: 2\n",
             [],
-            ["c.yaml:3: train.epochs: duplicate key; it stands on line 2 already"],
+            ["c.yaml:3: train.epochs: duplicate key; it is already on line 2"],
         ),
         ("", ["train.epochz=3"], ["command line: train.epochz: unknown key; did you mean train.epochs?"]),
     ],
@@ -85,7 +85,7 @@ def test_a_gpu_that_is_not_there_is_a_failed_run_with_the_remedy(
     monkeypatch.setattr(devices, "driver_version", lambda: None)
     code, printed = run("digits", "run.device=cuda")
     assert code == 2
-    assert "run.device: cuda asked for" in printed
+    assert "run.device: cuda requested" in printed
     assert "run.device=cpu" in printed
     assert not (tmp_path / "runs").exists()
 

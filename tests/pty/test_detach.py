@@ -110,7 +110,7 @@ def test_an_attached_screen_that_may_only_look_sends_nothing(tmp_path: Path) -> 
             watcher.wait_for("read-only", 30)
             watcher.wait_for("● training", 30)
             watcher.send("p")
-            watcher.wait_for("only looked at here", 10)
+            watcher.wait_for("view only", 10)
             watcher.send("q")
             assert code_of(watcher) == 0
         steps_go_on(run)

@@ -61,7 +61,7 @@ def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_pa
         assert "pydantic_core" not in libraries
         assert "orjson" in libraries, "the libraries must be listed for this to mean anything"
         terminal.send("c")
-        terminal.wait_for("only looked at here")
+        terminal.wait_for("view only")
         terminal.send("q")
         assert terminal.wait_exit(20) == 0
 

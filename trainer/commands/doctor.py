@@ -172,7 +172,7 @@ def _cache(config: Config, number: int) -> Check:
     if place_pixels(config.data, number, torch.device("cpu")) != "none":
         return Check(name="image cache", state="good", found="decoded images stay in memory")
     return Check(
-        name="image cache", state="careful", found="decoded images do not fit in memory",
+        name="image cache", state="careful", found="decoded images do not stay in memory",
         remedy="workers decode them again in every epoch (data.workers); a smaller data.image_size needs less",
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def _download(path: Path, name: str, url: str, what: str) -> Check:
         return Check(name=name, state="good", found=f"{what} will be downloaded to {path}")
     return Check(
         name=name, state="bad", found=f"{what}: not at {path}, and {network.found}",
-        remedy=f"download it elsewhere ({url}) and put it there",
+        remedy=f"download it elsewhere ({url}) and copy it there",
     )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
         tested=_has_read_test(run_dir),
     )  # fmt: skip
     if not subject.same_data:
-        text = "the images are not those that the run was trained with; the accuracy is of what is there now"
+        text = "the images have changed since the run was trained; the accuracy is that of the current images"
         publish(Warned(message=text))
     return _Export(run_dir, subject, wanted, publish).run(path.name)
 

@@ -135,7 +135,7 @@ class DataConfig(Group):
     batch_size: int = Field(128, ge=2, le=65536)
     """Images per optimizer step, over all micro-batches (global)."""
     drop_last: bool = True
-    """Skip the last, smaller batch of an epoch."""
+    """Drop the last, smaller batch of an epoch."""
     workers: int | Auto = "auto"
     """Decoding processes for folders that do not fit in memory; `auto` is the number of CPUs less one, at most 8. Affinity
     and the limits of a container count."""
@@ -158,15 +158,15 @@ class DataConfig(Group):
     """`imagefolder` only: `crop` cuts the ends of the long side off; `letterbox` keeps the whole picture, with grey bars beside
     it, for pictures that are much longer than wide."""
     resized_crop: float | None = Field(None, gt=0.0, le=1.0)
-    """Smallest share of a training picture in a random crop that is resized to image_size; None turns it off. Excludes crop_pad."""
+    """Smallest share of a training picture in a random crop that is resized to image_size; None: off. Excludes crop_pad."""
     trivial_augment: bool = False
-    """One random operation per image, out of 14: rotation, shear, shift, brightness, contrast and the like, of random strength."""
+    """One random operation of 14 per image: rotation, shear, shift, brightness, contrast and the like, of random strength."""
     cutout: int = Field(0, ge=0, le=512)
     """Side in pixels of the square that is set to the mean in each training image; 0 turns it off."""
     random_erase: Fraction = 0.0
     """Probability that a random rectangle of a training image, 2 to 33 % of it, is set to the mean."""
     mixup: float = Field(0.0, ge=0.0, le=10.0)
-    """Training images are mixed with another of their batch, with a share drawn from Beta(a, a), a being this value; 0 turns it off."""
+    """Training images are mixed with another of their batch, with a share drawn from Beta(a, a) of this a; 0: off."""
     cutmix: float = Field(0.0, ge=0.0, le=10.0)
     """A rectangle of a training image comes from another of its batch; its area share is drawn from Beta(a, a) too. With `mixup`
     each image gets one of the two."""
@@ -260,7 +260,7 @@ class ModelConfig(Group):
     init_from: str | None = None
     """`imagenet`, the path of a checkpoint or state dict, or a run; None starts from random weights."""
     freeze: Literal["none", "layer1", "layer2", "layer3", "backbone"] = "none"
-    """Stages that are not trained, batch-norm statistics included: `layer2` is the stem to layer2; `backbone` trains the classifier
+    """Frozen stages, batch-norm statistics included: `layer2` is the stem to layer2; `backbone` trains the classifier
     alone."""
     unfreeze_after: int | None = Field(None, ge=1)
     """Epochs after which frozen stages are unfrozen; None never (except by key)."""
@@ -438,7 +438,7 @@ class Config(Group):
         small = sum(epochs for _, epochs in self.data.progressive)
         if small >= self.train.epochs:
             raise ValueError(
-                f"data.progressive takes {small} epochs, and train.epochs is {self.train.epochs}: no epoch remains at image_size, "
+                f"data.progressive takes {small} epochs, and train.epochs is {self.train.epochs}: none is left at image_size, "
                 "the size at which the network is evaluated and used"
             )
         return self

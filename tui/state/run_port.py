@@ -63,4 +63,4 @@ def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
         elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     else:
         elsewhere = f"to steer it: {run_dir.attach_command()}"
-    return f"only looked at here; {elsewhere}", presence(run_dir)
+    return f"view only; {elsewhere}", presence(run_dir)

@@ -265,12 +265,12 @@ def test_the_digits_are_measured_without_files(make_config: ConfigMaker, tmp_pat
 
 def test_what_cannot_be_measured_is_explained(run: RunDir, make_config: ConfigMaker, tmp_path: Path) -> None:
     digits = train(make_config("train.epochs=1", "data.batch_size=256"), tmp_path / "digits").run.run_dir
-    with pytest.raises(ConfigError, match="tells other classes apart"):
+    with pytest.raises(ConfigError, match="has other classes than"):
         evaluate(str(run.path), str(digits.path))
     alone = tmp_path / "alone.safetensors"
     shutil.copy(run.checkpoints / "step-00000024.safetensors", alone)
     assert run_of(str(alone), tmp_path) is None
-    with pytest.raises(ConfigError, match="belongs to no run, so give images with known classes: --data DIR"):
+    with pytest.raises(ConfigError, match="belongs to no run; give images with known classes: --data DIR"):
         evaluate(str(alone))
     with pytest.raises(DataError, match="the run has no val images; it has train, test"):
         evaluate(str(digits.path), "--split", "val")
@@ -321,7 +321,9 @@ def test_whoever_has_learned_from_the_images_is_named(
     second = train(other, tmp_path / "runs").run.run_dir
     assert evaluate(str(run.path), str(second.path), "-o", str(tmp_path / "out")) == 0
     said = capsys.readouterr().out
-    assert re.search(rf"warning: {second.path} was trained on \d+ of these 18 images, which flatters it", said)
+    assert re.search(
+        rf"warning: {second.path} was trained on \d+ of these 18 images, which inflates its accuracy", said
+    )
     assert f"warning: {run.path} was" not in said
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(facts["remarks"]) == 1
@@ -432,7 +434,7 @@ def test_eval_and_predict_say_that_a_model_is_broken(
     assert predict.main(parser.parse_args(["broken", str(folder), "--format", "json"])) == code
     captured = capsys.readouterr()
     json.loads(captured.out, parse_constant=lambda name: pytest.fail(name))
-    assert ("no answer: the model answers with NaN" in captured.err) == bool(code)
+    assert ("no prediction: the model returns NaN" in captured.err) == bool(code)
 
 
 def test_an_evaluation_of_a_run_counts_an_answer_that_is_not_finite_as_wrong() -> None:

@@ -71,7 +71,7 @@ def test_nothing_is_overwritten(make_folder: FolderMaker, tmp_path: Path, monkey
     make_folder()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images.yaml").write_text("mine")
-    with pytest.raises(ConfigError, match=r"images\.yaml: is there already"):
+    with pytest.raises(ConfigError, match=r"images\.yaml: already exists"):
         init("images")
     assert (tmp_path / "images.yaml").read_text() == "mine"
     assert init("images", "-o", "other.yaml") == 0

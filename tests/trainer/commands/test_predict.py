@@ -185,7 +185,7 @@ def test_odd_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("b").touch()
     assert listed(monkeypatch, b"a\0b\0") == (["a", "b"], []), "names of one letter, and not UTF-16"
     for empty in (b"", b"\n\n", b"\0", codecs.BOM_UTF8, codecs.BOM_UTF16_LE):
-        assert listed(monkeypatch, empty) == ([], ["standard input: no names in it"])
+        assert listed(monkeypatch, empty) == ([], ["standard input: contains no names"])
     with pytest.raises(DataError, match="a damaged list in UTF-16: truncated data; write it in UTF-8"):
         listed(monkeypatch, codecs.BOM_UTF16_LE + b"a")
 
@@ -220,8 +220,8 @@ def test_what_is_missing_is_named_and_the_rest_is_answered(
     monkeypatch.chdir(tmp_path)
     (photos / "test" / "empty").mkdir()
     problems = {
-        f"{photos}/*.gif": "nothing has such a name", "nowhere.png": "no such file or folder",
-        str(photos / "test" / "empty"): "no images in it",
+        f"{photos}/*.gif": "no file matches", "nowhere.png": "no such file or folder",
+        str(photos / "test" / "empty"): "contains no images",
     }  # fmt: skip
     assert ask(model, *problems, f"{photos}/test/*", "--format", "json") == 1
     said = capsys.readouterr()

@@ -45,7 +45,7 @@ CASES = {
     ("schedule.warmup=1.0",): "rises for 100% of the run",
     (*STEP, "schedule.milestones=[10, 20, 30]"): "schedule.milestones [20, 30] come at the end of the run or after it",
     (*STEP, "schedule.milestones=[2, 10]", "schedule.warmup=0.2"): "schedule.milestones [2] lie in the warm-up",
-    ("optim.lr=900.0", "optim.weight_decay=1.0"): "takes 100% of each weight away in a step",
+    ("optim.lr=900.0", "optim.weight_decay=1.0"): "removes 100% of each weight in every step",
     ("train.early_stop_epochs=12",): "train.early_stop_epochs 12 has no effect",
     ("model.init_from=imagenet", "model.freeze=layer2", "model.unfreeze_after=30"): "model.unfreeze_after 30 has no effect",
     ("model.init_from=imagenet", "model.freeze=backbone", "model.cache_features=true", "data.cutout=4", "data.flip=random"):

@@ -37,7 +37,7 @@ def test_only_the_value_changes(before: str, after: str) -> None:
     "text", ["optim:\n", "optim: {}\n", "optim: none\n", "{run: {name: a}}\n", "run:\n  name: a\n...\n"]
 )
 def test_what_cannot_be_changed_alone_is_left_to_its_author(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"only you can change; set optim.lr: 0.03 there"):
+    with pytest.raises(ConfigError, match=r"edit it and set optim.lr: 0.03"):
         with_value(text, "optim.lr", 0.03, source="mine.yaml")
 
 

@@ -53,7 +53,7 @@ def test_every_key_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run:\n  seed: 1\n  seed: 2\n", "f.yaml:3: run.seed: duplicate key; it stands on line 2 already"),
+        ("run:\n  seed: 1\n  seed: 2\n", "f.yaml:3: run.seed: duplicate key; it is already on line 2"),
         ("run: [1, 2\n", "f.yaml:2:1: not valid YAML"),
         ("- 1\n", "expected `group:` sections"),
         ("a: &x {b: 1}\nc: *x\n", "anchors are not supported"),

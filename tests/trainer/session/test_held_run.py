@@ -101,4 +101,4 @@ def test_a_factor_that_leads_to_no_rate_is_refused(make_config: ConfigMaker, tmp
     view = wait_for(run.run_dir, lambda view: key.command_id in view.acknowledged)
     thread.stop()
     assert thread.join(60)
-    assert "cannot be" in view.acknowledged[key.command_id].message
+    assert "is out of range" in view.acknowledged[key.command_id].message

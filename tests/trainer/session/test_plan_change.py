@@ -56,7 +56,7 @@ def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
     with pytest.raises(ConfigError, match=r"eval\.every_epochs: expected numbers of at most"):
         changed_config(trainer.config, {"eval.every_epochs": 10**18}, trainer)
     trainer.state.step = 17
-    with pytest.raises(ConfigError, match="epoch 5 is under way"):
+    with pytest.raises(ConfigError, match="epoch 5 is running"):
         changed_config(trainer.config, {"train.epochs": 4}, trainer)
     assert changed_config(trainer.config, {"train.epochs": 5}, trainer).train.epochs == 5
 

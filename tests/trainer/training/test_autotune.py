@@ -115,7 +115,7 @@ def test_what_is_compiled_takes_pytorchs_convolutions(make_config: ConfigMaker) 
     for compiled, ways in (("none", ["native", "products"]), ("default", ["native"])):
         config = make_config("run.convolution=auto", f"run.compile={compiled}")
         assert [one.convolution for one in choices._candidates(config, CPU)] == ways
-    with pytest.raises(ConfigError, match="leave out convolution=products"):
+    with pytest.raises(ConfigError, match="remove convolution=products"):
         make_config("run.convolution=products", "run.compile=default")
 
 

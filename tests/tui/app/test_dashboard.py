@@ -221,11 +221,11 @@ async def test_enter_twice_sets_a_rate_once(dashboard: Dashboard) -> None:
 
 
 async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
-    control = NoControl(lambda: ("only looked at here", Presence.UNKNOWN))
+    control = NoControl(lambda: ("view only", Presence.UNKNOWN))
     async with dashboard(training_run(), control) as (_, pilot):
         for key in "pcexl":
             await pilot.press(key)
-            await see(pilot, "only looked at here")
+            await see(pilot, "view only")
         await see(pilot, "read-only")
 
 
@@ -332,11 +332,11 @@ async def test_a_tick_after_the_last_screen_has_gone_does_nothing(dashboard: Das
 
 
 async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> None:
-    async with dashboard(training_run(), NoControl(lambda: ("only looked at here", Presence.UNKNOWN))) as (app, pilot):
+    async with dashboard(training_run(), NoControl(lambda: ("view only", Presence.UNKNOWN))) as (app, pilot):
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
         text = screen_text(app)
-        assert "only looked at here" in text
+        assert "view only" in text
         await pilot.press("end")
         await settle(pilot, partial(shows, app, PAGES[-1].help), "the last lines")
         text += screen_text(app)
@@ -525,9 +525,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
     source, control = training_run(), Recorder()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("b")
-        await settle(
-            pilot, lambda: shows(app, "go back: only after non-finite steps"), "nothing to go back from"
-        )
+        await settle(pilot, lambda: shows(app, "go back: only after non-finite steps"), "nothing to go back from")
         source.add(diverged(), ev.StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
         await pilot.press("escape")
@@ -547,7 +545,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
 async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(diverged(), ev.StateChanged(state="paused"))
-    async with dashboard(source, NoControl(lambda: ("only looked at here", Presence.UNKNOWN))) as (app, pilot):
+    async with dashboard(source, NoControl(lambda: ("view only", Presence.UNKNOWN))) as (app, pilot):
         await settle(pilot, lambda: shows(app, "10 steps in a row were not finite"), "the event")
         assert app.screen is app.watched.screen
 

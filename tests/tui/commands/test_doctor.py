@@ -61,7 +61,7 @@ def test_a_configuration_is_looked_at_with_its_images(
     folder = ("data.kind=imagefolder", f"data.root={root}", "data.batch_size=8", "--runs-dir", str(tmp_path))
     code, said = doctor(capsys, "digits", *folder)
     assert code == 0, said
-    assert "35 to learn from, of 3 classes" in said
+    assert "35 training images in 3 classes" in said
     assert "1 cannot be read, such as" in said
     assert "decoded images stay in memory" in said
     code, said = doctor(capsys, "digits", *folder, "data.batch_size=64")
@@ -76,8 +76,8 @@ def test_a_configuration_is_looked_at_with_its_images(
     [
         (("digits", "train.epoks=3"), "train.epoks: unknown key; did you mean train.epochs?", "docs/configuration.md"),
         (("digits", "data.kind=imagefolder", "data.root=nowhere"), "nowhere: no such folder", "r18-tui init FOLDER"),
-        (("digits", "run.device=cuda:77"), "run.device: cuda:77 asked for", "or train on the CPU"),
-        (("cifar", "data.root=nowhere"), "cifar10: not at nowhere/cifar-10-python.tar.gz", "fetch it elsewhere"),
+        (("digits", "run.device=cuda:77"), "run.device: cuda:77 requested", "or train on the CPU"),
+        (("cifar", "data.root=nowhere"), "cifar10: not at nowhere/cifar-10-python.tar.gz", "download it elsewhere"),
     ],
 )
 def test_what_keeps_a_run_from_starting_has_a_remedy(
@@ -99,7 +99,7 @@ def test_weights_that_must_be_downloaded_are_asked_for(
     code, said = doctor(capsys, *arguments)
     assert code == 1
     assert f"ImageNet weights: not at {tmp_path}/torch/hub/checkpoints/resnet18-f37072fd.pth" in said
-    assert "fetch it elsewhere (https://download.pytorch.org/models/resnet18-f37072fd.pth) and put it there" in said
+    assert "download it elsewhere (https://download.pytorch.org/models/resnet18-f37072fd.pth) and copy it there" in said
     there = imagenet_path()
     there.parent.mkdir(parents=True)
     there.touch()

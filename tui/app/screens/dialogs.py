@@ -270,9 +270,7 @@ class NoteScreen(Dialog[str | None]):
         with Vertical(classes="dialog"):
             yield Static("A note on this run", classes="dialog-title")
             yield Input(max_length=NOTE_LENGTH, id="note")
-            yield Static(
-                "saved in the log and marked below the curves; enter saves, esc cancels", classes="hint"
-            )
+            yield Static("saved in the log and marked below the curves; enter saves, esc cancels", classes="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Return the note, joined to one line."""

@@ -44,7 +44,9 @@ class LrRangeScreen(Dialog[float | None]):
                 yield Static(Text(plot))
             yield Static(Text(fmt.printable(self._event.reason)), classes="hint")
             if self._event.suggestion is not None:
-                take = f"  sets {self._event.suggestion:g} from the next step on; the rest of the schedule scales with it"
+                take = (
+                    f"  sets {self._event.suggestion:g} from the next step on; the rest of the schedule scales with it"
+                )
                 yield Static(Text.assemble(("enter", "bold"), take), classes="choice")
             yield Static(Text.assemble(("esc", "bold"), "    keep the current learning rate"), classes="choice")
 
