@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from trainer.commands.bench import matrix_peak, measure
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.model.device import choose_device, describe_device
 from trainer.model.versions import software_versions
 from trainer.run.log.events import Evaluated, Steps
 from trainer.run.log.reader import read_records
+from trainer.training.step_timing import matrix_peak, measure
 
 _CASES = {
     "stem cifar, batch 512": ("model.stem=cifar", "data.batch_size=512"),

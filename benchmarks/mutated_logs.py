@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.support.mutated_logs import lines, mutated, read_everywhere, write
-from tui.commands.show import print_runs
+from tui.commands.runs import print_runs
 
 
 def main() -> int:

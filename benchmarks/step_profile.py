@@ -18,11 +18,11 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from trainer.commands.bench import set_up
 from trainer.config.loader import load_config
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.training.autotune import describe
+from trainer.training.step_timing import set_up
 
 KINDS = {
     "convolutions by the library": ("aten::convolution_backward", "aten::mkldnn_convolution"),

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.slices import Contender, Plan, compare, images_of_lines, images_of_log
 from tests.support.pseudo_terminal import PseudoTerminal
-from trainer.commands.bench import matrix_peak
+from trainer.training.step_timing import matrix_peak
 
 BASELINES = {
     "tutorial": ("tutorial",),

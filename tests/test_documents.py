@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import trainer.cli
 import tui.cli
 from trainer.config.loader import shipped_names
 from trainer.run.log.events import event_kinds
@@ -67,7 +66,7 @@ def test_the_page_of_commands_has_all_of_them() -> None:
 
 
 def commands() -> set[str]:
-    return {*tui.cli._COMMANDS, *tui.cli._WITH_OVERRIDES, *trainer.cli.COMMANDS}
+    return set(tui.cli.all_commands())
 
 
 def test_the_log_page_names_only_kinds_that_exist() -> None:

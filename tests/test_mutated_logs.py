@@ -22,7 +22,8 @@ from trainer.run.log.reader import LogReader
 from trainer.run.log.writer import EventLog
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from tui.commands.show import print_csv, print_json, print_report, print_runs
+from tui.commands.runs import print_runs
+from tui.commands.show import print_csv, print_json, print_report
 
 GOOD = lines()
 

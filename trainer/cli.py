@@ -6,9 +6,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from trainer.commands import arguments
-from trainer.commands.arguments import Tokens, add_train_arguments, refuse_overrides, split_overrides
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
@@ -16,23 +15,47 @@ from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output, open_standard_streams
 from trainer.host.stop_signals import ignore_warnings
 from trainer.host.torchrun import rank, under_torchrun
-from trainer.session.request import Request
+from trainer.options import Tokens, add_train_arguments, refuse_overrides, split_overrides
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A command beside training.
+
+    Attributes:
+        module: Module with its `add_arguments` and `main`, imported when the command is given.
+        help: What it does, in a sentence.
+        settings: Whether it takes settings `group.key=value`; `main` then finds them in `overrides`.
+        file_names: Whether it takes names of files, which may contain a `=`.
+        usage: Usage, where argparse does not know all of it.
+        screen: Whether it may draw on the terminal.
+    """
+
+    module: str
+    help: str
+    settings: bool = False
+    file_names: bool = False
+    usage: str = ""
+    screen: bool = False
+
 
 COMMANDS = {
-    "init": (
-        "trainer.commands.init",
-        "Look at a folder of images and write a configuration that explains its choices.",
+    "init": Subcommand(
+        "trainer.commands.init", "Inspect a folder of images and write a configuration that explains its choices.",
+        file_names=True,
     ),
-    "export": ("trainer.commands.export", "Export a run for other programs, checked against the model."),
-    "eval": ("trainer.commands.eval", "Measure a model on images with known classes, or compare two models."),
-    "bench": (
-        "trainer.commands.bench",
-        "Measure in two minutes how fast this machine trains each shipped configuration.",
+    "export": Subcommand("trainer.commands.export", "Export a run for other programs, checked against the model."),
+    "eval": Subcommand(
+        "trainer.commands.eval", "Evaluate a model on images with known classes, or compare two models.", file_names=True
     ),
-    "sync": ("trainer.commands.sync", "Pass a run on to TensorBoard, Weights & Biases, MLflow or trackio."),
-    "predict": ("trainer.commands.predict", "Say what a trained model sees in pictures."),
-}
-"""Module and description of the commands that train nothing; `trainer.commands.arguments` defines their options."""
+    "bench": Subcommand(
+        "trainer.commands.bench", "Measure in two minutes how fast this machine trains each shipped configuration.",
+        file_names=True,
+    ),
+    "sync": Subcommand("trainer.commands.sync", "Upload a run to TensorBoard, Weights & Biases, MLflow or trackio."),
+    "predict": Subcommand("trainer.commands.predict", "Classify pictures with a trained model.", file_names=True),
+}  # fmt: skip
+"""Commands that train nothing and need no screen. `r18-tui` adds its own (`tui.cli`)."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,12 +98,12 @@ def _explained(command: Callable[[], int]) -> int:
 def _dispatch(argv: Sequence[str]) -> int:
     tokens = split_overrides(argv)
     if argv and argv[0] in COMMANDS:
-        return run_command(argv[0], argv[1:], program="python -m trainer")
+        return run_command(COMMANDS[argv[0]], argv, program="python -m trainer")
     if under_torchrun():
         return _as_one_of_several(tokens)
-    from trainer.commands.train import train_headless
+    from trainer.commands.train import check_request, train_headless
 
-    return train_headless(_request(_arguments(tokens), tokens))
+    return train_headless(check_request(_arguments(tokens), tokens.overrides))
 
 
 def _arguments(tokens: Tokens) -> argparse.Namespace:
@@ -92,18 +115,12 @@ def _arguments(tokens: Tokens) -> argparse.Namespace:
     return given
 
 
-def _request(given: argparse.Namespace, tokens: Tokens) -> Request:
-    from trainer.commands.train import check_request  # not needed for other commands
-
-    return check_request(given, tokens.overrides)
-
-
 def _as_one_of_several(tokens: Tokens) -> int:
     """Lead the processes that torchrun has started, or follow. Restarted processes resume their run."""
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
-    from trainer.commands.train import train_headless
+    from trainer.commands.train import check_request, train_headless
     from trainer.training.distributed import LauncherStore  # imports PyTorch, which no other command needs so early
 
     store = LauncherStore()
@@ -116,7 +133,7 @@ def _as_one_of_several(tokens: Tokens) -> int:
     if store.run is not None:
         given.resume, given.config, given.name = store.run, None, None
     try:
-        code = train_headless(_request(given, tokens), opened=store.remember_run)
+        code = train_headless(check_request(given, tokens.overrides), opened=store.remember_run)
     except R18Error as error:
         code = complain(error)
     if code not in (EXIT_OK, EXIT_FAILED):
@@ -124,21 +141,24 @@ def _as_one_of_several(tokens: Tokens) -> int:
     return code
 
 
-def run_command(name: str, rest: Sequence[str], *, program: str) -> int:
-    """Run a command that trains nothing; its module, with PyTorch or other dependencies, is imported only here.
+def run_command(command: Subcommand, argv: Sequence[str], *, program: str) -> int:
+    """Run a command.
 
     Args:
-        name: Key in `COMMANDS`.
-        rest: Rest of the command line, after the name.
+        command: The command.
+        argv: Its command line, which begins with its name.
         program: Name of this program in usage texts.
     """
-    if name in ("export", "sync"):  # the others take file names, which may contain a `=`
-        refuse_overrides(split_overrides(rest), name)
-    module, description = COMMANDS[name]
-    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=description)
-    getattr(arguments, f"add_{name}_arguments")(parser)
-    given = parser.parse_args(rest)  # before the import: help texts wait for nothing
-    return int(importlib.import_module(module).main(given))
+    name, *rest = argv
+    tokens = Tokens(rest, []) if command.file_names else split_overrides(rest)
+    if not command.settings:
+        refuse_overrides(tokens, name)
+    module = importlib.import_module(command.module)
+    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=command.help, usage=command.usage or None)
+    module.add_arguments(parser)
+    given = parser.parse_args(tokens.rest)
+    given.overrides = tokens.overrides
+    return int(module.main(given))
 
 
 def complain(error: R18Error) -> int:

@@ -287,7 +287,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
     """The program, with the whole network, and a header that fails once `condition` holds; it may name `view`."""
     script = tmp_path / "breaking.py"
     script.write_text(
-        "import sys, tui.cli; import tui.commands.show as r; original = r._run_app\n"
+        "import sys, tui.cli; import tui.app.in_terminal as r; original = r._run_app\n"
         "def broken(*given):\n"
         "    from tui.widgets.header import Header\n"
         "    draw = Header.rows_for\n"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tests.reference.evaluation_pictures import NumberClassifier, quiet, write_pictures
 from tests.reference.evaluation_statistics import calibration_error, mcnemar_p, plain_classes, wilson
-from trainer.commands.eval import measure
 from trainer.evaluation.image_sources import FileImages
+from trainer.evaluation.measurement import measure
 from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report
 
 NUMBER, CLASSES, BROKEN = 30, 4, 5

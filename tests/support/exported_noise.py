@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.support.checkpoints import checkpoint_of
-from trainer.commands import export as command
 from trainer.config.loader import build_config
 from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export.subject import Subject
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event
+from trainer.session import export_run as command
 
 HELD_OUT, TRAIN, SIDE, CLASSES = 200, 100, 8, 3
 MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.25, 0.125]

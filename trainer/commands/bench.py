@@ -8,81 +8,52 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from trainer.config.loader import load_config, shipped_names
 from trainer.config.schema import Config
-from trainer.data.augment.augment import Augment, Normalize
-from trainer.data.batches.batches import Batch
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.host.standard_streams import write_out
-from trainer.model.device import choose_device, describe_device
-from trainer.model.numerics import DTYPES, Numerics
-from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
-from trainer.model.versions import software_versions
-from trainer.training.autotune import autotune_numerics, describe, precisions
-from trainer.training.build_step import build_step
-from trainer.training.cuda_graph import PLAIN_STEPS
+
+if TYPE_CHECKING:
+    from trainer.model.numerics import Numerics
+    from trainer.training.step_timing import Speed
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
 """Training and test images of the data sets of known size."""
 
-_CLASSES = 10
-_SECONDS = 5.0
-_PHASE_S = 0.7
-_FEWEST_STEPS = 3
-_CPU_BATCH = 128
-_PEAK_S = 1.5
 _FORWARD_SHARE = 1 / 3
 """Share of the multiply-adds of a training step that an evaluation needs per image."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Measured speed of one configuration.
-
-    Attributes:
-        numerics: Numerics, chosen as in a run.
-        batch_size: Images per step; on a CPU at most 128.
-        step_s: Median seconds per step.
-        phases_s: Seconds of each part, measured by itself: augment, forward, backward, update.
-        gflop: GFLOP per step, counted from its multiply-adds.
-    """
-
-    numerics: Numerics
-    batch_size: int
-    step_s: float
-    phases_s: dict[str, float]
-    gflop: float
-
-    @property
-    def images_per_s(self) -> float:
-        """Training images per second."""
-        return self.batch_size / self.step_s
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of each phase in the sum of all phases."""
-        whole = sum(self.phases_s.values())
-        return {name: seconds / whole for name, seconds in self.phases_s.items()}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`."""
+    parser.add_argument(
+        "configs",
+        metavar="CONFIG",
+        nargs="*",
+        help="YAML files, or names of shipped configurations (default: all of these)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
 
 
 def main(given: argparse.Namespace) -> int:
     """Measure and print one configuration after another.
 
     Args:
-        given: From `trainer.commands.arguments.add_bench_arguments`.
+        given: From `add_arguments`.
 
     Returns:
         The exit code.
     """
+    # They import PyTorch: `--help` does not wait for it.
+    from trainer.model.device import choose_device, describe_device
+    from trainer.model.numerics import DTYPES
+    from trainer.model.versions import software_versions
+    from trainer.training.autotune import precisions
+    from trainer.training.step_timing import matrix_peak, measure
+
     keep_freed_memory()
     let_waiting_threads_sleep()
     configs = {name: load_config(name).config for name in given.configs or shipped_names()}
@@ -109,98 +80,6 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """A configuration's training step, ready to run on random pixels.
-
-    Attributes:
-        numerics: Numerics of the computation.
-        epoch: Last epoch of the configuration: everything is trained, and images are the largest.
-        step: Takes one training step.
-    """
-
-    numerics: Numerics
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    augment: Augment
-    batch: Batch
-    epoch: int
-    step: Callable[[], None]
-
-
-def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = None) -> Bench:
-    """Build a step, and take the first steps, in which a GPU's kernels are chosen.
-
-    Args:
-        config: Configuration of the step.
-        device: Training device.
-        numerics: Numerics chosen before, for the same image size and stem; None to choose them now.
-    """
-    batch = _batch(config, device)
-    model = build_model(config.model, _CLASSES, config.run.seed).to(device)
-    normalize = Normalize.of([0.5] * 3, [0.25] * 3, device)
-    augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
-    if numerics is None:
-        numerics, _ = autotune_numerics(config, model, augment, lambda: batch, _quiet, device=device)
-    parts = build_step(config, model, augment, numerics)
-    parts.train_step.prepare(0)
-    epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)
-
-    def step() -> None:
-        parts.train_step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
-
-    for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
-        step()
-    return Bench(
-        numerics=numerics,
-        model=parts.model,
-        optimizer=parts.optimizer,
-        augment=augment,
-        batch=batch,
-        epoch=epoch,
-        step=step,
-    )
-
-
-def measure(
-    config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
-) -> Speed:
-    """Measure steps with random pixels.
-
-    Args:
-        config: Configuration of the step.
-        device: Training device.
-        numerics: As for `set_up`.
-        seconds: Time for whole steps in seconds; the phases take a little more.
-    """
-    bench = set_up(config, device, numerics=numerics)
-    step_s = _median_s(bench.step, device, seconds)
-    return Speed(
-        numerics=bench.numerics,
-        batch_size=len(bench.batch),
-        step_s=step_s,
-        phases_s=_phases(bench),
-        gflop=6e-9 * MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2 * len(bench.batch),
-    )
-
-
-def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _PEAK_S) -> float:
-    """GFLOP/s of the fastest of several square matrix products.
-
-    Args:
-        device: Device of the products.
-        dtype: Type of the factors.
-        seconds: Time for each size, in seconds.
-    """
-    best = 0.0
-    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            best = max(best, 2e-9 * size**3 / _seconds(partial(torch.mm, a, b), device))
-    return best
-
-
 def run_s(config: Config, speed: Speed) -> float | None:
     """Estimated seconds of a whole run with evaluations; None if the number of images is not known."""
     if config.data.kind not in IMAGES:
@@ -212,6 +91,8 @@ def run_s(config: Config, speed: Speed) -> float | None:
 
 
 def _line(name: str, config: Config, speed: Speed, peaks: dict[str, float]) -> str:
+    from trainer.training.autotune import describe  # imports PyTorch
+
     shares = speed.shares
     used = speed.gflop / speed.step_s / peaks[speed.numerics.precision]
     seconds = run_s(config, speed)
@@ -227,64 +108,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _batch(config: Config, device: torch.device) -> Batch:
-    size = config.data.batch_size if device.type != "cpu" else min(config.data.batch_size, _CPU_BATCH)
-    generator = torch.Generator().manual_seed(0)
-    side = config.data.image_size
-    pixels = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, generator=generator).to(device)
-    rows = torch.arange(size, device=device)
-    return Batch(pixels, rows, rows, rows, rows % _CLASSES)
-
-
-def _phases(bench: Bench) -> dict[str, float]:
-    """Seconds of each part of a step, launched kernel by kernel (no CUDA graph)."""
-    model, batch, numerics = bench.model, bench.batch, bench.numerics
-    device = batch.labels_N.device
-
-    def augmented() -> Tensor:
-        images_NCHW = bench.augment(batch.pixels_MHWC, batch.rows_N, batch.sample_ids_N, batch.positions_N, bench.epoch)
-        return numerics.lay_out(images_NCHW)
-
-    images_NCHW = augmented()
-
-    def loss() -> Tensor:
-        with numerics.autocast(device):
-            logits_NK = model(images_NCHW)
-        return losses_of(logits_NK, batch.labels_N, label_smoothing=0.0).mean()
-
-    def forward_and_backward() -> None:
-        model.zero_grad(set_to_none=True)
-        loss().backward()
-
-    phases = {
-        "augment": _median_s(augmented, device, _PHASE_S),
-        "forward": _median_s(loss, device, _PHASE_S),
-        "both": _median_s(forward_and_backward, device, _PHASE_S),
-        "update": _median_s(bench.optimizer.step, device, _PHASE_S),
-    }
-    phases["backward"] = max(phases.pop("both") - phases["forward"], 0.0)
-    return phases
-
-
-def _median_s(call: Callable[[], object], device: torch.device, seconds: float) -> float:
-    taken: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(taken) < _FEWEST_STEPS or time.perf_counter() < end:
-        taken.append(_seconds(call, device))
-    return sorted(taken)[len(taken) // 2]
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-    return time.perf_counter() - began
-
-
-def _quiet(_detail: str, _share: float | None) -> None:
-    """Report no progress."""

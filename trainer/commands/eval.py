@@ -8,26 +8,41 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
-from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
 from trainer.evaluation.image_sources import FileImages, MeasuredImages, folder_images
+from trainer.evaluation.measurement import measure, measure_robustness
 from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report
-from trainer.evaluation.scores import Measured, Scores
-from trainer.host.progress import Progress, progress_bar
+from trainer.host.progress import progress_bar
 from trainer.host.safe_text import printable
+from trainer.options import add_runs_dir, add_which, positive
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links, run_of_file
 
-_ROBUSTNESS_IMAGES = 500
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `eval`."""
+    what = "an exported .onnx file, a checkpoint, or a run (a directory, a name, or latest)"
+    parser.add_argument("model", metavar="MODEL", help=what)
+    parser.add_argument("other", metavar="MODEL", nargs="?", help="another one, to compare the two on the same images")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="class folders, or splits of them (default: the run's held-out images)"
+    )
+    parser.add_argument(
+        "--split", choices=("test", "val", "train"), help="(default: test, or val where there is no test)"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="output folder (default: eval/ of the run)")
+    parser.add_argument("--no-robustness", action="store_true", help="skip the noise/blur/JPEG test")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
+    add_which(parser)
+    add_runs_dir(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command `eval MODEL [MODEL]`.
 
     Args:
-        arguments: From `trainer.commands.arguments.add_eval_arguments`.
+        arguments: From `add_arguments`.
 
     Returns:
         The exit code: 1 when a model returns non-finite values.
@@ -106,70 +121,6 @@ def run_of(model: str, runs_dir: Path) -> RunDir | None:
     """The run that a model belongs to: the run itself, or the run of an export or checkpoint."""
     path = Path(model).expanduser()
     return run_of_file(path) if path.is_file() else find_run(model, runs_dir)
-
-
-def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int, progress: Progress) -> list[Measured]:
-    """Evaluate models on all images.
-
-    Args:
-        models: Models with the same classes. An image that one of them cannot read is left out for all of them.
-        images: Labelled images.
-        batch_size: Images per batch.
-        progress: Called with the progress.
-
-    Raises:
-        DataError: When no image can be read.
-    """
-    answers: list[list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = [[] for _ in models]
-    rows: list[int] = []
-    lost: list[tuple[str, str]] = []
-    total = len(images.labels_N)
-    for start in range(0, total, batch_size):
-        wanted = range(start, min(start + batch_size, total))
-        # Models of different versions do not all read the same files.
-        found = [images.pixels(wanted, model.decoder) for model in models]
-        kept = sorted(set(wanted).intersection(*(read for _, read, _ in found)))
-        lost += {path: (path, reason) for _, _, unreadable in found for path, reason in unreadable}.values()
-        for model, parts, (pixels_NHWC, read, _) in zip(models, answers, found, strict=True):
-            if kept:
-                parts.append(model.probabilities(pixels_NHWC[np.isin(read, kept)]))
-        rows += kept
-        progress("evaluating", wanted.stop / total)
-    if not rows:
-        raise DataError(f"{images.name}: none of its {total} images can be read; such as {lost[0][0]}: {lost[0][1]}")
-    labels_N = images.labels_N[rows]
-    return [Measured(Scores(np.concatenate(parts), labels_N), rows, lost) for parts in answers]
-
-
-def measure_robustness(
-    model: Classifier, images: MeasuredImages, measured: Measured, *, batch_size: int, progress: Progress
-) -> dict[str, dict[str, float]]:
-    """Accuracy on degraded pictures, by kind and strength; `none` is the accuracy on the same pictures unchanged.
-
-    Args:
-        model: The model.
-        images: Labelled images; of many, a sample from the whole set.
-        measured: Result on the unchanged images.
-        batch_size: Images per batch.
-        progress: Called with the progress.
-    """
-    total = len(measured.rows)
-    chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int)
-    rows = [measured.rows[index] for index in chosen]
-    right: dict[tuple[str, str], list[bool]] = {(kind, name): [] for kind in CORRUPTIONS for name in CORRUPTIONS[kind]}
-    for start in range(0, len(rows), batch_size):
-        pixels_NHWC, kept, _ = images.pixels(rows[start : start + batch_size], model.decoder)
-        labels_N = images.labels_N[kept]
-        for (kind, name), hits in right.items() if kept else ():
-            worse_NHWC = damaged_batch(CORRUPTIONS[kind][name], pixels_NHWC, start)
-            hits += Scores(model.probabilities(worse_NHWC), labels_N).right.tolist()
-        progress("evaluating on worse pictures", min(start + batch_size, len(rows)) / len(rows))
-    shares: dict[str, dict[str, float]] = {
-        "none": {f"{len(rows):,} images": float(measured.scores.right[chosen].mean())}
-    }
-    for (kind, name), hits in right.items():
-        shares.setdefault(kind, {})[name] = float(np.mean(hits))
-    return shares
 
 
 def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> MeasuredImages:

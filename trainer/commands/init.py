@@ -25,6 +25,7 @@ from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import plain_name, printable
 from trainer.model.tensor_header import read_header
+from trainer.options import add_runs_dir
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import find_run
 
@@ -34,11 +35,25 @@ _NAMED = 5
 _CLASSES_SHOWN = 20
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `init`."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="class folders, or train/ and test/ and/or val/ with class folders"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="output file (default: FOLDER's name with .yaml, here)"
+    )
+    parser.add_argument(
+        "--init-from", metavar="WHAT", help="weights to start from: imagenet (default), none, a run, or a file"
+    )
+    add_runs_dir(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the command `init FOLDER`.
 
     Args:
-        arguments: From `trainer.commands.arguments.add_init_arguments`.
+        arguments: From `add_arguments`.
 
     Raises:
         R18Error: When the layout of the folder is unknown, or the file cannot be written.

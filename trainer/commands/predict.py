@@ -22,6 +22,7 @@ from trainer.evaluation.tables import csv_text
 from trainer.host.progress import Progress, progress_bar
 from trainer.host.safe_text import json_text, printable
 from trainer.host.standard_streams import write_out
+from trainer.options import add_runs_dir, add_which, positive
 
 _NOT_FINITE = "the model returns NaN or infinity: its weights or its mean and std are damaged"
 
@@ -50,11 +51,32 @@ class Prediction:
     ranking: list[tuple[str, float]]
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `predict`."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="an exported .onnx file, a checkpoint, or a run (a directory, a name, latest)"
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="pictures, folders, patterns such as '*.jpg', or - for a list on standard input",
+    )
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: %(default)s)")
+    parser.add_argument(
+        "--top", type=positive, default=1, metavar="N", help="show the N most probable classes (default: 1)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures at a time (default: 32)")
+    parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
+    add_which(parser)
+    add_runs_dir(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the command `predict MODEL PATH...`.
 
     Args:
-        arguments: From `trainer.commands.arguments.add_predict_arguments`.
+        arguments: From `add_arguments`.
 
     Returns:
         The exit code: 1 when a file was missing, unreadable or without a finite prediction; all others were classified.

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import get_args
 
-from trainer.config.trackers import refuse_missing
+from trainer.config.trackers import SinkName, refuse_missing
 from trainer.errors import EXIT_OK
 from trainer.host.standard_streams import write_out
+from trainer.options import add_runs_dir, positive
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import find_run
 from trainer.trackers.relay import pass_on
 
 _NICENESS = 10
 """Niceness next to a training process, which has priority."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `sync`."""
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    parser.add_argument("--to", required=True, choices=get_args(SinkName), help="the tracker")
+    # For a process started by a trainer: exits after the process with this id has ended.
+    parser.add_argument("--until-ends", type=positive, help=argparse.SUPPRESS)
+    add_runs_dir(parser)
 
 
 def main(given: argparse.Namespace) -> int:

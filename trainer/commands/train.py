@@ -26,7 +26,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     """Check a training command. Nothing is written.
 
     Args:
-        arguments: From `trainer.commands.arguments.add_train_arguments`.
+        arguments: From `trainer.options.add_train_arguments`.
         overrides: `group.key=value` tokens.
 
     Raises:
@@ -35,7 +35,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
     runs_dir = arguments.runs_dir
     if arguments.resume is not None:
         if arguments.name is not None:
-            raise ConfigError("--name: a resumed run keeps its name; leave --name or --resume out")
+            raise ConfigError("--name: a resumed run keeps its name; remove --name or --resume")
         run_dir = find_run(arguments.resume, runs_dir)
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)

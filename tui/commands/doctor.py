@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error
 from trainer.host.health import Check
 from trainer.host.safe_text import printable
+from trainer.options import add_runs_dir
 from trainer.run.folder.run_dir import RunDir
 from tui.terminal.logout_hazards import hazards
 from tui.terminal.private_terminal import is_terminal
@@ -21,12 +22,17 @@ _SIGNS = {"good": "ok  ", "careful": "note", "bad": "BAD "}
 _WIDTH = 15
 
 
-def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `doctor`."""
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="also check what this configuration needs")
+    add_runs_dir(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Run all checks.
 
     Args:
-        arguments: `config` (a file, a shipped name, or None) and `runs_dir`.
-        overrides: `group.key=value` tokens.
+        arguments: `config` (a file, a shipped name, or None), `overrides` and `runs_dir`.
 
     Returns:
         0 when a run can start, 1 when not.
@@ -50,7 +56,7 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = None
     if arguments.config is not None:
         try:
-            resolved = load_config(arguments.config, overrides)
+            resolved = load_config(arguments.config, arguments.overrides)
             config = resolved.config
             tell(Check(name="configuration", state="good", found=resolved.source))
         except R18Error as error:
@@ -74,8 +80,8 @@ def _terminal_checks(run: RunDir) -> Iterator[Check]:
     shown = f"{os.environ.get('TERM', 'unknown')}, {size.columns}x{size.lines}, {locale.getpreferredencoding(False)}"
     if not is_terminal():
         yield Check(
-            name="terminal", state="careful", found="standard input or output is none",
-            remedy="without one a run prints plain lines; r18-tui attach shows it from a terminal",
+            name="terminal", state="careful", found="stdin/stdout is not a terminal",
+            remedy="a run then prints plain lines; watch it from a terminal with: r18-tui attach",
         )  # fmt: skip
     elif (size.columns, size.lines) < _SMALLEST or size.lines < _SMALLEST[1]:
         yield Check(name="terminal", state="careful", found=shown, remedy="80x24 shows all panes; larger shows more")
@@ -90,7 +96,7 @@ def _terminal_checks(run: RunDir) -> Iterator[Check]:
         found, _, remedy = danger.partition(": ")
         yield Check(name="logout", state="careful", found=found, remedy=remedy)
     if not dangers:
-        yield Check(name="logout", state="good", found="a run in the background goes on when you log out")
+        yield Check(name="logout", state="good", found="a run in the background continues after you log out")
 
 
 def _say(check: Check) -> None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainer.config.yaml_editor import write_value
 from trainer.errors import EXIT_FAILED, EXIT_OK
 from trainer.host.safe_text import printable
+from trainer.options import add_runs_dir
 from tui.drawing.lr_range_plot import LR_KEY, lr_range_plot
 from tui.terminal.private_terminal import is_terminal, read_key
 
-if TYPE_CHECKING:
-    import argparse
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `find-lr`."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped configuration")
+    add_runs_dir(parser)
 
 
-def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Run `find-lr CONFIG`: try rates, and print the curve and a suggestion."""
     from trainer.config.loader import load_config
     from trainer.host.progress import progress_bar
 
-    resolved = load_config(arguments.config, overrides)
+    resolved = load_config(arguments.config, arguments.overrides)
     from trainer.commands.find_lr import find_lr
 
     with progress_bar() as progress:
@@ -40,10 +44,10 @@ def command(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if found.suggestion is None:
         return EXIT_FAILED
     taken = f"{LR_KEY}={found.suggestion:g}"
-    command_line = shlex.join([arguments.config, *overrides, taken])
+    command_line = shlex.join([arguments.config, *arguments.overrides, taken])
     sys.stdout.write(f"train with it: r18-tui {printable(command_line)}\n")
     if not resolved.shipped and is_terminal():
-        _offer_to_write(Path(arguments.config), overrides, found.suggestion)
+        _offer_to_write(Path(arguments.config), arguments.overrides, found.suggestion)
     return EXIT_OK
 
 
@@ -56,7 +60,7 @@ def _offer_to_write(file: Path, overrides: Sequence[str], suggestion: float) -> 
     if read_key() == "w":
         write_value(file, LR_KEY, suggestion)
         others = [override for override in overrides if not override.startswith(f"{LR_KEY}=")]
-        sys.stdout.write(f"written; train with it: r18-tui {printable(shlex.join([str(file), *others]))}\n")
+        sys.stdout.write(f"saved; train with: r18-tui {printable(shlex.join([str(file), *others]))}\n")
 
 
 def _table(lrs: Sequence[float], losses: Sequence[float]) -> str:

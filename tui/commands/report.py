@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import time
@@ -10,11 +11,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import DiskError
+from trainer.errors import EXIT_OK, DiskError
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, resized
 from trainer.host.atomic_files import write_atomically
+from trainer.host.standard_streams import write_out
+from trainer.options import add_runs_dir
 from trainer.run.diagnosis.diagnose import verdicts
-from trainer.run.folder.run_dir import RunDir
+from trainer.run.folder.run_dir import RunDir, find_run
 from trainer.run.log.reader import LogReader
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -51,6 +54,26 @@ td:first-child, th:first-child, .left { text-align: left; } th { color: var(--di
 .tiles { display: flex; flex-wrap: wrap; gap: 1rem; } .tiles div { width: 8.5rem; font-size: .85rem; overflow-wrap: anywhere; }
 .tiles img { width: 8rem; height: 8rem; image-rendering: pixelated; display: block; }
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `report`."""
+    parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="output file (default: report.html in the run directory)"
+    )
+    add_runs_dir(parser)
+
+
+def main(given: argparse.Namespace) -> int:
+    """Write the page of a run.
+
+    Raises:
+        R18Error: When there is no such run, or the page cannot be written.
+    """
+    run_dir = find_run(given.run, given.runs_dir)
+    write_out(f"wrote {write_report(run_dir, given.output)}\n")
+    return EXIT_OK
 
 
 def write_report(run_dir: RunDir, output: Path | None) -> Path:

@@ -11,6 +11,8 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.live_source import LiveSource
 from trainer.run.log.reader import LogReader
 from trainer.run.status import Presence
+from trainer.run.view.replay import replay
+from trainer.run.view.run_view import RunView
 from trainer.session.thread import TrainingThread
 
 
@@ -58,9 +60,16 @@ def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
     """A hint on where the run can be controlled instead, and whether it has a trainer."""
     holder = read_owner(run_dir) or {}
     if not is_live(run_dir):
-        elsewhere = f"to train on: {run_dir.resume_command()}"
+        elsewhere = f"to resume: {run_dir.resume_command()}"
     elif holder.get("ended"):
         elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     else:
-        elsewhere = f"to steer it: {run_dir.attach_command()}"
+        elsewhere = f"to control it: {run_dir.attach_command()}"
     return f"view only; {elsewhere}", presence(run_dir)
+
+
+def caught_up(view: RunView, source: EventSource) -> RunView:
+    """Fold new events into the view, and return it."""
+    while lines := source.read():
+        replay(view, lines)
+    return view

@@ -7,8 +7,9 @@ import torch
 
 from tests.conftest import ConfigMaker
 from trainer.cli import main
-from trainer.commands.bench import IMAGES, Speed, matrix_peak, measure, run_s
+from trainer.commands.bench import IMAGES, run_s
 from trainer.model.numerics import Numerics
+from trainer.training.step_timing import Speed, matrix_peak, measure
 
 CPU = torch.device("cpu")
 
@@ -65,8 +66,8 @@ def test_the_command_prints_a_line_for_each(
         measured.append(numerics)
         return _speed(250.0)
 
-    monkeypatch.setattr("trainer.commands.bench.measure", pretend)
-    monkeypatch.setattr("trainer.commands.bench.matrix_peak", lambda *_: 200.0)
+    monkeypatch.setattr("trainer.training.step_timing.measure", pretend)
+    monkeypatch.setattr("trainer.training.step_timing.matrix_peak", lambda *_: 200.0)
     assert main(["bench", "--device", "cpu", "cifar", "cifar-accurate", "finetune"]) == 0
     said = capsys.readouterr().out
     assert "matrix products: 200 GFLOP/s in fp32" in said

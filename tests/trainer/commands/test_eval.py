@@ -21,9 +21,8 @@ from tests.reference.evaluation_statistics import paired_difference
 from tests.support.running import train, view_of
 from trainer.commands import eval as measure
 from trainer.commands import predict
-from trainer.commands.arguments import add_eval_arguments, add_predict_arguments
+from trainer.commands import predict as predict_command
 from trainer.commands.eval import main, run_of
-from trainer.commands.export import Wanted, export_run
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import ConfigError, DataError, RunError
@@ -33,6 +32,7 @@ from trainer.evaluation.scores import Scores, class_scores, compare
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.class_score import wilson_interval
+from trainer.session.export_run import Wanted, export_run
 
 pytestmark = pytest.mark.usefixtures("narrow_module")
 
@@ -132,7 +132,7 @@ def test_damage_grows_with_its_strength_and_is_the_same_each_time() -> None:
 
 def evaluate(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    add_eval_arguments(parser)
+    measure.add_arguments(parser)
     return main(parser.parse_args(list(arguments)))
 
 
@@ -430,7 +430,7 @@ def test_eval_and_predict_say_that_a_model_is_broken(
     assert evaluate("broken", "broken", "--data", str(folder)) == code
     capsys.readouterr()
     parser = argparse.ArgumentParser()
-    add_predict_arguments(parser)
+    predict_command.add_arguments(parser)
     assert predict.main(parser.parse_args(["broken", str(folder), "--format", "json"])) == code
     captured = capsys.readouterr()
     json.loads(captured.out, parse_constant=lambda name: pytest.fail(name))

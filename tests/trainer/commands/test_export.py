@@ -33,6 +33,7 @@ from trainer.host.atomic_files import umask_mode
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.events import Event, Exported, ExportFailed, ExportProgress, Warned
+from trainer.session import export_run as exporting
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_a_live_run_is_exported_by_its_own_trainer_only(folder_config: Config, t
 def test_an_old_torch_is_told_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.6.0")
     with pytest.raises(ExportError, match=r"export needs torch 2\.9 or newer, this is 2\.6\.0"):
-        command._require_torch()
+        exporting._require_torch()
 
 
 def test_nan_never_passes_for_agreement() -> None:
@@ -208,10 +209,10 @@ def test_an_export_says_when_it_measures_other_images(
     colours: RunDir, per_class: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_colours(tmp_path / "images", per_class=per_class, size=(20, 30))
-    monkeypatch.setattr(command, "_require_torch", lambda: None)
-    monkeypatch.setattr(command._Export, "run", lambda *_: (None, {}))
+    monkeypatch.setattr(exporting, "_require_torch", lambda: None)
+    monkeypatch.setattr(exporting._Export, "run", lambda *_: (None, {}))
     published: list[Event] = []
-    command.export_run(colours, command.Wanted(data_root=tmp_path / "images"), published.append)
+    exporting.export_run(colours, exporting.Wanted(data_root=tmp_path / "images"), published.append)
     said = ["changed since the run was trained" in event.message for event in published if isinstance(event, Warned)]
     assert said == ([] if per_class == 24 else [True])
 
@@ -269,7 +270,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
     """Each writer is made to write another network's answers; an earlier file of this format stays as it was."""
     earlier = colours.export / FORMATS[name]
     earlier.write_bytes(b"the earlier, verified file")
-    write = getattr(command, writer)
+    write = getattr(exporting, writer)
 
     def spoilt(*inputs: Any, **options: Any) -> None:
         if isinstance(inputs[0], Subject):
@@ -294,7 +295,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
         write(Path(str(inputs[1]) + ".other"), *inputs[1:], **options)
         Path(str(inputs[1]) + ".other").unlink()
 
-    monkeypatch.setattr(command, writer, spoilt)
+    monkeypatch.setattr(exporting, writer, spoilt)
     with pytest.raises(ExportError, match=f"{name}: not written"):
         command.main(arguments(colours, format=[*dict.fromkeys([name, "safetensors"])]))
     assert earlier.read_bytes() == b"the earlier, verified file"
@@ -313,7 +314,7 @@ def test_a_run_is_exported_as_its_configuration_says(
     settings = ("data.kind=imagefolder", f"data.root={make_folder(per_class=24)}", "optim.lr=0.01", "train.epochs=4")
     wanted = ("export.embed_preprocess=true", "export.safetensors=true")
     run = train(make_config(*settings, *wanted), tmp_path / "runs").run.run_dir
-    exported, refused = command.export_run(run, command.Wanted(), lambda _: None)
+    exported, refused = exporting.export_run(run, exporting.Wanted(), lambda _: None)
     assert refused == {}
     assert set(exported.files) == {"model.onnx", "model.safetensors"}
     assert onnxruntime.InferenceSession(str(run.export / "model.onnx")).get_inputs()[0].name == "pixels"
@@ -369,7 +370,7 @@ def test_the_card_says_of_an_earlier_file_what_its_own_export_said(tmp_path: Pat
 
 def test_progress_never_goes_back() -> None:
     seen: list[Event] = []
-    publish = command._rising(seen.append)
+    publish = exporting._rising(seen.append)
     for fraction in (0.05, 0.6, 0.72, 0.6, 0.7, 0.85, 0.72, 0.95):
         publish(ExportProgress(stage="x", fraction=fraction))
     publish(ExportFailed(error="y"))

@@ -11,8 +11,7 @@ from safetensors.numpy import save_file
 
 from tests.conftest import FolderMaker
 from tests.support.running import train, view_of
-from trainer.commands.arguments import add_init_arguments
-from trainer.commands.init import configuration, find_start, main, summary
+from trainer.commands.init import add_arguments, configuration, find_start, main, summary
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.data.folder.held_out import hold_out
@@ -30,7 +29,7 @@ def quiet(_detail: str, _fraction: float | None) -> None:
 
 def init(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    add_init_arguments(parser)
+    add_arguments(parser)
     return main(parser.parse_args(list(arguments)))
 
 

@@ -27,15 +27,14 @@ from PIL import Image
 
 from tests.conftest import TINY, needs_exporter, write_colours
 from tests.support.running import train
-from trainer.commands.arguments import add_predict_arguments
-from trainer.commands.export import Wanted, export_run
-from trainer.commands.predict import Prediction, as_csv, as_json, as_table, find_images, main, predict
+from trainer.commands.predict import Prediction, add_arguments, as_csv, as_json, as_table, find_images, main, predict
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, DataError, RunError
 from trainer.evaluation.classifier import OnnxClassifier, open_classifier
 from trainer.evaluation.tables import csv_text
 from trainer.run.folder.run_dir import RunDir
+from trainer.session.export_run import Wanted, export_run
 
 pytestmark = [needs_exporter, pytest.mark.usefixtures("narrow_module")]
 
@@ -78,7 +77,7 @@ def model(made: Callable[[str], tuple[Path, RunDir]]) -> str:
 
 def ask(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    add_predict_arguments(parser)
+    add_arguments(parser)
     return main(parser.parse_args(list(arguments)))
 
 

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.support.checkpoints import checkpoint_of
 from tests.support.running import train
-from trainer.commands import export as command
-from trainer.commands.arguments import split_overrides
 from trainer.config.field_type import FieldType
 from trainer.config.loader import build_config, known_keys, load_config, parse_overrides, to_yaml, type_of
 from trainer.config.schema import CHANGEABLE, RESUME_OVERRIDES, Config, ExportConfig, may_change_on_resume
@@ -27,8 +25,10 @@ from trainer.evaluation.run_settings import settings_now
 from trainer.export.formats import FORMATS
 from trainer.model.checkpoint import write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
+from trainer.options import split_overrides
 from trainer.run.folder.run_config import read_run_config, resumed_config
 from trainer.run.folder.run_dir import RunDir, write_env
+from trainer.session import export_run as command
 
 VALUES: dict[type, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(exclude_categories=["Cs"])),

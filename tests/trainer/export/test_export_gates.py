@@ -27,7 +27,6 @@ from tests.support.exported_noise import (
     images,
     made,
 )
-from trainer.commands import export as command
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
 from trainer.export import onnx_file, subject, variants
@@ -37,6 +36,7 @@ from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8
 from trainer.run.log.events import Event, ExportProgress
+from trainer.session import export_run as command
 
 
 def gate(problem: str) -> Gate:

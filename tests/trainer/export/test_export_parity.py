@@ -22,12 +22,12 @@ from tests.support.exported_noise import (
     none,
     off,
 )
-from trainer.commands import export as command
 from trainer.errors import ExportError
 from trainer.export import onnx_file
 from trainer.export.onnx_file import compare, verdict
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_pt2
+from trainer.session import export_run as command
 
 
 def compared(

@@ -16,7 +16,6 @@ from onnxruntime.quantization import shape_inference
 from tests.support.canned import evaluated
 from tests.support.exported_noise import CLASSES, QUIET, SIDE, TRAIN, made
 from tests.support.written_runs import write_log
-from trainer.commands import export as command
 from trainer.export import speed, variants
 from trainer.export.card import card_of
 from trainer.export.variants import has_vnni, write_int8
@@ -24,6 +23,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
 from trainer.run.log.events import Event
+from trainer.session import export_run as command
 from trainer.session.export_child import ExportChild
 
 

@@ -14,7 +14,6 @@ from tests.conftest import ConfigMaker, TunedMaker, needs_exporter
 from tests.support.checkpoints import run_record
 from tests.support.exact_resume import check_that_stops_change_no_bit
 from tests.support.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
-from trainer.commands.export import Wanted, export_run
 from trainer.config.freezing import frozen_stages, stage_of, unfreezing_ends
 from trainer.config.schema import Config, OptimConfig
 from trainer.data import image_folder
@@ -26,6 +25,7 @@ from trainer.model.resnet import build_model, features_of
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log import events as ev
+from trainer.session.export_run import Wanted, export_run
 from trainer.training import evaluator, features
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks

@@ -21,7 +21,7 @@ from trainer.run.log import events as ev
 from trainer.session.thread import TrainingThread
 from tui.app.app import DashboardApp
 from tui.app.screens.key_rest import HELD_KEY_S
-from tui.commands.show import print_runs
+from tui.commands.runs import print_runs
 from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import age

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tui import cli
+from tui.commands import train
 from tui.state.ui_settings import UiSettings
 
 
@@ -19,7 +20,7 @@ def test_a_slow_link_is_written_to_every_four_seconds_at_most() -> None:
 @pytest.mark.parametrize(("options", "low"), [([], False), (["--low-bandwidth"], True)])
 def test_the_option_is_a_setting_of_the_run(options: list[str], low: bool, tmp_path: Path) -> None:
     arguments = cli._train_parser().parse_args(["digits", "--runs-dir", str(tmp_path), *options])
-    assert cli._check(arguments, ["train.epochs=2"]).settings.values["ui"]["low_bandwidth"] is low
+    assert train._check(arguments, ["train.epochs=2"]).settings.values["ui"]["low_bandwidth"] is low
 
 
 @pytest.mark.parametrize("command", ["show", "attach"])
@@ -32,10 +33,10 @@ def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch
         shown.append(low_bandwidth)
         return 0
 
-    monkeypatch.setattr("tui.terminal.private_terminal.is_terminal", lambda: True)
-    monkeypatch.setattr("tui.terminal.private_terminal.wait_for_foreground", lambda: None)
-    monkeypatch.setattr("tui.commands.show.attach", look)
-    monkeypatch.setattr("tui.commands.show.show_recorded", look)
+    monkeypatch.setattr(f"tui.commands.{command}.is_terminal", lambda: True)
+    monkeypatch.setattr(f"tui.commands.{command}.wait_for_foreground", lambda: None)
+    monkeypatch.setattr("tui.commands.attach.attach", look)
+    monkeypatch.setattr("tui.app.in_terminal.show_recorded", look)
     assert cli.main([command, str(tmp_path / "demo"), "--low-bandwidth"]) == 0
     assert cli.main([command, str(tmp_path / "demo")]) == 0
     assert shown == [True, False]

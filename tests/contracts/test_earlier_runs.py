@@ -1,0 +1,87 @@
+"""A run of an earlier state of the program can be opened, resumed and exported: its log, configuration and metadata are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.support.narrow.narrow_resnet import narrow_resnet18
+from tests.support.running import events_of, train, view_of
+from trainer.config.schema import Config
+from trainer.model.checkpoint import read_checkpoint
+from trainer.run.folder.run_config import read_run_config
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log import events as ev
+from trainer.session import export_run as exporting
+
+KEPT = Path(__file__).parents[1] / "support" / "earlier_run"
+STEP = 4
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+
+def weights() -> dict[str, Tensor]:
+    """Tensors by the names of the format: torchvision's, of a stem with a 3x3 convolution."""
+    torch.manual_seed(0)
+    model = narrow_resnet18(num_classes=10).to_empty(device="cpu")
+    model.conv1 = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1, bias=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    momenta = {f"momentum.{name}": torch.zeros_like(value) for name, value in model.named_parameters()}
+    return {f"model.{name}": value.detach().contiguous() for name, value in model.state_dict().items()} | momenta
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """The run of `earlier_run`, with other weights: those would be megabytes."""
+    run = RunDir(tmp_path / "old")
+    for folder in run.folders:
+        folder.mkdir(parents=True)
+    shutil.copy(KEPT / "events.jsonl", run.events)
+    shutil.copy(KEPT / "config.yaml", run.config)
+    tensors, facts = weights(), (KEPT / "checkpoint.json").read_text()
+    content = b"".join(
+        f"{name}\0{tensors[name].dtype}\0{tuple(tensors[name].shape)}\0".encode() + tensors[name].numpy().tobytes()
+        for name in sorted(tensors)
+    )
+    sha256 = hashlib.sha256(content + facts.encode()).hexdigest()
+    header = {"format": "r18-checkpoint", "version": "1", "sha256": sha256, "json": facts}
+    save_file(tensors, run.checkpoints / "step-00000004.safetensors", metadata=header)
+    for pointer in ("latest", "best"):
+        (run.checkpoints / pointer).write_text("step-00000004.safetensors\n")
+    return run
+
+
+def test_its_log_and_its_checkpoint_are_read(run: RunDir) -> None:
+    view = view_of(run)
+    assert (view.step, view.bad_records, view.total_steps) == (STEP, 0, 4)
+    assert list(view.train_loss.y) == pytest.approx([2.439641, 2.38805, 2.154271, 2.053164])
+    assert [event.step for event in events_of(run, ev.Evaluated)] == [2, 4]
+    assert read_run_config(run).train.epochs == 2
+    checkpoint = read_checkpoint(run.checkpoints / "step-00000004.safetensors")
+    facts = json.loads((KEPT / "checkpoint.json").read_text())
+    assert json.loads(json.dumps(checkpoint.meta)) == facts
+
+
+def test_it_is_resumed(run: RunDir, tmp_path: Path) -> None:
+    assert train(Config(), tmp_path, resume=run, overrides=("train.epochs=3",)).exit_code == 0
+    (seam,) = events_of(run, ev.Resumed)
+    assert (seam.step, seam.checkpoint) == (STEP, "step-00000004.safetensors")
+    assert view_of(run).step == 6
+
+
+def test_it_is_exported(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "_require_torch", lambda: None)
+    exported, refused = exporting.export_run(run, exporting.Wanted(which="latest"), lambda _: None)
+    assert (exported.step, refused) == (STEP, {})
+    assert (run.export / "model.onnx").stat().st_size > 100_000

@@ -1,0 +1,275 @@
+"""Exports a checkpoint of a run: writes every file under a temporary name, checks it, and moves it into place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import ExportError
+from trainer.evaluation.run_settings import settings_now
+from trainer.export.card import card_of, earlier_files
+from trainer.export.formats import FORMATS
+from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
+from trainer.export.speed import speed_of
+from trainer.export.subject import Subject
+from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
+from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
+from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
+from trainer.model.checkpoint import read_checkpoint
+from trainer.model.checkpoint_folder import CheckpointFolder
+from trainer.model.versions import torch_release
+from trainer.run.folder.run_config import with_root
+from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.events import Evaluated, Event, Exported, ExportProgress, Warned
+from trainer.run.log.reader import read_records
+from trainer.session.error_report import explain, log_traceback
+
+_LEAST_TORCH = (2, 9)
+
+
+Publish = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Options of an export.
+
+    Attributes:
+        which: `best`, `latest`, `default` or a step.
+        data_root: Current image folder, when it has moved.
+        formats: Formats in addition to `onnx`; None for those of the configuration.
+        embed: Whether to put the preprocessing into the file; None for the value of the configuration.
+    """
+
+    which: str = "default"
+    data_root: Path | None = None
+    formats: tuple[str, ...] | None = None
+    embed: bool | None = None
+
+
+def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Exported, dict[str, str]]:
+    """Export a checkpoint of a run and verify the files against the model.
+
+    Args:
+        run_dir: The run.
+        wanted: Options of the export.
+        publish: Called with progress events.
+
+    Returns:
+        The event that announces the files, and the refused formats, each with the reason.
+
+    Raises:
+        R18Error: When the checkpoint, the data or the ONNX file is not valid.
+    """
+    _require_torch()
+    publish = _rising(publish)
+    publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
+    path = CheckpointFolder(run_dir, keep=2).choose(wanted.which)
+    checkpoint = read_checkpoint(path)
+    config = settings_now(run_dir, checkpoint.run.config)
+    subject = Subject.of(
+        checkpoint, config if wanted.data_root is None else with_root(config, wanted.data_root),
+        lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
+        tested=_has_read_test(run_dir),
+    )  # fmt: skip
+    if not subject.same_data:
+        text = "the images have changed since the run was trained; the accuracy is that of the current images"
+        publish(Warned(message=text))
+    return _Export(run_dir, subject, wanted, publish).run(path.name)
+
+
+def _rising(publish: Publish) -> Publish:
+    """Publish only progress that never decreases: a file that is rewritten or timed is no step back for people."""
+    highest = 0.0
+
+    def rising(event: Event) -> None:
+        nonlocal highest
+        if isinstance(event, ExportProgress):
+            highest = max(highest, event.fraction)
+            event = replace(event, fraction=highest)
+        publish(event)
+
+    return rising
+
+
+def _has_read_test(run_dir: RunDir) -> bool:
+    """Whether the run has evaluated its test images: an export must not be the first to do so."""
+    if not run_dir.events.is_file():
+        return False
+    return any(isinstance(r.event, Evaluated) and r.event.split == "test" for r in read_records(run_dir.events))
+
+
+class _Export:
+    """An export under way."""
+
+    def __init__(self, run_dir: RunDir, subject: Subject, wanted: Wanted, publish: Publish) -> None:
+        settings = subject.config.export
+        self._run_dir = run_dir
+        self._subject = subject
+        self._publish = publish
+        self._embed = settings.embed_preprocess if wanted.embed is None else wanted.embed
+        configured = [name for name in FORMATS if name != "onnx" and getattr(settings, name)]
+        self._formats = configured if wanted.formats is None else [name for name in wanted.formats if name != "onnx"]
+        self._files: dict[str, dict[str, Any]] = {}
+        self._refused: dict[str, str] = {}
+
+    def run(self, checkpoint_name: str) -> tuple[Exported, dict[str, str]]:
+        """Write everything, then move it into place, the card last."""
+        self._publish(ExportProgress(stage="measuring in fp32", fraction=0.2))
+        measured = self._measured()
+        metadata = metadata_of(self._subject, measured)
+        temporary = {name: self._run_dir.export / f".{file}.tmp{Path(file).suffix}" for name, file in FORMATS.items()}
+        try:
+            parity = self._proven(temporary["onnx"], metadata)
+            self._files["onnx"] = {"accuracy": measured["accuracy"]} | self._speed(temporary["onnx"])
+            for index, name in enumerate(self._formats):
+                self._publish(ExportProgress(stage=f"writing {name}", fraction=0.75 + 0.2 * index / len(self._formats)))
+                self._try(name, temporary, metadata)
+            for name, facts in self._files.items():
+                facts |= {"size_bytes": temporary[name].stat().st_size, "sha256": sha256_of(temporary[name])}
+                _put(temporary[name], self._run_dir.export / FORMATS[name])
+            sync_folder(self._run_dir.export)
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
+        self._write_facts(checkpoint_name, parity | measured, metadata)
+        return self._announcement(parity, measured), self._refused
+
+    def _measured(self) -> dict[str, Any]:
+        """Evaluate the whole held-out split again in fp32."""
+        last = [0.0]
+
+        def poll(done: float) -> None:
+            if done - last[0] >= 0.1:
+                last[0] = done
+                self._publish(ExportProgress(stage=f"measuring in fp32, {done:.0%}", fraction=0.2 + 0.35 * done))
+
+        result = self._subject.measure(poll, lambda message: self._publish(Warned(message=message)))
+        return {
+            "split": self._subject.split,
+            "accuracy": result.accuracy,
+            "correct": sum(result.correct),
+            "split_images": sum(result.counts),
+        }
+
+    def _proven(self, target: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Write the ONNX file and compare it; if it is wrong, once more without the exporter's optimizer."""
+        problem = ""
+        for optimize in (True, False):
+            stage = "exporting" if optimize else "exporting without optimization"
+            self._publish(ExportProgress(stage=stage, fraction=0.6))
+            write_model(self._subject, target, metadata, embed=self._embed, optimize=optimize)
+            self._publish(ExportProgress(stage=f"checking on {NUM_IMAGES} images", fraction=0.7))
+            parity = compare(self._subject, target, embed=self._embed)
+            problem = verdict(parity)
+            if not problem:
+                return parity | {"optimized": optimize, "embedded_preprocess": self._embed}
+        raise ExportError(f"the exported model does not agree with the trained one: {problem}; nothing was written")
+
+    def _try(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> None:
+        """Write one more format, unless it fails its gate."""
+        try:
+            facts = self._written(name, temporary, metadata)
+        except ExportError as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - exporters raise types of their own; the other files are good
+            log_traceback(self._run_dir, error)
+            problem = explain(error)
+        else:
+            self._files[name] = facts
+            return
+        self._refused[name] = f"not written: {problem}"
+        self._publish(Warned(message=f"export: {FORMATS[name]} not written: {problem}"))
+
+    def _written(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Write a format and pass it through its gate; facts about it.
+
+        Raises:
+            ExportError: When it is refused.
+        """
+        subject, fp32, target = self._subject, temporary["onnx"], temporary[name]
+        if name == "pt2":
+            write_pt2(subject, target, metadata, embed=self._embed)
+            return _passed(problem_of_pt2(subject, target, embed=self._embed))
+        if name == "safetensors":
+            write_safetensors(subject, target, metadata)
+            return _passed(problem_of_safetensors(subject, target))
+
+        def poll(done: float) -> None:
+            self._publish(ExportProgress(stage=f"checking {name}, {done:.0%}", fraction=0.85))
+
+        if name == "int8":
+            write_int8(subject, fp32, target, metadata, embed=self._embed)
+            return self._gated(gate_int8(subject, fp32, target, poll)) | self._speed(target)
+        write_fp16(fp32, target, metadata)
+        return self._gated(gate_fp16(subject, fp32, target, poll))
+
+    def _gated(self, gate: Gate) -> dict[str, Any]:
+        return _passed(gate.problem) | {
+            "accuracy": gate.accuracy, "correct": gate.correct, "agreement": gate.agreement, "images": gate.images,
+        }  # fmt: skip
+
+    def _speed(self, path: Path) -> dict[str, Any]:
+        self._publish(ExportProgress(stage="timing on this machine", fraction=0.72))
+        return speed_of(path, self._subject.size)
+
+    def _write_facts(self, checkpoint_name: str, facts: dict[str, Any], metadata: Mapping[str, str]) -> None:
+        facts |= {
+            "same_data": self._subject.same_data,
+            "checkpoint": checkpoint_name,
+            "checkpoint_sha256": metadata["checkpoint_sha256"],
+            "size_bytes": self._files["onnx"]["size_bytes"],
+        }
+        card = card_of(
+            self._subject,
+            metadata,
+            self._files_by_name(),
+            embed=self._embed,
+            run=self._run_dir.name,
+            refused=self._refused,
+            parity=facts,
+        )
+        card["files_of_earlier_exports"] = earlier_files(self._run_dir.export, self._files_by_name())
+        for name, content in (("parity.json", facts), ("model.json", card)):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"), private=False)
+
+    def _files_by_name(self) -> dict[str, dict[str, Any]]:
+        return {FORMATS[name]: facts for name, facts in self._files.items()}
+
+    def _announcement(self, parity: Mapping[str, Any], measured: Mapping[str, Any]) -> Exported:
+        main_file = self._files["onnx"]
+        return Exported(
+            step=self._subject.checkpoint.step, path=f"export/{FORMATS['onnx']}", size_bytes=main_file["size_bytes"],
+            max_abs_diff=parity["max_abs_diff"], images=parity["images"], accuracy=measured["accuracy"],
+            split=measured["split"], files=self._files_by_name(),
+        )  # fmt: skip
+
+
+def _passed(problem: str) -> dict[str, Any]:
+    """Facts about a file that passed its gate: none.
+
+    Raises:
+        ExportError: When the file did not pass.
+    """
+    if problem:
+        raise ExportError(problem)
+    return {}
+
+
+def _put(temporary: Path, target: Path) -> None:
+    set_mode(temporary, umask_mode())
+    replace_file(temporary, target)
+
+
+def _require_torch() -> None:
+    if torch_release() < _LEAST_TORCH:
+        raise ExportError(
+            f"export needs torch {'.'.join(map(str, _LEAST_TORCH))} or newer, this is {torch.__version__}: "
+            f"older exporters freeze the batch size. The checkpoint can be exported on another machine"
+        )
