@@ -77,7 +77,7 @@ def read_sheet(path: Path) -> Sheet:
         with Image.open(path, formats=("png",)) as image:
             if max(image.size) > _LARGEST_PICTURE:
                 raise ValueError(f"{path}: {image.size[0]}x{image.size[1]} pixels is too large")
-            told = json.loads(str(image.info.get(_FACTS, "")) or "null")
+            described = json.loads(str(image.info.get(_FACTS, "")) or "null")
             pixels_HWC = np.asarray(image.convert("RGB"))
     except (
         SyntaxError,
@@ -85,22 +85,22 @@ def read_sheet(path: Path) -> Sheet:
         Image.DecompressionBombError,
     ) as error:  # the first is raised by Pillow for broken files
         raise ValueError(f"{path}: damaged: {error}") from error
-    side, captions = _checked(path, told)
+    side, captions = _checked(path, described)
     rows, columns = pixels_HWC.shape[0] // side, pixels_HWC.shape[1] // side
     if not 0 < len(captions) <= rows * columns or pixels_HWC.shape[:2] != (rows * side, columns * side):
         raise ValueError(f"{path}: {len(captions)} captions for {rows * columns} pictures")
     tiles = pixels_HWC.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(rows * columns, side, side, 3)
-    facts = told.get("facts")
+    facts = described.get("facts")
     return Sheet(pixels_NHWC=tiles[: len(captions)], captions=captions, facts=facts if isinstance(facts, dict) else {})
 
 
-def _checked(path: Path, told: Any) -> tuple[int, list[dict[str, Any]]]:
+def _checked(path: Path, described: Any) -> tuple[int, list[dict[str, Any]]]:
     """Validate the side and the captions of a sheet from an untrusted file.
 
     Raises:
         ValueError: When they are not what `write_sheet` writes.
     """
-    side, captions = (told.get("side"), told.get("captions")) if isinstance(told, dict) else (None, None)
+    side, captions = (described.get("side"), described.get("captions")) if isinstance(described, dict) else (None, None)
     if not isinstance(side, int) or not 0 < side <= _LARGEST_SIDE or not isinstance(captions, list):
         raise ValueError(f"{path}: not a sheet of pictures from r18-tui")
     for caption in captions:

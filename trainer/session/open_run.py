@@ -119,15 +119,15 @@ class OpenRun:
             return self._make_in(Path(tempfile.gettempdir()), before.name)
 
     def _make_in(self, folder: Path, name: str) -> Path:
-        anew = create_run(folder, name)
+        created = create_run(folder, name)
         try:
-            self._restore_parts(anew)
-            self.run_dir.take(anew.path)
+            self._restore_parts(created)
+            self.run_dir.take(created.path)
         except (OSError, RunError):
-            shutil.rmtree(anew.path, ignore_errors=True)  # otherwise every attempt would leave another folder
+            shutil.rmtree(created.path, ignore_errors=True)  # otherwise every attempt would leave another folder
             raise
-        point_output_at(anew.log)
-        return anew.path
+        point_output_at(created.log)
+        return created.path
 
     def _restore_parts(self, run_dir: RunDir) -> tuple[str, ...]:
         """Restore the missing parts of a run directory; their names."""

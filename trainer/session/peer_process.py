@@ -51,11 +51,11 @@ def follow() -> int:
         R18Error: When device or data differ from the leader's.
     """
     peers = Peers()
-    told = peers.told()
+    message = peers.receive_json()
     ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all ranks
     failed: list[Exception] = []
     # Streamed batches must not be read on the main thread (`trainer.data.batches.stream`).
-    thread = threading.Thread(target=_main, args=(told, peers, failed), name="training")
+    thread = threading.Thread(target=_main, args=(message, peers, failed), name="training")
     thread.start()
     thread.join()
     if failed:
@@ -64,12 +64,12 @@ def follow() -> int:
     return EXIT_OK
 
 
-def _main(told: dict[str, Any], peers: Peers, failed: list[Exception]) -> None:
+def _main(message: dict[str, Any], peers: Peers, failed: list[Exception]) -> None:
     try:
-        _train_along(build_config(told["config"], {}, "the leader's configuration"), peers)
+        _train_along(build_config(message["config"], {}, "the leader's configuration"), peers)
     except Exception as error:  # noqa: BLE001 - raised again on the main thread
         # The output of this process may not be visible anywhere.
-        log_traceback(RunDir(Path(told["run"])), error)
+        log_traceback(RunDir(Path(message["run"])), error)
         failed.append(error)
 
 
@@ -87,23 +87,23 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
     """Build the same parts as the leader, which broadcasts what depends on measurements. None when the run is over already."""
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
-    told = peers.told()  # only now: the leader may have had to download what is read here
-    if told.get("over"):
+    message = peers.receive_json()  # only now: the leader may have had to download what is read here
+    if message.get("over"):
         return None
     if config.run.deterministic and device.type == "cpu":
-        torch.set_num_threads(told["threads"])
-    data = prepare_data(config, device, _quiet, source_statistics=(told["mean"], told["std"]))
-    if data.dataset.fingerprint != told["fingerprint"]:
+        torch.set_num_threads(message["threads"])
+    data = prepare_data(config, device, _quiet, source_statistics=(message["mean"], message["std"]))
+    if data.dataset.fingerprint != message["fingerprint"]:
         raise DataError(
             f"process {peers.rank} finds different data from process 0 in {config.data.root}: all machines need the same data"
         )
-    numerics = Numerics(**told["numerics"])
+    numerics = Numerics(**message["numerics"])
     model = build_model(config.model, len(data.dataset.classes), config.run.seed).to(device)
     source = BatchSource.of(config, data.dataset.splits["train"], device, _warn, peers)
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     step = build_step(
         config, model, augment, numerics,
-        class_weights_K=source.weights_K, micro_batches=told["micro_batches"], peers=peers,
+        class_weights_K=source.weights_K, micro_batches=message["micro_batches"], peers=peers,
     )  # fmt: skip
     return _Parts(device, source.batches(worker_count(config.data)), step.train_step)
 

@@ -118,7 +118,7 @@ class Preparation:
             )
         self._progress("meeting the other processes", None)
         peers = Peers()
-        peers.tell({"run": str(self._run.run_dir.path.absolute()), "config": self._run.settings.values})
+        peers.broadcast_json({"run": str(self._run.run_dir.path.absolute()), "config": self._run.settings.values})
         return peers
 
     def _progress(self, detail: str, fraction: float | None) -> None:

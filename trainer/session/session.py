@@ -217,7 +217,7 @@ class TrainingSession:
             return
         with suppress(PeerLostError):  # a process that has died needs no order
             if self._trainer is None:
-                peers.tell({"over": True})
+                peers.broadcast_json({"over": True})
             else:
                 peers.order(Order.END)
         peers.close()

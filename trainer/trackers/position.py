@@ -72,13 +72,13 @@ class Position:
             self._write()
 
     def _write(self) -> None:
-        told = {"seq": self.seq, "step": self.step, "identity": self.identity}
-        write_atomically(self._path, json.dumps(told).encode())
+        record = {"seq": self.seq, "step": self.step, "identity": self.identity}
+        write_atomically(self._path, json.dumps(record).encode())
 
     def _read(self) -> None:
         try:
-            told = json.loads(self._path.read_bytes())
-            self.seq, self.step, self.identity = int(told["seq"]), int(told["step"]), str(told["identity"])
+            record = json.loads(self._path.read_bytes())
+            self.seq, self.step, self.identity = int(record["seq"]), int(record["step"]), str(record["identity"])
         except FileNotFoundError:
             self._write()  # stores the identity before the tracker receives it
         except (ValueError, KeyError, TypeError) as error:

@@ -34,8 +34,8 @@ class Lines:
 
     def note(self, text: str, step: int, time: float) -> None:
         """Add a line for people; several of one step are joined."""
-        told = self._values.get("note") if step == self._step else None
-        self.add({"note": text if told is None else f"{told}\n{text}"}, step, time)
+        earlier = self._values.get("note") if step == self._step else None
+        self.add({"note": text if earlier is None else f"{earlier}\n{text}"}, step, time)
 
     def flush(self) -> None:
         """Log the current line."""

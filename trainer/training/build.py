@@ -91,7 +91,7 @@ def build_trainer(
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     numerics, choices = _choose_numerics(config, model, augment, source, progress, data.cache, checkpoint)
     if peers is not None:
-        peers.tell(
+        peers.broadcast_json(
             {
                 "fingerprint": data.dataset.fingerprint, "mean": data.mean, "std": data.std,
                 "numerics": dataclasses.asdict(numerics), "micro_batches": choices.get("micro_batches"),

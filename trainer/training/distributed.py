@@ -114,13 +114,13 @@ class Peers:
         order, *numbers = message.tolist()
         return Order(int(order)), numbers
 
-    def tell(self, values: dict[str, Any]) -> None:
+    def broadcast_json(self, values: dict[str, Any]) -> None:
         """Broadcast a JSON object to the other processes."""
         message = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
         self._broadcast(torch.tensor([len(message)]))
         self._broadcast(message)
 
-    def told(self) -> dict[str, Any]:
+    def receive_json(self) -> dict[str, Any]:
         """Block until the leader broadcasts a JSON object, and return it."""
         length = torch.zeros(1, dtype=torch.int64)
         self._broadcast(length)

@@ -268,7 +268,7 @@ def why_not_captured(config: Config, numerics: Numerics, device: torch.device, p
         "run.cuda_graph is off": not config.run.cuda_graph,
         "several processes": peers is not None,
         "fp16 waits at each step for whether it is taken": numerics.precision == "fp16",
-        "dropout draws anew in every epoch": config.model.dropout > 0,
+        "dropout draws a new mask in every step": config.model.dropout > 0,
         "mixed images": config.data.mixup > 0 or config.data.cutmix > 0,
         "micro-batches": config.train.grad_accum_steps > 1,
     }

@@ -237,8 +237,8 @@ def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
         (("mistakes", split), f"The surest mistakes on {split}", run_dir.mistakes(split)),
         (("training", "train"), "Training images as the network sees them", run_dir.training_images),
     ):
-        told = view.pictures.get(key)
-        if told is not None and told.images:
+        caption = view.pictures.get(key)
+        if caption is not None and caption.images:
             try:
                 sheet = read_sheet(path)
             except (OSError, ValueError) as error:
@@ -252,15 +252,15 @@ def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
 def _tile(sheet: Sheet, index: int) -> str:
     file = io.BytesIO()
     resized(sheet.pixels_NHWC[index], min(sheet.pixels_NHWC.shape[1], _TILE)).save(file, "png")
-    told: dict[str, Any] = sheet.captions[index]
-    words = str(told.get("class", "?"))
-    if "predicted" in told:
-        words += f" as {told['predicted']} {100 * float(told.get('confidence', 0)):.0f} %"
-    elif "mixed_with" in told:
-        percent = round(100 * float(told.get("share", 1)))
-        words = f"{percent} % {words}, {100 - percent} % {told['mixed_with']}"
+    caption: dict[str, Any] = sheet.captions[index]
+    words = str(caption.get("class", "?"))
+    if "predicted" in caption:
+        words += f" as {caption['predicted']} {100 * float(caption.get('confidence', 0)):.0f} %"
+    elif "mixed_with" in caption:
+        percent = round(100 * float(caption.get("share", 1)))
+        words = f"{percent} % {words}, {100 - percent} % {caption['mixed_with']}"
     source = base64.b64encode(file.getvalue()).decode()
-    name = f'<span class="dim">{_safe(str(told.get("name", "")))}</span>'
+    name = f'<span class="dim">{_safe(str(caption.get("name", "")))}</span>'
     return f'<div><img alt="" src="data:image/png;base64,{source}">{_safe(words)}<br>{name}</div>'
 
 

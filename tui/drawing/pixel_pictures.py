@@ -56,10 +56,10 @@ def cell_size() -> tuple[int, int] | None:
     if sys.__stdout__ is None:
         return None
     try:
-        told = fcntl.ioctl(sys.__stdout__.fileno(), termios.TIOCGWINSZ, bytes(8))
+        window = fcntl.ioctl(sys.__stdout__.fileno(), termios.TIOCGWINSZ, bytes(8))
     except (OSError, ValueError):
         return None
-    rows, columns, width, height = struct.unpack("HHHH", told)
+    rows, columns, width, height = struct.unpack("HHHH", window)
     return (width // columns, height // rows) if rows and columns and width >= columns and height >= rows else None
 
 

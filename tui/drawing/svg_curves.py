@@ -56,10 +56,12 @@ def svg(curve: Curve) -> str:
         x, y = _x(frame, step), _y(frame, value)
         if math.isfinite(value) and value > frame.high:
             arrow = f"M{x - 4:.1f} {_TOP + 7}L{x:.1f} {_TOP}L{x + 4:.1f} {_TOP + 7}Z"
-            parts.append(f'<path class="test" d="{arrow}"><title>{_told(curve, value)}, above the axis</title></path>')
+            parts.append(
+                f'<path class="test" d="{arrow}"><title>{_value_text(curve, value)}, above the axis</title></path>'
+            )
         elif math.isfinite(value):
             parts.append(
-                f'<circle class="test" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_told(curve, value)}</title></circle>'
+                f'<circle class="test" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_value_text(curve, value)}</title></circle>'
             )
     return "".join([*parts, "</svg>"])
 
@@ -132,5 +134,5 @@ def _tick(curve: Curve, value: float) -> str:
     return tick_label(value, percent=curve.percent) + (" %" if curve.percent else "")
 
 
-def _told(curve: Curve, value: float) -> str:
+def _value_text(curve: Curve, value: float) -> str:
     return f"{100 * value:.2f} %" if curve.percent else f"{value:.4f}"

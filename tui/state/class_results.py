@@ -27,9 +27,9 @@ class ClassResult:
 
     def taken_for(self, other: int) -> int | None:
         """Images that were given another class; None if unknown, since the log lists only the most frequent ones."""
-        told = dict(self.score.confusions)
-        complete = sum(told.values()) == self.score.images - self.score.correct
-        return told.get(other, 0 if complete else None)
+        counted = dict(self.score.confusions)
+        complete = sum(counted.values()) == self.score.images - self.score.correct
+        return counted.get(other, 0 if complete else None)
 
 
 def class_results(view: RunView) -> list[ClassResult]:

@@ -30,7 +30,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         run_dir: Run directory.
     """
     opened, started = view.opened, view.started
-    told = {
+    overview = {
         "run": run_dir.name,
         "directory": str(run_dir.path),
         "state": view.state.value,
@@ -57,7 +57,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         "config": opened.config if opened else {},
         "started": asdict(started) if started else None,
     }
-    return orjson.dumps(in_utf8(told), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    return orjson.dumps(in_utf8(overview), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def write_csv(view: RunView, file: IO[str]) -> None:

@@ -77,7 +77,7 @@ class PicturePane(TablePane):
         """Text if there are no pictures."""
         raise NotImplementedError
 
-    def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
+    def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
         """Two lines below a picture; its file name follows in a third."""
         raise NotImplementedError
 
@@ -152,9 +152,9 @@ class PicturePane(TablePane):
         return rows
 
     def _caption_rows(self, sheet: Sheet, index: int, side: int) -> list[Row]:
-        told = sheet.captions[index]
-        lines = [exact(line, side) for line in self.captions(told)]
-        return [*lines, [(_end_of(fmt.printable(str(told.get("name", ""))), side), "dim")]]
+        caption = sheet.captions[index]
+        lines = [exact(line, side) for line in self.captions(caption)]
+        return [*lines, [(_end_of(fmt.printable(str(caption.get("name", ""))), side), "dim")]]
 
 
 class MistakesPane(PicturePane):
@@ -175,11 +175,11 @@ class MistakesPane(PicturePane):
             "every image was recognised" if last.accuracy == 1.0 else "none kept yet; the next evaluation keeps them: e"
         )
 
-    def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
+    def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
         """True class and predicted class."""
-        answer = fmt.printable(str(told.get("predicted", "?")))
-        sure: Row = [(f"{100 * float(told.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
-        return [("true ", "dim"), (fmt.printable(str(told.get("class", "?"))), "text")], sure
+        answer = fmt.printable(str(caption.get("predicted", "?")))
+        sure: Row = [(f"{100 * float(caption.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
+        return [("true ", "dim"), (fmt.printable(str(caption.get("class", "?"))), "text")], sure
 
     def split_of(self, scene: DisplayState) -> str:
         """The split that selects the best checkpoint."""
@@ -206,10 +206,10 @@ class TrainingImagesPane(PicturePane):
             return "not while the classifier alone is trained, on features of images that are not augmented"
         return "none kept yet" if scene.view.step else "appears when training starts"
 
-    def captions(self, told: dict[str, Any]) -> tuple[Row, Row]:
+    def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
         """The class, or the two that were mixed."""
-        own, other = fmt.printable(str(told.get("class", "?"))), told.get("mixed_with")
-        percent = round(100 * float(told.get("share", 1.0)))
+        own, other = fmt.printable(str(caption.get("class", "?"))), caption.get("mixed_with")
+        percent = round(100 * float(caption.get("share", 1.0)))
         if other is None or percent == 100:
             return [(own, "text")], []
         return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.printable(str(other))}", "dim")]

@@ -117,7 +117,7 @@ def test_momenta_that_are_restored_stay_where_a_graph_reads_them(make_config: Co
     [
         ("data.flip=random", ""),
         ("run.cuda_graph=false", "run.cuda_graph is off"),
-        ("model.dropout=0.1", "dropout draws anew in every epoch"),
+        ("model.dropout=0.1", "dropout draws a new mask in every step"),
         ("data.cutmix=1.0", "mixed images"),
         ("train.grad_accum_steps=2", "micro-batches"),
     ],

@@ -364,7 +364,7 @@ async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Da
         await see(pilot, "esc closes")
         assert app.screen is help_screen
         await see(pilot, "Pause at the next step")  # from the top, wherever it was scrolled to
-        await see(pilot, "Not now: not while the run")
+        await see(pilot, "Not now: not while")
         assert help_screen.query_one(".dialog").styles.background != dark
         await pilot.resize_terminal(120, 40)
         await see(pilot, "Not now: not while the run is finished")
@@ -529,7 +529,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
         source.add(diverged(), ev.StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
         await pilot.press("escape")
-        await settle(pilot, lambda: not shows(app, "10 non-finite steps in a row\n"), "no question")
+        await settle(pilot, lambda: app.screen is app.watched.screen, "no question")
         await pilot.press("b")
         assert [type(command) for command in control.sent] == [cmd.GoBack]
         source.add(ev.StateChanged(state="training"), diverged(checkpoint=""), ev.StateChanged(state="paused"))
@@ -546,7 +546,7 @@ async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: D
     source = training_run()
     source.add(diverged(), ev.StateChanged(state="paused"))
     async with dashboard(source, NoControl(lambda: ("view only", Presence.UNKNOWN))) as (app, pilot):
-        await settle(pilot, lambda: shows(app, "10 steps in a row were not finite"), "the event")
+        await settle(pilot, lambda: shows(app, "10 non-finite steps in a row"), "the event")
         assert app.screen is app.watched.screen
 
 

@@ -68,7 +68,7 @@ async def test_the_dialog_of_the_rate_says_what_is_meant_and_warns_of_a_leap(das
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("l", "x", "5")
-        await settle(pilot, partial(shows, app, "can ruin what was"), "a warning")
+        await settle(pilot, partial(shows, app, "can ruin the weights"), "a warning")
         await pilot.press("backspace", "0", ".", "5")
         await settle(pilot, partial(shows, app, "0.14 becomes 0.07 (x0.5)"), "what it amounts to")
         assert "can ruin" not in screen_text(app)

@@ -47,10 +47,10 @@ class EndHook:
         Raises:
             OSError: When it cannot be run.
         """
-        told = _told(record.event)
-        if not self._command or told is None:
+        notice = _notice(record.event)
+        if not self._command or notice is None:
             return
-        what, message = told
+        what, message = notice
         facts = {"R18_TUI_RUN": str(self._run_dir.path), "R18_TUI_EVENT": what, "R18_TUI_MESSAGE": message}
         subprocess.Popen(
             self._command, env={**os.environ, **facts}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -58,7 +58,7 @@ class EndHook:
         )  # fmt: skip
 
 
-def _told(event: Event) -> tuple[str, str] | None:
+def _notice(event: Event) -> tuple[str, str] | None:
     """Word and sentence that describe an event; None for one that is not reported."""
     if isinstance(event, Finished):
         return "finished", f"{event.reason} at step {event.step:,}"

@@ -119,5 +119,5 @@ def _columns(rows: list[Any], budgets: list[Any]) -> StepColumns | None:
     flat = [list(chain.from_iterable(values)) for values in lists]
     if not all(checks[name]([values]) for name, values in zip(STEP_FIELDS[1:4], flat, strict=True)):
         return None
-    budget: dict[str, float] = next((told for told in reversed(budgets) if told), {})
+    budget: dict[str, float] = next((spent for spent in reversed(budgets) if spent), {})
     return StepColumns.of(list(firsts), counts, flat, list(zip(counts, images, seconds, strict=True)), budget)

@@ -143,7 +143,7 @@ class RunView(RunFacts):
     def _go_on(self, time: float) -> None:
         if self.held:
             self.held = False
-            self._note(time, "info", f"goes on from step {self.step:,}")
+            self._note(time, "info", f"continues from step {self.step:,}")
 
     def _set_state(self, state: RunState, time: float) -> None:
         if state is RunState.TRAINING:
@@ -176,9 +176,7 @@ class RunView(RunFacts):
     def _diverged(self, event: ev.Diverged, time: float) -> None:
         self.diverged = event
         back = f"b goes back to {event.checkpoint}; " if event.checkpoint else ""
-        self._note(
-            time, "error", f"{event.in_a_row} steps in a row were not finite: {back}l lowers the rate, p goes on"
-        )
+        self._note(time, "error", f"{event.in_a_row} non-finite steps in a row: {back}l lowers the rate, p continues")
 
     def _frozen(self, event: ev.StagesFrozen, time: float) -> None:
         self.frozen = event
@@ -307,8 +305,8 @@ class RunView(RunFacts):
         self.evaluations = [e for e in self.evaluations if e.step <= event.step]
         self.epochs = [e for e in self.epochs if e.step <= event.step]
         self.replanned_at = min(self.replanned_at, event.step)
-        self.layers = [told for told in self.layers if told.step <= event.step]
-        self.pictures = {key: told for key, told in self.pictures.items() if told.step <= event.step}
+        self.layers = [past for past in self.layers if past.step <= event.step]
+        self.pictures = {key: past for key, past in self.pictures.items() if past.step <= event.step}
         self.best = next((e for e in reversed(self.evaluations) if e.best), None)
         # Prefer the edits in the checkpoint: an edit at its very step may have come after it.
         known = event.lr_edits
