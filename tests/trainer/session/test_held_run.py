@@ -52,7 +52,7 @@ def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config
     thread.stop()
     assert thread.join(60)
     assert not view.held
-    assert [note.text for note in view.notes if "at step" in note.text or "goes on" in note.text] == [
+    assert [note.text for note in view.notes if "at step" in note.text or "continues from" in note.text] == [
         f"paused at step {held.step}", f"continues from step {held.step}",
     ]  # fmt: skip
     frozen = [event.stages for event in events_of(run.run_dir, ev.StagesFrozen)]

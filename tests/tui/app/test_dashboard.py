@@ -529,7 +529,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
         source.add(diverged(), ev.StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
         await pilot.press("escape")
-        await settle(pilot, lambda: app.screen is app.watched.screen, "no question")
+        await settle(pilot, lambda: app.screen is app.watched.screen and not shows(app, "back to"), "no question")
         await pilot.press("b")
         assert [type(command) for command in control.sent] == [cmd.GoBack]
         source.add(ev.StateChanged(state="training"), diverged(checkpoint=""), ev.StateChanged(state="paused"))

@@ -175,7 +175,7 @@ class RunView(RunFacts):
 
     def _diverged(self, event: ev.Diverged, time: float) -> None:
         self.diverged = event
-        back = f"b goes back to {event.checkpoint}; " if event.checkpoint else ""
+        back = f"b restores {event.checkpoint}; " if event.checkpoint else ""
         self._note(time, "error", f"{event.in_a_row} non-finite steps in a row: {back}l lowers the rate, p continues")
 
     def _frozen(self, event: ev.StagesFrozen, time: float) -> None:
