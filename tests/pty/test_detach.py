@@ -54,7 +54,7 @@ def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -
         trainer = trainer_of(run)
         terminal.send("d")
         assert code_of(terminal) == 0
-        assert f"(process {trainer.pid}); come back with: r18-tui attach" in terminal.text.replace("\n", "")
+        assert f"(process {trainer.pid}); attach with: r18-tui attach" in terminal.text.replace("\n", "")
         drawn, left, _ = terminal.raw.partition(b"\x1b[?1049l")
         assert left
         assert b"\x1b[2J" in drawn[-100:], "nothing is left for tmux to put into the scrollback"
@@ -213,7 +213,7 @@ def test_a_job_of_the_shell_waits_for_the_foreground_and_ctrl_z_detaches(tmp_pat
         assert terminal.raw.find(b"Stopped") in range(terminal.raw.find(b"\x1b[?1049h"))
         terminal.send("\x1a")
         assert code_of(terminal) == 0
-        assert "come back with" in terminal.text
+        assert "attach with" in terminal.text
     steps_go_on(run)
     stop(run)
 
@@ -238,7 +238,7 @@ def test_a_hang_up_by_hand_says_how_to_come_back(tmp_path: Path) -> None:
         terminal.wait_for(r"step [1-9]", 120)
         launcher_of(terminal).send_signal(signal.SIGHUP)
         assert code_of(terminal) == 0
-        assert "come back with" in terminal.text
+        assert "attach with" in terminal.text
     steps_go_on(run)
     stop(run)
 
@@ -317,8 +317,8 @@ def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> Non
     with start_breaking(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
         terminal.wait_for("the dashboard failed", 120)
         assert code_of(terminal) == 0
-        assert "trains on" in terminal.text
-        assert "come back with" in terminal.text
+        assert "continues training" in terminal.text
+        assert "attach with" in terminal.text
         assert "Traceback" not in terminal.text
         wait_for(run, lambda view: view.finish is not None)
     assert "a broken pane" in run.log.read_text()

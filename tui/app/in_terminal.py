@@ -114,7 +114,7 @@ def _after_screen(
     if crash or ending.detached:
         if not (view.finish or view.failure):
             source.close()
-            what = "is paused" if view.state is RunState.PAUSED else "trains on"
+            what = "is paused" if view.state is RunState.PAUSED else "continues training"
             return go_on_without_terminal(thread, terminal, link, [*failed, *way_back(run_dir, what)])
         thread.stop()  # the run has ended, and no screen is left to close it
     terminal.give_back()

@@ -58,5 +58,5 @@ def go_on_without_terminal(
 
 def way_back(run_dir: RunDir, what: str) -> list[str]:
     """One line with the state of the run and how to see it again; more lines only for hazards."""
-    back = f"{run_dir.name} {what} (process {os.getpid()}); come back with: {run_dir.attach_command()}"
+    back = f"{run_dir.name} {what} (process {os.getpid()}); attach with: {run_dir.attach_command()}"
     return [back, *(f"warning: {hazard}" for hazard in hazards(run_dir))]

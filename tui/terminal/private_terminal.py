@@ -54,7 +54,7 @@ def wait_for_foreground() -> None:
         if in_background(0) and time.monotonic() - begun < _STOPPED_S:
             raise ConfigError(
                 "the dashboard needs the terminal, which another program has: start it in the foreground; or train with "
-                "--detach, and come back with: r18-tui attach"
+                "--detach, and attach with: r18-tui attach"
             )
 
 
