@@ -25,7 +25,7 @@ def test_one_key_writes_the_suggestion_into_the_configuration(tmp_path: Path, ke
         terminal.wait_for(r"w +write optim\.lr", 120)
         terminal.send(key)
         assert code_of(terminal) == 0
-        written = re.sub(r"\s", "", terminal.text.partition("written; train with it: ")[2])
+        written = re.sub(r"\s", "", terminal.text.partition("saved; train with: ")[2])
         assert written.startswith(f"r18-tui{file}{''.join(SMALL)}") is taken, "what it was found under belongs to it"
     assert (file.read_text() != before) is taken
     assert (load_config(str(file)).config.optim.lr != 0.123) is taken
