@@ -54,7 +54,7 @@ def _main(argv: Sequence[str]) -> int:
     commands = all_commands()
     if argv and argv[0] not in commands:
         tokens = split_overrides(argv)
-        if tokens.rest and tokens.rest[0] in commands:
+        if tokens.rest and tokens.rest[0] in commands and not commands[tokens.rest[0]].file_names:
             argv = [*tokens.rest, *tokens.overrides]  # settings may come first
     name = argv[0] if argv else ""
     try:

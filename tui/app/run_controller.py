@@ -204,7 +204,13 @@ class RunController:
         return not refused
 
     def ask(self, name: str, command: Command, word: str) -> None:
-        """Send a command, as `send` does, also where its action cannot act."""
+        """Send a command without asking whether its action can act; an undeliverable one is shown as a remark.
+
+        Args:
+            name: Name of the action.
+            command: The command to send.
+            word: Word shown until the answer arrives.
+        """
         try:
             self.port.control.send(command)
         except UndeliverableError as error:
