@@ -175,7 +175,7 @@ def _classes(view: RunView) -> str:
     if not results:
         return ""
     names = view.class_names(len(results))
-    heads = ("class", "accuracy (recall)", "", "95 %", "precision", "images", "taken for")
+    heads = ("class", "accuracy (recall)", "", "95 %", "precision", "images", "confused with")
     rows = [_class_row(result, names) for result in results]
     return f"<h2>Classes on {_safe(view.selection_split)}, the worst first</h2>{_table(heads, rows)}"
 

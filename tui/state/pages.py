@@ -42,7 +42,7 @@ PAGES: tuple[Page, ...] = (
     Page(name="accuracy", keys="2", label="accuracy", help="The accuracy alone."),
     Page(name="lr", keys="3", label="LR", help="The learning rate: what was, and what is to come."),
     Page(name="memory", keys="4", label="memory", help="Memory of the device."),
-    Page(name="classes", keys="5", label="classes", help="Every class: accuracy, its interval, precision, what it is taken for."),
+    Page(name="classes", keys="5", label="classes", help="Every class: accuracy, interval, precision, confusions."),
     Page(name="confusion", keys="6", label="confusion", help="Which class is taken for which: the matrix, and the worst pairs."),
     Page(name="mistakes", keys="7", label="mistakes", help="What the network was surest of, and wrong about."),
     Page(name="training", keys="8", label="images", help="Training images as the network sees them."),

@@ -29,7 +29,7 @@ _EXPLANATION = (
     "accuracy (recall): of the class's images, how many were recognised; with the change since the previous evaluation",
     "95 %: where that share would lie if there were very many images of this kind",
     "precision: share of the predictions of this class that are right",
-    "taken for: the classes predicted instead, for images not recognised",
+    "confused with: the classes predicted instead, for images not recognised",
     "trend: accuracy of the newest evaluations, each row from its own lowest to its own highest",
 )
 
@@ -104,10 +104,10 @@ def _columns_that_fit(scene: DisplayState, room: int) -> list[_Column]:
         return chosen
     width = left - min(max(left - _WIDE_CONFUSIONS, 0), _LONGEST_BAR - _SHORTEST_BAR)
     classes = view.class_names(len(scene.class_results))
-    taken_for = _Column("taken for, %", width, lambda result: _taken_for(classes, result, width - 2))
+    confused_with = _Column("confused with, %", width, lambda result: _confusions(classes, result, width - 2))
     return [
         *(column for column in chosen if column is not trend),
-        taken_for,
+        confused_with,
         *(column for column in chosen if column is trend),
     ]
 
@@ -129,7 +129,7 @@ def _row(scene: DisplayState, result: ClassResult, names: int, bar: int, columns
 
 def _placed(text: str, column: _Column) -> str:
     """Align numbers to the right of their column, words and curves to its left."""
-    if column.title in ("taken for, %", "trend"):
+    if column.title in ("confused with, %", "trend"):
         return "  " + fmt.fit(text, column.width - 2)
     return f"{text:>{column.width}}"
 
@@ -139,7 +139,7 @@ def _interval(result: ClassResult) -> str:
     return "" if bounds is None else f"{fmt.percent(bounds[0])}-{fmt.percent(bounds[1])}"
 
 
-def _taken_for(classes: list[str], result: ClassResult, room: int) -> str:
+def _confusions(classes: list[str], result: ClassResult, room: int) -> str:
     """The confused classes with their shares, as many as fit."""
     text = ""
     for other, count in result.score.confusions:
