@@ -21,9 +21,10 @@ from pathlib import Path
 import psutil
 
 from tests.support.pseudo_terminal import PseudoTerminal
-from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Finished, Heartbeat, Monitored, Opened, Started
 from trainer.training.loop import steps_event
 from trainer.training.metrics import Window
 
@@ -85,8 +86,8 @@ def attach(runs_dir: Path, steps: int) -> float:
 
 def history(steps: int, line: int, spike: int | None = None) -> Iterator[Event]:
     """The events of a run of so many steps that has ended."""
-    yield ev.Opened(run="history", directory="history", pid=1, host="", resume=False, config={})
-    yield ev.Started(
+    yield Opened(run="history", directory="history", pid=1, host="", resume=False, config={})
+    yield Started(
         classes=[str(label) for label in range(10)], splits={"train": 64_000, "test": 1000}, selection_split="test",
         fingerprint="", model={"name": "ResNet-18", "stem": "cifar", "parameters": 11_173_962}, device={"name": "CPU"},
         choices={"precision": "fp32"}, epochs=steps // _EPOCH, steps_per_epoch=_EPOCH, total_steps=steps,
@@ -109,14 +110,14 @@ def history(steps: int, line: int, spike: int | None = None) -> Iterator[Event]:
         if index % round(10 / _LINE_S) == 0:
             used = 10**9 + draw.randrange(10**8)
             readings = {"process_bytes": used, "system_used_bytes": 2 * used, "system_total_bytes": 25 * 10**9}
-            yield ev.Monitored(readings=readings | {"cpu_pct": round(100 * draw.random(), 1)})
-            yield ev.Heartbeat()
+            yield Monitored(readings=readings | {"cpu_pct": round(100 * draw.random(), 1)})
+            yield Heartbeat()
         last = numbers[-1]
         if last % _EPOCH == 0:
-            yield ev.Evaluated(
+            yield Evaluated(
                 split="test", epoch=last / _EPOCH, step=last, loss=0.5, accuracy=0.5, correct=[50] * 10, counts=[100] * 10,
             )  # fmt: skip
-    yield ev.Finished(reason="completed", step=steps, epoch=steps / _EPOCH, exit_code=0)
+    yield Finished(reason="completed", step=steps, epoch=steps / _EPOCH, exit_code=0)
 
 
 if __name__ == "__main__":

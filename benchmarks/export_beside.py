@@ -20,8 +20,9 @@ from benchmarks.slices import ENDLESS_DIGITS
 from trainer.run.control.client import SocketControl
 from trainer.run.control.commands import Export
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event, Exported, ExportFailed, Steps
+from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader
+from trainer.run.log.result_events import Exported, ExportFailed, Steps
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _EXPORT_AS_ANY = f"import os; os.nice = lambda by: 0; {_TRAIN}"

@@ -22,8 +22,8 @@ from trainer.commands.init import configuration, find_start
 from trainer.data.folder.survey import survey_folder
 from trainer.host.gpu import gpu_present
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Evaluated, Steps
 from trainer.run.log.reader import read_records
+from trainer.run.log.result_events import Evaluated, Steps
 
 NEW = ("cat", "dog", "ship")
 """Learned from few images; the backbone has never seen one of them."""

@@ -22,8 +22,8 @@ from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.model.device import choose_device, describe_device
 from trainer.model.versions import software_versions
-from trainer.run.log.events import Evaluated, Steps
 from trainer.run.log.reader import read_records
+from trainer.run.log.result_events import Evaluated, Steps
 from trainer.training.step_timing import matrix_peak, measure
 
 _CASES = {

@@ -21,7 +21,7 @@ from tests.support.canned import evaluated, opened, started, steps
 from tests.support.pseudo_terminal import PseudoTerminal
 from tests.support.terminal_input import changes_unpressed, survive
 from tests.support.written_runs import write_log
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Finished
 
 _PROGRAM = [sys.executable, "-m", "tui.cli"]
 _ROUNDS = 60
@@ -37,7 +37,7 @@ def main() -> int:
     seed, faults = arguments.seed, 0
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
-        finished = ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
+        finished = Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
         write_log(runs, "done", opened(), started(), steps(1), evaluated(1), finished)
         while time.monotonic() < end:
             for fault in _round(runs, seed):

@@ -22,7 +22,7 @@ import psutil
 from benchmarks.attach import history
 from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Record
+from trainer.run.log.event import Record
 
 _STEPS, _LINE = 10_000, 100
 _DOWN, _PAGE_DOWN, _DELETE, _ESCAPE, _END = "\x1b[B", "\x1b[6~", "\x1b[3~", "\x1b", "\x1b[F"

@@ -22,8 +22,8 @@ from pathlib import Path
 import psutil
 
 from tests.support.pseudo_terminal import PseudoTerminal
-from trainer.run.log.events import Steps
 from trainer.run.log.reader import LogReader
+from trainer.run.log.result_events import Steps
 
 ENDLESS_DIGITS = (
     "digits", "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false",

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from benchmarks.dashboard import program
 from tests.support.pseudo_terminal import PseudoTerminal
-from trainer.run.log.events import Steps
 from trainer.run.log.reader import LogReader
+from trainer.run.log.result_events import Steps
 
 LEAST_RATIO = 0.98
 _BACK_WITHIN_S = 20.0

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Evaluated, Resumed, Steps
 from trainer.run.log.reader import read_records
+from trainer.run.log.result_events import Evaluated, Steps
+from trainer.run.log.run_events import Resumed
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from trainer.run.control.commands import CommandQueue
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Steps
 from trainer.run.log.reader import read_records
+from trainer.run.log.result_events import Steps
 from tui.app.app import DashboardApp
 from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings

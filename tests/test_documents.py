@@ -11,7 +11,7 @@ import pytest
 
 import tui.cli
 from trainer.config.loader import shipped_names
-from trainer.run.log.events import event_kinds
+from trainer.run.log.codec import event_kinds
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

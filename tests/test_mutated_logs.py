@@ -15,10 +15,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict as OtherTypedDict
 
 from tests.support.mutated_logs import START, history, lines, mutated, read_everywhere, write
-from trainer.run.log.codec import checks_of, decode
-from trainer.run.log.events import Warned, event_kinds
+from trainer.run.log.codec import checks_of, decode, event_kinds
 from trainer.run.log.log_types import Positive, Range, Share, check_of
 from trainer.run.log.reader import LogReader
+from trainer.run.log.run_events import Warned
 from trainer.run.log.writer import EventLog
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView

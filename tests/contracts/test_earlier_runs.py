@@ -18,7 +18,8 @@ from trainer.config.schema import Config
 from trainer.model.checkpoint import read_checkpoint
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Resumed
 from trainer.session import export_run as exporting
 
 KEPT = Path(__file__).parents[1] / "support" / "earlier_run"
@@ -66,7 +67,7 @@ def test_its_log_and_its_checkpoint_are_read(run: RunDir) -> None:
     view = view_of(run)
     assert (view.step, view.bad_records, view.total_steps) == (STEP, 0, 4)
     assert list(view.train_loss.y) == pytest.approx([2.439641, 2.38805, 2.154271, 2.053164])
-    assert [event.step for event in events_of(run, ev.Evaluated)] == [2, 4]
+    assert [event.step for event in events_of(run, Evaluated)] == [2, 4]
     assert read_run_config(run).train.epochs == 2
     checkpoint = read_checkpoint(run.checkpoints / "step-00000004.safetensors")
     facts = json.loads((KEPT / "checkpoint.json").read_text())
@@ -75,7 +76,7 @@ def test_its_log_and_its_checkpoint_are_read(run: RunDir) -> None:
 
 def test_it_is_resumed(run: RunDir, tmp_path: Path) -> None:
     assert train(Config(), tmp_path, resume=run, overrides=("train.epochs=3",)).exit_code == 0
-    (seam,) = events_of(run, ev.Resumed)
+    (seam,) = events_of(run, Resumed)
     assert (seam.step, seam.checkpoint) == (STEP, "step-00000004.safetensors")
     assert view_of(run).step == 6
 

@@ -7,11 +7,21 @@ from pathlib import Path
 from tests.support.canned import CannedSource, evaluated, opened, started, steps
 from trainer.run.control.commands import NoControl
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
 from trainer.run.log.live_source import LiveSource
 from trainer.run.log.reader import LogReader
+from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Exported
+from trainer.run.log.run_events import (
+    Acknowledged,
+    Finished,
+    Heartbeat,
+    LrEdited,
+    Monitored,
+    Resumed,
+    StateChanged,
+    Warned,
+)
 from trainer.run.log.writer import EventLog
 from trainer.run.status import Presence
 from trainer.run.view.run_view import RunView
@@ -20,15 +30,15 @@ from tui.state.run_port import EventSource, RunPort
 from tui.state.ui_settings import UiSettings
 
 EVENTS: list[Event] = [
-    opened(), ev.StateChanged(state="preparing", detail="decoding", fraction=0.5), started(), ev.StateChanged(state="training"),
-    steps(1), ev.EpochEnded(epoch=1, step=100, train_loss=1.5, train_accuracy=0.4, lr=0.1, seconds=2.0), evaluated(1),
-    ev.LrEdited(step=100, factor=0.5, lr=0.05), steps(101, 50), ev.Monitored(readings={"process_bytes": 1e9}),
-    ev.Resumed(step=100, epoch=1, checkpoint="step-00000100.safetensors", lr_edits=[]), steps(101, 80), evaluated(2, best=False),
-    ev.CheckpointSaved(step=180, path="checkpoints/x", size_bytes=9, sha256="a", pinned=True, best=False, seconds=0.1),
-    ev.Acknowledged(command_id="a", command="pause", ok=True), ev.StateChanged(state="paused"), ev.Heartbeat(),
-    ev.Warned(message="w"),
-    ev.Exported(step=180, path="export/model.onnx", size_bytes=1, max_abs_diff=1e-6, images=256, accuracy=0.5, split="test"),
-    ev.Finished(reason="completed", step=180, epoch=1.8, exit_code=0),
+    opened(), StateChanged(state="preparing", detail="decoding", fraction=0.5), started(), StateChanged(state="training"),
+    steps(1), EpochEnded(epoch=1, step=100, train_loss=1.5, train_accuracy=0.4, lr=0.1, seconds=2.0), evaluated(1),
+    LrEdited(step=100, factor=0.5, lr=0.05), steps(101, 50), Monitored(readings={"process_bytes": 1e9}),
+    Resumed(step=100, epoch=1, checkpoint="step-00000100.safetensors", lr_edits=[]), steps(101, 80), evaluated(2, best=False),
+    CheckpointSaved(step=180, path="checkpoints/x", size_bytes=9, sha256="a", pinned=True, best=False, seconds=0.1),
+    Acknowledged(command_id="a", command="pause", ok=True), StateChanged(state="paused"), Heartbeat(),
+    Warned(message="w"),
+    Exported(step=180, path="export/model.onnx", size_bytes=1, max_abs_diff=1e-6, images=256, accuracy=0.5, split="test"),
+    Finished(reason="completed", step=180, epoch=1.8, exit_code=0),
 ]  # fmt: skip
 
 

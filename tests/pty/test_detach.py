@@ -17,7 +17,7 @@ from tests.support.pseudo_terminal import PseudoTerminal
 from tests.support.running import events_of, view_of, wait_for
 from trainer.run.folder.lock import is_live
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Acknowledged
 from trainer.run.status import RunState
 from tui.app.screens.key_rest import HELD_KEY_S
 
@@ -280,7 +280,7 @@ def test_a_process_that_is_continued_has_its_keys_once_and_gives_the_terminal_ba
             terminal.wait_for(f"● {word}", 10)
         terminal.send("qs")
         assert code_of(terminal) == 0
-    assert [event.command for event in events_of(run, ev.Acknowledged)][:3] == ["pause", "unpause", "pause"]
+    assert [event.command for event in events_of(run, Acknowledged)][:3] == ["pause", "unpause", "pause"]
 
 
 def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:

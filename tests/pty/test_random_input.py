@@ -12,14 +12,14 @@ from tests.support.canned import evaluated, opened, started, steps
 from tests.support.pseudo_terminal import PseudoTerminal
 from tests.support.terminal_input import changes_unpressed, survive
 from tests.support.written_runs import write_log
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Finished
 
 pytestmark = pytest.mark.pty
 
 
 @pytest.fixture
 def runs_dir(tmp_path: Path) -> Path:
-    finished = ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
+    finished = Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
     write_log(tmp_path, "done", opened(), started(), steps(1), evaluated(1), finished)
     return tmp_path
 

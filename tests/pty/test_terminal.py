@@ -20,7 +20,7 @@ from tests.support.written_runs import write_log
 from trainer.host.stop_signals import DOUBLED_S
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.lock import read_owner
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Finished
 from trainer.run.status import RunState
 
 pytestmark = pytest.mark.pty
@@ -116,7 +116,7 @@ def test_a_terminal_is_given_back_as_it_was(tmp_path: Path) -> None:
         opened(),
         started(),
         steps(1),
-        ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
+        Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
     )
     with in_shell([*PROGRAM, "show", str(tmp_path / "done")], tmp_path) as terminal:
         terminal.wait_for("finished", 30)
@@ -145,7 +145,7 @@ def test_the_next_start_gives_the_terminal_of_a_killed_viewer_back(tmp_path: Pat
         opened(),
         started(),
         steps(1),
-        ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
+        Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
     )
     viewer = [*PROGRAM, command, *([str(tmp_path / "done")] if command == "show" else []), "--runs-dir", str(tmp_path)]
     with in_shell([*viewer, ";", *PROGRAM, "--version"], tmp_path) as terminal:
@@ -176,7 +176,7 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, nam
         opened(),
         started(),
         steps(1),
-        ev.Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
+        Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
     )
     trained = ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]
     for command in (["show", "done"], ["runs"], [], *([trained] if name else [])):

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import CheckpointSaved, Evaluated, Steps
+from trainer.run.log.run_events import Finished, Resumed, Started
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed
 from trainer.trackers.tracker import Histogram
@@ -19,9 +20,9 @@ from tui.state.class_results import class_results, recalls
 NAMES = ["ant", "bee", "cat", "dog"]
 
 
-def started(classes: Sequence[str] = NAMES, selection: str = "val") -> ev.Started:
+def started(classes: Sequence[str] = NAMES, selection: str = "val") -> Started:
     splits = {"train": 64, "val": 40, "test": 40}
-    return ev.Started(
+    return Started(
         classes=list(classes), splits=splits, selection_split=selection, fingerprint="f", model={}, device={}, choices={},
         epochs=9, steps_per_epoch=4, total_steps=36, planned_lr=[[], []], versions={},
     )  # fmt: skip
@@ -30,9 +31,9 @@ def started(classes: Sequence[str] = NAMES, selection: str = "val") -> ev.Starte
 def evaluated(
     step: int, counts: Sequence[int], correct: Sequence[int], *, confusions: Sequence[Sequence[int]] = (),
     split: str = "val", best: bool = False, trigger: str = "epoch", accuracy: float | None = None,
-) -> ev.Evaluated:  # fmt: skip
+) -> Evaluated:  # fmt: skip
     share = sum(correct) / sum(counts) if accuracy is None else accuracy
-    return ev.Evaluated(
+    return Evaluated(
         split=split, epoch=step / 4, step=step, loss=0.5, accuracy=share, correct=list(correct), counts=list(counts),
         confusions=[list(row) for row in confusions], best=best, trigger=trigger,
     )  # fmt: skip
@@ -132,24 +133,24 @@ def results_of(*events: Event) -> tuple[dict[str, float], dict[tuple[int, str], 
     return feed.results, sink.figures
 
 
-def best(step: int, accuracy: float) -> ev.Evaluated:
+def best(step: int, accuracy: float) -> Evaluated:
     return evaluated(step, [10], [5], best=True, accuracy=accuracy)
 
 
-def worse(step: int, accuracy: float) -> ev.Evaluated:
+def worse(step: int, accuracy: float) -> Evaluated:
     return evaluated(step, [10], [5], accuracy=accuracy)
 
 
-def final_test(step: int, accuracy: float) -> ev.Evaluated:
+def final_test(step: int, accuracy: float) -> Evaluated:
     return evaluated(step, [10], [5], split="test", trigger="end", accuracy=accuracy)
 
 
-def resumed(step: int) -> ev.Resumed:
-    return ev.Resumed(step=step, epoch=0, checkpoint="x")
+def resumed(step: int) -> Resumed:
+    return Resumed(step=step, epoch=0, checkpoint="x")
 
 
-def ended(step: int, reason: str = "completed") -> ev.Finished:
-    return ev.Finished(reason=reason, step=step, epoch=1.0, exit_code=0)
+def ended(step: int, reason: str = "completed") -> Finished:
+    return Finished(reason=reason, step=step, epoch=1.0, exit_code=0)
 
 
 CASES: list[tuple[Any, ...]] = [
@@ -187,10 +188,10 @@ def test_the_results_of_a_run_are_those_of_its_best(
 
 
 def test_figures_of_steps_and_classes_are_told_at_their_step_by_their_names() -> None:
-    steps = ev.Steps(
+    steps = Steps(
         first_step=3, loss=[3.0, 4.0, 5.0], accuracy=[0.3, 0.4, 0.5], lr=[0.03, 0.04, 0.05], images=24, seconds=2.0
     )
-    saved = ev.CheckpointSaved(step=5, path="x", size_bytes=1, sha256="", pinned=False, best=False, seconds=0.1)
+    saved = CheckpointSaved(step=5, path="x", size_bytes=1, sha256="", pinned=False, best=False, seconds=0.1)
     event = evaluated(5, [10, 0, 4, 5], [5, 0, 3, 1])
     _, figures = results_of(started(), steps, event, saved)
     for step in (3, 4, 5):

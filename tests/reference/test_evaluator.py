@@ -28,7 +28,9 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.ema import ModelEma
 from trainer.model.numerics import Numerics
-from trainer.run.log.events import Evaluated, Event, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Warned
 from trainer.training.callbacks import NullCallbacks
 from trainer.training.evaluator import Evaluator
 from trainer.training.metrics import Stopwatch

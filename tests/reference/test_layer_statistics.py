@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_silence
 from trainer.model.layer_stats import SilentChannels, measured_layers
-from trainer.run.log.events import number
+from trainer.run.log.event import number
 from trainer.training.metrics import CAPACITY, StepMetrics, Stopwatch, Window
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ from tests.reference.training_sides import State, narrow_model, shake
 from tests.support.checkpoints import run_record
 from trainer.config.schema import ModelConfig
 from trainer.data.dataset import ResidentSplit
-from trainer.run.log.events import EpochEnded, Event, Steps
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import EpochEnded, Steps
 from trainer.training import build
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from trainer.run.control.commands import Command
-from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import EpochEnded, Evaluated, LayersMeasured, Steps
+from trainer.run.log.run_events import Diverged, Monitored, Opened, Started, StateChanged
 from trainer.run.status import Presence
 
 START = 1_700_000_000.0
@@ -56,18 +57,18 @@ class Recorder:
         """Nothing to close."""
 
 
-def opened() -> ev.Opened:
+def opened() -> Opened:
     """A run called `demo`."""
-    return ev.Opened(
+    return Opened(
         run="demo", directory="runs/demo", pid=1, host="box", resume=False, config={"eval": {"every_epochs": 1}}
     )
 
 
-def started(classes: list[str] | None = None, epochs: int = 10) -> ev.Started:
+def started(classes: list[str] | None = None, epochs: int = 10) -> Started:
     """Ten epochs of a hundred steps."""
     total = epochs * 100
     steps = [float(step) for step in range(0, total, 10)]
-    return ev.Started(
+    return Started(
         classes=classes or CLASSES, splits={"train": 6400, "test": 500}, selection_split="test", fingerprint="f",
         model={"name": "ResNet-18", "stem": "cifar", "parameters": 11_173_962, "trainable": 11_173_962},
         device={"kind": "cpu", "name": "A CPU"}, choices={"precision": "bf16", "channels_last": True}, epochs=epochs,
@@ -75,22 +76,22 @@ def started(classes: list[str] | None = None, epochs: int = 10) -> ev.Started:
     )  # fmt: skip
 
 
-def steps(first: int, count: int = 100) -> ev.Steps:
+def steps(first: int, count: int = 100) -> Steps:
     """Steps of a loss that falls."""
     numbers = range(first, first + count)
-    return ev.Steps(
+    return Steps(
         first_step=first, loss=[2.3 * math.exp(-n / 300) + 0.05 * (n % 7) for n in numbers],
         accuracy=[1 - 0.9 * math.exp(-n / 300) for n in numbers], lr=[0.2 * (1 - n / 1000) for n in numbers], images=64 * count,
         seconds=0.5, budget={"data": 1.0, "compute": 90.0, "evaluate": 8.0, "save": 1.0},
     )  # fmt: skip
 
 
-def diverged(checkpoint: str = "step-00000100.safetensors") -> ev.Diverged:
+def diverged(checkpoint: str = "step-00000100.safetensors") -> Diverged:
     """A run that is held after ten bad steps."""
-    return ev.Diverged(step=310, in_a_row=10, checkpoint=checkpoint)
+    return Diverged(step=310, in_a_row=10, checkpoint=checkpoint)
 
 
-def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> ev.Evaluated:
+def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> Evaluated:
     """Evaluations that rise; what is not recognised is taken for the next two classes, for the first of them twice as often."""
     correct = [min(100, 10 * epoch + 5 * label) for label in range(classes)]
     confusions = [_confusions(label, 100 - right, classes) for label, right in enumerate(correct)]
@@ -98,13 +99,13 @@ def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> 
     for pairs in confusions:
         for other, images in zip(pairs[::2], pairs[1::2], strict=True):
             predicted[other] += images
-    return ev.Evaluated(
+    return Evaluated(
         split="test", epoch=float(epoch), step=epoch * 100, loss=2.0 / (epoch + 1), accuracy=sum(correct) / (100 * classes),
         correct=correct, counts=[100] * classes, predicted=predicted, confusions=confusions, best=best, seconds=1.0,
     )  # fmt: skip
 
 
-def layers(epoch: int, *, frozen: int = 0) -> ev.LayersMeasured:
+def layers(epoch: int, *, frozen: int = 0) -> LayersMeasured:
     """Layers whose gradients shrink as the epochs pass.
 
     Args:
@@ -117,7 +118,7 @@ def layers(epoch: int, *, frozen: int = 0) -> ev.LayersMeasured:
     hidden: list[None] = [None] * frozen
     shape = [0] * 8 + [1, 5, 20, 100, 100, 20, 5, 1] + [0] * 8
     shares = [0.02 * epoch] * (count - frozen)
-    return ev.LayersMeasured(
+    return LayersMeasured(
         epoch=float(epoch), step=epoch * 100, names=names, parameters=[36_864] * count, weight_norms=[12.0] * count,
         weight_ranges=[0.3] * count, weights=[shape] * count, gradient_norms=[*hidden, *shares],
         gradient_ranges=[*hidden, *shares], gradients=[*[[]] * frozen, *[shape] * (count - frozen)],
@@ -132,14 +133,14 @@ def _confusions(label: int, wrong: int, classes: int) -> list[int]:
 
 def training_run(epochs: int = 3, classes: list[str] | None = None) -> CannedSource:
     """A run in the middle of its life."""
-    source = CannedSource(opened(), started(classes), ev.StateChanged(state="training"))
+    source = CannedSource(opened(), started(classes), StateChanged(state="training"))
     number = len(classes) if classes else len(CLASSES)
     for epoch in range(1, epochs + 1):
-        source.add(steps((epoch - 1) * 100 + 1), ev.EpochEnded(
+        source.add(steps((epoch - 1) * 100 + 1), EpochEnded(
             epoch=epoch, step=epoch * 100, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=0.5
         ), layers(epoch), evaluated(epoch, number))  # fmt: skip
     source.add(
-        ev.Monitored(
+        Monitored(
             readings={
                 "process_bytes": 2.0**30,
                 "system_used_bytes": 2.0**31,

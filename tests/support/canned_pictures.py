@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tests.support.canned import CannedSource, training_run
 from trainer.evaluation.picture_sheet import Sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import PicturesSaved
 
 
 def tile(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -31,7 +31,7 @@ def with_pictures(run_dir: RunDir, confidence: float = 0.98) -> CannedSource:
     )
     source = training_run()
     source.add(
-        ev.PicturesSaved(what="mistakes", split="test", step=300, epoch=3.0, path="../../etc/passwd", images=2),
-        ev.PicturesSaved(what="training", split="train", step=200, epoch=3.0, path="eval/training.png", images=1),
+        PicturesSaved(what="mistakes", split="test", step=300, epoch=3.0, path="../../etc/passwd", images=2),
+        PicturesSaved(what="training", split="train", step=200, epoch=3.0, path="eval/training.png", images=1),
     )
     return source

@@ -15,7 +15,7 @@ from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control.commands import Stop
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Resumed, Warned
 from trainer.session.session import TrainingSession
 
 
@@ -47,7 +47,7 @@ def _check(config: Config, runs_dir: Path, stops: int) -> None:
     assert whole.meta | {"run": ""} == pieced.meta | {"run": ""}
     for name in ("train_loss", "train_accuracy", "lr", "eval_loss", "eval_accuracy"):
         assert getattr(views[0], name) == getattr(views[1], name), name
-    warned = [[event.message for event in events_of(run_dir, ev.Warned)] for run_dir in (patched, straight)]
+    warned = [[event.message for event in events_of(run_dir, Warned)] for run_dir in (patched, straight)]
     assert warned[0] == warned[1], warned
 
 
@@ -60,7 +60,7 @@ def _train_with_stops(config: Config, runs_dir: Path, stops: list[int]) -> RunDi
         run = resumed_run(run.run_dir, runs_dir)
     thread = start(run)
     assert thread.join(120)
-    assert [event.step for event in events_of(run.run_dir, ev.Resumed)] == stops
+    assert [event.step for event in events_of(run.run_dir, Resumed)] == stops
     return run.run_dir
 
 

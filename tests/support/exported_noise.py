@@ -18,7 +18,7 @@ from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.export.subject import Subject
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
 from trainer.session import export_run as command
 
 HELD_OUT, TRAIN, SIDE, CLASSES = 200, 100, 8, 3

@@ -21,8 +21,9 @@ from trainer.model.checkpoint import file_name, read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import CheckpointSaved, Resumed, Steps
 from trainer.run.log.reader import LogReader
+from trainer.run.log.result_events import CheckpointSaved, Steps
+from trainer.run.log.run_events import Resumed
 from trainer.run.view.run_view import RunView
 
 _LONGEST_LIFE_S = 9.0

@@ -12,11 +12,38 @@ from typing import Any
 
 from tests.support.canned import diverged, evaluated, layers, opened, started, steps
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
-from trainer.run.log.codec import encode
-from trainer.run.log.events import Event, Record
+from trainer.run.log.codec import encode, event_kinds
+from trainer.run.log.event import Event, Record
 from trainer.run.log.reader import LogReader, read_records
+from trainer.run.log.result_events import (
+    CheckpointFailed,
+    CheckpointSaved,
+    EpochEnded,
+    Exported,
+    ExportFailed,
+    ExportProgress,
+    LrRangeTested,
+    PicturesSaved,
+    Steps,
+)
 from trainer.run.log.results_csv import ResultsCsv
+from trainer.run.log.run_events import (
+    Acknowledged,
+    Failed,
+    Finished,
+    Gap,
+    Heartbeat,
+    LogRecovered,
+    LrEdited,
+    Monitored,
+    Noted,
+    Opened,
+    Resumed,
+    SettingsChanged,
+    StagesFrozen,
+    StateChanged,
+    Warned,
+)
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed
@@ -54,44 +81,44 @@ def history() -> list[Event]:
         "data": {"image_size": 32, "progressive": [[16, 1]]}, "schedule": {"name": "linear"},
     }  # fmt: skip
     events: list[Event] = [
-        ev.Opened(run="demo", directory="runs/demo", pid=1, host="box", resume=False, config=config),
-        ev.StateChanged(state="preparing", detail="decoding images", fraction=0.5), started(),
-        ev.StateChanged(state="training"), ev.StagesFrozen(step=0, stages=["conv1", "layer1"], trainable=9_000_000),
+        Opened(run="demo", directory="runs/demo", pid=1, host="box", resume=False, config=config),
+        StateChanged(state="preparing", detail="decoding images", fraction=0.5), started(),
+        StateChanged(state="training"), StagesFrozen(step=0, stages=["conv1", "layer1"], trainable=9_000_000),
     ]  # fmt: skip
     for epoch in range(1, 7):
         first = epoch * 100 - 99
         rest = epoch * 50.0
         events += [
             *(steps(first + done, 25) for done in range(0, 100, 25)),
-            ev.Heartbeat(),
-            ev.Monitored(readings={"process_bytes": 1e9 + epoch, "system_used_bytes": 2e9, "system_total_bytes": 4e9}),
-            ev.EpochEnded(epoch=epoch, step=100 * epoch, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=rest),
+            Heartbeat(),
+            Monitored(readings={"process_bytes": 1e9 + epoch, "system_used_bytes": 2e9, "system_total_bytes": 4e9}),
+            EpochEnded(epoch=epoch, step=100 * epoch, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=rest),
             layers(epoch, frozen=2), evaluated(epoch, best=epoch % 2 == 0),
-            ev.CheckpointSaved(
+            CheckpointSaved(
                 step=100 * epoch, path=f"checkpoints/step-{epoch}", size_bytes=9, sha256="", pinned=False, best=False,
                 seconds=1.0,
             ),
-            ev.PicturesSaved(what="mistakes", split="test", step=100 * epoch, epoch=float(epoch), path="eval/m.png", images=4),
+            PicturesSaved(what="mistakes", split="test", step=100 * epoch, epoch=float(epoch), path="eval/m.png", images=4),
         ]  # fmt: skip
     return [
         *events,
-        ev.Steps(
+        Steps(
             first_step=601, loss=[None, 2.0], accuracy=[0.0, 0.1], lr=[0.1, 0.1], images=16, seconds=1.0, skipped=[601]
         ),
         diverged(),
-        ev.LrEdited(step=602, factor=0.5, lr=0.05), ev.Noted(step=602, text="a note"), ev.Warned(message="careful"),
-        ev.LrRangeTested(step=602, lrs=[1e-4, 1e-3], losses=[2.0, 1.0], suggestion=None, reason="none"),
-        ev.SettingsChanged(
+        LrEdited(step=602, factor=0.5, lr=0.05), Noted(step=602, text="a note"), Warned(message="careful"),
+        LrRangeTested(step=602, lrs=[1e-4, 1e-3], losses=[2.0, 1.0], suggestion=None, reason="none"),
+        SettingsChanged(
             step=602, changes=["train.epochs: 10 -> 12"], config={"train": {"epochs": 12}}, epochs=12, total_steps=1200,
             planned_lr=[[1.0, 1200.0], [0.1, 0.0]],
         ),
-        ev.Resumed(step=500, epoch=5, checkpoint="step-5", lr_edits=[[300, 0.5]]), opened(), started(epochs=12),
-        steps(501, 50), ev.CheckpointFailed(step=550, error="full"), ev.Gap(dropped_events=2), ev.LogRecovered(seconds=3.0),
-        ev.Acknowledged(command_id="0" * 12, command="pause", ok=False, message="no"),
-        ev.ExportProgress(stage="checking", fraction=0.4), ev.ExportFailed(error="no"),
-        ev.Exported(step=550, path="export/model.onnx", size_bytes=9, max_abs_diff=1e-6, images=4, accuracy=0.5, split="test"),
-        ev.Failed(error="out of luck", exit_code=1),
-        ev.Finished(reason="stopped", step=550, epoch=5.5, exit_code=0),
+        Resumed(step=500, epoch=5, checkpoint="step-5", lr_edits=[[300, 0.5]]), opened(), started(epochs=12),
+        steps(501, 50), CheckpointFailed(step=550, error="full"), Gap(dropped_events=2), LogRecovered(seconds=3.0),
+        Acknowledged(command_id="0" * 12, command="pause", ok=False, message="no"),
+        ExportProgress(stage="checking", fraction=0.4), ExportFailed(error="no"),
+        Exported(step=550, path="export/model.onnx", size_bytes=9, max_abs_diff=1e-6, images=4, accuracy=0.5, split="test"),
+        Failed(error="out of luck", exit_code=1),
+        Finished(reason="stopped", step=550, epoch=5.5, exit_code=0),
     ]  # fmt: skip
 
 
@@ -136,7 +163,7 @@ def _with_damage(line: bytes, draw: random.Random) -> bytes:
         key = draw.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
     what = draw.choice(["odd", "odd", "odd", "kind", "gone", "longer", "scaled"])
     if what == "kind":
-        content["kind"] = draw.choice([*ev.event_kinds(), "hologram", 5, None])
+        content["kind"] = draw.choice([*event_kinds(), "hologram", 5, None])
     elif what == "gone":
         del holder[key]
     elif what == "longer" and isinstance(holder[key], list):

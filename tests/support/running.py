@@ -11,7 +11,7 @@ from trainer.config.plain import PlainConfig
 from trainer.config.schema import Config
 from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView

@@ -17,7 +17,7 @@ from trainer.config.lr_schedule import LrSchedule
 from trainer.config.schema import ScheduleConfig
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
 from trainer.session import saver as saver_module
 from trainer.session.saver import Saver
 from trainer.training.metrics import Stopwatch

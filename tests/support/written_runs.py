@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.canned import START
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
 
 
 def write_log(runs_dir: Path, name: str, *events: Event, first: int = 0, begun: float = START) -> RunDir:

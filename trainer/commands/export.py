@@ -20,7 +20,9 @@ from trainer.options import add_runs_dir, add_which
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Event, Exported, ExportFailed, ExportProgress, Record, Warned
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import Exported, ExportFailed, ExportProgress
+from trainer.run.log.run_events import Warned
 from trainer.run.log.writer import EventLog
 from trainer.session.error_report import explain, log_traceback
 

@@ -14,7 +14,9 @@ from trainer.evaluation.evaluate import Evaluation, write_tables
 from trainer.evaluation.mistakes import Mistakes
 from trainer.evaluation.picture_sheet import Sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event, PicturesSaved, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import PicturesSaved
+from trainer.run.log.run_events import Warned
 
 _LONGEST_WAIT_S = 10.0
 

@@ -17,8 +17,8 @@ from trainer.evaluation.image_sources import ArrayImages, FileImages, MeasuredIm
 from trainer.evaluation.run_settings import settings_now
 from trainer.host.progress import progress_bar
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Started
 from trainer.run.log.reader import read_records
+from trainer.run.log.run_events import Started
 
 
 def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from trainer.run.log.events import LayersMeasured
+from trainer.run.log.result_events import LayersMeasured
 
 BINS = 24
 """Bins of a histogram."""

@@ -11,7 +11,7 @@ from trainer.errors import CheckpointError
 from trainer.host.atomic_files import free_bytes
 from trainer.model.checkpoint import Checkpoint, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
-from trainer.run.log.events import CheckpointFailed, CheckpointSaved
+from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.writer import EventLog
 
 _SPARE_BYTES = 16 * 2**20

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, CommandQueue, answer_to
-from trainer.run.log.events import Warned
+from trainer.run.log.run_events import Warned
 from trainer.session.error_report import explain
 from trainer.session.export_child import ExportChild
 from trainer.session.open_run import OpenRun

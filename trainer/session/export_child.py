@@ -14,7 +14,8 @@ from collections.abc import Callable
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import decode
-from trainer.run.log.events import Event, Exported, ExportFailed, ExportProgress
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Exported, ExportFailed, ExportProgress
 
 
 class ExportChild:

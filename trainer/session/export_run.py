@@ -25,8 +25,10 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.versions import torch_release
 from trainer.run.folder.run_config import with_root
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Evaluated, Event, Exported, ExportProgress, Warned
+from trainer.run.log.event import Event
 from trainer.run.log.reader import read_records
+from trainer.run.log.result_events import Evaluated, Exported, ExportProgress
+from trainer.run.log.run_events import Warned
 from trainer.session.error_report import explain, log_traceback
 
 _LEAST_TORCH = (2, 9)

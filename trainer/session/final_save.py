@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from trainer.run.control.commands import CommandQueue, Stop, answer_to
-from trainer.run.log.events import Event, StateChanged, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.session.saver import Saver
 from trainer.training.loop import Trainer

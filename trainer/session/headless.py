@@ -8,10 +8,11 @@ from typing import TextIO
 
 from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output
-from trainer.run.log import events as ev
 from trainer.run.log.codec import decode
-from trainer.run.log.events import Record, number
+from trainer.run.log.event import Record, number
 from trainer.run.log.live_source import LiveSource
+from trainer.run.log.result_events import EpochEnded, Evaluated
+from trainer.run.log.run_events import Failed, StateChanged
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.thread import TrainingThread
@@ -68,17 +69,17 @@ class Reporter:
         last = self._view.notes[-1] if notes else None
         self._view.apply(record)
         event = record.event
-        if isinstance(event, ev.EpochEnded):
+        if isinstance(event, EpochEnded):
             self._epoch(event)
-        elif isinstance(event, ev.Evaluated):
+        elif isinstance(event, Evaluated):
             self._evaluation(event)
-        elif isinstance(event, ev.Failed):
+        elif isinstance(event, Failed):
             self.say(f"failed: {event.error}")
             if event.resume:
                 self.say(f"last good checkpoint {event.checkpoint}; resume with: {event.resume}")
         elif self._view.notes and self._view.notes[-1] is not last:
             self.say(self._view.notes[-1].text)
-        elif isinstance(event, ev.StateChanged) and event.state == RunState.PREPARING.value:
+        elif isinstance(event, StateChanged) and event.state == RunState.PREPARING.value:
             self._preparing(event)
 
     def tick(self, now: float) -> None:
@@ -97,7 +98,7 @@ class Reporter:
             f"loss {loss:.4f}  lr {view.lr.last or 0.0:.4g}  {rate:,.0f} img/s  ETA {int(eta) // 60}:{int(eta) % 60:02d}"
         )
 
-    def _epoch(self, event: ev.EpochEnded) -> None:
+    def _epoch(self, event: EpochEnded) -> None:
         rate = self._view.images_per_s or 0.0
         epochs = self._view.started.epochs if self._view.started else "?"
         self.say(
@@ -105,12 +106,12 @@ class Reporter:
             f"accuracy {number(event.train_accuracy):.2%}  lr {event.lr:.4g}  {rate:,.0f} img/s"
         )
 
-    def _evaluation(self, event: ev.Evaluated) -> None:
+    def _evaluation(self, event: Evaluated) -> None:
         tta = f"  flip-TTA {event.accuracy_tta:.2%}" if event.accuracy_tta is not None else ""
         best = "  best" if event.best else ""
         self.say(f"{event.split} loss {number(event.loss):.4f}  accuracy {event.accuracy:.2%}{tta}{best}")
 
-    def _preparing(self, event: ev.StateChanged) -> None:
+    def _preparing(self, event: StateChanged) -> None:
         topic = event.detail.split(",")[0]
         if topic != self._last_detail:
             self._last_detail = topic

@@ -9,7 +9,7 @@ from trainer.host.health import preflight
 from trainer.host.torchrun import world_size
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.folder.run_config import changed_settings
-from trainer.run.log.events import Resumed, Warned
+from trainer.run.log.run_events import Resumed, Warned
 from trainer.run.status import RunState
 from trainer.session.command_handler import CommandHandler
 from trainer.session.open_run import OpenRun

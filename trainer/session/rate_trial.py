@@ -8,7 +8,8 @@ import torch
 
 from trainer.errors import is_out_of_memory
 from trainer.run.control import commands as cmd
-from trainer.run.log.events import Event, LrRangeTested
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import LrRangeTested
 from trainer.session.session_state import Activity, SessionState
 from trainer.training.loop import Trainer
 from trainer.training.lr_range_test import LrRange, range_test

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from trainer.errors import CheckpointError
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
-from trainer.run.log.events import Diverged, Event, LrEdited, Resumed, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import Diverged, LrEdited, Resumed, Warned
 from trainer.session.saver import Saver
 from trainer.training.callbacks import DivergedError
 from trainer.training.loop import Trainer

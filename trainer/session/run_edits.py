@@ -9,7 +9,7 @@ from trainer.config.loader import differences
 from trainer.config.plain import PlainConfig
 from trainer.errors import ConfigError, DiskError
 from trainer.run.control import commands as cmd
-from trainer.run.log.events import LrEdited, Noted, SettingsChanged
+from trainer.run.log.run_events import LrEdited, Noted, SettingsChanged
 from trainer.session.open_run import OpenRun
 from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.session.saver import Saver

@@ -11,7 +11,7 @@ from trainer.errors import CheckpointError, DiskError, R18Error
 from trainer.model.checkpoint import Checkpoint, read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.checkpoint_records import RunRecord
-from trainer.run.log.events import Warned
+from trainer.run.log.run_events import Warned
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.session.open_run import OpenRun
 from trainer.training.callbacks import DivergedError

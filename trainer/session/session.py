@@ -14,7 +14,8 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.files import EvaluationFiles
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.control.commands import CommandQueue, Stop
-from trainer.run.log.events import BY_ITSELF, Event, Finished, Monitored
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import BY_ITSELF, Finished, Monitored
 from trainer.run.status import RunState
 from trainer.session.command_handler import CommandHandler, StopRequested
 from trainer.session.error_report import log_traceback

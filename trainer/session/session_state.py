@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from trainer.run.log.events import Event, StateChanged
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import StateChanged
 from trainer.run.status import RunState
 
 _PROGRESS_EVERY_S = 1.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.host.stop_signals import install_stop_handlers
 from trainer.run.control.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
-from trainer.run.log.events import Failed, Heartbeat, Opened, Warned
+from trainer.run.log.run_events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
 from trainer.session.error_report import explain, log_traceback, within
 from trainer.session.open_run import OpenRun

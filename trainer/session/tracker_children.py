@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from trainer.config.trackers import SinkName
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import Warned
 
 
 class SinkChildren:

@@ -11,8 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.run.log import events as ev
-from trainer.run.log.events import Record, number
+from trainer.run.log.event import Event, Record, number
+from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Evaluated, LayersMeasured, PicturesSaved, Steps
+from trainer.run.log.run_events import (
+    BY_ITSELF,
+    Finished,
+    LrEdited,
+    Monitored,
+    Noted,
+    Opened,
+    Resumed,
+    SettingsChanged,
+    Started,
+    Warned,
+)
 from trainer.trackers.tracker import Histogram, Tracker
 
 
@@ -60,7 +72,7 @@ class Feed:
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event, record)
-        if isinstance(event, ev.CheckpointSaved):
+        if isinstance(event, CheckpointSaved):
             self._pass_on(event.step)
 
     @property
@@ -80,13 +92,13 @@ class Feed:
 
     # Handlers of records ----------------------------------------------------------------------------------------------
 
-    def _opened(self, event: ev.Opened, record: Record) -> None:
+    def _opened(self, event: Opened, record: Record) -> None:
         self._at = self.step  # records before the resume's step is known belong to the last safe step
 
-    def _started(self, event: ev.Started, record: Record) -> None:
+    def _started(self, event: Started, record: Record) -> None:
         self._classes = event.classes
 
-    def _steps(self, event: ev.Steps, record: Record) -> None:
+    def _steps(self, event: Steps, record: Record) -> None:
         count = len(event.loss)
         pace = event.seconds / max(count, 1)
         for index in range(count):
@@ -103,13 +115,13 @@ class Feed:
         at = record.time if time is None else time
         self._hold(record, step, lambda: self.sink.scalars(values, step=step, time=at))
 
-    def _epoch(self, event: ev.EpochEnded, record: Record) -> None:
+    def _epoch(self, event: EpochEnded, record: Record) -> None:
         values = {"epoch": float(event.epoch), "epoch/seconds": event.seconds}
         if event.train_loss is not None and event.train_accuracy is not None:
             values |= {"epoch/train_loss": event.train_loss, "epoch/train_accuracy": event.train_accuracy}
         self._scalars(record, event.step, values)
 
-    def _evaluation(self, event: ev.Evaluated, record: Record) -> None:
+    def _evaluation(self, event: Evaluated, record: Record) -> None:
         split = event.split
         values = {f"{split}/loss": number(event.loss), f"{split}/accuracy": event.accuracy}
         if event.accuracy_tta is not None:
@@ -124,7 +136,7 @@ class Feed:
         elif self._bests and event.trigger == "end":  # the selected checkpoint, on the images that did not select it
             self._bests[-1][1][f"best/{split}_accuracy"] = event.accuracy
 
-    def _layers(self, event: ev.LayersMeasured, record: Record) -> None:
+    def _layers(self, event: LayersMeasured, record: Record) -> None:
         norms = {}
         for index, name in enumerate(event.names):
             for kind, counts, reach in (
@@ -141,7 +153,7 @@ class Feed:
     def _histogram(self, record: Record, step: int, name: str, histogram: Histogram) -> None:
         self._hold(record, step, lambda: self.sink.histogram(name, histogram, step=step, time=record.time))
 
-    def _pictures(self, event: ev.PicturesSaved, record: Record) -> None:
+    def _pictures(self, event: PicturesSaved, record: Record) -> None:
         if record.seq <= self.seq:
             return
         png = self.picture(event.path, event.step)  # read now: the next evaluation writes to the same file
@@ -149,25 +161,25 @@ class Feed:
             name = f"{event.what}/{event.split}"
             self._hold(record, event.step, lambda: self.sink.picture(name, png, step=event.step, time=record.time))
 
-    def _monitor(self, event: ev.Monitored, record: Record) -> None:
+    def _monitor(self, event: Monitored, record: Record) -> None:
         self._scalars(record, self._at, {f"system/{name}": value for name, value in event.readings.items()})
 
-    def _noted(self, event: ev.Noted, record: Record) -> None:
+    def _noted(self, event: Noted, record: Record) -> None:
         self._note(record, event.step, event.text)
 
-    def _lr_edited(self, event: ev.LrEdited, record: Record) -> None:
+    def _lr_edited(self, event: LrEdited, record: Record) -> None:
         self._note(record, event.step, f"learning rate x{event.factor:.4g} to {event.lr:.4g}")
 
-    def _settings(self, event: ev.SettingsChanged, record: Record) -> None:
+    def _settings(self, event: SettingsChanged, record: Record) -> None:
         self._note(record, event.step, ", ".join(event.changes))
 
-    def _warned(self, event: ev.Warned, record: Record) -> None:
+    def _warned(self, event: Warned, record: Record) -> None:
         self._note(record, self._at, event.message)
 
     def _note(self, record: Record, step: int, text: str) -> None:
         self._hold(record, step, lambda: self.sink.note(text, step=step, time=record.time))
 
-    def _resumed(self, event: ev.Resumed, record: Record) -> None:
+    def _resumed(self, event: Resumed, record: Record) -> None:
         self._held = deque(held for held in self._held if held.step <= event.step)
         self._at = event.step
         self._bests = [(step, best) for step, best in self._bests if step <= event.step]
@@ -178,26 +190,26 @@ class Feed:
             self.step = event.step
         self._note(record, event.step, f"resumed at step {event.step:,}")
 
-    def _finished(self, event: ev.Finished, record: Record) -> None:
+    def _finished(self, event: Finished, record: Record) -> None:
         self._note(record, event.step, f"{event.reason} at step {event.step:,}")
-        if event.reason in ev.BY_ITSELF:
+        if event.reason in BY_ITSELF:
             self.results = dict(self._bests[-1][1]) if self._bests else {}
             self._pass_on(event.step)
 
 
-_HANDLERS: dict[type[ev.Event], Callable[[Feed, Any, Record], None]] = {
-    ev.Opened: Feed._opened,
-    ev.Started: Feed._started,
-    ev.Steps: Feed._steps,
-    ev.EpochEnded: Feed._epoch,
-    ev.Evaluated: Feed._evaluation,
-    ev.LayersMeasured: Feed._layers,
-    ev.PicturesSaved: Feed._pictures,
-    ev.Monitored: Feed._monitor,
-    ev.Noted: Feed._noted,
-    ev.LrEdited: Feed._lr_edited,
-    ev.SettingsChanged: Feed._settings,
-    ev.Warned: Feed._warned,
-    ev.Resumed: Feed._resumed,
-    ev.Finished: Feed._finished,
+_HANDLERS: dict[type[Event], Callable[[Feed, Any, Record], None]] = {
+    Opened: Feed._opened,
+    Started: Feed._started,
+    Steps: Feed._steps,
+    EpochEnded: Feed._epoch,
+    Evaluated: Feed._evaluation,
+    LayersMeasured: Feed._layers,
+    PicturesSaved: Feed._pictures,
+    Monitored: Feed._monitor,
+    Noted: Feed._noted,
+    LrEdited: Feed._lr_edited,
+    SettingsChanged: Feed._settings,
+    Warned: Feed._warned,
+    Resumed: Feed._resumed,
+    Finished: Feed._finished,
 }

@@ -32,7 +32,7 @@ from trainer.model.resnet import build_model, describe_model, set_train_mode
 from trainer.model.versions import software_versions
 from trainer.model.weight_loading import load_initial_weights
 from trainer.run.folder.run_dir import RunDir, write_env
-from trainer.run.log.events import Started, Warned
+from trainer.run.log.run_events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
 from trainer.training.batch_source import BatchSource
 from trainer.training.build_step import StepParts, build_step

@@ -7,7 +7,7 @@ from typing import Protocol
 from trainer.errors import CheckpointError, R18Error
 from trainer.evaluation.evaluate import Evaluation
 from trainer.model.checkpoint import Checkpoint
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
 
 
 class DivergedError(R18Error):

@@ -17,7 +17,8 @@ from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL
-from trainer.run.log.events import Evaluated, Warned
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Warned
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.features import compute_features
 from trainer.training.metrics import Stopwatch

@@ -25,7 +25,8 @@ from trainer.data.batches.batches import Batch, Batches
 from trainer.data.prepare import PreparedData
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.layer_stats import measured_layers
-from trainer.run.log.events import EpochEnded, StagesFrozen, Steps, Warned
+from trainer.run.log.result_events import EpochEnded, Steps
+from trainer.run.log.run_events import StagesFrozen, Warned
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Order
 from trainer.training.evaluator import Evaluator

@@ -19,8 +19,8 @@ from trainer.host.safe_text import printable
 from trainer.host.self_command import own_command
 from trainer.host.standard_streams import write_out
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Warned
 from trainer.run.log.live_source import LiveSource
+from trainer.run.log.run_events import Warned
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, UndeliverableError
 from trainer.run.folder.lock import stopped_pid
-from trainer.run.log.events import Exported
+from trainer.run.log.result_events import Exported
 from trainer.run.status import Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView

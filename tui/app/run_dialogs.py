@@ -7,7 +7,8 @@ from collections.abc import Callable
 from textual.app import App
 
 from trainer.run.control import commands as cmd
-from trainer.run.log.events import Diverged, LrRangeTested
+from trainer.run.log.result_events import LrRangeTested
+from trainer.run.log.run_events import Diverged
 from trainer.run.status import RunState
 from tui.app.run_controller import RunController
 from tui.app.runs_list import RunsList

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.host.safe_text import printable
-from trainer.run.log.events import Evaluated
+from trainer.run.log.result_events import Evaluated
 from trainer.run.view.class_score import ClassScore, scores_of
 from trainer.run.view.run_view import RunView
 

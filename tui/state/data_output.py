@@ -14,7 +14,7 @@ import orjson
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import in_utf8
-from trainer.run.log.events import Evaluated
+from trainer.run.log.result_events import Evaluated
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.diagnosis.finding import Verdict
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Evaluated, LayersMeasured
+from trainer.run.log.result_events import Evaluated, LayersMeasured
 from trainer.run.status import Presence, RunState
 from trainer.run.view.run_view import RunView
 from trainer.run.view.series import Series, Smoothed

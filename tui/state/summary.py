@@ -7,7 +7,8 @@ import math
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.lock import is_live, stopped_pid
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import EpochEnded, number
+from trainer.run.log.event import number
+from trainer.run.log.result_events import EpochEnded
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 

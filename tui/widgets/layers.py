@@ -8,7 +8,8 @@ from itertools import zip_longest
 from textual.events import Click
 
 from trainer.run.diagnosis.layer_rules import DEAD
-from trainer.run.log.events import LayersMeasured, number
+from trainer.run.log.event import number
+from trainer.run.log.result_events import LayersMeasured
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.display_state import DisplayState

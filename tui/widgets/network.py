@@ -6,7 +6,8 @@ import math
 
 from trainer.config.freezing import STAGES, stage_of
 from trainer.model.stage_arithmetic import Stage, stages
-from trainer.run.log.events import LayersMeasured, number
+from trainer.run.log.event import number
+from trainer.run.log.result_events import LayersMeasured
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 from tui.drawing.bars import bar

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rich.cells import cell_len
 
-from trainer.run.log.events import PicturesSaved
+from trainer.run.log.result_events import PicturesSaved
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_widget

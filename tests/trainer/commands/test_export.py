@@ -32,7 +32,9 @@ from trainer.export.variants import has_vnni
 from trainer.host.atomic_files import umask_mode
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event, Exported, ExportFailed, ExportProgress, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Exported, ExportFailed, ExportProgress
+from trainer.run.log.run_events import Warned
 from trainer.session import export_run as exporting
 
 

@@ -20,7 +20,8 @@ from trainer.config.schema import Config, UiConfig, may_change_on_resume
 from trainer.config.yaml_reader import read_mapping
 from trainer.errors import ConfigError
 from trainer.run.log.codec import decode, encode
-from trainer.run.log.events import Opened, Record
+from trainer.run.log.event import Record
+from trainer.run.log.run_events import Opened
 
 
 def write(path: Path, text: str) -> str:

@@ -25,7 +25,7 @@ from trainer.data.folder.survey import Survey, survey_folder
 from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.data.prepare import load_dataset, load_held_out
 from trainer.errors import DataError
-from trainer.run.log.events import Started, Warned
+from trainer.run.log.run_events import Started, Warned
 
 
 def quiet(_detail: str, _fraction: float | None) -> None:

@@ -21,7 +21,9 @@ from trainer.evaluation.files import EvaluationFiles, name_of
 from trainer.evaluation.mistakes import MOST, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Event, PicturesSaved, Warned
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import PicturesSaved
+from trainer.run.log.run_events import Warned
 from trainer.session.training_images import SHOWN, TrainingImages, training_images
 from trainer.training.batch_source import plan_of
 from trainer.training.build import build_trainer

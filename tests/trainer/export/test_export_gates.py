@@ -35,7 +35,8 @@ from trainer.export.onnx_file import save_proto, write_model
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
 from trainer.export.variants import Gate, gate_fp16, gate_int8
-from trainer.run.log.events import Event, ExportProgress
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import ExportProgress
 from trainer.session import export_run as command
 
 

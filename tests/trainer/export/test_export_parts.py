@@ -20,9 +20,10 @@ from trainer.export import speed, variants
 from trainer.export.card import card_of
 from trainer.export.variants import has_vnni, write_int8
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import Evaluated, Exported, ExportFailed, ExportProgress
+from trainer.run.log.run_events import Noted
 from trainer.session import export_run as command
 from trainer.session.export_child import ExportChild
 
@@ -130,7 +131,7 @@ def test_speed_is_the_median_of_single_images_and_the_best_of_batches(monkeypatc
 @pytest.mark.parametrize(("splits", "expected"), [((), False), (("val",), False), (("val", "test"), True)])
 def test_test_images_may_be_measured_once_the_run_has(tmp_path: Path, splits: tuple[str, ...], expected: bool) -> None:
     assert not command._has_read_test(RunDir(tmp_path / "missing"))
-    events = [ev.Evaluated(**{**vars(evaluated(1)), "split": split}) for split in splits]
+    events = [Evaluated(**{**vars(evaluated(1)), "split": split}) for split in splits]
     assert command._has_read_test(write_log(tmp_path, "run", *events)) is expected
 
 
@@ -138,12 +139,12 @@ def test_test_images_may_be_measured_once_the_run_has(tmp_path: Path, splits: tu
 
 
 def line(event: Event) -> bytes:
-    return encode(ev.Record(seq=0, time=1.0, event=event))
+    return encode(Record(seq=0, time=1.0, event=event))
 
 
-EXPORTED = ev.Exported(step=4, path="p", size_bytes=1, max_abs_diff=0.0, images=1, accuracy=0.5, split="val")
-PROGRESS = ev.ExportProgress(stage="x", fraction=0.5)
-FAILED = ev.ExportFailed(error="it is wrong")
+EXPORTED = Exported(step=4, path="p", size_bytes=1, max_abs_diff=0.0, images=1, accuracy=0.5, split="val")
+PROGRESS = ExportProgress(stage="x", fraction=0.5)
+FAILED = ExportFailed(error="it is wrong")
 
 
 @pytest.mark.parametrize(
@@ -152,11 +153,11 @@ FAILED = ev.ExportFailed(error="it is wrong")
         ([line(PROGRESS), line(EXPORTED)], 0, False, [PROGRESS, EXPORTED]),
         ([line(PROGRESS), line(FAILED)], 1, False, [PROGRESS, FAILED]),
         ([b"a library's print\n", line(EXPORTED)], 0, False, [EXPORTED]),
-        ([line(PROGRESS)], -9, False, [PROGRESS, ev.ExportFailed(
+        ([line(PROGRESS)], -9, False, [PROGRESS, ExportFailed(
             error="the export process ended with code -9; log.txt has its output"
         )]),
-        ([], 0, False, [ev.ExportFailed(error="the export process ended with code 0; log.txt has its output")]),
-        ([line(PROGRESS)], -15, True, [PROGRESS, ev.ExportFailed(error="stopped")]),
+        ([], 0, False, [ExportFailed(error="the export process ended with code 0; log.txt has its output")]),
+        ([line(PROGRESS)], -15, True, [PROGRESS, ExportFailed(error="stopped")]),
     ],
     ids=["exported", "refused", "printed", "killed", "silent", "cancelled"],
 )  # fmt: skip
@@ -174,13 +175,13 @@ def test_each_export_of_a_live_run_has_an_end(
 def test_without_its_checkpoint_no_export_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Event] = []
     child = ExportChild(RunDir(tmp_path), said.append)
-    monkeypatch.setattr(child, "_run", lambda step: said.append(ev.Noted(step=step, text="started")))
+    monkeypatch.setattr(child, "_run", lambda step: said.append(Noted(step=step, text="started")))
     child.start(4, lambda: "the disk is full")
     assert child.wait(30)
     child.start(5, lambda: "")
     assert child.wait(30)
     assert not child.running
-    assert [event for event in said if not isinstance(event, ev.ExportProgress)] == [
-        ev.ExportFailed(error="the disk is full"), ev.Noted(step=5, text="started")
+    assert [event for event in said if not isinstance(event, ExportProgress)] == [
+        ExportFailed(error="the disk is full"), Noted(step=5, text="started")
     ]  # fmt: skip
-    assert [event.stage for event in said if isinstance(event, ev.ExportProgress)] == ["saving step 4", "saving step 5"]
+    assert [event.stage for event in said if isinstance(event, ExportProgress)] == ["saving step 4", "saving step 5"]

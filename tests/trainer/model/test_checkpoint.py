@@ -14,8 +14,8 @@ from trainer.errors import CheckpointError
 from trainer.model.checkpoint import Checkpoint, file_name, read_checkpoint, step_of, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.reader import read_records
+from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.writer import EventLog
 from trainer.session.checkpoint_writer import CheckpointWriter
 

@@ -13,7 +13,7 @@ from tests.trainer.evaluation.test_evaluate import measured_test_images
 from trainer.config.schema import Config, ModelConfig
 from trainer.model.layer_stats import BINS, SilentChannels, measured_layers
 from trainer.model.resnet import build_model, set_train_mode
-from trainer.run.log.events import number
+from trainer.run.log.event import number
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
 

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from trainer.run.diagnosis.diagnose import verdicts
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import Evaluated, LayersMeasured, Steps
+from trainer.run.log.run_events import Failed, Monitored, Opened, Resumed, StagesFrozen, Started, StateChanged
 from trainer.run.view.run_view import RunView
 
 PER_EPOCH = 50
 
 
-def started(classes: int = 10, epochs: int = 20, **changes: object) -> ev.Started:
-    event = ev.Started(
+def started(classes: int = 10, epochs: int = 20, **changes: object) -> Started:
+    event = Started(
         classes=[f"class {label}" for label in range(classes)], splits={"train": 6400, "val": 1000}, selection_split="val",
         fingerprint="f", model={"stem": "cifar"}, device={}, choices={"precision": "bf16"}, epochs=epochs,
         steps_per_epoch=PER_EPOCH, total_steps=epochs * PER_EPOCH, planned_lr=[[], []], versions={},
@@ -28,28 +29,28 @@ def started(classes: int = 10, epochs: int = 20, **changes: object) -> ev.Starte
 
 def steps(
     epoch: int, loss: Callable[[int], float | None], accuracy: Callable[[int], float], **changes: object
-) -> ev.Steps:
+) -> Steps:
     first = (epoch - 1) * PER_EPOCH + 1
     numbers = range(first, first + PER_EPOCH)
-    event = ev.Steps(
+    event = Steps(
         first_step=first, loss=[loss(n) for n in numbers], accuracy=[accuracy(n) for n in numbers], lr=[0.1] * PER_EPOCH,
         images=128 * PER_EPOCH, seconds=10.0, budget={"data": 0.1 * epoch, "compute": 10.0 * epoch},
     )  # fmt: skip
     return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
 
 
-def measured(epoch: int, loss: float, recall: float, classes: int = 10, **changes: object) -> ev.Evaluated:
+def measured(epoch: int, loss: float, recall: float, classes: int = 10, **changes: object) -> Evaluated:
     correct = [round(100 * recall)] * classes
-    event = ev.Evaluated(
+    event = Evaluated(
         split="val", epoch=float(epoch), step=epoch * PER_EPOCH, loss=loss, accuracy=recall, correct=correct,
         counts=[100] * classes, predicted=[100] * classes, confusions=[[(label + 1) % classes, 5] for label in range(classes)],
     )  # fmt: skip
     return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
 
 
-def layers(epoch: int, *, gradient: float | None = 0.05) -> ev.LayersMeasured:
+def layers(epoch: int, *, gradient: float | None = 0.05) -> LayersMeasured:
     """Two layers, the first of them frozen."""
-    return ev.LayersMeasured(
+    return LayersMeasured(
         epoch=float(epoch), step=epoch * PER_EPOCH, names=["conv1", "layer3.0.conv1"], parameters=[1728, 36864],
         weight_norms=[3.0, 10.0], weight_ranges=[1.0, 1.0], weights=[[], []], gradient_norms=[None, gradient],
         gradient_ranges=[None, gradient], gradients=[[], []],
@@ -70,7 +71,7 @@ def said(events: Iterable[Event]) -> dict[str, str]:
 
 
 def training(event: Event) -> list[Event]:
-    return [event, ev.StateChanged(state="training")]
+    return [event, StateChanged(state="training")]
 
 
 def healthy(seed: int) -> list[Event]:
@@ -134,13 +135,13 @@ def test_small_batches_with_a_few_hopeless_images_are_no_rising_loss(seed: int) 
 
 def test_a_loss_that_rises_when_stages_are_unfrozen_is_no_fault() -> None:
     events = training(started(epochs=40)) + [steps(epoch, lambda _: 0.15, lambda _: 0.95) for epoch in range(1, 11)]
-    events.append(ev.StagesFrozen(step=500, stages=[], trainable=11_000_000))
+    events.append(StagesFrozen(step=500, stages=[], trainable=11_000_000))
     events += [steps(epoch, lambda n: 0.9 - n * 1e-4, lambda _: 0.7) for epoch in range(11, 25)]
     assert ever_said(events) == set()
 
 
 def test_a_loss_that_rises_after_a_resume_with_more_epochs_is_no_fault() -> None:
-    events = [*well(20), ev.Resumed(step=1000, epoch=20, checkpoint="x"), *training(started(epochs=60))]
+    events = [*well(20), Resumed(step=1000, epoch=20, checkpoint="x"), *training(started(epochs=60))]
     events += [steps(epoch, lambda _: 0.44, lambda _: 0.9) for epoch in range(21, 40)]
     assert ever_said(events) == set()
 
@@ -181,7 +182,7 @@ def test_a_layer_that_a_step_of_sgd_changes_by_a_large_share_is_told() -> None:
     assert "exploding layer" not in said(events), "one measurement is not enough"
     events.append(layers(4, gradient=45.0))
     assert said(events)["exploding layer"] == "one step changes its norm by 45%"
-    muon = ev.Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"optim": {"name": "muon"}})
+    muon = Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"optim": {"name": "muon"}})
     assert "exploding layer" not in said([muon, *events]), "there a gradient's length says nothing of the step's"
     assert "exploding layer" not in said([*events, layers(5, gradient=None)]), "not finite: another rule's"
 
@@ -256,9 +257,9 @@ def test_overfitting_is_told_after_three_evaluations_that_are_worse_by_a_tenth()
 
 def test_an_evaluation_whose_loss_was_not_a_number_hides_no_overfitting() -> None:
     events = overfitted(0.7)
-    first = next(index for index, event in enumerate(events) if isinstance(event, ev.Evaluated))
+    first = next(index for index, event in enumerate(events) if isinstance(event, Evaluated))
     event = events[first]
-    assert isinstance(event, ev.Evaluated)
+    assert isinstance(event, Evaluated)
     events[first] = dataclasses.replace(event, loss=None)
     assert set(said(events)) == {"overfitting"}
 
@@ -285,14 +286,14 @@ def test_what_waited_long_ago_is_forgotten() -> None:
 
 def test_memory_that_is_nearly_full_is_told() -> None:
     readings = {"device_used_bytes": 78.0 * 2**30, "device_total_bytes": 79.6 * 2**30}
-    assert said([*well(5), ev.Monitored(readings=readings)]) == {"memory": "78.0 of 79.6 GiB"}
+    assert said([*well(5), Monitored(readings=readings)]) == {"memory": "78.0 of 79.6 GiB"}
     cached = {**readings, "reserved_bytes": 75.0 * 2**30, "peak_bytes": 50.0 * 2**30}
-    assert said([*well(5), ev.Monitored(readings=cached)]) == {}, "the allocator keeps what it will give back"
-    assert said([*well(5), ev.Monitored(readings={"system_used_bytes": 1.0, "system_total_bytes": 0.0})]) == {}
-    assert said([*well(5), ev.Monitored(readings={**readings, "device_used_bytes": 70.0 * 2**30})]) == {}
+    assert said([*well(5), Monitored(readings=cached)]) == {}, "the allocator keeps what it will give back"
+    assert said([*well(5), Monitored(readings={"system_used_bytes": 1.0, "system_total_bytes": 0.0})]) == {}
+    assert said([*well(5), Monitored(readings={**readings, "device_used_bytes": 70.0 * 2**30})]) == {}
 
 
-def swapped(epoch: int, shares: tuple[int, int], classes: int = 10) -> ev.Evaluated:
+def swapped(epoch: int, shares: tuple[int, int], classes: int = 10) -> Evaluated:
     correct = [100 - shares[0], 100 - shares[1], *[80] * (classes - 2)]
     return measured(
         epoch, 0.5, sum(correct) / (100 * classes), classes, correct=correct,
@@ -338,4 +339,4 @@ def test_the_worst_comes_first_and_a_run_that_failed_has_said_why() -> None:
     slow = steps(6, bad, rising, budget={"data": 12.1, "compute": 38.0})
     events: list[Event] = [*well(5), slow]
     assert [verdict.kind for verdict in verdicts(folded(events))] == ["not finite", "data-bound"]
-    assert said([*events, ev.Failed(error="no memory", exit_code=1)]) == {}
+    assert said([*events, Failed(error="no memory", exit_code=1)]) == {}

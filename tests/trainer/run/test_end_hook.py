@@ -12,9 +12,9 @@ from tests.support.running import train
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
 from trainer.run.log.end_hook import EndHook
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.run_events import Diverged, Failed, Finished, Heartbeat
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -22,7 +22,7 @@ SCRIPT = """
 import os, sys
 open(sys.argv[1], "a").write("|".join(os.environ[name] for name in ("R18_TUI_RUN", "R18_TUI_EVENT", "R18_TUI_MESSAGE")) + "\\n")
 """
-FAILED = ev.Failed(error="out of memory; $(rm -rf /)", exit_code=1)
+FAILED = Failed(error="out of memory; $(rm -rf /)", exit_code=1)
 
 
 def hook_for(tmp_path: Path) -> tuple[EndHook, Path]:
@@ -46,10 +46,10 @@ def record(event: Event) -> Record:
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        (ev.Finished(reason="completed", step=1200, epoch=3.0, exit_code=0), "finished|completed at step 1,200"),
+        (Finished(reason="completed", step=1200, epoch=3.0, exit_code=0), "finished|completed at step 1,200"),
         (FAILED, "failed|out of memory; $(rm -rf /)"),
         (
-            ev.Diverged(step=310, in_a_row=10, checkpoint=""),
+            Diverged(step=310, in_a_row=10, checkpoint=""),
             "held|10 non-finite steps in a row; the run waits at step 310",
         ),
     ],
@@ -62,7 +62,7 @@ def test_the_command_is_told_what_happened_and_no_shell_reads_it(tmp_path: Path,
 
 def test_other_events_run_nothing_and_without_a_command_nothing_is_run(tmp_path: Path) -> None:
     hook, path = hook_for(tmp_path)
-    hook.observe(record(ev.Heartbeat()))
+    hook.observe(record(Heartbeat()))
     EndHook(RunDir(tmp_path), {}).observe(record(FAILED))
     time.sleep(0.2)
     assert not path.exists()

@@ -20,8 +20,9 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.handle import RunDirHandle
 from trainer.run.folder.lock import is_live, read_owner
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import EpochEnded, Steps
+from trainer.run.log.run_events import Opened, Warned
 from trainer.session import thread as launch
 from trainer.session.open_run import OpenRun
 from trainer.session.thread import TrainingThread
@@ -60,9 +61,9 @@ def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[OpenR
 
         def watch(event: Event) -> object:
             result = publish(event)
-            if isinstance(event, ev.Steps) and event.first_step == 1:
+            if isinstance(event, Steps) and event.first_step == 1:
                 act(opened)
-            if isinstance(event, ev.Warned) and (" was moved to " in event.message or " was deleted " in event.message):
+            if isinstance(event, Warned) and (" was moved to " in event.message or " was deleted " in event.message):
                 holders.append(read_owner(opened.run_dir))
                 thread.stop()
             return result
@@ -82,7 +83,7 @@ def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[OpenR
 def assert_whole_and_resumable(run: RunDir, config: Config, runs: Path) -> None:
     view = view_of(run)
     step = view.step
-    assert events_of(run, ev.Opened), "the log begins with the first event"
+    assert events_of(run, Opened), "the log begins with the first event"
     assert read_checkpoint(CheckpointFolder(run, keep=2).choose("latest")).step == step
     assert not is_live(run)
     end = step // 4 + 1
@@ -99,7 +100,7 @@ def test_a_run_whose_directory_is_moved_goes_on_there(
     thread = trained(lambda opened: opened.run_dir.path.rename(new))
     assert thread.run.run_dir.path == new
     assert not (tmp_path / "runs" / "run").exists()
-    (warning,) = [event for event in events_of(RunDir(new), ev.Warned) if "moved" in event.message]
+    (warning,) = [event for event in events_of(RunDir(new), Warned) if "moved" in event.message]
     assert warning.message.endswith(f"was moved to {new}; the run continues there")
     assert_whole_and_resumable(RunDir(new), hundred_epochs, tmp_path / "runs")
 
@@ -121,7 +122,7 @@ def test_parts_that_are_deleted_are_made_anew(
     run = RunDir(tmp_path / "runs" / "run")
 
     trained(lambda opened: delete(opened, "checkpoints", "events.jsonl", "config.yaml", "trainer.json"))
-    (warning,) = [event.message for event in events_of(run, ev.Warned) if "deleted" in event.message]
+    (warning,) = [event.message for event in events_of(run, Warned) if "deleted" in event.message]
     assert f"checkpoints, config.yaml, trainer.json, events.jsonl of {run.path} was deleted" in warning
     assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
 
@@ -185,7 +186,7 @@ def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
     hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = new_run(hundred_epochs, tmp_path / "runs")
-    opened.log.publish(ev.Warned(message="before"))
+    opened.log.publish(Warned(message="before"))
     delete(opened)
 
     def full(path: Path) -> None:
@@ -207,7 +208,7 @@ def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
     ]  # fmt: skip
     opened.close()
     assert opened.repair_directory() is None, "whoever looks late finds nothing to do"
-    assert [event.message for event in events_of(opened.run_dir, ev.Warned)] == ["before"]
+    assert [event.message for event in events_of(opened.run_dir, Warned)] == ["before"]
 
 
 def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
@@ -219,7 +220,7 @@ def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
     thread, publish = TrainingThread(opened, hold_open=False), opened.log.publish
 
     def watch(event: Event) -> object:
-        if isinstance(event, ev.EpochEnded) and event.epoch == 2:
+        if isinstance(event, EpochEnded) and event.epoch == 2:
             delete(opened)
         return publish(event)
 

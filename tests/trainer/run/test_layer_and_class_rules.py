@@ -9,8 +9,9 @@ import pytest
 from tests.trainer.run.test_diagnose import PER_EPOCH, folded, layers, measured, started, steps
 from trainer.run.diagnosis.class_rules import chosen_on_test, class_not_learnt, labels_swapped
 from trainer.run.diagnosis.layer_rules import dead_layer, layer_torn
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import LayersMeasured
+from trainer.run.log.run_events import Opened
 
 # Layers that answer to nothing ----------------------------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ def torn(
     """
     config = {"optim": {"name": optimizer}}
     events: list[Event] = [] if optimizer is None else [
-        ev.Opened(run="m", directory="m", pid=1, host="h", resume=False, config=config)
+        Opened(run="m", directory="m", pid=1, host="h", resume=False, config=config)
     ]  # fmt: skip
     events.append(started())
     for epoch, gradient in enumerate(gradients, 1):
@@ -77,7 +78,7 @@ def torn(
         lr = [(rates or {}).get(n, 0.1) for n in numbers]
         events.append(steps(epoch, lambda _: 1.0, lambda _: 0.5, lr=lr))
         told = layers(epoch, gradient=gradient)
-        events.append(ev.LayersMeasured(**{**vars(told), "weight_norms": [3.0, weight]}))
+        events.append(LayersMeasured(**{**vars(told), "weight_norms": [3.0, weight]}))
     return layer_torn(folded(events)) is not None
 
 

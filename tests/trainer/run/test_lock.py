@@ -21,7 +21,7 @@ from trainer.run.control.client import SocketControl
 from trainer.run.folder.delete import delete_run
 from trainer.run.folder.lock import RunLock, boot_id, is_live, presence, read_owner, stopped_pid
 from trainer.run.folder.run_dir import RunDir, create_run
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import StateChanged
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView
@@ -31,7 +31,7 @@ from tui.state.summary import summary
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """A run in training, by its log."""
-    training = ev.StateChanged(state=RunState.TRAINING.value)
+    training = StateChanged(state=RunState.TRAINING.value)
     return write_log(tmp_path, "demo", opened(), started(), training, steps(1), begun=time.time() - 5)
 
 

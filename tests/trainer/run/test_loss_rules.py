@@ -13,8 +13,9 @@ import pytest
 
 from tests.trainer.run.test_diagnose import PER_EPOCH, folded, measured, started
 from trainer.run.diagnosis.loss_rules import loss_rising, loss_stuck, not_finite, overfitting
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import LrEdited, Noted, Opened, Resumed, StagesFrozen
 from trainer.run.view.run_view import RunView
 
 GUESS = math.log(10)
@@ -36,7 +37,7 @@ def trained(
     accuracies = [accuracy] * len(losses) if isinstance(accuracy, float) else list(accuracy)
     rates = [lr] * len(losses) if isinstance(lr, float) else list(lr)
     parts = [
-        ev.Steps(
+        Steps(
             first_step=begin + 1, loss=list(losses[begin:end]), accuracy=accuracies[begin:end], lr=rates[begin:end],
             images=8 * (end - begin), seconds=1.0,
         )
@@ -231,7 +232,7 @@ def test_a_rate_that_rises_makes_the_loss_rise(warm_up: int, expected: bool) -> 
     assert rises((200, 1.0), (200, 2.0), lr=[min(n / warm_up, 1.0) for n in range(400)]) is expected
 
 
-SIZES = ev.Opened(
+SIZES = Opened(
     run="m", directory="m", pid=1, host="h", resume=False, config={"data": {"progressive": [[16, 6]], "image_size": 32}}
 )
 
@@ -240,10 +241,10 @@ SIZES = ev.Opened(
     ("change", "expected"),
     [
         ({}, True),
-        ({"between": [ev.Noted(step=300, text="x")]}, True),
-        ({"between": [ev.Resumed(step=300, epoch=6, checkpoint="c")]}, False),
-        ({"between": [ev.LrEdited(step=300, factor=0.5, lr=0.05)]}, False),
-        ({"between": [ev.StagesFrozen(step=300, stages=[], trainable=1)]}, False),
+        ({"between": [Noted(step=300, text="x")]}, True),
+        ({"between": [Resumed(step=300, epoch=6, checkpoint="c")]}, False),
+        ({"between": [LrEdited(step=300, factor=0.5, lr=0.05)]}, False),
+        ({"between": [StagesFrozen(step=300, stages=[], trainable=1)]}, False),
         ({"before": [SIZES]}, False),  # six epochs of 50 steps with smaller images
     ],
     ids=["nothing", "a note", "a resume", "a rate", "a stage", "a size"],
@@ -254,9 +255,7 @@ def test_what_rises_when_something_was_changed_is_no_fault(change: dict[str, lis
 
 
 def test_a_change_that_is_to_come_is_none() -> None:
-    later = ev.Opened(
-        run="m", directory="m", pid=1, host="h", resume=False, config={"data": {"progressive": [[16, 20]]}}
-    )
+    later = Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"data": {"progressive": [[16, 20]]}})
     assert rises((300, 1.0), (400, 2.0), before=[later])
 
 
@@ -282,7 +281,7 @@ def overfits(
     for epoch, (loss, accuracy) in enumerate(held_out, 1):
         level = 3.0 - falls * epoch
         first = (epoch - 1) * PER_EPOCH + 1
-        events.append(ev.Steps(
+        events.append(Steps(
             first_step=first, loss=[level] * PER_EPOCH, accuracy=[0.5] * PER_EPOCH, lr=[0.1] * PER_EPOCH, images=400,
             seconds=1.0,
         ))  # fmt: skip

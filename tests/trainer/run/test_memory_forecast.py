@@ -11,8 +11,9 @@ import pytest
 from tests.trainer.run.test_diagnose import started
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.diagnosis.memory_forecast import Forecast, memory_forecast, memory_left
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import Monitored, Opened, StateChanged
 from trainer.run.view.run_view import RunView
 
 GIB = 2.0**30
@@ -21,15 +22,15 @@ GIB = 2.0**30
 def run(used: Callable[[int], float], *, steps: int = 400, on_gpu: bool = False, free: float = 4.0) -> RunView:
     """A run of 1,000 steps, so many of them done, with a reading every ten."""
     view = RunView()
-    events: list[Event] = [started(), ev.StateChanged(state="training")]
+    events: list[Event] = [started(), StateChanged(state="training")]
     for first in range(1, steps, 10):
         events.append(
-            ev.Steps(first_step=first, loss=[1.0] * 10, accuracy=[0.5] * 10, lr=[0.1] * 10, images=80, seconds=1.0)
+            Steps(first_step=first, loss=[1.0] * 10, accuracy=[0.5] * 10, lr=[0.1] * 10, images=80, seconds=1.0)
         )
         bytes_used = used(first) * GIB
         process = {"process_bytes": bytes_used, "system_used_bytes": (16 - free) * GIB, "system_total_bytes": 16 * GIB}
         device = {"device_used_bytes": bytes_used, "device_total_bytes": 16 * GIB}
-        events.append(ev.Monitored(readings=process | (device if on_gpu else {})))
+        events.append(Monitored(readings=process | (device if on_gpu else {})))
     for seq, event in enumerate(events):
         view.apply(Record(seq=seq, time=float(seq), event=event))
     assert view.bad_records == 0
@@ -75,7 +76,7 @@ def test_nothing_is_told_of_few_readings() -> None:
 
 
 def by_thirds(
-    *levels: float, readings: int = 24, free: float = 1.0, total_steps: int = 1000, opened: ev.Opened | None = None,
+    *levels: float, readings: int = 24, free: float = 1.0, total_steps: int = 1000, opened: Opened | None = None,
     without: str = "", spike: int | None = None,
 ) -> Forecast | None:  # fmt: skip
     """Readings in GiB after steps 10, 20, ...: 0.5 in the older half, and a level in each third of the newer one.
@@ -96,14 +97,14 @@ def by_thirds(
     events: list[Event] = [*([opened] if opened else []), started(total_steps=total_steps)]
     for number, level in enumerate(used):
         events.append(
-            ev.Steps(
+            Steps(
                 first_step=10 * number + 1, loss=[1.0] * 10, accuracy=[0.5] * 10, lr=[0.1] * 10, images=80, seconds=1.0
             )
         )
         used_gib = {"process_bytes": level, "system_used_bytes": 16 - free, "system_total_bytes": 16.0}
         if number == spike:
             used_gib["process_bytes"] = 9.0
-        events.append(ev.Monitored(readings={name: size * GIB for name, size in used_gib.items() if name != without}))
+        events.append(Monitored(readings={name: size * GIB for name, size in used_gib.items() if name != without}))
     view = RunView()
     for seq, event in enumerate(events):
         view.apply(Record(seq=seq, time=float(seq), event=event))
@@ -154,6 +155,6 @@ def test_each_condition_of_the_forecast_counts(change: dict[str, Any], expected:
 def test_only_readings_with_images_of_the_size_of_now_count(epochs: int, expected: bool) -> None:
     # An epoch of 50 steps with smaller images leaves 19 of 24 readings.
     data = {"progressive": [[8, epochs]] if epochs else [], "image_size": 16}
-    opened = ev.Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"data": data})
+    opened = Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"data": data})
     assert (by_thirds(1.0, 1.2, 1.4, opened=opened) is not None) is expected
     assert by_thirds(1.0, 1.2, 1.4, opened=opened, readings=40) is not None

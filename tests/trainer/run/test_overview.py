@@ -14,14 +14,15 @@ from trainer.errors import RunError
 from trainer.run.folder.delete import delete_run
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run, list_runs
-from trainer.run.log import events as ev
+from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader, read_records
+from trainer.run.log.run_events import Finished
 from trainer.run.status import RunState
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView
 
 HISTORY = (opened(), started(), steps(1), evaluated(1), steps(101), evaluated(2), steps(201), steps(301, 50))
-COMPLETED = ev.Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
+COMPLETED = Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
 
 
 def test_a_run_stands_in_the_list_as_on_its_own_screen(tmp_path: Path) -> None:
@@ -66,11 +67,11 @@ def test_a_new_run_under_the_name_of_a_deleted_one_is_another_run(tmp_path: Path
     ("end", "status"),
     [
         (COMPLETED, "finished"),
-        (ev.Finished(reason="stopped", step=350, epoch=3.5, exit_code=0), "stopped"),
+        (Finished(reason="stopped", step=350, epoch=3.5, exit_code=0), "stopped"),
         (None, "lost"),
     ],
 )
-def test_an_ended_run_says_how_it_ended(tmp_path: Path, end: ev.Event | None, status: str) -> None:
+def test_an_ended_run_says_how_it_ended(tmp_path: Path, end: Event | None, status: str) -> None:
     run = write_log(tmp_path, "one", *HISTORY, *([end] if end else []))
     lock = RunLock.take(run)
     holder = run.trainer.read_bytes()

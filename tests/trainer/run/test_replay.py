@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.canned import evaluated, opened, started, steps
-from trainer.run.log import events as ev
 from trainer.run.log.codec import contents, encode, read_lines
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import Gap, Heartbeat, LrEdited, Monitored, Resumed
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 
-START = encode(ev.Record(seq=0, time=1.0, event=opened())), encode(ev.Record(seq=1, time=2.0, event=started()))
+START = encode(Record(seq=0, time=1.0, event=opened())), encode(Record(seq=1, time=2.0, event=started()))
 
 
 def one_by_one(lines: list[bytes]) -> RunView:
@@ -37,23 +39,23 @@ def at_once(lines: list[bytes], pieces: int = 1) -> RunView:
     return view
 
 
-def lines_of(*events: ev.Event, first: int = 2) -> list[bytes]:
-    return [encode(ev.Record(seq=seq, time=10.0 + seq, event=event)) for seq, event in enumerate(events, first)]
+def lines_of(*events: Event, first: int = 2) -> list[bytes]:
+    return [encode(Record(seq=seq, time=10.0 + seq, event=event)) for seq, event in enumerate(events, first)]
 
 
 LOSSES = st.lists(st.floats(0, 10) | st.just(float("nan")), min_size=0, max_size=3)
 
 
 @st.composite
-def logged(draw: st.DrawFn) -> list[ev.Event]:
+def logged(draw: st.DrawFn) -> list[Event]:
     """A run's events: most of them steps, now and then left out, thrown back, or with something between them."""
-    events: list[ev.Event] = []
+    events: list[Event] = []
     step = 0
     for kind in draw(st.lists(st.sampled_from("ssssssssmhkelrg"), max_size=40)):
         if kind in "sk":
             losses = draw(LOSSES)
             skipped = [step + 1] if kind == "k" and losses else []
-            events.append(ev.Steps(
+            events.append(Steps(
                 first_step=step + 1, loss=list(losses), accuracy=[0.5] * len(losses), lr=[0.1] * len(losses), images=8,
                 seconds=draw(st.sampled_from([0.1, 9.0, 40.0])), budget=draw(st.sampled_from([{}, {"data": float(step)}])),
                 skipped=skipped,
@@ -61,11 +63,11 @@ def logged(draw: st.DrawFn) -> list[ev.Event]:
             step += len(losses)
         elif kind == "r":
             step = draw(st.integers(0, step))
-            events.append(ev.Resumed(step=step, epoch=1, checkpoint="c"))
+            events.append(Resumed(step=step, epoch=1, checkpoint="c"))
         else:
             events.append({
-                "m": ev.Monitored(readings={"process_bytes": float(step)}), "h": ev.Heartbeat(), "e": evaluated(1),
-                "l": ev.LrEdited(step=step, factor=0.5, lr=0.1), "g": ev.Gap(dropped_events=2),
+                "m": Monitored(readings={"process_bytes": float(step)}), "h": Heartbeat(), "e": evaluated(1),
+                "l": LrEdited(step=step, factor=0.5, lr=0.1), "g": Gap(dropped_events=2),
             }[kind])  # fmt: skip
     return events
 
@@ -82,7 +84,7 @@ DAMAGE = [
 
 
 @given(events=logged(), pieces=st.integers(1, 5))
-def test_lines_folded_at_once_are_those_folded_one_by_one(events: list[ev.Event], pieces: int) -> None:
+def test_lines_folded_at_once_are_those_folded_one_by_one(events: list[Event], pieces: int) -> None:
     lines = [*START, *lines_of(*events)]
     assert at_once(lines, pieces) == one_by_one(lines)
 
@@ -100,9 +102,7 @@ def test_a_damaged_head_stops_no_replay(head: dict[str, Any]) -> None:
 
 
 @given(events=logged(), damage=st.lists(st.tuples(st.integers(0, 60), st.sampled_from(DAMAGE)), max_size=5))
-def test_damaged_and_repeated_lines_change_nothing_else(
-    events: list[ev.Event], damage: list[tuple[int, bytes]]
-) -> None:
+def test_damaged_and_repeated_lines_change_nothing_else(events: list[Event], damage: list[tuple[int, bytes]]) -> None:
     lines = [*START, *lines_of(*events)]
     for place, line in damage:
         lines.insert(place, line)
@@ -111,8 +111,8 @@ def test_damaged_and_repeated_lines_change_nothing_else(
 
 
 @given(events=logged(), cuts=st.tuples(st.integers(0, 45), st.integers(0, 45)))
-def test_lines_of_blocks_that_overlap_count_once(events: list[ev.Event], cuts: tuple[int, int]) -> None:
-    readable = [event for event in events if not isinstance(event, ev.Steps) or event.loss]
+def test_lines_of_blocks_that_overlap_count_once(events: list[Event], cuts: tuple[int, int]) -> None:
+    readable = [event for event in events if not isinstance(event, Steps) or event.loss]
     lines, (begin, end) = [*START, *lines_of(*readable)], sorted(cuts)
     view = RunView()
     replay(view, lines[:end])
@@ -135,7 +135,7 @@ def test_a_long_history_is_folded_as_columns(monkeypatch: pytest.MonkeyPatch) ->
     """Else the two tests above would hold for a fold that takes lines one by one."""
     seen = []
     monkeypatch.setattr(RunView, "apply_steps", lambda view, columns, time: seen.append(len(columns.groups)))
-    history = [event for step in range(1, 101) for event in (steps(step, 1), ev.Heartbeat())]
+    history = [event for step in range(1, 101) for event in (steps(step, 1), Heartbeat())]
     replay(RunView(), [*START, *lines_of(*history, evaluated(1), steps(101), steps(201))])
     assert seen == [100, 2]
 

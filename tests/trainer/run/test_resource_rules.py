@@ -7,8 +7,8 @@ import pytest
 from tests.trainer.run.test_diagnose import folded, measured, started, steps, training
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.diagnosis.resource_rules import data_bound, lines_left_out, memory_full
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import Monitored
 from trainer.run.status import RunState
 from trainer.run.view.class_score import ClassScore, scores_from_counts, scores_of
 
@@ -41,7 +41,7 @@ def test_the_remedy_for_waiting_depends_on_where_images_are(cache: str, remedy: 
 
 def full(**gib: float) -> str:
     """What is nearly full, by readings in GiB."""
-    verdict = memory_full(folded([ev.Monitored(readings={f"{name}_bytes": size * GIB for name, size in gib.items()})]))
+    verdict = memory_full(folded([Monitored(readings={f"{name}_bytes": size * GIB for name, size in gib.items()})]))
     return verdict.text if verdict else ""
 
 

@@ -14,8 +14,10 @@ import pytest
 from trainer.errors import RunError
 from trainer.run.folder.lock import RunLock, is_live, read_owner
 from trainer.run.folder.run_dir import RunDir, create_run, find_run, list_runs
-from trainer.run.log.events import EpochEnded, Evaluated, Event, Heartbeat, Opened, Record, Resumed
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import EpochEnded, Evaluated
 from trainer.run.log.results_csv import COLUMNS, ResultsCsv
+from trainer.run.log.run_events import Heartbeat, Opened, Resumed
 
 
 def test_a_run_is_private_and_never_overwritten(tmp_path: Path) -> None:

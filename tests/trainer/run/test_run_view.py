@@ -4,37 +4,51 @@ import math
 
 import pytest
 
-from trainer.run.log import events as ev
 from trainer.run.log.codec import encode
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved, Evaluated, ExportFailed, Steps
+from trainer.run.log.run_events import (
+    Acknowledged,
+    Finished,
+    Gap,
+    LogFailed,
+    LogRecovered,
+    LrEdited,
+    Opened,
+    Resumed,
+    Started,
+    StateChanged,
+    Warned,
+)
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 
 
-def opened(resume: bool = False) -> ev.Opened:
-    return ev.Opened(run="r", directory="runs/r", pid=1, host="h", resume=resume, config={})
+def opened(resume: bool = False) -> Opened:
+    return Opened(run="r", directory="runs/r", pid=1, host="h", resume=resume, config={})
 
 
-def started(**changes: object) -> ev.Started:
+def started(**changes: object) -> Started:
     fields: dict[str, object] = {
         "classes": ["a", "b"], "splits": {"train": 80, "test": 20}, "selection_split": "test", "fingerprint": "f",
         "model": {"stem": "cifar", "parameters": 11_000_000}, "device": {"name": "cpu"}, "choices": {"precision": "fp32"},
         "epochs": 2, "steps_per_epoch": 10, "total_steps": 20, "planned_lr": [[1.0, 10.0, 11.0, 20.0], [0.1, 0.2, 0.2, 0.0]],
         "versions": {},
     }  # fmt: skip
-    return ev.Started(**(fields | changes))  # type: ignore[arg-type]
+    return Started(**(fields | changes))  # type: ignore[arg-type]
 
 
-def steps(first: int, losses: list[float | None], seconds: float = 1.0) -> ev.Steps:
+def steps(first: int, losses: list[float | None], seconds: float = 1.0) -> Steps:
     count = len(losses)
-    return ev.Steps(
+    return Steps(
         first_step=first, loss=losses, accuracy=[0.5] * count, lr=[0.1] * count, images=8 * count, seconds=seconds,
         budget={"compute": 1.0, "data": 0.0, "evaluate": 0.0, "save": 0.0},
     )  # fmt: skip
 
 
-def evaluated(step: int, accuracy: float, *, best: bool = False, split: str = "test") -> ev.Evaluated:
-    return ev.Evaluated(
+def evaluated(step: int, accuracy: float, *, best: bool = False, split: str = "test") -> Evaluated:
+    return Evaluated(
         split=split,
         epoch=step / 10,
         step=step,
@@ -47,28 +61,28 @@ def evaluated(step: int, accuracy: float, *, best: bool = False, split: str = "t
     )
 
 
-def fold(*events: ev.Event, start: int = 0) -> RunView:
+def fold(*events: Event, start: int = 0) -> RunView:
     view = RunView()
     for number, event in enumerate(events, start):
-        view.apply(ev.Record(seq=number, time=100.0 + number, event=event))
+        view.apply(Record(seq=number, time=100.0 + number, event=event))
     return view
 
 
 def test_records_that_were_seen_are_ignored() -> None:
     view = fold(opened(), started(), steps(1, [1.0, 0.9]))
-    view.apply(ev.Record(seq=2, time=500.0, event=steps(1, [1.0, 0.9])))
+    view.apply(Record(seq=2, time=500.0, event=steps(1, [1.0, 0.9])))
     assert list(view.train_loss.x) == [1.0, 2.0]
     assert view.last_time == 102.0
 
 
 def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
     interrupted = fold(
-        opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), ev.LrEdited(step=2, factor=0.5, lr=0.05),
+        opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), LrEdited(step=2, factor=0.5, lr=0.05),
         steps(4, [0.7, 0.6]), evaluated(5, 0.9, best=True), opened(resume=True), started(),
-        ev.Resumed(step=3, epoch=0, checkpoint="c", lr_edits=[[2.0, 0.5]]), steps(4, [0.71, 0.61]),
+        Resumed(step=3, epoch=0, checkpoint="c", lr_edits=[[2.0, 0.5]]), steps(4, [0.71, 0.61]),
     )  # fmt: skip
     straight = fold(
-        opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), ev.LrEdited(step=2, factor=0.5, lr=0.05),
+        opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), LrEdited(step=2, factor=0.5, lr=0.05),
         steps(4, [0.71, 0.61]),
     )  # fmt: skip
     for name in ("train_loss", "train_accuracy", "lr", "eval_accuracy", "evaluations", "best", "lr_edits", "step"):
@@ -78,7 +92,7 @@ def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
 
 
 def test_an_evaluation_at_the_step_of_the_seam_stands_there_once() -> None:
-    seam = (opened(resume=True), started(), ev.Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]))
+    seam = (opened(resume=True), started(), Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]))
     view = fold(opened(), started(), steps(1, [1.0, 0.9]), evaluated(2, 0.5), *seam, evaluated(2, 0.6))
     assert [event.accuracy for event in view.evaluations] == [0.6]
     assert list(view.eval_accuracy["test"].y) == [0.6]
@@ -87,8 +101,8 @@ def test_an_evaluation_at_the_step_of_the_seam_stands_there_once() -> None:
 
 def test_an_edit_after_the_checkpoint_of_the_same_step_is_gone_after_a_resume() -> None:
     view = fold(
-        opened(), started(), steps(1, [1.0, 0.9]), ev.LrEdited(step=2, factor=0.5, lr=0.05), opened(resume=True), started(),
-        ev.Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]),
+        opened(), started(), steps(1, [1.0, 0.9]), LrEdited(step=2, factor=0.5, lr=0.05), opened(resume=True), started(),
+        Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]),
     )  # fmt: skip
     assert view.lr_edits == []
     assert [mark.kind for mark in view.marks] == ["resume"]
@@ -104,7 +118,7 @@ def test_nan_is_kept_counted_and_left_out_of_the_mean() -> None:
 def test_the_running_mean_is_debiased() -> None:
     view = fold(opened(), started(), steps(1, [2.0]))
     assert view.smoothed_loss[0.98].last == pytest.approx(2.0)
-    view.apply(ev.Record(seq=9, time=200.0, event=steps(2, [1.0])))
+    view.apply(Record(seq=9, time=200.0, event=steps(2, [1.0])))
     weight, mean = 0.02 + 0.98 * 0.02, 0.98 * 0.02 * 2.0 + 0.02 * 1.0
     assert view.smoothed_loss[0.98].last == pytest.approx(mean / weight)
 
@@ -117,11 +131,11 @@ def test_eta_counts_steps_and_evaluations_and_no_pauses() -> None:
 
 def test_eta_goes_by_the_pixels_that_are_still_to_come() -> None:
     data = {"image_size": 32, "progressive": [[16, 1]]}
-    small = ev.Opened(run="r", directory="runs/r", pid=1, host="h", resume=False, config={"data": data})
+    small = Opened(run="r", directory="runs/r", pid=1, host="h", resume=False, config={"data": data})
     view = fold(small, started(), steps(1, [1.0] * 4, seconds=2.0))
     assert view.eta_s == pytest.approx((6 + 10 * 4) * 0.5), "the second epoch has four times the pixels"
-    view.apply(ev.Record(seq=9, time=200.0, event=steps(5, [1.0] * 6, seconds=3.0)))
-    view.apply(ev.Record(seq=10, time=201.0, event=steps(11, [1.0] * 2, seconds=4.0)))
+    view.apply(Record(seq=9, time=200.0, event=steps(5, [1.0] * 6, seconds=3.0)))
+    view.apply(Record(seq=10, time=201.0, event=steps(11, [1.0] * 2, seconds=4.0)))
     assert view.eta_s == pytest.approx(8 * 2.0), "steps of the smaller images say nothing any more"
 
 
@@ -137,21 +151,21 @@ def test_an_epoch_lasts_until_its_evaluation_is_over() -> None:
 
 
 def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
-    view = fold(opened(), started(), ev.StateChanged(state="training"), steps(1, [1.0]))
+    view = fold(opened(), started(), StateChanged(state="training"), steps(1, [1.0]))
     assert view.state_seen(Presence.UNKNOWN, LOST_AFTER_S - 1) is RunState.TRAINING
     assert view.state_seen(Presence.UNKNOWN, LOST_AFTER_S + 1) is RunState.LOST
-    view.apply(ev.Record(seq=9, time=200.0, event=ev.Finished(reason="completed", step=1, epoch=1.0, exit_code=0)))
+    view.apply(Record(seq=9, time=200.0, event=Finished(reason="completed", step=1, epoch=1.0, exit_code=0)))
     assert view.state_seen(Presence.GONE, 10_000.0) is RunState.FINISHED
 
 
 def test_where_the_trainer_can_be_seen_its_silence_says_nothing() -> None:
-    view = fold(opened(), started(), ev.StateChanged(state="training"), steps(1, [1.0]))
+    view = fold(opened(), started(), StateChanged(state="training"), steps(1, [1.0]))
     assert view.state_seen(Presence.THERE, 10_000.0) is RunState.TRAINING
     assert view.state_seen(Presence.GONE, 0.0) is RunState.LOST
 
 
 def test_an_edit_shows_in_what_is_to_come() -> None:
-    view = fold(opened(), started(), ev.LrEdited(step=10, factor=0.5, lr=0.1))
+    view = fold(opened(), started(), LrEdited(step=10, factor=0.5, lr=0.1))
     assert view.planned_lr() == ([1.0, 10.0, 11.0, 20.0], [0.1, 0.2, 0.1, 0.0]), "from the step after the tenth on"
 
 
@@ -168,9 +182,9 @@ def test_panes_follow_the_selection_split() -> None:
 
 def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
     view = fold(
-        opened(), started(skipped_images=3), ev.CheckpointFailed(step=3, error="disk full"), ev.ExportFailed(error="no"),
-        ev.Acknowledged(command_id="x", command="evaluate", ok=False, message="busy"), ev.Gap(dropped_events=4),
-        ev.LogFailed(error="EIO"), ev.Warned(message="careful"),
+        opened(), started(skipped_images=3), CheckpointFailed(step=3, error="disk full"), ExportFailed(error="no"),
+        Acknowledged(command_id="x", command="evaluate", ok=False, message="busy"), Gap(dropped_events=4),
+        LogFailed(error="EIO"), Warned(message="careful"),
     )  # fmt: skip
     text = " | ".join(note.text for note in view.notes)
     for part in ("3 unreadable", "disk full", "export failed: no", "evaluate: busy", "4 groups", "EIO", "careful"):
@@ -179,28 +193,28 @@ def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
 
 def test_what_could_not_be_written_is_a_state_until_it_can_be() -> None:
     path = "checkpoints/step-00000005.safetensors"
-    saved = ev.CheckpointSaved(step=5, path=path, size_bytes=1, sha256="", pinned=False, best=False, seconds=1.0)
+    saved = CheckpointSaved(step=5, path=path, size_bytes=1, sha256="", pinned=False, best=False, seconds=1.0)
     view, since = fold(opened(), started()), []
     for seq, event in enumerate(
         (
-            ev.CheckpointFailed(step=3, error="disk full"), ev.LogFailed(error="disk full"),
-            ev.CheckpointFailed(step=4, error="disk full"), ev.LogRecovered(seconds=45.0), saved,
+            CheckpointFailed(step=3, error="disk full"), LogFailed(error="disk full"),
+            CheckpointFailed(step=4, error="disk full"), LogRecovered(seconds=45.0), saved,
         ), 10,
     ):  # fmt: skip
-        view.apply(ev.Record(seq=seq, time=float(seq), event=event))
+        view.apply(Record(seq=seq, time=float(seq), event=event))
         since.append((view.unsaved_since, view.unlogged_since))
     assert since == [(10.0, None), (10.0, 11.0), (10.0, 11.0), (10.0, None), (None, None)]
 
 
 def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> None:
-    def saved(step: int, *, pinned: bool = False, best: bool = False) -> ev.CheckpointSaved:
-        return ev.CheckpointSaved(
+    def saved(step: int, *, pinned: bool = False, best: bool = False) -> CheckpointSaved:
+        return CheckpointSaved(
             step=step, path=f"checkpoints/step-{step:08d}.safetensors", size_bytes=89_500_000, sha256="", pinned=pinned,
             best=best, seconds=1.0,
         )  # fmt: skip
 
     view = fold(
-        opened(), started(), saved(1), saved(2), saved(3, pinned=True), saved(4), ev.Warned(message="careful"), saved(5),
+        opened(), started(), saved(1), saved(2), saved(3, pinned=True), saved(4), Warned(message="careful"), saved(5),
         saved(6), saved(7, best=True),
     )  # fmt: skip
     assert [note.text for note in view.notes if note.text.startswith("saved")] == [
@@ -213,10 +227,10 @@ def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> N
 
 def test_a_record_with_the_wrong_content_is_counted_and_passed_over() -> None:
     events = (
-        opened(), started(), ev.StateChanged(state="levitating"),
-        ev.Steps(first_step=1, loss=[1.0, 0.9], accuracy=[0.5], lr=[], images=1, seconds=1.0), ev.Warned(message="after"),
+        opened(), started(), StateChanged(state="levitating"),
+        Steps(first_step=1, loss=[1.0, 0.9], accuracy=[0.5], lr=[], images=1, seconds=1.0), Warned(message="after"),
     )  # fmt: skip
     view = RunView()
-    replay(view, [encode(ev.Record(seq=seq, time=100.0, event=event)) for seq, event in enumerate(events)])
+    replay(view, [encode(Record(seq=seq, time=100.0, event=event)) for seq, event in enumerate(events)])
     assert view.bad_records == 2
     assert view.notes[-1].text == "after"

@@ -12,23 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.codec import decode, encode
-from trainer.run.log.events import (
-    Event,
-    Gap,
-    Heartbeat,
-    LogFailed,
-    LogRecovered,
-    Opened,
-    Record,
-    Resumed,
-    StateChanged,
-    Steps,
-    Warned,
-    event_kinds,
-)
+from trainer.run.log.codec import decode, encode, event_kinds
+from trainer.run.log.event import Event, Record
 from trainer.run.log.live_source import LiveSource
 from trainer.run.log.reader import LogReader, read_records
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import Gap, Heartbeat, LogFailed, LogRecovered, Opened, Resumed, StateChanged, Warned
 from trainer.run.log.writer import EventLog
 from trainer.run.view.run_view import RunView
 

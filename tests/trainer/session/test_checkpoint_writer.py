@@ -12,7 +12,7 @@ from tests.trainer.model.test_checkpoint_gates import checkpoint
 from trainer.model.checkpoint import Checkpoint, file_name, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Heartbeat
+from trainer.run.log.run_events import Heartbeat
 from trainer.run.log.writer import EventLog
 from trainer.session import checkpoint_writer
 from trainer.session.checkpoint_writer import CheckpointWriter

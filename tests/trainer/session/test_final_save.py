@@ -18,7 +18,8 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import CommandQueue
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.event import Event
+from trainer.run.log.run_events import Acknowledged, StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.session import final_save as last_save
 from trainer.session.checkpoint_writer import CheckpointWriter
@@ -132,7 +133,7 @@ class Waiting:
     """The wait for a last save, by a clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
-        self.said: list[ev.Event] = []
+        self.said: list[Event] = []
         self.clock: Clock = set_clock(monkeypatch, last_save)
         self.commands = CommandQueue()
         self.last = FinalSave(self, self.commands, self.said.append, lambda: watched)  # type: ignore[arg-type]
@@ -154,10 +155,10 @@ class Waiting:
 
     def details(self) -> list[str]:
         """What is shown beside the state."""
-        return [event.detail for event in self.said if isinstance(event, ev.StateChanged) and event.state == "saving"]
+        return [event.detail for event in self.said if isinstance(event, StateChanged) and event.state == "saving"]
 
     def texts(self) -> list[str]:
-        return [event.message for event in self.said if isinstance(event, ev.Warned)]
+        return [event.message for event in self.said if isinstance(event, Warned)]
 
 
 def test_a_stop_leaves_a_slow_save_only_once_it_was_said_what_that_means(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +200,6 @@ def test_only_a_stop_ends_the_wait_for_room(
     waiting.at(3.0, command)
     assert waiting.last._wait_for_room("it is full") is again
     assert waiting.clock.now - begun == pytest.approx(15.0 if again else 3.0, abs=0.3)
-    (answer,) = (event for event in waiting.said if isinstance(event, ev.Acknowledged))
+    (answer,) = (event for event in waiting.said if isinstance(event, Acknowledged))
     assert (answer.command_id, answer.ok) == (command.command_id, ok)
     assert waiting.last.stopped_by is (None if again else command)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ConfigMaker
 from tests.support.running import events_of, new_run, start, view_of, wait_for
 from trainer.run.control import commands as cmd
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import StagesFrozen
 from trainer.run.status import RunState
 from trainer.session import rate_trial
 from trainer.training.lr_range_test import range_test
@@ -55,7 +55,7 @@ def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config
     assert [note.text for note in view.notes if "at step" in note.text or "continues from" in note.text] == [
         f"paused at step {held.step}", f"continues from step {held.step}",
     ]  # fmt: skip
-    frozen = [event.stages for event in events_of(run.run_dir, ev.StagesFrozen)]
+    frozen = [event.stages for event in events_of(run.run_dir, StagesFrozen)]
     assert frozen == [["stem"], ["stem", "layer1"], ["stem"]]
 
 

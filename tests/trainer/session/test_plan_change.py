@@ -17,7 +17,7 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import SettingsChanged
 from trainer.run.status import RunState
 from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.training.build import build_trainer
@@ -89,7 +89,7 @@ def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_co
         later = [event.epoch for event in view.evaluations if event.step > held.step]
         assert later == [epoch for epoch in (5.0, 10.0, 14.0) if 4 * epoch > held.step]
         assert read_run_config(run.run_dir).train.epochs == 14
-        [told] = events_of(run.run_dir, ev.SettingsChanged)
+        [told] = events_of(run.run_dir, SettingsChanged)
         assert told.changes == ["train.epochs 12 -> 14", "eval.every_epochs 1 -> 5"]
         assert told.step == held.step
 

@@ -18,7 +18,9 @@ from trainer.model.checkpoint import read_checkpoint, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import refuse_other_config
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Resumed, Started, StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.session.thread import TrainingThread
 from tui.state.summary import summary
@@ -53,10 +55,8 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Confi
     newest = folder.at(8)
     newest.write_bytes(newest.read_bytes()[:1000])
     train(folder_config, tmp_path, resume=run)
-    assert [event.step for event in events_of(run, ev.Resumed)] == [4]
-    assert any(
-        "passed over" in event.message and "step-00000008" in event.message for event in events_of(run, ev.Warned)
-    )
+    assert [event.step for event in events_of(run, Resumed)] == [4]
+    assert any("passed over" in event.message and "step-00000008" in event.message for event in events_of(run, Warned))
     assert view_of(run).step == 8
 
 
@@ -69,7 +69,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(folder_conf
     assert thread.exit_code == 2
     assert failure is not None
     assert "every checkpoint of this run is damaged" in failure.error
-    assert events_of(run, ev.Resumed) == [], "the history is still there"
+    assert events_of(run, Resumed) == [], "the history is still there"
 
 
 def test_a_resume_that_is_stopped_while_it_prepares_stands_where_it_stood(
@@ -126,8 +126,8 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
     # The first command that the last evaluation finds, since only steps and evaluations take commands.
     publish, evaluations = run.log.publish, [0]
 
-    def stop_in_the_last_evaluation(event: ev.Event) -> object:
-        if isinstance(event, ev.StateChanged) and event.state == "evaluating" and event.fraction is None:
+    def stop_in_the_last_evaluation(event: Event) -> object:
+        if isinstance(event, StateChanged) and event.state == "evaluating" and event.fraction is None:
             evaluations[0] += 1
             if evaluations[0] == 2:
                 thread.stop("SIGTERM", 143)
@@ -143,7 +143,7 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
     whole = read_checkpoint(CheckpointFolder(straight, keep=2).at(8))
     ended = read_checkpoint(newest)
     assert whole.meta | {"run": ""} == ended.meta | {"run": ""}
-    assert [e.step for e in events_of(run.run_dir, ev.Evaluated)] == [4, 8], "nothing was measured twice"
+    assert [e.step for e in events_of(run.run_dir, Evaluated)] == [4, 8], "nothing was measured twice"
 
 
 def test_the_test_images_are_measured_once_at_the_end(
@@ -153,7 +153,7 @@ def test_the_test_images_are_measured_once_at_the_end(
     config = make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0")
     run = train(config, tmp_path).run.run_dir
     train(config, tmp_path, resume=run)
-    assert [e.split for e in events_of(run, ev.Evaluated)] == ["val", "val", "test"]
+    assert [e.split for e in events_of(run, Evaluated)] == ["val", "val", "test"]
 
 
 def test_a_damaged_checkpoint_leaves_latest_at_one_that_is_there(folder_config: Config, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
     assert resumed.lr.y[8:] == pytest.approx(rates[8:]), (
         "what comes is the schedule of the new length, without a new warm-up"
     )
-    (risen,) = [event.message for event in events_of(run, ev.Warned) if "learning rate" in event.message]
+    (risen,) = [event.message for event in events_of(run, Warned) if "learning rate" in event.message]
     assert risen.startswith(f"the learning rate rises from {resumed.lr.y[7]:.3g} to {resumed.lr.y[8]:.3g} because")
 
 
@@ -193,9 +193,9 @@ def test_what_the_best_is_chosen_by_may_change(folder_config: Config, tmp_path: 
     """The best state so far is then held against new ones by its own loss or accuracy, and patience begins anew."""
     first = folder_config.model_copy(update={"eval": folder_config.eval.model_copy(update={"best_by": before})})
     run = train(first, tmp_path).run.run_dir
-    best = [event for event in events_of(run, ev.Evaluated) if event.best][-1]
+    best = [event for event in events_of(run, Evaluated) if event.best][-1]
     train(first, tmp_path, resume=run, overrides=(f"eval.best_by={after}", "train.epochs=3"))
-    newest = next(event for event in events_of(run, ev.Evaluated) if event.step == 12)
+    newest = next(event for event in events_of(run, Evaluated) if event.step == 12)
     assert newest.loss is not None
     assert best.loss is not None
     lower, higher = newest.loss < best.loss, newest.accuracy > best.accuracy
@@ -231,7 +231,7 @@ def test_a_run_s_configuration_that_was_edited_is_held_against_its_checkpoint(
     assert thread.exit_code == (2 if refused else 0)
     assert refused in ("" if failure is None else failure.error)
     if not refused:
-        assert events_of(run, ev.Resumed)[0].changes == ["train.epochs: 2 -> 3"]
+        assert events_of(run, Resumed)[0].changes == ["train.epochs: 2 -> 3"]
 
 
 def test_results_are_written_anew_from_the_log(folder_config: Config, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_what_a_resume_changes_is_said(folder_config: Config, tmp_path: Path) ->
     run = train(folder_config, tmp_path).run.run_dir
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3", "checkpoint.keep=5"))
     train(folder_config, tmp_path, resume=run)
-    changed, same = events_of(run, ev.Resumed)
+    changed, same = events_of(run, Resumed)
     assert changed.changes == ["train.epochs: 2 -> 3", "checkpoint.keep: 2 -> 5"]
     assert same.changes == []
     assert any(note.text.endswith("with train.epochs: 2 -> 3, checkpoint.keep: 2 -> 5") for note in view_of(run).notes)
@@ -324,12 +324,12 @@ def test_an_older_run_goes_on_with_the_pictures_that_it_began_with(
     checkpoint = read_checkpoint(found)
     del checkpoint.run.config["data"]["reading"]
     write_checkpoint(found, checkpoint)
-    started = [events_of(each, ev.Started)[-1] for each in (newer, run)]
+    started = [events_of(each, Started)[-1] for each in (newer, run)]
     assert started[0].fingerprint != started[1].fingerprint
     assert [each.skipped_images for each in started] == [0, 2]
     assert train(make_config(), tmp_path, resume=run, overrides=("train.epochs=2",)).exit_code == 0
     assert view_of(run).step == 8
-    assert events_of(run, ev.Started)[-1].fingerprint == started[1].fingerprint
+    assert events_of(run, Started)[-1].fingerprint == started[1].fingerprint
     assert "reading: 1\n" in run.config.read_text()
     assert held_out_images(run, "test", ("blue", "green", "red")).remarks == []
     with pytest.raises(ConfigError, match=r"a resume cannot change\n  data.reading: 1 -> 2"):

@@ -11,7 +11,8 @@ import torch
 from tests.support.small_session import EVERY_S, Small, full_disk, set_clock, small_session
 from trainer.errors import CheckpointError, DiskError
 from trainer.model.checkpoint import Checkpoint
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved
+from trainer.run.log.run_events import Diverged, LrEdited, Resumed, Warned
 from trainer.session import saver as saver_module
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.session.rollback import Rollback, no_way_back
@@ -55,7 +56,7 @@ def test_a_save_takes_the_state_of_now_and_counts_its_own_time(session: Small, m
     assert session.facts(8)["choices"]["micro_batches"] == 2
     assert session.facts(8)["loss_scale"] == [4096.0, 0.0]
     assert session.saver.folder.way_back == 5, "the newest step before those that went wrong"
-    saved = [(event.step, event.best, event.pinned) for event in session.said if isinstance(event, ev.CheckpointSaved)]
+    saved = [(event.step, event.best, event.pinned) for event in session.said if isinstance(event, CheckpointSaved)]
     assert saved == [(2, False, False), (5, True, False), (8, False, True)]
 
 
@@ -82,7 +83,7 @@ def never(*_: object) -> bool:
 
 
 def saved(session: Small) -> list[int]:
-    return [event.step for event in session.said if isinstance(event, ev.CheckpointSaved)]
+    return [event.step for event in session.said if isinstance(event, CheckpointSaved)]
 
 
 def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session: Small) -> None:
@@ -152,11 +153,11 @@ def test_a_full_disk_is_tried_twice_and_then_as_often_as_somebody_says(
     session.trainer.state.step = 3
     with pytest.raises(DiskError, match="step 3 could not be saved: No space left on device"):
         session.saver.save_for_good(session.trainer, try_again, never)
-    assert len(session.of(ev.CheckpointFailed)) == 2 + patience
+    assert len(session.of(CheckpointFailed)) == 2 + patience
     assert len(asked) == patience + 1
     with pytest.raises(DiskError):
         session.saver.save_for_good(session.trainer, lambda _: True, never)
-    assert len(session.of(ev.CheckpointFailed)) == 2 + patience, "it was given up"
+    assert len(session.of(CheckpointFailed)) == 2 + patience, "it was given up"
 
 
 def test_a_write_that_takes_too_long_is_a_problem(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +213,7 @@ def test_the_offer_counts_the_bad_steps_and_names_the_newest_checkpoint_before_t
     session: Small, saved_at: tuple[int, ...], name: str
 ) -> None:
     held(session, *saved_at).offer(9, 6)
-    assert session.said == [ev.Diverged(step=9, in_a_row=4, checkpoint=name)]
+    assert session.said == [Diverged(step=9, in_a_row=4, checkpoint=name)]
 
 
 def test_a_return_takes_up_the_newest_good_checkpoint_at_half_the_rate_and_saves_that(session: Small) -> None:
@@ -220,9 +221,9 @@ def test_a_return_takes_up_the_newest_good_checkpoint_at_half_the_rate_and_saves
     assert way_back.take(session.trainer) == ""
     state = session.trainer.state
     assert (state.step, state.schedule.at(5)) == (5, 0.05)
-    (resumed,), (edited,) = session.of(ev.Resumed), session.of(ev.LrEdited)
-    assert resumed == ev.Resumed(step=5, epoch=0, checkpoint="step-00000005.safetensors", lr_edits=[])
-    assert edited == ev.LrEdited(step=5, factor=0.5, lr=0.05)
+    (resumed,), (edited,) = session.of(Resumed), session.of(LrEdited)
+    assert resumed == Resumed(step=5, epoch=0, checkpoint="step-00000005.safetensors", lr_edits=[])
+    assert edited == LrEdited(step=5, factor=0.5, lr=0.05)
     assert session.saver.wait_for(5) == ""
     assert session.facts(5)["lr_edits"] == [(5, 0.5)]
     assert session.saver.folder.steps() == [2, 5], "step 7 is put aside"
@@ -234,8 +235,8 @@ def test_a_damaged_checkpoint_is_passed_over_on_the_way_back(session: Small) -> 
     path.write_bytes(path.read_bytes()[:-1])
     assert way_back.take(session.trainer) == ""
     assert session.trainer.state.step == 2
-    (warned,) = session.of(ev.Warned)
-    assert isinstance(warned, ev.Warned)
+    (warned,) = session.of(Warned)
+    assert isinstance(warned, Warned)
     assert warned.message.startswith(f"skipped {path}: damaged")
 
 
@@ -256,8 +257,8 @@ def test_a_return_goes_on_where_what_came_after_cannot_be_put_aside(
     way_back = held(session, 2, 5)
     monkeypatch.setattr(session.saver, "give_up_after", full_disk)
     assert way_back.take(session.trainer) == ""
-    (warned,) = session.of(ev.Warned)
-    assert isinstance(warned, ev.Warned)
+    (warned,) = session.of(Warned)
+    assert isinstance(warned, Warned)
     assert "some checkpoints after step 5 could not be set aside: No space left on device" in warned.message
     assert session.saver.wait_for(5) == ""
     assert session.facts(5)["lr_edits"] == [(5, 0.5)]

@@ -11,7 +11,7 @@ from tests.support.running import events_of, longer, new_run, start, train, wait
 from tests.support.small_session import set_clock
 from trainer.config.schema import Config
 from trainer.model.checkpoint import Checkpoint
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import CheckpointSaved
 from trainer.session import saver
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.training import build, loop
@@ -75,7 +75,7 @@ def test_training_does_not_wait_for_a_disk_that_does_not_answer(
     assert asked.wait(60)
     before = wait_for(run.run_dir, lambda view: view.step > 0).step
     wait_for(run.run_dir, lambda view: view.step > before + 20)
-    assert events_of(run.run_dir, ev.CheckpointSaved) == []
+    assert events_of(run.run_dir, CheckpointSaved) == []
     answers.set()
     thread.stop()
     assert thread.join(30)

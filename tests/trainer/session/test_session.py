@@ -29,8 +29,9 @@ from trainer.run.control import commands as cmd
 from trainer.run.control import server as control_socket
 from trainer.run.control.client import SocketControl
 from trainer.run.folder.lock import is_live, read_owner
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Finished, StateChanged, Warned
 from trainer.run.status import RunState
 from trainer.session.thread import TrainingThread
 
@@ -84,7 +85,7 @@ def test_a_run_without_a_socket_trains_and_says_so(
     monkeypatch.setattr(control_socket, "private_folder", refuse)
     run = train(folder_config, tmp_path).run.run_dir
     assert view_of(run).state is RunState.FINISHED
-    warnings = [event.message for event in events_of(run, ev.Warned)]
+    warnings = [event.message for event in events_of(run, Warned)]
     assert any("not control it" in warning and "mode 0700" in warning for warning in warnings), warnings
 
 
@@ -134,7 +135,7 @@ def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_confi
     assert trained.lr.y[held_at] == pytest.approx(0.01, rel=1e-4), "the edited rate is that of the next step"
     thread.stop()
     assert thread.join(60)
-    assert view_of(run.run_dir).finish == ev.Finished(
+    assert view_of(run.run_dir).finish == Finished(
         reason="stopped", step=view_of(run.run_dir).step, epoch=view_of(run.run_dir).step / 4, exit_code=0
     )
 
@@ -162,9 +163,9 @@ def test_val_chooses_the_best_and_test_is_read_once(
     root = make_folder(splits=("train", "val", "test"))
     config = make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0")
     run = train(config, tmp_path / "runs").run.run_dir
-    measured = [(e.split, e.trigger) for e in events_of(run, ev.Evaluated)]
+    measured = [(e.split, e.trigger) for e in events_of(run, Evaluated)]
     assert measured == [("val", "epoch"), ("val", "epoch"), ("test", "end")]
-    assert all(e.split == "val" for e in events_of(run, ev.Evaluated) if e.best)
+    assert all(e.split == "val" for e in events_of(run, Evaluated) if e.best)
     with run.results.open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["val/accuracy"] for row in rows)
@@ -182,7 +183,7 @@ def test_val_fraction_is_stratified_and_leaves_test_alone(make_config: ConfigMak
 
 def test_flip_tta_stands_beside_plain_accuracy(folder_config: Config, tmp_path: Path) -> None:
     config = folder_config.model_copy(update={"eval": folder_config.eval.model_copy(update={"tta": "flip"})})
-    measured = events_of(train(config, tmp_path).run.run_dir, ev.Evaluated)
+    measured = events_of(train(config, tmp_path).run.run_dir, Evaluated)
     assert all(event.accuracy_tta is not None and 0 <= event.accuracy_tta <= 1 for event in measured)
 
 
@@ -293,7 +294,7 @@ def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config,
     thread, publish = TrainingThread(run, hold_open=False), run.log.publish
 
     def watch(event: Event) -> object:
-        if isinstance(event, ev.StateChanged) and event.state == "evaluating":
+        if isinstance(event, StateChanged) and event.state == "evaluating":
             run.log.publish = publish  # type: ignore[method-assign]
             root.rename(away)
         return publish(event)
@@ -330,7 +331,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
     monkeypatch.setattr(step_module, "losses_of", small_only)
     run = train(folder_config, tmp_path).run.run_dir
     assert refused == [8], "once, and never again"
-    (warning,) = [event.message for event in events_of(run, ev.Warned) if "out of memory" in event.message]
+    (warning,) = [event.message for event in events_of(run, Warned) if "out of memory" in event.message]
     assert "at step 1: taken again, from now on in 2 parts a batch" in warning
     whole, cut = (read_checkpoint(CheckpointFolder(r, keep=2).at(8)) for r in (planned, run))
     names = [name for name in whole.tensors if "num_batches" not in name]
@@ -435,7 +436,7 @@ def test_evaluating_once_more_after_the_end_works_with_val_and_test(
     thread.commands.send(measure)
     view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
     assert view.acknowledged[measure.command_id].ok
-    by_key = [event for event in events_of(run.run_dir, ev.Evaluated) if event.trigger == "key"]
+    by_key = [event for event in events_of(run.run_dir, Evaluated) if event.trigger == "key"]
     assert [event.split for event in by_key] == ["val", "test"]
     assert view.best is not None
     assert by_key[1].step == view.best.step, "the weights that val has chosen"
@@ -455,7 +456,7 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
     started = view_of(tuned).started
     assert started is not None
     assert started.model["trainable"] == 512 * 3 + 3
-    assert any("122 tensors loaded" in event.message for event in events_of(tuned, ev.Warned))
+    assert any("122 tensors loaded" in event.message for event in events_of(tuned, Warned))
 
 
 def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:

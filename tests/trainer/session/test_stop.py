@@ -15,8 +15,9 @@ from trainer.config.schema import Config
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import ExportProgress, Steps
+from trainer.run.log.run_events import StateChanged
 from trainer.run.view.run_view import RunView
 from trainer.session.thread import TrainingThread
 from trainer.training.evaluator import evaluation_batch
@@ -31,16 +32,16 @@ def endless(config: Config) -> Config:
 
 
 def entered(state: str) -> Callable[[Event, RunView], bool]:
-    return lambda event, _: isinstance(event, ev.StateChanged) and event.state == state
+    return lambda event, _: isinstance(event, StateChanged) and event.state == state
 
 
 PHASES: dict[str, tuple[cmd.Command | None, Callable[[Event, RunView], bool]]] = {
     "before the first step": (None, entered("training")),
-    "in training": (None, lambda event, view: isinstance(event, ev.Steps) and view.step > 1),
+    "in training": (None, lambda event, view: isinstance(event, Steps) and view.step > 1),
     "in an evaluation": (None, entered("evaluating")),
     "in an evaluation that was asked for": (cmd.Evaluate(), entered("evaluating")),
     "while paused": (cmd.Pause(), entered("paused")),
-    "in an export": (cmd.Export(), lambda event, _: isinstance(event, ev.ExportProgress)),
+    "in an export": (cmd.Export(), lambda event, _: isinstance(event, ExportProgress)),
 }
 """What is asked for after the first step, and the event at which the stop comes."""
 
@@ -57,7 +58,7 @@ def test_a_stop_saves_the_last_step_within_seconds_and_the_run_goes_on(
 
     def watch(event: Event) -> object:
         result = publish(event)
-        if isinstance(event, ev.Steps):
+        if isinstance(event, Steps):
             first = view.step == 0
             view.step = event.first_step + len(event.loss) - 1
             if first and asked is not None:

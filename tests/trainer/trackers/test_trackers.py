@@ -30,8 +30,9 @@ from trainer.config.trackers import SinkName, metric_name, refuse_missing
 from trainer.errors import ConfigError, RunError
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
-from trainer.run.log.events import Event, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.result_events import CheckpointSaved, Evaluated, LayersMeasured, PicturesSaved, Steps
+from trainer.run.log.run_events import Finished, Monitored, Noted, Resumed, Started, Warned
 from trainer.run.log.writer import EventLog
 from trainer.trackers.feed import Feed
 from trainer.trackers.position import Position
@@ -74,31 +75,31 @@ class Recorder:
         return [what[1] for what in self.told if what[0] == "scalars" and "train/loss" in what[2]]
 
 
-def started() -> ev.Started:
-    return ev.Started(
+def started() -> Started:
+    return Started(
         classes=CLASSES, splits={"train": 64, "test": 8}, selection_split="test", fingerprint="f", model={}, device={},
         choices={}, epochs=2, steps_per_epoch=4, total_steps=8, planned_lr=[[], []], versions={},
     )  # fmt: skip
 
 
-def steps(first: int, count: int = 2, loss: float | None = 1.0) -> ev.Steps:
-    return ev.Steps(
+def steps(first: int, count: int = 2, loss: float | None = 1.0) -> Steps:
+    return Steps(
         first_step=first, loss=[loss] * count, accuracy=[0.5] * count, lr=[0.1] * count, images=8 * count, seconds=0.5
     )
 
 
-def saved(step: int) -> ev.CheckpointSaved:
-    return ev.CheckpointSaved(step=step, path="x", size_bytes=1, sha256="", pinned=False, best=False, seconds=0.1)
+def saved(step: int) -> CheckpointSaved:
+    return CheckpointSaved(step=step, path="x", size_bytes=1, sha256="", pinned=False, best=False, seconds=0.1)
 
 
-def evaluated(step: int, *, best: bool = True) -> ev.Evaluated:
-    return ev.Evaluated(
+def evaluated(step: int, *, best: bool = True) -> Evaluated:
+    return Evaluated(
         split="test", epoch=step / 4, step=step, loss=0.7, accuracy=0.75, correct=[4, 2], counts=[4, 4], best=best
     )
 
 
-def layers(step: int) -> ev.LayersMeasured:
-    return ev.LayersMeasured(
+def layers(step: int) -> LayersMeasured:
+    return LayersMeasured(
         epoch=step / 4, step=step, names=["conv1", "fc"], parameters=[4, 4], weight_norms=[2.0, 1.0], weight_ranges=[1.0, 0.5],
         weights=[[1, 2, 1], [0, 4, 0]], gradient_norms=[None, 0.25], gradient_ranges=[None, 0.1], gradients=[[], [1, 1, 1]],
     )  # fmt: skip
@@ -131,7 +132,7 @@ def test_what_a_resume_takes_back_is_never_told() -> None:
         steps(1),
         saved(2),
         steps(3),
-        ev.Resumed(step=2, epoch=0, checkpoint="x"),
+        Resumed(step=2, epoch=0, checkpoint="x"),
         steps(3),
         steps(5),
         saved(6),
@@ -141,7 +142,7 @@ def test_what_a_resume_takes_back_is_never_told() -> None:
 
 
 def test_a_later_session_goes_on_where_the_one_before_has_ended() -> None:
-    events = [started(), steps(1), saved(2), steps(3), ev.Resumed(step=2, epoch=0, checkpoint="x"), steps(3), saved(4)]
+    events = [started(), steps(1), saved(2), steps(3), Resumed(step=2, epoch=0, checkpoint="x"), steps(3), saved(4)]
     _, first = fed(events[:4])
     sink, _ = fed(events, first.seq, first.step)
     assert sink.steps == [3, 4]
@@ -154,7 +155,7 @@ def test_a_return_to_an_earlier_checkpoint_is_told() -> None:
         saved(2),
         steps(3),
         saved(4),
-        ev.Resumed(step=2, epoch=0, checkpoint="x"),
+        Resumed(step=2, epoch=0, checkpoint="x"),
         steps(3),
         saved(4),
     ]
@@ -167,8 +168,8 @@ def test_a_return_to_an_earlier_checkpoint_is_told() -> None:
 
 def test_all_figures_are_told_by_name() -> None:
     events = [
-        started(), steps(1, count=4), layers(4), evaluated(4), ev.Monitored(readings={"rss_bytes": 7.0}),
-        ev.Noted(step=4, text="a note"), saved(4), ev.Finished(reason="completed", step=4, epoch=1.0, exit_code=0),
+        started(), steps(1, count=4), layers(4), evaluated(4), Monitored(readings={"rss_bytes": 7.0}),
+        Noted(step=4, text="a note"), saved(4), Finished(reason="completed", step=4, epoch=1.0, exit_code=0),
     ]  # fmt: skip
     sink, feed = fed(events)
     figures = {name: value for what in sink.told if what[0] == "scalars" for name, value in what[2].items()}
@@ -184,7 +185,7 @@ def test_all_figures_are_told_by_name() -> None:
 
 def test_a_run_that_was_stopped_has_no_results_yet() -> None:
     _, feed = fed(
-        [started(), steps(1), evaluated(2), saved(2), ev.Finished(reason="stopped", step=2, epoch=0.5, exit_code=0)]
+        [started(), steps(1), evaluated(2), saved(2), Finished(reason="stopped", step=2, epoch=0.5, exit_code=0)]
     )
     assert feed.results == {}
 
@@ -199,7 +200,7 @@ def test_a_picture_is_read_before_the_next_one_takes_its_place() -> None:
     sink = Recorder()
     feed = Feed(sink, picture)
     told = [
-        ev.PicturesSaved(what="mistakes", split="test", step=step, epoch=1.0, path="a.png", images=1) for step in (1, 2)
+        PicturesSaved(what="mistakes", split="test", step=step, epoch=1.0, path="a.png", images=1) for step in (1, 2)
     ]
     for record in records([started(), *told]):
         feed.take(record)
@@ -281,8 +282,8 @@ def recorded(tmp_path: Path, folder_config: Config) -> RunDir:
     log = EventLog(run.events)
     for event in (
         started(), steps(1, count=4, loss=None), layers(4), evaluated(4), saved(4), steps(5),
-        ev.Resumed(step=4, epoch=1, checkpoint="x"), steps(5, count=4), layers(8), evaluated(8),
-        ev.Noted(step=8, text="*a* note"), saved(8), ev.Finished(reason="completed", step=8, epoch=2.0, exit_code=0),
+        Resumed(step=4, epoch=1, checkpoint="x"), steps(5, count=4), layers(8), evaluated(8),
+        Noted(step=8, text="*a* note"), saved(8), Finished(reason="completed", step=8, epoch=2.0, exit_code=0),
     ):  # fmt: skip
         log.publish(event)
     log.close()
@@ -386,12 +387,12 @@ def test_a_run_with_a_tracker_is_passed_on_by_a_process_of_its_own(folder_config
     )
     subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
     run = RunDir(tmp_path / "tracked")
-    last = events_of(run, ev.Finished)[-1].step
+    last = events_of(run, Finished)[-1].step
     wait_until(lambda: _position(run, "tensorboard") == last, 60)
     with Position(run.sinks / "tensorboard"):  # its process has ended, as the trainer's has
         found = EventAccumulator(str(run.sinks / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [point.step for point in found.Scalars("train/loss")] == list(range(1, last + 1))
-    assert [point.step for point in found.Images("mistakes/test")] or not events_of(run, ev.PicturesSaved)
+    assert [point.step for point in found.Images("mistakes/test")] or not events_of(run, PicturesSaved)
 
 
 def _position(run: RunDir, name: str) -> int:
@@ -408,14 +409,12 @@ def test_a_tracker_that_dies_is_a_warning_and_no_more(folder_config: Config, tmp
     run = new_run(config, tmp_path)
     run.run_dir.sinks.write_text("where a folder is to be")
     thread = start(run, hold_open=True)
-    wait_until(
-        lambda: any("logging to tensorboard stopped" in w.message for w in events_of(run.run_dir, ev.Warned)), 60
-    )
-    wait_until(lambda: bool(events_of(run.run_dir, ev.Finished)), 60)
+    wait_until(lambda: any("logging to tensorboard stopped" in w.message for w in events_of(run.run_dir, Warned)), 60)
+    wait_until(lambda: bool(events_of(run.run_dir, Finished)), 60)
     thread.stop()
     thread.release()
     assert thread.join(60)
-    [warning] = [w.message for w in events_of(run.run_dir, ev.Warned) if "tensorboard" in w.message]
+    [warning] = [w.message for w in events_of(run.run_dir, Warned) if "tensorboard" in w.message]
     assert "FileExistsError" in warning or "NotADirectoryError" in warning
     assert f"r18-tui sync {run.run_dir.path} --to tensorboard" in warning
     assert thread.exit_code == 0

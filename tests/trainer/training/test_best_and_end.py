@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ConfigMaker, FolderMaker, TunedMaker
 from tests.support.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.run.control import commands as cmd
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import Evaluated
 from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -84,4 +84,4 @@ def test_a_key_does_not_read_the_test_images_early(
     wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
     thread.stop()
     assert thread.join(60)
-    assert {event.split for event in events_of(run.run_dir, ev.Evaluated)} == {"val"}
+    assert {event.split for event in events_of(run.run_dir, Evaluated)} == {"val"}

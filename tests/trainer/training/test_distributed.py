@@ -21,7 +21,8 @@ from trainer.data.batches.batches import Plan
 from trainer.data.draws import epoch_order
 from trainer.errors import ConfigError
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import Opened, Resumed
 from trainer.run.view.run_view import RunView
 from trainer.training.batch_source import plan_of
 from trainer.training.distributed import Peers
@@ -99,17 +100,17 @@ def test_two_processes_train_as_one_with_two_micro_batches_and_go_on_when_one_is
 ) -> None:
     two = torchrun(*SMALL, "train.epochs=3", restarts=1)
     wait_for(two.run, lambda view: view.step >= 24 and any(two.run.checkpoints.glob("step-*.safetensors")))
-    leader = events_of(two.run, ev.Opened)[-1].pid
+    leader = events_of(two.run, Opened)[-1].pid
     (follower,) = (pid for pid in two.workers if pid != leader)
     os.kill(follower, signal.SIGKILL)
     assert two.end() == 0, two.said
     view = view_of(two.run)
-    (resumed,) = events_of(two.run, ev.Resumed)
+    (resumed,) = events_of(two.run, Resumed)
     assert 0 < resumed.step < 3 * 22
     assert view.step == view.total_steps == 3 * 22
     assert list(view.train_loss.x) == list(range(1, 3 * 22 + 1)), "every step once"
     assert sorted(path.name for path in two.run.path.parent.iterdir()) == ["digits"], "and no second run"
-    images = [event.images / len(event.loss) for event in events_of(two.run, ev.Steps)]
+    images = [event.images / len(event.loss) for event in events_of(two.run, Steps)]
     assert set(images) == {64.0}, "images of all processes count"
     alone = _trained_alone("train.epochs=3", "train.grad_accum_steps=2", runs_dir=tmp_path / "alone")
     # Later on the last bits, which the exchange adds up in another order, have grown.

@@ -24,7 +24,9 @@ from trainer.model.ema import ModelEma
 from trainer.model.resnet import build_model, features_of
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import Evaluated
+from trainer.run.log.run_events import Resumed, StagesFrozen, Warned
 from trainer.session.export_run import Wanted, export_run
 from trainer.training import evaluator, features
 from trainer.training.build import build_trainer
@@ -80,7 +82,7 @@ def test_a_frozen_stage_keeps_weights_and_statistics_until_its_epoch(tuned: Tune
         assert changed_stages(source, states[first].group("model")) == {4, 5}
     assert changed_stages(source, states[12].group("model")) == {2, 3, 4, 5}, "stem and layer1 are frozen to the end"
     assert {stage_of(name) for name in states[12].group("momentum")} == {2, 3, 4, 5}
-    told = [(event.step, event.stages) for event in events_of(run.run_dir, ev.StagesFrozen)]
+    told = [(event.step, event.stages) for event in events_of(run.run_dir, StagesFrozen)]
     assert told == [
         (0, ["stem", "layer1", "layer2", "layer3"]),
         (4, ["stem", "layer1", "layer2"]),
@@ -100,10 +102,10 @@ def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Pa
     thread.stop("SIGTERM", 143)
     assert thread.join(60)
     again = start(resumed_run(run.run_dir, tmp_path / "runs"))
-    view = wait_for(run.run_dir, lambda view: len(events_of(run.run_dir, ev.Resumed)) > 0 and view.opened is not None)
+    view = wait_for(run.run_dir, lambda view: len(events_of(run.run_dir, Resumed)) > 0 and view.opened is not None)
     again.stop()
     assert again.join(60)
-    frozen = events_of(run.run_dir, ev.StagesFrozen)
+    frozen = events_of(run.run_dir, StagesFrozen)
     assert [event.stages[-1] for event in frozen][:3] == ["layer4", "layer3", "layer2"]
     assert frozen[-1].stages[-1] == "layer2", "a resume knows of it"
     assert view_of(run.run_dir).frozen == frozen[-1]
@@ -119,9 +121,9 @@ class _Keys(NullCallbacks):
         self._stages = stages
         self._keep_at = keep_at
         self._back_from = back_from
-        self.published: list[ev.Event] = []
+        self.published: list[Event] = []
 
-    def publish(self, event: ev.Event) -> None:
+    def publish(self, event: Event) -> None:
         self.published.append(event)
 
     def poll(self, evaluating: float | None = None) -> None:
@@ -145,7 +147,7 @@ def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_m
         if keys is later:
             keys.trainer.state.restore(whole.kept)
         keys.trainer.run()
-    frozen = [(event.step, event.stages) for event in whole.published if isinstance(event, ev.StagesFrozen)]
+    frozen = [(event.step, event.stages) for event in whole.published if isinstance(event, StagesFrozen)]
     assert frozen == [(2, ["stem"]), (3, ["stem", "layer1"]), (6, ["stem"])]
     before, first, second = (
         whole.kept,
@@ -282,7 +284,7 @@ def test_an_average_holds_weights_and_statistics() -> None:
 @needs_exporter
 def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, tmp_path: Path) -> None:
     run = train(tuned("train.ema_decay=0.99", "train.epochs=2"), tmp_path / "runs").run.run_dir
-    assert {event.weights for event in events_of(run, ev.Evaluated)} == {"ema"}
+    assert {event.weights for event in events_of(run, Evaluated)} == {"ema"}
     state = saved(run, 8)
     assert state.weights_kind == "ema"
     assert not torch.equal(state.group("ema")["fc.weight"], state.group("model")["fc.weight"])
@@ -346,5 +348,5 @@ def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
     run = train(tuned("model.freeze=backbone", "model.cache_features=true", "train.epochs=1"), tmp_path / "runs")
     assert run.exit_code == 0
     assert sizes == [64, 32, 16]
-    warned = [event.message for event in events_of(run.run.run_dir, ev.Warned)]
+    warned = [event.message for event in events_of(run.run.run_dir, Warned)]
     assert sum("out of memory in what the frozen backbone makes" in message for message in warned) == 2

@@ -20,7 +20,8 @@ from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import LrRangeTested
+from trainer.run.log.run_events import Acknowledged
 from trainer.session import rate_trial, session
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
@@ -110,7 +111,7 @@ def test_a_run_goes_on_as_if_no_rates_had_been_tried(
     view = wait_for(run.run_dir, lambda view: find.command_id in view.acknowledged)
     assert view.acknowledged[find.command_id].ok, view.acknowledged[find.command_id]
     assert thread.join(120)
-    (found,) = events_of(run.run_dir, ev.LrRangeTested)
+    (found,) = events_of(run.run_dir, LrRangeTested)
     assert 0 < found.step < 20
     assert len(found.lrs) == len(found.losses) > 20
     assert found.lrs == sorted(found.lrs)
@@ -170,7 +171,7 @@ def test_rates_that_are_asked_for_in_an_evaluation_are_tried_after_it(
 
     monkeypatch.setattr(session.TrainingSession, "poll", asking)
     assert thread.join(60)
-    answers = {event.command_id: event for event in events_of(run.run_dir, ev.Acknowledged)}
+    answers = {event.command_id: event for event in events_of(run.run_dir, Acknowledged)}
     assert answers[asked[4]].ok
-    assert [event.step for event in events_of(run.run_dir, ev.LrRangeTested)] == [4]
+    assert [event.step for event in events_of(run.run_dir, LrRangeTested)] == [4]
     assert answers[asked[8]].message == "the run has ended meanwhile"

@@ -19,7 +19,8 @@ from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Steps
+from trainer.run.log.run_events import Acknowledged, Diverged, Resumed
 from trainer.run.status import RunState
 from trainer.training import evaluator
 from trainer.training import step as step_module
@@ -138,7 +139,7 @@ def test_a_single_bad_step_is_left_out_and_said(
     run = train(folder_config.model_copy(update={"run": settings}), tmp_path).run.run_dir
     view = view_of(run)
     assert view.state is RunState.FINISHED
-    assert [step for event in events_of(run, ev.Steps) for step in event.skipped] == [3]
+    assert [step for event in events_of(run, Steps) for step in event.skipped] == [3]
     assert any(f"step 3: {why}, weights left as they were" in note.text for note in view.notes)
     assert all(epoch.train_loss is not None and epoch.train_loss > 0 for epoch in view.epochs)
     whole = read_checkpoint(CheckpointFolder(run, keep=2).at(8))
@@ -190,7 +191,7 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     thread.stop()
     thread.release()
     assert thread.join(60)
-    (seam,) = events_of(run.run_dir, ev.Resumed)
+    (seam,) = events_of(run.run_dir, Resumed)
     assert (seam.step, seam.checkpoint) == (4, "step-00000004.safetensors")
     assert all(loss == loss for loss in view_of(run.run_dir).train_loss.y[6:]), "the bad steps are gone from the curves"
     assert [path.suffix for path in run.run_dir.checkpoints.glob("*.given-up")] == [".given-up"]
@@ -199,22 +200,22 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     assert newest.step == view_of(run.run_dir).step
 
 
-def answered(run: RunDir, command: cmd.Command) -> ev.Acknowledged:
+def answered(run: RunDir, command: cmd.Command) -> Acknowledged:
     """What became of a command."""
     view = wait_for(run, lambda view: command.command_id in view.acknowledged)
     return view.acknowledged[command.command_id]
 
 
-def held(run: RunDir, times: int) -> ev.Diverged:
+def held(run: RunDir, times: int) -> Diverged:
     """Wait until a run has been held so many times; why it is held now."""
-    wait_for(run, lambda _: len(events_of(run, ev.Diverged)) == times)
+    wait_for(run, lambda _: len(events_of(run, Diverged)) == times)
     wait_for(run, lambda view: view.state is RunState.PAUSED and view.diverged is not None)
-    return events_of(run, ev.Diverged)[-1]
+    return events_of(run, Diverged)[-1]
 
 
 def wait_for_saves(run: RunDir, step: int, count: int) -> None:
     """Wait until a step was saved so many times."""
-    wait_for(run, lambda _: sum(event.step == step for event in events_of(run, ev.CheckpointSaved)) == count)
+    wait_for(run, lambda _: sum(event.step == step for event in events_of(run, CheckpointSaved)) == count)
 
 
 def test_every_return_goes_on_more_calmly_and_is_saved(
@@ -255,7 +256,7 @@ def test_going_on_as_it_is_keeps_the_way_back(
     assert second.checkpoint == first.checkpoint, "nothing between can be gone on from"
     monkeypatch.setattr(step_module, "losses_of", losses_of)
     thread.commands.send(cmd.GoBack())
-    wait_for(run.run_dir, lambda _: events_of(run.run_dir, ev.Resumed) != [])
+    wait_for(run.run_dir, lambda _: events_of(run.run_dir, Resumed) != [])
     view = wait_for(run.run_dir, lambda view: len(view.lr_edits) == 1 and view.lr_edits[0][0] == good and view.step > 8)
     thread.stop()
     thread.release()
@@ -286,7 +287,7 @@ def test_an_epoch_without_a_good_step_has_no_loss(
 ) -> None:
     spoil_steps(monkeypatch, range(5, 9))
     run = train(folder_config, tmp_path).run.run_dir
-    first, second = events_of(run, ev.EpochEnded)
+    first, second = events_of(run, EpochEnded)
     assert first.train_loss is not None
     assert (second.train_loss, second.train_accuracy) == (None, None)
     assert run.results.read_text().count("\n") == 3

@@ -26,7 +26,7 @@ from tests.tui.conftest import HandClock
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import NoControl, UndeliverableError
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Acknowledged, Failed, Finished, Heartbeat, Noted, StateChanged
 from trainer.run.status import Presence
 from tui.app.app import DashboardApp
 from tui.app.screens.dashboard import layout_for
@@ -97,7 +97,7 @@ async def test_empty_panes_say_what_they_wait_for(dashboard: Dashboard) -> None:
     assert "first reading after 2 s" in await shown(dashboard, CannedSource(opened(), started()))
     text = await shown(
         dashboard,
-        CannedSource(opened(), ev.StateChanged(state="preparing", detail="decoding train images", fraction=0.4)),
+        CannedSource(opened(), StateChanged(state="preparing", detail="decoding train images", fraction=0.4)),
     )
     assert "decoding train images  40%" in text
 
@@ -159,7 +159,7 @@ async def test_a_key_sends_its_command_and_shows_at_once(dashboard: Dashboard, k
         await see(pilot, f"● {word}")
         await pilot.press(key)
         assert len(control.sent) == 1, "a second press waits for the answer to the first"
-        source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
+        source.add(Acknowledged(command_id=control.sent[0].command_id, command="x", ok=True))
         await settle(pilot, lambda: "● training" in screen_text(app), "the acknowledgement")
 
 
@@ -168,13 +168,13 @@ async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard:
     async with dashboard(source) as (app, pilot):
         await pilot.press("e")
         await see(pilot, "● evaluating")
-        source.add(ev.Failed(error="out of memory", exit_code=1, checkpoint="", resume=""))
+        source.add(Failed(error="out of memory", exit_code=1, checkpoint="", resume=""))
         await settle(pilot, lambda: "● failed" in screen_text(app), "the failure")
 
 
 async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
-    source.add(ev.StateChanged(state="paused"))
+    source.add(StateChanged(state="paused"))
     async with dashboard(source, control) as (_, pilot):
         await see(pilot, "● paused ")
         await see(pilot, "p resume")
@@ -187,7 +187,7 @@ async def test_a_refused_command_says_why(dashboard: Dashboard) -> None:
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("e")
         source.add(
-            ev.Acknowledged(command_id=control.sent[0].command_id, command="evaluate", ok=False, message="busy already")
+            Acknowledged(command_id=control.sent[0].command_id, command="evaluate", ok=False, message="busy already")
         )
         await settle(pilot, lambda: "evaluate: busy already" in screen_text(app), "the refusal")
 
@@ -262,7 +262,7 @@ async def test_d_leaves_the_screen_and_the_run_to_itself(dashboard: Dashboard) -
 
 async def test_d_does_not_detach_from_a_run_that_has_ended(dashboard: Dashboard) -> None:
     source = training_run()
-    source.add(ev.Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
+    source.add(Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
     async with dashboard(source) as (app, pilot):
         await pilot.press("d")
         await see(pilot, "detach: the run is finished; q leaves it")
@@ -327,7 +327,7 @@ async def test_a_tick_after_the_last_screen_has_gone_does_nothing(dashboard: Das
     async with dashboard(source, Recorder()) as (app, _):
         pass
     assert not app.screen_stack
-    source.add(ev.Heartbeat())
+    source.add(Heartbeat())
     app._pump()
 
 
@@ -356,7 +356,7 @@ async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Da
         await pilot.press("escape")
         app.keys.help_screen.explain({})
         assert help_screen.query_one("#help-keys").scroll_y == 0, "its first frame begins at the top"
-        source.add(ev.Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
+        source.add(Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
         await see(pilot, "● finished ")
         await pilot.resize_terminal(60, 24)
         app.theme = "r18-light"
@@ -386,7 +386,7 @@ async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
 
 
 async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboard) -> None:
-    source = CannedSource(opened(), ev.Failed(
+    source = CannedSource(opened(), Failed(
         error="runs/x: train/ is missing\nfound:\n  pictures/", exit_code=2, checkpoint="step-00000004.safetensors",
         resume="r18-tui --resume runs/demo",
     ))  # fmt: skip
@@ -420,7 +420,7 @@ async def test_a_log_that_cannot_be_read_any_more_is_said_and_tried_again(
                 raise error
             return super().read()
 
-    source = Failing(opened(), started(), ev.StateChanged(state="training"), steps(1))
+    source = Failing(opened(), started(), StateChanged(state="training"), steps(1))
     async with dashboard(source) as (app, pilot):
         source.failing = True
         await settle(pilot, partial(shows, app, text), "the reason")
@@ -430,10 +430,10 @@ async def test_a_log_that_cannot_be_read_any_more_is_said_and_tried_again(
 
 
 async def test_a_clock_that_jumps_loses_no_run_that_is_heard_of(dashboard: Dashboard) -> None:
-    source = CannedSource(opened(), started(), ev.StateChanged(state="training"), steps(1))
+    source = CannedSource(opened(), started(), StateChanged(state="training"), steps(1))
     async with dashboard(source, now=START + 86_400.0) as (app, pilot):
         await settle(pilot, partial(shows, app, "● lost"), "history says nothing of now")
-        source.add(ev.Heartbeat())
+        source.add(Heartbeat())
         await settle(pilot, partial(shows, app, "● training"), "a sign of life")
 
 
@@ -455,7 +455,7 @@ async def test_a_stopped_trainer_is_named_with_the_command_that_continues_it(
 @pytest.mark.parametrize("state", ["paused", "training"])
 async def test_nothing_is_said_of_the_end_while_no_step_is_taken(dashboard: Dashboard, state: str) -> None:
     source = training_run()
-    source.add(ev.StateChanged(state=state))
+    source.add(StateChanged(state=state))
     assert ("ETA —" in await shown(dashboard, source)) is (state == "paused")
 
 
@@ -526,13 +526,13 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("b")
         await settle(pilot, lambda: shows(app, "go back: only after non-finite steps"), "nothing to go back from")
-        source.add(diverged(), ev.StateChanged(state="paused"))
+        source.add(diverged(), StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
         await pilot.press("escape")
         await settle(pilot, lambda: app.screen is app.watched.screen and not shows(app, "back to"), "no question")
         await pilot.press("b")
         assert [type(command) for command in control.sent] == [cmd.GoBack]
-        source.add(ev.StateChanged(state="training"), diverged(checkpoint=""), ev.StateChanged(state="paused"))
+        source.add(StateChanged(state="training"), diverged(checkpoint=""), StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "set a lower learning rate"), "the next question")
         assert not shows(app, "back to")
         await pilot.press("l")  # may have been meant for the dashboard
@@ -544,7 +544,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
 
 async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: Dashboard) -> None:
     source = training_run()
-    source.add(diverged(), ev.StateChanged(state="paused"))
+    source.add(diverged(), StateChanged(state="paused"))
     async with dashboard(source, NoControl(lambda: ("view only", Presence.UNKNOWN))) as (app, pilot):
         await settle(pilot, lambda: shows(app, "10 non-finite steps in a row"), "the event")
         assert app.screen is app.watched.screen
@@ -556,8 +556,8 @@ async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashbo
         await pilot.press("n", *"good", "enter")
         await pilot.pause()
         assert [command.text for command in control.sent if isinstance(command, cmd.AddNote)] == ["good"]
-        source.add(ev.Acknowledged(command_id=control.sent[0].command_id, command="note", ok=True))
-        source.add(ev.Noted(step=150, text="good [red]"))
+        source.add(Acknowledged(command_id=control.sent[0].command_id, command="note", ok=True))
+        source.add(Noted(step=150, text="good [red]"))
         await settle(pilot, partial(shows, app, "note at step 150: good [red]"), "the event")
         await settle(pilot, lambda: re.search(r"└.*n.*┬", screen_text(app)) is not None, "below the curves")
         await pilot.press("n", "enter")

@@ -6,14 +6,14 @@ import pytest
 
 from tests.support.canned import CannedSource, opened, started, steps
 from tests.support.screen import Dashboard, settle, shows
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import StateChanged
 
 
 class LongHistory(CannedSource):
     """Goes on and on until it is released."""
 
     def __init__(self) -> None:
-        super().__init__(opened(), started(), ev.StateChanged(state="training"))
+        super().__init__(opened(), started(), StateChanged(state="training"))
         self.released = False
         self._step = 1
 
@@ -45,7 +45,7 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
 async def test_news_that_take_long_to_read_are_news(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice that ends on the clock with nothing left to read is not the beginning of a long history."""
     monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
-    source = CannedSource(opened(), started(), ev.StateChanged(state="training"))
+    source = CannedSource(opened(), started(), StateChanged(state="training"))
     async with dashboard(source) as (app, pilot):
         await settle(pilot, lambda: shows(app, "training"), "the state")
         assert not app.watched.scene.behind

@@ -10,7 +10,8 @@ from tests.support.screen import Dashboard, settle, shows
 from tests.tui.conftest import HandClock
 from trainer.config.loader import load_config
 from trainer.run.control import commands as cmd
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import LrRangeTested
+from trainer.run.log.run_events import Acknowledged
 from tui.app.screens.key_rest import UNEXPECTED_S
 from tui.app.screens.lr_range import LrRangeScreen
 from tui.cli import main
@@ -20,8 +21,8 @@ LRS = [1e-5 * 10 ** (6 * n / 59) for n in range(60)]
 LOSSES = [2.0 - 1.5 / (1 + math.exp(-4 * (math.log10(lr) + 2))) for lr in LRS]
 
 
-def found(suggestion: float | None = 0.01) -> ev.LrRangeTested:
-    return ev.LrRangeTested(
+def found(suggestion: float | None = 0.01) -> LrRangeTested:
+    return LrRangeTested(
         step=100, lrs=LRS, losses=LOSSES, suggestion=suggestion, reason="the loss falls fastest at about 0.01"
     )
 
@@ -41,7 +42,7 @@ async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard, key_clock
         await pilot.press("f")
         (asked,) = control.sent
         assert isinstance(asked, cmd.FindLr)
-        source.add(ev.Acknowledged(command_id=asked.command_id, command=asked.name, ok=True), found())
+        source.add(Acknowledged(command_id=asked.command_id, command=asked.name, ok=True), found())
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
         await settle(pilot, lambda: shows(app, "the loss falls fastest at about 0.01"), "what it says")
         await pilot.press("enter")  # as the curve came up: meant for something else

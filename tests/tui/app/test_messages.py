@@ -10,7 +10,7 @@ import pytest
 from tests.support.canned import training_run
 from tests.support.screen import Dashboard, screen_text, see, settle, shows
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Warned
 from tui.state import log_tail as log_reader
 from tui.state.log_tail import LINES_KEPT, LogReader
 
@@ -103,7 +103,7 @@ async def test_what_is_printed_is_announced_and_shown_literally(
 @pytest.mark.usefixtures("quick")
 async def test_messages_scroll_and_keep_their_place_while_new_ones_come(dashboard: Dashboard) -> None:
     source = training_run()
-    source.add(*(ev.Warned(message=f"warning number {number:03d}") for number in range(100)))
+    source.add(*(Warned(message=f"warning number {number:03d}") for number in range(100)))
 
     def numbers() -> list[str]:
         return [line for line in screen_text(app).splitlines() if "warning number" in line]
@@ -115,7 +115,7 @@ async def test_messages_scroll_and_keep_their_place_while_new_ones_come(dashboar
         await settle(pilot, lambda: not shows(app, "warning number 099"), "messages before")
         await see(pilot, "new lines below: end")
         before = numbers()
-        source.add(ev.Warned(message="the newest"))
+        source.add(Warned(message="the newest"))
         await settle(pilot, lambda: shows(app, " of 109"), "the new total")
         assert numbers() == before
         await pilot.press("end")

@@ -13,7 +13,8 @@ from tests.support.canned import CannedSource, Recorder, evaluated, layers, open
 from tests.support.canned_pictures import with_pictures
 from tests.support.screen import Dashboard, screen_text, see, settle, shown, shows
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import PicturesSaved
+from trainer.run.log.run_events import Failed, StagesFrozen
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.drawing.themes import STYLES, THEMES, palette
@@ -102,7 +103,7 @@ async def test_a_page_stays_when_the_terminal_takes_another_size(dashboard: Dash
 
 async def test_a_page_of_a_failed_run_is_alone_too(dashboard: Dashboard) -> None:
     source = training_run()
-    source.add(ev.Failed(error="no memory", exit_code=1))
+    source.add(Failed(error="no memory", exit_code=1))
     async with dashboard(source, size=(80, 24)) as (app, pilot):
         await pilot.press("5")
         await settle(pilot, partial(shows, app, "5 Classes on test"), "the page")
@@ -258,7 +259,7 @@ async def test_pages_say_what_they_wait_for(dashboard: Dashboard) -> None:
 
 async def test_the_network_tells_what_is_frozen(dashboard: Dashboard) -> None:
     source = training_run()
-    source.add(ev.StagesFrozen(step=300, stages=["stem", "layer1"], trainable=11_024_138))
+    source.add(StagesFrozen(step=300, stages=["stem", "layer1"], trainable=11_024_138))
     async with dashboard(source) as (app, pilot):
         await pilot.press("9")
         await settle(pilot, partial(shows, app, "layer1 (frozen)"), "the stage")
@@ -296,17 +297,17 @@ async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard,
         await pilot.press("7")
         await settle(pilot, partial(shows, app, "98 %"), "the first ones")
         with_pictures(RunDir(tmp_path), confidence=0.77)
-        source.add(ev.PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=2))
+        source.add(PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=2))
         await settle(pilot, partial(shows, app, "77 %"), "the newer ones")
 
 
 async def test_pictures_of_another_split_are_not_shown_under_its_name(dashboard: Dashboard, tmp_path: Path) -> None:
     source = with_pictures(RunDir(tmp_path))
-    source.add(ev.PicturesSaved(what="mistakes", split="val", step=300, epoch=3.0, path="eval/x.png", images=0))
+    source.add(PicturesSaved(what="mistakes", split="val", step=300, epoch=3.0, path="eval/x.png", images=0))
     async with dashboard(source) as (app, pilot):
         await pilot.press("7")
         await settle(pilot, partial(shows, app, "98 % dog"), "those of test")
-        source.add(ev.PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=0))
+        source.add(PicturesSaved(what="mistakes", split="test", step=400, epoch=4.0, path="eval/x.png", images=0))
         await settle(pilot, partial(shows, app, "none kept yet"), "none any more")
 
 

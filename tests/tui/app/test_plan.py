@@ -9,7 +9,7 @@ import pytest
 from tests.support.canned import Recorder, training_run
 from tests.support.screen import Dashboard, screen_text, see, settle, shows
 from trainer.run.control import commands as cmd
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Acknowledged, LrEdited, SettingsChanged
 from tui.app.screens.dialogs import typed_rate
 
 
@@ -44,7 +44,7 @@ async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         source.add(
-            ev.SettingsChanged(
+            SettingsChanged(
                 step=300, changes=["train.epochs 10 -> 20"], config={"train": {"epochs": 20}, "eval": {"every_epochs": 4}},
                 epochs=20, total_steps=2000, planned_lr=[[1.0, 2000.0], [0.2, 0.0]],
             )
@@ -79,7 +79,7 @@ async def test_the_dialog_of_the_rate_says_what_is_meant_and_warns_of_a_leap(das
 
 async def test_edits_of_the_rate_are_undone_one_after_the_other(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
-    source.add(ev.LrEdited(step=300, factor=0.5, lr=0.07), ev.LrEdited(step=300, factor=0.1, lr=0.007))
+    source.add(LrEdited(step=300, factor=0.5, lr=0.07), LrEdited(step=300, factor=0.1, lr=0.007))
     async with dashboard(source, control) as (app, pilot):
         for factor, now, before in ((0.1, 0.007, 0.07), (0.5, 0.07, 0.14)):
             await pilot.press("l")
@@ -93,8 +93,8 @@ async def test_edits_of_the_rate_are_undone_one_after_the_other(dashboard: Dashb
             assert undone == pytest.approx(1 / factor)
             sent = control.sent[-1]
             source.add(
-                ev.LrEdited(step=300, factor=undone, lr=before),
-                ev.Acknowledged(command=sent.name, command_id=sent.command_id, ok=True),
+                LrEdited(step=300, factor=undone, lr=before),
+                Acknowledged(command=sent.name, command_id=sent.command_id, ok=True),
             )
             await settle(pilot, lambda lr=before: app.watched.view.next_lr == pytest.approx(lr, rel=0.01), "the answer")  # type: ignore[misc]
         await pilot.press("l")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.canned import steps, training_run
 from tests.support.screen import Dashboard, settle
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Heartbeat, StateChanged
 from tui.app.screens.dashboard import DashboardScreen
 from tui.widgets.header import Header
 from tui.widgets.pane import Pane
@@ -16,11 +16,11 @@ from tui.widgets.pane import Pane
 
 async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     source = training_run()
-    source.add(ev.StateChanged(state="paused"))
+    source.add(StateChanged(state="paused"))
     async with dashboard(source) as (_app, pilot):
         refreshed: list[object] = []
         monkeypatch.setattr(Pane, "refresh", lambda self, *regions, **_: refreshed.append((self.id, regions)))
-        source.add(ev.Heartbeat())
+        source.add(Heartbeat())
         await pilot.pause(1.0)
         assert refreshed == []
 
@@ -41,7 +41,7 @@ async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkey
         monkeypatch.setattr(Pane, "paint", lambda self, _scene: drawn.add(self.id))
         await settle(pilot, lambda: bool(drawn), "the clock")
         assert drawn == {"header"}
-        source.add(ev.Heartbeat())
+        source.add(Heartbeat())
         await settle(pilot, lambda: {"loss", "classes", "events", "keys"} <= drawn, "all panes after an event")
 
 

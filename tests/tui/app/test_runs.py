@@ -17,7 +17,7 @@ from tests.support.written_runs import write_log
 from tests.tui.conftest import HandClock
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Finished
 from trainer.session.thread import TrainingThread
 from tui.app.app import DashboardApp
 from tui.app.screens.key_rest import HELD_KEY_S
@@ -26,8 +26,8 @@ from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import age
 
-COMPLETED = ev.Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
-STOPPED = ev.Finished(reason="stopped", step=300, epoch=3.0, exit_code=0)
+COMPLETED = Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
+STOPPED = Finished(reason="stopped", step=300, epoch=3.0, exit_code=0)
 
 
 @asynccontextmanager

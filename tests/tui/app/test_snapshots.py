@@ -16,7 +16,8 @@ from textual.pilot import Pilot
 
 from tests.support.canned import START, CannedSource, Recorder, opened, steps, training_run
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import CheckpointFailed
+from trainer.run.log.run_events import Failed, LrEdited, StateChanged
 from tui.app.app import DashboardApp
 from tui.drawing.themes import DARK, THEMES
 from tui.state.run_port import RunPort
@@ -42,7 +43,7 @@ def same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def failed() -> CannedSource:
-    return CannedSource(opened(), ev.Failed(
+    return CannedSource(opened(), Failed(
         error="photos: train/ is missing\nfound:\n  pictures/", exit_code=2, checkpoint="step-00000004.safetensors",
         resume="r18-tui --resume runs/demo",
     ))  # fmt: skip
@@ -50,13 +51,13 @@ def failed() -> CannedSource:
 
 def full() -> CannedSource:
     source = training_run()
-    source.add(ev.CheckpointFailed(step=300, error="only 12 MB free, a checkpoint needs 90 MB; make room at runs/demo"))
+    source.add(CheckpointFailed(step=300, error="only 12 MB free, a checkpoint needs 90 MB; make room at runs/demo"))
     return source
 
 
 def paused() -> CannedSource:
     source = training_run()
-    source.add(ev.LrEdited(step=250, factor=0.5, lr=0.07), ev.StateChanged(state="paused"))
+    source.add(LrEdited(step=250, factor=0.5, lr=0.07), StateChanged(state="paused"))
     return source
 
 

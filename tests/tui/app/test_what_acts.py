@@ -20,7 +20,7 @@ from tests.tui.conftest import HandClock
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import NOTE_LENGTH
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Finished, StateChanged
 from tui.app.app import DashboardApp
 from tui.app.screens import LIST_OF_RUNS
 from tui.app.screens.dashboard import DashboardScreen
@@ -156,7 +156,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
     controls: dict[str, Recorder] = {"demo": Recorder()}
     for name in ("left", "right"):
         write_log(
-            tmp_path.parent, name, dataclasses.replace(opened(), run=name), started(), ev.StateChanged(state="training"),
+            tmp_path.parent, name, dataclasses.replace(opened(), run=name), started(), StateChanged(state="training"),
             steps(1), evaluated(1),
         )  # fmt: skip
 
@@ -275,7 +275,7 @@ async def test_a_held_key_that_opened_the_list_resumes_nothing(
         opened(),
         started(),
         steps(1),
-        ev.Finished(reason="stopped", step=100, epoch=1.0, exit_code=0),
+        Finished(reason="stopped", step=100, epoch=1.0, exit_code=0),
     )
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("r")

@@ -13,7 +13,7 @@ from tests.support.canned import CannedSource, evaluated, opened, started, steps
 from tests.support.canned_pictures import with_pictures
 from trainer.errors import DiskError
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import Failed, Warned
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.cli import main
@@ -89,7 +89,7 @@ def test_a_table_that_is_wider_than_the_window_can_be_scrolled(tmp_path: Path) -
 
 def test_names_from_disk_are_text_and_nothing_more(tmp_path: Path) -> None:
     source = training_run(classes=[EVIL, "a&b", "ev\x1b[2Jil"])
-    source.add(ev.Warned(message=EVIL))
+    source.add(Warned(message=EVIL))
     page = page_of(source, RunDir(tmp_path / "<b>run"))
     assert page.text.count(EVIL) >= 3
     assert "a&b" in page.text
@@ -97,7 +97,7 @@ def test_names_from_disk_are_text_and_nothing_more(tmp_path: Path) -> None:
 
 
 def test_a_run_that_took_no_step_has_a_page(tmp_path: Path) -> None:
-    page = page_of(CannedSource(opened(), ev.Failed(error="no images", exit_code=2)), RunDir(tmp_path))
+    page = page_of(CannedSource(opened(), Failed(error="no images", exit_code=2)), RunDir(tmp_path))
     assert "No step was taken." in page.text
     assert "no images" in page.text
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.canned import training_run
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import Noted
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.cli import main
@@ -22,8 +23,8 @@ from tui.state.data_output import as_json, write_csv
 def view() -> RunView:
     """Three epochs and a step whose loss is not a number."""
     source = training_run()
-    source.add(ev.Noted(step=300, text="slower"))
-    source.add(ev.Steps(first_step=301, loss=[None], accuracy=[0.5], lr=[0.1], images=64, seconds=0.1))
+    source.add(Noted(step=300, text="slower"))
+    source.add(Steps(first_step=301, loss=[None], accuracy=[0.5], lr=[0.1], images=64, seconds=0.1))
     view = RunView()
     replay(view, source.read())
     return view

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from tests.support.canned import diverged
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import ExportProgress
+from trainer.run.log.run_events import StagesFrozen
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 from tui.state.keys import ACTIONS, BY_NAME, ActionContext, tries_rates
@@ -43,7 +44,7 @@ SIGNS = {
 def view_of(*, frozen: bool = True, went_wrong: bool = True) -> RunView:
     """A run with a frozen stage and a checkpoint before steps that were not finite: all keys have something to do."""
     view = RunView()
-    view.frozen = ev.StagesFrozen(step=1, stages=["conv1"] if frozen else [], trainable=1)
+    view.frozen = StagesFrozen(step=1, stages=["conv1"] if frozen else [], trainable=1)
     view.diverged = diverged() if went_wrong else diverged(checkpoint="")
     return view
 
@@ -106,7 +107,7 @@ def test_there_must_be_something_to_unfreeze_to_go_back_to_and_no_export_under_w
     for view in (bare, view_of(went_wrong=False)):
         assert "only after non-finite steps" in BY_NAME["go_back"].refusal(situation(training, view=view))
     exporting = view_of()
-    exporting.exporting = ev.ExportProgress(stage="x", fraction=0.5)
+    exporting.exporting = ExportProgress(stage="x", fraction=0.5)
     assert BY_NAME["export"].refusal(situation(training, view=exporting)) == "an export is under way"
     assert BY_NAME["checkpoint"].refusal(situation(training, view=exporting)) == ""
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support.canned import CannedSource, evaluated, opened, started, steps, training_run
 from tests.support.screen import App, Dashboard, screen_text, see, settle, shows
-from trainer.run.log import events as ev
-from trainer.run.log.events import Record
+from trainer.run.log.event import Record
+from trainer.run.log.run_events import Resumed
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.drawing.glyphs import ASCII
@@ -245,7 +245,7 @@ async def test_after_a_return_to_an_earlier_step_the_newest_values_are_shown(das
     async with dashboard(source) as (app, pilot):
         await pilot.press("comma")
         assert app.watched.scene.viewport.cursor is not None
-        source.add(ev.Resumed(step=100, epoch=1, checkpoint="step-00000100", lr_edits=[]), steps(101, 10))
+        source.add(Resumed(step=100, epoch=1, checkpoint="step-00000100", lr_edits=[]), steps(101, 10))
         await settle(pilot, partial(shows, app, "step 110/"), "where the run is")
         assert app.watched.scene.viewport.cursor is None
 

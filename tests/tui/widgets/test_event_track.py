@@ -8,21 +8,23 @@ import pytest
 
 from tests.support.canned import CannedSource, opened, started, steps
 from tests.support.screen import Dashboard, screen_text, settle, shown, shows
-from trainer.run.log import events as ev
+from trainer.run.log.event import Event
+from trainer.run.log.result_events import CheckpointSaved
+from trainer.run.log.run_events import LrEdited, Noted
 
 
-def saved(step: int) -> ev.CheckpointSaved:
-    return ev.CheckpointSaved(
+def saved(step: int) -> CheckpointSaved:
+    return CheckpointSaved(
         step=step, path=f"step-{step}", size_bytes=1, sha256="", pinned=True, best=False, seconds=0.1
     )
 
 
-def noted(step: int) -> ev.Noted:
-    return ev.Noted(step=step, text="looks good")
+def noted(step: int) -> Noted:
+    return Noted(step=step, text="looks good")
 
 
-def edited(step: int) -> ev.LrEdited:
-    return ev.LrEdited(step=step, factor=0.5, lr=0.05)
+def edited(step: int) -> LrEdited:
+    return LrEdited(step=step, factor=0.5, lr=0.05)
 
 
 def track(text: str) -> str:
@@ -50,9 +52,7 @@ async def test_each_kind_has_a_letter_that_the_border_explains(dashboard: Dashbo
         ([saved(100), saved(100)], "▴"),
     ],
 )
-async def test_none_hides_another_where_several_happened(
-    dashboard: Dashboard, events: list[ev.Event], sign: str
-) -> None:
+async def test_none_hides_another_where_several_happened(dashboard: Dashboard, events: list[Event], sign: str) -> None:
     source = CannedSource(opened(), started(), steps(1, 400), *events)
     async with dashboard(source) as (app, _):
         text = screen_text(app)
@@ -61,9 +61,7 @@ async def test_none_hides_another_where_several_happened(
 
 
 async def test_reading_at_a_step_tells_what_happened_there(dashboard: Dashboard) -> None:
-    source = CannedSource(
-        opened(), started(), steps(1, 400), noted(100), edited(100), ev.Noted(step=300, text="[b]later")
-    )
+    source = CannedSource(opened(), started(), steps(1, 400), noted(100), edited(100), Noted(step=300, text="[b]later"))
     async with dashboard(source) as (app, pilot):
         for step, told in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
             app.watched.scene.viewport.cursor = step

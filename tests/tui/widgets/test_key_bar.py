@@ -9,7 +9,7 @@ import pytest
 from tests.support.canned import CannedSource, Recorder, opened, started, steps, training_run
 from tests.support.screen import Dashboard, screen_text, shown
 from trainer.run.control.commands import NoControl
-from trainer.run.log import events as ev
+from trainer.run.log.run_events import StateChanged
 from trainer.run.status import Presence, RunState
 from trainer.run.view.run_view import RunView
 from tui.state.display_state import DisplayState
@@ -74,9 +74,7 @@ def test_the_key_that_tries_rates_also_stops_it() -> None:
 
 
 async def test_a_recorded_run_offers_no_key_that_steers(dashboard: Dashboard) -> None:
-    source = CannedSource(
-        opened(), started(), ev.StateChanged(state="training"), steps(1), ev.StateChanged(state="finished")
-    )
+    source = CannedSource(opened(), started(), StateChanged(state="training"), steps(1), StateChanged(state="finished"))
     text = await shown(dashboard, source, control=NoControl(lambda: ("nobody trains this run", Presence.GONE)))
     assert "q quit" in text.splitlines()[-1]
     assert "pause" not in text.splitlines()[-1]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from trainer.run.log.events import Acknowledged
+from trainer.run.log.run_events import Acknowledged
 from trainer.run.status import Presence
 
 HIGHEST_LR = 1000.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.run.diagnosis.finding import Verdict
-from trainer.run.log.events import Evaluated
+from trainer.run.log.result_events import Evaluated
 from trainer.run.view.class_score import ClassScore, scores_of, wilson_interval
 from trainer.run.view.run_view import RunView
 

@@ -6,7 +6,8 @@ import math
 from bisect import bisect_left
 
 from trainer.run.diagnosis.finding import Verdict
-from trainer.run.log.events import LayersMeasured, number
+from trainer.run.log.event import number
+from trainer.run.log.result_events import LayersMeasured
 from trainer.run.view.run_view import RunView
 
 DEAD = 0.9

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from trainer.run.diagnosis.finding import Verdict
-from trainer.run.log.events import number
+from trainer.run.log.event import number
 from trainer.run.view.class_score import wilson_interval
 from trainer.run.view.run_view import RunView
 

@@ -15,8 +15,10 @@ from typing import Any, get_type_hints
 
 import orjson
 
-from trainer.run.log.events import Event, Record, Steps, event_kinds
+from trainer.run.log import result_events, run_events
+from trainer.run.log.event import Event, Record
 from trainer.run.log.log_types import Check, check_of
+from trainer.run.log.result_events import Steps
 
 STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")
 """Entries of the list of a `steps` line. Logs of version 1 have them as named fields."""
@@ -25,6 +27,13 @@ AT_ONCE = 512
 """Number of lines decoded at a time: as many as fit in a processor's cache."""
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+
+
+@functools.cache
+def event_kinds() -> dict[str, type[Event]]:
+    """Every kind of event by its name in the log."""
+    defined = (value for module in (run_events, result_events) for value in vars(module).values())
+    return {cls.kind: cls for cls in defined if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event}
 
 
 @functools.cache

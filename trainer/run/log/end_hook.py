@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 from trainer.errors import ConfigError
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import Diverged, Event, Failed, Finished, Record
+from trainer.run.log.event import Event, Record
+from trainer.run.log.run_events import Diverged, Failed, Finished
 
 VARIABLE = "R18_TUI_HOOK"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.run.log.codec import AT_ONCE, read_lines
-from trainer.run.log.events import Record
+from trainer.run.log.event import Record
 
 _READ_BYTES = 4 * 2**20
 """Bytes that a reader takes at a time, so that the history of a long run is never in memory as a whole."""

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from trainer.host.atomic_files import write_atomically
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.events import EpochEnded, Evaluated, Opened, Record, Resumed, number
+from trainer.run.log.event import Record, number
+from trainer.run.log.result_events import EpochEnded, Evaluated
+from trainer.run.log.run_events import Opened, Resumed
 from trainer.run.status import LOST_AFTER_S
 
 COLUMNS = (

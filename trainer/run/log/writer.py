@@ -17,8 +17,9 @@ from typing import Protocol
 
 from trainer.host.atomic_files import sync
 from trainer.run.log.codec import checks_of, contents, encode
-from trainer.run.log.events import Event, Gap, LogFailed, LogRecovered, Record, Warned
+from trainer.run.log.event import Event, Record
 from trainer.run.log.memory_tee import MemoryTee
+from trainer.run.log.run_events import Gap, LogFailed, LogRecovered, Warned
 
 QUEUE_LIMIT_BYTES = 64 * 2**20
 """Queued bytes above which the oldest step arrays are dropped."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.run.log.events import Evaluated
+from trainer.run.log.result_events import Evaluated
 
 Z95 = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from trainer.run.folder.lock import is_live, presence
 from trainer.run.folder.run_dir import RunDir, list_logs, log_stat
-from trainer.run.log import events as ev
-from trainer.run.log.events import Evaluated, Steps, number
+from trainer.run.log.event import number
 from trainer.run.log.reader import LogReader
+from trainer.run.log.result_events import Evaluated, Steps
+from trainer.run.log.run_events import Failed, Finished, Opened, Resumed, SettingsChanged, Started, StateChanged
 from trainer.run.status import LIVE_STATES, Presence, RunState
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -25,14 +26,14 @@ _KIND_WITHIN = 80
 _SHOWN_KINDS = frozenset(
     cls.kind.encode()
     for cls in (
-        ev.Opened,
-        ev.Started,
-        ev.StateChanged,
-        ev.Evaluated,
-        ev.Resumed,
-        ev.SettingsChanged,
-        ev.Failed,
-        ev.Finished,
+        Opened,
+        Started,
+        StateChanged,
+        Evaluated,
+        Resumed,
+        SettingsChanged,
+        Failed,
+        Finished,
     )
 )
 """Kinds of events that the list uses. Steps, layers and readings are nearly all of a log."""

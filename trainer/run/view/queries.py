@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from trainer.run.log import events as ev
+from trainer.run.log.result_events import (
+    CheckpointSaved,
+    EpochEnded,
+    Evaluated,
+    Exported,
+    ExportProgress,
+    LayersMeasured,
+    LrRangeTested,
+    PicturesSaved,
+)
+from trainer.run.log.run_events import Acknowledged, Diverged, Failed, Finished, Opened, StagesFrozen, Started
 from trainer.run.status import LIVE_STATES, LOST_AFTER_S, Presence, RunState
 from trainer.run.view.series import Series, Smoothed
 from trainer.run.view.throughput import StepWindow
@@ -62,8 +72,8 @@ class RunFacts:
     """
 
     seq: int = -1
-    opened: ev.Opened | None = None
-    started: ev.Started | None = None
+    opened: Opened | None = None
+    started: Started | None = None
     state: RunState = RunState.LOADING
     state_detail: str = ""
     state_fraction: float | None = None
@@ -83,29 +93,29 @@ class RunFacts:
     smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
     eval_loss: dict[str, Series] = field(default_factory=dict)
     eval_accuracy: dict[str, Series] = field(default_factory=dict)
-    evaluations: list[ev.Evaluated] = field(default_factory=list)
-    epochs: list[ev.EpochEnded] = field(default_factory=list)
-    best: ev.Evaluated | None = None
+    evaluations: list[Evaluated] = field(default_factory=list)
+    epochs: list[EpochEnded] = field(default_factory=list)
+    best: Evaluated | None = None
     lr_edits: list[tuple[int, float]] = field(default_factory=list)
     replanned_at: int = 0
     marks: list[Mark] = field(default_factory=list)
-    checkpoints: list[ev.CheckpointSaved] = field(default_factory=list)
-    pictures: dict[tuple[str, str], ev.PicturesSaved] = field(default_factory=dict)
-    layers: list[ev.LayersMeasured] = field(default_factory=list)
+    checkpoints: list[CheckpointSaved] = field(default_factory=list)
+    pictures: dict[tuple[str, str], PicturesSaved] = field(default_factory=dict)
+    layers: list[LayersMeasured] = field(default_factory=list)
     budget: dict[str, float] = field(default_factory=dict)
     readings: dict[str, float] = field(default_factory=dict)
-    exporting: ev.ExportProgress | None = None
-    exported: ev.Exported | None = None
-    failure: ev.Failed | None = None
-    finish: ev.Finished | None = None
+    exporting: ExportProgress | None = None
+    exported: Exported | None = None
+    failure: Failed | None = None
+    finish: Finished | None = None
     notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
-    acknowledged: dict[str, ev.Acknowledged] = field(default_factory=dict)
+    acknowledged: dict[str, Acknowledged] = field(default_factory=dict)
     unsaved_since: float | None = None
     unlogged_since: float | None = None
     nonfinite_steps: int = 0
-    diverged: ev.Diverged | None = None
-    frozen: ev.StagesFrozen | None = None
-    lr_range: ev.LrRangeTested | None = None
+    diverged: Diverged | None = None
+    frozen: StagesFrozen | None = None
+    lr_range: LrRangeTested | None = None
     bad_records: int = 0
     _window: StepWindow = field(default_factory=StepWindow)
     _budgets: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_BUDGETS_KEPT), compare=False)
@@ -213,22 +223,22 @@ class RunFacts:
         return [mark for mark in self.marks if mark.kind == "note"]
 
     @property
-    def last_evaluation(self) -> ev.Evaluated | None:
+    def last_evaluation(self) -> Evaluated | None:
         """The newest evaluation on the selection split."""
         return next(iter(self.last_evaluations(1)), None)
 
     @property
-    def previous_evaluation(self) -> ev.Evaluated | None:
+    def previous_evaluation(self) -> Evaluated | None:
         """The evaluation before `last_evaluation` on the same split."""
         measured = self.last_evaluations(2)
         return measured[0] if len(measured) > 1 else None
 
     @property
-    def regular_evaluations(self) -> list[ev.Evaluated]:
+    def regular_evaluations(self) -> list[Evaluated]:
         """All evaluations on the selection split that were not requested by key."""
         return [event for event in self.last_evaluations(len(self.evaluations)) if event.trigger != "key"]
 
-    def last_evaluations(self, count: int) -> list[ev.Evaluated]:
+    def last_evaluations(self, count: int) -> list[Evaluated]:
         """The newest evaluations on the selection split with as many classes as the last: at most `count`, the oldest first."""
         of_split = [event for event in reversed(self.evaluations) if event.split == self.selection_split]
         alike = (event for event in of_split if len(event.counts) == len(of_split[0].counts))

@@ -12,7 +12,9 @@ from operator import itemgetter, lt
 from typing import Any
 
 from trainer.run.log.codec import AT_ONCE, STEP_FIELDS, checks_of, contents, num_unreadable, records_of
-from trainer.run.log.events import Heartbeat, Monitored, Record, Steps
+from trainer.run.log.event import Record
+from trainer.run.log.result_events import Steps
+from trainer.run.log.run_events import Heartbeat, Monitored
 from trainer.run.view.run_view import RunView
 from trainer.run.view.step_columns import StepColumns
 

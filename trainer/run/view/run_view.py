@@ -12,8 +12,40 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.run.control.commands import GoBack, Unpause
-from trainer.run.log import events as ev
-from trainer.run.log.events import Record, number
+from trainer.run.log.event import Event, Record, number
+from trainer.run.log.result_events import (
+    CheckpointFailed,
+    CheckpointSaved,
+    EpochEnded,
+    Evaluated,
+    Exported,
+    ExportFailed,
+    ExportProgress,
+    LayersMeasured,
+    LrRangeTested,
+    PicturesSaved,
+    Steps,
+)
+from trainer.run.log.run_events import (
+    BY_ITSELF,
+    Acknowledged,
+    Diverged,
+    Failed,
+    Finished,
+    Gap,
+    LogFailed,
+    LogRecovered,
+    LrEdited,
+    Monitored,
+    Noted,
+    Opened,
+    Resumed,
+    SettingsChanged,
+    StagesFrozen,
+    Started,
+    StateChanged,
+    Warned,
+)
 from trainer.run.status import RunState
 from trainer.run.view.queries import Mark, Note, RunFacts
 from trainer.run.view.series import Series
@@ -35,7 +67,7 @@ class RunView(RunFacts):
 
     def has_seen(self, record: Record) -> bool:
         """Whether a record was already folded in; `LogFailed` has no number of its own."""
-        return record.seq <= self.seq and not isinstance(record.event, ev.LogFailed)
+        return record.seq <= self.seq and not isinstance(record.event, LogFailed)
 
     def has_passed(self, seq: Any) -> bool:
         """Whether an invalid line was already read, by its sequence number, which may be any value."""
@@ -108,7 +140,7 @@ class RunView(RunFacts):
     def _note(self, time: float, level: str, text: str) -> None:
         self.notes.append(Note(time, level, text))
 
-    def _opened(self, event: ev.Opened, time: float) -> None:
+    def _opened(self, event: Opened, time: float) -> None:
         self.opened = event
         self.failure = self.finish = self.exporting = None
         self._budgets.clear()
@@ -116,7 +148,7 @@ class RunView(RunFacts):
         self._set_state(RunState.LOADING, time)
         self._note(time, "info", f"{'resuming' if event.resume else 'new run'} {event.directory}")
 
-    def _started(self, event: ev.Started, time: float) -> None:
+    def _started(self, event: Started, time: float) -> None:
         self.started = event
         self.tick(self.step, time)
         self.frozen, self._begun_at = None, self.step  # the frozen stages are published again
@@ -129,7 +161,7 @@ class RunView(RunFacts):
                 time, "warning", f"{event.skipped_images:,} unreadable images left out; each is named in the log"
             )
 
-    def _state(self, event: ev.StateChanged, time: float) -> None:
+    def _state(self, event: StateChanged, time: float) -> None:
         state = RunState(event.state)
         if state is RunState.PAUSED and not self.held:
             self.held, self.held_since = True, time
@@ -154,7 +186,7 @@ class RunView(RunFacts):
             self.state, self.state_since = state, time
         self.state_detail, self.state_fraction = "", None
 
-    def _steps(self, event: ev.Steps, time: float) -> None:
+    def _steps(self, event: Steps, time: float) -> None:
         count = len(event.loss)
         values = (event.loss, event.accuracy, event.lr)
         groups = [(count, event.images, event.seconds)]
@@ -173,25 +205,25 @@ class RunView(RunFacts):
         self._note(time, "warning", f"{which}: {why}, weights left as they were")
         self._skip_note, self._skipped_from = self.notes[-1], first
 
-    def _diverged(self, event: ev.Diverged, time: float) -> None:
+    def _diverged(self, event: Diverged, time: float) -> None:
         self.diverged = event
         back = f"b restores {event.checkpoint}; " if event.checkpoint else ""
         self._note(time, "error", f"{event.in_a_row} non-finite steps in a row: {back}l lowers the rate, p continues")
 
-    def _frozen(self, event: ev.StagesFrozen, time: float) -> None:
+    def _frozen(self, event: StagesFrozen, time: float) -> None:
         self.frozen = event
         if event.step > self._begun_at:
             self.marks.append(Mark(event.step, "frozen", f"frozen: {', '.join(event.stages) or 'nothing'}"))
         which = " to ".join(dict.fromkeys((event.stages[0], event.stages[-1]))) if event.stages else "nothing"
         self._note(time, "info", f"frozen: {which}; {event.trainable:,} parameters are trained")
 
-    def _epoch(self, event: ev.EpochEnded, time: float) -> None:
+    def _epoch(self, event: EpochEnded, time: float) -> None:
         self.epochs.append(event)
         self._note(
-            time, "info", f"epoch {event.epoch}  train {_loss(event.train_loss)}/{ev.number(event.train_accuracy):.1%}"
+            time, "info", f"epoch {event.epoch}  train {_loss(event.train_loss)}/{number(event.train_accuracy):.1%}"
         )
 
-    def _evaluation(self, event: ev.Evaluated, time: float) -> None:
+    def _evaluation(self, event: Evaluated, time: float) -> None:
         # A resume repeats the evaluations after the last save, some at the very step of the resume.
         again = (event.split, event.step, event.trigger == "key")
         first = bisect_left(self.evaluations, event.step, key=lambda e: e.step)
@@ -215,16 +247,16 @@ class RunView(RunFacts):
             if self.evaluations[index].confusions:
                 self.evaluations[index] = replace(self.evaluations[index], confusions=[], predicted=[])
 
-    def _pictures(self, event: ev.PicturesSaved, time: float) -> None:
+    def _pictures(self, event: PicturesSaved, time: float) -> None:
         self.pictures[event.what, event.split] = event
 
-    def _layers(self, event: ev.LayersMeasured, time: float) -> None:
+    def _layers(self, event: LayersMeasured, time: float) -> None:
         self.layers.append(event)
         if len(self.layers) > _LAYERS_KEPT:
             # Some kilobytes each: in a run of hundreds of epochs every second is kept, then every fourth, and the newest.
             self.layers = self.layers[-1::-2][::-1]
 
-    def _checkpoint(self, event: ev.CheckpointSaved, time: float) -> None:
+    def _checkpoint(self, event: CheckpointSaved, time: float) -> None:
         self.checkpoints.append(event)
         self.unsaved_since = None
         asked_for = event.pinned or event.best
@@ -237,16 +269,16 @@ class RunView(RunFacts):
         self._note(time, "info", f"saved {name} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
         self._regular_save = None if asked_for else self.notes[-1]
 
-    def _checkpoint_failed(self, event: ev.CheckpointFailed, time: float) -> None:
+    def _checkpoint_failed(self, event: CheckpointFailed, time: float) -> None:
         self.unsaved_since = self.unsaved_since or time
         self._note(time, "error", f"checkpoint at step {event.step} not saved: {event.error}")
 
-    def _lr_edited(self, event: ev.LrEdited, time: float) -> None:
+    def _lr_edited(self, event: LrEdited, time: float) -> None:
         self.lr_edits.append((event.step, event.factor))
         self.marks.append(Mark(event.step, "lr", f"learning rate x{event.factor:g}"))
         self._note(time, "info", f"learning rate x{event.factor:.4g} to {event.lr:.4g} from step {event.step + 1}")
 
-    def _settings(self, event: ev.SettingsChanged, time: float) -> None:
+    def _settings(self, event: SettingsChanged, time: float) -> None:
         if self.opened is not None:
             config = {group: keys | event.config.get(group, {}) for group, keys in self.opened.config.items()}
             self.opened = replace(self.opened, config=config)
@@ -257,18 +289,18 @@ class RunView(RunFacts):
         self.replanned_at = event.step
         self._note(time, "info", f"from step {event.step + 1:,}: {', '.join(event.changes)}")
 
-    def _noted(self, event: ev.Noted, time: float) -> None:
+    def _noted(self, event: Noted, time: float) -> None:
         self.marks.append(Mark(event.step, "note", event.text))
         self._note(time, "info", f"note at step {event.step:,}: {event.text}")
 
-    def _lr_range(self, event: ev.LrRangeTested, time: float) -> None:
+    def _lr_range(self, event: LrRangeTested, time: float) -> None:
         self.lr_range = event
         self._note(time, "info", f"learning rates tried: {event.reason}")
 
-    def _export_progress(self, event: ev.ExportProgress, time: float) -> None:
+    def _export_progress(self, event: ExportProgress, time: float) -> None:
         self.exporting = event
 
-    def _exported(self, event: ev.Exported, time: float) -> None:
+    def _exported(self, event: Exported, time: float) -> None:
         self.exporting, self.exported = None, event
         self._note(
             time, "good",
@@ -280,18 +312,18 @@ class RunView(RunFacts):
         """Path of a file of the run, relative to the folder where the run was started."""
         return f"{self.opened.directory}/{path}" if self.opened else path
 
-    def _export_failed(self, event: ev.ExportFailed, time: float) -> None:
+    def _export_failed(self, event: ExportFailed, time: float) -> None:
         self.exporting = None
         self._note(time, "error", f"export failed: {event.error}")
 
-    def _ack(self, event: ev.Acknowledged, time: float) -> None:
+    def _ack(self, event: Acknowledged, time: float) -> None:
         self.acknowledged[event.command_id] = event
         if event.ok and event.command in (Unpause.name, GoBack.name):
             self._go_on(time)
         if not event.ok:
             self._note(time, "warning", f"{event.command}: {event.message}")
 
-    def _resumed(self, event: ev.Resumed, time: float) -> None:
+    def _resumed(self, event: Resumed, time: float) -> None:
         for series in (
             self.train_loss,
             self.train_accuracy,
@@ -321,35 +353,35 @@ class RunView(RunFacts):
         changed = f", with {', '.join(event.changes)}" if event.changes else ""
         self._note(time, "info", f"resumed from {event.checkpoint} at step {event.step:,}{changed}")
 
-    def _monitor(self, event: ev.Monitored, time: float) -> None:
+    def _monitor(self, event: Monitored, time: float) -> None:
         self.readings = event.readings
         self.take_memory([(self.step, event.readings)])
 
-    def _warning(self, event: ev.Warned, time: float) -> None:
+    def _warning(self, event: Warned, time: float) -> None:
         self._note(time, "warning", event.message)
 
-    def _gap(self, event: ev.Gap, time: float) -> None:
+    def _gap(self, event: Gap, time: float) -> None:
         self._note(
             time, "warning", f"the disk could not keep up: {event.dropped_events} groups of steps are not in the log"
         )
 
-    def _log_failed(self, event: ev.LogFailed, time: float) -> None:
+    def _log_failed(self, event: LogFailed, time: float) -> None:
         self.unlogged_since = self.unlogged_since or time
         self._note(time, "error", f"the log cannot be written: {event.error}")
 
-    def _log_recovered(self, event: ev.LogRecovered, time: float) -> None:
+    def _log_recovered(self, event: LogRecovered, time: float) -> None:
         self.unlogged_since = None
         self._note(time, "info", f"the log is written again, after {event.seconds:,.0f} s in which it could not be")
 
-    def _failed(self, event: ev.Failed, time: float) -> None:
+    def _failed(self, event: Failed, time: float) -> None:
         self.failure = event
         self._set_state(RunState.FAILED, time)
         self._note(time, "error", event.error)
 
-    def _finished(self, event: ev.Finished, time: float) -> None:
+    def _finished(self, event: Finished, time: float) -> None:
         self.finish = event
         self._set_state(RunState.FINISHED, time)
-        self._note(time, "good" if event.reason in ev.BY_ITSELF else "info", f"{event.reason} at step {event.step:,}")
+        self._note(time, "good" if event.reason in BY_ITSELF else "info", f"{event.reason} at step {event.step:,}")
 
 
 def _loss(value: float | None) -> str:
@@ -357,33 +389,33 @@ def _loss(value: float | None) -> str:
     return f"{loss:.3f}" if abs(loss) < 1e5 else f"{loss:.2e}"
 
 
-_HANDLERS: dict[type[ev.Event], Any] = {
-    ev.Opened: RunView._opened,
-    ev.Started: RunView._started,
-    ev.StateChanged: RunView._state,
-    ev.Steps: RunView._steps,
-    ev.Diverged: RunView._diverged,
-    ev.StagesFrozen: RunView._frozen,
-    ev.EpochEnded: RunView._epoch,
-    ev.Evaluated: RunView._evaluation,
-    ev.LayersMeasured: RunView._layers,
-    ev.PicturesSaved: RunView._pictures,
-    ev.CheckpointSaved: RunView._checkpoint,
-    ev.CheckpointFailed: RunView._checkpoint_failed,
-    ev.LrEdited: RunView._lr_edited,
-    ev.LrRangeTested: RunView._lr_range,
-    ev.Noted: RunView._noted,
-    ev.SettingsChanged: RunView._settings,
-    ev.ExportProgress: RunView._export_progress,
-    ev.Exported: RunView._exported,
-    ev.ExportFailed: RunView._export_failed,
-    ev.Acknowledged: RunView._ack,
-    ev.Resumed: RunView._resumed,
-    ev.Monitored: RunView._monitor,
-    ev.Warned: RunView._warning,
-    ev.Gap: RunView._gap,
-    ev.LogFailed: RunView._log_failed,
-    ev.LogRecovered: RunView._log_recovered,
-    ev.Failed: RunView._failed,
-    ev.Finished: RunView._finished,
+_HANDLERS: dict[type[Event], Any] = {
+    Opened: RunView._opened,
+    Started: RunView._started,
+    StateChanged: RunView._state,
+    Steps: RunView._steps,
+    Diverged: RunView._diverged,
+    StagesFrozen: RunView._frozen,
+    EpochEnded: RunView._epoch,
+    Evaluated: RunView._evaluation,
+    LayersMeasured: RunView._layers,
+    PicturesSaved: RunView._pictures,
+    CheckpointSaved: RunView._checkpoint,
+    CheckpointFailed: RunView._checkpoint_failed,
+    LrEdited: RunView._lr_edited,
+    LrRangeTested: RunView._lr_range,
+    Noted: RunView._noted,
+    SettingsChanged: RunView._settings,
+    ExportProgress: RunView._export_progress,
+    Exported: RunView._exported,
+    ExportFailed: RunView._export_failed,
+    Acknowledged: RunView._ack,
+    Resumed: RunView._resumed,
+    Monitored: RunView._monitor,
+    Warned: RunView._warning,
+    Gap: RunView._gap,
+    LogFailed: RunView._log_failed,
+    LogRecovered: RunView._log_recovered,
+    Failed: RunView._failed,
+    Finished: RunView._finished,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from trainer.run.log.events import number
+from trainer.run.log.event import number
 from trainer.run.view.throughput import StepGroup
 
 

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Input, Static
 
 from trainer.run.control.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
-from trainer.run.log.events import Diverged
+from trainer.run.log.run_events import Diverged
 from tui.app.screens.key_rest import HELD_KEY_S, UNEXPECTED_S, KeyRest
 from tui.drawing import format as fmt
 from tui.state.keys import ACTIONS, shown_keys

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from trainer.run.log.events import LrRangeTested
+from trainer.run.log.result_events import LrRangeTested
 from tui.app.screens.dialogs import Dialog
 from tui.app.screens.key_rest import UNEXPECTED_S
 from tui.drawing import format as fmt

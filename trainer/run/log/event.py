@@ -1,0 +1,109 @@
+"""The base of all events of a run, the record that becomes a line of `events.jsonl`, and field types.
+
+Readers ignore unknown fields and kinds, so a field may be added in any release; removing or redefining one raises `LOG_VERSION`.
+`trainer.run.log.codec` writes and reads the lines. The format is documented in `docs/run-directory.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypedDict
+
+from trainer.run.log.log_types import Amount, Positive, UnixTime
+
+LOG_VERSION = 2
+
+
+def _is_held_out(split: str) -> bool:
+    return split in ("val", "test")
+
+
+HeldOut = Annotated[str, _is_held_out]
+
+
+def is_pair(value: Sequence[Any]) -> bool:
+    """Whether a list has two entries."""
+    return len(value) == 2
+
+
+def _is_sampled(value: Sequence[Sequence[float]]) -> bool:
+    """Whether a schedule has as many steps as rates."""
+    return len(value) == 2 and len(value[0]) == len(value[1])
+
+
+SampledSchedule = Annotated[list[list[float]], _is_sampled]
+
+
+class _Data(TypedDict, total=False):
+    image_size: Positive
+    progressive: list[Annotated[list[Positive], is_pair]]
+
+
+class _Eval(TypedDict, total=False):
+    every_epochs: Positive
+
+
+class _Checkpoint(TypedDict, total=False):
+    every_s: Amount
+
+
+class _Optim(TypedDict, total=False):
+    lr: Amount
+
+
+class _Config(TypedDict, total=False):
+    """Entries of a configuration that viewers read."""
+
+    data: _Data
+    eval: _Eval
+    checkpoint: _Checkpoint
+    optim: _Optim
+
+
+class Model(TypedDict, total=False):
+    """Entries of a model's description that viewers read."""
+
+    parameters: int
+
+
+Config = Annotated[dict[str, dict[str, Any]], _Config]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events.
+
+    Attributes:
+        kind: Name in the log.
+        durable: Whether the writer must keep the event even when its queue is full.
+        same_length: Names of lists of equal length. One that is empty by default may be empty.
+    """
+
+    kind: ClassVar[str] = ""
+    durable: ClassVar[bool] = True
+    same_length: ClassVar[tuple[str, ...]] = ()
+
+    def is_consistent(self) -> bool:
+        """Whether the fields, each valid by itself, agree with each other."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """An event with its place in the log.
+
+    Attributes:
+        seq: Sequence number; rises by one from line to line, also across resumes.
+        time: Unix seconds.
+    """
+
+    seq: int
+    time: UnixTime
+    event: Event
+
+
+def number(value: float | None) -> float:
+    """A number from the log, with null read back as NaN."""
+    return math.nan if value is None else float(value)
