@@ -56,7 +56,7 @@ FAULTS = (
     ),
     Fault(
         "evaluator-ema",
-        "trainer.training.evaluator.Evaluator.evaluate",
+        "trainer.training.interim_evaluation.InterimEvaluator.evaluate",
         "checkpoint.measured_weights",
         'checkpoint.group("model")',
     ),

@@ -47,7 +47,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StateRecord:
-    """How far a run was, apart from tensors. `trainer.training.state.TrainState` explains the fields.
+    """How far a run was, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields.
 
     Attributes:
         epoch_sums: Training metrics of the epoch in progress.

@@ -157,15 +157,15 @@ class CommandHandler:
             if trainer.evaluator.evaluate(trainer.data.dataset.selection_split, trigger="key"):
                 self._saver.save(trainer, best=True)
             # Where val selects the best checkpoint, the test images are not evaluated before the end, even on request.
-            if self._state.finished and trainer.evaluator.has_test_apart:
-                trainer.evaluator.test_the_best(trigger="key")
+            if self._state.finished and trainer.evaluator.has_unused_test_split:
+                trainer.evaluator.evaluate_best_on_test(trigger="key")
         return ""
 
     def _export(self, command: cmd.Export) -> str:
         if self.exporter.running:
             return "an export is under way"
         trainer = self._of()
-        step, best_step = trainer.state.step, trainer.state.best_step
+        step, best_step = trainer.state.step, trainer.state.best.step
         best = trainer.data.dataset.selection_split == "val" and self._state.finished and best_step >= 0
         if best and best_step != step and self._saver.folder.at(best_step).is_file():
             # The checkpoint that val selected and test evaluated, as the command `export` takes it.

@@ -59,8 +59,8 @@ class Rollback:
         state, folder = trainer.state, self._saver.folder
         try:
             self._saver.give_up_after(state.step)
-            if folder.pointer("best") is None and not folder.point_best(state.best_step):
-                state.best_accuracy, state.best_loss, state.best_step, state.improved_step = None, None, -1, -1
+            if folder.pointer("best") is None and not folder.point_best(state.best.step):
+                state.best.forget()
         except OSError as error:  # a resume finds the newest checkpoint by its name, and the next save points to it
             self._publish(Warned(message=f"some checkpoints after step {state.step:,} could not be set aside: {error}"))
         edits = [[float(step), factor] for step, factor in state.schedule.edits[:-1]]

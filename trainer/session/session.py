@@ -128,7 +128,7 @@ class TrainingSession:
 
     def saved_best(self) -> Checkpoint:
         """Read the best state of the run from disk."""
-        return self._saver.saved_best(self.trainer.state.best_step)
+        return self._saver.saved_best(self.trainer.state.best.step)
 
     def on_epoch_start(self, epoch: int) -> None:
         """Save a sample of the images that the network receives, on another thread."""

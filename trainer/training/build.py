@@ -38,8 +38,8 @@ from trainer.training.batch_source import BatchSource
 from trainer.training.build_step import StepParts, build_step
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
-from trainer.training.evaluator import Evaluator
 from trainer.training.features import FeatureBatches
+from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.loop import Trainer
 from trainer.training.metrics import StepMetrics, Stopwatch
 from trainer.training.resume import refuse_other_data, restore
@@ -242,7 +242,7 @@ def _loop(
     config: Config, data: PreparedData, source: BatchSource, train_step: TrainStep, state: TrainState, hooks: LoopCallbacks
 ) -> Trainer:  # fmt: skip
     stopwatch = Stopwatch()
-    evaluator = Evaluator(
+    evaluator = InterimEvaluator(
         config=config, data=data, state=state, train_step=train_step, numerics=train_step.numerics, stopwatch=stopwatch,
         hooks=hooks, device=source.device, lost=source.lost,
     )  # fmt: skip

@@ -29,7 +29,7 @@ from trainer.run.log.result_events import EpochEnded, Steps
 from trainer.run.log.run_events import StagesFrozen, Warned
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Order
-from trainer.training.evaluator import Evaluator
+from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.metrics import StepMetrics, Stopwatch, Window
 from trainer.training.state import EpochSums, TrainState
 from trainer.training.step import TrainStep
@@ -64,7 +64,7 @@ class Trainer:
     feature_batches: Batches
     state: TrainState
     train_step: TrainStep
-    evaluator: Evaluator
+    evaluator: InterimEvaluator
     metrics: StepMetrics
     stopwatch: Stopwatch
     hooks: LoopCallbacks
@@ -92,18 +92,18 @@ class Trainer:
                 self._finish_epoch()
             elif self._train_epoch():
                 self._end_epoch()
-        if self.evaluator.has_test_apart and self.state.tested_step != self.state.best_step:
-            self.evaluator.test_the_best(trigger="end")
+        if self.evaluator.has_unused_test_split and self.state.best.tested_step != self.state.best.step:
+            self.evaluator.evaluate_best_on_test(trigger="end")
         return "completed" if self.state.finished else "stopped early"
 
     @property
     def stalled(self) -> bool:
         """Whether the last `train.early_stop_epochs` epochs, with everything unfrozen, brought no improvement."""
         patience, per_epoch = self.config.train.early_stop_epochs, self.state.schedule.steps_per_epoch
-        if patience is None or self.state.improved_step < 0:
+        if patience is None:
             return False
         unfrozen = max(self.state.unfrozen_step, unfreezing_ends(self.config.model) * per_epoch)
-        return self.state.measured_step - max(self.state.improved_step, unfrozen) >= patience * per_epoch
+        return self.state.best.is_stalled(patience * per_epoch, not_before=unfrozen)
 
     @property
     def over(self) -> bool:

@@ -55,9 +55,9 @@ def restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[s
         state.restore(checkpoint)
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
-    if run.config["eval"].get("best_by", "accuracy") != config.eval.best_by and state.improved_step >= 0:
-        # Patience starts again: how long accuracy has not risen says nothing about the loss.
-        state.improved_step = max(state.improved_step, state.measured_step)
+    if run.config["eval"].get("best_by", "accuracy") != config.eval.best_by:
+        # How long accuracy has not risen says nothing about the loss.
+        state.best.restart_patience()
     before = dataclasses.replace(state.schedule, epochs=int(run.config["train"]["epochs"]))
     if state.finished or not state.step or before.epochs == config.train.epochs:
         return []

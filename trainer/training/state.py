@@ -13,6 +13,7 @@ from trainer.config.lr_schedule import LrSchedule
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.checkpoint_records import RunRecord, StateRecord
 from trainer.model.ema import ModelEma
+from trainer.training.best_checkpoint import BestCheckpoint
 from trainer.training.loss_scale import LossScale
 from trainer.training.metrics import Window
 from trainer.training.optimizer import load_momentum_state, momentum_state
@@ -60,16 +61,11 @@ class TrainState:
         step: Optimizer steps done.
         sums: Training metrics of the epoch in progress.
         evaluation_due: Whether the last epoch has ended without its evaluation.
-        best_accuracy: Accuracy of the best state so far on the selection split, 0 to 1; None before the first evaluation.
-        best_loss: Loss of the best state on the same split.
-        improved_step: Step at which the figure named by `eval.best_by` last improved; at equal accuracy `best_step` may be later.
         last_evaluation: Split, step and accuracy of the newest evaluation.
         ema: Moving average of the weights, where one is kept.
         loss_scale: Loss scale of an fp16 run; off otherwise.
         unfrozen_by_key: Net number of stages unfrozen by key (unfrozen minus frozen).
         unfrozen_step: Steps done when `unfrozen_by_key` last changed.
-        measured_step: Step of the newest evaluation on the selection split.
-        tested_step: Step of the best state when it was evaluated on test at the end; -1 before.
     """
 
     model: nn.Module
@@ -79,15 +75,10 @@ class TrainState:
     loss_scale: LossScale = field(default_factory=lambda: LossScale(torch.device("cpu"), precision="fp32"))
     unfrozen_by_key: int = 0
     unfrozen_step: int = -1
-    measured_step: int = -1
-    tested_step: int = -1
-    improved_step: int = -1
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
     evaluation_due: bool = False
-    best_accuracy: float | None = None
-    best_loss: float | None = None
-    best_step: int = -1
+    best: BestCheckpoint = field(default_factory=BestCheckpoint)
     last_evaluation: dict[str, Any] | None = None
 
     @property
@@ -138,12 +129,12 @@ class TrainState:
             shortest_plan=self.schedule.shortest_plan,
             unfrozen_by_key=self.unfrozen_by_key,
             unfrozen_step=self.unfrozen_step,
-            measured_step=self.measured_step,
-            tested_step=self.tested_step,
-            improved_step=self.improved_step,
-            best_accuracy=self.best_accuracy,
-            best_loss=self.best_loss,
-            best_step=self.best_step,
+            measured_step=self.best.measured_step,
+            tested_step=self.best.tested_step,
+            improved_step=self.best.improved_step,
+            best_accuracy=self.best.accuracy,
+            best_loss=self.best.loss,
+            best_step=self.best.step,
             last_evaluation=self.last_evaluation,
         )
         return Checkpoint(tensors, run, record)
@@ -156,17 +147,21 @@ class TrainState:
             self.ema.model.load_state_dict(checkpoint.group("ema"))
         record = checkpoint.state
         self.loss_scale.restore(record.loss_scale)
-        for name in (
-            "step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "measured_step", "tested_step",
-            "best_accuracy", "best_loss", "best_step", "last_evaluation",
-        ):  # fmt: skip
+        for name in ("step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "last_evaluation"):
             setattr(self, name, getattr(record, name))
+        self.best = BestCheckpoint(
+            step=record.best_step,
+            accuracy=record.best_accuracy,
+            loss=record.best_loss,
+            improved_step=record.best_step if record.improved_step is None else record.improved_step,
+            measured_step=record.measured_step,
+            tested_step=record.tested_step,
+        )
         self.sums = EpochSums(**record.epoch_sums)
         self.schedule.edits = list(record.lr_edits)
         # Older checkpoints record only the plan that they were trained by.
         planned = int(checkpoint.run.config["train"]["epochs"])
         self.schedule.shortest = planned if record.shortest_plan is None else record.shortest_plan
-        self.improved_step = record.best_step if record.improved_step is None else record.improved_step
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -281,12 +281,12 @@ def test_the_best_after_a_return_is_one_that_is_there(
     session: Small, best_at: int, best_step: int, expected: tuple[int, float | None], pointed_to: int | None
 ) -> None:
     state = session.trainer.state
-    state.best_step, state.best_accuracy, state.improved_step = best_step, 0.5, best_step
+    state.best.step, state.best.accuracy, state.best.improved_step = best_step, 0.5, best_step
     session.save(2, best=best_at == 2)
     session.save(7, best=best_at == 7)
     way_back = held(session)
     assert way_back.take(session.trainer) == ""
-    assert (state.best_step, state.best_accuracy) == expected
+    assert (state.best.step, state.best.accuracy) == expected
     folder = session.saver.folder
     assert folder.pointer("best") == (None if pointed_to is None else folder.at(pointed_to))
 

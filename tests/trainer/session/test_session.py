@@ -279,7 +279,7 @@ def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_batches(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return evaluate(*given, batch_size=batch_size, **named)
 
-    monkeypatch.setattr("trainer.training.evaluator.evaluate", small_memory)
+    monkeypatch.setattr("trainer.training.interim_evaluation.evaluate", small_memory)
     thread = train(folder_config, tmp_path)
     assert thread.exit_code == 0
     assert sizes == [64, 32, 16, 16], "found once, for all evaluations of the run"
@@ -367,7 +367,7 @@ def test_an_evaluation_that_fails_is_answered(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_the_end: bool
 ) -> None:
     """It ends a run that trains, and leaves one that is complete as it is."""
-    from trainer.training import evaluator
+    from trainer.training import interim_evaluation
 
     epochs = folder_config.train.model_copy(update={"epochs": 2 if after_the_end else 5000})
     seldom = folder_config.eval.model_copy(update={"every_epochs": 1000})
@@ -378,7 +378,7 @@ def test_an_evaluation_that_fails_is_answered(
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(evaluator, "evaluate", full)
+    monkeypatch.setattr(interim_evaluation, "evaluate", full)
     measure = cmd.Evaluate()
     thread.commands.send(measure)
     view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)

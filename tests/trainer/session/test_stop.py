@@ -20,7 +20,7 @@ from trainer.run.log.result_events import ExportProgress, Steps
 from trainer.run.log.run_events import StateChanged
 from trainer.run.view.run_view import RunView
 from trainer.session.thread import TrainingThread
-from trainer.training.evaluator import evaluation_batch
+from trainer.training.interim_evaluation import evaluation_batch
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -11,6 +11,7 @@ from tests.conftest import ConfigMaker, FolderMaker, TunedMaker
 from tests.support.running import events_of, new_run, resumed_run, start, train, view_of, wait_for
 from trainer.run.control import commands as cmd
 from trainer.run.log.result_events import Evaluated
+from trainer.training.best_checkpoint import BestCheckpoint
 from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -48,11 +49,12 @@ def test_no_run_ends_early_between_two_evaluations(tuned: TunedMaker, tmp_path: 
     assert view.step == 32, "right after the second evaluation"
 
 
-def test_patience_begins_anew_with_a_key_that_unfreezes(make_config: ConfigMaker) -> None:
+def test_patience_starts_again_when_a_key_unfreezes_a_stage(make_config: ConfigMaker) -> None:
     class Schedule:
         steps_per_epoch = 4
 
-    state: Any = type("State", (), {"schedule": Schedule, "improved_step": 4, "measured_step": 20, "unfrozen_step": -1})
+    best = BestCheckpoint(step=4, accuracy=0.5, improved_step=4, measured_step=20)
+    state: Any = type("State", (), {"schedule": Schedule, "best": best, "unfrozen_step": -1})
     trainer: Any = type("Loop", (), {"state": state, "config": make_config("train.early_stop_epochs=4")})
     stalled: Any = Trainer.__dict__["stalled"]
     assert stalled.fget(trainer)

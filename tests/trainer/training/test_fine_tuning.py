@@ -28,7 +28,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Resumed, StagesFrozen, Warned
 from trainer.session.export_run import Wanted, export_run
-from trainer.training import evaluator, features
+from trainer.training import features, interim_evaluation
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
 from trainer.training.loop import Trainer
@@ -344,7 +344,7 @@ def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return compute(*inputs, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(evaluator, "compute_features", small_only)
+    monkeypatch.setattr(interim_evaluation, "compute_features", small_only)
     run = train(tuned("model.freeze=backbone", "model.cache_features=true", "train.epochs=1"), tmp_path / "runs")
     assert run.exit_code == 0
     assert sizes == [64, 32, 16]

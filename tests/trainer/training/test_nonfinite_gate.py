@@ -22,7 +22,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Steps
 from trainer.run.log.run_events import Acknowledged, Diverged, Resumed
 from trainer.run.status import RunState
-from trainer.training import evaluator
+from trainer.training import interim_evaluation
 from trainer.training import step as step_module
 from trainer.training.loop import HOPELESS_IN_A_ROW
 from trainer.training.nonfinite_gate import UpdateGate, join_statistics
@@ -169,7 +169,7 @@ def keep_the_first_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
             found.append(evaluate(*arguments, **options))
         return found[0]
 
-    monkeypatch.setattr(evaluator, "evaluate", first)
+    monkeypatch.setattr(interim_evaluation, "evaluate", first)
 
 
 def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(

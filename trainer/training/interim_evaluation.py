@@ -1,9 +1,8 @@
-"""Evaluates held-out images between steps, and decides from the result which state is the best."""
+"""Evaluates held-out images between two steps of a run."""
 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +40,8 @@ def evaluation_batch(config: Config, device: torch.device) -> int:
 
 
 @dataclass(kw_only=True)
-class Evaluator:
-    """Evaluates the state of a run. Everything happens on the training thread, between two steps."""
+class InterimEvaluator:
+    """Evaluates the state of a run and publishes the results, on the training thread."""
 
     config: Config
     data: PreparedData
@@ -57,7 +56,7 @@ class Evaluator:
     _batch: int | None = None
 
     @property
-    def has_test_apart(self) -> bool:
+    def has_unused_test_split(self) -> bool:
         """Whether there are test images that were not used to choose the best checkpoint."""
         return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
 
@@ -82,7 +81,7 @@ class Evaluator:
         while (result := self._measure(split, model)) is None:
             continue  # with smaller batches
         step = self.state.step if checkpoint is None else checkpoint.step
-        best = self._note_result(split, step, result)
+        best = self._record(split, step, result)
         self.hooks.publish(
             Evaluated(
                 split=split, epoch=round(step / self.state.schedule.steps_per_epoch, 4), step=step,
@@ -133,16 +132,16 @@ class Evaluator:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def test_the_best(self, *, trigger: str) -> None:
+    def evaluate_best_on_test(self, *, trigger: str) -> None:
         """Evaluate, on the test images, the weights that val chose."""
         checkpoint = None
-        if self.state.best_step != self.state.step:
+        if self.state.best.step != self.state.step:
             try:
                 checkpoint = self.hooks.saved_best()
             except CheckpointError as error:
                 self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
         self.evaluate("test", trigger=trigger, checkpoint=checkpoint)
-        self.state.tested_step = self.state.best_step
+        self.state.best.tested_step = self.state.best.step
 
     def features(self) -> Tensor:
         """Features of all training images from the frozen backbone, (M, F)."""
@@ -173,23 +172,9 @@ class Evaluator:
             self._halve_batch(batch_size, "what the frozen backbone makes of the images", error)
         return None
 
-    def _note_result(self, split: str, step: int, result: Evaluation) -> bool:
+    def _record(self, split: str, step: int, result: Evaluation) -> bool:
+        """Record a result in the state; whether it is the best so far on the selection split."""
         self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
         if split != self.data.dataset.selection_split:
             return False
-        self.state.measured_step = step
-        if not math.isfinite(result.loss):
-            return False
-        accuracy, loss = self.state.best_accuracy, self.state.best_loss
-        lower = loss is None or result.loss < loss  # None: from a checkpoint written before losses were kept
-        if self.config.eval.best_by == "loss":
-            improved = better = accuracy is None or lower
-        else:
-            improved = accuracy is None or result.accuracy > accuracy
-            # A lower loss alone makes a better state, but is no reason to train on without end.
-            better = improved or (result.accuracy == accuracy and loss is not None and lower)
-        if improved:
-            self.state.improved_step = step
-        if better:
-            self.state.best_accuracy, self.state.best_loss, self.state.best_step = result.accuracy, result.loss, step
-        return better
+        return self.state.best.update(step, result.accuracy, result.loss, self.config.eval.best_by)
