@@ -44,7 +44,7 @@ FAULTS = (
     Fault("step-smoothing", "trainer.training.step.TrainStep._losses", "self._config.train.label_smoothing", "0.0"),
     Fault(
         "recipe-lr",
-        "trainer.data.folder.recipe._training",
+        "trainer.data.folder.suggested_config._training",
         "round(0.05 * batch_size / 64, 4)",
         "round(0.05 * 64 / batch_size, 4)",
     ),

@@ -101,7 +101,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         return run_command(COMMANDS[argv[0]], argv, program="python -m trainer")
     if under_torchrun():
         return _as_one_of_several(tokens)
-    from trainer.commands.train import check_request, train_headless
+    from trainer.commands.train_request import check_request, train_headless
 
     return train_headless(check_request(_arguments(tokens), tokens.overrides))
 
@@ -120,7 +120,7 @@ def _as_one_of_several(tokens: Tokens) -> int:
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
-    from trainer.commands.train import check_request, train_headless
+    from trainer.commands.train_request import check_request, train_headless
     from trainer.training.distributed import LauncherStore  # imports PyTorch, which no other command needs so early
 
     store = LauncherStore()

@@ -10,7 +10,7 @@ import pytest
 TORCH_FREE = [
     "trainer",
     "trainer.config.loader",
-    "trainer.session.thread",
+    "trainer.session.training_thread",
     "trainer.run.view.run_view",
     "trainer.cli",
     "trainer.session.headless",
@@ -37,7 +37,7 @@ def test_the_start_loads_nothing_heavy(module: str) -> None:
 
 
 def test_the_first_frame_loads_nothing_that_it_does_not_need() -> None:
-    names = loaded("import tui.app.app, tui.app.in_terminal, trainer.session.request")
+    names = loaded("import tui.app.app, tui.app.show_in_terminal, trainer.session.request")
     assert "textual.app" in names
     assert not {"torch", "torchvision", "numpy", "plotext", "pydantic", "yaml"} & names
 

@@ -19,7 +19,7 @@ from trainer.run.folder.lock import is_live
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.run_events import Acknowledged
 from trainer.run.status import RunState
-from tui.app.screens.key_rest import HELD_KEY_S
+from tui.app.screens.held_key_guard import HELD_KEY_S
 
 pytestmark = pytest.mark.pty
 
@@ -287,7 +287,7 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
     """The program, with the whole network, and a header that fails once `condition` holds; it may name `view`."""
     script = tmp_path / "breaking.py"
     script.write_text(
-        "import sys, tui.cli; import tui.app.in_terminal as r; original = r._run_app\n"
+        "import sys, tui.cli; import tui.app.show_in_terminal as r; original = r._run_app\n"
         "def broken(*given):\n"
         "    from tui.widgets.header import Header\n"
         "    draw = Header.rows_for\n"

@@ -18,10 +18,10 @@ from tests.reference.evaluation_pictures import NumberClassifier, picture, quiet
 from trainer.commands.predict import Prediction, predict
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
-from trainer.evaluation import measurement as measure_module
+from trainer.evaluation import classifier_evaluation as measure_module
+from trainer.evaluation.classifier_evaluation import measure, measure_robustness
 from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
 from trainer.evaluation.image_sources import ArrayImages, FileImages, folder_images
-from trainer.evaluation.measurement import measure, measure_robustness
 from trainer.evaluation.scores import compare
 
 numbers = st.sets(st.integers(0, 8), max_size=4)

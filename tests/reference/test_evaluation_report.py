@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from tests.reference.evaluation_pictures import NumberClassifier, quiet, write_pictures
 from tests.reference.evaluation_statistics import calibration_error, mcnemar_p, plain_classes, wilson
+from trainer.evaluation.classifier_evaluation import measure
+from trainer.evaluation.evaluation_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.evaluation.image_sources import FileImages
-from trainer.evaluation.measurement import measure
-from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report
 
 NUMBER, CLASSES, BROKEN = 30, 4, 5
 KEPT = [number for number in range(NUMBER) if number != BROKEN]

@@ -1,4 +1,4 @@
-"""`trainer.data.folder.recipe`: every choice for a folder, by hand; the folder is made up, no picture is opened."""
+"""`trainer.data.folder.suggested_config`: every choice for a folder, by hand; the folder is made up, no picture is opened."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from trainer.data.folder.layout import ImageFile, Layout
-from trainer.data.folder.recipe import Start, choose
 from trainer.data.folder.scan import Finding
+from trainer.data.folder.suggested_config import Start, choose
 from trainer.data.folder.survey import Survey
 
 RANDOM = Start(reference=None)

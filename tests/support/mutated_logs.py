@@ -61,7 +61,7 @@ from tui.widgets.events_list import EventsPane
 from tui.widgets.failure import FailurePane
 from tui.widgets.header import Header
 from tui.widgets.layers import LayersPane
-from tui.widgets.lr_schedule import LrPane
+from tui.widgets.lr_pane import LrPane
 from tui.widgets.memory import MemoryPane
 from tui.widgets.network import NetworkPane
 from tui.widgets.pane import Pane

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from trainer.config.plain import PlainConfig
+from trainer.config.plain_config import PlainConfig
 from trainer.config.schema import Config
 from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
@@ -16,7 +16,7 @@ from trainer.run.log.reader import LogReader
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 E = TypeVar("E", bound=Event)
 

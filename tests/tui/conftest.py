@@ -12,7 +12,7 @@ from tests.support.canned import START, Recorder
 from tests.support.screen import App, Dashboard, settle
 from trainer.run.control.commands import ControlPort
 from trainer.run.folder.run_dir import RunDir
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 from tui.app.app import DashboardApp
 from tui.state.run_port import EventSource, RunPort
 from tui.state.ui_settings import UiSettings
@@ -36,7 +36,7 @@ class HandClock:
 def key_clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
     """The clock by which keys that come too early are told from answers: no machine is too slow for it."""
     clock = HandClock()
-    monkeypatch.setattr("tui.app.screens.key_rest.monotonic", clock)
+    monkeypatch.setattr("tui.app.screens.held_key_guard.monotonic", clock)
     return clock
 
 

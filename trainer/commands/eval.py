@@ -10,9 +10,9 @@ from pathlib import Path
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
+from trainer.evaluation.classifier_evaluation import measure, measure_robustness
+from trainer.evaluation.evaluation_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.evaluation.image_sources import FileImages, MeasuredImages, folder_images
-from trainer.evaluation.measurement import measure, measure_robustness
-from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import printable
 from trainer.options import add_runs_dir, add_which, positive

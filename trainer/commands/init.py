@@ -17,7 +17,7 @@ from typing import Any
 
 from trainer.config.loader import build_config
 from trainer.config.yaml_reader import read_mapping, write_scalar
-from trainer.data.folder.recipe import Choice, Start, aspect_ratio, choose, short_sides
+from trainer.data.folder.suggested_config import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.data.folder.survey import Survey, survey_folder
 from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
 from trainer.host.atomic_files import write_atomically

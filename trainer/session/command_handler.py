@@ -10,8 +10,8 @@ from trainer.run.control.commands import Command, CommandQueue, answer_to
 from trainer.run.log.run_events import Warned
 from trainer.session.error_report import explain
 from trainer.session.export_child import ExportChild
+from trainer.session.lr_range_trial import LrRangeTrial
 from trainer.session.open_run import OpenRun
-from trainer.session.rate_trial import RateTrial
 from trainer.session.rollback import Rollback
 from trainer.session.run_edits import RunEdits
 from trainer.session.saver import Saver
@@ -59,7 +59,7 @@ class CommandHandler:
         self.rollback = Rollback(saver, run.log.publish)
         self._deferred: list[Command] = []
         edits = RunEdits(run, saver, trainer, lambda: state.finished)
-        rates = RateTrial(state, trainer, run.log.publish, poll)
+        rates = LrRangeTrial(state, trainer, run.log.publish, poll)
         self._handlers: dict[type[Command], Callable[[Any], str]] = {
             cmd.Pause: self._pause,
             cmd.Unpause: self._unpause,

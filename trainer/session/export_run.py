@@ -15,10 +15,10 @@ from trainer.evaluation.run_settings import settings_now
 from trainer.export.card import card_of, earlier_files
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
+from trainer.export.smaller_onnx import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.export.speed import speed_of
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
-from trainer.export.variants import Gate, gate_fp16, gate_int8, write_fp16, write_int8
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder

@@ -15,7 +15,7 @@ from trainer.run.log.result_events import EpochEnded, Evaluated
 from trainer.run.log.run_events import Failed, StateChanged
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 LINE_EVERY_S = 10.0
 _POLL_S = 0.2

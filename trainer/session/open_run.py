@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.config.plain import PlainConfig
+from trainer.config.plain_config import PlainConfig
 from trainer.errors import DiskError, R18Error, RunError
 from trainer.host.atomic_files import write_atomically
 from trainer.run.folder.handle import RunDirHandle, point_output_at

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from trainer.config.plain import PlainConfig
+from trainer.config.plain_config import PlainConfig
 from trainer.host.malloc import keep_freed_memory
 from trainer.host.openmp import let_waiting_threads_sleep
 from trainer.run.folder.run_dir import RunDir

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from trainer.config.freezing import BACKBONE
 from trainer.config.loader import differences
-from trainer.config.plain import PlainConfig
+from trainer.config.plain_config import PlainConfig
 from trainer.errors import ConfigError, DiskError
 from trainer.run.control import commands as cmd
 from trainer.run.log.run_events import LrEdited, Noted, SettingsChanged

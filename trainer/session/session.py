@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 
 from trainer.errors import DataLostError, is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation
-from trainer.evaluation.files import EvaluationFiles
+from trainer.evaluation.result_files import EvaluationFiles
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.control.commands import CommandQueue, Stop
 from trainer.run.log.event import Event

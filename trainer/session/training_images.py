@@ -20,8 +20,8 @@ from trainer.data.batches.batches import Plan
 from trainer.data.dataset import Split
 from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData
-from trainer.evaluation.files import name_of
 from trainer.evaluation.picture_sheet import Sheet
+from trainer.evaluation.result_files import name_of
 
 _CPU = torch.device("cpu")
 

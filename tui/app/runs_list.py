@@ -15,7 +15,7 @@ from tui.state.run_port import attached_port, recorded_port
 
 if TYPE_CHECKING:
     from trainer.run.view.overview import RunOverview
-    from tui.app.screens.runs import RunsScreen
+    from tui.app.screens.runs_screen import RunsScreen
     from tui.state.compared_run import Compared
 
 
@@ -67,7 +67,7 @@ class RunsList:
         """A new screen with the list."""
         # Not before the first frame of a run.
         from trainer.run.view.overview import RunsFolder
-        from tui.app.screens.runs import RunsScreen
+        from tui.app.screens.runs_screen import RunsScreen
 
         folder = RunsFolder(self._runs_dir, clock=self._clock)
         here = None if self.home is None else self.home.port.run_dir

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual.screen import Screen
 
-from tui.app.screens.start import StartScreen
+from tui.app.screens.start_screen import StartScreen
 from tui.app.terminal_app import TerminalApp
 from tui.state.start_choices import choices
 

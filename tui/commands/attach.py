@@ -8,7 +8,7 @@ from trainer.errors import ConfigError
 from trainer.options import add_runs_dir
 from trainer.run.folder.lock import newest_live
 from trainer.run.folder.run_dir import find_run
-from tui.app.in_terminal import attach
+from tui.app.show_in_terminal import attach
 from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
 

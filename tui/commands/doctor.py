@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
             bad.append(check)
 
     try:
-        from trainer.commands import doctor as checks
+        from trainer.commands import training_checks as checks
     except ImportError as error:
         sys.stdout.write(f"{_SIGNS['bad']} PyTorch: cannot be imported: {printable(str(error))}\n")
         sys.stdout.write("     reinstall it: pip install --force-reinstall torch torchvision\n")

@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     from trainer.host.progress import progress_bar
 
     resolved = load_config(arguments.config, arguments.overrides)
-    from trainer.commands.find_lr import find_lr
+    from trainer.commands.lr_range import find_lr
 
     with progress_bar() as progress:
         found, warnings = find_lr(resolved.config, arguments.runs_dir, progress)

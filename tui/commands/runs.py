@@ -11,7 +11,7 @@ from trainer.host.safe_text import printable
 from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir
 from trainer.run.view.overview import RunsFolder
-from tui.app.in_terminal import show_runs
+from tui.app.show_in_terminal import show_runs
 from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 from tui.widgets.runs_table import plain_list
 

@@ -14,7 +14,7 @@ from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import RunDir, find_run
 from trainer.run.log.reader import LogReader
 from trainer.run.view.run_view import RunView
-from tui.state.data_output import as_json, write_csv
+from tui.state.json_csv import as_json, write_csv
 from tui.state.run_port import caught_up
 from tui.state.summary import plain_report
 from tui.terminal.private_terminal import is_terminal, wait_for_foreground
@@ -42,7 +42,7 @@ def main(given: argparse.Namespace) -> int:
         return print_json(run_dir) if given.json else print_csv(run_dir)
     if given.plain or not is_terminal():
         return print_report(run_dir)
-    from tui.app.in_terminal import show_recorded  # not needed for what is printed
+    from tui.app.show_in_terminal import show_recorded  # not needed for what is printed
 
     wait_for_foreground()
     return show_recorded(run_dir, low_bandwidth=given.low_bandwidth)

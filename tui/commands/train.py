@@ -38,7 +38,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.detach:
         return run_in_own_session(lambda: _check(arguments, overrides).to_json(), _in_background)
     if arguments.headless or not is_terminal():
-        from trainer.commands.train import train_headless
+        from trainer.commands.train_request import train_headless
 
         gc.enable()
         return train_headless(_check(arguments, overrides))
@@ -47,8 +47,8 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from tui.app.in_terminal import attach
-    from tui.terminal.torchrun import become_torchrun, start_several
+    from tui.app.show_in_terminal import attach
+    from tui.terminal.several_processes import become_torchrun, start_several
 
     _check(arguments, overrides)
     if not arguments.detach and (arguments.headless or not is_terminal()):
@@ -63,14 +63,14 @@ def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> 
 
 def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
     """Explain a wrong configuration before anything is written."""
-    from trainer.commands.train import check_request
+    from trainer.commands.train_request import check_request
 
     return check_request(arguments, [*overrides, *(["ui.low_bandwidth=true"] if arguments.low_bandwidth else [])])
 
 
 def _dashboard(link: LauncherLink) -> int:
     """In the child: import everything that does not depend on the request, wait for it from the launcher, and carry it out."""
-    from tui.app.in_terminal import import_dashboard, train_in_dashboard
+    from tui.app.show_in_terminal import import_dashboard, train_in_dashboard
 
     import_dashboard()
     return _carry_out(link, train_in_dashboard)

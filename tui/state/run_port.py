@@ -13,7 +13,7 @@ from trainer.run.log.reader import LogReader
 from trainer.run.status import Presence
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 
 class EventSource(Protocol):

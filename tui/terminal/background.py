@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.open_run import OpenRun
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 from tui.terminal.launcher import LauncherLink
 from tui.terminal.logout_hazards import hazards
 from tui.terminal.private_terminal import PrivateTerminal

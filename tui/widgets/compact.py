@@ -11,7 +11,7 @@ from tui.state.pages import PAGE_BY_NAME
 from tui.widgets.class_accuracy import class_rows, waiting_text
 from tui.widgets.events_list import verdict_row
 from tui.widgets.header import problem_row, progress_bar, silence_row, state_row
-from tui.widgets.lr_schedule import lr_figures
+from tui.widgets.lr_pane import lr_figures
 from tui.widgets.memory import facts, memory_figures
 from tui.widgets.pane import Pane
 

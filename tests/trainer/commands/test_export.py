@@ -27,8 +27,8 @@ from trainer.errors import ExportError, RunError
 from trainer.export.card import earlier_files
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, verdict, write_model
+from trainer.export.smaller_onnx import has_vnni
 from trainer.export.subject import Subject
-from trainer.export.variants import has_vnni
 from trainer.host.atomic_files import umask_mode
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir

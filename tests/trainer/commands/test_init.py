@@ -15,7 +15,7 @@ from trainer.commands.init import add_arguments, configuration, find_start, main
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.data.folder.held_out import hold_out
-from trainer.data.folder.recipe import Start
+from trainer.data.folder.suggested_config import Start
 from trainer.data.folder.survey import survey_folder
 from trainer.errors import CheckpointError, ConfigError, DataError
 

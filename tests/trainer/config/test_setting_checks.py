@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from tests.conftest import ConfigMaker
 from tests.support.running import train, view_of
-from trainer.commands import doctor as checks
-from trainer.commands.train import check_request
+from trainer.commands import training_checks as checks
+from trainer.commands.train_request import check_request
 from trainer.config.loader import build_config, load_config, shipped_names
 from trainer.config.schema import Config
 from trainer.config.setting_checks import setting_checks, setting_warnings

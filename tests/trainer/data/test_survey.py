@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.support.running import events_of, resumed_run, start, train, view_of
-from trainer.commands.doctor import config_checks
 from trainer.commands.init import summary
+from trainer.commands.training_checks import config_checks
 from trainer.data.folder import scan
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.held_out import hold_out

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from trainer.config.schema import Config
 from trainer.data.dataset import ResidentSplit
-from trainer.evaluation.files import EvaluationFiles, name_of
 from trainer.evaluation.mistakes import MOST, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
+from trainer.evaluation.result_files import EvaluationFiles, name_of
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import PicturesSaved

@@ -29,12 +29,12 @@ from tests.support.exported_noise import (
 )
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
-from trainer.export import onnx_file, subject, variants
+from trainer.export import onnx_file, smaller_onnx, subject
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, write_model
+from trainer.export.smaller_onnx import Gate, gate_fp16, gate_int8
 from trainer.export.subject import Subject
 from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
-from trainer.export.variants import Gate, gate_fp16, gate_int8
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import ExportProgress
 from trainer.session import export_run as command
@@ -100,7 +100,7 @@ def gated(
     assert agreeing <= agree <= IMAGES - abs(before - after)
     ours[IMAGES - (agree - agreeing) :] = other[IMAGES - (agree - agreeing) :]
     files = {"fp32": Answers(theirs), "small": Answers(ours, broken)}
-    monkeypatch.setattr(variants, "OnnxClassifier", lambda path: files[str(path)])
+    monkeypatch.setattr(smaller_onnx, "OnnxClassifier", lambda path: files[str(path)])
     return which(one, Path("fp32"), Path("small"), QUIET)
 
 

@@ -16,9 +16,9 @@ from onnxruntime.quantization import shape_inference
 from tests.support.canned import evaluated
 from tests.support.exported_noise import CLASSES, QUIET, SIDE, TRAIN, made
 from tests.support.written_runs import write_log
-from trainer.export import speed, variants
+from trainer.export import smaller_onnx, speed
 from trainer.export.card import card_of
-from trainer.export.variants import has_vnni, write_int8
+from trainer.export.smaller_onnx import has_vnni, write_int8
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import encode
 from trainer.run.log.event import Event, Record
@@ -43,9 +43,9 @@ def test_int8_is_signed_per_channel_and_calibrated_with_training_images(
 
     monkeypatch.setattr(quantization, "quantize_static", quantize)
     monkeypatch.setattr(shape_inference, "quant_pre_process", QUIET)
-    monkeypatch.setattr(variants, "has_vnni", lambda: vnni)
+    monkeypatch.setattr(smaller_onnx, "has_vnni", lambda: vnni)
     monkeypatch.setattr("onnx.load", QUIET)
-    monkeypatch.setattr(variants, "save_proto", QUIET)
+    monkeypatch.setattr(smaller_onnx, "save_proto", QUIET)
     write_int8(one, tmp_path / "a", tmp_path / "b", {}, embed=embed)
     assert asked["quant_format"] is quantization.QuantFormat.QDQ
     assert (asked["weight_type"], asked["activation_type"]) == (

@@ -16,7 +16,7 @@ from tests.support.running import events_of, new_run, wait_for
 from trainer.config.schema import Config
 from trainer.host.stop_signals import DOUBLED_S, SIGNAL_CODES, WARNINGS, ignore_warnings, install_stop_handlers
 from trainer.run.log.result_events import CheckpointSaved
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,9 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import EpochEnded, Steps
 from trainer.run.log.run_events import Opened, Warned
-from trainer.session import thread as launch
+from trainer.session import training_thread as launch
 from trainer.session.open_run import OpenRun
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 
 def delete(opened: OpenRun, *parts: str) -> None:

@@ -12,7 +12,7 @@ from tests.support.running import events_of, new_run, start, view_of, wait_for
 from trainer.run.control import commands as cmd
 from trainer.run.log.run_events import StagesFrozen
 from trainer.run.status import RunState
-from trainer.session import rate_trial
+from trainer.session import lr_range_trial
 from trainer.training.lr_range_test import range_test
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -75,7 +75,7 @@ def test_a_run_that_is_stopped_while_it_is_held_does_not_go_on(make_config: Conf
 def test_the_same_key_stops_the_trial_of_learning_rates(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_trial, "range_test", functools.partial(range_test, steps=1_000_000))
+    monkeypatch.setattr(lr_range_trial, "range_test", functools.partial(range_test, steps=1_000_000))
     run = new_run(make_config("train.epochs=200"), tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)

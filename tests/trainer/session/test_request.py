@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conftest import ConfigMaker
-from trainer.config.plain import PlainConfig
+from trainer.config.plain_config import PlainConfig
 from trainer.config.yaml_reader import read_mapping
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.request import Request

@@ -22,7 +22,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Resumed, Started, StateChanged, Warned
 from trainer.run.status import RunState
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 from tui.state.summary import summary
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

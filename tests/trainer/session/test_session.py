@@ -33,7 +33,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Finished, StateChanged, Warned
 from trainer.run.status import RunState
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -19,7 +19,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import ExportProgress, Steps
 from trainer.run.log.run_events import StateChanged
 from trainer.run.view.run_view import RunView
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 from trainer.training.interim_evaluation import evaluation_batch
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

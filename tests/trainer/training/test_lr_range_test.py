@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker
 from tests.support.running import events_of, longer, new_run, start, train, wait_for
-from trainer.commands.find_lr import find_lr
+from trainer.commands.lr_range import find_lr
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch
 from trainer.model.checkpoint import read_checkpoint
@@ -22,7 +22,7 @@ from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.result_events import LrRangeTested
 from trainer.run.log.run_events import Acknowledged
-from trainer.session import rate_trial, session
+from trainer.session import lr_range_trial, session
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import NullCallbacks
 from trainer.training.lr_range_test import range_test, suggest
@@ -98,7 +98,7 @@ def test_a_run_goes_on_as_if_no_rates_had_been_tried(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     """To the bit, also with workers that decode ahead, in the middle of an epoch."""
-    monkeypatch.setattr(rate_trial, "range_test", functools.partial(range_test, steps=30))
+    monkeypatch.setattr(lr_range_trial, "range_test", functools.partial(range_test, steps=30))
     data = folder_config.data.model_copy(update={"cache": cache, "workers": 1, "flip": "random"})
     # Evaluations, in which no rates are tried, come late.
     rarely = folder_config.eval.model_copy(update={"every_epochs": 5})
@@ -156,7 +156,7 @@ def test_rates_that_are_asked_for_in_an_evaluation_are_tried_after_it(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With small folders a run evaluates so often that a key would be refused half of the time."""
-    monkeypatch.setattr(rate_trial, "range_test", functools.partial(range_test, steps=15))
+    monkeypatch.setattr(lr_range_trial, "range_test", functools.partial(range_test, steps=15))
     run = new_run(folder_config, tmp_path)
     thread = start(run)
     asked: dict[int, str] = {}

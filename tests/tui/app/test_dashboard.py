@@ -31,7 +31,7 @@ from trainer.run.status import Presence
 from tui.app.app import DashboardApp
 from tui.app.screens.dashboard import layout_for
 from tui.app.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
-from tui.app.screens.key_rest import HELD_KEY_S, UNEXPECTED_S
+from tui.app.screens.held_key_guard import HELD_KEY_S, UNEXPECTED_S
 from tui.state.keys import ACTIONS
 from tui.state.pages import PAGES
 from tui.state.run_port import RunPort

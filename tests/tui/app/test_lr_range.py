@@ -12,7 +12,7 @@ from trainer.config.loader import load_config
 from trainer.run.control import commands as cmd
 from trainer.run.log.result_events import LrRangeTested
 from trainer.run.log.run_events import Acknowledged
-from tui.app.screens.key_rest import UNEXPECTED_S
+from tui.app.screens.held_key_guard import UNEXPECTED_S
 from tui.app.screens.lr_range import LrRangeScreen
 from tui.cli import main
 from tui.drawing.lr_range_plot import lr_range_plot

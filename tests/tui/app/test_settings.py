@@ -36,7 +36,7 @@ def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(f"tui.commands.{command}.is_terminal", lambda: True)
     monkeypatch.setattr(f"tui.commands.{command}.wait_for_foreground", lambda: None)
     monkeypatch.setattr("tui.commands.attach.attach", look)
-    monkeypatch.setattr("tui.app.in_terminal.show_recorded", look)
+    monkeypatch.setattr("tui.app.show_in_terminal.show_recorded", look)
     assert cli.main([command, str(tmp_path / "demo"), "--low-bandwidth"]) == 0
     assert cli.main([command, str(tmp_path / "demo")]) == 0
     assert shown == [True, False]

@@ -24,7 +24,7 @@ from trainer.run.log.run_events import Finished, StateChanged
 from tui.app.app import DashboardApp
 from tui.app.screens import LIST_OF_RUNS
 from tui.app.screens.dashboard import DashboardScreen
-from tui.app.screens.key_rest import HELD_KEY_S
+from tui.app.screens.held_key_guard import HELD_KEY_S
 from tui.app.start_app import StartApp
 from tui.app.terminal_app import EndedByItselfError, TerminalApp
 from tui.state.run_port import RunPort, recorded_port

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import FolderMaker
-from trainer.commands import doctor as checks
+from trainer.commands import training_checks as checks
 from trainer.errors import DeviceError
 from trainer.host import health
 from trainer.host.health import Check

@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import ConfigMaker
 from tests.support.running import STARTED, new_run, view_of
 from trainer.host.stop_signals import SIGNAL_CODES
-from trainer.session.thread import TrainingThread
-from tui.app import in_terminal as run_app
+from trainer.session.training_thread import TrainingThread
+from tui.app import show_in_terminal as run_app
 from tui.terminal.launcher import LauncherLink
 
 

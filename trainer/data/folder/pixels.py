@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.config.reading_version import READING
-from trainer.data.folder.side_data import without_side_data
+from trainer.data.folder.strip_metadata import without_side_data
 from trainer.host.file_kinds import reason_of
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from tui.widgets.events_list import EventsPane
 from tui.widgets.failure import FailurePane
 from tui.widgets.header import Header
 from tui.widgets.key_bar import KeyBar
-from tui.widgets.lr_schedule import LrPane
+from tui.widgets.lr_pane import LrPane
 from tui.widgets.memory import MemoryPane
 from tui.widgets.pane import Pane
 from tui.widgets.scroll_pane import TablePane

@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 
 from trainer.run.control.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
 from trainer.run.log.run_events import Diverged
-from tui.app.screens.key_rest import HELD_KEY_S, UNEXPECTED_S, KeyRest
+from tui.app.screens.held_key_guard import HELD_KEY_S, UNEXPECTED_S, KeyRest
 from tui.drawing import format as fmt
 from tui.state.keys import ACTIONS, shown_keys
 from tui.state.pages import PAGES

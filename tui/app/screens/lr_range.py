@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from trainer.run.log.result_events import LrRangeTested
 from tui.app.screens.dialogs import Dialog
-from tui.app.screens.key_rest import UNEXPECTED_S
+from tui.app.screens.held_key_guard import UNEXPECTED_S
 from tui.drawing import format as fmt
 from tui.drawing.lr_range_plot import lr_range_plot
 

@@ -21,7 +21,7 @@ from trainer.run.view.run_view import RunView
 from tui.app.screens import LIST_OF_RUNS
 from tui.app.screens.dashboard import layout_for
 from tui.app.screens.dialogs import DeleteScreen
-from tui.app.screens.key_rest import HELD_KEY_S, KeyRest
+from tui.app.screens.held_key_guard import HELD_KEY_S, KeyRest
 from tui.drawing import format as fmt
 from tui.drawing.glyphs import choose_glyphs
 from tui.state.compared_run import COLOURS, Compared

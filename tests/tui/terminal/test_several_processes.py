@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError
-from tui.terminal import torchrun as several
-from tui.terminal.torchrun import start_several, torchrun_command, torchrun_environment
+from tui.terminal import several_processes as several
+from tui.terminal.several_processes import start_several, torchrun_command, torchrun_environment
 
 
 def arguments(runs_dir: Path, **given: object) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def test_torchrun_starts_the_trainer_with_what_was_given(tmp_path: Path) -> None
 
 def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("tui.terminal.torchrun.usable_cpus", lambda: 16)
+    monkeypatch.setattr("tui.terminal.several_processes.usable_cpus", lambda: 16)
     assert torchrun_environment(4)["OMP_NUM_THREADS"] == "4"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert torchrun_environment(4)["OMP_NUM_THREADS"] == "3"

@@ -18,9 +18,9 @@ from tests.tui.conftest import HandClock
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.run_events import Finished
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 from tui.app.app import DashboardApp
-from tui.app.screens.key_rest import HELD_KEY_S
+from tui.app.screens.held_key_guard import HELD_KEY_S
 from tui.commands.runs import print_runs
 from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.config.loader import load_config
-from trainer.config.plain import PlainConfig
+from trainer.config.plain_config import PlainConfig
 from trainer.config.setting_checks import setting_checks
 from trainer.config.trackers import refuse_missing
 from trainer.errors import ConfigError
@@ -19,7 +19,7 @@ from trainer.run.folder.run_dir import find_run
 from trainer.run.log.live_source import LiveSource
 from trainer.session.headless import run_headless
 from trainer.session.request import Request
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:

@@ -19,7 +19,7 @@ class _StoppedError(Exception):
     """The key that started the range test was pressed again."""
 
 
-class RateTrial:
+class LrRangeTrial:
     """A range test with a copy of the run's weights. On the training thread."""
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.commands import doctor as checks
+from trainer.commands import training_checks as checks
 from trainer.config.loader import build_config
 from trainer.data import prepare as build
 from trainer.data.dataset import DataSet, ResidentSplit

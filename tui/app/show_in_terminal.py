@@ -25,7 +25,7 @@ from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
-from trainer.session.thread import TrainingThread
+from trainer.session.training_thread import TrainingThread
 from tui.state.run_port import RunPort, attached_port, caught_up, live_port, recorded_port
 from tui.state.summary import summary
 from tui.state.ui_settings import UiSettings

@@ -16,7 +16,7 @@ from trainer.run.log.run_events import Noted
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.cli import main
-from tui.state.data_output import as_json, write_csv
+from tui.state.json_csv import as_json, write_csv
 
 
 @pytest.fixture
