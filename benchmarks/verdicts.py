@@ -22,6 +22,7 @@ from trainer.data.digits import load_digits
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.reader import read_records
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 
 _COMMON = (
@@ -90,7 +91,7 @@ def _said(run: RunDir) -> dict[str, int]:
     view = RunView()
     said: dict[str, int] = {}
     for record in read_records(run.events):
-        view.apply(record)
+        apply(view, record)
         for verdict in verdicts(view):
             said.setdefault(verdict.kind, view.step)
     assert view.step, f"{run.path}: no step was taken"

@@ -24,6 +24,7 @@ from trainer.run.log.run_events import (
 )
 from trainer.run.log.writer import EventLog
 from trainer.run.status import Presence
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 from tui.app.app import DashboardApp
 from tui.state.run_port import EventSource, RunPort
@@ -48,7 +49,7 @@ def view_from(source: EventSource) -> RunView:
         for line in lines:
             record = decode(line)
             assert record is not None
-            view.apply(record)
+            apply(view, record)
     return view
 
 

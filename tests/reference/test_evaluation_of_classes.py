@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import CheckpointSaved, Evaluated, Steps
 from trainer.run.log.run_events import Finished, Resumed, Started
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 from trainer.trackers.feed import Feed
 from trainer.trackers.tracker import Histogram
@@ -46,7 +47,7 @@ def records(events: Iterable[Event]) -> list[Record]:
 def view_of(*events: Event) -> RunView:
     view = RunView()
     for record in records(events):
-        view.apply(record)
+        apply(view, record)
     return view
 
 

@@ -24,6 +24,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.reader import LogReader
 from trainer.run.log.result_events import CheckpointSaved, Steps
 from trainer.run.log.run_events import Resumed
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 
 _LONGEST_LIFE_S = 9.0
@@ -165,7 +166,7 @@ def _inspect(run: RunDir, before: int, found: Findings) -> str:
     records = list(LogReader(run.events).records())
     view = RunView()
     for record in records:
-        view.apply(record)
+        apply(view, record)
     resumed = any(isinstance(record.event, Resumed) for record in records[before:])
     folder = CheckpointFolder(run, keep=2)
     for step in folder.steps():
@@ -204,7 +205,7 @@ def _check_tables(run: RunDir, found: Findings) -> None:
 def _ended(run: RunDir) -> bool:
     view = RunView()
     for record in LogReader(run.events).records():
-        view.apply(record)
+        apply(view, record)
     return view.finish is not None and view.finish.reason == "completed"
 
 
@@ -214,7 +215,7 @@ def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
     for run in (reference, killed):
         view = RunView()
         for record in LogReader(run.events).records():
-            view.apply(record)
+            apply(view, record)
         views.append(view)
     total = views[0].total_steps
     whole, patched = (read_checkpoint(CheckpointFolder(run, keep=2).at(total)) for run in (reference, killed))

@@ -13,6 +13,7 @@ from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader
+from trainer.run.view.fold import apply
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
@@ -80,7 +81,7 @@ def wait_for(run_dir: RunDir, condition: Callable[[RunView], bool], *, timeout: 
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         for record in follower.records():
-            view.apply(record)
+            apply(view, record)
             if condition(view):
                 return view
         time.sleep(0.02)

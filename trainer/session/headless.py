@@ -14,6 +14,7 @@ from trainer.run.log.live_source import LiveSource
 from trainer.run.log.result_events import EpochEnded, Evaluated
 from trainer.run.log.run_events import Failed, StateChanged
 from trainer.run.status import RunState
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 from trainer.session.training_thread import TrainingThread
 
@@ -67,7 +68,7 @@ class Reporter:
             return
         notes = len(self._view.notes)
         last = self._view.notes[-1] if notes else None
-        self._view.apply(record)
+        apply(self._view, record)
         event = record.event
         if isinstance(event, EpochEnded):
             self._epoch(event)

@@ -10,7 +10,7 @@ from textual.app import App
 
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
-from trainer.run.view.queries import SMOOTHING
+from trainer.run.view.run_view import SMOOTHING
 from tui.app.run_dialogs import RunDialogs
 from tui.app.runs_list import RunsList
 from tui.state.keys import ACTIONS

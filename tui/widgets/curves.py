@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainer.run.view.queries import Mark
+from trainer.run.view.run_view import Mark
 from trainer.run.view.series import Series
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row

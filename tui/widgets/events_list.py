@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from trainer.run.view.queries import Note
+from trainer.run.view.run_view import Note
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.display_state import DisplayState

@@ -13,6 +13,7 @@ from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import Evaluated, LayersMeasured, Steps
 from trainer.run.log.run_events import Failed, Monitored, Opened, Resumed, StagesFrozen, Started, StateChanged
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 
 PER_EPOCH = 50
@@ -60,7 +61,7 @@ def layers(epoch: int, *, gradient: float | None = 0.05) -> LayersMeasured:
 def folded(events: Iterable[Event]) -> RunView:
     view = RunView()
     for seq, event in enumerate(events):
-        view.apply(Record(seq=seq, time=float(seq), event=event))
+        apply(view, Record(seq=seq, time=float(seq), event=event))
     assert view.bad_records == 0
     return view
 
@@ -114,7 +115,7 @@ def ever_said(events: Iterable[Event]) -> set[str]:
     """Kinds of all verdicts on the way."""
     view, kinds = RunView(), set()
     for seq, event in enumerate(events):
-        view.apply(Record(seq=seq, time=float(seq), event=event))
+        apply(view, Record(seq=seq, time=float(seq), event=event))
         kinds |= {verdict.kind for verdict in verdicts(view)}
     assert view.bad_records == 0
     return kinds

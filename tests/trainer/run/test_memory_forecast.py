@@ -14,6 +14,7 @@ from trainer.run.diagnosis.memory_forecast import Forecast, memory_forecast, mem
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Monitored, Opened, StateChanged
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 
 GIB = 2.0**30
@@ -32,7 +33,7 @@ def run(used: Callable[[int], float], *, steps: int = 400, on_gpu: bool = False,
         device = {"device_used_bytes": bytes_used, "device_total_bytes": 16 * GIB}
         events.append(Monitored(readings=process | (device if on_gpu else {})))
     for seq, event in enumerate(events):
-        view.apply(Record(seq=seq, time=float(seq), event=event))
+        apply(view, Record(seq=seq, time=float(seq), event=event))
     assert view.bad_records == 0
     return view
 
@@ -107,7 +108,7 @@ def by_thirds(
         events.append(Monitored(readings={name: size * GIB for name, size in used_gib.items() if name != without}))
     view = RunView()
     for seq, event in enumerate(events):
-        view.apply(Record(seq=seq, time=float(seq), event=event))
+        apply(view, Record(seq=seq, time=float(seq), event=event))
     return memory_forecast(view)
 
 

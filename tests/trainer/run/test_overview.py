@@ -18,6 +18,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader, read_records
 from trainer.run.log.run_events import Finished
 from trainer.run.status import RunState
+from trainer.run.view.fold import apply
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView
 
@@ -29,7 +30,7 @@ def test_a_run_stands_in_the_list_as_on_its_own_screen(tmp_path: Path) -> None:
     run = write_log(tmp_path, "one", *HISTORY)
     view = RunView()
     for record in read_records(run.events):
-        view.apply(record)
+        apply(view, record)
     with_lock = RunLock.take(run)
     (overview,) = RunsFolder(tmp_path, clock=lambda: START + 20).refresh()
     with_lock.release()

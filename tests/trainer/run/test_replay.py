@@ -14,6 +14,8 @@ from trainer.run.log.codec import contents, encode, read_lines
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Gap, Heartbeat, LrEdited, Monitored, Resumed
+from trainer.run.view import replay as replay_module
+from trainer.run.view.fold import apply
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 
@@ -25,7 +27,7 @@ def one_by_one(lines: list[bytes]) -> RunView:
     for line in lines:
         records, bad = read_lines([line])
         for record in records:
-            view.apply(record)
+            apply(view, record)
         content = contents([line])
         view.bad_records += bad and not view.has_passed(content[0].get("seq") if content else None)
     return view
@@ -134,7 +136,7 @@ def test_steps_of_blocks_that_overlap_are_drawn_once_and_in_order(begin: int, en
 def test_a_long_history_is_folded_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the two tests above would hold for a fold that takes lines one by one."""
     seen = []
-    monkeypatch.setattr(RunView, "apply_steps", lambda view, columns, time: seen.append(len(columns.groups)))
+    monkeypatch.setattr(replay_module, "apply_steps", lambda view, columns, time: seen.append(len(columns.groups)))
     history = [event for step in range(1, 101) for event in (steps(step, 1), Heartbeat())]
     replay(RunView(), [*START, *lines_of(*history, evaluated(1), steps(101), steps(201))])
     assert seen == [100, 2]

@@ -4,13 +4,14 @@ import math
 
 import pytest
 
-from trainer.run.log.codec import encode
+from trainer.run.log.codec import encode, event_kinds
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved, Evaluated, ExportFailed, Steps
 from trainer.run.log.run_events import (
     Acknowledged,
     Finished,
     Gap,
+    Heartbeat,
     LogFailed,
     LogRecovered,
     LrEdited,
@@ -21,6 +22,7 @@ from trainer.run.log.run_events import (
     Warned,
 )
 from trainer.run.status import LOST_AFTER_S, Presence, RunState
+from trainer.run.view.fold import apply, fold_event
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 
@@ -64,13 +66,13 @@ def evaluated(step: int, accuracy: float, *, best: bool = False, split: str = "t
 def fold(*events: Event, start: int = 0) -> RunView:
     view = RunView()
     for number, event in enumerate(events, start):
-        view.apply(Record(seq=number, time=100.0 + number, event=event))
+        apply(view, Record(seq=number, time=100.0 + number, event=event))
     return view
 
 
 def test_records_that_were_seen_are_ignored() -> None:
     view = fold(opened(), started(), steps(1, [1.0, 0.9]))
-    view.apply(Record(seq=2, time=500.0, event=steps(1, [1.0, 0.9])))
+    apply(view, Record(seq=2, time=500.0, event=steps(1, [1.0, 0.9])))
     assert list(view.train_loss.x) == [1.0, 2.0]
     assert view.last_time == 102.0
 
@@ -118,7 +120,7 @@ def test_nan_is_kept_counted_and_left_out_of_the_mean() -> None:
 def test_the_running_mean_is_debiased() -> None:
     view = fold(opened(), started(), steps(1, [2.0]))
     assert view.smoothed_loss[0.98].last == pytest.approx(2.0)
-    view.apply(Record(seq=9, time=200.0, event=steps(2, [1.0])))
+    apply(view, Record(seq=9, time=200.0, event=steps(2, [1.0])))
     weight, mean = 0.02 + 0.98 * 0.02, 0.98 * 0.02 * 2.0 + 0.02 * 1.0
     assert view.smoothed_loss[0.98].last == pytest.approx(mean / weight)
 
@@ -134,8 +136,8 @@ def test_eta_goes_by_the_pixels_that_are_still_to_come() -> None:
     small = Opened(run="r", directory="runs/r", pid=1, host="h", resume=False, config={"data": data})
     view = fold(small, started(), steps(1, [1.0] * 4, seconds=2.0))
     assert view.eta_s == pytest.approx((6 + 10 * 4) * 0.5), "the second epoch has four times the pixels"
-    view.apply(Record(seq=9, time=200.0, event=steps(5, [1.0] * 6, seconds=3.0)))
-    view.apply(Record(seq=10, time=201.0, event=steps(11, [1.0] * 2, seconds=4.0)))
+    apply(view, Record(seq=9, time=200.0, event=steps(5, [1.0] * 6, seconds=3.0)))
+    apply(view, Record(seq=10, time=201.0, event=steps(11, [1.0] * 2, seconds=4.0)))
     assert view.eta_s == pytest.approx(8 * 2.0), "steps of the smaller images say nothing any more"
 
 
@@ -154,7 +156,7 @@ def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
     view = fold(opened(), started(), StateChanged(state="training"), steps(1, [1.0]))
     assert view.state_seen(Presence.UNKNOWN, LOST_AFTER_S - 1) is RunState.TRAINING
     assert view.state_seen(Presence.UNKNOWN, LOST_AFTER_S + 1) is RunState.LOST
-    view.apply(Record(seq=9, time=200.0, event=Finished(reason="completed", step=1, epoch=1.0, exit_code=0)))
+    apply(view, Record(seq=9, time=200.0, event=Finished(reason="completed", step=1, epoch=1.0, exit_code=0)))
     assert view.state_seen(Presence.GONE, 10_000.0) is RunState.FINISHED
 
 
@@ -201,7 +203,7 @@ def test_what_could_not_be_written_is_a_state_until_it_can_be() -> None:
             CheckpointFailed(step=4, error="disk full"), LogRecovered(seconds=45.0), saved,
         ), 10,
     ):  # fmt: skip
-        view.apply(Record(seq=seq, time=float(seq), event=event))
+        apply(view, Record(seq=seq, time=float(seq), event=event))
         since.append((view.unsaved_since, view.unlogged_since))
     assert since == [(10.0, None), (10.0, 11.0), (10.0, 11.0), (10.0, None), (None, None)]
 
@@ -234,3 +236,8 @@ def test_a_record_with_the_wrong_content_is_counted_and_passed_over() -> None:
     replay(view, [encode(Record(seq=seq, time=100.0, event=event)) for seq, event in enumerate(events)])
     assert view.bad_records == 2
     assert view.notes[-1].text == "after"
+
+
+def test_every_event_but_the_heartbeat_changes_the_view() -> None:
+    handled = set(fold_event.registry) - {object}
+    assert set(event_kinds().values()) - handled == {Heartbeat}

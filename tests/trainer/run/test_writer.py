@@ -19,6 +19,7 @@ from trainer.run.log.reader import LogReader, read_records
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Gap, Heartbeat, LogFailed, LogRecovered, Opened, Resumed, StateChanged, Warned
 from trainer.run.log.writer import EventLog
+from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 
 
@@ -230,7 +231,7 @@ def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, mo
             for line in lines:
                 record = decode(line)
                 assert record is not None
-                view.apply(record)
+                apply(view, record)
 
     log.publish(steps(1))
     fold()

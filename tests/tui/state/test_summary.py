@@ -10,6 +10,7 @@ from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import decode
 from trainer.run.log.run_events import Noted
+from trainer.run.view.fold import apply
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.state.summary import plain_report
@@ -20,7 +21,7 @@ def test_a_report_draws_the_loss_without_escape_codes() -> None:
     for line in training_run().read():
         record = decode(line)
         assert record is not None
-        view.apply(record)
+        apply(view, record)
     report = plain_report(view, RunDir(Path("runs/demo")))
     assert printable(report, keep="\n") == report, "nothing that a terminal would obey"
     assert "┌──" in report

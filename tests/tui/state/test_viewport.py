@@ -13,6 +13,7 @@ from tests.support.canned import CannedSource, evaluated, opened, started, steps
 from tests.support.screen import App, Dashboard, screen_text, see, settle, shows
 from trainer.run.log.event import Record
 from trainer.run.log.run_events import Resumed
+from trainer.run.view.fold import apply
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.drawing.glyphs import ASCII
@@ -139,7 +140,7 @@ def test_time_is_counted_with_absences_and_guessed_of_what_is_to_come() -> None:
     told = [opened(), started(), *(steps(first, 50) for first in range(1, 401, 50))]
     for seq, event in enumerate(told):
         absent = 600.0 if seq > 5 else 0.0  # from step 200 on
-        view.apply(Record(seq=seq, time=1000.0 + 10 * seq + absent, event=event))
+        apply(view, Record(seq=seq, time=1000.0 + 10 * seq + absent, event=event))
     assert view.elapsed_at(0.0) == 0.0
     assert view.elapsed_at(100.0) == 20.0
     assert view.elapsed_at(400.0) == 680.0

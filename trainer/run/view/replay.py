@@ -1,4 +1,4 @@
-"""Folds many lines of a log at once, with the same result as `RunView.apply` line by line, but many times as fast.
+"""Folds many lines of a log at once, with the same result as `apply` line by line, but many times as fast.
 
 A run of weeks on a slow machine has a million lines of one step each. Steps that follow each other are folded as columns;
 readings and heartbeats between them, which change no steps, do not interrupt the columns.
@@ -15,6 +15,8 @@ from trainer.run.log.codec import AT_ONCE, STEP_FIELDS, checks_of, contents, num
 from trainer.run.log.event import Record
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Heartbeat, Monitored
+from trainer.run.view.fold import apply
+from trainer.run.view.fold_steps import apply_steps, record_line, take_memory, tick
 from trainer.run.view.run_view import RunView
 from trainer.run.view.step_columns import StepColumns
 
@@ -44,7 +46,7 @@ def _fold_each(view: RunView, lines: Iterable[Any]) -> None:
     for content in lines:
         records, bad = records_of([content])
         for record in records:
-            view.apply(record)
+            apply(view, record)
         if bad and not view.has_passed(content.get("seq")):
             view.bad_records += 1
 
@@ -68,10 +70,10 @@ def _fold_together(view: RunView, lines: list[Any], kinds: list[Any]) -> None:
     if numbers[0] <= view.seq or not checks_of(Monitored)["readings"](readings):
         return _fold_each(view, lines)
     done = [_steps_before(lines, kinds, place, view.step) for place in places]
-    view.tick(columns.firsts[0], steps[0]["time"])  # for example after a pause
-    view.apply_steps(columns, steps[-1]["time"])
-    view.take_memory(list(zip(done, readings, strict=True)))
-    view.heard(numbers[-1], times[-1])
+    tick(view, columns.firsts[0], steps[0]["time"])  # for example after a pause
+    apply_steps(view, columns, steps[-1]["time"])
+    take_memory(view, list(zip(done, readings, strict=True)))
+    record_line(view, numbers[-1], times[-1])
     view.readings = readings[-1] if readings else view.readings
     return None
 

@@ -1,421 +1,338 @@
-"""The state that a dashboard shows, folded from the events of a run.
+"""The state that a dashboard shows, and queries about it; `trainer.run.view.fold` folds events into it.
 
-Use `RunView.apply` for single records and `replay` for many lines. The state depends only on these records
-(no clock, no file), so a live, an attached and a finished run show the same screen. A record that was already applied is
-ignored, so a reader may overlap.
+It depends on the events only (no clock, no file), so a live, an attached and a finished run show the same screen.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from trainer.run.control.commands import GoBack, Unpause
-from trainer.run.log.event import Event, Record, number
-from trainer.run.log.result_events import (
-    CheckpointFailed,
-    CheckpointSaved,
-    EpochEnded,
-    Evaluated,
-    Exported,
-    ExportFailed,
-    ExportProgress,
-    LayersMeasured,
-    LrRangeTested,
-    PicturesSaved,
-    Steps,
-)
-from trainer.run.log.run_events import (
-    BY_ITSELF,
-    Acknowledged,
-    Diverged,
-    Failed,
-    Finished,
-    Gap,
-    LogFailed,
-    LogRecovered,
-    LrEdited,
-    Monitored,
-    Noted,
-    Opened,
-    Resumed,
-    SettingsChanged,
-    StagesFrozen,
-    Started,
-    StateChanged,
-    Warned,
-)
-from trainer.run.status import RunState
-from trainer.run.view.queries import Mark, Note, RunFacts
-from trainer.run.view.series import Series
-from trainer.run.view.step_columns import StepColumns
+from trainer.run.log import result_events as results
+from trainer.run.log import run_events as events
+from trainer.run.log.event import Record
+from trainer.run.status import LIVE_STATES, LOST_AFTER_S, Presence, RunState
+from trainer.run.view.series import Series, Smoothed
 from trainer.run.view.throughput import StepWindow
 
-_LAYERS_KEPT = 96
+SMOOTHING = (0.0, 0.9, 0.98)
+"""Betas of the smoothed curves that key `s` cycles through; 0 shows the raw points alone."""
 
-_TICK_S = 1.0
+_NOTES_KEPT = 500
+_BUDGETS_KEPT = 13
+"""Number of budgets kept: one is published every five seconds, so the oldest is a minute old."""
 
 
-_MAY_BE_HELD = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)
-"""States that a paused run may be in."""
+@dataclass(frozen=True)
+class Note:
+    """A line of the event pane.
+
+    Attributes:
+        level: `info`, `good`, `warning` or `error`.
+    """
+
+    time: float
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An event at a step, drawn under the curves.
+
+    Attributes:
+        kind: `checkpoint`, `lr`, `resume`, `pause`, `frozen` or `note`.
+    """
+
+    step: int
+    kind: str
+    text: str
 
 
 @dataclass
-class RunView(RunFacts):
-    """The folded state. `apply` is called by the thread that reads it."""
+class RunView:
+    """The folded state, and queries about it. Read by the thread that folds it.
+
+    Attributes:
+        held: Whether a key has paused the run, which may be evaluated and saved meanwhile.
+        held_since: Unix seconds of the pause.
+        begun: Unix seconds of the first event; 0 without any.
+        clock: Unix seconds of some steps, at least a second apart.
+        memory: Bytes in use at some steps, on the GPU or by this process.
+        bad_records: Number of lines left out, since their values are not of the declared types.
+        window: The last steps, which give the throughput.
+        budgets: The budgets of the last minute, oldest first.
+        regular_save: The newest note, if it reports a regular save.
+        skip_note: The note about the newest skipped steps, which began with `skipped_from`.
+        begun_at: Steps done when this session began.
+    """
+
+    seq: int = -1
+    opened: events.Opened | None = None
+    started: events.Started | None = None
+    state: RunState = RunState.LOADING
+    state_detail: str = ""
+    state_fraction: float | None = None
+    state_since: float = 0.0
+    held: bool = False
+    held_since: float = 0.0
+    begun: float = 0.0
+    last_time: float = 0.0
+    last_step_time: float = 0.0
+    step: int = 0
+    train_loss: Series = field(default_factory=Series)
+    train_accuracy: Series = field(default_factory=Series)
+    lr: Series = field(default_factory=Series)
+    clock: Series = field(default_factory=Series, compare=False)
+    memory: Series = field(default_factory=Series)
+    smoothed_loss: dict[float, Smoothed] = field(init=False, compare=False)
+    smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
+    eval_loss: dict[str, Series] = field(default_factory=dict)
+    eval_accuracy: dict[str, Series] = field(default_factory=dict)
+    evaluations: list[results.Evaluated] = field(default_factory=list)
+    epochs: list[results.EpochEnded] = field(default_factory=list)
+    best: results.Evaluated | None = None
+    lr_edits: list[tuple[int, float]] = field(default_factory=list)
+    replanned_at: int = 0
+    marks: list[Mark] = field(default_factory=list)
+    checkpoints: list[results.CheckpointSaved] = field(default_factory=list)
+    pictures: dict[tuple[str, str], results.PicturesSaved] = field(default_factory=dict)
+    layers: list[results.LayersMeasured] = field(default_factory=list)
+    budget: dict[str, float] = field(default_factory=dict)
+    readings: dict[str, float] = field(default_factory=dict)
+    exporting: results.ExportProgress | None = None
+    exported: results.Exported | None = None
+    failure: events.Failed | None = None
+    finish: events.Finished | None = None
+    notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_NOTES_KEPT))
+    acknowledged: dict[str, events.Acknowledged] = field(default_factory=dict)
+    unsaved_since: float | None = None
+    unlogged_since: float | None = None
+    nonfinite_steps: int = 0
+    diverged: events.Diverged | None = None
+    frozen: events.StagesFrozen | None = None
+    lr_range: results.LrRangeTested | None = None
+    bad_records: int = 0
+    window: StepWindow = field(default_factory=StepWindow)
+    budgets: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_BUDGETS_KEPT), compare=False)
+    regular_save: Note | None = None
+    skip_note: Note | None = None
+    skipped_from: int = 0
+    begun_at: int = 0
+
+    def __post_init__(self) -> None:
+        self.smoothed_loss = {beta: Smoothed(self.train_loss, beta) for beta in SMOOTHING if beta}
+        self.smoothed_accuracy = {beta: Smoothed(self.train_accuracy, beta) for beta in SMOOTHING if beta}
 
     def has_seen(self, record: Record) -> bool:
         """Whether a record was already folded in; `LogFailed` has no number of its own."""
-        return record.seq <= self.seq and not isinstance(record.event, LogFailed)
+        return record.seq <= self.seq and not isinstance(record.event, events.LogFailed)
 
     def has_passed(self, seq: Any) -> bool:
         """Whether an invalid line was already read, by its sequence number, which may be any value."""
         return type(seq) is int and 0 <= seq <= self.seq
 
-    def apply(self, record: Record) -> None:
-        """Fold one record in."""
-        if self.has_seen(record):
-            return
-        self.heard(record.seq, record.time)
-        self._fold(record)
-
-    def apply_steps(self, columns: StepColumns, time: float) -> None:
-        """Fold many steps in, none of them skipped. The caller calls `heard` afterwards.
-
-        Args:
-            columns: Steps, none of them seen before.
-            time: Time of the newest step, in Unix seconds.
-        """
-        self.train_loss.extend(columns.steps, columns.losses)
-        self.train_accuracy.extend(columns.steps, columns.accuracies)
-        self.lr.extend(columns.steps, columns.rates)
-        self.nonfinite_steps += columns.nonfinite
-        self.step = int(columns.steps[-1])
-        self.last_step_time = time
-        self.tick(self.step, time)
-        self._take_budget(columns.budget)
-        groups = columns.groups
-        for begin, _, _ in self.image_sizes():
-            line = bisect_left(columns.firsts, begin + 1)
-            if columns.firsts[line : line + 1] == [begin + 1]:
-                # Steps at another image size do not predict the remaining ones.
-                self._window, groups = StepWindow(), columns.groups[line:]
-        self._window.add(groups)
-
-    def tick(self, step: int, time: float) -> None:
-        """Record when a step was done. Steps never decrease here."""
-        clock = self.clock
-        if len(clock) > 1 and time - clock.y[-2] < _TICK_S:
-            clock.drop_after(clock.x[-2])
-        clock.put(float(step), time)
-
-    def take_memory(self, readings: list[tuple[int, dict[str, float]]]) -> None:
-        """Record the memory in use after some steps.
-
-        Args:
-            readings: Steps done and values of each `Monitored` event, in order.
-        """
-        for step, reading in readings:
-            used = reading.get("device_used_bytes", reading.get("process_bytes"))
-            if used is not None and step:
-                self.memory.put(float(step), float(used))
-
-    def _take_budget(self, budget: dict[str, float]) -> None:
-        if budget:
-            self.budget = budget
-            self._budgets.append(budget)
-
-    def heard(self, seq: int, time: float) -> None:
-        """Record sequence number and time of the newest folded line."""
-        self.seq, self.last_time, self.begun = max(self.seq, seq), time, self.begun or time
-
-    def _fold(self, record: Record) -> None:
-        handler = _HANDLERS.get(type(record.event))
-        if handler is not None:
-            handler(self, record.event, record.time)
-
-    # The fold ---------------------------------------------------------------------------------------------------------
-
-    def _note(self, time: float, level: str, text: str) -> None:
-        self.notes.append(Note(time, level, text))
-
-    def _opened(self, event: Opened, time: float) -> None:
-        self.opened = event
-        self.failure = self.finish = self.exporting = None
-        self._budgets.clear()
-        self.unsaved_since = self.unlogged_since = None
-        self._set_state(RunState.LOADING, time)
-        self._note(time, "info", f"{'resuming' if event.resume else 'new run'} {event.directory}")
-
-    def _started(self, event: Started, time: float) -> None:
-        self.started = event
-        self.tick(self.step, time)
-        self.frozen, self._begun_at = None, self.step  # the frozen stages are published again
-        device = event.device.get("name", "?")
-        self._note(
-            time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images"
-        )
-        if event.skipped_images:
-            self._note(
-                time, "warning", f"{event.skipped_images:,} unreadable images left out; each is named in the log"
-            )
-
-    def _state(self, event: StateChanged, time: float) -> None:
-        state = RunState(event.state)
-        if state is RunState.PAUSED and not self.held:
-            self.held, self.held_since = True, time
-            self.marks.append(Mark(self.step, "pause", "paused"))
-            self._note(time, "info", f"paused at step {self.step:,}")
-        elif state is RunState.TRAINING:
-            self._go_on(time)
-        self._set_state(state, time)
-        self.state_detail, self.state_fraction = event.detail, event.fraction
-
-    def _go_on(self, time: float) -> None:
-        if self.held:
-            self.held = False
-            self._note(time, "info", f"continues from step {self.step:,}")
-
-    def _set_state(self, state: RunState, time: float) -> None:
-        if state is RunState.TRAINING:
-            self.diverged = None
-        if state not in _MAY_BE_HELD:
-            self.held = False
-        if state is not self.state or not self.state_since:
-            self.state, self.state_since = state, time
-        self.state_detail, self.state_fraction = "", None
-
-    def _steps(self, event: Steps, time: float) -> None:
-        count = len(event.loss)
-        values = (event.loss, event.accuracy, event.lr)
-        groups = [(count, event.images, event.seconds)]
-        self.apply_steps(StepColumns.of([event.first_step], [count], values, groups, event.budget), time)
-        if event.skipped:
-            self._skipped(event.skipped, time)
-
-    def _skipped(self, steps: list[int], time: float) -> None:
-        first, last = int(steps[0]), int(steps[-1])
-        if self.notes and self.notes[-1] is self._skip_note and self._skipped_from:
-            first = self._skipped_from
-            self.notes.pop()
-        which = f"steps {first:,} to {last:,}" if last > first else f"step {first:,}"
-        precision = (self.started.choices if self.started else {}).get("precision")
-        why = "loss or gradient overflowed in fp16" if precision == "fp16" else "loss or gradient not finite"
-        self._note(time, "warning", f"{which}: {why}, weights left as they were")
-        self._skip_note, self._skipped_from = self.notes[-1], first
-
-    def _diverged(self, event: Diverged, time: float) -> None:
-        self.diverged = event
-        back = f"b restores {event.checkpoint}; " if event.checkpoint else ""
-        self._note(time, "error", f"{event.in_a_row} non-finite steps in a row: {back}l lowers the rate, p continues")
-
-    def _frozen(self, event: StagesFrozen, time: float) -> None:
-        self.frozen = event
-        if event.step > self._begun_at:
-            self.marks.append(Mark(event.step, "frozen", f"frozen: {', '.join(event.stages) or 'nothing'}"))
-        which = " to ".join(dict.fromkeys((event.stages[0], event.stages[-1]))) if event.stages else "nothing"
-        self._note(time, "info", f"frozen: {which}; {event.trainable:,} parameters are trained")
-
-    def _epoch(self, event: EpochEnded, time: float) -> None:
-        self.epochs.append(event)
-        self._note(
-            time, "info", f"epoch {event.epoch}  train {_loss(event.train_loss)}/{number(event.train_accuracy):.1%}"
-        )
-
-    def _evaluation(self, event: Evaluated, time: float) -> None:
-        # A resume repeats the evaluations after the last save, some at the very step of the resume.
-        again = (event.split, event.step, event.trigger == "key")
-        first = bisect_left(self.evaluations, event.step, key=lambda e: e.step)
-        later = [e for e in self.evaluations[first:] if (e.split, e.step, e.trigger == "key") != again]
-        # The test of the best weights is logged after evaluations of later steps.
-        later.insert(bisect_right(later, event.step, key=lambda e: e.step), event)
-        self.evaluations[first:] = later
-        self._forget_confusions(event.split)
-        self.eval_loss.setdefault(event.split, Series()).put(event.step, number(event.loss))
-        self.eval_accuracy.setdefault(event.split, Series()).put(event.step, event.accuracy)
-        if event.best:
-            self.best = event
-        tta = f" (flip-TTA {event.accuracy_tta:.2%})" if event.accuracy_tta is not None else ""
-        text = f"{event.split} {_loss(event.loss)}/{event.accuracy:.2%}{tta}{'  best' if event.best else ''}"
-        self._note(time, "good" if event.best else "info", text)
-
-    def _forget_confusions(self, split: str) -> None:
-        """Keep confusions for the newest evaluation of a split only: with a thousand classes each takes a third of a megabyte."""
-        of_split = [index for index, e in enumerate(self.evaluations) if e.split == split]
-        for index in of_split[-3:-1]:
-            if self.evaluations[index].confusions:
-                self.evaluations[index] = replace(self.evaluations[index], confusions=[], predicted=[])
-
-    def _pictures(self, event: PicturesSaved, time: float) -> None:
-        self.pictures[event.what, event.split] = event
-
-    def _layers(self, event: LayersMeasured, time: float) -> None:
-        self.layers.append(event)
-        if len(self.layers) > _LAYERS_KEPT:
-            # Some kilobytes each: in a run of hundreds of epochs every second is kept, then every fourth, and the newest.
-            self.layers = self.layers[-1::-2][::-1]
-
-    def _checkpoint(self, event: CheckpointSaved, time: float) -> None:
-        self.checkpoints.append(event)
-        self.unsaved_since = None
-        asked_for = event.pinned or event.best
-        if asked_for:
-            self.marks.append(Mark(event.step, "checkpoint", event.path))
-        elif self.notes and self.notes[-1] is self._regular_save:
-            # Regular saves, one a minute, would bury all other notes; the newest replaces those directly before it.
-            self.notes.pop()
-        name, pinned = event.path.rpartition("/")[2].removesuffix(".safetensors"), ", pinned" if event.pinned else ""
-        self._note(time, "info", f"saved {name} ({event.size_bytes / 1e6:.1f} MB, verified{pinned})")
-        self._regular_save = None if asked_for else self.notes[-1]
-
-    def _checkpoint_failed(self, event: CheckpointFailed, time: float) -> None:
-        self.unsaved_since = self.unsaved_since or time
-        self._note(time, "error", f"checkpoint at step {event.step} not saved: {event.error}")
-
-    def _lr_edited(self, event: LrEdited, time: float) -> None:
-        self.lr_edits.append((event.step, event.factor))
-        self.marks.append(Mark(event.step, "lr", f"learning rate x{event.factor:g}"))
-        self._note(time, "info", f"learning rate x{event.factor:.4g} to {event.lr:.4g} from step {event.step + 1}")
-
-    def _settings(self, event: SettingsChanged, time: float) -> None:
-        if self.opened is not None:
-            config = {group: keys | event.config.get(group, {}) for group, keys in self.opened.config.items()}
-            self.opened = replace(self.opened, config=config)
-        if self.started is not None:
-            self.started = replace(
-                self.started, epochs=event.epochs, total_steps=event.total_steps, planned_lr=event.planned_lr
-            )
-        self.replanned_at = event.step
-        self._note(time, "info", f"from step {event.step + 1:,}: {', '.join(event.changes)}")
-
-    def _noted(self, event: Noted, time: float) -> None:
-        self.marks.append(Mark(event.step, "note", event.text))
-        self._note(time, "info", f"note at step {event.step:,}: {event.text}")
-
-    def _lr_range(self, event: LrRangeTested, time: float) -> None:
-        self.lr_range = event
-        self._note(time, "info", f"learning rates tried: {event.reason}")
-
-    def _export_progress(self, event: ExportProgress, time: float) -> None:
-        self.exporting = event
-
-    def _exported(self, event: Exported, time: float) -> None:
-        self.exporting, self.exported = None, event
-        self._note(
-            time, "good",
-            f"exported {self.place_of(event.path)} ({event.size_bytes / 1e6:.1f} MB; {event.images} images agree, "
-            f"max diff {event.max_abs_diff:.1e})",
-        )  # fmt: skip
-
     def place_of(self, path: str) -> str:
         """Path of a file of the run, relative to the folder where the run was started."""
         return f"{self.opened.directory}/{path}" if self.opened else path
 
-    def _export_failed(self, event: ExportFailed, time: float) -> None:
-        self.exporting = None
-        self._note(time, "error", f"export failed: {event.error}")
+    def note(self, time: float, level: str, text: str) -> None:
+        """Add a line to the event list."""
+        self.notes.append(Note(time, level, text))
 
-    def _ack(self, event: Acknowledged, time: float) -> None:
-        self.acknowledged[event.command_id] = event
-        if event.ok and event.command in (Unpause.name, GoBack.name):
-            self._go_on(time)
-        if not event.ok:
-            self._note(time, "warning", f"{event.command}: {event.message}")
+    def state_seen(self, presence: Presence, silence_s: float) -> RunState:
+        """The state, or `lost` for a run that cannot be training although its log says so.
 
-    def _resumed(self, event: Resumed, time: float) -> None:
-        for series in (
-            self.train_loss,
-            self.train_accuracy,
-            self.lr,
-            self.clock,
-            self.memory,
-            *self.eval_loss.values(),
-            *self.eval_accuracy.values(),
-        ):
-            series.drop_after(event.step)
-        self.evaluations = [e for e in self.evaluations if e.step <= event.step]
-        self.epochs = [e for e in self.epochs if e.step <= event.step]
-        self.replanned_at = min(self.replanned_at, event.step)
-        self.layers = [past for past in self.layers if past.step <= event.step]
-        self.pictures = {key: past for key, past in self.pictures.items() if past.step <= event.step}
-        self.best = next((e for e in reversed(self.evaluations) if e.best), None)
-        # Prefer the edits in the checkpoint: an edit at its very step may have come after it.
-        known = event.lr_edits
-        kept = [edit for edit in self.lr_edits if edit[0] <= event.step]
-        self.lr_edits = kept if known is None else [(int(step), factor) for step, factor in known]
-        edited = {step for step, _ in self.lr_edits}
-        self.marks = [m for m in self.marks if m.step <= event.step and (m.kind != "lr" or m.step in edited)]
-        self.marks.append(Mark(event.step, "resume", "resumed"))
-        self.step = event.step
-        self.nonfinite_steps = sum(value != value for value in self.train_loss.y)
-        self._window = StepWindow()
-        changed = f", with {', '.join(event.changes)}" if event.changes else ""
-        self._note(time, "info", f"resumed from {event.checkpoint} at step {event.step:,}{changed}")
+        Args:
+            presence: Whether the run has a trainer.
+            silence_s: Seconds since its last event; they count only if its trainer cannot be seen from here.
+        """
+        silent = presence is Presence.UNKNOWN and silence_s > LOST_AFTER_S
+        lost = self.state in LIVE_STATES and (presence is Presence.GONE or silent)
+        return RunState.LOST if lost else self.state
 
-    def _monitor(self, event: Monitored, time: float) -> None:
-        self.readings = event.readings
-        self.take_memory([(self.step, event.readings)])
+    def word_for(self, state: RunState) -> str:
+        """A state as a word for people: `stopped` for a run that ended before its last epoch."""
+        early = state is RunState.FINISHED and self.finish is not None and self.finish.reason != "completed"
+        return "stopped" if early else state.value
 
-    def _warning(self, event: Warned, time: float) -> None:
-        self._note(time, "warning", event.message)
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run; 0 until they are known."""
+        return self.started.total_steps if self.started else 0
 
-    def _gap(self, event: Gap, time: float) -> None:
-        self._note(
-            time, "warning", f"the disk could not keep up: {event.dropped_events} groups of steps are not in the log"
-        )
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; 0 until they are known."""
+        return self.started.steps_per_epoch if self.started else 0
 
-    def _log_failed(self, event: LogFailed, time: float) -> None:
-        self.unlogged_since = self.unlogged_since or time
-        self._note(time, "error", f"the log cannot be written: {event.error}")
+    @property
+    def plan(self) -> dict[str, float]:
+        """Current plan by dotted key: epochs, and how often the run is evaluated and saved."""
+        config = self.opened.config if self.opened else {}
+        return {
+            "train.epochs": self.started.epochs if self.started else 1,
+            "eval.every_epochs": config.get("eval", {}).get("every_epochs", 1),
+            "checkpoint.every_s": config.get("checkpoint", {}).get("every_s", 60),
+        }
 
-    def _log_recovered(self, event: LogRecovered, time: float) -> None:
-        self.unlogged_since = None
-        self._note(time, "info", f"the log is written again, after {event.seconds:,.0f} s in which it could not be")
+    @property
+    def next_lr(self) -> float:
+        """Learning rate of the last step with later edits applied: close to that of the next step. 0 before the first."""
+        return (self.lr.last or 0.0) * math.prod(factor for step, factor in self.lr_edits if step >= self.step)
 
-    def _failed(self, event: Failed, time: float) -> None:
-        self.failure = event
-        self._set_state(RunState.FAILED, time)
-        self._note(time, "error", event.error)
+    @property
+    def edit_to_undo(self) -> float | None:
+        """Factor of the newest edit of the learning rate that has not been undone."""
+        standing: list[float] = []
+        for _, factor in self.lr_edits:
+            if standing and math.isclose(standing[-1] * factor, 1.0):
+                standing.pop()
+            else:
+                standing.append(factor)
+        return standing[-1] if standing else None
 
-    def _finished(self, event: Finished, time: float) -> None:
-        self.finish = event
-        self._set_state(RunState.FINISHED, time)
-        self._note(time, "good" if event.reason in BY_ITSELF else "info", f"{event.reason} at step {event.step:,}")
+    def rate_with(self, epochs: int) -> float:
+        """Learning rate of the next step if the run had so many epochs, with the user's edits."""
+        # Imported here: configuration validation must not load before the first frame.
+        from trainer.config.lr_schedule import LrSchedule
+        from trainer.config.schema import ScheduleConfig
 
+        config = self.opened.config if self.opened else {}
+        schedule = LrSchedule(
+            config=ScheduleConfig(**config.get("schedule", {})), lr=float(config.get("optim", {}).get("lr", 0.0)),
+            epochs=epochs, steps_per_epoch=max(self.steps_per_epoch, 1), edits=self.lr_edits,
+            shortest=int(self.plan["train.epochs"]),
+        )  # fmt: skip
+        return schedule.at(self.step)
 
-def _loss(value: float | None) -> str:
-    loss = number(value)
-    return f"{loss:.3f}" if abs(loss) < 1e5 else f"{loss:.2e}"
+    @property
+    def epoch(self) -> int:
+        """Epoch of the last step, from 1; an epoch lasts until its evaluation is over. 0 before the start."""
+        if not self.started:
+            return 0
+        return max(math.ceil(self.step / max(self.started.steps_per_epoch, 1)), 1)
 
+    @property
+    def selection_split(self) -> str:
+        """The split named in the titles of the panes: `val` where it exists, else `test`."""
+        return self.started.selection_split if self.started else "test"
 
-_HANDLERS: dict[type[Event], Any] = {
-    Opened: RunView._opened,
-    Started: RunView._started,
-    StateChanged: RunView._state,
-    Steps: RunView._steps,
-    Diverged: RunView._diverged,
-    StagesFrozen: RunView._frozen,
-    EpochEnded: RunView._epoch,
-    Evaluated: RunView._evaluation,
-    LayersMeasured: RunView._layers,
-    PicturesSaved: RunView._pictures,
-    CheckpointSaved: RunView._checkpoint,
-    CheckpointFailed: RunView._checkpoint_failed,
-    LrEdited: RunView._lr_edited,
-    LrRangeTested: RunView._lr_range,
-    Noted: RunView._noted,
-    SettingsChanged: RunView._settings,
-    ExportProgress: RunView._export_progress,
-    Exported: RunView._exported,
-    ExportFailed: RunView._export_failed,
-    Acknowledged: RunView._ack,
-    Resumed: RunView._resumed,
-    Monitored: RunView._monitor,
-    Warned: RunView._warning,
-    Gap: RunView._gap,
-    LogFailed: RunView._log_failed,
-    LogRecovered: RunView._log_recovered,
-    Failed: RunView._failed,
-    Finished: RunView._finished,
-}
+    @property
+    def best_by(self) -> str:
+        """Criterion of the best checkpoint: `accuracy` or `loss`."""
+        config = self.opened.config if self.opened else {}
+        return "loss" if config.get("eval", {}).get("best_by") == "loss" else "accuracy"
+
+    @property
+    def best_name(self) -> str:
+        """`best`, or `best by loss` where the loss is the criterion: its accuracy need not be the highest then."""
+        return "best by loss" if self.best_by == "loss" else "best"
+
+    @property
+    def user_notes(self) -> list[Mark]:
+        """Notes of the user, in the order of their steps."""
+        return [mark for mark in self.marks if mark.kind == "note"]
+
+    @property
+    def last_evaluation(self) -> results.Evaluated | None:
+        """The newest evaluation on the selection split."""
+        return next(iter(self.last_evaluations(1)), None)
+
+    @property
+    def previous_evaluation(self) -> results.Evaluated | None:
+        """The evaluation before `last_evaluation` on the same split."""
+        measured = self.last_evaluations(2)
+        return measured[0] if len(measured) > 1 else None
+
+    @property
+    def regular_evaluations(self) -> list[results.Evaluated]:
+        """All evaluations on the selection split that were not requested by key."""
+        return [event for event in self.last_evaluations(len(self.evaluations)) if event.trigger != "key"]
+
+    def last_evaluations(self, count: int) -> list[results.Evaluated]:
+        """The newest evaluations on the selection split with as many classes as the last: at most `count`, the oldest first."""
+        of_split = [event for event in reversed(self.evaluations) if event.split == self.selection_split]
+        alike = (event for event in of_split if len(event.counts) == len(of_split[0].counts))
+        return list(islice(alike, count))[::-1]
+
+    def class_names(self, count: int) -> list[str]:
+        """Names of `count` classes; a number where the log's head has no name."""
+        names = self.started.classes[:count] if self.started else []
+        return [*names, *map(str, range(len(names), count))]
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images per second over the last half minute of training; pauses and evaluations do not count."""
+        return self.window.images_per_s
+
+    @property
+    def recent_budget(self) -> dict[str, float]:
+        """Seconds by activity within the last minute; if less is known, since the start or resume."""
+        if len(self.budgets) < 2:
+            return self.budget
+        oldest = self.budgets[0]
+        return {name: seconds - oldest.get(name, 0.0) for name, seconds in self.budgets[-1].items()}
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds of training and evaluation still to come; None until steps have been timed."""
+        step_s = self.window.step_s
+        if not self.started or step_s is None:
+            return None
+        left = self._steps_left
+        last = self.last_evaluation
+        evaluations_left = left / max(self.started.steps_per_epoch * self.plan["eval.every_epochs"], 1)
+        return self._steps_of_this_size_left * step_s + evaluations_left * (last.seconds if last else 0.0)
+
+    @property
+    def _steps_left(self) -> int:
+        return max(self.total_steps - self.step, 0)
+
+    @property
+    def _steps_of_this_size_left(self) -> float:
+        """Remaining work as a number of steps at the current image size: the time of a step is proportional to its pixels."""
+        sizes = [(max(end - max(begin, self.step), 0), size) for begin, end, size in self.image_sizes()]
+        left = [(steps, size) for steps, size in sizes if steps]
+        return sum(steps * (size / left[0][1]) ** 2 for steps, size in left)
+
+    def image_sizes(self) -> Iterator[tuple[int, int, int]]:
+        """Steps done before and after each size of training images, and the size in pixels."""
+        data = self.opened.config.get("data", {}) if self.opened else {}
+        if self.started is None:
+            return
+        begin = 0
+        for size, epochs in [*data.get("progressive", []), (data.get("image_size", 1), math.inf)]:
+            end = int(min(begin + epochs * self.started.steps_per_epoch, self.total_steps))
+            yield begin, end, size
+            begin = end
+
+    def elapsed_at(self, step: float) -> float:
+        """Seconds from the start of the first session until a step, with pauses and absences; an estimate for future steps."""
+        clock = self.clock
+        if not clock:
+            return 0.0
+        after = min(bisect_left(clock.x, step), len(clock) - 1)
+        if step >= clock.x[-1] or not after:
+            return clock.y[after] - clock.y[0] + (step - clock.x[after]) * (self.window.step_s or 0.0)
+        share = (step - clock.x[after - 1]) / (clock.x[after] - clock.x[after - 1])
+        return clock.y[after - 1] + share * (clock.y[after] - clock.y[after - 1]) - clock.y[0]
+
+    def lr_factor_at(self, step: float) -> float:
+        """Product of the user's factors in force at a step, counted from 1."""
+        product = 1.0
+        for steps_done, factor in self.lr_edits:
+            product *= factor if steps_done < step else 1.0
+        return product
+
+    def planned_lr(self) -> tuple[list[float], list[float]]:
+        """Sampled steps and learning rates of the whole schedule, with the user's edits."""
+        if not self.started:
+            return [], []
+        steps, rates = self.started.planned_lr
+        return steps, [rate * self.lr_factor_at(step) for step, rate in zip(steps, rates, strict=True)]
