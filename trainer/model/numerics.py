@@ -10,11 +10,7 @@ from torch import Tensor, nn
 
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 
-DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}  # types of the numbers that the network multiplies
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of products, by precision
 
 
 @dataclass(frozen=True, kw_only=True)
