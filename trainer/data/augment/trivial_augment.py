@@ -25,12 +25,14 @@ OPERATIONS = (
     "posterize", "solarize", "autocontrast", "equalize",
 )  # fmt: skip
 
-_SHEAR, _SHIFT, _DEGREES, _BLEND = 0.99, 32 / 224, 135.0, 0.99
-"""Largest strengths. A shift is a share of the side: torchvision's 32 pixels at 224."""
-_BITS = 6
-"""Largest number of the eight bits that posterize removes."""
-_GREY = (0.299, 0.587, 0.114)
-"""Luma weights of ITU-R BT.601, as in Pillow's and torchvision's greyscale."""
+_SHEAR, _SHIFT, _DEGREES, _BLEND = (
+    0.99,
+    32 / 224,
+    135.0,
+    0.99,
+)  # largest; a shift is a share of the side, 32 of 224 pixels
+_BITS = 6  # most of the eight bits that posterize removes
+_GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601, as in Pillow's and torchvision's greyscale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +75,7 @@ class Operations:
         return views
 
     def recolored(self, images_NHWC: Tensor) -> Tensor:
-        """Apply blends and tables.
-
-        Args:
-            images_NHWC: Images, float32, 0 to 255.
-
-        Returns:
-            The images, float32, in new memory where something has changed.
-        """
+        """Apply blends and tables to images: float32, 0 to 255, in new memory."""
         return self._looked_up(self._blended(images_NHWC))
 
     def _is(self, name: str) -> Tensor:
