@@ -49,7 +49,7 @@ class Stream(IntEnum):
 
 
 def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Hash int64 positions of any shape and device to uniform int64 in [0, 2**53); epochs are counted from 0."""
+    """Hash int64 positions to uniform int64 in [0, 2**53), of the same shape and device; `epoch` counts from 0."""
     key = 0
     for part in (seed, epoch, int(stream)):
         key = _mix_int((key + part) & _MASK)
