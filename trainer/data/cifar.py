@@ -18,7 +18,7 @@ from trainer.host.progress import Progress
 
 
 def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:
-    """Load `cifar10` or `cifar100` from `root`, downloaded first if missing, and resize the images once when not of 32 pixels.
+    """Load `cifar10` or `cifar100` from `root`, downloaded first if missing, resized once to `image_size` pixels.
 
     DataError when the archive is missing and cannot be downloaded, or is damaged.
     """

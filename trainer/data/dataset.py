@@ -37,7 +37,7 @@ class Split(Protocol):
 
 @dataclass
 class ResidentSplit:
-    """All images in one uint8 tensor, with int64 labels on the CPU; `paths` is None where they do not come from files."""
+    """All images in one uint8 tensor, and int64 labels on the CPU; `paths` is None if they do not come from files."""
 
     pixels_NHWC: Tensor
     labels_N: Tensor
@@ -91,8 +91,8 @@ class DataSet:
     def check(self, *, batch_size: int, num_classes: int | str) -> None:
         """Raise DataError for data that cannot be trained on.
 
-        These have fewer than two classes or another number than configured, fewer training images than a batch, or none
-        to evaluate on.
+        These have fewer than two classes or another number than configured, fewer training images than a batch, or no
+        evaluation images.
         """
         if len(self.classes) < 2:
             raise DataError(

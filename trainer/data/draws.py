@@ -1,7 +1,6 @@
 """Random draws as integer hashes of (seed, epoch, position, stream), in plain int64 tensor operations.
 
-So a draw does not depend on the micro-batch, the worker or the device, a resume in mid-epoch is arithmetic, and no generator
-state is kept.
+So a draw does not depend on micro-batch, worker or device, a resume in mid-epoch is arithmetic, and no state is kept.
 
 Source: the finalizer and increment of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014), chained over the key's parts.

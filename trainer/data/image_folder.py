@@ -1,7 +1,6 @@
 """The user's own images: decoded into memory, or decoded when requested.
 
-`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is skipped and
-reported, never replaced.
+`trainer.data.folder.layout` finds and sorts the files; one that cannot be decoded is skipped and reported, never replaced.
 """
 
 from __future__ import annotations

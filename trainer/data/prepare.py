@@ -143,7 +143,7 @@ def worker_count(config: DataConfig) -> int:
 def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> str:
     """Choose where decoded images are kept: `device`, `ram`, or `none` when they are decoded whenever they are needed.
 
-    With `cache: auto`, it is the first place with room for the images of all splits.
+    With `cache: auto`, the first place with room for the images of all splits is taken.
     """
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory anyway.

@@ -1,8 +1,7 @@
 """Our checkpoint format: one safetensors file that holds every tensor, all else as JSON in its metadata, and a hash.
 
 No unpickler is involved. The hash covers sorted tensor names, dtypes, shapes and bytes and the canonical JSON, and is
-checked before anything is used: safetensors files of equal content differ between saves, and a flipped byte raises no
-error.
+checked before anything is used: safetensors files of equal content differ from save to save, and load with flipped bytes.
 """
 
 from __future__ import annotations
@@ -88,8 +87,7 @@ def step_of(path: Path) -> int | None:
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint durably: write, flush to the disk, read back, compare, replace `path`. Returns its SHA-256.
 
-    CheckpointError when a weight is not finite or the content read back differs; OSError when the disk cannot be
-    written.
+    CheckpointError when a weight is not finite or the content read back differs; OSError when the disk is full or fails.
     """
     _refuse_nonfinite(checkpoint)
     canonical = _canonical(checkpoint.meta)
@@ -114,8 +112,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file; SafetensorError when it is not a complete one.
 
-    The file is read, not mapped: some network disks refuse that, and a mapped file that is cut short kills the process
-    (SIGBUS).
+    It is read, not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
     """
     data = path.read_bytes()
     return load(data), header_in(io.BytesIO(data)).get("__metadata__", {})

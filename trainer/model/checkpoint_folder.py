@@ -57,9 +57,9 @@ class CheckpointFolder:
         self._rotate()
 
     def choose(self, which: str) -> Path:
-        """The checkpoint that a user names: `best`, `latest`, a step, or `default`; CheckpointError lists the existing ones.
+        """The checkpoint that a user names: `best`, `latest`, a step, or `default`; CheckpointError when there is none.
 
-        `default` is `best` where it was chosen on val, else `latest`: choosing the best on the test images inflates its
+        `default` is `best` where it was chosen on val, else `latest`: the best on the test images has an inflated
         accuracy.
         """
         if which == "default":
@@ -74,8 +74,7 @@ class CheckpointFolder:
     def newest_valid(self) -> tuple[Checkpoint | None, dict[int, str]]:
         """The newest undamaged checkpoint, and the problems, by step, of the newer ones that were skipped.
 
-        CheckpointError when one cannot be read for another reason than damage: resuming from an older one would lose
-        steps.
+        CheckpointError when one cannot be read but is not damaged: resuming from an older one would lose steps.
         """
         problems: dict[int, str] = {}
         for step in reversed(self.steps()):

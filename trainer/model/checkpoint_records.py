@@ -42,14 +42,13 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StateRecord:
-    """How far a run was, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields.
+    """Position of a run, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields.
 
     Attributes:
         epoch_sums: Training metrics of the epoch in progress.
         loss_scale: Scale, and good steps since it last changed; empty unless the run trains in fp16.
         lr_edits: Step and factor of each change of the learning rate.
-        shortest_plan: Fewest epochs that the run was ever planned for; None in older checkpoints, as is
-            `improved_step`.
+        shortest_plan: Fewest epochs ever planned; like `improved_step`, None in older checkpoints.
     """
 
     step: int

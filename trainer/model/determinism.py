@@ -1,4 +1,4 @@
-"""Bit-for-bit determinism: torch's settings for `run.deterministic`, and the facts that a resume must find unchanged.
+"""Bit-for-bit determinism: torch's settings for `run.deterministic`, and the facts that a resume compares.
 
 Every random draw is a hash of seed, epoch and position, so the data are the same in any case. The order of summation
 may differ from run to run: on a GPU within some operations, on a CPU with the number of threads.
@@ -16,10 +16,9 @@ from trainer.model.versions import software_versions
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Allow only deterministic operations of torch, or all; an operation without a deterministic form then raises an error.
+    """Allow only deterministic operations of torch, or all; one without a deterministic form then raises an error.
 
-    Holds for the rest of the process; call it before the first operation on a GPU. Source: torch's notes on
-    reproducibility.
+    Holds for the rest of the process; call it before the first operation on a GPU. Source: torch's notes on reproducibility.
     """
     if wanted:
         # Read when cuBLAS starts; without it results depend on which stream got which workspace.

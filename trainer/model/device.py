@@ -63,7 +63,7 @@ def _automatic() -> torch.device:
 
 
 def _tried(device: torch.device) -> torch.device:
-    """Make a GPU the current device after a test addition, and return it: a torch without kernels for a GPU still lists it."""
+    """Test a GPU, since torch lists even those it has no kernels for; make it the current device and return it."""
     try:
         torch.ones(1, device=device).add_(1).item()
         torch.cuda.set_device(device)

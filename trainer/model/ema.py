@@ -26,11 +26,10 @@ class ModelEma:
     def update(self, step: int) -> None:
         """Add the weights after step `step` (from 1) to the average.
 
-        The decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage: early weights are
-        not worth keeping.
+        The decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage, to forget early weights.
         """
         if self._pairs is None:
-            # Only now: `join_statistics` may have moved the statistics to other memory since.
+            # Not earlier: `join_statistics` may have moved the statistics to other memory since.
             self._pairs = self._matched()
         averages, sources = self._pairs
         torch._foreach_lerp_(averages, sources, 1.0 - min(self._decay, (1.0 + step) / (10.0 + step)))

@@ -1,8 +1,7 @@
 """Reads weights to start from: ImageNet's, another run's, or a file. `trainer.model.weight_loading` puts them into a model.
 
 Foreign pickles are read with `weights_only=True` and, below torch 2.10, not at all: the restricted unpickler of older
-releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt once its full
-hash has matched.
+releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt: its hash is checked.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class InitialWeights:
 
 
 def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> InitialWeights:
-    """Read the weights that `model.init_from` names: `imagenet`, a file, or a run (a directory or a name in `runs_dir`).
+    """Read the weights that `model.init_from` names: `imagenet`, a file, or a run (a path or a name in `runs_dir`).
 
     CheckpointError when they cannot be downloaded, read or trusted.
     """

@@ -51,7 +51,7 @@ class SilentChannels:
 
     @contextmanager
     def watching(self, model: nn.Module, images: int) -> Iterator[None]:
-        """Check a ResNet's forward passes in eval mode; only the first `images` of a batch are real, the rest is padding."""
+        """Check a ResNet's forward passes in eval mode; a batch's images after the first `images` are padding."""
         handles = [module.register_forward_hook(self._noting(name, images)) for name, module in _rectified(model)]
         try:
             yield

@@ -1,7 +1,7 @@
 """Shape of ResNet-18 stage by stage: sizes, parameters, multiply-adds. Torch-free.
 
-Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385, table 1; torchvision's `resnet18` for
-the order of its layers.
+Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385, table 1; torchvision's `resnet18` for the
+order of its layers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Stage:
 
 
 def stages(stem: str, image_size: int, num_classes: int) -> list[Stage]:
-    """Stages from the image to the logits, by the names of `trainer.config.freezing.STAGES`; `image_size` is in pixels."""
+    """Stages from the image to the logits, named as in `trainer.config.freezing.STAGES`; sizes are in pixels."""
     found = [_stem(stem, image_size)]
     for index, width in enumerate(_WIDTHS):
         found.append(_residual(index, width, found[-1]))

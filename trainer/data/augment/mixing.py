@@ -88,8 +88,8 @@ class Mixer:
 def beta_quantiles(a: float) -> Tensor:
     """Quantiles of Beta(a, a) at equally spaced probabilities from 0 to 1: float32 (4096,).
 
-    The density is summed over the logit of the value, where it is smooth however small `a` is: with x = 1 / (1 +
-    exp(-t)) it is (x (1 - x))**a.
+    The density is summed over the logit t of the value x, where it is smooth however small `a` is: (x (1 - x))**a with
+    x = 1 / (1 + exp(-t)).
     """
     logits = torch.linspace(-_LARGEST_LOGIT, _LARGEST_LOGIT, 1 << 16, dtype=torch.float64)
     density = torch.exp(a * (torch.nn.functional.logsigmoid(logits) + torch.nn.functional.logsigmoid(-logits)))

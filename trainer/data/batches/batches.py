@@ -106,7 +106,7 @@ class Batches(Protocol):
     """A source of training batches."""
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
-        """Yield the batches of an epoch from a step onwards, both counted from 0; None while the next batch takes long."""
+        """Yield the batches of an epoch from a step on, both counted from 0; None while the next one takes long."""
 
     def extend(self, epochs: int) -> None:
         """Set a larger number of epochs. Call only between two batches."""
@@ -149,8 +149,7 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
     """Yield all images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device, and their rows.
 
-    Images that have become unreadable go to `lost` and are missing from their batch; DataLostError when these are most
-    of one.
+    Images that have become unreadable are missing and go to `lost`; DataLostError when these are most of a batch.
     """
     for start in range(0, len(split), batch_size):
         stop = min(start + batch_size, len(split))

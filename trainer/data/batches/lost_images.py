@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from trainer.errors import DataLostError
 
-TRAINING_NEEDS = 2  # images left in a training batch: batch norm needs two for a variance
-
-_A_FEW = 3  # lost images in one batch, however small, that do not mean that the folder is gone
+TRAINING_NEEDS = 2  # fewest images left in a training batch: batch norm needs two for a variance
+_A_FEW = 3  # lost images that do not mean that the folder is gone, however small the batch
 
 
 class LostImages:
@@ -21,8 +20,7 @@ class LostImages:
     def note(self, lost: Sequence[tuple[str, str]], asked_for: int, *, least: int = 0) -> None:
         """Report a batch's lost images (path and reason); `asked_for` is the batch's size before the loss.
 
-        DataLostError when fewer than `least`, or less than half of the batch, are left: the folder is gone, not one
-        image.
+        DataLostError when fewer than `least`, or less than half of the batch, are left: the folder is gone.
         """
         if not lost:
             return

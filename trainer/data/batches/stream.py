@@ -37,11 +37,10 @@ _LONG_WAIT_S = 30.0  # without a batch before a warning is published: the folder
 
 
 class StreamedBatches:
-    """Batches decoded by worker processes, which live from the first batch to `close`.
+    """Batches decoded by `workers` processes, which live from the first batch to `close`, or by this one when there are 0.
 
     They are never forked, since a fork would copy the dashboard's terminal state and CUDA's. Iterate on a thread other
-    than the main one: there torch raises the death of a worker from a signal handler, at any point. With 0 `workers`
-    this process decodes.
+    than the main one: there torch raises the death of a worker from a signal handler, at any point.
     """
 
     def __init__(

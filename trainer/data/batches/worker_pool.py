@@ -23,7 +23,7 @@ class Workers(Generic[T]):
     """Worker processes for one pass of a DataLoader, from start to end."""
 
     def __init__(self, loader: DataLoader[T]) -> None:
-        """Start the processes, all or none; OSError or RuntimeError when one, or the watching thread, cannot be started."""
+        """Start the processes, all or none; OSError or RuntimeError when one, or the watching thread, cannot start."""
         before = set(multiprocessing.active_children())
         self._stream: Any = None
         try:
@@ -51,7 +51,7 @@ class Workers(Generic[T]):
         impatience = threading.Timer(_LEAVING_S, self._end_those_that_stay)
         try:
             impatience.start()
-        except RuntimeError:  # no room for a thread
+        except RuntimeError:  # no thread can be started
             self._end_those_that_stay()
         self._shut_down()
         impatience.cancel()

@@ -39,7 +39,7 @@ class Decoder:
 
     @classmethod
     def described_by(cls, preprocess: Any) -> Decoder:
-        """Create the decoder described by a model's metadata; ValueError when they are damaged or of a newer version."""
+        """Create the decoder described by a model's metadata; ValueError when it is damaged or newer than this program."""
         if not isinstance(preprocess, dict):
             raise ValueError(f"preprocess is not a JSON object but {preprocess!r:.60}")
         reading = preprocess.get("reading", 1)
@@ -65,7 +65,7 @@ class Decoder:
         return max(self.image_size, round(self.image_size / self.crop_pct))
 
     def __call__(self, path: str | Path) -> NDArray[np.uint8]:
-        """Decode a file to uint8 (image_size, image_size, 3); UnreadableImageError when it is missing or damaged."""
+        """Decode a file to uint8 (image_size, image_size, 3); UnreadableImageError when it cannot be read."""
         try:
             return load(path, self.convert, self.reading)
         except MemoryError as error:
@@ -101,18 +101,14 @@ class Decoder:
         scale = side / max(image.size)
         width, height = (max(1, round(length * scale)) for length in image.size)
         canvas = Image.new("RGB", (side, side), LETTERBOX_GREY)
-        # Halves are rounded as in Pillow's ImageOps.pad, so that others can do the same in one line.
+        # Halves are rounded as in Pillow's ImageOps.pad, so that users of an exported model can do the same in one line.
         corner = round((side - width) * 0.5), round((side - height) * 0.5)
         canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), corner)
         return np.array(canvas, dtype=np.uint8)
 
 
 def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-    """Decode files on all cores.
-
-    Returns pixels uint8 (N, S, S, 3) of the readable files, their indices in `paths`, and path and reason of the
-    others.
-    """
+    """Decode files on all cores: pixels uint8 (N, S, S, 3) of the readable ones, their indices, and the others with reasons."""
     results = decoded_or_reasons(decoder, paths, usable_cpus())
     good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
     lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]

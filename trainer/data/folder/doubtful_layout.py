@@ -41,7 +41,7 @@ def note_doubtful_classes(
 
 
 def note_unused_classes(train: Path, beside: Iterable[Path], notes: Notes) -> None:
-    """Note folders of images beside the only split: these may be classes, and that split as well."""
+    """Note folders of images beside the only split: these, and that split, may be classes."""
     if names := {folder.name for folder in beside}:
         notes.say(
             f"{train.name}/ counts as the training split and the folders in it as the classes, so {_listed(names)} next to it "

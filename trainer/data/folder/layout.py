@@ -73,7 +73,7 @@ class Layout:
 
 
 def find_layout(root: Path, reading: int = READING) -> Layout:
-    """Find the splits, classes and files of a folder; DataError with a drawing of both trees if it is not supported."""
+    """Find the splits, classes and files of a folder; DataError, with both trees drawn, when it is not supported."""
     notes = Notes(root)
     folders = _training_folders(root, notes, reading)
     train = folders["train"]
@@ -107,7 +107,7 @@ def count_images(root: Path, reading: int = READING) -> int:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Files below a folder with an image's ending, sorted, without this program's own output; DataError if unreadable."""
+    """Image files below a folder, sorted, without this program's own output; DataError when it cannot be read."""
     return sorted(Path(entry.path) for entry in image_entries(folder, Notes(folder)))
 
 

@@ -41,7 +41,7 @@ class UnreadableImageError(Exception):
 
 
 def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: int = READING) -> T:
-    """Open a picture file, given by its path or content, and pass it to `use`; UnreadableImageError when it is damaged.
+    """Open a picture file, given by its path or content, and pass it to `use`; UnreadableImageError when it cannot be read.
 
     `use` gets the opened file, whose pixels are not loaded yet; it is called again where side data are damaged.
     MemoryError when the picture does not fit in memory.
@@ -74,7 +74,7 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
 def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
     """Convert a picture to upright 8-bit RGB, with transparent parts over white.
 
-    It is in memory, or opened with pixels that are not loaded yet. ValueError when the scale of its pixels is unknown.
+    The picture is in memory, or opened but not loaded. ValueError when the scale of its pixels is unknown.
     """
     if reading == 1:
         return _rgb_of_version_1(_turned(image, orientation(image, 1)))

@@ -32,10 +32,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Initial weights: value of `model.init_from` (None for random weights), and the stem and image size of their training.
-
-    Stem and size (in pixels) are None where unknown.
-    """
+    """Initial weights: `model.init_from` (None for random ones), and their stem and image size in training, None if unknown."""
 
     reference: str | None
     stem: str | None = None
@@ -43,7 +40,7 @@ class Start:
 
 
 def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> list[Choice]:
-    """Choose settings for a folder, in the order of the configuration; `root` is its path as the configuration spells it."""
+    """Choose settings for a folder, in the order of the configuration; `root` is its path as written there."""
     division = _division(survey)
     kept = 1.0 - sum(float(choice.value) for choice in division)
     num_train = math.floor(sum(survey.counts("train")) * kept)

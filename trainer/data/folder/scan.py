@@ -58,10 +58,9 @@ class Finding:
 def scan(
     files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Progress, reading: int = READING
 ) -> list[Finding]:
-    """Examine files, all below one folder, in their order; `what` is the name of the images in the progress.
+    """Examine files, all below one folder, in their order; `what` names the images in the progress.
 
-    `kept_at` is the file of the cached findings (`findings_path`); if it cannot be read or written, this only costs
-    time.
+    `kept_at` is the file of the cached findings (`findings_path`); if it cannot be read or written, this only costs time.
     """
     known = _read(kept_at)
     found: dict[Path, Finding] = {}
@@ -162,4 +161,4 @@ def _keep(path: Path, findings: dict[str, list[Any]]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, orjson.dumps({"format": _FORMAT, "findings": findings}))
     except OSError:
-        return  # the home cannot be written: the images are opened again next time
+        return  # the cache cannot be written: the images are opened again next time

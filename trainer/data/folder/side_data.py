@@ -16,7 +16,7 @@ _WANTED = (frozenset({b"tRNS", b"eXIf"}), frozenset({b"eXIf"}), frozenset[bytes]
 
 
 def without_side_data(data: bytes) -> Iterator[bytes]:
-    """Yield versions of a whole PNG or JPEG file with less and less data beside its pixels; orientation is kept longest.
+    """Yield versions of a whole PNG or JPEG file with less and less data beside pixels; orientation stays longest.
 
     Yields nothing for other formats, or where there is nothing to remove.
     """

@@ -94,7 +94,7 @@ class Survey:
 
     @cached_property
     def notes(self) -> list[str]:
-        """Skipped files and other assumptions, for people."""
+        """Skipped files, classes that are not evaluated, and doubts about brightness, for people."""
         return [*self.layout.notes, *self._lost_classes(), *self._dark()]
 
     def refuse_few(self, least: int) -> None:

@@ -110,8 +110,8 @@ def loose_images(folder: Path, reading: int = READING) -> list[str]:
 def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterator[os.DirEntry[str]]:
     """Yield all image files below a folder, in no particular order; nothing if it does not exist.
 
-    Links to folders are followed, each folder once; reading 1 follows none and skips only hidden names. DataError when
-    a folder cannot be read.
+    Links to folders are followed, each folder once; reading 1 follows none and skips only hidden names. DataError when a
+    folder cannot be read.
     """
     if not folder.exists():
         return

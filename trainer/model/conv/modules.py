@@ -26,7 +26,7 @@ _WINOGRAD_CHANNELS = 256  # ... and the fewest channels with which they save mor
 
 
 class Conv3x3(nn.Conv2d):
-    """3x3 `nn.Conv2d` with padding 1 and no bias; with `by_products`, training uses matrix products where they are faster."""
+    """3x3 `nn.Conv2d`, padding 1, no bias; with `by_products`, training uses matrix products where they are faster."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)

@@ -3,11 +3,10 @@
 Tiles of 4x4 inputs, each sharing two rows or columns with its neighbours, and the kernel are transformed to 16 factors;
 these are multiplied and summed over the channels in 16 matrix products, and the sums are transformed to four outputs.
 The transforms are products with small matrices of 0, 1/2 and 1; gradients pass through the same matrices transposed, so
-they also take 16 products. The backward pass needs four numbers for each one of the input. Rounding errors in bf16 are
+they also take 16 products. The backward pass needs four numbers for each input number. Rounding errors in bf16 are
 about three times those of the plain convolution, half a per cent of a result.
 
-Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Own
-code.
+Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Own code.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def convolve_by_winograd(images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
 
 
 class _Winograd(torch.autograd.Function):
-    """The convolution with pixels first in memory, so that one product transforms all tiles: P pixels, T tiles, F factors."""
+    """The convolution with pixels first in memory, so that one product transforms all tiles. P pixels, T tiles, F factors."""
 
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
