@@ -18,16 +18,9 @@ from trainer.host.progress import Progress
 
 
 def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> DataSet:
-    """Load the archive from `root`, and download it first if it is missing.
+    """Load `cifar10` or `cifar100` from `root`, downloaded first if missing, resized once to `image_size` pixels.
 
-    Args:
-        kind: `cifar10` or `cifar100`.
-        root: Folder of the archive and its extracted files.
-        image_size: Height and width of the network's input; the images are resized once when it is not 32.
-        progress: Receives the progress of the download.
-
-    Raises:
-        DataError: When the archive is missing and cannot be downloaded, or is damaged.
+    DataError when the archive is missing and cannot be downloaded, or is damaged.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 

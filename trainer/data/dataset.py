@@ -17,11 +17,7 @@ from trainer.host.progress import Progress
 
 
 class Split(Protocol):
-    """Images of one split, resident or on disk.
-
-    Attributes:
-        labels_N: int64 on the CPU.
-    """
+    """Images of one split, resident or on disk; `labels_N` is int64 on the CPU."""
 
     labels_N: Tensor
 
@@ -41,13 +37,7 @@ class Split(Protocol):
 
 @dataclass
 class ResidentSplit:
-    """All images in one tensor.
-
-    Attributes:
-        pixels_NHWC: uint8.
-        labels_N: int64 on the CPU.
-        paths: Files that they were decoded from; None where they do not come from files.
-    """
+    """All images in one uint8 tensor, and int64 labels on the CPU; `paths` is None if they do not come from files."""
 
     pixels_NHWC: Tensor
     labels_N: Tensor
@@ -71,7 +61,6 @@ class DataSet:
     """A loaded data source.
 
     Attributes:
-        name: Name on the screen.
         classes: Names, by label. Shown literally, never interpreted.
         splits: `train`, and `val` and/or `test`.
         fingerprint: SHA-256 over what identifies the data: classes, files or pixels, split.
@@ -80,7 +69,7 @@ class DataSet:
         skipped: Paths that could not be read, each with the reason.
         left_out: Short summary of these; not part of the identity, since not every reader looks at all splits.
         remarks: Reasons to doubt the figures of a run, for people.
-        notes: What was skipped in a folder of images, for people.
+        notes: Files and folders skipped in a folder of images, for people.
     """
 
     name: str
@@ -100,15 +89,10 @@ class DataSet:
         return "val" if "val" in self.splits else "test"
 
     def check(self, *, batch_size: int, num_classes: int | str) -> None:
-        """Raise an error for data that cannot be trained on.
+        """Raise DataError for data that cannot be trained on.
 
-        Args:
-            batch_size: Value of `data.batch_size`.
-            num_classes: Value of `model.num_classes`.
-
-        Raises:
-            DataError: When there are fewer than two classes or another number than configured, fewer training images than a
-                batch, or nothing to evaluate on.
+        These have fewer than two classes or another number than configured, fewer training images than a batch, or no
+        evaluation images.
         """
         if len(self.classes) < 2:
             raise DataError(
@@ -128,15 +112,9 @@ class DataSet:
 
 
 def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed: int) -> dict[str, Split]:
-    """Hold out stratified shares of the training images, selected by the seed.
+    """Hold out stratified shares of the training images, selected by the seed, unless a split of that name exists.
 
-    Args:
-        splits: Splits, with `train` among them.
-        shares: Share of each class by the name of a split; a split that already exists is left alone.
-        seed: Seed of the run.
-
-    Raises:
-        DataError: When a share leaves its split without images.
+    DataError when a share leaves its split without images.
     """
     wanted = {name: share for name, share in shares.items() if share and name not in splits}
     if not wanted:
@@ -164,7 +142,7 @@ def hash_tensors(*tensors: Tensor) -> str:
 
 
 def channel_statistics(split: Split, progress: Progress) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels of a split, on the 0-1 scale.
+    """Mean and standard deviation of each channel over all pixels of a split, 0 to 1.
 
     Sums are exact integers, so the result does not depend on the order or the number of chunks.
     """

@@ -19,11 +19,7 @@ _FILE = Path(__file__).with_name("digits.npz")
 
 
 def load_digits(image_size: int) -> DataSet:
-    """Load the digits, enlarged from 8x8 to the network's size by bilinear interpolation, grey in all three channels.
-
-    Args:
-        image_size: Height and width in pixels.
-    """
+    """Load the digits, enlarged bilinearly from 8x8 to `image_size` pixels, grey in all three channels."""
     with np.load(_FILE, allow_pickle=False) as arrays:
         images, labels, is_test = (torch.from_numpy(arrays[name]) for name in ("images", "labels", "is_test"))
     labels = labels.long()

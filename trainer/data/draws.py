@@ -1,7 +1,6 @@
 """Random draws as integer hashes of (seed, epoch, position, stream), in plain int64 tensor operations.
 
-So a draw does not depend on the micro-batch, the worker or the device, a resume in mid-epoch is arithmetic, and no generator
-state is kept.
+So a draw does not depend on micro-batch, worker or device, a resume in mid-epoch is arithmetic, and no state is kept.
 
 Source: the finalizer and increment of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014), chained over the key's parts.
@@ -49,17 +48,7 @@ class Stream(IntEnum):
 
 
 def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Hash positions to uniform integers.
-
-    Args:
-        positions_N: int64 of any shape and device.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
-        stream: Purpose of the draw.
-
-    Returns:
-        int64 in [0, 2**53), of the same shape and device.
-    """
+    """Hash int64 positions to uniform int64 in [0, 2**53), of the same shape and device; `epoch` counts from 0."""
     key = 0
     for part in (seed, epoch, int(stream)):
         key = _mix_int((key + part) & _MASK)
@@ -67,12 +56,12 @@ def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tenso
 
 
 def draw_below(limit: int, positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Draw uniform integers in [0, limit), with the arguments of `draw`."""
+    """Draw uniform integers in [0, limit)."""
     return draw(positions_N, seed=seed, epoch=epoch, stream=stream) % limit
 
 
 def draw_uniform(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Draw uniform float32 in [0, 1), multiples of 2**-24, with the arguments of `draw`."""
+    """Draw uniform float32 in [0, 1), multiples of 2**-24."""
     return (draw(positions_N, seed=seed, epoch=epoch, stream=stream) >> 29).float() / (1 << 24)
 
 
@@ -85,13 +74,8 @@ def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
 def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
     """Order of an epoch with all classes equally often and as many images as the split has: int64 (N,) on the CPU.
 
-    Each class is cycled through repeatedly, in a new order each time; the counts of its images differ by at most one. If the
-    number is not divisible, the classes that get one image more change from epoch to epoch.
-
-    Args:
-        labels_N: Labels of all images, int64 on the CPU.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
+    Each class is cycled through repeatedly, in a new order each time; the counts of its images differ by at most one.
+    If the number is not divisible, the classes that get one image more change from epoch to epoch.
     """
     classes = labels_N.unique()
     share, rest = divmod(len(labels_N), len(classes))

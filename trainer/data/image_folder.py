@@ -1,7 +1,6 @@
 """The user's own images: decoded into memory, or decoded when requested.
 
-`trainer.data.folder.layout` finds the files. They are taken in sorted order; one that cannot be decoded is skipped and
-reported, never replaced.
+`trainer.data.folder.layout` finds and sorts the files; one that cannot be decoded is skipped and reported, never replaced.
 """
 
 from __future__ import annotations
@@ -31,18 +30,11 @@ from trainer.host.progress import Progress
 
 _CHUNK = 256
 
-_MOMENT_S = 0.5
-"""Seconds before a second attempt to read an image: a network share that did not answer may do so then."""
+_MOMENT_S = 0.5  # before a second attempt to read an image: a network share may answer again
 
 
 class Reading(NamedTuple):
-    """Decoded images, and those that could not be decoded.
-
-    Attributes:
-        pixels_NHWC: uint8, of the images that could be read.
-        kept: Indices of these among the requested images, in order.
-        lost: Path and reason of the others.
-    """
+    """Pixels (uint8) of the readable images, their indices among those requested, and path and reason of the others."""
 
     pixels_NHWC: Tensor
     kept: list[int]
@@ -51,12 +43,7 @@ class Reading(NamedTuple):
 
 @dataclass
 class FolderSplit:
-    """Images that are decoded when requested.
-
-    Attributes:
-        paths: Files, by row.
-        labels_N: int64 on the CPU.
-    """
+    """Images that are decoded when requested; `labels_N` is int64 on the CPU."""
 
     paths: list[str]
     labels_N: Tensor
@@ -66,11 +53,7 @@ class FolderSplit:
         return len(self.paths)
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Decode some images on all cores.
-
-        Raises:
-            DataError: When a file can no longer be decoded.
-        """
+        """Decode some images on all cores; DataError when a file can no longer be decoded."""
         reading = self.read(rows, threads=usable_cpus())
         for path, reason in reading.lost:
             raise DataError(f"{path}: was readable at the start and no longer is: {reason}")
@@ -88,11 +71,7 @@ class FolderSplit:
 def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None = 1, shared: bool = False) -> Reading:
     """Decode files, and skip those that cannot be read even at a second attempt a moment later.
 
-    Args:
-        decoder: Converts files to pixels.
-        paths: Files.
-        threads: Number of threads; None for one per core.
-        shared: Whether to put the pixels into memory that another process can map.
+    `threads` of None means one per core; `shared` puts the pixels into memory that another process can map.
     """
     side = decoder.image_size
     pixels = torch.empty(len(paths), side, side, 3, dtype=torch.uint8)
@@ -137,17 +116,9 @@ def load_image_folder(
 ) -> DataSet:
     """Find and check all images of a folder, and decode those that are to be resident.
 
-    Args:
-        root: The folder.
-        decoder: Converts files to pixels of the network's size.
-        keep: Treatment of a split, by its name.
-        progress: Receives the progress of the decoding.
-        train_decoder: Decoder of the training images, when they are kept larger for random crops.
-        shares: Shares of each class's training images that become `val` and `test`, where the folder has no such split.
-        seed: Seed of the run; it selects these.
-
-    Raises:
-        DataError: When the layout is not supported; the message draws both trees.
+    `keep` is called with a split's name. `train_decoder` is for training images kept larger for random crops. `shares`
+    of each class's training images, selected by the seed, become `val` and `test` where the folder has no such split.
+    DataError when the layout is not supported; the message draws both trees.
     """
     layout = find_layout(root, decoder.reading)
     shares = {name: share for name, share in (shares or {}).items() if share and name not in layout.folders}

@@ -31,11 +31,7 @@ _SHARE_OF_RAM = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """Data on the device, with the statistics that normalise them.
-
-    Attributes:
-        cache: Location of the pixels: `device`, `ram` or `none`.
-    """
+    """Data with the statistics that normalise them; `cache` is where the pixels are: `device`, `ram` or `none`."""
 
     dataset: DataSet
     mean: list[float]
@@ -63,16 +59,9 @@ def prepare_data(
     *,
     source_statistics: tuple[list[float], list[float]] | None = None,
 ) -> PreparedData:
-    """Load, check, split and place the data, and compute their statistics.
+    """Load, check, split and place the data, and compute their statistics; DataError when they cannot be trained on.
 
-    Args:
-        config: The whole configuration.
-        device: Training device.
-        progress: Receives the progress.
-        source_statistics: Mean and std of the run that `model.init_from` names, if any.
-
-    Raises:
-        DataError: When the data cannot be loaded or cannot be trained on.
+    `source_statistics` are mean and std of the run that `model.init_from` names, if any.
     """
     dataset, cache = load_dataset(config, device, progress)
     dataset.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
@@ -102,12 +91,7 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
 
 
 def load_held_out(config: Config, progress: Progress) -> DataSet:
-    """Load a run's data for another evaluation: training images of a folder are decoded only when requested.
-
-    Args:
-        config: Configuration of the run.
-        progress: Receives the progress.
-    """
+    """Load a run's data for another evaluation: training images of a folder are decoded only when requested."""
     data = config.data
     if data.kind != "imagefolder":
         return load_dataset(config, torch.device("cpu"), progress)[0]
@@ -159,10 +143,7 @@ def worker_count(config: DataConfig) -> int:
 def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> str:
     """Choose where decoded images are kept: `device`, `ram`, or `none` when they are decoded whenever they are needed.
 
-    Args:
-        config: Data settings; with `cache: auto`, the first place that has room is taken.
-        num_images: Number of images of all splits.
-        device: Training device.
+    With `cache: auto`, the first place with room for the images of all splits is taken.
     """
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory anyway.

@@ -1,8 +1,7 @@
 """Our checkpoint format: one safetensors file that holds every tensor, all else as JSON in its metadata, and a hash.
 
 No unpickler is involved. The hash covers sorted tensor names, dtypes, shapes and bytes and the canonical JSON, and is
-checked before anything is used: safetensors files of equal content differ from save to save, and a flipped byte in one
-loads without an error.
+checked before anything is used: safetensors files of equal content differ from save to save, and load with flipped bytes.
 """
 
 from __future__ import annotations
@@ -36,10 +35,8 @@ class Checkpoint:
     """A snapshot of a run.
 
     Attributes:
-        tensors: `model.*` (parameters and buffers) and `momentum.*`, contiguous, on the CPU.
-        run: The run that made it.
-        state: How far that run was, apart from tensors.
-        recorded_digest: SHA-256 in the file that it was read from; None for a checkpoint that was not read from one.
+        tensors: `model.*` (parameters and buffers), `momentum.*` and perhaps `ema.*`, contiguous, on the CPU.
+        recorded_digest: SHA-256 in the file that it was read from; None where there is no such file.
     """
 
     tensors: dict[str, Tensor]
@@ -58,7 +55,7 @@ class Checkpoint:
 
     @property
     def measured_weights(self) -> dict[str, Tensor]:
-        """The weights that were evaluated and are exported: the average of the weights where one was kept, else the weights."""
+        """The weights that are evaluated and exported: their average where one is kept."""
         return self.group("ema") or self.group("model")
 
     @property
@@ -88,18 +85,9 @@ def step_of(path: Path) -> int | None:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
-    """Write a checkpoint durably: write, flush to the disk, read back, compare, publish.
+    """Write a checkpoint durably: write, flush to the disk, read back, compare, replace `path`. Returns its SHA-256.
 
-    Args:
-        path: Final name; replaced atomically, after the new file has been verified.
-        checkpoint: Checkpoint to write.
-
-    Returns:
-        The content's SHA-256.
-
-    Raises:
-        CheckpointError: When a weight is not finite, or the content read back differs.
-        OSError: When the disk is full or cannot be written.
+    CheckpointError when a weight is not finite or the content read back differs; OSError when the disk is full or fails.
     """
     _refuse_nonfinite(checkpoint)
     canonical = _canonical(checkpoint.meta)
@@ -122,25 +110,18 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file; SafetensorError when it is not a complete one.
 
-    The file is read, not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
-
-    Raises:
-        OSError: When the file cannot be read.
-        SafetensorError: When the file is not a complete safetensors file.
+    It is read, not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
     """
     data = path.read_bytes()
     return load(data), header_in(io.BytesIO(data)).get("__metadata__", {})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and verify its hash.
+    """Read a checkpoint and verify its hash; CheckpointError when it is missing, unreadable or of a newer version.
 
-    Raises:
-        CheckpointError: When the file is missing, unreadable or of a newer version.
-        ForeignCheckpointError: When the file has another format.
-        DamagedCheckpointError: When the file is truncated or altered.
+    ForeignCheckpointError when the file has another format, DamagedCheckpointError when it is truncated or altered.
     """
     try:
         tensors, header = read_tensors(path)
@@ -154,7 +135,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except OSError as error:
-        # As far as is known, the file is not at fault: it is neither called damaged nor set aside.
+        # The file may be intact: it is neither called damaged nor set aside.
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except (SafetensorError, KeyError, ValueError) as error:
         kind = kind_of_file(path, ".safetensors")

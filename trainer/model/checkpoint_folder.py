@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints, with the latest and the best of them."""
+"""The folder of a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from trainer.run.folder.run_dir import RunDir
 
 
 class CheckpointFolder:
-    """The folder of a run's checkpoints: files, `latest`, `best`, pins and rotation.
+    """Checkpoint files of a run, with `latest`, `best`, pins and rotation.
 
-    Attributes:
-        way_back: Step whose file rotation keeps: the last one before non-finite steps.
+    Rotation also keeps the file of step `way_back`, the last one before non-finite steps.
     """
 
     def __init__(self, run_dir: RunDir, *, keep: int) -> None:
@@ -58,14 +57,10 @@ class CheckpointFolder:
         self._rotate()
 
     def choose(self, which: str) -> Path:
-        """The checkpoint that a user names.
+        """The checkpoint that a user names: `best`, `latest`, a step, or `default`; CheckpointError when there is none.
 
-        Args:
-            which: `best`, `latest`, a step, or `default`: `best` where it was chosen on val, else `latest`, since choosing
-                the best on the test images inflates its accuracy.
-
-        Raises:
-            CheckpointError: When there is none; the message lists the existing ones.
+        `default` is `best` where it was chosen on val, else `latest`: the best on the test images has an inflated
+        accuracy.
         """
         if which == "default":
             best = self.pointer("best")
@@ -77,11 +72,9 @@ class CheckpointFolder:
         return path
 
     def newest_valid(self) -> tuple[Checkpoint | None, dict[int, str]]:
-        """The newest undamaged checkpoint, and the problems of the newer ones (by step) that were skipped.
+        """The newest undamaged checkpoint, and the problems, by step, of the newer ones that were skipped.
 
-        Raises:
-            CheckpointError: When one cannot be read for another reason than damage; resuming from an older one would lose steps
-                that are still there.
+        CheckpointError when one cannot be read but is not damaged: resuming from an older one would lose steps.
         """
         problems: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -92,12 +85,7 @@ class CheckpointFolder:
         return None, problems
 
     def set_aside(self, steps: Iterable[int], *, suffix: str) -> None:
-        """Rename checkpoints, so that a resume, rotation and `latest` ignore them.
-
-        Args:
-            steps: Steps of these checkpoints.
-            suffix: New suffix: `.damaged`, `.given-up`.
-        """
+        """Rename checkpoints to `.damaged` or `.given-up`, so that a resume, rotation and `latest` ignore them."""
         for step in steps:
             path = self.at(step)
             replace_file(path, path.with_suffix(suffix))
@@ -106,7 +94,7 @@ class CheckpointFolder:
             write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
 
     def point_best(self, step: int) -> bool:
-        """Point `best` to the file of a step; returns whether that file exists."""
+        """Point `best` to the file of a step, and return whether that file exists."""
         there = self.at(step).is_file()
         if there:
             write_atomically(self.path / "best", f"{file_name(step)}\n".encode(), durable=True)

@@ -1,4 +1,4 @@
-"""The JSON part of a checkpoint: which run made it, and how far that run was."""
+"""The JSON part of a checkpoint: the run that made it, and how far that run was."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ class RunRecord:
     """The run that made a checkpoint. Checkpoints of a run differ in it only after a change of settings.
 
     Attributes:
-        run: Name of the run.
-        config: Its configuration, as plain JSON data.
         classes: Class names by label.
         fingerprint: Hash of the data.
         identity: Facts behind the fingerprint, to explain a difference.
         left_out: Short summary of files that could not be read; None in older checkpoints.
         selection_split: Split that selects the best checkpoint, `val` or `test`.
-        mean: Mean of each channel, 0 to 1.
-        std: Standard deviation of each channel.
+        mean: Mean of each channel, 0 to 1; `std` has the same scale.
         preprocess: Complete conversion of a picture to the network's input.
         choices: Choices made by timing.
-        surroundings: What the last bits depend on, apart from program and configuration; empty in older checkpoints.
-        steps_per_epoch: Optimizer steps per epoch.
-        versions: Versions of the software.
+        surroundings: Facts from `trainer.model.determinism.surroundings`; empty in older checkpoints.
     """
 
     run: str
@@ -47,14 +42,13 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StateRecord:
-    """How far a run was, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields.
+    """Position of a run, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields.
 
     Attributes:
         epoch_sums: Training metrics of the epoch in progress.
         loss_scale: Scale, and good steps since it last changed; empty unless the run trains in fp16.
         lr_edits: Step and factor of each change of the learning rate.
-        shortest_plan: Fewest epochs that the run was ever planned for; None in older checkpoints.
-        improved_step: None in older checkpoints.
+        shortest_plan: Fewest epochs ever planned; like `improved_step`, None in older checkpoints.
     """
 
     step: int
@@ -80,11 +74,7 @@ _RUN, _STATE = TypeAdapter(RunRecord), TypeAdapter(StateRecord)
 
 
 def records_in(meta: Any) -> tuple[RunRecord, StateRecord]:
-    """Check the JSON part of a checkpoint.
-
-    Raises:
-        ValueError: When a field is missing or has another type; the message names the first one.
-    """
+    """Check the JSON part of a checkpoint; ValueError that names the first missing or wrongly typed field."""
     try:
         return _RUN.validate_python(meta), _STATE.validate_python(meta)
     except ValidationError as error:

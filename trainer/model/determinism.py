@@ -1,7 +1,7 @@
-"""Bit-for-bit determinism: what `run.deterministic` sets in torch, and what a resume must find unchanged.
+"""Bit-for-bit determinism: torch's settings for `run.deterministic`, and the facts that a resume compares.
 
-Every random draw is a hash of seed, epoch and position, so the data are the same in any case. The order of summation may differ
-from run to run: on a GPU within some operations, on a CPU with the number of threads.
+Every random draw is a hash of seed, epoch and position, so the data are the same in any case. The order of summation
+may differ from run to run: on a GPU within some operations, on a CPU with the number of threads.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from trainer.model.versions import software_versions
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Allow only deterministic operations of torch, or all; an operation without a deterministic form then raises with its name.
+    """Allow only deterministic operations of torch, or all; one without a deterministic form then raises an error.
 
-    The setting holds for the rest of the process. Must be called before the first operation on a GPU.
-
-    Source: torch's notes on reproducibility.
+    Holds for the rest of the process; call it before the first operation on a GPU. Source: torch's notes on reproducibility.
     """
     if wanted:
         # Read when cuBLAS starts; without it results depend on which stream got which workspace.
@@ -30,20 +28,15 @@ def set_deterministic(wanted: bool) -> None:
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a result depend on, apart from the program and its configuration."""
+    """Facts that the last bits of a result depend on, apart from the program and its configuration."""
     facts = {"torch": software_versions()["torch"], "device": describe_device(device)["name"]}
     return facts | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
 def take_over(recorded: dict[str, Any], device: torch.device) -> list[str]:
-    """Use as many threads as the run began with, and warn of everything that changed since.
+    """Use as many threads as the run began with, and return warnings about everything that changed since.
 
-    Args:
-        recorded: `surroundings` from the checkpoint; empty where it has none.
-        device: Training device now.
-
-    Returns:
-        Warnings for the user.
+    `recorded` is `surroundings` from the checkpoint; empty where it has none.
     """
     if device.type == "cpu" and "threads" in recorded:
         torch.set_num_threads(int(recorded["threads"]))

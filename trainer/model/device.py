@@ -14,13 +14,9 @@ from trainer.host.torchrun import local_rank, local_world_size
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Resolve `run.device`.
+    """Resolve `run.device`: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`. Each of several processes takes a GPU of its own.
 
-    Args:
-        wanted: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`. Each of several processes on a machine takes a GPU of its own.
-
-    Raises:
-        DeviceError: When the device does not exist, or `auto` finds a GPU that torch cannot use.
+    DeviceError when the device does not exist, or `auto` finds a GPU that torch cannot use.
     """
     if wanted == "auto":
         return _automatic()
@@ -67,7 +63,7 @@ def _automatic() -> torch.device:
 
 
 def _tried(device: torch.device) -> torch.device:
-    """Make a GPU the current device and return it, after a test addition: a torch without kernels for a GPU still lists it."""
+    """Test a GPU, since torch lists even those it has no kernels for; make it the current device and return it."""
     try:
         torch.ones(1, device=device).add_(1).item()
         torch.cuda.set_device(device)

@@ -1,6 +1,7 @@
-"""A moving average of the weights, which is often more accurate than the weights themselves.
+"""A moving average of the weights, often more accurate than the weights themselves.
 
-Batch-norm statistics are averaged too: averaged weights do not fit the statistics of the raw ones (pytorch/pytorch#84053).
+Batch-norm statistics are averaged too: averaged weights do not fit the statistics of the raw ones
+(pytorch/pytorch#84053).
 """
 
 from __future__ import annotations
@@ -12,19 +13,10 @@ from torch import Tensor, nn
 
 
 class ModelEma:
-    """Moving average of a model over its steps.
-
-    Attributes:
-        model: Copy in eval mode that holds the average.
-    """
+    """Moving average of a model over its steps; `model` is a copy in eval mode that holds the average."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Begin with the model's current weights.
-
-        Args:
-            model: Trained model, in its memory format.
-            decay: Decay per step, 0 to 1. Lower in the first steps, whose weights are not worth keeping.
-        """
+        """Begin with the model's current weights and its memory format; `decay` is per step, 0 to 1, and warms up."""
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._source = model
         self._decay = decay
@@ -32,13 +24,12 @@ class ModelEma:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Add a step's weights to the average.
+        """Add the weights after step `step` (from 1) to the average.
 
-        Args:
-            step: Steps done, this one included. Warm-up: (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+        The decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage, to forget early weights.
         """
         if self._pairs is None:
-            # Only now: `join_statistics` may have moved the statistics to other memory since.
+            # Not earlier: `join_statistics` may have moved the statistics to other memory since.
             self._pairs = self._matched()
         averages, sources = self._pairs
         torch._foreach_lerp_(averages, sources, 1.0 - min(self._decay, (1.0 + step) / (10.0 + step)))

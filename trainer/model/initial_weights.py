@@ -1,8 +1,7 @@
 """Reads weights to start from: ImageNet's, another run's, or a file. `trainer.model.weight_loading` puts them into a model.
 
 Foreign pickles are read with `weights_only=True` and, below torch 2.10, not at all: the restricted unpickler of older
-releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt once its full
-hash has matched.
+releases can be made to execute code (CVE-2025-32434, CVE-2026-24747). torchvision's own file is exempt: its hash is checked.
 """
 
 from __future__ import annotations
@@ -32,13 +31,11 @@ from trainer.model.versions import torch_release
 from trainer.run.folder.run_dir import RunDir
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-"""SHA-256 of ResNet18_Weights.IMAGENET1K_V1; its first eight digits are in the file's name."""
+IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"  # ResNet18_Weights.IMAGENET1K_V1
 
 _SAFE_UNPICKLER = (2, 10)
 
-AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
-"""Pattern for names of moving averages of the weights."""
+AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)  # names of averages of the weights
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ class InitialWeights:
     Attributes:
         state: Tensors by torchvision's names, behind a prefix that all tensors of a network have in common.
         origin: Source of the weights, for messages.
-        statistics: Mean and std that they were trained with, where the source has them.
-        classes: Names of the classifier's classes, in order, where the source has them.
+        statistics: Mean and std that they were trained with; None where the source lacks them.
+        classes: Names of the classifier's classes, in order; None where the source lacks them.
     """
 
     state: dict[str, Tensor]
@@ -59,15 +56,9 @@ class InitialWeights:
 
 
 def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> InitialWeights:
-    """Read the weights that `model.init_from` names.
+    """Read the weights that `model.init_from` names: `imagenet`, a file, or a run (a path or a name in `runs_dir`).
 
-    Args:
-        reference: `imagenet`, a file, or a run (a directory or a name under `runs_dir`).
-        runs_dir: Folder of runs.
-        progress: Called during a download.
-
-    Raises:
-        CheckpointError: When the weights cannot be downloaded, read or trusted.
+    CheckpointError when they cannot be downloaded, read or trusted.
     """
     if reference == "imagenet":
         return InitialWeights(_imagenet(progress), "torchvision IMAGENET1K_V1")
@@ -148,13 +139,10 @@ def _foreign_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """All tensors of nested dicts, by dotted names.
+    """All tensors of nested dicts, by dotted names; CheckpointError for no dict, or two tensors with the same name.
 
-    Parts of a name that begin with an underscore are dropped: PyTorch names its wrappers so (`_orig_mod` and others). They are
-    kept where they say that the weights are an average, and where two names would become equal without them.
-
-    Raises:
-        CheckpointError: When `loaded` is no dict, or two tensors have the same name.
+    Parts of a name that begin with an underscore are dropped: PyTorch names its wrappers so (`_orig_mod` and others).
+    They are kept where they say that the weights are an average, and where two names would become equal without them.
     """
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a state dict of tensors, found {type(loaded).__name__}")
@@ -181,7 +169,7 @@ def _flat(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(names: tuple[str, ...], needed: Collection[tuple[str, ...]]) -> str:
-    """A tensor's name without the parts of wrappers, except those that are needed to distinguish it from others."""
+    """A tensor's name without the parts of wrappers, except those needed to distinguish it from others."""
     kept = [
         part
         for end, part in enumerate(names)

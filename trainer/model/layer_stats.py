@@ -17,23 +17,15 @@ from torchvision.models.resnet import BasicBlock
 
 from trainer.run.log.result_events import LayersMeasured
 
-BINS = 24
-"""Bins of a histogram."""
-
-_SAMPLED = 8192
-"""Values per layer in a histogram: for what 24 bins show, as good as millions at a hundredth of the time."""
-
-_LOOKED_AT = 32
-"""Minimum number of images per batch of an evaluation that are checked for silent channels."""
+BINS = 24  # in a histogram
+_SAMPLED = 8192  # values per layer in a histogram: for 24 bins as good as millions, at a hundredth of the time
+_LOOKED_AT = 32  # minimum number of images per batch of an evaluation that are checked for silent channels
 
 
 def measured_layers(model: nn.Module, *, step: int, epoch: float) -> LayersMeasured:
     """Norms and histograms of the weights, and of the gradients of the last step. Waits for the device once.
 
-    Args:
-        model: Model after a step, with its gradients; a layer without one counts as frozen.
-        step: Steps done.
-        epoch: Epochs done.
+    A layer without a gradient counts as frozen; `step` and `epoch` are those done.
     """
     layers = {
         name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
@@ -59,12 +51,7 @@ class SilentChannels:
 
     @contextmanager
     def watching(self, model: nn.Module, images: int) -> Iterator[None]:
-        """Check forward passes of a ResNet within the block.
-
-        Args:
-            model: The model, in eval mode.
-            images: Number of real images in each pass; the rest of the batch is padding.
-        """
+        """Check a ResNet's forward passes in eval mode; a batch's images after the first `images` are padding."""
         handles = [module.register_forward_hook(self._noting(name, images)) for name, module in _rectified(model)]
         try:
             yield
@@ -102,10 +89,7 @@ def _rectified(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _figures(tensors: Sequence[Tensor]) -> list[tuple[float, float, list[int]]]:
-    """Euclidean norm, largest magnitude, and a histogram of the sampled values, from minus to plus the largest of them.
-
-    Bins are empty where no value is finite.
-    """
+    """Norm, largest sampled magnitude, and a histogram from minus to plus it; no bins where no value is finite."""
     if not tensors:
         return []
     norms_L = torch.stack([tensor.detach().float().norm() for tensor in tensors])

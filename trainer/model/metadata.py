@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 
 def class_names(text: str) -> tuple[str, ...]:
-    """Class names in a model's metadata, by label.
+    """Class names by label; ValueError when the text is not a JSON list of different names.
 
-    Raises:
-        ValueError: When the text is not a JSON list of different names.
-        RecursionError: When lists are nested too deeply.
+    RecursionError when lists are nested too deeply.
     """
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
@@ -26,8 +24,7 @@ def class_names(text: str) -> tuple[str, ...]:
 def normalization(preprocess: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Factor and shift of each channel, so that the input is `pixel * factor - shift`: float32 (3,) each.
 
-    Raises:
-        ValueError: When mean or std are not numbers, or the input would be infinite.
+    ValueError when mean or std are not numbers, or the input would be infinite.
     """
     mean, std = (np.array(preprocess[key], dtype=np.float32) for key in ("mean", "std"))
     with np.errstate(all="ignore"):

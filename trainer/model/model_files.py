@@ -1,4 +1,4 @@
-"""Recognises files that were given as a model or as weights and are neither. Torch-free."""
+"""Recognises files that were given as a model or as weights but are something else. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from pathlib import Path
 
 from trainer.host.file_kinds import looks_like
 
-_START = 1024
-"""Number of leading bytes that are examined."""
+_START = 1024  # leading bytes that are examined
 
 
 def kind_of_file(path: Path, expected: str = "") -> str:
-    """The kind of a file as the end of a sentence, such as `: it is an HTML page`; empty where it is unknown.
+    """The kind of a file as the end of a sentence, such as `: it is an HTML page`.
 
-    Args:
-        path: The file.
-        expected: Suffix of the expected kind, which gives an empty result.
-
-    Raises:
-        OSError: When the file cannot be read.
+    Empty where it is unknown, or where its suffix is `expected`. OSError when the file cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(_START)
@@ -36,7 +30,7 @@ def kind_of_file(path: Path, expected: str = "") -> str:
 
 
 def _kind_of_model(start: bytes) -> tuple[str, str] | None:
-    """A noun and the suffix of such a file."""
+    """A noun for such a file, and its suffix."""
     if start[0] == 0x08 and start[2:3] in (b"\x12", b"\x3a", b"\x42"):  # the first two fields of ONNX's ModelProto
         return "an ONNX file, from which weights cannot be read", ".onnx"
     if start[5:8] == b"\0\0\0" and start[8:9] == b"{":  # the length of the header, then the header

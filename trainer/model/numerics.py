@@ -10,18 +10,15 @@ from torch import Tensor, nn
 
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Type of the numbers that the network multiplies, by precision."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of products, by precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
     """Numeric choices made once per run, by configuration or by timing.
 
-    Attributes:
-        precision: `fp32`, or `bf16` or `fp16` for autocast over fp32 weights.
-        channels_last: Memory format of images and weights.
-        convolution: `native`, or `products` (see `trainer.model.conv`).
+    The precision is `fp32`, or `bf16` or `fp16` for autocast over fp32 weights; the convolution is `native` or
+    `products` (see `trainer.model.conv`).
     """
 
     precision: str
@@ -29,7 +26,7 @@ class Numerics:
     convolution: str = "native"
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        """The context of a forward pass."""
+        """Context of a forward pass in this precision."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=DTYPES[self.precision])
@@ -40,7 +37,7 @@ class Numerics:
         return images_NCHW.contiguous(memory_format=layout)
 
     def apply_to(self, model: nn.Module) -> nn.Module:
-        """Convert a model, in place, to this memory format and these convolutions; returns it."""
+        """Convert a model in place to this memory format and these convolutions, and return it."""
         for module in model.modules():
             if isinstance(module, Conv3x3 | Conv1x1):
                 module.by_products = self.convolution == "products"

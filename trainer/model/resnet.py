@@ -18,19 +18,14 @@ from trainer.config.schema import ModelConfig
 from trainer.data.draws import Stream, draw_below
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 
-_DROPOUT_GRAIN = 1 << 20
-"""Dropout draws whole numbers below this, so its rate is exact to one millionth."""
-
+_DROPOUT_GRAIN = 1 << 20  # dropout draws whole numbers below this, so its rate is exact to one millionth
 
 MACS_PER_PIXEL = {"imagenet": 36_100, "cifar": 542_000, "cifar-maxpool": 137_000}
-"""Multiply-adds of a forward pass by stem, for each pixel of a square image: 1.82e9 at 224, 0.556e9 and 0.140e9 at 32."""
+"""Multiply-adds of a forward pass per pixel of a square image, by stem: 1.82e9 at 224, 0.556e9 and 0.140e9 at 32."""
 
 
 class Head(nn.Linear):
-    """The classifier, with dropout before it that draws by hash.
-
-    The training step calls `aim` before the forward pass; in eval mode nothing is dropped.
-    """
+    """The classifier, with dropout before it that draws by hash; call `aim` before each forward pass in training."""
 
     def __init__(self, in_features: int, out_features: int, *, dropout: float, seed: int) -> None:
         super().__init__(in_features, out_features)
@@ -40,7 +35,7 @@ class Head(nn.Linear):
         self._epoch = 0
 
     def aim(self, positions_N: Tensor, epoch: int) -> None:
-        """Set which images the next forward pass sees, by their positions in the epoch's order."""
+        """Set the images of the next forward pass, by their positions in the epoch's order."""
         self._positions_N, self._epoch = positions_N, epoch
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's own name
@@ -58,10 +53,10 @@ class Head(nn.Linear):
 
 
 class RectifiedMaxPool(nn.MaxPool2d):
-    """ReLU and max-pool.
+    """ReLU and max-pool, whose order does not change the result.
 
-    The largest of rectified numbers is the largest of them, rectified. So in training the ReLU comes last, where it processes
-    only a quarter of the numbers, forward and backward; an exported network has the usual order, for which runtimes have kernels.
+    In training the ReLU comes last, where it processes only a quarter of the numbers, forward and backward; an exported
+    network has the usual order, for which runtimes have kernels.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.MaxPool2d's own name
@@ -71,13 +66,7 @@ class RectifiedMaxPool(nn.MaxPool2d):
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
-    """Build a ResNet-18 with random weights drawn from the seed, on the CPU.
-
-    Args:
-        config: Stem and dropout.
-        num_classes: Number of outputs.
-        seed: Seed of the run; torch's global generator does not change.
-    """
+    """Build a ResNet-18 on the CPU with random weights drawn from the seed; torch's global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torchvision.models.resnet18(weights=None)
@@ -111,14 +100,10 @@ def head_of(model: nn.Module) -> Head:
 
 
 def set_train_mode(model: nn.Module, frozen: int) -> None:
-    """Switch to training; frozen stages get no gradients and keep their batch-norm statistics.
+    """Switch to training, except the first `frozen` stages (`trainer.config.freezing`), which get no gradients.
 
-    `requires_grad=False` alone would not: the running mean and variance are buffers that every training forward pass
-    moves (pytorch/pytorch#86590).
-
-    Args:
-        model: Model with torchvision's names.
-        frozen: Number of frozen stages, from the image (`trainer.config.freezing`).
+    They also keep their batch-norm statistics: running mean and variance are buffers that every training forward pass
+    moves, whatever `requires_grad` is (pytorch/pytorch#86590).
     """
     model.train()
     for name, parameter in model.named_parameters():
@@ -129,7 +114,7 @@ def set_train_mode(model: nn.Module, frozen: int) -> None:
 
 
 def features_of(model: nn.Module, images_NCHW: Tensor) -> Tensor:
-    """Features of images from the backbone: (N, 512), the classifier's input."""
+    """Features (N, 512) of images from the backbone, the classifier's input."""
     head = head_of(model)
     model.fc = nn.Identity()
     try:

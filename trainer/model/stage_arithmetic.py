@@ -1,4 +1,4 @@
-"""Computes the shape of ResNet-18 stage by stage: sizes, parameters, multiply-adds. Torch-free.
+"""Shape of ResNet-18 stage by stage: sizes, parameters, multiply-adds. Torch-free.
 
 Source: He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385, table 1; torchvision's `resnet18` for the
 order of its layers.
@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_WIDTHS = (64, 128, 256, 512)
-"""Channels of the four stages of residual blocks; the first is also the stem's."""
-
-_BLOCKS = 2
-"""Residual blocks in each stage, each of two 3x3 convolutions."""
+_WIDTHS = (64, 128, 256, 512)  # channels of the four stages of residual blocks; the first is also the stem's
+_BLOCKS = 2  # residual blocks in each stage, each of two 3x3 convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A part of the network between two map sizes.
 
-    Attributes:
-        name: Name by which users freeze it.
-        what: Description of its layers.
-        channels: Channels of its output.
-        size: Height and width of its output in pixels; 1 for the classifier.
-        parameters: Number of trainable parameters.
-        macs: Multiply-adds of convolutions and classifier in a forward pass of one image.
+    Channels and size (height and width in pixels; 1 for the classifier) are those of its output. `macs` are the
+    multiply-adds of convolutions and classifier in a forward pass of one image.
     """
 
     name: str
@@ -37,13 +29,7 @@ class Stage:
 
 
 def stages(stem: str, image_size: int, num_classes: int) -> list[Stage]:
-    """The network from the image to the logits, by the names of `trainer.config.freezing.STAGES`.
-
-    Args:
-        stem: `cifar`, `cifar-maxpool` or `imagenet`.
-        image_size: Height and width of the images in pixels.
-        num_classes: Number of outputs.
-    """
+    """Stages from the image to the logits, named as in `trainer.config.freezing.STAGES`; sizes are in pixels."""
     found = [_stem(stem, image_size)]
     for index, width in enumerate(_WIDTHS):
         found.append(_residual(index, width, found[-1]))

@@ -11,27 +11,17 @@ from typing import Any, BinaryIO
 import orjson
 
 _LENGTH_BYTES = 8
-_LONGEST_HEADER = 100_000_000
-"""Largest header in bytes, as in safetensors itself."""
+_LONGEST_HEADER = 100_000_000  # bytes, as in safetensors itself
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Type and shape of each tensor by name, and the strings of `__metadata__`.
-
-    Raises:
-        OSError: When the file cannot be read.
-        ValueError: When it is not a safetensors file.
-    """
+    """Type and shape of each tensor by name, and the strings of `__metadata__`; OSError or that of `header_in`."""
     with path.open("rb") as file:
         return header_in(file)
 
 
 def header_in(file: BinaryIO) -> dict[str, Any]:
-    """The header at the beginning of an open file.
-
-    Raises:
-        ValueError: When it is not a safetensors file.
-    """
+    """The header at the beginning of an open file; ValueError when it is not a safetensors file."""
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     header = orjson.loads(file.read(length)) if length <= _LONGEST_HEADER else None
     if not isinstance(header, dict):

@@ -11,7 +11,7 @@ import trainer
 
 
 def software_versions() -> dict[str, str]:
-    """Versions that numeric results depend on."""
+    """Versions by name; `cuda` is empty where torch is built without it."""
     return {
         "r18-tui": trainer.__version__,
         "python": platform.python_version(),

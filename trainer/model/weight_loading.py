@@ -16,17 +16,15 @@ from trainer.model.initial_weights import AVERAGE, InitialWeights
 
 @dataclass
 class LoadReport:
-    """Result of loading weights, tensor by tensor.
+    """Names of tensors by the result of loading; those of the model that were not copied start from random weights.
 
     Attributes:
         prefix: Common prefix of the names in the source.
         passed_over: Prefixes of other ResNet-18s in the source.
-        loaded: Names of tensors that were copied.
-        adapted: Names of the stem's weights, whose kernel was padded or cut.
-        reshaped: Names of tensors whose shape differs; they start from random weights.
-        other_classes: Names of the classifier's weights when the source has other classes; they start from random weights.
-        unknown_classes: Names of the classifier's weights when the source does not name its classes; they also start from random
-            weights.
+        adapted: The stem's weights, whose kernel was padded or cut.
+        other_classes: The classifier's weights, when the source has other classes.
+        unknown_classes: The classifier's weights, when the source does not name its classes.
+        reshaped: Weights of another shape.
         missing: Names that the source lacks.
         unused: Names that the model lacks.
     """
@@ -45,7 +43,7 @@ class LoadReport:
     def random_backbone(self) -> list[str]:
         """Tensors before the classifier that start from random weights.
 
-        Batch-norm counters are ignored: files from before torch had them lack them, and nothing frozen reads them.
+        Batch-norm counters are ignored: old files lack them, and nothing frozen reads them.
         """
         new = [*self.reshaped, *self.missing]
         return [name for name in new if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
@@ -67,19 +65,11 @@ class LoadReport:
 
 
 def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[str]) -> LoadReport:
-    """Copy every tensor whose name (after the source's prefix) and shape fit.
+    """Copy into the model every tensor whose name (after the source's prefix) and shape fit.
 
-    The stem's 7x7 or 3x3 kernel is cut or padded where the other size is needed. The classifier is copied only where the
-    source names the same classes.
-
-    Args:
-        model: The model, changed in place.
-        weights: Weights from another source.
-        classes: Classes of the model, in order.
-
-    Raises:
-        CheckpointError: When the source is not a ResNet-18, which has the stem's kernel and those of all stages and no others, or
-            when a value is not finite. The model is then unchanged.
+    The stem's 7x7 or 3x3 kernel is cut or padded where the other size is needed. The classifier is copied only where
+    the source names the same classes in the same order. CheckpointError, with the model unchanged, when a value is not
+    finite or the source is not a ResNet-18, which has the stem's kernel and those of all stages and no others.
     """
     own = model.state_dict()
     prefix, *others = _prefixes(weights, own)
@@ -115,9 +105,7 @@ def _prefixes(weights: InitialWeights, own: Mapping[str, Tensor]) -> list[str]:
     """Prefixes behind which most of the model's kernels are found by name and shape; the first one is to be used.
 
     The first is the first in the file, or one whose name says average (EMA): that is what was evaluated and published.
-
-    Raises:
-        CheckpointError: When no tensor is named like a kernel.
+    CheckpointError when no tensor is named like a kernel.
     """
     kernels = [name for name in own if _is_kernel(name)]
     found: dict[str, list[str]] = {}
@@ -146,7 +134,7 @@ def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
 
 
 def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
-    """Raises CheckpointError, with the first tensor that does not fit, when the source is another network."""
+    """Raise CheckpointError with the first tensor that does not fit, when the source is another network."""
     wrong = f"model.init_from: {origin} is not a ResNet-18"
     for name, wanted in own.items():
         found, shape = there.get(name), tuple(wanted.shape)
@@ -165,7 +153,7 @@ def _refuse_other_networks(there: Mapping[str, Tensor], own: Mapping[str, Tensor
 
 
 def _refuse_bad_values(there: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, prefix: str) -> None:
-    """Raises CheckpointError, with the first offending tensor, when values cannot be those of a network."""
+    """Raise CheckpointError with the first tensor whose values cannot be those of a network."""
     for name in filter(there.__contains__, own):
         if problem := _problem_of(name, there[name], own[name].dtype):
             raise CheckpointError(

@@ -44,13 +44,7 @@ class Normalize:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Makes training batches.
-
-    Attributes:
-        config: Flip, crop, padding, operations and holes.
-        normalize: Applied after the crop, before holes are cut (so that they hold the mean).
-        seed: Seed of the run.
-    """
+    """Makes training batches; normalises after the crop and before holes are cut, so that they hold the mean."""
 
     config: DataConfig
     normalize: Normalize
@@ -59,7 +53,7 @@ class Augment:
     def __call__(
         self, pixels_MHWC: Tensor, rows_N: Tensor, sample_ids_N: Tensor, positions_N: Tensor, epoch: int
     ) -> Tensor:
-        """Gather, augment and normalise.
+        """Gather, augment and normalise: float32 (N, C, H, W), at the epoch's image size.
 
         Args:
             pixels_MHWC: uint8, all images or those of this batch.
@@ -67,9 +61,6 @@ class Augment:
             sample_ids_N: int64, image numbers in the training split (the alternating flip depends on the image).
             positions_N: int64, positions in the epoch's order (all other draws depend on the position).
             epoch: Epoch, counted from 0.
-
-        Returns:
-            float32 (N, C, H, W), at the epoch's image size.
         """
         flip_N = self._flips(sample_ids_N, positions_N, epoch)
         if needs_sampling(self.config):
@@ -131,10 +122,7 @@ class Augment:
         return (draw(sample_ids_N, seed=self.seed, epoch=0, stream=Stream.FLIP) + epoch) % 2 == 1
 
     def _holes(self, height: int, width: int, positions_N: Tensor, epoch: int) -> Tensor:
-        """Float mask (N, H, W), 0 in a square with a centre uniform over the image; the image's edges may cut the square.
-
-        Source: DeVries and Taylor, arXiv:1708.04552.
-        """
+        """Float mask (N, H, W), 0 in a square around a uniform centre, cut at the edges. Source: arXiv:1708.04552."""
         side = self.config.cutout
         key = {"seed": self.seed, "epoch": epoch}
         tops_N = draw_below(height, positions_N, stream=Stream.CUTOUT_Y, **key) - side // 2
@@ -142,7 +130,7 @@ class Augment:
         return _mask_beside((height, width), tops_N, tops_N + side, lefts_N, lefts_N + side)
 
     def _erased(self, height: int, width: int, positions_N: Tensor, epoch: int) -> Tensor:
-        """Float mask (N, H, W), 0 in the erased rectangle of each image that has one; the rectangle lies inside the image."""
+        """Float mask (N, H, W), 0 in the erased rectangle, inside the image, of each image that has one."""
 
         def uniform(stream: Stream) -> Tensor:
             return draw_uniform(positions_N, seed=self.seed, epoch=epoch, stream=stream)

@@ -58,16 +58,9 @@ def composed(outer_N23: Tensor, inner_N23: Tensor) -> Tensor:
 
 
 def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> Tensor:
-    """Sample pictures bilinearly through views.
+    """Sample uint8 pictures bilinearly through float32 views: float32 (N, side, side, C), 0 to 255.
 
-    Args:
-        pictures_NHWC: Pictures, uint8.
-        views_N23: Views, float32.
-        side: Height and width of the result, in pixels.
-        pad: Padding outside a picture: `reflect` for its mirror image, `zero` for black.
-
-    Returns:
-        float32 (N, side, side, C), 0 to 255.
+    Outside a picture, `pad` selects its mirror image (`reflect`) or black (`zero`).
     """
     pictures_NCHW = pictures_NHWC.permute(0, 3, 1, 2).float()
     grid = functional.affine_grid(views_N23, [len(views_N23), 1, side, side], align_corners=False)

@@ -15,8 +15,7 @@ from trainer.config.schema import DataConfig
 from trainer.data.draws import Stream, draw_uniform
 
 _QUANTILES = 4096
-_LARGEST_LOGIT = 40.0
-"""Largest logit of a share: 1 - 4e-18 is 1 in fp32."""
+_LARGEST_LOGIT = 40.0  # of a share: 1 - 4e-18 is 1 in fp32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +50,9 @@ class Mix:
 
 
 class Mixer:
-    """Draws a `Mix` for each batch."""
+    """Draws a `Mix` for each batch; the settings have `mixup`, `cutmix` or both above 0."""
 
     def __init__(self, config: DataConfig, seed: int, device: torch.device) -> None:
-        """Prepare the mixer for one run.
-
-        Args:
-            config: Data settings, with `mixup` or `cutmix` or both above 0.
-            seed: Seed of the run.
-            device: Device of the images.
-        """
         self._config = config
         self._seed = seed
         self._tables = {name: beta_quantiles(a).to(device) for name, a in _strengths(config).items()}
@@ -96,8 +88,8 @@ class Mixer:
 def beta_quantiles(a: float) -> Tensor:
     """Quantiles of Beta(a, a) at equally spaced probabilities from 0 to 1: float32 (4096,).
 
-    The density is summed over the logit of the value, where it is smooth however small `a` is: with x = 1 / (1 + exp(-t)) it
-    is (x (1 - x))**a.
+    The density is summed over the logit t of the value x, where it is smooth however small `a` is: (x (1 - x))**a with
+    x = 1 / (1 + exp(-t)).
     """
     logits = torch.linspace(-_LARGEST_LOGIT, _LARGEST_LOGIT, 1 << 16, dtype=torch.float64)
     density = torch.exp(a * (torch.nn.functional.logsigmoid(logits) + torch.nn.functional.logsigmoid(-logits)))

@@ -1,8 +1,7 @@
 """TrivialAugment, batched: each image gets one operation of random strength, and the whole batch is processed by few kernels.
 
 Source: Müller and Hutter, arXiv:2103.10158, the "wide" space; operations and ranges as in torchvision's TrivialAugmentWide.
-Unlike there, movements are bilinear and are composed with the crop, so that the rest of the picture comes into view
-instead of black.
+Unlike there, movements are bilinear and composed with the crop, so that the rest of the picture comes into view, not black.
 
 The operations form three families, each one formula with one number per image: movements (an affine view), blends with a plainer
 image (brightness, colour, contrast, sharpness), and lookup tables (posterize, solarize, autocontrast, equalize).
@@ -25,12 +24,9 @@ OPERATIONS = (
     "posterize", "solarize", "autocontrast", "equalize",
 )  # fmt: skip
 
-_SHEAR, _SHIFT, _DEGREES, _BLEND = 0.99, 32 / 224, 135.0, 0.99
-"""Largest strengths. A shift is a share of the side: torchvision's 32 pixels at 224."""
-_BITS = 6
-"""Largest number of the eight bits that posterize removes."""
-_GREY = (0.299, 0.587, 0.114)
-"""Luma weights of ITU-R BT.601, as in Pillow's and torchvision's greyscale."""
+_SHEAR, _SHIFT, _DEGREES, _BLEND = 0.99, 32 / 224, 135.0, 0.99  # largest strengths; a shift is a share of the side
+_BITS = 6  # most of the eight bits that posterize removes
+_GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601, as in Pillow's and torchvision's greyscale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +69,7 @@ class Operations:
         return views
 
     def recolored(self, images_NHWC: Tensor) -> Tensor:
-        """Apply blends and tables.
-
-        Args:
-            images_NHWC: Images, float32, 0 to 255.
-
-        Returns:
-            The images, float32, in new memory where something has changed.
-        """
+        """Apply blends and tables to images: float32, 0 to 255, in new memory."""
         return self._looked_up(self._blended(images_NHWC))
 
     def _is(self, name: str) -> Tensor:

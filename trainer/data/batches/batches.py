@@ -28,7 +28,6 @@ class Batch:
         rows_N: int64, the rows of `pixels_MHWC` that make the batch.
         sample_ids_N: int64, image numbers in the training split.
         positions_N: int64, positions in the epoch's order.
-        labels_N: int64, class labels.
     """
 
     pixels_MHWC: Tensor
@@ -61,12 +60,10 @@ class Plan:
     """Division of a training split into batches.
 
     Attributes:
-        num_images: Number of images in the split.
         batch_size: Images per step.
         drop_last: Whether to drop a smaller last batch. One too small for batch norm is dropped in any case.
         smallest: Smallest number of images that a step can use.
-        seed: Seed of the run.
-        balanced: Labels of all images, int64 on the CPU, when each class is to be shown equally often; None for every image once.
+        balanced: Labels, int64 on the CPU, when each class is to be shown equally often; None for every image once.
         rank: Index of this process, which selects its part of each batch.
         world: Number of processes that train together, each with an equal part of a batch.
     """
@@ -93,7 +90,7 @@ class Plan:
         return epoch_order(self.num_images, seed=self.seed, epoch=epoch)
 
     def rows_of(self, order: Tensor, step: int) -> tuple[int, Tensor]:
-        """First position and sample numbers of this process's part of a step. The step is counted from 0 within the epoch."""
+        """First position and sample numbers of this process's part of a step, counted from 0 within the epoch."""
         start = self.first_position(step)
         return start, order[start : start + self._part_of(step)]
 
@@ -109,10 +106,7 @@ class Batches(Protocol):
     """A source of training batches."""
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
-        """Yield the batches of an epoch from a step onwards (both counted from 0).
-
-        Yields None while the next batch takes long, so that the caller can do other work.
-        """
+        """Yield the batches of an epoch from a step on, both counted from 0; None while the next one takes long."""
 
     def extend(self, epochs: int) -> None:
         """Set a larger number of epochs. Call only between two batches."""
@@ -153,16 +147,9 @@ class ResidentBatches:
 def evaluation_batches(
     split: Split, batch_size: int, device: torch.device, lost: LostImages
 ) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
-    """Yield all images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device, and their rows in the split.
+    """Yield all images of a split in order: (uint8 pixels NHWC, int64 labels N) on the device, and their rows.
 
-    Args:
-        split: Images and labels.
-        batch_size: Images per batch.
-        device: Target device.
-        lost: Receives the images that have become unreadable; they are missing from their batch.
-
-    Raises:
-        DataLostError: When most of a batch cannot be read.
+    Images that have become unreadable are missing and go to `lost`; DataLostError when these are most of a batch.
     """
     for start in range(0, len(split), batch_size):
         stop = min(start + batch_size, len(split))

@@ -1,4 +1,4 @@
-"""Handles images that were readable when the run began and no longer are: a removed file, a share that does not answer."""
+"""Handles images that are no longer readable: a removed file, a share that does not answer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 
 from trainer.errors import DataLostError
 
-TRAINING_NEEDS = 2
-"""Smallest number of images left in a training batch: batch norm needs two for a variance."""
-
-_A_FEW = 3
-"""Number of lost images in one batch that is no sign that the folder is gone, however small the batch."""
+TRAINING_NEEDS = 2  # fewest images left in a training batch: batch norm needs two for a variance
+_A_FEW = 3  # lost images that do not mean that the folder is gone, however small the batch
 
 
 class LostImages:
@@ -21,15 +18,9 @@ class LostImages:
         self._named: set[str] = set()
 
     def note(self, lost: Sequence[tuple[str, str]], asked_for: int, *, least: int = 0) -> None:
-        """Report a batch's lost images.
+        """Report a batch's lost images (path and reason); `asked_for` is the batch's size before the loss.
 
-        Args:
-            lost: Path and reason of each.
-            asked_for: Size of the batch before the loss.
-            least: Smallest number of images that must be left.
-
-        Raises:
-            DataLostError: When fewer than `least`, or less than half of the batch, are left: the folder is gone, not one image.
+        DataLostError when fewer than `least`, or less than half of the batch, are left: the folder is gone.
         """
         if not lost:
             return

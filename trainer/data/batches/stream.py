@@ -29,44 +29,24 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
 
 _MORE_SHARED_MEMORY = "; in a container, raise --shm-size"
 
-_BATCHES_AHEAD = 2
-"""Batches that each worker decodes ahead: DataLoader's own default."""
-
-_DEATHS = 3
-"""Deaths of workers, with fewer than `_WELL_AGAIN` batches between them, that are treated as accidents."""
-
+_BATCHES_AHEAD = 2  # decoded ahead by each worker: DataLoader's own default
+_DEATHS = 3  # of workers, with fewer than `_WELL_AGAIN` batches between them, that are treated as accidents
 _WELL_AGAIN = 100
-
-_PATIENCE_S = 1
-"""Seconds per wait for a batch; between two waits the trainer handles commands."""
-
-_LONG_WAIT_S = 30.0
-"""Seconds without a batch after which a warning is published: the folder's share may not answer."""
+_PATIENCE_S = 1  # per wait for a batch; between two waits the trainer handles commands
+_LONG_WAIT_S = 30.0  # without a batch before a warning is published: the folder's share may not answer
 
 
 class StreamedBatches:
-    """Batches decoded by worker processes.
+    """Batches decoded by `workers` processes, which live from the first batch to `close`, or by this one when there are 0.
 
-    The workers live from the first batch to `close`; they are never forked, since a fork would copy the dashboard's
-    terminal state and CUDA's. Iterate on a thread other than the main one: there torch raises the death of a worker from a
-    signal handler, at any point.
+    They are never forked, since a fork would copy the dashboard's terminal state and CUDA's. Iterate on a thread other
+    than the main one: there torch raises the death of a worker from a signal handler, at any point.
     """
 
     def __init__(
         self, split: FolderSplit, plan: Plan, device: torch.device, *,
         workers: int, epochs: int, warn: Callable[[str], None], lost: LostImages,
     ) -> None:  # fmt: skip
-        """Store the parts; nothing is started yet.
-
-        Args:
-            split: Images.
-            plan: Division into batches.
-            device: Target device of the batches.
-            workers: Processes that decode; 0 to decode in this one.
-            epochs: Number of epochs after which the stream ends.
-            warn: Receives warnings about workers that died.
-            lost: Receives the images that have become unreadable.
-        """
         self._split = split
         # Not `commonpath`, which collapses the two slashes of `//share`: the prefix is cut off each path by its length.
         self._prefix = os.path.commonprefix([min(split.paths), max(split.paths)])  # noqa: RUF071
@@ -83,12 +63,10 @@ class StreamedBatches:
         self._decoding: Workers[DecodedBatch] | InThisProcess | None = None
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
-        """Yield the batches of an epoch from a step onwards. Restarts the workers only when that batch is not the next one.
+        """Yield the batches of an epoch from a step onwards, and None after each second without a batch.
 
-        Yields None after each second without a batch.
-
-        Raises:
-            DataLostError: When most of a batch cannot be read, or workers die repeatedly.
+        Restarts the workers only when that batch is not the next one. DataLostError when most of a batch cannot be
+        read, or workers die repeatedly.
         """
         if self._next != (epoch, first_step) or self._decoding is None:
             self.close()
@@ -106,7 +84,7 @@ class StreamedBatches:
             yield self._to_device(delivery, step)
 
     def extend(self, epochs: int) -> None:
-        """Set a larger number of epochs; the workers are restarted, since the current ones have fixed orders."""
+        """Set a larger number of epochs, and restart the workers, since the current ones have fixed orders."""
         self._epochs = epochs
         self.close()
 
@@ -117,7 +95,7 @@ class StreamedBatches:
             decoding.close()
 
     def _take(self, epoch: int, step: int) -> DecodedBatch | None:
-        """Batch of a step; None when it is not ready yet, or when the workers had to be stopped and will restart at it."""
+        """Batch of a step; None when it is not ready yet, or when new workers will start at it."""
         try:
             if self._decoding is None:
                 self._decoding = self._start(epoch, step)
@@ -175,8 +153,7 @@ class StreamedBatches:
     def _give_up_workers(self, epoch: int, step: int, error: Exception) -> None:
         """Stop the workers, so that new ones start at this batch: fewer, or without shared memory, where that may help.
 
-        Raises:
-            DataLostError: When they have died too often.
+        DataLostError when they have died too often.
         """
         decoding = self._decoding
         self.close()

@@ -16,11 +16,11 @@ from trainer.data.image_folder import FolderSplit, read_images
 
 
 class DecodedBatch(NamedTuple):
-    """Result of a worker.
+    """Result of a worker for the requested rows.
 
     Attributes:
-        pixels_NHWC: uint8 of the images that could be read; an array goes through a pipe, a tensor through shared memory.
-        rows: Requested rows.
+        pixels_NHWC: uint8 of the images that could be read; an array goes through a pipe, a tensor through shared
+            memory.
         kept: Indices in `rows` of the images that could be read.
         lost: Path and reason of the others.
     """
@@ -32,12 +32,7 @@ class DecodedBatch(NamedTuple):
 
 
 class DecodeRequest(NamedTuple):
-    """Message to a worker.
-
-    Attributes:
-        rows: Rows of the images.
-        rests: Their paths without the common prefix.
-    """
+    """Message to a worker: rows of images, and their paths without the common prefix (`rests`)."""
 
     rows: list[int]
     rests: list[str]
@@ -45,14 +40,9 @@ class DecodeRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Yields the requests for the batches of the remaining epochs.
+    """Yields the requests for the batches of the remaining epochs, from `first_step` of the first of these.
 
-    Attributes:
-        split: Images.
-        prefix: Common prefix of all paths; it is not sent with each of them.
-        plan: Division into batches.
-        epochs: Remaining epochs.
-        first_step: First step in the first of these epochs.
+    The common `prefix` of all paths is not sent with each of them.
     """
 
     split: FolderSplit
@@ -74,19 +64,13 @@ class BatchSampler:
 class DecodedBatches(Dataset[DecodedBatch]):
     """Dataset over a folder's images whose items are whole batches.
 
-    It holds no list of the images, since what a worker is started with must be small: it is written to a pipe that the worker
-    reads seconds later, and if the worker dies before that, a writer of more than the pipe holds would wait forever.
+    With `shared`, another process can map the pixels; with `as_array` they are arrays, since torch would share tensors.
+
+    It holds no list of the images, since what a worker is started with must be small: it is written to a pipe that the
+    worker reads seconds later, and if the worker dies before that, a writer of more than the pipe holds would block.
     """
 
     def __init__(self, decoder: Decoder, prefix: str, *, shared: bool, as_array: bool) -> None:
-        """Set up decoding in any process.
-
-        Args:
-            decoder: Turns a file into pixels.
-            prefix: Common prefix of the paths, as in `BatchSampler`.
-            shared: Whether to put the pixels into memory that another process can map.
-            as_array: Whether to deliver an array instead of a tensor, which torch would move to shared memory.
-        """
         self._decoder = decoder
         self._prefix = prefix
         self._shared = shared

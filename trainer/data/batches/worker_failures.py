@@ -9,12 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """Cause of the death of workers.
-
-    Attributes:
-        text: Description for people.
-        of_shared_memory: Whether there was too little shared memory.
-    """
+    """Cause of the death of workers, described for people, and whether it was too little shared memory."""
 
     text: str
     of_shared_memory: bool
@@ -38,11 +33,9 @@ def is_of_a_dead_worker(error: Exception) -> bool:
 
 
 def cause_of_death(exit_codes: Collection[int | None], error: Exception) -> Cause:
-    """Determine why a worker died.
+    """Determine why a worker died, from the loader's error and the exit codes of workers that ended by themselves.
 
-    Args:
-        exit_codes: Codes of workers that ended by themselves; outside the main thread torch reports only "exited unexpectedly".
-        error: Error raised by the loader.
+    Outside the main thread torch reports only "exited unexpectedly".
     """
     if -signal.SIGBUS in exit_codes:
         return Cause("no room in shared memory (bus error)", True)

@@ -23,11 +23,7 @@ class Workers(Generic[T]):
     """Worker processes for one pass of a DataLoader, from start to end."""
 
     def __init__(self, loader: DataLoader[T]) -> None:
-        """Start the processes, all or none.
-
-        Raises:
-            OSError, RuntimeError: When one of them, or the thread that watches them, cannot be started.
-        """
+        """Start the processes, all or none; OSError or RuntimeError when one, or the watching thread, cannot start."""
         before = set(multiprocessing.active_children())
         self._stream: Any = None
         try:
@@ -40,11 +36,7 @@ class Workers(Generic[T]):
             raise
 
     def take(self) -> T:
-        """Return the next batch.
-
-        Raises:
-            RuntimeError, OSError, EOFError, MemoryError: `trainer.data.batches.worker_failures` tells them apart.
-        """
+        """Return the next batch; for its errors see `trainer.data.batches.worker_failures`."""
         batch: T = next(self._stream)
         return batch
 
@@ -59,7 +51,7 @@ class Workers(Generic[T]):
         impatience = threading.Timer(_LEAVING_S, self._end_those_that_stay)
         try:
             impatience.start()
-        except RuntimeError:  # no room for a thread
+        except RuntimeError:  # no thread can be started
             self._end_those_that_stay()
         self._shut_down()
         impatience.cancel()

@@ -15,20 +15,13 @@ _EXIT_CODE_S = 1.0
 class WorkerWatch:
     """Watches the processes of a DataLoader's iterator on a separate thread.
 
-    They share one pipe. A worker killed while it writes leaves half a message in it, whose rest the reader waits for, and holds
-    the lock on the pipe, which the other workers wait for. So at the first death all are killed and the pipe is closed: the
-    reader then gets EOF.
-
-    Attributes:
-        exit_codes: Exit codes of workers that ended by themselves.
+    They share one pipe. A worker killed while it writes leaves half a message in it, whose rest the reader waits for,
+    and holds the lock on the pipe, which the other workers wait for. So at the first death all are killed and the pipe
+    is closed: the reader then gets EOF. `exit_codes` are those of workers that ended by themselves.
     """
 
     def __init__(self, stream: Any) -> None:
-        """Start watching.
-
-        Args:
-            stream: The DataLoader's iterator; torch has no public names for its processes and their pipe.
-        """
+        """Start watching a DataLoader's iterator; torch has no public names for its processes and their pipe."""
         self.exit_codes: set[int | None] = set()
         self._processes = list(stream._workers)
         self._sentinels = [process.sentinel for process in self._processes]

@@ -18,8 +18,7 @@ from trainer.config.schema import DataConfig
 from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
 
-LETTERBOX_GREY = (128, 128, 128)
-"""Fill colour beside a letterboxed picture."""
+LETTERBOX_GREY = (128, 128, 128)  # beside a letterboxed picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +39,7 @@ class Decoder:
 
     @classmethod
     def described_by(cls, preprocess: Any) -> Decoder:
-        """Create the decoder described by a model's metadata.
-
-        Raises:
-            ValueError: When they are damaged, or were written by a newer version of this program.
-        """
+        """Create the decoder described by a model's metadata; ValueError when it is damaged or newer than this program."""
         if not isinstance(preprocess, dict):
             raise ValueError(f"preprocess is not a JSON object but {preprocess!r:.60}")
         reading = preprocess.get("reading", 1)
@@ -70,14 +65,7 @@ class Decoder:
         return max(self.image_size, round(self.image_size / self.crop_pct))
 
     def __call__(self, path: str | Path) -> NDArray[np.uint8]:
-        """Read and decode one file.
-
-        Returns:
-            uint8 (image_size, image_size, 3).
-
-        Raises:
-            UnreadableImageError: When the file is missing, truncated or not an image.
-        """
+        """Decode a file to uint8 (image_size, image_size, 3); UnreadableImageError when it cannot be read."""
         try:
             return load(path, self.convert, self.reading)
         except MemoryError as error:
@@ -113,22 +101,14 @@ class Decoder:
         scale = side / max(image.size)
         width, height = (max(1, round(length * scale)) for length in image.size)
         canvas = Image.new("RGB", (side, side), LETTERBOX_GREY)
-        # Halves are rounded as in Pillow's ImageOps.pad, so that others can do the same in one line.
+        # Halves are rounded as in Pillow's ImageOps.pad, so that users of an exported model can do the same in one line.
         corner = round((side - width) * 0.5), round((side - height) * 0.5)
         canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), corner)
         return np.array(canvas, dtype=np.uint8)
 
 
 def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-    """Decode files on all cores.
-
-    Args:
-        decoder: Converts files to pixels.
-        paths: Files.
-
-    Returns:
-        Pixels uint8 (N, S, S, 3) of the readable files, their indices in `paths`, and path and reason of the others.
-    """
+    """Decode files on all cores: pixels uint8 (N, S, S, 3) of the readable ones, their indices, and the others with reasons."""
     results = decoded_or_reasons(decoder, paths, usable_cpus())
     good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
     lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from trainer.data.folder.walk import Notes
 
-_NAMED = 5
-"""Largest number of folders that a note names."""
+_NAMED = 5  # most folders that a note names
 
 
 def note_doubtful_classes(
@@ -18,11 +17,7 @@ def note_doubtful_classes(
 ) -> None:
     """Note class names that look alike, and class folders that hold splits or other classes.
 
-    Args:
-        train: Folder that holds the class folders.
-        places: Paths of each class's training images.
-        split_names: Names of splits in small letters.
-        notes: Receives the notes.
+    `places` has the paths of each class's training images; `split_names` are in small letters.
     """
     _note_look_alikes(places, notes)
     depth = len(train.parts) + 1
@@ -46,7 +41,7 @@ def note_doubtful_classes(
 
 
 def note_unused_classes(train: Path, beside: Iterable[Path], notes: Notes) -> None:
-    """Note folders of images beside the only split: these may be classes, and that split as well."""
+    """Note folders of images beside the only split: these, and that split, may be classes."""
     if names := {folder.name for folder in beside}:
         notes.say(
             f"{train.name}/ counts as the training split and the folders in it as the classes, so {_listed(names)} next to it "

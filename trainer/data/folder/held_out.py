@@ -9,21 +9,11 @@ from trainer.errors import DataError
 
 
 def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, float]) -> dict[str, list[int]]:
-    """Divide images among splits, separately for each class.
+    """Divide images among splits, separately for each class: rows, ascending, of `train` and of each share above 0.
 
-    The images of a class are taken in the order of their keys. Those with the same key, copies of a picture, stay together;
-    copies with several labels are not held out at all.
-
-    Args:
-        keys: Key of each image, in random order among images: comparable and hashable.
-        labels: Label of each image.
-        shares: Share of each held-out split, such as `{"val": 0.15}`; 0 for no such split.
-
-    Returns:
-        Rows of each split in ascending order: of `train` and of those in `shares` that are not 0.
-
-    Raises:
-        DataError: When a share leaves its split without images.
+    The images of a class are taken in the order of their keys, which are comparable, hashable and in random order among
+    images. Those with the same key, copies of a picture, stay together; copies with several labels are not held out at
+    all. DataError when a share leaves its split without images.
     """
     chosen: dict[str, list[int]] = {name: [] for name, share in shares.items() if share}
     by_label: dict[int, list[int]] = {}

@@ -31,19 +31,14 @@ _FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2",
 _SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Folder names that mean a split, in lower or upper case."""
 
-_DRAWN = 8
-"""Largest number of entries that a drawn tree shows per folder."""
+_DRAWN = 8  # most entries of a folder in a drawn tree
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file with an image's ending.
+    """A file with an image's ending, and the number of its class.
 
-    Attributes:
-        label: Number of its class.
-        size: Size in bytes.
-        mtime_ns: Time of the last write in nanoseconds, as set by the program that wrote it.
-        ctime_ns: Time of the last change in nanoseconds, by the system's clock.
+    Sizes are in bytes. The mtime is set by the program that wrote the file, the ctime by the system's clock.
     """
 
     path: Path
@@ -58,12 +53,10 @@ class Layout:
     """A folder of images.
 
     Attributes:
-        root: The folder.
         classes: Names, sorted.
         folders: Folder of each existing split; `train` is `root` itself where images lie in `root/<class>`.
         files: Files of each split, sorted by class and path.
-        notes: What was skipped, and names that look alike, for people.
-        reading: Version of the reading rules.
+        notes: Skipped files and folders, and names that look alike, for people.
     """
 
     root: Path
@@ -80,11 +73,7 @@ class Layout:
 
 
 def find_layout(root: Path, reading: int = READING) -> Layout:
-    """Find the splits, classes and files of a folder.
-
-    Raises:
-        DataError: When the layout is not supported; the message draws both trees.
-    """
+    """Find the splits, classes and files of a folder; DataError, with both trees drawn, when it is not supported."""
     notes = Notes(root)
     folders = _training_folders(root, notes, reading)
     train = folders["train"]
@@ -118,22 +107,16 @@ def count_images(root: Path, reading: int = READING) -> int:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """All files below a folder that have an image's ending, sorted, without this program's own output.
-
-    Raises:
-        DataError: When the folder cannot be read.
-    """
+    """Image files below a folder, sorted, without this program's own output; DataError when it cannot be read."""
     return sorted(Path(entry.path) for entry in image_entries(folder, Notes(folder)))
 
 
 def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str, Path]:
     """Folder of each split; empty where there are only class folders.
 
-    A folder with the name of a split is one when it holds class folders. One that holds images itself is a class (`valid` beside
-    `invalid`, `test` beside `control`), and is ignored beside splits: the class of its images is unknown.
-
-    Raises:
-        DataError: When two folders mean the same split, or the folder cannot be read.
+    A folder with the name of a split is one when it holds class folders. One that holds images itself is a class
+    (`valid` beside `invalid`, `test` beside `control`), and is ignored beside splits: the class of its images is
+    unknown. DataError when two folders mean the same split, or the folder cannot be read.
     """
     named: dict[str, list[Path]] = {}
     others = []
@@ -159,14 +142,8 @@ def class_images(
 ) -> dict[str, list[tuple[Path, os.stat_result]]]:
     """Images of each class folder, classes and images sorted by name.
 
-    Args:
-        folder: The folder that holds the class folders.
-        notes: Receives what is skipped.
-        flat: Whether folders without images are no classes: other folders may lie beside class folders.
-        reading: Version of the reading rules.
-
-    Raises:
-        DataError: When something cannot be read, or a folder holds pictures in formats that are not supported.
+    With `flat`, folders without images are no classes: other folders may lie beside class folders. DataError when
+    something cannot be read, or a folder holds pictures in formats that are not supported.
     """
     found: dict[str, list[tuple[Path, os.stat_result]]] = {}
     for place in subfolders(folder, notes, reading):

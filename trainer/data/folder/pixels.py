@@ -41,16 +41,10 @@ class UnreadableImageError(Exception):
 
 
 def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: int = READING) -> T:
-    """Open a picture file and pass it to `use`.
+    """Open a picture file, given by its path or content, and pass it to `use`; UnreadableImageError when it cannot be read.
 
-    Args:
-        source: Path or whole content.
-        use: Called with the opened file, whose pixels are not loaded yet; called again where side data are damaged.
-        reading: Version of the reading rules.
-
-    Raises:
-        UnreadableImageError: When the file is missing, truncated or not an image.
-        MemoryError: When the picture does not fit in memory.
+    `use` gets the opened file, whose pixels are not loaded yet; it is called again where side data are damaged.
+    MemoryError when the picture does not fit in memory.
     """
     _quieten_pillow()
     try:
@@ -80,12 +74,7 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
 def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
     """Convert a picture to upright 8-bit RGB, with transparent parts over white.
 
-    Args:
-        image: An opened file whose pixels are not loaded yet, or a picture in memory.
-        reading: Version of the reading rules.
-
-    Raises:
-        ValueError: When the scale of its pixels is unknown.
+    The picture is in memory, or opened but not loaded. ValueError when the scale of its pixels is unknown.
     """
     if reading == 1:
         return _rgb_of_version_1(_turned(image, orientation(image, 1)))

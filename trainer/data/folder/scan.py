@@ -26,8 +26,7 @@ from trainer.host.atomic_files import write_atomically
 from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress
 
-_FORMAT = 2
-"""Format of the cached findings; other formats are ignored."""
+_FORMAT = 2  # of the cached findings; other formats are ignored
 
 _KEPT_VALUES = 10
 
@@ -42,8 +41,7 @@ class Finding:
 
     Attributes:
         digest: Hash of its bytes; equal for copies. Empty where the file could not be opened.
-        width: Width in pixels, upright; 0 where the file is no image.
-        height: Height in pixels, upright; 0 where the file is no image.
+        width: Width in pixels, upright; 0 where the file is no image, as is the height.
         mode: Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`.
         problem: Reason why it cannot be used; empty when it can.
         brightest: Brightest value after conversion, 0 to 255, where the file has more than 8 bits per value; else -1.
@@ -60,14 +58,9 @@ class Finding:
 def scan(
     files: Sequence[ImageFile], *, kept_at: Path, what: str, progress: Progress, reading: int = READING
 ) -> list[Finding]:
-    """Examine files, in their order.
+    """Examine files, all below one folder, in their order; `what` names the images in the progress.
 
-    Args:
-        files: Files, all below one folder.
-        kept_at: File of the cached findings (see `findings_path`); if it cannot be read or written, this only costs time.
-        what: Name of the images in the progress.
-        progress: Receives the progress.
-        reading: Version of the reading rules.
+    `kept_at` is the file of the cached findings (`findings_path`); if it cannot be read or written, this only costs time.
     """
     known = _read(kept_at)
     found: dict[Path, Finding] = {}
@@ -168,4 +161,4 @@ def _keep(path: Path, findings: dict[str, list[Any]]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, orjson.dumps({"format": _FORMAT, "findings": findings}))
     except OSError:
-        return  # the home cannot be written: the images are opened again next time
+        return  # the cache cannot be written: the images are opened again next time

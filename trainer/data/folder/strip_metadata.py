@@ -16,12 +16,9 @@ _WANTED = (frozenset({b"tRNS", b"eXIf"}), frozenset({b"eXIf"}), frozenset[bytes]
 
 
 def without_side_data(data: bytes) -> Iterator[bytes]:
-    """Yield versions of a PNG or JPEG file with less and less data beside its pixels; the orientation is kept longest.
+    """Yield versions of a whole PNG or JPEG file with less and less data beside pixels; orientation stays longest.
 
     Yields nothing for other formats, or where there is nothing to remove.
-
-    Args:
-        data: The whole file.
     """
     try:
         bare = [_png(data, wanted) for wanted in _WANTED] if data.startswith(_PNG) else []

@@ -14,26 +14,16 @@ from typing import Any
 
 from trainer.data.folder.survey import Survey
 
-_LONG = 1.6
-"""Ratio of long to short side above which a centre crop loses too much."""
-_IMBALANCED = 3.0
-"""Ratio of the images of the largest class to those of the smallest from which classes are balanced."""
-_ENOUGH_TO_DIVIDE = 20
-"""Images of the smallest class needed for a share of 15 % to be meaningful."""
-_ENOUGH_TO_CHOOSE = 1000
-"""Held-out images needed for their accuracy to select as well as their loss."""
-_MANY = 2000
-"""Training images needed for mixing to help."""
+_LONG = 1.6  # ratio of long to short side above which a centre crop loses too much
+_IMBALANCED = 3.0  # ratio of the largest class to the smallest from which classes are balanced
+_ENOUGH_TO_DIVIDE = 20  # images of the smallest class needed for a share of 15 % to be meaningful
+_ENOUGH_TO_CHOOSE = 1000  # held-out images needed for their accuracy to select as well as their loss
+_MANY = 2000  # training images needed for mixing to help
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen key of the configuration.
-
-    Attributes:
-        key: Dotted key.
-        reason: Reason for this value, for people; empty where it is obvious.
-    """
+    """A chosen dotted key of the configuration, with a reason for people; empty where it is obvious."""
 
     key: str
     value: Any
@@ -42,13 +32,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Initial weights of training.
-
-    Attributes:
-        reference: Value of `model.init_from`; None for random weights.
-        stem: Stem that the weights were trained with; None where unknown.
-        image_size: Image size that the weights were trained with, in pixels; None where unknown.
-    """
+    """Initial weights: `model.init_from` (None for random ones), and their stem and image size in training, None if unknown."""
 
     reference: str | None
     stem: str | None = None
@@ -56,15 +40,7 @@ class Start:
 
 
 def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> list[Choice]:
-    """Choose settings for a folder, in the order of the configuration.
-
-    Args:
-        survey: Survey of the folder.
-        name: Name of the run.
-        root: Path of the folder, as the configuration spells it.
-        start: Initial weights of training.
-        gpu: Whether this machine has a GPU.
-    """
+    """Choose settings for a folder, in the order of the configuration; `root` is its path as written there."""
     division = _division(survey)
     kept = 1.0 - sum(float(choice.value) for choice in division)
     num_train = math.floor(sum(survey.counts("train")) * kept)

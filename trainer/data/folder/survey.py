@@ -13,20 +13,14 @@ from trainer.data.folder.scan import Finding, findings_path, scan
 from trainer.errors import DataError
 from trainer.host.progress import Progress
 
-_NAMED = 3
-"""Largest number of examples in a remark."""
+_NAMED = 3  # most examples in a remark
 _DARK = 64
 """Brightness, of 256: if no picture of more than 8 bits is brighter, the files use fewer bits than they could hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """A folder of images after its files were opened.
-
-    Attributes:
-        layout: Layout of the folder.
-        findings: Findings for the files of each surveyed split, in the layout's order.
-    """
+    """A folder of images whose files were opened: findings of each surveyed split, in the layout's order."""
 
     layout: Layout
     findings: dict[str, list[Finding]]
@@ -100,18 +94,11 @@ class Survey:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What was skipped or assumed, for people."""
+        """Skipped files, classes that are not evaluated, and doubts about brightness, for people."""
         return [*self.layout.notes, *self._lost_classes(), *self._dark()]
 
     def refuse_few(self, least: int) -> None:
-        """Raise an error for a class with too few readable images.
-
-        Args:
-            least: Smallest number of images of a class.
-
-        Raises:
-            DataError: When a class has fewer; names the first such class and one of its unreadable files.
-        """
+        """Raise DataError for the first class with fewer than `least` readable training images."""
         for label, (name, count) in enumerate(zip(self.layout.classes, self.counts("train"), strict=True)):
             if count < least:
                 lost = (pair for pair in self._pairs("train") if pair[0].label == label and pair[1].problem)
@@ -159,13 +146,7 @@ class Survey:
 
 
 def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Survey:
-    """Open the files of some splits.
-
-    Args:
-        layout: Layout of the folder.
-        splits: Names of the splits to open.
-        progress: Receives the progress.
-    """
+    """Open the files of some splits."""
     kept_at = findings_path(layout.root)
     findings = {
         split: scan(
@@ -177,11 +158,7 @@ def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Su
 
 
 def survey_folder(root: Path, progress: Progress) -> Survey:
-    """Find the layout of a folder and open all its images.
-
-    Raises:
-        DataError: When the layout is not supported.
-    """
+    """Find the layout of a folder and open all its images; DataError when the layout is not supported."""
     layout = find_layout(root)
     return take_survey(layout, layout.files, progress)
 

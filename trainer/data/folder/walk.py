@@ -49,7 +49,7 @@ _OTHER_ENDINGS = "skipped files with other endings"
 
 
 class Notes:
-    """Collects what was skipped or unusual in a folder, with examples."""
+    """Skipped or unusual files in a folder, with examples."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -98,11 +98,7 @@ def is_image(name: str, reading: int = READING) -> bool:
 
 
 def subfolders(folder: Path, notes: Notes, reading: int = READING) -> list[Path]:
-    """Subfolders that may hold images, sorted by name.
-
-    Raises:
-        DataError: When the folder cannot be read.
-    """
+    """Subfolders that may hold images, sorted by name; DataError when the folder cannot be read."""
     return sorted(Path(entry.path) for entry in _listed(folder) if _is_dir(entry) and _wanted(entry, notes, reading))
 
 
@@ -112,15 +108,10 @@ def loose_images(folder: Path, reading: int = READING) -> list[str]:
 
 
 def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterator[os.DirEntry[str]]:
-    """Yield all image files below a folder, in no particular order. Links to folders are followed, each folder once.
+    """Yield all image files below a folder, in no particular order; nothing if it does not exist.
 
-    Args:
-        folder: Folder; yields nothing if it does not exist.
-        notes: Receives what is skipped.
-        reading: Version of the reading rules; 1 follows no links to folders and skips only hidden names.
-
-    Raises:
-        DataError: When a folder cannot be read.
+    Links to folders are followed, each folder once; reading 1 follows none and skips only hidden names. DataError when a
+    folder cannot be read.
     """
     if not folder.exists():
         return
@@ -214,7 +205,7 @@ def _is_image_file(entry: os.DirEntry[str], reading: int) -> bool:
 
 
 def _is_sheet(entry: os.DirEntry[str]) -> bool:
-    """Whether a file is a sheet of small pictures written by a run."""
+    """Whether a file is a picture sheet written by a run."""
     if not _SHEET.fullmatch(entry.name):
         return False
     try:

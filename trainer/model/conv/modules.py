@@ -1,11 +1,11 @@
 """The network's convolutions, each of which can use matrix products in training.
 
 - Maps of 2x2 and smaller, as in ResNet-18's last stage at 32 pixels, and those that become that small: `small_maps`.
-- Many channels on a small map, as in the last two stages: `trainer.model.conv.winograd`.
-- The weight gradient of a strided kernel, which oneDNN computes below the processor's speed: `trainer.model.conv.strided`.
+- Many channels on a small map, as in the last two stages: `winograd`.
+- The weight gradient of a strided kernel, which oneDNN computes below the processor's speed: `strided`.
 - The strided 1x1 convolutions parallel to them: one product.
 
-Products are used where the library measured slower (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways before
+Products are used where they measured faster (`benchmarks/convolutions.py`); `run.convolution: auto` times both ways before
 training. Evaluation and export always use the library's kernels.
 """
 
@@ -19,22 +19,14 @@ from trainer.model.conv.small_maps import convolve_small_map
 from trainer.model.conv.strided import convolve_strided
 from trainer.model.conv.winograd import convolve_by_winograd
 
-_SMALL = 2
-"""Side of the largest result for which skipping the padding is worth it."""
-_STRIDED_SIDE = 8
-"""Side of the largest map on which nine products compute a strided kernel's gradient faster."""
-_WINOGRAD_SIDES = range(4, 9)
-"""Sides of maps on which Winograd's products are used ..."""
-_WINOGRAD_CHANNELS = 256
-"""... and the fewest channels with which they save more than their transforms cost."""
+_SMALL = 2  # side of the largest result for which skipping the padding is worth it
+_STRIDED_SIDE = 8  # side of the largest map on which nine products compute a strided kernel's gradient faster
+_WINOGRAD_SIDES = range(4, 9)  # sides of maps on which Winograd's products are used ...
+_WINOGRAD_CHANNELS = 256  # ... and the fewest channels with which they save more than their transforms cost
 
 
 class Conv3x3(nn.Conv2d):
-    """`nn.Conv2d` with a 3x3 kernel, padding 1 and no bias; the same parameters under the same names.
-
-    Attributes:
-        by_products: Whether to use matrix products in training, where they are expected to be faster.
-    """
+    """3x3 `nn.Conv2d`, padding 1, no bias; with `by_products`, training uses matrix products where they are faster."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
@@ -54,7 +46,7 @@ class Conv3x3(nn.Conv2d):
         return super().forward(input)
 
     def _as_autocast_has_them(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and weights in autocast's precision; cast before our functions, so that weight gradients come back in fp32."""
+        """Cast to autocast's precision before our functions, so that weight gradients come back in fp32."""
         kind = images_NCHW.device.type
         if not torch.is_autocast_enabled(kind):
             return images_NCHW, self.weight
@@ -63,11 +55,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class Conv1x1(nn.Conv2d):
-    """`nn.Conv2d` with a 1x1 kernel and no bias; the same parameters under the same names.
-
-    Attributes:
-        by_products: Whether to use a matrix product in training.
-    """
+    """1x1 `nn.Conv2d` without bias; with `by_products`, training computes it as one matrix product."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)

@@ -20,13 +20,7 @@ from trainer.model.conv.weight_gradient import weight_gradient
 
 @dataclass(frozen=True)
 class _Window:
-    """A part of one axis of the map, and the outputs that see exactly this part.
-
-    Attributes:
-        seen: Range of the inputs.
-        outputs: Range of the outputs that see it.
-        taps: For each of these outputs, the part of the kernel that lies over it.
-    """
+    """Inputs `seen` along one axis, the `outputs` that see exactly these, and the `taps` of each output that lie over them."""
 
     seen: slice
     outputs: slice
@@ -34,15 +28,9 @@ class _Window:
 
 
 def convolve_small_map(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
-    """Convolve with padding 1.
+    """Convolve with padding 1 and stride 1 or 2, to (N, K, ceil(H / stride), ceil(W / stride)) in channels_last.
 
-    Args:
-        images_NCHW: Images of any size; worth it where a side is not much longer than the kernel.
-        weight_KC33: Kernel of the same precision.
-        stride: Stride, 1 or 2.
-
-    Returns:
-        Features (N, K, ceil(H / stride), ceil(W / stride)), in channels_last.
+    Both tensors have the same precision. Worth it where a side is not much longer than the kernel.
     """
     return cast(Tensor, _SmallMap.apply(images_NCHW, weight_KC33, stride))
 
@@ -89,7 +77,6 @@ def _images_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, matrices: list[Ten
 
 
 def _windows(size: int, stride: int) -> list[_Window]:
-    """The windows of one axis."""
     found: list[_Window] = []
     for output in range(-(-size // stride)):
         first = output * stride - 1
@@ -108,7 +95,7 @@ def _parts(height: int, width: int, stride: int) -> Iterator[tuple[_Window, _Win
 
 
 def _matrix(kernel_KYXC: Tensor, rows: _Window, columns: _Window) -> Tensor:
-    """Matrix from all inputs of a part to all its outputs: (rows, columns, K) by (rows, columns, C)."""
+    """Matrix from the inputs of a part to its outputs: (rows, columns, K) by (rows, columns, C)."""
     outputs, channels = kernel_KYXC.shape[0], kernel_KYXC.shape[3]
     seen = rows.seen.stop - rows.seen.start, columns.seen.stop - columns.seen.start
     matrix = kernel_KYXC.new_empty(len(rows.taps), len(columns.taps), outputs, *seen, channels)

@@ -13,13 +13,7 @@ from trainer.model.conv.weight_gradient import weight_gradient
 
 
 def convolve_strided(images_NCHW: Tensor, weight_KC33: Tensor, *, stride: int) -> Tensor:
-    """The library's convolution with padding 1, with our weight gradient.
-
-    Args:
-        images_NCHW: Images of any size.
-        weight_KC33: Kernel of the same precision.
-        stride: Stride of the convolution.
-    """
+    """The library's convolution with padding 1, with our weight gradient; both tensors have the same precision."""
     return cast(Tensor, _Strided.apply(images_NCHW, weight_KC33, stride))
 
 

@@ -10,16 +10,7 @@ from torch import Tensor
 
 
 def weight_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, *, stride: int) -> Tensor:
-    """The gradient of a kernel with padding 1.
-
-    Args:
-        images_NCHW: Input of the convolution.
-        grads_NKHW: Gradient of its result.
-        stride: Stride of the convolution.
-
-    Returns:
-        Gradient (K, C, 3, 3) in channels_last.
-    """
+    """Gradient (K, C, 3, 3), channels_last, of a kernel with padding 1, from its input and the gradient of its result."""
     images_NHWC, grads_NHWK = images_NCHW.permute(0, 2, 3, 1), grads_NKHW.permute(0, 2, 3, 1)
     (height, width, channels), (rows, columns, outputs) = images_NHWC.shape[1:], grads_NHWK.shape[1:]
     # Zeros at positions that never lie over the map.
@@ -38,7 +29,7 @@ def weight_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, *, stride: int) -> 
 
 
 def _pairs(size: int, results: int, stride: int, tap: int) -> tuple[slice, slice]:
-    """Along one axis: the results for which a position of the kernel lies over the map, and the pixels that lie there."""
+    """Results of one axis for which the kernel's position `tap` lies over the map, and the pixels below it."""
     first = 1 if tap == 0 else 0
     last = max(min(results - 1, (size - tap) // stride), first - 1)
     return slice(first, last + 1), slice(first * stride + tap - 1, max(last * stride + tap, 0), stride)

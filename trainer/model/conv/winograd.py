@@ -1,10 +1,10 @@
 """A 3x3 convolution of stride 1 by Winograd's algorithm F(2x2, 3x3): 16 products for four outputs instead of 36.
 
-Each tile of 4x4 inputs, of which neighbours share two rows or columns, and each kernel become 16 factors; these are multiplied
-and summed over the channels in 16 matrix products, and the sums become four outputs. Everything before and after is linear, and
-is done by products with small matrices of 0, 1/2 and 1; gradients go through the same matrices in the other direction, so they
-take 16 products for 36 too. The backward pass needs four numbers for each one of the input. Rounding errors in bf16 are about
-three times those of the plain convolution, half a per cent of a result.
+Tiles of 4x4 inputs, each sharing two rows or columns with its neighbours, and the kernel are transformed to 16 factors;
+these are multiplied and summed over the channels in 16 matrix products, and the sums are transformed to four outputs.
+The transforms are products with small matrices of 0, 1/2 and 1; gradients pass through the same matrices transposed, so
+they also take 16 products. The backward pass needs four numbers for each input number. Rounding errors in bf16 are
+about three times those of the plain convolution, half a per cent of a result.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, section 4.1. Own code.
 """
@@ -18,31 +18,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-"""B: from 4 inputs of a tile to the 4 factors, along one axis."""
-_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-"""G: from 3 positions of the kernel to the 4 factors."""
-_OUTPUTS = ((1, 1, 1, 0), (0, 1, -1, -1))
-"""A: from 4 products to the 2 outputs of a tile."""
-_FACTORS = 16
-"""Factors of a tile, over both axes."""
+# The source's matrices, along one axis: Y = A^T [(G g G^T) * (B^T d B)] A, with kernel g, inputs d and outputs Y.
+_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T: 4 inputs of a tile to 4 factors
+_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G: 3 positions of the kernel to 4 factors
+_OUTPUTS = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T: 4 products to the 2 outputs of a tile
+_FACTORS = 16  # of a tile, over both axes
 
 
 def convolve_by_winograd(images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
-    """Convolve with stride 1 and padding 1.
+    """Convolve with stride 1 and padding 1, to (N, K, H, W) in channels_last; both tensors have the same precision.
 
-    Args:
-        images_NCHW: Images; worth it where there are many channels and few pixels.
-        weight_KC33: Kernel of the same precision.
-
-    Returns:
-        Features (N, K, H, W), in channels_last.
+    Worth it where there are many channels and few pixels.
     """
     return cast(Tensor, _Winograd.apply(images_NCHW, weight_KC33))
 
 
 class _Winograd(torch.autograd.Function):
-    """The convolution, with pixels first in memory, so that one product transforms all tiles: P pixels, T tiles, F factors."""
+    """The convolution with pixels first in memory, so that one product transforms all tiles. P pixels, T tiles, F factors."""
 
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
