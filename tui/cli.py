@@ -64,7 +64,7 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def all_commands() -> dict[str, Subcommand]:
-    """Commands beside training, those without a screen included."""
+    """All commands except training, including those without a screen."""
     from trainer.cli import COMMANDS, Subcommand
 
     usage = "r18-tui {} [group.key=value ...] [--runs-dir DIR]"

@@ -39,14 +39,14 @@ from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import is_hung_up, terminal_size
 
-_LONGEST_PUMP_S = 0.2  # between two polls of the run's events: a barely visible delay; a poll takes 0.4 ms
+_LONGEST_PUMP_S = 0.2  # longest time between two polls of the run's events (0.4 ms each): a barely visible delay
 _CALM_PUMP_S = 1.0  # the same while nothing happens: each poll wakes the processor
-_CALM_AFTER_S = 5.0  # without a key press or new events, all runs at rest; longer than a remark is shown
-_READ_ON_AFTER_S = 0.001  # a timer, since `call_later` would run before what waits in the event loop, keys included
+_CALM_AFTER_S = 5.0  # time at rest before polling slows down: no key, no events; longer than a remark is shown
+_READ_ON_AFTER_S = 0.001  # delay of a timer: `call_later` would run before everything that waits, keys included
 
 _START_AFTER_S = 0.02
-_HELP_AFTER_S = 2.0  # from the first frame to the preparation of the help, which takes this thread some 60 ms
-_LOOK_AROUND_S = 0.9  # at least, between two checks that terminal and trainer are there; less than `_CALM_PUMP_S`
+_HELP_AFTER_S = 2.0  # delay after the first frame; preparing the help takes some 60 ms of this thread
+_LOOK_AROUND_S = 0.9  # least time between two checks of terminal and trainer; less than `_CALM_PUMP_S`
 
 
 def _target(action: Action) -> str:
@@ -55,7 +55,7 @@ def _target(action: Action) -> str:
 
 
 class DashboardApp(TerminalApp[int]):
-    """Shows a run or the list; `detached` means that the screen was left, or lost, while the run should continue."""
+    """Shows a run or the list of runs. `detached`: the user left the screen, or lost it, while the run should continue."""
 
     CSS_PATH = "dashboard.tcss"
     ENABLE_COMMAND_PALETTE = True
@@ -75,7 +75,7 @@ class DashboardApp(TerminalApp[int]):
         """Show a run, or the list of runs in `runs_dir` (by default the run's folder) where `port` is None.
 
         With `read_only` the runs of the list cannot be controlled, resumed or deleted either. `hung_up` returns whether a signal,
-        or the death of the process that the shell started, has shown that the terminal is gone; `input_fd` is watched for it, too.
+        or the death of the process that the shell started, has shown that the terminal is gone; `input_fd` is watched, too.
         """
         super().__init__(ui.theme)
         size = terminal_size(input_fd) if input_fd is not None else None
@@ -130,7 +130,7 @@ class DashboardApp(TerminalApp[int]):
             run.screen.recolour()
 
     def get_default_screen(self) -> Screen[None]:
-        """The dashboard, so that it is in the first frame already."""
+        """The dashboard itself, so that it is the first frame."""
         return self.runs.screen() if self.runs.home is None else self.runs.home.screen
 
     def on_mount(self) -> None:

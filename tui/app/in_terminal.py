@@ -46,7 +46,7 @@ class _Ending:
 
 
 def import_dashboard() -> None:
-    """Import what the first frame needs, Textual above all: it takes a while and does not depend on the run."""
+    """Import Textual and the rest of what the first frame needs; it takes a while and does not depend on the run."""
     with contextlib.suppress(Exception):  # the same import fails again in `_run_app`, where a run's log can record it
         import tui.app.app  # noqa: F401
 
@@ -61,7 +61,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     hang_ups: list[int] = []
     thread.take_signals(lambda: hang_ups.append(1))
     thread.announce()
-    # Now, since a user who has lost the link to this machine cannot be warned.
+    # At the start: a user who has lost the link to this machine can no longer be warned.
     threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()
     ending = _run_app(
         live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
@@ -78,7 +78,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
 
 
 def _warn_of_hazards(run: OpenRun) -> None:
-    """Warn of what would end the run if its terminal were lost. Queries other processes, which takes a moment."""
+    """Warn of hazards that would end the run if its terminal were lost. Queries other processes, which takes a moment."""
     for hazard in hazards(run.run_dir):
         run.log.publish(Warned(message=f"without its terminal this run would end: {hazard}"))
 
@@ -138,7 +138,7 @@ def _go_on_with(run_dir: RunDir) -> NoReturn:
 
 
 def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool = False) -> int:
-    """Show a run that another process owns; its list of runs can resume one."""
+    """Show a run that this process does not train; its list of runs can resume one."""
     ending, received = _in_terminal(port, run_dir.path.parent, ui, read_only=read_only)
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:

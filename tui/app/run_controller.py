@@ -21,7 +21,7 @@ from tui.state.run_port import RunPort
 from tui.widgets.key_bar import KeyBar
 
 _REMARK_S = 4.0
-_SILENT_S = 3.0  # without events, before checking whether the trainer's process is stopped
+_SILENT_S = 3.0  # time without events before checking whether the trainer's process is stopped
 
 _READ_FOR_S = 0.1
 
@@ -126,7 +126,7 @@ class RunController:
         self.screen.draw(time.monotonic(), interval_s, computing=not self.scene.at_rest)
 
     def follow_trainer(self) -> None:
-        """Update the presence of a trainer in another process."""
+        """Update the hint, presence and stopped process of a trainer in another process."""
         control, run_dir = self.port.control, self.port.run_dir
         control.refresh()
         self.scene.resume_command = run_dir.resume_command()

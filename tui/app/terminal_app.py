@@ -1,4 +1,4 @@
-"""The base of all applications: driver, themes, sequential handling of keys, and an end that is never silent."""
+"""The base of all applications: driver, themes, sequential handling of keys, and reporting of unexpected ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tui.terminal.textual_driver import TerminalDriver
 INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=True)
 """Acts on every screen, also while a text is being typed."""
 
-_KEY_S = 0.25  # at most, that a key delays the next one
+_KEY_S = 0.25  # longest time that a key delays the next one
 _INTERRUPT_KEYS = ("ctrl+c", "ctrl+q")
 _QUEUED = (events.Key, events.Paste, events.MouseDown, events.MouseUp)
 
@@ -71,7 +71,7 @@ class TerminalApp(App[ReturnType]):
         self.theme = theme_for(theme)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Colours that the program adds to themes of Textual."""
+        """The program's colours, for themes that are not its own."""
         return colours_beside(self.current_theme)
 
     def action_interrupt(self) -> None:

@@ -35,13 +35,11 @@ from tui.widgets.time_budget import TimePane
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
 """Name, minimum columns and minimum rows; the first that fits is used."""
 
-_DRAW_FOR_S = (
-    0.012  # without interruption: enough for all panes of a laptop's 120x40 screen, and below a noticeable key delay
-)
-DRAW_SHARE = 0.0075  # of a core, for building panes while the run computes; all cores lose it, as each step waits for the slowest
-_LONGEST_REST_S = 2.0  # after drawing some panes, however long that took
+_DRAW_FOR_S = 0.012  # longest time at a stretch: enough for a laptop's 120x40 screen, and no noticeable delay of a key
+DRAW_SHARE = 0.0075  # share of a core for drawing while the run computes; all cores lose it, waiting for the slowest
+_LONGEST_REST_S = 2.0  # longest pause after drawing some panes, however long that took
 _BESIDE_CURVE = 10  # cells of a curve pane taken by border and labels
-_CLOCK_EVERY_S = 1.0  # for panes that follow the clock: they are cheap, and show that the run is alive
+_CLOCK_EVERY_S = 1.0  # longest pause of panes that follow the clock: they are cheap, and show that the run is alive
 
 
 def layout_for(width: int, height: int) -> str:
@@ -195,7 +193,7 @@ class DashboardScreen(Screen[None]):
             self._zoom(pane)
 
     def show_next_page(self, by: int) -> bool:
-        """Move on by some pages from the pane that is shown alone; returns whether there is one."""
+        """Switch from the pane shown alone to the one `by` pages further; returns whether a pane is shown alone."""
         if self._zoomed is None:
             return False
         names = [page.name for page in PAGES[1:]]

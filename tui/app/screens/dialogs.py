@@ -261,7 +261,7 @@ class HelpScreen(Dialog[None]):
                 yield self._rows
 
     def explain(self, reasons: dict[str, str]) -> None:
-        """Scroll to the top and show why actions cannot act now, by the name of the action."""
+        """Scroll to the top and show the reasons, by action name, why actions cannot act now."""
         self._reasons = reasons
         if self.is_mounted:
             self._fill()

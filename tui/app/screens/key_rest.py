@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 HELD_KEY_S = 0.75  # longer than a keyboard waits before it repeats a held key (660 ms by X11's default)
-UNEXPECTED_S = 0.5  # that a person needs to see that a question has appeared
+UNEXPECTED_S = 0.5  # time a person needs to see that a question has appeared
 
 
 class KeyRest:

@@ -51,7 +51,7 @@ class PlanScreen(Dialog[dict[str, float] | None]):
     ]
 
     def __init__(self, now: Mapping[str, float], under_way: int, rate: Callable[[int], float]) -> None:
-        """`under_way`, the number of the epoch in training, is the lowest end; `rate` returns the next step's, by the end."""
+        """`under_way` is the epoch in training, the earliest end; `rate` maps a number of epochs to the next step's rate."""
         super().__init__()
         self._now = now
         self._under_way = under_way

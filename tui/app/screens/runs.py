@@ -33,8 +33,8 @@ from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import WIDTHS, cells, size
 
 _LOOK_EVERY_S = 0.25
-_FIRST_LOOKS_S = 0.05  # until there is a first row
-_REMARK_LOOKS = 16  # polls for which a remark is shown: four seconds
+_FIRST_LOOKS_S = 0.05  # polling interval until there is a first row
+_REMARK_LOOKS = 16  # number of polls for which a remark is shown: four seconds
 _AGES_EVERY = 12  # polls between two redraws when no run has changed, since ages change
 
 
