@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the console script.
+    """Run the console script; `argv` comes without the program's name, None takes `sys.argv`.
 
-    Args:
-        argv: Arguments without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save
-        (128 + number for those of `run.stop_on_signals`), else 1.
+    Returns the exit code: 0 done, 2 usage or configuration, 75 resumable, 129/130/143 after a signal and a save (128 + number
+    for those of `run.stop_on_signals`), else 1.
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -68,7 +64,7 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def all_commands() -> dict[str, Subcommand]:
-    """Commands beside training, those without a screen included."""
+    """All commands except training, including those without a screen."""
     from trainer.cli import COMMANDS, Subcommand
 
     usage = "r18-tui {} [group.key=value ...] [--runs-dir DIR]"
@@ -138,7 +134,6 @@ def _train_parser() -> argparse.ArgumentParser:
 
 
 def _welcome(arguments: argparse.Namespace) -> int:
-    """Without a configuration: show the available choices."""
     from tui.commands.start import choose, print_choices
     from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 

@@ -1,4 +1,4 @@
-"""The application: shows one run or the list of runs, and sends the commands that keys ask for. It never waits for a trainer."""
+"""The application: shows one run or the list of runs and sends the commands of its keys. It never waits for a trainer."""
 
 from __future__ import annotations
 
@@ -39,21 +39,14 @@ from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import is_hung_up, terminal_size
 
-_LONGEST_PUMP_S = 0.2
-"""Longest time between two polls of the run's events: a barely visible delay. With Textual's timer a poll takes some
-0.4 ms."""
-_CALM_PUMP_S = 1.0
-"""The same while nothing happens: each poll wakes the processor."""
-_CALM_AFTER_S = 5.0
-"""Seconds without a key press or new events, with all runs at rest, before polling slows down. Longer than a remark is shown."""
-_READ_ON_AFTER_S = 0.001
-"""Delay of a timer, since `call_later` would run before everything else that waits in the event loop, keys included."""
+_LONGEST_PUMP_S = 0.2  # longest time between two polls of the run's events (0.4 ms each): a barely visible delay
+_CALM_PUMP_S = 1.0  # the same while nothing happens: each poll wakes the processor
+_CALM_AFTER_S = 5.0  # time at rest before polling slows down: no key, no events; longer than a remark is shown
+_READ_ON_AFTER_S = 0.001  # delay of a timer: `call_later` would run before everything that waits, keys included
 
 _START_AFTER_S = 0.02
-_HELP_AFTER_S = 2.0
-"""Delay between the first frame and the preparation of the help, which takes some 60 ms of this thread."""
-_LOOK_AROUND_S = 0.9
-"""Least time between two checks that terminal and trainer are still there; less than `_CALM_PUMP_S`."""
+_HELP_AFTER_S = 2.0  # delay after the first frame; preparing the help takes some 60 ms of this thread
+_LOOK_AROUND_S = 0.9  # least time between two checks of terminal and trainer; less than `_CALM_PUMP_S`
 
 
 def _target(action: Action) -> str:
@@ -62,13 +55,7 @@ def _target(action: Action) -> str:
 
 
 class DashboardApp(TerminalApp[int]):
-    """The dashboard over one run, and the list of runs over it.
-
-    Attributes:
-        detached: Whether the user left the screen, or lost the terminal, while the run should continue.
-        runs: The open runs, and the list of all runs.
-        keys: What the keys of a dashboard do.
-    """
+    """Shows a run or the list of runs. `detached`: the user left the screen, or lost it, while the run should continue."""
 
     CSS_PATH = "dashboard.tcss"
     ENABLE_COMMAND_PALETTE = True
@@ -85,22 +72,16 @@ class DashboardApp(TerminalApp[int]):
         self, port: RunPort | None, ui: UiSettings, *, runs_dir: Path | None = None, clock: Callable[[], float] = time.time,
         input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False, read_only: bool = False,
     ) -> None:  # fmt: skip
-        """Show a run, or the list of runs.
+        """Show a run, or the list of runs in `runs_dir` (by default the run's folder) where `port` is None.
 
-        Args:
-            port: The run; None for the list.
-            ui: Theme and redraw rate.
-            runs_dir: The folder whose runs are listed; None for the folder that contains the run.
-            clock: Unix seconds.
-            input_fd: Descriptor of the terminal, watched for a hang-up.
-            read_only: Whether the runs of the list cannot be controlled, resumed or deleted either.
-            hung_up: Returns whether the terminal is gone, shown by a signal or the death of the process that the shell started.
+        With `read_only` the runs of the list cannot be controlled, resumed or deleted either. `hung_up` returns whether a signal,
+        or the death of the process that the shell started, has shown that the terminal is gone; `input_fd` is watched, too.
         """
         super().__init__(ui.theme)
         size = terminal_size(input_fd) if input_fd is not None else None
         if size is not None:
-            # Textual asks for it only when its driver runs, and its library Rich, imported before the terminal was moved, would
-            # find 80x25 until then: all would be laid out twice.
+            # Textual asks for it only when its driver runs; until then Rich, imported before the terminal was
+            # moved, would find 80x25, and all would be laid out twice.
             self.console.size = size
         self._printed_to = sys.stdout, sys.stderr
         self.detached = False
@@ -149,12 +130,11 @@ class DashboardApp(TerminalApp[int]):
             run.screen.recolour()
 
     def get_default_screen(self) -> Screen[None]:
-        """Return the dashboard as the first screen, so that the first frame is the dashboard."""
+        """The dashboard itself, so that it is the first frame."""
         return self.runs.screen() if self.runs.home is None else self.runs.home.screen
 
     def on_mount(self) -> None:
-        """Start following the run."""
-        # Textual captures what is printed, and drops it. It belongs in the log, with what workers and native code print.
+        # Textual captures what is printed, and drops it. It belongs in the log, like the output of workers and native code.
         sys.stdout, sys.stderr = self._printed_to
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self._pumping = self.set_interval(self._pump_s, self._pump)
@@ -207,7 +187,6 @@ class DashboardApp(TerminalApp[int]):
             self.exit(thread.exit_code)
 
     async def on_event(self, event: Event) -> None:
-        """Wake a resting screen on a key or the mouse."""
         if isinstance(event, InputEvent):
             self._take_pace(news=True)
         await super().on_event(event)
@@ -284,11 +263,7 @@ class DashboardApp(TerminalApp[int]):
         return SystemCommand(title, help_text, lambda: self.call_later(act))
 
     def action_key(self, name: str) -> None:
-        """Act on a key of a dashboard.
-
-        Args:
-            name: Name of the action in `tui.state.keys`.
-        """
+        """Run an action of `tui.state.keys`."""
         if name == "leave":
             self._dialogs.leave(self._detach)
         elif name == "detach":
@@ -297,18 +272,15 @@ class DashboardApp(TerminalApp[int]):
             self.keys.actions[name]()
 
     def action_page(self, name: str) -> None:
-        """Show a page of a dashboard, or the overview again."""
         self.keys.show_page(name)
 
     def action_interrupt(self) -> None:
-        """Act as the dashboard's key on a dashboard; elsewhere close the current screen."""
         if isinstance(self.screen, DashboardScreen):
             self.action_key("leave")
         else:
             super().action_interrupt()
 
     def _detach(self) -> None:
-        """Leave the screen and let the run continue."""
         if self.watched.refuses("detach"):
             return
         if self.watched is self.runs.home:

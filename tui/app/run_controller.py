@@ -1,4 +1,4 @@
-"""Controller of a run on the screen: folds its events, tracks unanswered commands, and owns its dashboard."""
+"""The controller of a run on the screen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from tui.state.run_port import RunPort
 from tui.widgets.key_bar import KeyBar
 
 _REMARK_S = 4.0
-_SILENT_S = 3.0
-"""Seconds without events before checking whether the trainer's process is stopped."""
+_SILENT_S = 3.0  # time without events before checking whether the trainer's process is stopped
 
 _READ_FOR_S = 0.1
 
@@ -34,14 +33,7 @@ class _Pending:
 
 
 class RunController:
-    """One run and its dashboard. Everything happens on the application's thread.
-
-    Attributes:
-        port: The run's process.
-        view: The fold of its events.
-        scene: The state that its panes are drawn from.
-        screen: Its dashboard.
-    """
+    """Folds a run's events, tracks its unanswered commands and owns its dashboard, all on the application's thread."""
 
     def __init__(self, port: RunPort) -> None:
         self.port = port
@@ -81,14 +73,7 @@ class RunController:
     # Following --------------------------------------------------------------------------------------------------------
 
     def read(self, now: float) -> bool:
-        """Fold in new events, and show a change of state at once.
-
-        Args:
-            now: Unix seconds.
-
-        Returns:
-            Whether the run has just ended, well or not, while it was watched.
-        """
+        """Fold in new events, show a change of state at once, and return whether the run has just ended, well or not."""
         if not self._catch_up():
             return False
         self.scene.viewport.keep_within(float(self.view.step), self.scene.total)
@@ -105,11 +90,7 @@ class RunController:
         return state in ended and before not in (*ended, RunState.LOADING)
 
     def _catch_up(self) -> bool:
-        """Fold in new events, for a tenth of a second at most, so that keys act while a long history is read.
-
-        Returns:
-            Whether all events were read; until then the view lags behind the run.
-        """
+        """Fold in new events, for a tenth of a second at most so that keys act meanwhile; returns whether all were read."""
         scene, lines = self.scene, self._unread or self._new_lines()
         end = time.monotonic() + _READ_FOR_S
         while lines:
@@ -132,7 +113,7 @@ class RunController:
         return True
 
     def _new_lines(self) -> list[bytes]:
-        """New lines of the source. If it cannot be read, possibly for a while only, the reason is shown."""
+        """New lines of the source; if it cannot be read, possibly for a while only, the reason is shown."""
         try:
             return self.port.source.read()
         except FileNotFoundError:
@@ -142,11 +123,10 @@ class RunController:
         return []
 
     def draw(self, interval_s: float) -> None:
-        """Draw the panes that are due."""
         self.screen.draw(time.monotonic(), interval_s, computing=not self.scene.at_rest)
 
     def follow_trainer(self) -> None:
-        """Update what is known of a trainer in another process."""
+        """Update the hint, presence and stopped process of a trainer in another process."""
         control, run_dir = self.port.control, self.port.run_dir
         control.refresh()
         self.scene.resume_command = run_dir.resume_command()
@@ -158,7 +138,6 @@ class RunController:
             scene.version += 1
 
     def close(self) -> None:
-        """Stop following the run."""
         self.port.control.close()
         self._log.close()
 
@@ -184,33 +163,21 @@ class RunController:
     # Asking -----------------------------------------------------------------------------------------------------------
 
     def refuses(self, name: str) -> bool:
-        """Whether an action cannot act now; the reason is then shown."""
+        """Whether an action cannot act now; shows the reason."""
         reason = BY_NAME[name].refusal(self.situation())
         if reason:
             self.remark(f"{BY_NAME[name].label}: {reason}")
         return bool(reason)
 
     def send(self, name: str, command: Command, word: str) -> bool:
-        """Send a command unless its action cannot act now; returns whether it could.
-
-        Args:
-            name: Name of the action.
-            command: The command to send.
-            word: Word shown until the answer arrives.
-        """
+        """Send a command unless its action cannot act now; `word` is shown until the answer. Returns whether it was sent."""
         refused = self.refuses(name)
         if not refused:
             self.ask(name, command, word)
         return not refused
 
     def ask(self, name: str, command: Command, word: str) -> None:
-        """Send a command without asking whether its action can act; an undeliverable one is shown as a remark.
-
-        Args:
-            name: Name of the action.
-            command: The command to send.
-            word: Word shown until the answer arrives.
-        """
+        """Send a command whether or not its action can act now; an undeliverable one is shown as a remark."""
         try:
             self.port.control.send(command)
         except UndeliverableError as error:

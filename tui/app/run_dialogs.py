@@ -19,7 +19,6 @@ class RunDialogs:
     """Opens dialogs. Their modules are imported when they open: not before the first frame."""
 
     def __init__(self, app: App[int], runs: RunsList) -> None:
-        """Take the application, which shows the dialogs, and its runs."""
         self._app = app
         self._runs = runs
         self._offered: Diverged | None = None
@@ -27,7 +26,6 @@ class RunDialogs:
         self._range_before: LrRangeTested | None = None
 
     def learning_rate(self) -> None:
-        """Ask for a learning rate and set it."""
         run = self._runs.watched
         if run.refuses("learning_rate"):
             return
@@ -40,7 +38,6 @@ class RunDialogs:
         self._app.push_screen(LearningRateScreen(lambda: run.view.next_lr, run.view.edit_to_undo), edit)
 
     def plan(self) -> None:
-        """Ask for another training plan and change it."""
         run = self._runs.watched
         if run.refuses("plan"):
             return
@@ -54,7 +51,6 @@ class RunDialogs:
         self._app.push_screen(PlanScreen(run.view.plan, under_way, run.view.rate_with), change)
 
     def note(self) -> None:
-        """Ask for a note and save it."""
         run = self._runs.watched
         if run.refuses("note"):
             return
@@ -67,11 +63,7 @@ class RunDialogs:
         self._app.push_screen(NoteScreen(), add)
 
     def leave(self, detach: Callable[[], None]) -> None:
-        """Leave a run that has ended; ask about one that trains.
-
-        Args:
-            detach: Leaves the screen and lets the run continue.
-        """
+        """Leave a run that has ended; ask about one that trains."""
         from tui.app.screens.dialogs import QuitScreen
 
         run, thread = self._runs.watched, self._runs.watched.port.thread
@@ -117,7 +109,6 @@ class RunDialogs:
             self._app.push_screen(DivergedScreen(held), decide)
 
     def find_lr(self) -> None:
-        """Start a learning-rate range test, or stop it."""
         run = self._runs.watched
         if tries_rates(run.situation()):
             self._range_wanted_of = None

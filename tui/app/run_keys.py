@@ -1,4 +1,4 @@
-"""What the keys of a dashboard do: commands to the run, and changes of its display."""
+"""Actions of a dashboard's keys: commands to the run, and changes of its display."""
 
 from __future__ import annotations
 
@@ -30,14 +30,9 @@ _COMMANDS: dict[str, tuple[Callable[[], Command], str]] = {
 
 
 class RunKeys:
-    """Acts on the run on the screen.
-
-    Attributes:
-        actions: What each key does, by the name of its action in `tui.state.keys`.
-    """
+    """Acts on the run on the screen; `actions` has a function per action of `tui.state.keys`."""
 
     def __init__(self, app: App[int], runs: RunsList, dialogs: RunDialogs) -> None:
-        """Take the application, its runs and their dialogs."""
         self._app = app
         self._runs = runs
         self.actions: dict[str, Callable[[], None]] = {
@@ -85,7 +80,6 @@ class RunKeys:
             self._runs.watched.screen.toggle_zoom()
 
     def show_page(self, name: str) -> None:
-        """Show a page, or the overview again."""
         if self._app.screen is self._runs.watched.screen:
             self._runs.watched.screen.show_page(name)
 
@@ -111,7 +105,6 @@ class RunKeys:
 
     @cached_property
     def help_screen(self) -> HelpScreen:
-        """The help screen, kept until the application ends."""
         from tui.app.screens.dialogs import HelpScreen  # not before the first frame
 
         screen = HelpScreen()

@@ -1,4 +1,4 @@
-"""The open runs and the list over them: opens, compares and resumes runs, and returns from them."""
+"""The open runs and the list of runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class RunsList:
-    """Switches between runs. Everything happens on the application's thread.
+    """Opens, compares, resumes and leaves runs, on the application's thread.
 
     Attributes:
         home: The run that the application was started with; None where it was started with the list.
-        open: All open runs: `home`, and the one that was opened in the list.
+        open: `home`, and the run that was opened from the list.
         resume: The run that the user wants to resume, in a separate process.
     """
 
@@ -32,15 +32,7 @@ class RunsList:
         self, app: App[int], home: RunController | None, runs_dir: Path,
         *, clock: Callable[[], float], read_only: bool,
     ) -> None:  # fmt: skip
-        """Start with a run, or with the list.
-
-        Args:
-            app: The application, which shows the screens.
-            home: The run that it is started with.
-            runs_dir: The folder whose runs are listed.
-            clock: Unix seconds.
-            read_only: Whether runs cannot be controlled, resumed or deleted.
-        """
+        """Without `home`, start with the list; with `read_only` no run can be controlled, resumed or deleted."""
         self.home = home
         self.open = [] if home is None else [home]
         self.resume: RunDir | None = None
@@ -64,7 +56,6 @@ class RunsList:
         return shown
 
     def screen(self) -> RunsScreen:
-        """A new screen with the list."""
         # Not before the first frame of a run.
         from trainer.run.view.overview import RunsFolder
         from tui.app.screens.runs_screen import RunsScreen
@@ -94,15 +85,11 @@ class RunsList:
 
     @property
     def refusal(self) -> str:
-        """Why no run of the list can be changed; empty if they can be."""
+        """Why the runs of the list cannot be changed; empty if they can be."""
         return "view only; without --read-only runs can be resumed and deleted" if self._read_only else ""
 
     def resume_run(self, run: RunOverview) -> str:
-        """Resume a run of the list.
-
-        Returns:
-            Why that is not possible; empty when the resume has been started.
-        """
+        """Resume a run of the list; returns why that is not possible, empty if the resume has been started."""
         if self.home is not None and self.home.port.thread is not None:
             return f"one process trains one run; from another shell: {run.run_dir.resume_command()}"
         self.resume = run.run_dir
@@ -110,11 +97,7 @@ class RunsList:
         return ""
 
     def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Return to the dashboard under the list, or to the shell.
-
-        Args:
-            marked: Runs whose curves are drawn below those of the dashboard's run; None keeps the current ones.
-        """
+        """Return to the shell, or to the dashboard under the list, with the curves of `marked`; None keeps the current ones."""
         if self.home is None:
             self._app.exit(EXIT_OK)
             return
@@ -126,7 +109,7 @@ class RunsList:
         self._app.pop_screen()
 
     def leave_run(self) -> None:
-        """Leave the run on the screen; other processes continue unaffected."""
+        """Leave the run on the screen; another process that trains it continues."""
         if self.watched is self.home:
             self._app.exit(EXIT_OK)
         else:

@@ -1,4 +1,4 @@
-"""Shows runs in this terminal until the user leaves, and prints what is left to say when the screen is gone."""
+"""Shows runs in this terminal until the user leaves, then prints their summary."""
 
 from __future__ import annotations
 
@@ -37,14 +37,7 @@ from tui.terminal.private_terminal import PrivateTerminal
 
 @dataclass(frozen=True, kw_only=True)
 class _Ending:
-    """Outcome of an application.
-
-    Attributes:
-        crash: The exception that ended it, if any.
-        detached: Whether the run should continue without it.
-        resume: The run to resume next, if the user chose one.
-        view: The view of its run that it had folded.
-    """
+    """Outcome of an application; `resume` is the run to resume next, if the user chose one."""
 
     crash: BaseException | None = None
     detached: bool = False
@@ -53,22 +46,13 @@ class _Ending:
 
 
 def import_dashboard() -> None:
-    """Import what the first frame needs, Textual above all: it takes a while and does not depend on the run."""
+    """Import Textual and the rest of what the first frame needs; it takes a while and does not depend on the run."""
     with contextlib.suppress(Exception):  # the same import fails again in `_run_app`, where a run's log can record it
         import tui.app.app  # noqa: F401
 
 
 def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
-    """Train a run with its dashboard in the foreground.
-
-    Args:
-        run: A run opened by this process.
-        remark: Message for the user.
-        link: Connection to the launcher.
-
-    Returns:
-        The exit code.
-    """
+    """Train an opened run with its dashboard in the foreground; `remark` is printed at the end. Returns the exit code."""
     thread = TrainingThread(run, hold_open=True)
     source = LiveSource(run.run_dir, run.log)
     ui = UiSettings(**run.settings.values["ui"])
@@ -77,7 +61,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     hang_ups: list[int] = []
     thread.take_signals(lambda: hang_ups.append(1))
     thread.announce()
-    # A user who loses the link to this machine cannot be warned then.
+    # At the start: a user who has lost the link to this machine can no longer be warned.
     threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()
     ending = _run_app(
         live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
@@ -94,7 +78,7 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
 
 
 def _warn_of_hazards(run: OpenRun) -> None:
-    """Warn of what would end a run whose terminal is lost. This queries other processes, which takes a moment."""
+    """Warn of hazards that would end the run if its terminal were lost. Queries other processes, which takes a moment."""
     for hazard in hazards(run.run_dir):
         run.log.publish(Warned(message=f"without its terminal this run would end: {hazard}"))
 
@@ -107,7 +91,7 @@ def _after_screen(
     link: LauncherLink,
     remark: str,
 ) -> int:
-    """Continue without a screen, or end with the result."""
+    """Continue without a screen, or print the result; returns the exit code."""
     run_dir, crash = thread.run.run_dir, ending.crash
     failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
     view = caught_up(ending.view, source)
@@ -148,21 +132,19 @@ def show_runs(runs_dir: Path) -> int:
 
 
 def _go_on_with(run_dir: RunDir) -> NoReturn:
-    """Become the process that resumes a run."""
+    """Replace this process with one that resumes the run."""
     command = own_command("tui.cli", "--resume", str(run_dir.path))
     os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
 
 
 def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool = False) -> int:
-    """Put a run that this process does not own on the screen; its list of runs can resume one."""
+    """Show a run that this process does not train; its list of runs can resume one."""
     ending, received = _in_terminal(port, run_dir.path.parent, ui, read_only=read_only)
     code = _exit_code(ending, received)
     if ending.resume is not None and not code:
         _go_on_with(ending.resume)
     if not code:
-        with contextlib.suppress(
-            OSError, DiskError
-        ):  # the terminal may have gone without a signal, and the run's directory, too
+        with contextlib.suppress(OSError, DiskError):  # terminal and run directory may have gone
             _print_summary(caught_up(ending.view, port.source), run_dir)
     return code
 
@@ -170,11 +152,7 @@ def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool 
 def _in_terminal(
     port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False
 ) -> tuple[_Ending, list[int]]:
-    """Show runs that this process does not train.
-
-    Returns:
-        The outcome, and the signals that arrived.
-    """
+    """Show runs that this process does not train; returns the outcome and the signals that arrived."""
     terminal = PrivateTerminal(Path(os.devnull))
     received: list[int] = []
 
@@ -202,7 +180,6 @@ def _run_app(
     port: RunPort | None, ui: UiSettings, terminal: PrivateTerminal, hung_up: Callable[[], bool], runs_dir: Path,
     *, read_only: bool = False,
 ) -> _Ending:  # fmt: skip
-    """Run the application to its end."""
     app = None
     try:
         from tui.app.app import DashboardApp

@@ -19,14 +19,8 @@ class StartApp(TerminalApp[list[str]]):
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self, runs_dir: Path) -> None:
-        """List the available choices.
-
-        Args:
-            runs_dir: The folder of runs.
-        """
         super().__init__()
         self._runs_dir = runs_dir
 
     def get_default_screen(self) -> Screen[None]:
-        """Return the list as the first screen."""
         return StartScreen(choices(self._runs_dir), self._runs_dir)

@@ -1,4 +1,4 @@
-"""The base of all applications: driver, themes, sequential handling of keys, and an end that is never silent."""
+"""The base of all applications: driver, themes, sequential handling of keys, and reporting of unexpected ends."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from tui.terminal.textual_driver import TerminalDriver
 INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=True)
 """Acts on every screen, also while a text is being typed."""
 
-_KEY_S = 0.25
-"""Longest time that a key delays the next one."""
+_KEY_S = 0.25  # longest time that a key delays the next one
 _INTERRUPT_KEYS = ("ctrl+c", "ctrl+q")
 _QUEUED = (events.Key, events.Paste, events.MouseDown, events.MouseUp)
 
@@ -46,7 +45,6 @@ class Palette(CommandPalette):
     """A palette that ignores a second choice already on its way, which would also close the screen below it."""
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Close, only once."""
         return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
@@ -55,21 +53,13 @@ class EndedByItselfError(Exception):
 
 
 class TerminalApp(App[ReturnType]):
-    """The base of all applications.
-
-    Attributes:
-        crash: What ended the application, if its end was not requested.
-    """
+    """The base of all applications; `crash` is what ended it, if its end was not requested."""
 
     TITLE = "r18-tui"
     BINDINGS: ClassVar = [INTERRUPT]
 
     def __init__(self, theme: str = "auto") -> None:
-        """Take the terminal's driver and a theme.
-
-        Args:
-            theme: The setting `ui.theme`.
-        """
+        """`theme` is the setting `ui.theme`."""
         # Without colours also no greys, which Textual would send in their place.
         super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
         self.crash: BaseException | None = None
@@ -81,7 +71,7 @@ class TerminalApp(App[ReturnType]):
         self.theme = theme_for(theme)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Colours of the program added to themes that are not its own."""
+        """The program's colours, for themes that are not its own."""
         return colours_beside(self.current_theme)
 
     def action_interrupt(self) -> None:
@@ -93,12 +83,10 @@ class TerminalApp(App[ReturnType]):
             self.screen.dismiss(None)
 
     def action_command_palette(self) -> None:
-        """Open the palette, unless one is open."""
         if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
             self.push_screen(Palette(id="--command-palette"))
 
     def search_themes(self) -> None:
-        """Open the choice of themes."""
         self.push_screen(Palette(providers=[ThemeProvider], placeholder="Search for themes"))
 
     # One key after another --------------------------------------------------------------------------------------------
@@ -120,7 +108,7 @@ class TerminalApp(App[ReturnType]):
         await super().on_event(event)
 
     async def _act(self) -> None:
-        """Pass on the oldest key. The next follows once everything that it has triggered is done."""
+        """Pass on the oldest key. The next follows once everything that this one triggered is done."""
         if self._asked_to_end or not self.screen_stack:
             self._typed.clear()  # no widget is left to take them
             return
@@ -169,7 +157,6 @@ class TerminalApp(App[ReturnType]):
     def exit(
         self, result: ReturnType | None = None, return_code: int = 0, message: RenderableType | None = None
     ) -> None:
-        """Exit on request."""
         self._asked_to_end = True
         super().exit(result, return_code, message)
 

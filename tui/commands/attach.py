@@ -23,12 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Attach to a run.
-
-    Raises:
-        ConfigError: Without a terminal.
-        RunError: When there is no such run.
-    """
+    """Attach to a run; ConfigError without a terminal, RunError when there is no such run."""
     run_dir = find_run(given.run, given.runs_dir) if given.run else newest_live(given.runs_dir)
     if not is_terminal():
         raise ConfigError(f"attach needs a terminal; for a report: r18-tui show {run_dir.path} --plain")

@@ -29,14 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run all checks.
-
-    Args:
-        arguments: `config` (a file, a shipped name, or None), `overrides` and `runs_dir`.
-
-    Returns:
-        0 when a run can start, 1 when not.
-    """
+    """Run all checks, including those of a configuration if one is given; returns 0 when a run can start, 1 when not."""
     from trainer.config.loader import load_config
     from trainer.host.progress import progress_bar
 

@@ -1,4 +1,4 @@
-"""Result of a learning-rate range test: drawn by plotext, in a dialog or printed."""
+"""`find-lr CONFIG`: tries learning rates, and prints the curve and a suggestion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run `find-lr CONFIG`: try rates, and print the curve and a suggestion."""
+    """Try rates, print the curve and the suggestion, and offer to write it into the configuration."""
     from trainer.config.loader import load_config
     from trainer.host.progress import progress_bar
 

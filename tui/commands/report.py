@@ -27,8 +27,7 @@ from tui.drawing.svg_curves import WIDTH, Curve, svg
 from tui.state.class_results import ClassResult, class_results
 from tui.state.summary import summary
 
-_MATRIX_CLASSES = 40
-"""Above this the matrix is too fine to read, and only the worst pairs are listed."""
+_MATRIX_CLASSES = 40  # above this the matrix is too fine to read, and only the worst pairs are listed
 _PAIRS = 30
 _NOTES = 200
 _TILE = 64
@@ -66,29 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Write the page of a run.
-
-    Raises:
-        R18Error: When there is no such run, or the page cannot be written.
-    """
+    """Write the page of a run; R18Error when there is no such run, or the page cannot be written."""
     run_dir = find_run(given.run, given.runs_dir)
     write_out(f"wrote {write_report(run_dir, given.output)}\n")
     return EXIT_OK
 
 
 def write_report(run_dir: RunDir, output: Path | None) -> Path:
-    """Write the report of a run.
-
-    Args:
-        run_dir: The run.
-        output: The file; None for `report.html` in the run directory.
-
-    Returns:
-        The file.
-
-    Raises:
-        DiskError: If it cannot be written.
-    """
+    """Write the report of a run, by default into its directory, and return its path; DiskError if that fails."""
     view, log, target = RunView(), LogReader(run_dir.events), output or run_dir.report
     while lines := log.read():
         replay(view, lines)
@@ -102,12 +86,7 @@ def write_report(run_dir: RunDir, output: Path | None) -> Path:
 
 
 def html_report(view: RunView, run_dir: RunDir) -> str:
-    """The whole page as HTML.
-
-    Args:
-        view: The fold of the run's log.
-        run_dir: Run directory, source of the pictures and the configuration.
-    """
+    """The whole page as HTML. Pictures and configuration are read from the run directory."""
     name = _safe(run_dir.name)
     body = [
         f"<h1>{name}</h1>", _identity(view), f"<pre>{_safe(chr(10).join(summary(view, run_dir)))}</pre>", _said(view),

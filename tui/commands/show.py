@@ -32,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Show or print a run.
-
-    Raises:
-        RunError: When there is no such run.
-    """
+    """Show or print a run; RunError when there is no such run."""
     run_dir = find_run(given.run, given.runs_dir)
     if given.json or given.csv:
         return print_json(run_dir) if given.json else print_csv(run_dir)

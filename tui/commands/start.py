@@ -17,11 +17,7 @@ from trainer.run.folder.run_dir import list_runs
 
 
 def choose(runs_dir: Path) -> int:
-    """Let the user choose a command, and become it.
-
-    Returns:
-        0 when nothing was chosen, 1 when the screen failed.
-    """
+    """Let the user choose a command, and become it; returns 0 when nothing was chosen, 1 when the screen failed."""
     from tui.app.start_app import StartApp
     from tui.terminal.terminal_mark import TerminalMark
 

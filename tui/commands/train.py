@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 
 
 def train(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Train a run.
-
-    Args:
-        arguments: From the parser of `tui.cli`.
-        overrides: `group.key=value` tokens.
-
-    Returns:
-        The exit code.
-    """
+    """Train a run, with `overrides` of the form `group.key=value`; returns the exit code."""
     if under_torchrun():
         raise ConfigError(
             "torchrun cannot run the dashboard; start -m trainer with it, or use: r18-tui CONFIG --nproc N"

@@ -7,14 +7,7 @@ from tui.drawing.glyphs import Glyphs
 
 
 def bar(fraction: float, width: int, glyphs: Glyphs, style: str) -> Row:
-    """Draw a bar of `width` cells.
-
-    Args:
-        fraction: Filled share, clamped to 0 to 1.
-        width: Total width in cells.
-        glyphs: Characters to draw with.
-        style: Style of the filled part; the rest is dim.
-    """
+    """Draw a bar of `width` cells; the filled share is clamped to 0 to 1, and the rest of the bar is dim."""
     eighths = round(min(max(fraction, 0.0), 1.0) * width * (8 if glyphs.partial else 1))
     whole, part = divmod(eighths, 8) if glyphs.partial else (eighths, 0)
     filled = glyphs.bar * whole + (glyphs.partial[part - 1] if part else "")

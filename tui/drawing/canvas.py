@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-Row = list[tuple[str, str]]
-"""A line of the screen as (text, style) runs."""
-
-DOT_BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)
-"""Bit of each dot in a braille cell's code: from left to right, then from top to bottom."""
+Row = list[tuple[str, str]]  # a line of the screen as (text, style) runs
+DOT_BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)  # bit of each dot in a braille cell's code, row by row
 
 _BRAILLE = [chr(0x2800 + dots) for dots in range(256)]
 _STARS = ["*"] * 256
@@ -43,14 +40,7 @@ class Canvas:
             self.put(x, y, char, style)
 
     def dots(self, x: int, y: int, pattern: int, style: str) -> None:
-        """Add dots to a cell. A cell has one colour, so dots of another style replace the earlier ones.
-
-        Args:
-            x: Column of the cell.
-            y: Row of the cell.
-            pattern: Sum of `DOT_BITS`.
-            style: New style of the cell.
-        """
+        """Add dots (a sum of `DOT_BITS`) to a cell; it has one colour, so dots of another style replace the earlier ones."""
         if self._styles[y][x] != style:
             self._styles[y][x] = style
             self._dots[y][x] = 0

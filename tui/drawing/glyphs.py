@@ -9,26 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Glyphs:
-    """One set of characters.
+    """One set of characters."""
 
-    Attributes:
-        corners: Top left, top right, bottom left, bottom right.
-        partial: Last cell of a bar, from one eighth to seven eighths.
-        braille: Whether curves may use braille cells.
-        ticks: Levels of a sparkline, lowest first.
-        shades: Shades from empty to full.
-    """
-
-    corners: str
+    corners: str  # top left, top right, bottom left, bottom right
     horizontal: str
     vertical: str
     axis: str
     axis_corner: str
     axis_tick: str
     bar: str
-    partial: str
+    partial: str  # last cell of a bar, from one eighth to seven eighths
     bar_rest: str
-    braille: bool
+    braille: bool  # whether curves may use braille cells
     point: str
     best: str
     now: str
@@ -42,8 +34,8 @@ class Glyphs:
     warning: str
     progress: str
     progress_rest: str
-    ticks: str
-    shades: str
+    ticks: str  # levels of a sparkline, lowest first
+    shades: str  # from empty to full
 
 
 UNICODE = Glyphs(

@@ -11,8 +11,7 @@ from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.drawing.glyphs import Glyphs
 
-_WIDEST = 4
-"""Maximum width of a column in cells: the first few histograms would look like a wall."""
+_WIDEST = 4  # maximum width of a column in cells: the first few histograms would look like a wall
 _LABEL = 10
 
 
@@ -27,16 +26,9 @@ class Histogram:
 def history_rows(
     histograms: Sequence[Histogram | None], here: int, title: str, style: str, width: int, height: int, glyphs: Glyphs
 ) -> list[Row]:
-    """Draw histograms side by side, on one axis of values.
+    """Draw histograms in order of time side by side, on one axis of values; None leaves a column empty.
 
-    Args:
-        histograms: Histograms in order of time; None where there is none. Those that do not fit are thinned out evenly.
-        here: Index of the histogram that is marked below the picture.
-        title: Text above the picture.
-        style: Style of the picture.
-        width: Width in cells.
-        height: Number of rows, including those above and below the picture.
-        glyphs: Shades, fewest numbers first.
+    Those that do not fit are thinned out evenly. `here` is the index of the one that is marked in the last of `height` rows.
     """
     rows, room = height - 2, width - _LABEL
     reach = max((one.reach for one in histograms if one is not None), default=0.0)

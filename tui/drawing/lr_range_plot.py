@@ -13,19 +13,11 @@ if TYPE_CHECKING:
 LR_KEY = "optim.lr"
 
 
-_HEADROOM = 1.5
-"""Height of the plot, as a multiple of the range from the lowest to the first loss: an exploding loss would flatten the rest."""
+_HEADROOM = 1.5  # plot height as a multiple of lowest to first loss: an exploding loss would flatten the rest
 
 
 def lr_range_plot(lrs: Sequence[float], losses: Sequence[float], width: int, height: int) -> str:
-    """Loss against the logarithm of the rate, as text without colours; empty without points or without plotext.
-
-    Args:
-        lrs: Learning rates, rising.
-        losses: Smoothed losses, one per rate.
-        width: Width in cells.
-        height: Height in cells.
-    """
+    """Loss against the logarithm of the rising rates, as text without colours; empty without points or without plotext."""
     try:
         import plotext
     except ImportError:  # no wheel for Linux on aarch64

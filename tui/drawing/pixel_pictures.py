@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BLOCKS, SIXEL, KITTY = "blocks", "sixel", "kitty"
-VARIABLE = "R18_TUI_PICTURES"
-"""Environment variable that sets the protocol: `sixel`, `kitty` or `blocks`."""
+VARIABLE = "R18_TUI_PICTURES"  # environment variable that sets the protocol: `sixel`, `kitty` or `blocks`
 
 _SIXEL = ("foot", "mlterm", "contour")
 _SIXEL_PROGRAMS = ("WezTerm", "iTerm.app", "mintty")
@@ -29,11 +28,8 @@ def protocol_for(environment: Mapping[str, str], *, all_colours: bool) -> str:
     """Choose the protocol for pictures: `sixel`, `kitty`, or `blocks` if nothing better is known of the terminal.
 
     The terminal is not queried. That would delay the first frame, and over a slow link the answer would arrive among the keys.
-    Kitty's protocol is never guessed: kitty before 0.28 reports the same name and shows boxes in place of the pictures.
-
-    Args:
-        environment: Environment of the process.
-        all_colours: Whether 24-bit colours reach the terminal; kitty identifies the picture of a cell by its colour.
+    Kitty's protocol is never guessed: kitty before 0.28 reports the same name and shows boxes in place of the pictures. It needs
+    24-bit colours, since kitty identifies the picture of a cell by its colour.
     """
     wanted = environment.get(VARIABLE, "")
     if wanted not in (SIXEL, KITTY):
@@ -64,12 +60,9 @@ def cell_size() -> tuple[int, int] | None:
 
 
 def picture_widget(protocol: str, image: Image, cell: tuple[int, int]) -> Widget:
-    """A widget that shows a picture at its own size.
+    """A widget that shows a picture at its own size; kitty can address at most 297 columns and rows of cells.
 
-    Args:
-        protocol: `sixel` or `kitty`.
-        image: The picture; kitty can address at most 297 columns and rows of cells.
-        cell: Width and height of the terminal's cells in pixels, which the library would determine only once.
+    `cell` is the size of the terminal's cells in pixels, which the library would determine only once.
     """
     widgets = _textual_image()
     terminal = importlib.import_module("textual_image._terminal")
@@ -79,7 +72,7 @@ def picture_widget(protocol: str, image: Image, cell: tuple[int, int]) -> Widget
 
 
 def _textual_image() -> ModuleType:
-    """Import the library, which on import queries the terminal for its features, unless it sees no terminal.
+    """Import the library while it sees no terminal: on import it would query one for its features.
 
     By now another thread reads the terminal, and would take the answer for keys.
     """

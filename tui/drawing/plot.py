@@ -16,21 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WEIGHTS = np.array(DOT_BITS, dtype=np.uint8)
-GUTTER = 6
-"""Cells to the left of the plot: a label of five and the axis."""
+GUTTER = 6  # cells to the left of the plot: a label of five and the axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The part of the data that the plot shows.
-
-    Attributes:
-        left: Position at the left edge.
-        right: Position at the right edge.
-        low: Value at the bottom.
-        high: Value at the top.
-        log: Whether values have a logarithmic scale; `low` is then above 0.
-    """
+    """The part of the data that the plot shows; on a `log` scale `low` is above 0."""
 
     left: float
     right: float
@@ -51,13 +42,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """The region of the canvas that the plot is drawn in, in cells.
-
-    Attributes:
-        x: First column.
-        width: Columns.
-        height: Rows, from the canvas's top.
-    """
+    """The region of the canvas that the plot is drawn in, in cells, from the canvas's top."""
 
     x: int
     width: int
@@ -79,20 +64,13 @@ class Area:
         return self.x + min(max(int(frame.across(position) * self.width), 0), self.width - 1)
 
     def cell_of(self, frame: Frame, position: float, value: float) -> tuple[int, int]:
-        """The cell of a point."""
         return self.column_of(frame, position), int(self.rows_of(frame, np.array([value]))[0]) // 4
 
 
 def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style: str, *, thin: bool = False) -> None:
     """Draw a series: a vertical stroke from lowest to highest in each dot column, joined to its neighbours.
 
-    Args:
-        canvas: Canvas to draw on.
-        area: Region of the canvas.
-        frame: Part of the data.
-        pyramid: The series.
-        style: Style of the line.
-        thin: One dot per column, at its newest value; for a smoothed series, which has no spikes to lose.
+    `thin` draws one dot per column, at its newest value: for a smoothed series, which has no spikes to lose.
     """
     if area.width <= 0 or area.height <= 0:
         return
@@ -115,15 +93,9 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
 def _joined(
     filled: NDArray[np.intp], tops: NDArray[np.float64], bottoms: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Strokes for all columns from the first to the last: slanted over empty columns, each extended to its neighbours.
+    """Upper and lower rows of the strokes of all columns, from the first to the last of those `filled` (rising indices).
 
-    Args:
-        filled: Rising indices of the columns that have a stroke.
-        tops: Upper rows of their strokes; a row counts from the top.
-        bottoms: Lower rows of their strokes.
-
-    Returns:
-        Upper and lower row of each column (last - first + 1).
+    They are slanted over empty columns, and each is extended to its neighbours; rows count from the top.
     """
     columns = np.arange(filled[0], filled[-1] + 1)
     slanted = np.rint(np.interp(columns, filled, (tops + bottoms) / 2))

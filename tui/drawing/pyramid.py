@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FANOUT = 16
-_POINTS_A_COLUMN = 4
-"""A level is coarse enough if a column still spans this many of its blocks."""
-
-_AT_ONCE = 2**16
-"""Points added at a time: whole blocks of some levels, and little memory besides the series itself."""
+_POINTS_A_COLUMN = 4  # a level is coarse enough if a column still spans this many of its blocks
+_AT_ONCE = 2**16  # points added at a time: whole blocks of some levels, and little memory besides the series itself
 
 
 class Pyramid:
@@ -54,14 +51,7 @@ class Pyramid:
             self._raise_levels(start)
 
     def columns(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lowest and highest value of each column.
-
-        Args:
-            edges: Rising positions (columns + 1); a column holds the points from its left edge up to its right edge.
-
-        Returns:
-            Two arrays (columns); NaN where a column holds no finite point.
-        """
+        """Lowest and highest value from each rising edge up to the next one, excluded; NaN where there is no finite point."""
         bounds = self._bounds(edges)
         level, size = 0, 1
         span = (int(bounds[-1]) - int(bounds[0])) / max(len(edges) - 1, 1)

@@ -12,15 +12,7 @@ from tui.drawing.pyramid import Pyramid
 
 
 def sparkline(pyramid: Pyramid, left: float, right: float, width: int, glyphs: Glyphs) -> str:
-    """Draw a series into `width` cells, each at the midpoint of the lowest and highest value in its column.
-
-    Args:
-        pyramid: Pyramid of the series.
-        left: Position at the left edge.
-        right: Position at the right edge.
-        width: Cells.
-        glyphs: Levels, lowest first.
-    """
+    """Draw a series into `width` cells, each at the midpoint of the lowest and highest value in its column."""
     if width <= 0 or not len(pyramid) or right <= left:
         return " " * max(width, 0)
     edges = np.linspace(left, right, width + 1)
@@ -37,13 +29,7 @@ def as_ticks(values: Sequence[float], glyphs: Glyphs) -> str:
 
 
 def histogram(counts: Sequence[int], width: int, glyphs: Glyphs) -> str:
-    """A histogram in one row: bins are joined to fit, each cell is as high as its count, and blank for 0.
-
-    Args:
-        counts: Count of each bin.
-        width: Cells at most; the row is as wide as the largest divisor of the number of bins that fits.
-        glyphs: Levels, lowest first.
-    """
+    """A histogram in one row, blank for 0; bins are joined evenly, as few as needed to fit into `width` cells."""
     joined = next(
         (size for size in range(1, len(counts)) if len(counts) % size == 0 and len(counts) // size <= width), 1
     )

@@ -7,25 +7,17 @@ import math
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 
-AXES = ("epoch", "step", "time")
-"""Units of the axis below curves; distances are always those of steps."""
-
-_EPOCH_CELLS = 8
-_STEP_CELLS = 12
-"""Width of a label with its gap, in cells."""
+AXES = ("epoch", "step", "time")  # units of the axis below curves; distances are always those of steps
+_EPOCH_CELLS = 8  # width of a label with its gap
+_STEP_CELLS = 12  # the same
 _TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 """Label distances in seconds; above these, whole days."""
 
 
 def step_labels(view: RunView, left: float, right: float, width: int, *, axis: str) -> list[tuple[float, str]]:
-    """Positions and texts of the labels, the first with its unit.
+    """Positions and texts of the labels between two steps, the first with its unit.
 
-    Args:
-        view: The run.
-        left: First visible step.
-        right: Last visible step.
-        width: Width in cells.
-        axis: One of `AXES`; falls back to steps if fewer than two epochs, or less than two seconds, are visible.
+    An axis falls back to steps if fewer than two epochs, or less than two seconds, are visible.
     """
     if view.started is None:
         return []

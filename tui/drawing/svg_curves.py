@@ -21,17 +21,7 @@ _COLUMNS = WIDTH - _LEFT - _RIGHT
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Content of one plot.
-
-    Attributes:
-        title: Title above the plot.
-        raw: Values of every step.
-        smooth: Their running mean, or None.
-        points: Steps and values of evaluations.
-        labels: Positions and texts below the axis.
-        total: Steps of the whole run.
-        percent: Whether values are shares.
-    """
+    """Content of one plot: values of every step, their running mean, evaluations as points; `percent` if they are shares."""
 
     title: str
     raw: Series

@@ -15,10 +15,7 @@ STYLES: dict[str, tuple[str, bool]] = {
     "raw": ("r18-raw", False), "test": ("r18-test", False), "good": ("r18-good", False), "warn": ("r18-warn", False),
     "bad": ("r18-bad", True),
 }  # fmt: skip
-"""Colour words in rows of a pane: the theme's variable, and whether it is bold.
-
-Colours have a meaning: train and test keep theirs in every pane, amber warns, red is a fault.
-"""
+"""Theme variable and boldness of colour words. Train and test keep theirs in every pane, amber warns, red is a fault."""
 
 _HEAT = {"own": ("r18-test", 0.35), "heat1": ("r18-bad", 0.08), "heat2": ("r18-bad", 0.22), "heat3": ("r18-bad", 0.42),
          "heat4": ("r18-bad", 0.65)}  # fmt: skip
@@ -75,9 +72,6 @@ def palette(variables: dict[str, str]) -> dict[str, Style]:
 
     One palette serves all panes: as component classes of each pane, the same thirteen styles would be computed more than
     two hundred times before the first frame.
-
-    Args:
-        variables: The theme's colours by name.
     """
     background = Color.parse(variables["background"])
     faint = ("r18-dim", "r18-faint") if no_color() else ()
@@ -118,11 +112,7 @@ def no_color() -> bool:
 
 
 def theme_for(setting: str) -> str:
-    """Name of the theme for `ui.theme`.
-
-    Args:
-        setting: `auto`, `dark`, `light` or `ansi`; `auto` takes the terminal's own colours where it has only sixteen.
-    """
+    """Name of the theme for `ui.theme`; `auto` takes the terminal's own colours where it has only sixteen."""
     if setting == "auto":
         few = os.environ.get("TERM", "") in ("linux", "xterm", "screen", "vt100", "ansi") and not os.environ.get(
             "COLORTERM"

@@ -12,13 +12,7 @@ from trainer.run.view.run_view import RunView
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """Result of one class.
-
-    Attributes:
-        label: Index of the class.
-        name: Printable name.
-        change: Change of the recall since the previous evaluation; None without one.
-    """
+    """Result of one class; `change` is that of the recall since the previous evaluation, None without one."""
 
     label: int
     name: str
@@ -46,13 +40,7 @@ def class_results(view: RunView) -> list[ClassResult]:
 
 
 def recalls(view: RunView, label: int, most: int) -> list[float]:
-    """Recall of a class at the last evaluations, oldest first.
-
-    Args:
-        view: The run.
-        label: The class.
-        most: Maximum number of evaluations.
-    """
+    """Recall of a class at the last evaluations, oldest first."""
     measured = view.last_evaluations(most)
     return [event.correct[label] / event.counts[label] for event in measured if event.counts[label]]
 

@@ -37,14 +37,9 @@ def typed(value: Any) -> str:
 
 
 def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None, dict[str, str]]:
-    """Resolve a configuration with some settings retyped.
+    """Resolve a configuration (as for `load_config`) with some settings retyped; None with the errors by key if it fails.
 
-    Args:
-        source: Configuration, as for `load_config`.
-        overrides: Typed text by key.
-
-    Returns:
-        The configuration, or None and the errors by key; an error that belongs to no setting has the empty key.
+    An error that belongs to no setting has the empty key.
     """
     tokens = [f"{key}={text}" for key, text in overrides.items()]
     try:

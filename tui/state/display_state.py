@@ -25,53 +25,32 @@ if TYPE_CHECKING:
     from tui.state.compared_run import Compared
 
 _AT_REST = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED, RunState.LOST)
-_JUDGED_EVERY = 25
-"""Steps between two diagnoses of the run."""
+_JUDGED_EVERY = 25  # steps between two diagnoses of the run
 
 
 @dataclass
 class DisplayState:
-    """Read by panes while they draw; changed by the application between drawings, on the same thread.
-
-    Attributes:
-        now: Time of this drawing in Unix seconds.
-        run_dir: Directory of the run's files.
-        version: Counter of changes of the view; what depends on the view alone is drawn once per version.
-        behind: Whether the view still shows the beginning of a long history.
-        smoothing: Beta of the smoothed curves, 0 for none.
-        log_scale: Whether the loss axis is logarithmic.
-        axis: Unit of the axis below curves, one of `tui.drawing.step_axis.AXES`.
-        compared: Other runs, whose held-out curves are drawn below those of this one.
-        viewport: Visible steps and cursor of the curves.
-        pending: Words for requests that are not yet answered, by action.
-        control_hint: Text on control in the header (`read-only`, `attached`), or empty.
-        presence: Whether the run has a trainer.
-        stopped_pid: Process of the trainer, if a signal has stopped it.
-        heard_s: Time of the last event that arrived while the run was watched, on the monotonic clock, which never jumps.
-        output: Last lines of the output of libraries.
-        unseen_output: Number of output lines not yet shown.
-        resume_command: Command that resumes the run.
-    """
+    """Read by panes while they draw; changed by the application between drawings, on the same thread."""
 
     view: RunView
-    now: float = 0.0
+    now: float = 0.0  # time of this drawing, in Unix seconds
     run_dir: RunDir = field(default_factory=lambda: RunDir(Path()))
-    version: int = 0
-    behind: bool = False
+    version: int = 0  # counts changes of the view; what depends on the view alone is drawn once per version
+    behind: bool = False  # whether the view still shows the beginning of a long history
     glyphs: Glyphs = UNICODE
-    smoothing: float = 0.9
-    log_scale: bool = False
-    axis: str = "epoch"
+    smoothing: float = 0.9  # beta of the smoothed curves, 0 for none
+    log_scale: bool = False  # whether the loss axis is logarithmic
+    axis: str = "epoch"  # unit below curves, one of `tui.drawing.step_axis.AXES`
     viewport: Viewport = field(default_factory=Viewport)
-    compared: tuple[Compared, ...] = ()
-    pending: dict[str, str] = field(default_factory=dict)
-    control_hint: str = ""
+    compared: tuple[Compared, ...] = ()  # other runs, whose held-out curves are drawn below those of this one
+    pending: dict[str, str] = field(default_factory=dict)  # words for requests that are not yet answered, by action
+    control_hint: str = ""  # shown in the header: `read-only`, `attached`, or nothing
     presence: Presence = Presence.UNKNOWN
-    stopped_pid: int | None = None
-    heard_s: float = -math.inf
+    stopped_pid: int | None = None  # process of the trainer, if a signal has stopped it
+    heard_s: float = -math.inf  # time of the last event while watched, on the monotonic clock, which never jumps
     resume_command: str = ""
-    output: tuple[str, ...] = ()
-    unseen_output: int = 0
+    output: tuple[str, ...] = ()  # last lines that libraries printed
+    unseen_output: int = 0  # number of output lines not yet shown
     pyramids: dict[str, Pyramid] = field(default_factory=dict)
     _classes: tuple[tuple[object, object, object], list[ClassResult]] = field(
         default=((None, None, None), []), init=False, repr=False
@@ -85,7 +64,6 @@ class DisplayState:
 
     @property
     def word(self) -> str:
-        """The state as a word for people."""
         return "reading the log" if self.behind else self.view.word_for(self.state)
 
     @property
@@ -105,7 +83,6 @@ class DisplayState:
 
     @property
     def silence_s(self) -> float:
-        """Seconds since the last event of the run."""
         return min(time.monotonic() - self.heard_s, self.now - self.view.last_time)
 
     @property
@@ -126,11 +103,7 @@ class DisplayState:
         return self._classes[1]
 
     def pyramid(self, name: str) -> Pyramid:
-        """The up-to-date decimated series of a name.
-
-        Args:
-            name: `loss`, `accuracy`, `lr` or `memory`, with the prefix `~` for the smoothed series of the first two.
-        """
+        """The up-to-date decimated `loss`, `accuracy`, `lr` or `memory`; `~loss` and `~accuracy` are the smoothed series."""
         raw = {
             "loss": self.view.train_loss,
             "accuracy": self.view.train_accuracy,
@@ -153,7 +126,7 @@ class DisplayState:
         return self._followed(key, series)
 
     def _followed(self, key: str, series: Series | Smoothed) -> Pyramid:
-        # Here: numpy is not loaded before there is something to draw, so that the first frame does not wait for it.
+        # Imported here so that the first frame does not wait for numpy.
         from tui.drawing.pyramid import Pyramid
 
         pyramid = self.pyramids.setdefault(key, Pyramid())
@@ -161,11 +134,9 @@ class DisplayState:
         return pyramid
 
     def loss_name(self) -> str:
-        """Name of the series shown as training loss: the smoothed one if smoothing is on."""
         return "~loss" if self.smoothing else "loss"
 
     def accuracy_name(self) -> str:
-        """Name of the series shown as training accuracy: the smoothed one if smoothing is on."""
         return "~accuracy" if self.smoothing else "accuracy"
 
     @property

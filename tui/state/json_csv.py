@@ -18,17 +18,11 @@ from trainer.run.log.result_events import Evaluated
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 
-_NO_STEPS = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)
-"""States in which the end time is unknown."""
+_NO_STEPS = (RunState.PAUSED, RunState.FINISHED, RunState.FAILED)  # states in which the end time is unknown
 
 
 def as_json(view: RunView, run_dir: RunDir) -> str:
-    """Status of a run as one JSON object; a non-finite number is null.
-
-    Args:
-        view: The fold of the run's log.
-        run_dir: Run directory.
-    """
+    """Status of a run as one JSON object; a non-finite number is null."""
     opened, started = view.opened, view.started
     overview = {
         "run": run_dir.name,
@@ -61,12 +55,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
 
 
 def write_csv(view: RunView, file: IO[str]) -> None:
-    """Write one row per step, with the evaluations after it; a cell is empty if there is no value, or a non-finite one.
-
-    Args:
-        view: The fold of the run's log.
-        file: Output file.
-    """
+    """Write one row per step, with the evaluations after it; a cell is empty if there is no value, or a non-finite one."""
     splits = sorted({event.split for event in view.evaluations})
     figures = ("loss", "accuracy", "accuracy_tta")
     writer = csv.writer(file, lineterminator="\n")

@@ -14,51 +14,31 @@ _WITH_SESSION = _STEERABLE | {RunState.FINISHED}
 
 @dataclass(frozen=True, kw_only=True)
 class ActionContext:
-    """State that decides whether an action can act now.
-
-    Attributes:
-        state: State of the run, `lost` included.
-        can_control: Whether a trainer takes commands.
-        refusal: Why no trainer takes commands.
-        session_open: Whether a trainer still takes commands (also after the last epoch).
-        pending: Ids of actions that were requested and not yet answered.
-    """
+    """State that decides whether an action can act now."""
 
     view: RunView
-    state: RunState
+    state: RunState  # `lost` included
     can_control: bool
-    refusal: str
-    session_open: bool
-    pending: frozenset[str]
+    refusal: str  # why no trainer takes commands
+    session_open: bool  # whether a trainer still takes commands, also after the last epoch
+    pending: frozenset[str]  # actions that were requested and not yet answered
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Action of a key.
+    """Action of a key."""
 
-    Attributes:
-        name: Name in `tui.app.run_keys`, or of the dashboard's method `action_<name>`, and the id of the binding.
-        keys: Comma-separated, the first is shown.
-        label: Text in the key bar.
-        short: Shorter text where not all labels fit; empty for the label itself.
-        help: A sentence for the help.
-        refusal: Returns why it cannot act in a situation; empty if it can.
-        bar: Priority in the key bar: 1 is placed first, 2 if there is room, 0 never.
-        on_screen: Whether it is a method of the dashboard, and not of the application.
-    """
-
-    name: str
-    keys: str
+    name: str  # name in `tui.app.run_keys`, or of the dashboard's method `action_<name>`; also the id of the binding
+    keys: str  # comma-separated, the first is shown
     label: str
     help: str
-    refusal: Callable[[ActionContext], str] = lambda _: ""
-    short: str = ""
-    bar: int = 0
-    on_screen: bool = False
+    refusal: Callable[[ActionContext], str] = lambda _: ""  # returns why it cannot act in a situation, empty if it can
+    short: str = ""  # label where not all labels fit; empty for the label itself
+    bar: int = 0  # priority in the key bar: 1 is placed first, 2 if there is room, 0 never
+    on_screen: bool = False  # whether it is a method of the dashboard, not of the application
 
     @property
     def key(self) -> str:
-        """The key as shown."""
         return shown_key(self.keys)
 
 
@@ -66,7 +46,6 @@ KEY_NAMES = {
     "question_mark": "?", "delete": "del", "plus": "+", "equals_sign": "=", "minus": "-", "less_than_sign": "<",
     "greater_than_sign": ">", "comma": ",", "full_stop": ".",
 }  # fmt: skip
-"""Labels of keys whose names differ from what is written on them."""
 
 
 def shown_keys(keys: str) -> list[str]:
@@ -239,7 +218,6 @@ class ListAction:
 
     @property
     def key(self) -> str:
-        """The key as shown."""
         return shown_key(self.keys)
 
 

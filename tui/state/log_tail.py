@@ -9,25 +9,18 @@ from collections import deque
 from trainer.run.folder.run_dir import RunDir
 
 _EVERY_S = 1.0
-_TAIL_BYTES = 256 * 1024
-"""Maximum number of bytes read at the beginning and between two polls."""
-
+_TAIL_BYTES = 256 * 1024  # maximum number of bytes read at the beginning and between two polls
 LINES_KEPT = 2000
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 class LogReader:
-    """The last lines of a growing file. The attributes are replaced as a whole and may be read by any thread.
-
-    Attributes:
-        lines: Lines without their ends and colours, oldest first.
-        added: Number of lines since the first poll, including those that are not kept any more.
-    """
+    """The last lines of a growing file. The attributes are replaced as a whole and may be read by any thread."""
 
     def __init__(self, run_dir: RunDir) -> None:
-        self.lines: tuple[str, ...] = ()
-        self.added = 0
+        self.lines: tuple[str, ...] = ()  # last lines without their ends and colours, oldest first
+        self.added = 0  # lines since the first poll, including those that are not kept any more
         self._run_dir = run_dir
         self._kept: deque[str] = deque(maxlen=LINES_KEPT)
         self._offset: int | None = None
@@ -38,7 +31,6 @@ class LogReader:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
         self._closed.set()
 
     def look(self) -> None:

@@ -7,28 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A pane that takes the whole screen.
+    """A pane that takes the whole screen."""
 
-    Attributes:
-        name: Id of the pane; `overview` for all of them.
-        keys: Comma-separated, the first is shown; pressed again, they show the overview.
-        label: Text in borders.
-        help: A sentence for the help.
-    """
-
-    name: str
-    keys: str
+    name: str  # id of the pane; `overview` for all of them
+    keys: str  # comma-separated, the first is shown; pressed again, they show the overview
     label: str
     help: str
 
     @property
     def key(self) -> str:
-        """The key as shown."""
         return self.keys.partition(",")[0]
 
     @property
     def action(self) -> str:
-        """Action of the application that shows the page."""
         return f"page('{self.name}')"
 
 
@@ -52,9 +43,7 @@ PAGES: tuple[Page, ...] = (
 
 PAGE_BY_NAME = {page.name: page for page in PAGES}
 
-
-NEXT_PAGE = "tab next page"
-"""Text in borders where not all pages can be named."""
+NEXT_PAGE = "tab next page"  # text in borders where not all pages can be named
 
 
 def hint(name: str) -> str:

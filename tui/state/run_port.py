@@ -25,11 +25,7 @@ class EventSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPort:
-    """The dashboard's interface to the run's process.
-
-    Attributes:
-        thread: Training thread of this process; None where another process trains the run, or none does.
-    """
+    """The dashboard's interface to the run's process; `thread` is None unless this process trains the run."""
 
     run_dir: RunDir
     source: EventSource

@@ -8,31 +8,21 @@ from collections.abc import Iterator
 
 from trainer.run.view.overview import RunOverview, RunsFolder
 
-_EVERY_S = 1.0
-"""Seconds between two polls of the runs that have an owner."""
-_SELDOM_S = 8.0
-"""Longest time between two polls of all runs."""
-_SHARE = 0.003
-"""Share of a core for polling all runs."""
+_EVERY_S = 1.0  # time between two polls of the runs that have an owner
+_SELDOM_S = 8.0  # longest time between two polls of all runs
+_SHARE = 0.003  # share of a core for polling all runs
 _PUBLISH_EVERY_S = 0.2
 _SCREENFUL = 40
-_YIELD_S = 0.0003
-"""Pause after each run: the screen's thread gets the interpreter for a key that was pressed meanwhile."""
+_YIELD_S = 0.0003  # pause after each run: the screen's thread gets the interpreter for a key pressed meanwhile
 
 
 class RunsReader:
-    """The newest overview of a folder of runs. The attributes are replaced as a whole and may be read by any thread.
-
-    Attributes:
-        runs: Runs found so far; None before the first.
-        unread: Number of runs that have not been read yet.
-        error: Why the last attempt to read the folder failed; empty if it succeeded.
-    """
+    """The newest overview of a folder of runs. The attributes are replaced as a whole and may be read by any thread."""
 
     def __init__(self, folder: RunsFolder) -> None:
-        self.runs: list[RunOverview] | None = None
-        self.unread = 0
-        self.error = ""
+        self.runs: list[RunOverview] | None = None  # runs found so far; None before the first
+        self.unread = 0  # number of runs that have not been read yet
+        self.error = ""  # why the folder could not be read last time; empty if it could
         self._folder = folder
         self._asked = threading.Event()
         self._closed = self._has_all = False
@@ -45,7 +35,6 @@ class RunsReader:
         self._asked.set()
 
     def close(self) -> None:
-        """Stop reading."""
         self._closed = True
         self._asked.set()
 

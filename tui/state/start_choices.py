@@ -22,21 +22,13 @@ ALL_RUNS = "all runs"
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A choice of the start screen.
-
-    Attributes:
-        heading: Heading of its group.
-        label: Text in the list.
-        about: Description, in lines.
-        command: Arguments of `r18-tui` that carry it out at once; empty if another choice comes first.
-        config: Configuration whose settings can be edited first; empty for others.
-    """
+    """A choice of the start screen."""
 
     heading: str
     label: str
-    about: str
-    command: tuple[str, ...] = ()
-    config: str = ""
+    about: str  # description, in lines
+    command: tuple[str, ...] = ()  # arguments of `r18-tui` that carry it out; empty if another choice comes first
+    config: str = ""  # configuration whose settings can be edited first; empty for others
 
 
 def choices(runs_dir: Path) -> list[Choice]:

@@ -16,12 +16,7 @@ _PLOT_WIDTH, _PLOT_HEIGHT = 76, 16
 
 
 def summary(view: RunView, run_dir: RunDir) -> list[str]:
-    """A few lines on the status of the run.
-
-    Args:
-        view: The fold of the run's log.
-        run_dir: Run directory.
-    """
+    """A few lines on the status of the run."""
     lines = [f"{fmt.printable(run_dir.name)}: {_ending(view)}", *_results(view)]
     saved = next((path for e in reversed(view.checkpoints) if (path := run_dir.path / e.path).is_file()), None)
     if saved:
@@ -34,7 +29,6 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
 
 
 def _results(view: RunView) -> list[str]:
-    """Newest, best and test accuracy."""
     last, best, lines = view.last_evaluation, view.best, []
     if last:
         tta = f", flip-TTA {last.accuracy_tta:.2%}" if last.accuracy_tta is not None else ""

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_SHORTEST = 10.0
-"""Smallest number of visible steps: a closer zoom shows nothing more."""
+_SHORTEST = 10.0  # smallest number of visible steps: a closer zoom shows nothing more
 
 
 @dataclass
 class Viewport:
-    """Visible range and cursor, shared by all curves of a run.
-
-    Attributes:
-        span: First and last visible step; None for all steps.
-        cursor: Step that values are read at; None for the newest one.
-    """
+    """Visible range (None for all steps) and cursor (None for the newest step), shared by all curves of a run."""
 
     span: tuple[float, float] | None = None
     cursor: float | None = None
@@ -25,13 +19,7 @@ class Viewport:
         return self.span or (0.0, total)
 
     def zoom(self, factor: float, around: float, total: float) -> None:
-        """Show fewer steps, or more, with one of them kept in place.
-
-        Args:
-            factor: Factor on the number of visible steps; below 1 to zoom in.
-            around: Step that stays in place, as far as the ends of the run allow.
-            total: Steps of the run.
-        """
+        """Multiply the number of visible steps, with `around` kept in place as far as the ends of the run allow."""
         left, right = self.edges(total)
         width = max((right - left) * factor, min(_SHORTEST, total))
         share = min(max((around - left) / (right - left), 0.0), 1.0)
@@ -43,13 +31,7 @@ class Viewport:
         self._show(left + share * (right - left), right - left, total)
 
     def move_cursor(self, steps: float, newest: float, total: float) -> None:
-        """Move the cursor to later steps, or earlier when negative; at the newest step it follows the run again.
-
-        Args:
-            steps: Number of steps to move by.
-            newest: Newest step of the run.
-            total: Steps of the run; the visible range moves along when the cursor leaves it.
-        """
+        """Move the cursor to later steps, or earlier when negative, and the range with it; at `newest` it follows the run."""
         at = (newest if self.cursor is None else self.cursor) + steps
         self.cursor = None if at >= newest or newest < 1.0 else max(at, 1.0)
         left, right = self.edges(total)

@@ -16,16 +16,7 @@ from tui.terminal.private_terminal import PrivateTerminal
 
 
 def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
-    """Train a run that never had a screen.
-
-    Args:
-        run: A run opened by this process.
-        remark: Message for the user.
-        link: Connection to the launcher, which gives the terminal back to the shell.
-
-    Returns:
-        The exit code.
-    """
+    """Train an opened run that never had a screen; `remark` is for the user. Returns the exit code."""
     thread = TrainingThread(run, hold_open=False)
     terminal = PrivateTerminal(run.run_dir.log)
     thread.take_signals()
@@ -37,17 +28,7 @@ def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
 def go_on_without_terminal(
     thread: TrainingThread, terminal: PrivateTerminal, link: LauncherLink, farewell: Sequence[str]
 ) -> int:
-    """Release the terminal and continue training.
-
-    Args:
-        thread: Training thread of the run; started.
-        terminal: Terminal held until now.
-        link: Connection to the launcher.
-        farewell: Lines for the user, printed by the launcher if there still is a terminal.
-
-    Returns:
-        The exit code, which may not reach anyone.
-    """
+    """Release the terminal, have the launcher print `farewell`, and continue training; returns the exit code."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal left whose end could concern us
     thread.release()
     terminal.let_go()

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_INITS = frozenset({"catatonit", "docker-init", "dumb-init", "tini"})
-"""Small init programs that start one child, and end when it does."""
+_INITS = frozenset({"catatonit", "docker-init", "dumb-init", "tini"})  # init programs that end with their only child
 
 
 def main_process(proc: Path = Path("/proc")) -> int:
-    """The process whose end also ends the container, or the machine.
-
-    Args:
-        proc: Mount point of the kernel's process information.
-    """
+    """The process whose end also ends the container, or the machine."""
     if read(proc / "1" / "comm").strip() not in _INITS:
         return 1
     children = read(proc / "1" / "task" / "1" / "children").split()

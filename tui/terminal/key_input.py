@@ -16,14 +16,10 @@ from textual._keyboard_protocol import FUNCTIONAL_KEYS
 from textual._xterm_parser import XTermParser
 from textual.message import Message
 
-ESCAPE_S = 0.03
-"""Time after which a lone escape is the key. Over a network a sequence nearly always arrives in one piece."""
-REST_S = 1.0
-"""Longest wait for the rest of an incomplete sequence. Then it is dropped."""
-PASTE_S = 2.0
-"""Time without more text after which a paste whose end was lost is over. Single keys do not prolong it."""
-LONGEST_PASTE = 1 << 20
-"""Maximum number of bytes kept of a paste."""
+ESCAPE_S = 0.03  # time after which a lone escape is the key; over a network a sequence mostly arrives in one piece
+REST_S = 1.0  # longest wait for the rest of an incomplete sequence, which is then dropped
+PASTE_S = 2.0  # time without text after which a paste whose end was lost is over; single keys do not prolong it
+LONGEST_PASTE = 1 << 20  # maximum number of bytes kept of a paste
 
 _ESC, _CTRL_C = b"\x1b", b"\x03"
 _LONGEST_KEY = 64
@@ -38,8 +34,7 @@ _SEQUENCE = re.compile(
 )
 _BEGUN = re.compile(rb"\x1b(?:\[M[\x20-\xff]{0,2}|\[\[|\[[\x30-\x3f]*[\x20-\x2f]*|O[0-9;]*)?")
 """The longest beginning of a sequence that may still become whole."""
-_STRING = re.compile(rb"\x1b[P\]_^X]")
-"""DCS, OSC, APC, PM and SOS, whose text continues until a terminator."""
+_STRING = re.compile(rb"\x1b[P\]_^X]")  # DCS, OSC, APC, PM and SOS, whose text continues until a terminator
 _STRING_END = re.compile(rb"[\x07\x18\x1a]|\x1b\\|(?:\xc2|(?<![\x80-\xff]))\x9c|(?=\x03)|(?=\x1b[^\\\x1b])")
 """BEL, CAN, SUB, ST; ctrl+c and another sequence end it, too."""
 _PASTE_BEGIN, _PASTE_END = b"\x1b[200~", b"\x1b[201~"
@@ -48,31 +43,24 @@ _MOUSE = re.compile(r"\x1b\[<\d{1,4};-?\d{1,5};-?\d{1,5}[Mm]")
 _SYNCHRONISED = re.compile(r"\x1b\[\?2026;[123]\$y")
 _KEY = re.compile(r"\x1b\[(\d{0,7})(?::[\d:]*)?(?:;(\d{0,3})(?::(\d))?)?(?:;([\d:]*))?([u~ABCDEFHPQS])")
 """Code point or number, modifiers, event type, text; alternate keys are ignored."""
-_MODIFIED = re.compile(r"\x1b\[27;(\d{1,3});(\d{1,7})~")
-"""xterm's modifyOtherKeys: modifiers and code point."""
-_TEXT_ALONE = re.compile(r"\x1b\[0?(?:;1?(?::[12])?);([\d:]+)u")
-"""Text that belongs to no key, as an input method sends it."""
+_MODIFIED = re.compile(r"\x1b\[27;(\d{1,3});(\d{1,7})~")  # xterm's modifyOtherKeys: modifiers and code point
+_TEXT_ALONE = re.compile(r"\x1b\[0?(?:;1?(?::[12])?);([\d:]+)u")  # text without a key, as an input method sends it
 _RELEASED = "3"
 _ENCODED_CTRL_C = re.compile(rb"\x1b\[(?:99(?::[\d:]*)?;(?:5|69|133|197)(?::[12])?(?:;[\d:]*)?u|27;5;99~)")
 """In kitty's protocol, with and without caps lock and num lock; in xterm's modifyOtherKeys."""
 
 _LATE_REST = (b"[", b"]", b"O", b"P", b"_", b"^", b"X")
-_ALT_ARROW = re.compile(rb"\x1b(\x1b[\[O][A-D])")
-"""The form that rxvt and PuTTY send: it is not an escape and an arrow."""
+_ALT_ARROW = re.compile(rb"\x1b(\x1b[\[O][A-D])")  # form of rxvt and PuTTY: not an escape and an arrow
 _C1 = re.compile(rb"(?:\xc2|(?<![\x80-\xff]))([\x8f\x90\x98\x9b\x9d-\x9f])")
 """8-bit forms of `ESC [` and the like, in UTF-8 and alone; never a byte within another character."""
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class KeyInput:
-    """Converts bytes to events. Reads no clock and no file; used by one thread.
-
-    Attributes:
-        deadline: Time for the next call of `tick`, in seconds of the caller's clock; None if nothing is pending.
-    """
+    """Converts bytes to events. Reads no clock and no file; used by one thread."""
 
     def __init__(self) -> None:
-        self.deadline: float | None = None
+        self.deadline: float | None = None  # time for the next `tick` on the caller's clock; None if nothing is pending
         self._keys = XTermParser()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._alt = False
@@ -82,12 +70,7 @@ class KeyInput:
         self._late_until = -1.0
 
     def feed(self, data: bytes, now: float) -> list[Message]:
-        """Take bytes.
-
-        Args:
-            data: Result of one read: a person's key arrives alone, a paste and an answer in larger pieces.
-            now: Seconds of a monotonic clock.
-        """
+        """Take the result of one read; a person's key arrives alone, a paste and an answer in larger pieces."""
         found: list[Message] = []
         if not data:
             return found
@@ -128,7 +111,6 @@ class KeyInput:
         return found
 
     def _forget(self) -> None:
-        """Drop the incomplete input."""
         self._rest, self._in_string, self._pasted, self._alt = b"", False, None, False
         self._decoder.reset()
         self.deadline = None

@@ -65,13 +65,9 @@ class LauncherLink:
 def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink], int]) -> int:
     """Run `main` in a child process with a session of its own.
 
-    Args:
-        order: Called here, in parallel with `main`: returns the line that `main` receives from its link. When it raises, the
-            child is ended and the exception propagates.
-        main: Called in the child; its result is the exit code. It must hold no resource until it has received the line.
-
-    Returns:
-        The child's exit code; 128 plus the signal's number if a signal ended it; 0 if it continues without the terminal.
+    `order` is called here, in parallel, and returns the line that `main` receives from its link; when it raises, the child is
+    ended and the exception propagates. `main` must hold no resource before it has received the line. Returns the child's exit
+    code; 128 plus the signal's number if a signal ended it; 0 if it continues without the terminal.
     """
     restore_terminal = terminal_guard()
     ours, theirs = socket.socketpair()
@@ -123,7 +119,6 @@ def _send(connection: socket.socket, data: bytes) -> None:
 
 
 def _receive_all(connection: socket.socket) -> bytes:
-    """Read until the other end is closed."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65536):

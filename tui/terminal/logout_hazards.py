@@ -34,13 +34,7 @@ def logind_kills_processes() -> bool:
 def hazards(
     run_dir: RunDir, proc: Path = Path("/proc"), kills: Callable[[], bool] = logind_kills_processes
 ) -> list[str]:
-    """Warnings for the user who leaves this process alone; empty without a hazard.
-
-    Args:
-        run_dir: Run directory, for the remedy.
-        proc: Mount point of the kernel's process information.
-        kills: Returns whether logout kills processes; called only if this process belongs to a login session.
-    """
+    """Warnings for the user who leaves this process alone; `kills` is called only in a login session."""
     warnings = []
     if _in_login_session(proc) and kills():
         warnings.append(

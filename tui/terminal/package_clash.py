@@ -9,17 +9,12 @@ from pathlib import Path
 
 OURS = ("trainer", "tui")
 
-_LARGEST_RECORD = 200_000
-"""Bytes. Larger lists of files (torch's has a megabyte) are not searched: this runs before the first frame."""
+_LARGEST_RECORD = 200_000  # bytes; larger lists of files (torch's has a megabyte) would delay the first frame
 _INSTALLS_OURS = re.compile(rb"^(trainer|tui)(?:/__init__)?\.py,", re.MULTILINE)
 
 
 def foreign_packages(paths: Iterable[str] | None = None) -> list[str]:
-    """One message for each clash.
-
-    Args:
-        paths: Import path; None takes `sys.path`.
-    """
+    """One message for each clash on the import path, by default `sys.path`."""
     messages = []
     for folder in sys.path if paths is None else paths:
         for metadata in sorted(Path(folder or ".").glob("*.dist-info")):

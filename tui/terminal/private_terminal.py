@@ -23,8 +23,7 @@ from trainer.errors import ConfigError
 from tui.terminal.terminal_mark import TerminalMark, in_background, restore_after_a_kill
 from tui.terminal.terminal_modes import RESTORED
 
-_STOPPED_S = 0.05
-"""If the stop signal returns sooner than this it did not stop us: a shell could not have continued us by then."""
+_STOPPED_S = 0.05  # a stop signal that returns sooner did not stop us: a shell could not have continued us by then
 
 
 def is_terminal() -> bool:
@@ -43,11 +42,7 @@ def read_key() -> str:
 
 
 def wait_for_foreground() -> None:
-    """Stop until the shell gives us the terminal, as it does at `fg`; for a program that was started with `&`.
-
-    Raises:
-        ConfigError: If no shell is there to do so.
-    """
+    """After a start with `&`, stop until the shell gives us the terminal (`fg`); ConfigError if no shell is there to do so."""
     while in_background(0):
         begun = time.monotonic()
         os.kill(0, signal.SIGTTIN)  # the shell reports the whole job as stopped, for input from the terminal
@@ -78,11 +73,7 @@ class PrivateTerminal:
     """Takes the terminal over and gives it back."""
 
     def __init__(self, log: Path) -> None:
-        """Point 0, 1 and 2 away from the terminal.
-
-        Args:
-            log: File that everything printed from now on is appended to.
-        """
+        """Point 0, 1 and 2 away from the terminal; everything printed from now on is appended to `log`."""
         self._mark = TerminalMark(0)
         self.input_fd = os.dup(0)
         self._output_fd = os.dup(1)
@@ -151,11 +142,7 @@ class _Screen(io.TextIOWrapper):
 
 
 def terminal_guard(fd: int = 0) -> Callable[[], None]:
-    """Save the terminal's settings.
-
-    Returns:
-        A function that restores them and switches off every mode that a dashboard may have left on, in case the process died.
-    """
+    """Save the terminal's settings; the result restores them and switches off every mode that a dead process left on."""
     try:
         before = termios.tcgetattr(fd)
     except (termios.error, OSError):
@@ -168,7 +155,6 @@ def terminal_guard(fd: int = 0) -> Callable[[], None]:
             os.write(1, RESTORED.encode())
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
         except (termios.error, OSError):
-            # The terminal itself is gone; there is nothing left to restore.
-            return
+            return  # the terminal itself is gone
 
     return restore

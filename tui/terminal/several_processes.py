@@ -29,12 +29,7 @@ _LOOK_S = 0.1
 
 
 def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str]:
-    """The command that starts `--nproc` processes, and restarts them when one of them dies.
-
-    Args:
-        arguments: Arguments of `r18-tui`, with `nproc`.
-        overrides: `group.key=value` tokens.
-    """
+    """The command that starts `--nproc` processes, and restarts them when one of them dies."""
     given = [] if arguments.config is None else [arguments.config]
     if arguments.name:
         given += ["--name", arguments.name]
@@ -52,15 +47,7 @@ def torchrun_environment(nproc: int) -> dict[str, str]:
 
 
 def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
-    """Start the processes, and wait until there is a run to show.
-
-    Args:
-        arguments: Arguments of `r18-tui`, with `nproc`.
-        overrides: `group.key=value` tokens.
-
-    Raises:
-        ConfigError: If they end before; with their output.
-    """
+    """Start the processes, and wait until there is a run to show; ConfigError with their output if they end before."""
     token = secrets.token_hex(8)
     environment = torchrun_environment(arguments.nproc) | {LAUNCHED_BY: token}
     with tempfile.TemporaryFile() as said:
@@ -84,12 +71,7 @@ def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
 
 
 def become_torchrun(arguments: Namespace, overrides: Sequence[str]) -> NoReturn:
-    """Train without a screen: this process becomes torchrun itself.
-
-    Args:
-        arguments: Arguments of `r18-tui`, with `nproc`.
-        overrides: `group.key=value` tokens.
-    """
+    """Train without a screen: this process becomes torchrun itself."""
     command = torchrun_command(arguments, overrides)
     os.execve(command[0], command, torchrun_environment(arguments.nproc))  # noqa: S606 - our own interpreter
 

@@ -22,11 +22,7 @@ class TerminalMark:
     """The mark of a terminal that this process takes over. If it cannot be made, it is omitted: it is only a safeguard."""
 
     def __init__(self, fd: int) -> None:
-        """Mark a terminal as taken.
-
-        Args:
-            fd: Descriptor of the terminal, whose settings are still those of the shell.
-        """
+        """Mark a terminal as taken, while its settings are still those of the shell."""
         self._file = -1
         self._path: Path | None = None
         with contextlib.suppress(OSError, termios.error, TypeError):
@@ -41,7 +37,6 @@ class TerminalMark:
             self._path = path
 
     def remove(self) -> None:
-        """Remove the mark, since the terminal was given back."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         if self._file >= 0:
@@ -50,14 +45,7 @@ class TerminalMark:
 
 
 def restore_after_a_kill(fd: int = 1) -> bool:
-    """Restore a terminal that a killed program of ours left taken over.
-
-    Args:
-        fd: Descriptor of the terminal; anything else is ignored.
-
-    Returns:
-        Whether there was something to restore.
-    """
+    """Restore a terminal that a killed program of ours left taken over; returns whether there was one."""
     try:
         path = _path_of(fd)
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
@@ -92,10 +80,6 @@ def in_background(fd: int) -> bool:
 
 
 def _path_of(fd: int) -> Path:
-    """Path of the mark of a terminal.
-
-    Raises:
-        OSError: If it is no terminal, or there is no private folder.
-    """
+    """Path of the mark of a terminal; OSError if it is no terminal, or there is no private folder."""
     os.ttyname(fd)
     return private_folder() / f"terminal-{os.fstat(fd).st_rdev}"

@@ -5,9 +5,7 @@ Sources: xterm's ctlseqs; https://sw.kovidgoyal.net/kitty/keyboard-protocol/.
 
 from __future__ import annotations
 
-_KITTY_KEYS = f"\x1b[>{0b11001}u"
-"""Disambiguate escape codes, report all keys as escape codes, report associated text."""
-
+_KITTY_KEYS = f"\x1b[>{0b11001}u"  # disambiguate escape codes, report all keys as such, report associated text
 _ON_AND_OFF = (
     ("\x1b[?1049h", "\x1b[?1049l"),  # the alternate screen; first on and last off, since it has kitty flags of its own
     ("\x1b[?25l", "\x1b[?25h"),  # no cursor
@@ -18,17 +16,11 @@ _ON_AND_OFF = (
 )
 _MOUSE_ON_AND_OFF = tuple((f"\x1b[?{mode}h", f"\x1b[?{mode}l") for mode in (1000, 1003, 1015, 1006))
 
-_FRAME_END = "\x1b[?2026l"
-"""Ends an open frame: what follows is shown at once."""
+_FRAME_END = "\x1b[?2026l"  # end of an open frame: what follows is shown at once
 
 
 def switched_on(*, mouse: bool, kitty_keys: bool = True) -> str:
-    """Sequence that takes a terminal over.
-
-    Args:
-        mouse: Whether the mouse is reported.
-        kitty_keys: Whether kitty's keyboard protocol is requested, if the terminal supports it.
-    """
+    """Sequence that takes a terminal over, with reports of the mouse and with kitty's keyboard protocol if wanted."""
     modes = [on for on, _ in _ON_AND_OFF if kitty_keys or on != _KITTY_KEYS]
     return "".join([*modes, *(on for on, _ in _MOUSE_ON_AND_OFF if mouse)])
 

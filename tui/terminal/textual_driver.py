@@ -14,8 +14,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from tui.terminal.key_input import KeyInput
 from tui.terminal.terminal_modes import SWITCHED_OFF, switched_on
 
-_AT_ONCE = 4096
-"""Maximum number of bytes per read."""
+_AT_ONCE = 4096  # maximum number of bytes per read
 
 
 class TerminalDriver(LinuxDriver):
@@ -31,7 +30,6 @@ class TerminalDriver(LinuxDriver):
     _wake_reader, _wake_writer = -1, -1
 
     def start_application_mode(self) -> None:
-        """Take the terminal over."""
         if self._wake_reader < 0:
             self._wake_reader, self._wake_writer = os.pipe()
         self._reading = True
@@ -62,7 +60,6 @@ class TerminalDriver(LinuxDriver):
         return self._writer_thread is not None
 
     def write(self, data: str) -> None:
-        """Write to the terminal."""
         if not self._silent:
             super().write(data)
 

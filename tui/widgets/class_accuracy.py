@@ -19,7 +19,6 @@ class ClassPane(Pane):
     page = "classes"
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         view = scene.view
         last = view.last_evaluation
         title = f"Per-class {view.selection_split} accuracy"

@@ -17,8 +17,7 @@ from tui.widgets.scroll_pane import TablePane
 
 _LONGEST_BAR = 24
 _SHORTEST_BAR = 6
-_RECALL = 14
-"""Cells of number and change beside the bar."""
+_RECALL = 14  # cells of number and change beside the bar
 _TREND = 12
 _CLASS = "class"
 _LEAST_CONFUSIONS = 20
@@ -36,13 +35,7 @@ _EXPLANATION = (
 
 @dataclass(frozen=True)
 class _Column:
-    """A column to the right of the accuracy.
-
-    Attributes:
-        title: Text in the first line.
-        width: Width in cells, including the gap before it.
-        cell: Returns the text for a class.
-    """
+    """A column to the right of the accuracy; its width includes the gap before it."""
 
     title: str
     width: int
@@ -55,7 +48,6 @@ class ClassTable(TablePane):
     page = "classes"
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         title = f"Classes on {scene.view.selection_split}"
         last, results = scene.view.last_evaluation, scene.class_results
         if last is None or not results:
@@ -151,7 +143,7 @@ def _confusions(classes: list[str], result: ClassResult, room: int) -> str:
 
 
 def _trend(scene: DisplayState, result: ClassResult) -> str:
-    # Here: the first frame must not wait for numpy.
+    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.sparkline import as_ticks
 
     return as_ticks(recalls(scene.view, result.label, _TREND), scene.glyphs)

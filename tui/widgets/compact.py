@@ -23,7 +23,6 @@ class SparkPane(Pane, can_focus=False):
     """Learning rate, memory and throughput in one line each (80x24)."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """Three lines."""
         view = scene.view
         half = max(width // 2, 10)
         total = float(max(view.total_steps, 1))
@@ -50,7 +49,6 @@ class WorstPane(Pane, can_focus=False):
     """The worst classes without a border (80x24)."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """A title and one row per class."""
         results, room = scene.class_results, height - 1
         key = PAGE_BY_NAME["classes"].key
         title: Row = [(f" {key}", "key"), (f" Per-class {scene.view.selection_split} accuracy, worst first", "title")]
@@ -67,7 +65,6 @@ class CompactPane(Pane, can_focus=False):
     follows_clock = True
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """State, progress, curves as sparklines, rate, memory, worst classes, last event."""
         view = scene.view
         if scene.behind:
             return [state_row(scene)]
@@ -106,7 +103,7 @@ class CompactPane(Pane, can_focus=False):
 
 
 def _spark(scene: DisplayState, pyramid: Pyramid, right: float, width: int) -> str:
-    # Here: the first frame must not wait for numpy.
+    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.sparkline import sparkline
 
     return sparkline(pyramid, 0.0, right, width, scene.glyphs)
@@ -116,7 +113,6 @@ class TooSmallPane(Pane, can_focus=False):
     """A message for a terminal that is too small for anything else."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """A message in place of the panes; training continues."""
         view = scene.view
         lines = [scene.word, f"{view.step:,}/{view.total_steps:,}", "terminal too small", "needs 36x10"]
         return [[(fmt.fit(line, width), "text")] for line in lines]

@@ -18,25 +18,15 @@ if TYPE_CHECKING:
 
 
 class ComparisonPane(Pane, can_focus=False):
-    """Held-out accuracy or loss by epoch.
-
-    Attributes:
-        compared: Runs whose curves are drawn.
-    """
+    """Held-out accuracy or loss of some runs, by epoch."""
 
     def __init__(self, measure: str, *, id: str) -> None:  # noqa: A002 - Textual's name
-        """Create an empty plot.
-
-        Args:
-            measure: `accuracy` or `loss`.
-            id: Id of the widget.
-        """
+        """`measure` is `accuracy` or `loss`."""
         super().__init__(id=id)
         self.measure = measure
         self.compared: tuple[Compared, ...] = ()
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         title = f"Held-out {self.measure} by epoch"
         drawn = [(one, points) for one in self.compared if (points := one.points(self.measure))]
         if not drawn:

@@ -11,18 +11,13 @@ from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.scroll_pane import TablePane
 
-_SHADES = ((0.10, "heat4"), (0.05, "heat3"), (0.02, "heat2"), (0.0, "heat1"))
-"""Minimum share of a class's images, and its style."""
-
+_SHADES = ((0.10, "heat4"), (0.05, "heat3"), (0.02, "heat2"), (0.0, "heat1"))  # minimum share of a class, style
 _LEAST_CELL = 4
-_LIST_WIDTH = 34
-"""Minimum columns of the list beside the matrix."""
-_LIST_HEIGHT = 4
-"""Minimum rows of the list below it."""
+_LIST_WIDTH = 34  # minimum columns of the list beside the matrix
+_LIST_HEIGHT = 4  # minimum rows of the list below it
 
 
-_Pair = tuple[float, int, str, str]
-"""Share of the class's images, number of images, true class, predicted class."""
+_Pair = tuple[float, int, str, str]  # share of the class's images, number of images, true class, predicted class
 
 
 class ConfusionPane(TablePane):
@@ -37,7 +32,6 @@ class ConfusionPane(TablePane):
         self._pairs: list[_Pair] = []
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         last = scene.view.last_evaluation
         title = f"Confusion on {scene.view.selection_split}"
         results, pairs = self._by_label_and_pairs(scene)

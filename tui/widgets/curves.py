@@ -16,8 +16,7 @@ from tui.widgets.step_pane import StepPane, cursor_figures
 if TYPE_CHECKING:
     from tui.drawing.plot import Area, Frame
 
-_FAR_ABOVE = 1.5
-"""An evaluation this many times above the highest training loss and the newest evaluation is left off the scale."""
+_FAR_ABOVE = 1.5  # evaluations this many times above the training losses and the newest one are left off the scale
 _MARKS = {
     "lr": ("l", "LR set"),
     "resume": ("r", "resumed"),
@@ -35,7 +34,6 @@ class CurvePane(StepPane):
     name_of_curve = ""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         title, right = self.name_of_curve.capitalize(), self.figures(scene)
         inner, rows = width - 4, height - 2
         if not len(scene.view.train_loss):
@@ -45,33 +43,24 @@ class CurvePane(StepPane):
         return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
     def figures(self, scene: DisplayState) -> Row:
-        """Figures in the upper border."""
         raise NotImplementedError
 
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
-        """Lowest and highest value of the axis, and whether it is logarithmic.
-
-        Args:
-            scene: The run.
-            left: First visible step.
-            right: Last visible step.
-        """
+        """Lowest and highest value of the axis between two steps, and whether it is logarithmic."""
         raise NotImplementedError
 
     def evaluated_between(self, scene: DisplayState, left: float, right: float) -> list[float]:
-        """Values of the visible evaluations."""
         steps, values = self.evaluated(scene)
         return [value for step, value in zip(steps, values, strict=True) if left <= step <= right]
 
     def evaluated(self, scene: DisplayState) -> tuple[list[float], list[float]]:
-        """Steps and values of the evaluations."""
         series = {"loss": scene.view.eval_loss, "accuracy": scene.view.eval_accuracy}[self.name_of_curve]
         found = series.get(scene.view.selection_split)
         return (list(found.x), list(found.y)) if found else ([], [])
 
     def _draw(self, canvas: Canvas, scene: DisplayState) -> list[str]:
         """Draw everything; returns the entries of the legend."""
-        # Here: the first frame must not wait for numpy.
+        # Imported here so that the first frame does not wait for numpy.
         from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
 
         view, glyphs = scene.view, scene.glyphs
@@ -146,7 +135,6 @@ class LossPane(CurvePane):
     name_of_curve = page = "loss"
 
     def figures(self, scene: DisplayState) -> Row:
-        """Newest training and held-out loss."""
         last = scene.evaluation()
         row = [*cursor_figures(scene), ("train ", "dim"), (fmt.number(scene.value_of("loss")), "train")]
         if last:
@@ -181,7 +169,6 @@ class AccuracyPane(CurvePane):
     name_of_curve = page = "accuracy"
 
     def figures(self, scene: DisplayState) -> Row:
-        """Newest training, held-out and best accuracy in percent; flip-TTA separate from plain."""
         last, best = scene.evaluation(), scene.view.best
         row = [*cursor_figures(scene), ("train ", "dim"), (fmt.percent(scene.value_of("accuracy")), "train")]
         if last:
@@ -233,11 +220,7 @@ def _happened_at(area: Area, frame: Frame, marks: list[Mark], cursor: float | No
 
 
 def _draw_track(canvas: Canvas, area: Area, frame: Frame, marks: list[Mark], saved: str) -> list[str]:
-    """Draw the run's events on the position axis; any other event there replaces a checkpoint.
-
-    Returns:
-        Each sign used, with its meaning.
-    """
+    """Draw the run's events on the position axis; any other event hides a checkpoint. Returns each sign with its meaning."""
     seen: dict[int, str] = {}
     for mark in marks[-400:]:
         if not frame.left <= mark.step <= frame.right:

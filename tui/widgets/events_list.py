@@ -18,7 +18,6 @@ class EventsPane(Pane, can_focus=False):
     """Newest at the bottom; two columns where there is room."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         verdict = verdict_row(scene, width)
         if verdict:
             return [verdict, *self._notes(scene, width, height - 1)]

@@ -12,7 +12,6 @@ class FailurePane(Pane, can_focus=False):
     """Shown over the events when the run has failed."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The error, the last good checkpoint and the command that resumes from it."""
         failure = scene.view.failure
         if failure is None:
             return []

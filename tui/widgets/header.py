@@ -30,7 +30,6 @@ class Header(Pane, can_focus=False):
     follows_clock = True
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """Identity and state, then progress."""
         state = [*problem_row(scene), *state_row(scene)]
         state_width = sum(cell_len(text) for text, _ in state)
         identity = _identity(scene, width - state_width - 3)

@@ -14,17 +14,11 @@ from tui.state.display_state import DisplayState
 from tui.state.keys import ACTIONS, Action, ActionContext, tries_rates
 from tui.widgets.pane import Pane
 
-_GAP = 2
-"""Cells between two entries."""
+_GAP = 2  # cells between two entries
 
 
 class KeyBar(Pane, can_focus=False):
-    """The last line.
-
-    Attributes:
-        situation: Returns the run's situation; called at each drawing.
-        remark: Shown instead of the keys when it is not empty.
-    """
+    """The last line: the keys, or `remark` when it is not empty; `situation` is called at each drawing."""
 
     def __init__(self, situation: Callable[[], ActionContext], *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -32,7 +26,6 @@ class KeyBar(Pane, can_focus=False):
         self.remark = ""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The line."""
         if self.remark:
             return [[(" " + fmt.fit(fmt.printable(self.remark), width - 2), "warn")]]
         now = self.situation()
@@ -55,15 +48,9 @@ class KeyBar(Pane, can_focus=False):
 
 
 def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[str]) -> list[Action]:
-    """The actions that fit, in the order of the registry.
+    """The actions that fit, in the order of the registry; those to `keep`, and the last two, are always shown.
 
     Those that cannot act at the moment are included, but not those that never can again in this run, or on this screen.
-
-    Args:
-        now: The run's situation.
-        labels: Labels by name of the action.
-        room: Available cells.
-        keep: Names of actions that are always shown, besides the last two.
     """
     steerable = now.can_control and now.state in LIVE_STATES
     possible = [action for action in ACTIONS if action.bar and (steerable or not action.refusal(now))]

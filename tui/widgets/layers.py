@@ -17,20 +17,17 @@ from tui.widgets.pane import exact, wrapped
 from tui.widgets.scroll_pane import TablePane
 
 _TITLE = "Weights and gradients"
-_ABOVE_LAYERS = 2
-"""Rows of the pane above the first layer."""
+_ABOVE_LAYERS = 2  # rows of the pane above the first layer
 _LEAST_LAYERS = 8
 _LEAST_HISTORY = 9
 _HIGHEST_HISTORY = 15
-_SIGN = 2
-"""Cells before a layer's name, for the mark of the selected layer."""
+_SIGN = 2  # cells before a layer's name, for the mark of the selected layer
 _NAME = 21
 _SHORT_NAME = 16
 _NORM = 9
 _TREND = 10
 _DEAD = 7
-_HISTOGRAMS = (24, 12, 8, 6)
-"""Possible widths of a histogram in cells: the bins of the log join evenly to each."""
+_HISTOGRAMS = (24, 12, 8, 6)  # widths in cells: the bins of the log join evenly to each
 
 _EXPLANATION = (
     "|weights|, |grad|: length (Euclidean norm) of weights, and of an epoch's last gradient; trend: |grad|, lowest to highest",
@@ -60,22 +57,18 @@ class LayersPane(TablePane):
         self._chosen = self._in_sight = 0
 
     def move(self, rows: int) -> None:
-        """Select another layer."""
         self._chosen += rows
 
     def on_click(self, event: Click) -> None:
-        """Select the layer under the mouse."""
         row = event.y - _ABOVE_LAYERS
         if self._scene is not None and 0 <= row < self._in_sight:
             self._chosen = self._first + row
             self.paint(self._scene)
 
     def action_scroll_pages(self, pages: int) -> None:
-        """Move by as many layers as are visible, down when positive."""
         self.action_scroll_rows(pages * max(self._in_sight, 1))
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         measured = scene.layers()
         if measured is None:
             text = "measured at the end of each epoch"
@@ -164,7 +157,7 @@ def _share(share: float | None) -> str:
 
 def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
     """Distributions of a layer's weights and gradients, side by side, with a mark at the step of the table."""
-    # Here: the first frame must not wait for numpy.
+    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.histogram_history import Histogram, history_rows
 
     events, half, name = scene.view.layers, (width - 2) // 2, fmt.printable(measured.names[layer])
@@ -194,7 +187,7 @@ def _silent(scene: DisplayState, measured: LayersMeasured) -> dict[str, float]:
 
 
 def _trend(scene: DisplayState, measured: LayersMeasured, layer: int, width: int) -> str:
-    # Here: the first frame must not wait for numpy.
+    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.sparkline import as_ticks
 
     norms = [number(event.gradient_norms[layer]) for event in scene.view.layers if event.step <= measured.step]

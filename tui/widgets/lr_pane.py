@@ -17,7 +17,6 @@ class LrPane(StepPane):
     page = "lr"
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         view = scene.view
         if view.started is None:
             body: list[Row] = [[("appears when training starts", "dim")]]
@@ -31,7 +30,7 @@ class LrPane(StepPane):
 
 
 def _draw(canvas: Canvas, scene: DisplayState) -> None:
-    # Here: the first frame must not wait for numpy.
+    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_point, nice_range
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
@@ -52,12 +51,7 @@ def _draw(canvas: Canvas, scene: DisplayState) -> None:
 
 
 def lr_figures(scene: DisplayState, *, cursor: bool) -> Row:
-    """The rate now and its target; or the rate at the cursor.
-
-    Args:
-        scene: The run.
-        cursor: Whether the pane shows the cursor.
-    """
+    """The rate now, and whether it rises or falls next; or the rate at the cursor, in a pane that shows it."""
     view = scene.view
     if cursor and scene.viewport.cursor is not None:
         return [*cursor_figures(scene), (fmt.rate(scene.value_of("lr")), "train")]

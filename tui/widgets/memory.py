@@ -13,8 +13,7 @@ from tui.state.display_state import DisplayState
 from tui.widgets.step_pane import StepPane
 
 _LABEL = 10
-_ROOM_FOR_CURVE = 14
-"""Minimum rows of the pane for a curve of memory over the run."""
+_ROOM_FOR_CURVE = 14  # minimum rows of the pane for a curve of memory over the run
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class MemoryPane(StepPane):
     page = "memory"
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         readings = scene.view.readings
         title = "GPU memory" if "allocated_bytes" in readings else "Memory"
         inner = width - 4
@@ -50,7 +48,7 @@ class MemoryPane(StepPane):
 
 def _curve(scene: DisplayState, width: int, height: int) -> list[Row]:
     """Memory over the run, and whether it will last."""
-    # Here: the first frame must not wait for numpy.
+    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, nice_range
 
     view = scene.view
@@ -92,10 +90,7 @@ def memory_figures(scene: DisplayState) -> Row:
 
 
 def facts(scene: DisplayState) -> str:
-    """Utilisation, temperature and power of a GPU, load of a CPU; unreadable values are left out.
-
-    Empty while the run is at rest: then they are not read.
-    """
+    """Utilisation, temperature and power of a GPU, load of a CPU, as far as they can be read; none while the run is at rest."""
     parts: list[str] = []
     readings = {} if scene.at_rest else scene.view.readings
     if "utilization_pct" in readings:

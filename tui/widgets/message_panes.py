@@ -13,15 +13,10 @@ from tui.widgets.scroll_pane import ScrollingPane
 
 
 class ScrolledPane(ScrollingPane):
-    """Shows the last lines and follows new ones, unless it is scrolled up.
-
-    Attributes:
-        title: Title in the border.
-        empty: Text if there are no lines.
-    """
+    """Shows the last lines and follows new ones, unless it is scrolled up."""
 
     title: ClassVar[str]
-    empty: ClassVar[str]
+    empty: ClassVar[str]  # text if there are no lines
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -33,7 +28,6 @@ class ScrolledPane(ScrollingPane):
         raise NotImplementedError
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The border and the lines in sight."""
         lines = self.lines_for(scene, width - 4)
         if self._from_end:
             self._from_end += len(lines) - self._total  # the lines on the screen keep their place
@@ -47,7 +41,6 @@ class ScrolledPane(ScrollingPane):
         return self.frame(scene.glyphs, self.title, place, shown, width, height, bottom)
 
     def move(self, rows: int) -> None:
-        """Scroll to other lines."""
         self._from_end -= rows
 
 
@@ -58,7 +51,6 @@ class NotesPane(ScrolledPane):
     empty = "none yet"
 
     def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
-        """Time and text; a long text is wrapped."""
         rows: list[Row] = []
         for note in scene.view.notes:
             for index, part in enumerate(wrapped(" ".join(note.text.split()), width - 10)):
@@ -74,5 +66,4 @@ class OutputPane(ScrolledPane):
     empty = "nothing"
 
     def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
-        """Every line, wrapped if it is too long for one row."""
         return [[(part, "text")] for line in scene.output for part in wrapped(line, width)]

@@ -46,7 +46,6 @@ class NetworkPane(TablePane):
     follows_cursor = True
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         view, inner = scene.view, width - 4
         if view.started is None or view.opened is None:
             body: list[Row] = [[("appears when training starts", "dim")]]

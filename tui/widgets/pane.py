@@ -31,11 +31,7 @@ _NARROW = frozenset(
 
 
 class PaletteOwner(Protocol):
-    """Interface of the application that panes use.
-
-    Attributes:
-        palette: Styles by the words that rows use (`tui.drawing.themes.STYLES`).
-    """
+    """Interface of the application that panes use: styles by the words of rows (`tui.drawing.themes.STYLES`)."""
 
     palette: dict[str, Style]
 
@@ -48,12 +44,9 @@ class Pane(Widget, can_focus=True):
     """
 
     ALLOW_SELECT = False
-    follows_cursor: ClassVar[bool] = False
-    """Whether the pane shows steps, or values at the cursor."""
-    follows_clock: ClassVar[bool] = False
-    """Whether the drawing depends on the time of day, and not on the run alone."""
-    page: ClassVar[str] = ""
-    """The page that shows the pane alone; its key is shown before the title."""
+    follows_cursor: ClassVar[bool] = False  # whether the pane shows steps, or values at the cursor
+    follows_clock: ClassVar[bool] = False  # whether the drawing depends on the time of day, and not on the run alone
+    page: ClassVar[str] = ""  # the page that shows the pane alone; its key is shown before the title
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
@@ -62,17 +55,10 @@ class Pane(Widget, can_focus=True):
         self._scene: DisplayState | None = None
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The pane's content.
-
-        Args:
-            scene: State to draw.
-            width: Cells in each row.
-            height: Rows; fewer are filled up, more are cut.
-        """
+        """Rows of `width` cells; fewer than `height` are filled up, more are cut."""
         raise NotImplementedError
 
     def paint(self, scene: DisplayState) -> None:
-        """Draw the pane and refresh the cells that changed."""
         self._scene = scene
         width, height = self.size
         if not width or not height:
@@ -95,20 +81,17 @@ class Pane(Widget, can_focus=True):
             self.refresh(*changed)
 
     def render_line(self, y: int) -> Strip:
-        """Return one line to Textual."""
         if y < len(self._strips):
             return self._strips[y]
         return Strip([Segment(" " * self.size.width, self._palette()["text"])], self.size.width)
 
     def recolour(self) -> None:
-        """Redraw all cells with a new palette."""
         self._rows = []
         if self._scene is not None:
             self.paint(self._scene)
         self.refresh()
 
     def on_resize(self, event: Resize) -> None:
-        """Fill the new size at once."""
         self._rows = []
         if self._scene is not None:
             self.paint(self._scene)
@@ -122,17 +105,7 @@ class Pane(Widget, can_focus=True):
     def frame(
         self, glyphs: Glyphs, title: str, right: Row, body: list[Row], width: int, height: int, bottom: str = ""
     ) -> list[Row]:
-        """Put a border with a title around rows.
-
-        Args:
-            glyphs: Characters of the border.
-            title: Text at the top left.
-            right: Text at the top right.
-            body: Rows of `width - 4` cells.
-            width: Width of the whole pane in cells.
-            height: Rows of the whole pane.
-            bottom: Text in the lower border.
-        """
+        """Put a border with a title and figures around rows of `width - 4` cells; `width` and `height` are the pane's."""
         edge = "accent" if self.has_focus else "border"
         key = f"{PAGE_BY_NAME[self.page].key} " if self.page else ""
         room = width - 6 - len(key)

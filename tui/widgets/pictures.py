@@ -23,18 +23,13 @@ if TYPE_CHECKING:
 
     from trainer.evaluation.picture_sheet import Sheet
 
-_WIDTHS = (32, 24, 20, 16, 12, 8)
-"""Possible widths of a tile in cells and pixels: a terminal's cell is two pixels high."""
-_ENOUGH = 4
-"""Number of tiles that should be visible at once."""
+_WIDTHS = (32, 24, 20, 16, 12, 8)  # possible tile widths in cells and pixels: a terminal's cell is two pixels high
+_ENOUGH = 4  # number of tiles that should be visible at once
 _GAP = 2
 _CHARACTERS = "characters"
-_CAPTION = 3
-"""Lines below a picture."""
-_DARK_TO_LIGHT = " .:-=+*#%@"
-"""Characters from dark to light, used without colours."""
-_LUMINANCE = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue. Source: ITU-R BT.601."""
+_CAPTION = 3  # lines below a picture
+_DARK_TO_LIGHT = " .:-=+*#%@"  # characters used without colours
+_LUMINANCE = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: ITU-R BT.601
 
 
 class PictureTerminal(Protocol):
@@ -46,11 +41,7 @@ class PictureTerminal(Protocol):
 
 
 class PicturePane(TablePane):
-    """Tiles of a sheet of pictures that the run has written.
-
-    Attributes:
-        what: Kind of pictures, as in `PicturesSaved`.
-    """
+    """Tiles of a sheet of pictures that the run has written; `what` is their kind, as in `PicturesSaved`."""
 
     what: str
 
@@ -70,11 +61,9 @@ class PicturePane(TablePane):
             self._show_overlays()
 
     def title_for(self, scene: DisplayState) -> str:
-        """Title in the upper border."""
         raise NotImplementedError
 
     def empty(self, scene: DisplayState) -> str:
-        """Text if there are no pictures."""
         raise NotImplementedError
 
     def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
@@ -82,15 +71,12 @@ class PicturePane(TablePane):
         raise NotImplementedError
 
     def split_of(self, scene: DisplayState) -> str:
-        """Split whose pictures are shown."""
         raise NotImplementedError
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        """Text at the upper right."""
         raise NotImplementedError
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         title, event = self.title_for(scene), scene.view.pictures.get((self.what, self.split_of(scene)))
         if event is not None and not event.images:
             event = None
@@ -120,7 +106,6 @@ class PicturePane(TablePane):
         return self._read[1], self._read[2]
 
     def _means(self, scene: DisplayState) -> str:
-        """Drawing method for pictures."""
         if no_color() or self.app.current_theme.ansi or not scene.glyphs.braille:
             return _CHARACTERS
         protocol = cast(PictureTerminal, self.app).picture_protocol
@@ -163,11 +148,9 @@ class MistakesPane(PicturePane):
     page = what = "mistakes"
 
     def title_for(self, scene: DisplayState) -> str:
-        """Title with the split."""
         return f"Mistakes on {scene.view.selection_split}"
 
     def empty(self, scene: DisplayState) -> str:
-        """Text before the first evaluation, and for logs from before pictures were kept."""
         last = scene.view.last_evaluation
         if last is None:
             return waiting_text(scene)
@@ -176,17 +159,14 @@ class MistakesPane(PicturePane):
         )
 
     def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
-        """True class and predicted class."""
         answer = fmt.printable(str(caption.get("predicted", "?")))
         sure: Row = [(f"{100 * float(caption.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
         return [("true ", "dim"), (fmt.printable(str(caption.get("class", "?"))), "text")], sure
 
     def split_of(self, scene: DisplayState) -> str:
-        """The split that selects the best checkpoint."""
         return scene.view.selection_split
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        """Number of mistakes, and their step."""
         return f"the {len(sheet.captions)} surest  epoch {round(event.epoch, 2):g}"
 
 
@@ -196,18 +176,15 @@ class TrainingImagesPane(PicturePane):
     page = what = "training"
 
     def title_for(self, scene: DisplayState) -> str:
-        """Title for augmented images."""
         return "Training images as the network sees them"
 
     def empty(self, scene: DisplayState) -> str:
-        """Text before the first step, and while a backbone's features replace the images."""
         frozen = scene.view.frozen
         if frozen and frozen.stages:
             return "not while the classifier alone is trained, on features of images that are not augmented"
         return "none kept yet" if scene.view.step else "appears when training starts"
 
     def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
-        """The class, or the two that were mixed."""
         own, other = fmt.printable(str(caption.get("class", "?"))), caption.get("mixed_with")
         percent = round(100 * float(caption.get("share", 1.0)))
         if other is None or percent == 100:
@@ -215,11 +192,9 @@ class TrainingImagesPane(PicturePane):
         return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.printable(str(other))}", "dim")]
 
     def split_of(self, scene: DisplayState) -> str:
-        """The training split."""
         return "train"
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        """Size of the images, and their step."""
         return f"{sheet.facts.get('size', '?')} pixels  epoch {event.epoch:g}"
 
 
@@ -232,7 +207,7 @@ def _path_of(scene: DisplayState, event: PicturesSaved) -> Path:
 
 
 def _read(path: Path) -> tuple[Sheet | None, str]:
-    # Here: neither numpy nor Pillow is loaded before there is something to show.
+    # Imported here: neither numpy nor Pillow is loaded before there is something to show.
     from trainer.evaluation.picture_sheet import read_sheet
 
     try:

@@ -18,20 +18,12 @@ from tui.state.display_state import DisplayState
 from tui.widgets.runs_table import HEADINGS, cell
 from tui.widgets.scroll_pane import ScrollingPane
 
-_UNDER_CURSOR = "cursor:"
-"""Prefix of the style of cells in the row under the cursor."""
-
-Describe = Callable[[RunOverview], dict[str, tuple[str, str]]]
-"""Returns text and style of a run's cells, by column."""
+_UNDER_CURSOR = "cursor:"  # prefix of the style of cells in the row under the cursor
+Describe = Callable[[RunOverview], dict[str, tuple[str, str]]]  # text and style of a run's cells, by column
 
 
 class RunRows(ScrollingPane, inherit_bindings=False):
-    """Headings, and one row per run with a cursor.
-
-    Attributes:
-        runs: All runs, in the order of the rows.
-        columns: Widths of the visible columns, by name; there is a blank on either side of a cell.
-    """
+    """Headings, and one row per run with a cursor."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"run-rows--cursor"}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,15 +38,9 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         """Posted when the run under the cursor was clicked on."""
 
     def __init__(self, describe: Describe, *, id: str) -> None:  # noqa: A002 - Textual's name
-        """Create an empty table.
-
-        Args:
-            describe: Returns the cells of a run.
-            id: Id of the widget.
-        """
         super().__init__(id=id)
         self.runs: Sequence[RunOverview] = ()
-        self.columns: dict[str, int] = {}
+        self.columns: dict[str, int] = {}  # widths of the visible columns, without the blank on either side
         self._describe = describe
         self._at = self._first = 0
         self._was_moved = False
@@ -65,12 +51,7 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         return self.runs[self._at] if self.runs else None
 
     def take(self, runs: Sequence[RunOverview], default: Callable[[RunOverview], bool]) -> None:
-        """Show other runs. The cursor stays with its run, once the user has moved it.
-
-        Args:
-            runs: Runs in the order of the rows.
-            default: Whether the cursor starts at a run; it starts at the first row if true of none.
-        """
+        """Show other runs. Once moved, the cursor stays with its run; before, it is at the `default` run or in the first row."""
         selected, self.runs = self.selected, runs
         if not self._was_moved:
             self._at = next((index for index, run in enumerate(runs) if default(run)), 0)
@@ -80,14 +61,12 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         self._at = max(min(self._at, len(runs) - 1), 0)
 
     def move(self, rows: int) -> None:
-        """Move the cursor."""
         before, self._at = self._at, max(min(self._at + rows, len(self.runs) - 1), 0)
         self._was_moved = True
         if self._at != before:
             self.post_message(self.Moved())
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The headings, and the visible runs."""
         room = max(height - 1, 1)
         self._first = max(min(self._first, self._at, len(self.runs) - room), self._at - room + 1, 0)
         head: Row = [(cell(name, HEADINGS[name], size), "dim") for name, size in self.columns.items()]

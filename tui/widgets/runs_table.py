@@ -13,7 +13,6 @@ HEADINGS = {
     "mark": "", "name": "run", "status": "state", "epochs": "epoch", "best": "best %", "last": "last %", "age": "last event",
     "size": "size",
 }  # fmt: skip
-"""Heading of each column."""
 
 WIDTHS = {
     "wide": {"mark": 1, "name": 34, "status": 16, "epochs": 9, "best": 6, "last": 6, "age": 10, "size": 8},
@@ -27,12 +26,7 @@ _STYLES = {RunState.FAILED: "bad", RunState.LOST: "bad", RunState.FINISHED: "dim
 
 
 def texts(run: RunOverview, now: float) -> dict[str, str]:
-    """Texts of a run, by column; all but the mark. A `!` means that lines of its log were skipped.
-
-    Args:
-        run: Run to describe.
-        now: Unix seconds.
-    """
+    """Texts of a run, by column, all but the mark. A `!` means that lines of its log were skipped."""
     return {
         "name": fmt.printable(run.run_dir.name),
         "status": f"{run.status} !" if run.bad_records else run.status,
@@ -45,14 +39,7 @@ def texts(run: RunOverview, now: float) -> dict[str, str]:
 
 
 def cells(run: RunOverview, now: float, *, mark: tuple[str, str], here: bool) -> dict[str, tuple[str, str]]:
-    """Text and style of a run's cells, by column.
-
-    Args:
-        run: Run to describe.
-        now: Unix seconds.
-        mark: Its number in the comparison, or empty, and the style of its curves.
-        here: Whether this process trains it.
-    """
+    """Text and style of a run's cells, by column; `mark` is its number in the comparison and the style of its curves."""
     state = _STYLES.get(run.state, "good" if run.trained else "text")
     styles = {"name": "title" if here else "text", "status": state}
     return {"mark": mark, **{column: (text, styles.get(column, "text")) for column, text in texts(run, now).items()}}

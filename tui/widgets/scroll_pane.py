@@ -23,30 +23,22 @@ class ScrollingPane(Pane):
     ]  # fmt: skip
 
     def move(self, rows: int) -> None:
-        """Scroll to other rows; `rows_for` sets bounds.
-
-        Args:
-            rows: Number of rows, down when positive.
-        """
+        """Scroll by some rows, down when positive; `rows_for` sets bounds."""
         raise NotImplementedError
 
     def action_scroll_rows(self, rows: int) -> None:
-        """Move by some rows, down when positive."""
         self.move(rows)
         if self._scene is not None:
             self.paint(self._scene)
 
     def action_scroll_pages(self, pages: int) -> None:
-        """Move by some pages, down when positive."""
         self.action_scroll_rows(pages * max(self.size.height - 3, 1))
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """Scroll up with the wheel."""
         event.stop()
         self.action_scroll_rows(-_WHEEL_ROWS)
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Scroll down with the wheel."""
         event.stop()
         self.action_scroll_rows(_WHEEL_ROWS)
 
@@ -59,20 +51,13 @@ class TablePane(ScrollingPane):
         self._first = 0
 
     def move(self, rows: int) -> None:
-        """Scroll to other rows."""
         self._first += rows
 
     def rewind(self) -> None:
-        """Show the first items again."""
         self._first = 0
 
     def in_sight(self, items: list[_Item], room: int) -> tuple[list[_Item], str]:
-        """The visible items, and their position among all; an empty text if all are visible.
-
-        Args:
-            items: All items.
-            room: Available rows.
-        """
+        """The visible items, and their position among all; an empty text if all are visible."""
         room = max(room, 1)
         self._first = max(0, min(self._first, len(items) - room))
         shown = items[self._first : self._first + room]

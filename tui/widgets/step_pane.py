@@ -30,18 +30,15 @@ class StepPane(Pane):
         """Posted after a change of the visible steps or the cursor."""
 
     async def action_arrow(self, direction: int) -> None:
-        """Move the cursor on a page, or the focus in the overview."""
         if self.has_class("zoomed"):
             await self.run_action("screen.curves('cursor_right')" if direction > 0 else "screen.curves('cursor_left')")
         else:
             await self.run_action("app.key('next_pane')" if direction > 0 else "app.key('previous_pane')")
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """Zoom in."""
         self._zoom_at(event, 1 / _WHEEL_FACTOR)
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Zoom out."""
         self._zoom_at(event, _WHEEL_FACTOR)
 
     def on_click(self, event: Click) -> None:
@@ -58,7 +55,6 @@ class StepPane(Pane):
             self.post_message(self.Looked())
 
     def _step_under(self, event: MouseEvent, scene: DisplayState) -> float:
-        """The step under the mouse."""
         from tui.drawing.plot import GUTTER
 
         left, right = scene.viewport.edges(scene.total)

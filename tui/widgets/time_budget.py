@@ -19,7 +19,6 @@ class TimePane(Pane):
     """Shares of compute, evaluation, data wait and saving."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        """The whole pane."""
         shares, bottom = time_shares(scene), "" if self.has_class("zoomed") else _PAGES
         if not shares:
             waiting: list[Row] = [[("measured from the first step on", "dim")]]

@@ -1,5 +1,4 @@
 """Screens: the dashboard, the list of runs, and the dialogs over them."""
 
-LIST_OF_RUNS = "list-of-runs"
+LIST_OF_RUNS = "list-of-runs"  # ids of screens, here so that the screens need not be imported before the first frame
 MESSAGES = "messages"
-"""Ids of the screens that cover a dashboard entirely, kept here for use without importing them before the first frame."""

@@ -8,27 +8,16 @@ from functools import partial
 from tui.drawing.step_axis import AXES
 from tui.state.display_state import DisplayState
 
-_PANNED = 0.25
-"""Fraction of the visible range that one key press pans by."""
+_PANNED = 0.25  # fraction of the visible range per key press
 
 
 class CurveKeys:
-    """Acts on the curves of a dashboard.
-
-    Attributes:
-        actions: What each key does, by the name of its action in `tui.state.keys`.
-    """
+    """Acts on the curves of a dashboard; `actions` has a function per action of `tui.state.keys`."""
 
     def __init__(
         self, scene: DisplayState, steps_a_column: Callable[[], float], look_again: Callable[[], None]
     ) -> None:
-        """Take the dashboard's state.
-
-        Args:
-            scene: The state that the curves are drawn from.
-            steps_a_column: Returns the steps per cell of a curve; 0 if nothing depends on a step.
-            look_again: Redraws every pane that shows steps or follows the cursor.
-        """
+        """`steps_a_column` returns the steps per cell of a curve, 0 if no shown pane depends on a step; `look_again` redraws."""
         self._scene = scene
         self._steps_a_column = steps_a_column
         self._look_again = look_again
@@ -43,7 +32,6 @@ class CurveKeys:
         }
 
     def _next_axis(self) -> None:
-        """Switch the axis between epochs, steps and time."""
         self._scene.axis = AXES[(AXES.index(self._scene.axis) + 1) % len(AXES)]
         self._look_again()
 
@@ -57,7 +45,6 @@ class CurveKeys:
         self._look_again()
 
     def _pan(self, share: float) -> None:
-        """Show earlier or later steps."""
         if self._steps_a_column():
             self._scene.viewport.pan(share, self._scene.total)
             self._look_again()

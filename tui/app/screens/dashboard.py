@@ -35,21 +35,11 @@ from tui.widgets.time_budget import TimePane
 LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 20), ("small", 36, 10), ("tiny", 0, 0))
 """Name, minimum columns and minimum rows; the first that fits is used."""
 
-_DRAW_FOR_S = 0.012
-"""Longest uninterrupted drawing time: enough for all panes of a laptop's 120x40 screen, and below a noticeable key delay."""
-
-DRAW_SHARE = 0.0075
-"""Share of a core for building panes while the run computes. On a laptop both cores lose that time, since each step waits for
-its slowest thread."""
-
-_LONGEST_REST_S = 2.0
-"""Longest pause after drawing some panes, however long that took."""
-
-_BESIDE_CURVE = 10
-"""Cells of a curve pane taken by border and labels."""
-
-_CLOCK_EVERY_S = 1.0
-"""Longest pause of panes that follow the clock: they are cheap, and show that the run is alive."""
+_DRAW_FOR_S = 0.012  # longest time at a stretch: enough for a laptop's 120x40 screen, and no noticeable delay of a key
+DRAW_SHARE = 0.0075  # share of a core for drawing while the run computes; all cores lose it, waiting for the slowest
+_LONGEST_REST_S = 2.0  # longest pause after drawing some panes, however long that took
+_BESIDE_CURVE = 10  # cells of a curve pane taken by border and labels
+_CLOCK_EVERY_S = 1.0  # longest pause of panes that follow the clock: they are cheap, and show that the run is alive
 
 
 def layout_for(width: int, height: int) -> str:
@@ -87,7 +77,6 @@ class DashboardScreen(Screen[None]):
         self._zoomed: Pane | None = None
 
     def compose(self) -> ComposeResult:
-        """The panes, from top to bottom."""
         # Before any pane is styled and placed, so that this is done once on the way to the first frame.
         self._take_layout(self.app.size)
         yield Header(id="header")
@@ -115,13 +104,12 @@ class DashboardScreen(Screen[None]):
         yield KeyBar(self._situation, id="keys")
 
     def on_mount(self) -> None:
-        """Start drawing: all panes exist from here on, and draw themselves as soon as they have a place."""
+        """Paint all panes: they exist from here on, and draw themselves as soon as they have a place."""
         self._panes = {pane.id or "": pane for pane in self.query(Pane)}
         for pane in self._panes.values():
             pane.paint(self._scene)
 
     def on_resize(self, event: Resize) -> None:
-        """Choose the layout that fits."""
         self._take_layout(event.size)
 
     def _take_layout(self, size: Size) -> None:
@@ -135,22 +123,16 @@ class DashboardScreen(Screen[None]):
             self._drawn.clear()
 
     def shown_panes(self) -> list[Pane]:
-        """The panes that are on the screen now."""
         if self._zoomed is not None:
             return [self._panes["header"], self._zoomed, self._panes["keys"]]
         return [self._panes[name] for name in self.SHOWN.get(self._layout_name, ()) if name in self._panes]
 
     def draw(self, now: float, interval_s: float, *, computing: bool) -> None:
-        """Draw the panes that have changed and whose interval is over, for some milliseconds at most.
+        """Draw the panes that have changed and were drawn at least `interval_s` before `now` (monotonic), the oldest first.
 
-        The pane that has waited longest is drawn first. A key pressed meanwhile waits for that and at most one more pane; the
-        rest is drawn in a later call. Several panes are drawn per call, because Textual's output costs more than most of the
-        drawings. While the run computes, no pane is drawn until the time spent here is back below `DRAW_SHARE`.
-
-        Args:
-            now: Seconds of a monotonic clock.
-            interval_s: Least time between two drawings of a pane.
-            computing: Whether the run needs the processor.
+        After `_DRAW_FOR_S` the rest waits for a later call, so that keys act. Several panes are drawn per call, because Textual's
+        output costs more than most drawings. While the run is `computing`, no pane is drawn until the time spent here is back
+        below `DRAW_SHARE`.
         """
         panes = self.shown_panes()
         if panes and not self._drawn:
@@ -174,7 +156,6 @@ class DashboardScreen(Screen[None]):
         self._rest_until = max(self._rest_until, now + rest)
 
     def recolour(self) -> None:
-        """Redraw all panes after a change of theme."""
         for pane in self._panes.values():
             pane.recolour()
 
@@ -201,11 +182,7 @@ class DashboardScreen(Screen[None]):
             self._zoom(self.focused)
 
     def show_page(self, name: str) -> None:
-        """Show one pane alone; show all panes for `overview` or if it is already alone; once more, show all steps.
-
-        Args:
-            name: Name of the page.
-        """
+        """Show a page alone; all panes for `overview` or if it is already alone; once more, all steps."""
         pane = None if name == OVERVIEW.name else self._pane_of_page(name)
         if pane is None and self._zoomed is None:
             self._scene.viewport = Viewport()
@@ -216,14 +193,7 @@ class DashboardScreen(Screen[None]):
             self._zoom(pane)
 
     def show_next_page(self, by: int) -> bool:
-        """Switch from the pane that is shown alone to that of another page.
-
-        Args:
-            by: Number of pages to move by.
-
-        Returns:
-            Whether a pane is shown alone.
-        """
+        """Switch from the pane shown alone to the one `by` pages further; returns whether a pane is shown alone."""
         if self._zoomed is None:
             return False
         names = [page.name for page in PAGES[1:]]
@@ -258,7 +228,6 @@ class DashboardScreen(Screen[None]):
         self._drawn.clear()
 
     def unzoom(self) -> None:
-        """Show all panes."""
         if self._zoomed is not None:
             self._zoomed = None
             self.remove_class("-zoom")
@@ -266,15 +235,10 @@ class DashboardScreen(Screen[None]):
             self._drawn.clear()
 
     def action_curves(self, name: str) -> None:
-        """Act on a key of the curves.
-
-        Args:
-            name: Name of the action in `tui.state.keys`.
-        """
+        """Run an action of `tui.state.keys`."""
         self._curve_keys.actions[name]()
 
     def on_step_pane_looked(self, event: StepPane.Looked) -> None:
-        """Redraw after a change of the visible steps or the cursor."""
         event.stop()
         self.look_again()
 
@@ -293,5 +257,4 @@ class DashboardScreen(Screen[None]):
         return (right - left) / max(max(widths) - _BESIDE_CURVE, 1)
 
     def show_failure(self, shown: bool) -> None:
-        """Make room for the explanation of a failed run."""
         self.set_class(shown, "-failed")

@@ -21,12 +21,10 @@ from tui.state.keys import ACTIONS, shown_keys
 from tui.state.pages import PAGES
 from tui.widgets.pane import wrapped
 
-_HELP_COLUMNS, _HELP_FRAME = 96, 7
-"""Columns of the help, and of its border, padding and scroll bar."""
+_HELP_COLUMNS, _HELP_FRAME = 96, 7  # columns of the help, and of its border, padding and scroll bar
 
 _LOWEST_LR = 1e-9
-_LEAP = 3.0
-"""Factor above the current rate from which a warning is shown."""
+_LEAP = 3.0  # a warning is shown above this multiple of the current rate
 
 
 class Dialog(ModalScreen[ScreenResultType]):
@@ -46,7 +44,6 @@ class Dialog(ModalScreen[ScreenResultType]):
             self.dismiss(result)
 
     def action_cancel(self) -> None:
-        """Close without an answer."""
         raise NotImplementedError
 
 
@@ -62,38 +59,30 @@ class QuitScreen(Dialog[str]):
     ]
 
     def __init__(self, *, attached: bool) -> None:
-        """Create the dialog.
-
-        Args:
-            attached: Whether another process trains the run. The first choice is then leaving, otherwise stopping.
-        """
+        """With `attached`, another process trains the run; the first choice is then leaving, otherwise stopping."""
         super().__init__()
         stop = ("stop", "s", "stop at the next step and save; resume later")
         detach = ("detach", "d", "leave the screen; training continues")
         self._choices = [detach, stop] if attached else [stop, detach]
 
     def compose(self) -> ComposeResult:
-        """The question."""
         with Vertical(classes="dialog"):
             yield Static("Leave this run?", classes="dialog-title")
             for _, key, text in [*self._choices, ("cancel", "esc", "cancel")]:
                 yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
 
     def action_choose(self, choice: str) -> None:
-        """Close with an answer; an empty one is the first choice."""
         self.answer(choice or self._choices[0][0])
 
     def action_cancel(self) -> None:
-        """Stay on the dashboard."""
         self.answer("cancel")
 
     def action_again(self) -> None:
-        """Take the first choice when the key that opened the dialog is pressed again; a held key answers nothing."""
+        """Take the first choice when the key that opened the dialog is pressed again; ignore a held key."""
         if self.key_rest.is_over(HELD_KEY_S):
             self.action_choose("")
 
     def interrupt(self) -> None:
-        """Act as `q`."""
         self.action_again()
 
 
@@ -111,7 +100,6 @@ class DivergedScreen(Dialog[str]):
         self._event = event
 
     def compose(self) -> ComposeResult:
-        """What happened, and the possible remedies."""
         choices = [
             ("l", "set a lower learning rate; then p continues from here"),
             ("esc", "decide later; the run is paused"),
@@ -132,7 +120,6 @@ class DivergedScreen(Dialog[str]):
             self.answer(choice)
 
     def action_cancel(self) -> None:
-        """Decide later."""
         self.answer("later")
 
 
@@ -145,18 +132,11 @@ class DeleteScreen(Dialog[bool]):
     ]
 
     def __init__(self, path: str, size: str) -> None:
-        """Create the dialog.
-
-        Args:
-            path: Path of the run.
-            size: Size of all that would be deleted, as text.
-        """
         super().__init__()
         self._path = path
         self._disk = size
 
     def compose(self) -> ComposeResult:
-        """The question."""
         with Vertical(classes="dialog"):
             yield Static("Delete this run for good?", classes="dialog-title")
             yield Static(Text(f"{fmt.printable(self._path)}\n{self._disk}, with checkpoints, exports and its log"))
@@ -164,21 +144,14 @@ class DeleteScreen(Dialog[bool]):
             yield Static(Text.assemble(("esc", "bold"), "  cancel"), classes="choice")
 
     def action_delete(self) -> None:
-        """Answer yes."""
         self.answer(True)
 
     def action_cancel(self) -> None:
-        """Answer no."""
         self.answer(False)
 
 
 def typed_rate(text: str, current: float) -> float | None:
-    """Parse a typed rate: a number, or `x0.5` for half of the current rate; None for anything else or an invalid rate.
-
-    Args:
-        text: The typed text.
-        current: The current rate.
-    """
+    """Parse a typed rate: a number, or `x0.5` for half of the current rate; None for anything else or an invalid rate."""
     factor = typed_factor(text)
     try:
         rate = float(text) if factor is None else factor * current
@@ -205,18 +178,12 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
     ]
 
     def __init__(self, current: Callable[[], float], edit: float | None) -> None:
-        """Create the dialog.
-
-        Args:
-            current: Returns the rate of the next step, which continues to change meanwhile.
-            edit: The factor that can be undone; None if there is none.
-        """
+        """`current` returns the rate of the next step, which continues to change; `edit` is the factor to undo, None for none."""
         super().__init__()
         self._current = current
         self._edit = edit
 
     def compose(self) -> ComposeResult:
-        """The current rate, ready to be edited."""
         with Vertical(classes="dialog"):
             yield Static("Learning rate of the next step", classes="dialog-title")
             yield Static("the rest of the schedule is scaled by the same factor; x0.5 halves it", classes="hint")
@@ -240,7 +207,6 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Accept a valid rate; explain an invalid one."""
         rate, factor = typed_rate(event.value, self._current()), typed_factor(event.value)
         if rate is None:
             self._say(f"a learning rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
@@ -251,12 +217,10 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         self.query_one("#answer", Static).update(text)
 
     def action_undo(self) -> None:
-        """Undo the last edit."""
         if self._edit is not None:
             self.answer(ScaleLr(factor=1 / self._edit))
 
     def action_cancel(self) -> None:
-        """Keep the current rate."""
         self.answer(None)
 
 
@@ -266,7 +230,6 @@ class NoteScreen(Dialog[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
     def compose(self) -> ComposeResult:
-        """An input line."""
         with Vertical(classes="dialog"):
             yield Static("A note on this run", classes="dialog-title")
             yield Input(max_length=NOTE_LENGTH, id="note")
@@ -277,12 +240,11 @@ class NoteScreen(Dialog[str | None]):
         self.answer(fmt.printable(event.value.strip()) or None)
 
     def action_cancel(self) -> None:
-        """Close without a note."""
         self.answer(None)
 
 
 class HelpScreen(Dialog[None]):
-    """Effect of every key, from the registry. One screen is reused for all openings: laying it out again takes some 60 ms."""
+    """Effect of every key. One screen is reused for all openings: laying it out again takes some 60 ms."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "cancel", "close")]
 
@@ -292,7 +254,6 @@ class HelpScreen(Dialog[None]):
         self._rows = Static()
 
     def compose(self) -> ComposeResult:
-        """One row per key."""
         self._fill()
         with Vertical(classes="dialog wide-dialog tall-dialog"):
             yield Static(Text.assemble("Keys", ("   up and down scroll, esc closes", "dim")), classes="dialog-title")
@@ -300,18 +261,13 @@ class HelpScreen(Dialog[None]):
                 yield self._rows
 
     def explain(self, reasons: dict[str, str]) -> None:
-        """Scroll to the top and show why actions cannot act now.
-
-        Args:
-            reasons: Reasons by the name of the action.
-        """
+        """Scroll to the top and show the reasons, by action name, why actions cannot act now."""
         self._reasons = reasons
         if self.is_mounted:
             self._fill()
             self.query_one("#help-keys").scroll_home(animate=False, immediate=True)
 
     def on_resize(self) -> None:
-        """Wrap the sentences to the new width."""
         self._fill()
 
     def _fill(self) -> None:
@@ -333,5 +289,4 @@ class HelpScreen(Dialog[None]):
         return Content.assemble(*parts)
 
     def action_cancel(self) -> None:
-        """Return to the dashboard."""
         self.answer(None)

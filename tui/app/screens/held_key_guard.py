@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-HELD_KEY_S = 0.75
-"""Longer than a keyboard waits before it repeats a key that is held (660 ms by X11's default)."""
-UNEXPECTED_S = 0.5
-"""Time that a person needs to see that a question has appeared."""
+HELD_KEY_S = 0.75  # longer than a keyboard waits before it repeats a held key (660 ms by X11's default)
+UNEXPECTED_S = 0.5  # time a person needs to see that a question has appeared
 
 
 class KeyRest:
@@ -17,7 +15,6 @@ class KeyRest:
         self._since = monotonic()
 
     def begin(self) -> None:
-        """Restart the wait: the screen has just been shown."""
         self._since = monotonic()
 
     def is_over(self, seconds: float) -> bool:

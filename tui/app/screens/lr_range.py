@@ -17,8 +17,7 @@ from tui.drawing import format as fmt
 from tui.drawing.lr_range_plot import lr_range_plot
 
 _WIDEST, _HIGHEST = 72, 16
-_BESIDE = 12
-"""Columns and rows that the dialog needs besides the curve."""
+_BESIDE = 12  # columns and rows that the dialog needs besides the curve
 
 
 class LrRangeScreen(Dialog[float | None]):
@@ -34,7 +33,6 @@ class LrRangeScreen(Dialog[float | None]):
         self._event = event
 
     def compose(self) -> ComposeResult:
-        """The curve, its interpretation, and the possible answers."""
         width = min(self.app.size.width - _BESIDE, _WIDEST)
         height = min(self.app.size.height - _BESIDE, _HIGHEST)
         with Vertical(classes="dialog wide-dialog"):
@@ -51,10 +49,8 @@ class LrRangeScreen(Dialog[float | None]):
             yield Static(Text.assemble(("esc", "bold"), "    keep the current learning rate"), classes="choice")
 
     def action_take(self) -> None:
-        """Accept the suggestion, if there is one."""
         if self._event.suggestion is not None and self.key_rest.is_over(UNEXPECTED_S):
             self.answer(self._event.suggestion)
 
     def action_cancel(self) -> None:
-        """Keep the current rate."""
         self.answer(None)

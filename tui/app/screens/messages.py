@@ -32,7 +32,6 @@ class MessagesScreen(ModalScreen[None]):
         self._version = -1
 
     def compose(self) -> ComposeResult:
-        """Messages above, output below."""
         yield NotesPane(id="notes")
         yield OutputPane(id="output")
         keys = (("m", "back"), ("tab", "other pane"), ("up down pgup pgdn home end", "scroll"))
@@ -42,7 +41,6 @@ class MessagesScreen(ModalScreen[None]):
         )
 
     def on_mount(self) -> None:
-        """Follow new lines."""
         self._look()
         self.set_interval(_LOOK_EVERY_S, self._look)
 
@@ -56,5 +54,4 @@ class MessagesScreen(ModalScreen[None]):
                 pane.paint(self._scene)
 
     def action_cancel(self) -> None:
-        """Return to the dashboard."""
         self.dismiss(None)

@@ -13,4 +13,3 @@ PAGE_PANES: dict[str, type[Pane]] = {
     "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
     "network": NetworkPane, "layers": LayersPane,
 }  # fmt: skip
-"""Class of the pane by the name of the page."""

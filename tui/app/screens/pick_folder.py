@@ -21,18 +21,16 @@ from trainer.host.self_command import own_command
 from tui.drawing import format as fmt
 
 _LINES_SHOWN = 16
-_SHORT = 18
-"""Rows below which the explanation is hidden."""
+_SHORT = 18  # rows below which the explanation is hidden
 
 
 class FoldersTree(DirectoryTree):
-    """Tree of folders, hidden ones left out."""
+    """Tree of the folders that are not hidden."""
 
     ICON_NODE = "+ "
     ICON_NODE_EXPANDED = "- "
 
     def filter_paths(self, paths: Iterable[Path]) -> Iterable[Path]:
-        """The entries of a folder that are shown."""
         return [path for path in paths if path.is_dir() and not path.name.startswith(".")]
 
 
@@ -48,7 +46,6 @@ class FolderScreen(ModalScreen[str | None]):
         self._looking = self._cancelled = False
 
     def compose(self) -> ComposeResult:
-        """The question, the tree, and the result."""
         with Vertical(classes="dialog wide-dialog tall-dialog"):
             yield Static("A folder of your own images", classes="dialog-title")
             yield Static(
@@ -63,7 +60,6 @@ class FolderScreen(ModalScreen[str | None]):
 
     @property
     def looking(self) -> bool:
-        """Whether a folder is being inspected."""
         return self._looking
 
     def on_resize(self, event: Resize) -> None:
@@ -71,13 +67,11 @@ class FolderScreen(ModalScreen[str | None]):
         self.set_class(event.size.height < _SHORT, "-short")
 
     def on_directory_tree_directory_selected(self, event: DirectoryTree.DirectorySelected) -> None:
-        """Copy a folder of the tree into the line."""
         event.stop()
         self.query_one("#folder-path", Input).value = str(event.path)
         self.query_one("#folder-path", Input).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Inspect the folder."""
         folder = event.value.strip()
         if not folder:
             self._say("no folder yet: type a path, or choose one in the tree", problem=True)
@@ -89,7 +83,6 @@ class FolderScreen(ModalScreen[str | None]):
             self.run_worker(lambda: self._look_at(folder), thread=True)
 
     def action_cancel(self) -> None:
-        """Return without a configuration."""
         self._cancelled = True
         if self._look is not None:
             self._look.terminate()

@@ -15,21 +15,12 @@ from textual.widgets import Input, Label, Static
 from tui.app.screens.dialogs import Dialog
 from tui.drawing import format as fmt
 
-_ROOM_FOR_HINT = 16
-"""Rows of a terminal from which the hint is shown."""
+_ROOM_FOR_HINT = 16  # rows of a terminal from which the hint is shown
 
 
 @dataclass(frozen=True)
 class _Field:
-    """A setting that can be changed.
-
-    Attributes:
-        key: Dotted key of the setting.
-        label: Text before its value.
-        unit: Text after its value.
-        whole: Whether it is a whole number.
-        least: The lowest value.
-    """
+    """A setting that can be changed, with the texts before and after its value."""
 
     key: str
     label: str
@@ -60,20 +51,13 @@ class PlanScreen(Dialog[dict[str, float] | None]):
     ]
 
     def __init__(self, now: Mapping[str, float], under_way: int, rate: Callable[[int], float]) -> None:
-        """Create the dialog.
-
-        Args:
-            now: The current settings.
-            under_way: Number of the epoch in training, below which no run can end.
-            rate: Returns the learning rate of the next step for a number of epochs.
-        """
+        """`under_way` is the epoch in training, the earliest end; `rate` maps a number of epochs to the next step's rate."""
         super().__init__()
         self._now = now
         self._under_way = under_way
         self._rate = rate
 
     def compose(self) -> ComposeResult:
-        """One line per setting, ready to be edited."""
         with Vertical(classes="dialog"):
             yield Static("Training plan", classes="dialog-title")
             for field in _FIELDS:
@@ -94,14 +78,12 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         return f"learning rate of the next step: {now}" + (f", then {then}" if then != now else "")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Show the effect of another number of epochs on the rate."""
         hints = self.query("#rate")
         valid = event.validation_result is None or event.validation_result.is_valid
         if event.input.id == "train-epochs" and hints and valid:
             hints.first(Static).update(self._told_rate(float(event.value)))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Accept valid settings; explain an invalid one."""
         wanted: dict[str, float] = {}
         for field in _FIELDS:
             box = self.query_one(f"#{field.key.replace('.', '-')}", Input)
@@ -118,5 +100,4 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         self.answer(wanted or None)
 
     def action_cancel(self) -> None:
-        """Keep the current plan."""
         self.answer(None)

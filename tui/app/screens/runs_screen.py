@@ -33,33 +33,26 @@ from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import WIDTHS, cells, size
 
 _LOOK_EVERY_S = 0.25
-_FIRST_LOOKS_S = 0.05
-"""Polling interval until there is a first row."""
-_REMARK_LOOKS = 16
-"""Number of polls for which a remark is shown: four seconds."""
-_AGES_EVERY = 12
-"""Polls between two redraws when no run has changed, since ages change."""
+_FIRST_LOOKS_S = 0.05  # polling interval until there is a first row
+_REMARK_LOOKS = 16  # number of polls for which a remark is shown: four seconds
+_AGES_EVERY = 12  # polls between two redraws when no run has changed, since ages change
 
 
 class ListOwner(Protocol):
-    """What opens and resumes runs of the list."""
+    """Opens and resumes runs of the list."""
 
     @property
     def refusal(self) -> str:
-        """Why no run of the list can be changed; empty if they can be."""
+        """Why the runs of the list cannot be changed; empty if they can be."""
 
     def open_run(self, run: RunOverview) -> None:
         """Show a run."""
 
     def resume_run(self, run: RunOverview) -> str:
-        """Resume a run; returns why that is not possible, or nothing."""
+        """Resume a run; returns why that is not possible, empty if the resume has been started."""
 
     def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Return to the screen below the list.
-
-        Args:
-            marked: Runs whose curves are drawn below those of the run on the screen; None keeps the current ones.
-        """
+        """Return to the screen below the list, with the curves of `marked`; None keeps the current ones."""
 
 
 class RunsScreen(ModalScreen[None]):
@@ -78,15 +71,7 @@ class RunsScreen(ModalScreen[None]):
         here: RunDir | None,
         marked: tuple[Compared, ...] = (),
     ) -> None:
-        """List a folder.
-
-        Args:
-            folder: The folder of runs.
-            owner: Opens and resumes runs.
-            clock: Unix seconds.
-            here: The run of this process, if it has one.
-            marked: Runs that are compared already.
-        """
+        """`here` is the run of this process, if it has one; `marked` are the runs that are compared already."""
         super().__init__(id=LIST_OF_RUNS)
         self._folder = folder
         self._owner = owner
@@ -104,7 +89,6 @@ class RunsScreen(ModalScreen[None]):
         self._key_rest = KeyRest()
 
     def compose(self) -> ComposeResult:
-        """Title, table, plots, keys."""
         yield Static(self._titled("reading"), id="runs-title")
         yield RunRows(self._cells, id="runs-table")
         with Horizontal(id="runs-plots"):
@@ -113,17 +97,14 @@ class RunsScreen(ModalScreen[None]):
         yield Static(_keys(), id="runs-keys")
 
     def on_mount(self) -> None:
-        """Start reading."""
         self._reader = RunsReader(self._folder)
         self._looking = self.set_interval(_FIRST_LOOKS_S, self._look)
 
     def on_unmount(self) -> None:
-        """Stop reading."""
         if self._reader is not None:
             self._reader.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Show as many columns and plots as fit."""
         layout = layout_for(event.size.width, event.size.height)
         for name in WIDTHS:
             self.set_class(name == layout, f"-{name}")
@@ -164,7 +145,6 @@ class RunsScreen(ModalScreen[None]):
         self.call_after_refresh(self._plot)  # what it needs is imported after the first rows are on the screen
 
     def _write_title(self, reader: RunsReader) -> None:
-        """Show in the title what is listed."""
         runs = self._listed
         if reader.error:
             text = reader.error
@@ -225,7 +205,7 @@ class RunsScreen(ModalScreen[None]):
         return self._runs.get(self._selected_key())
 
     def _changeable(self) -> RunOverview | None:
-        """The selected run; None if it cannot be changed here."""
+        """The selected run; None, with a remark, if it cannot be changed here."""
         if self._owner.refusal:
             self._remark(self._owner.refusal)
             return None
@@ -239,17 +219,14 @@ class RunsScreen(ModalScreen[None]):
             self.call_after_refresh(self._plot)
 
     def on_run_rows_chosen(self) -> None:
-        """Open the run that was clicked on."""
         self.action_open()
 
     def action_open(self) -> None:
-        """Open the run."""
         run = self._selected()
         if run is not None and self.is_active:  # a second enter may have been on its way
             self._owner.open_run(run)
 
     def action_mark(self) -> None:
-        """Add the run to the comparison, or remove it."""
         key = self._selected_key()
         if key in self._marked:
             self._marked.remove(key)
@@ -261,13 +238,10 @@ class RunsScreen(ModalScreen[None]):
         self._plot()
 
     def action_resume(self) -> None:
-        """Resume the run."""
         run = self._changeable()
         if run is None:
             return
-        if self._here is not None and not self._key_rest.is_over(
-            HELD_KEY_S
-        ):  # the key that opened the list is still held
+        if self._here is not None and not self._key_rest.is_over(HELD_KEY_S):  # the key that opened it is held
             self._remark("press r once more to resume the run")
             return
         if run.live:
@@ -280,7 +254,6 @@ class RunsScreen(ModalScreen[None]):
                 self._remark(refusal)
 
     def action_delete(self) -> None:
-        """Ask for confirmation, then delete the run."""
         run = self._changeable()
         if run is None:
             return
@@ -292,11 +265,9 @@ class RunsScreen(ModalScreen[None]):
         )
 
     def interrupt(self) -> None:
-        """Act as `q`."""
         self.action_leave()
 
     def action_leave(self) -> None:
-        """Close the list."""
         read = self._reader is not None and self._reader.runs is not None
         self._owner.leave_list(self._compared(self._marked) if read else None)
 

@@ -1,4 +1,4 @@
-"""The main settings of a configuration, each explained and checked while it is typed, and the resulting configuration."""
+"""The main settings of a configuration, each explained and checked while it is typed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from tui.drawing import format as fmt
 from tui.state.config_form import command_of, main_settings, resolve, shown_command, whole_yaml
 from tui.widgets.key_bar import key_line
 
-_NARROW = 84
-"""Columns below which explanations are shown under the fields."""
-_SHORT = 18
-"""Rows below which explanations get few of them."""
+_NARROW = 84  # columns below which explanations are shown under the fields
+_SHORT = 18  # rows below which explanations get few of them
 
 
 class SettingInput(Input):
@@ -46,11 +44,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
     ]
 
     def __init__(self, source: str) -> None:
-        """Show a configuration.
-
-        Args:
-            source: Configuration, as for `load_config`.
-        """
+        """`source` is a configuration as for `load_config`."""
         super().__init__(id="settings")
         self._source = source
         self._resolved, self._problems = resolve(source, {})
@@ -59,7 +53,6 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._saved = ""
 
     def compose(self) -> ComposeResult:
-        """Fields, explanation, result, keys."""
         yield Static(
             Text.assemble((f" {fmt.printable(self._source)}", "bold"), ("  settings", "dim")), id="settings-title"
         )
@@ -79,21 +72,17 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         yield Static(key_line(*keys), id="settings-keys")
 
     def on_mount(self) -> None:
-        """Show the result of the unchanged settings."""
         self._show_amount()
 
     def on_resize(self, event: Resize) -> None:
-        """Show explanations beside the fields if there is room."""
         self.set_class(event.size.width < _NARROW, "-narrow")
         self.set_class(event.size.height < _SHORT, "-short")
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
-        """Explain the setting that has the focus."""
         if isinstance(event.widget, Input):
             self._explain(_key_of(event.widget))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Check the typed value."""
         key = _key_of(event.input)
         if self._typed[key] == event.value:
             return
@@ -107,7 +96,6 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._show_amount()
 
     def action_start(self) -> None:
-        """Return the command, if all settings are valid."""
         if self._resolved is None:
             self._show_amount()
         elif self._saved:
@@ -129,7 +117,6 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._show_amount(f"saved as {path}; r18-tui {path} trains it")
 
     def action_cancel(self) -> None:
-        """Return without starting a run."""
         self.dismiss(None)
 
     @property

@@ -22,8 +22,7 @@ from tui.drawing import format as fmt
 from tui.state.start_choices import Choice
 from tui.widgets.key_bar import key_line
 
-_NARROW = 72
-"""Columns below which only the list is shown."""
+_NARROW = 72  # columns below which only the list is shown
 
 
 class StartScreen(Screen[None]):
@@ -40,7 +39,6 @@ class StartScreen(Screen[None]):
         self._runs_dir = runs_dir
 
     def compose(self) -> ComposeResult:
-        """Title, list, description, keys."""
         title = Text.assemble((" r18-tui", "bold"), ("  train ResNet-18, watch it, steer it, export it", "dim"))
         yield Static(title, id="start-title")
         with Horizontal(id="start-body"):
@@ -50,16 +48,13 @@ class StartScreen(Screen[None]):
         yield Static(id="start-keys")
 
     def on_mount(self) -> None:
-        """Highlight the first choice."""
         self.query_one(OptionList).focus()
         self.query_one(OptionList).action_first()
 
     def on_resize(self, event: Resize) -> None:
-        """Show the description if there is room."""
         self.set_class(event.size.width < _NARROW, "-narrow")
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """Describe the highlighted choice."""
         choice = self._choices[int(event.option_id or 0)]
         text = Text.assemble((fmt.printable(choice.label), "bold"), "\n\n", fmt.printable(choice.about, keep="\n"))
         self.query_one("#start-text", Static).update(text)
@@ -68,7 +63,6 @@ class StartScreen(Screen[None]):
         self.query_one("#start-keys", Static).update(key_line(("q", "leave"), *keys, ("up down", "move")))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Open the settings, pick a folder, or run the chosen command."""
         if not self.is_active:
             return  # a second click was on its way
         choice = self._choices[int(event.option_id or 0)]
@@ -80,18 +74,15 @@ class StartScreen(Screen[None]):
             self.app.push_screen(FolderScreen(self._runs_dir), self._folder_looked_at)
 
     def action_start(self) -> None:
-        """Start the highlighted choice with its settings unchanged."""
         lit = self.query_one(OptionList).highlighted_option
         choice = self._choices[int(lit.id or 0)] if lit is not None else None
         if choice is not None and choice.config:
             self.app.exit([*choice.command, "--runs-dir", str(self._runs_dir)])
 
     def interrupt(self) -> None:
-        """Act as `q`."""
         self.action_leave()
 
     def action_leave(self) -> None:
-        """Return to the shell."""
         self.app.exit(None)
 
     def _folder_looked_at(self, config: str | None) -> None:
