@@ -1,4 +1,4 @@
-"""Errors that a user can act on. Every message has the failure, its place, the value seen and expected, and the next step."""
+"""Errors that a user can act on. Messages have the failure, its place, the value seen and expected, and what to do."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a process that `error` ends: an `R18Error`'s own, 130 for Ctrl-C, else 1. Nothing else decides one."""
+    """The exit code of a process that an error ends. Nothing else decides one."""
     if isinstance(error, R18Error):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

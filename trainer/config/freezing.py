@@ -12,7 +12,7 @@ _FROZEN_AT_FIRST = {"none": 0, "layer1": 2, "layer2": 3, "layer3": 4, "backbone"
 
 
 def frozen_stages(config: ModelConfig, epoch: int, *, unfrozen_by_key: int = 0) -> int:
-    """Number of frozen stages in an epoch, from 0, counted from the image; `unfrozen_by_key` is unfrozen minus frozen."""
+    """Number of frozen stages, from the image, in an epoch from 0; `unfrozen_by_key` is unfrozen minus frozen."""
     frozen = _FROZEN_AT_FIRST[config.freeze]
     if config.unfreeze_after is not None and epoch >= config.unfreeze_after:
         every = config.unfreeze_every

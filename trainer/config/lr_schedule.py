@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step, for training and for drawing the future course.
 
-The rate at a step is `lr * factor(step) * edits`: the schedule's factor, times every factor that the user has applied by
-key up to that step. So an edit scales the rest of the schedule and keeps its shape.
+The rate at a step is `lr * factor(step) * edits`: the schedule's factor, times every factor that the user has applied
+by key up to that step. So an edit scales the rest of the schedule and keeps its shape.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LrSchedule:
         return rate
 
     def planned(self, step: int) -> float:
-        """Rate without the user's edits. With `unit: epoch` it is that of the epoch's first step, as in torch's schedulers."""
+        """Rate without the user's edits; with `unit: epoch` that of the epoch's first step, as torch's schedulers do."""
         if self.config.unit == "epoch":
             return self._at(step // self.steps_per_epoch, per_epoch=1)
         return self._at(step, per_epoch=self.steps_per_epoch)

@@ -1,4 +1,4 @@
-"""A checked configuration as plain data, readable without pydantic, which takes a third of the time to the first frame."""
+"""A checked configuration as plain data: readable without pydantic, a third of the time to the first frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlainConfig:
-    """Contents of a `Config` in JSON types, for other processes and for code before the first frame. Created by `of`."""
+    """Contents of a `Config` in JSON types, for other processes and before the first frame. Created by `of`."""
 
     values: dict[str, dict[str, Any]]  # by group and key
     yaml: str  # the same, as kept in the run directory

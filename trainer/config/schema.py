@@ -374,7 +374,7 @@ class CheckpointConfig(Group):
 
 
 class ExportConfig(Group):
-    """Files of an export besides `model.onnx`, which is always written. A file that does not pass its gate is not written."""
+    """Files of an export besides `model.onnx`, which is always written. Files that do not pass their gate are not written."""
 
     opset: int | Auto = "auto"
     """ONNX operator set; `auto` takes the exporter's own choice."""
@@ -463,9 +463,7 @@ RESUME_OVERRIDES = (
 )  # fmt: skip
 """Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
 
-
-CHANGEABLE = ("train.epochs", "eval.every_epochs", "checkpoint.every_s")
-"""Keys that may be changed during a run."""
+CHANGEABLE = ("train.epochs", "eval.every_epochs", "checkpoint.every_s")  # during a run
 
 
 def may_change_on_resume(key: str) -> bool:

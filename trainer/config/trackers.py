@@ -44,7 +44,7 @@ def _installed(package: str) -> bool:
 
 
 def metric_name(name: str) -> str:
-    """Convert a metric's name, which may contain any class name, to a valid one for MLflow; different names stay different."""
+    """Convert a metric's name, with any class name in it, to one valid for MLflow; different names stay different."""
     parts = [re.sub(r"[^\w\-. ]", "_", part) for part in name.split("/")]
     plain = "/".join("_" if part in ("", ".", "..") else part for part in parts)
     if plain == name and len(name) <= _LONGEST_NAME:

@@ -14,7 +14,7 @@ from trainer.host.atomic_files import set_mode, write_atomically
 
 
 def write_value(path: Path, key: str, value: float) -> None:
-    """Write a number as `group.name` into a file; ConfigError when that would change anything else, or writing fails."""
+    """Write a number as `group.name` into a file; ConfigError when that would change anything else, or fails."""
     try:
         text = path.read_bytes().decode("utf-8")
         changed = with_value(text, key, value, source=str(path))

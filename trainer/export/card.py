@@ -26,8 +26,9 @@ def card_of(
 ) -> dict[str, Any]:
     """The content of `model.json`.
 
-    `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason. `metadata` is
-    that in the files, `parity` the result of the ONNX comparison. With `embed` the ONNX files include the preprocessing.
+    `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason.
+    `metadata` is that in the files, `parity` the result of the ONNX comparison. With `embed` the ONNX files include the
+    preprocessing.
     """
     size = subject.size
     model_input: dict[str, Any] = {
@@ -66,7 +67,7 @@ def card_of(
 
 
 def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Files that earlier exports left in a folder, without those in `written`, each with its description in their card."""
+    """Files of earlier exports in a folder, without those in `written`, each with its description in their card."""
     before = _card_before(folder)
     export = {"export": {key: before[key] for key in _OF_ALL_FILES if key in before}}
     known = {name: export | facts for name, facts in _described(before, "files").items()}

@@ -73,7 +73,7 @@ def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, 
 
 
 def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
-    """Check a graph, add its metadata and write it, in the oldest file format that its operator sets need: for old runtimes.
+    """Check a graph, add its metadata and write it in the oldest file format that its operator sets need.
 
     ExportError when the metadata cannot be read back: tools that rewrite graphs drop them.
     """

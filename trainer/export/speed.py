@@ -16,7 +16,7 @@ _BATCH = 32
 
 
 def speed_of(path: Path, side: int) -> dict[str, float]:
-    """Median `latency_ms` of one image and best `images_per_s` in batches of 32, on the CPU with onnxruntime's threads."""
+    """Median `latency_ms` of one image and best `images_per_s` in batches, on the CPU with onnxruntime's threads."""
     session = open_session(path)
     model_input = session.get_inputs()[0]
     pixels = model_input.type == "tensor(uint8)"

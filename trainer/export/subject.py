@@ -79,7 +79,7 @@ class Subject:
         return self.normalize(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
 
     def real_pixels(self, most: int) -> tuple[Tensor, int]:
-        """Real images, held-out ones first, then training images: uint8 (N, S, S, 3), and the number of held-out ones."""
+        """Held-out images, then training images: uint8 (N, S, S, 3), and the number of held-out ones."""
         held_out = _some(self.held_out, most)
         return torch.stack(held_out + _some(self.dataset.splits["train"], most - len(held_out))), len(held_out)
 
@@ -104,7 +104,7 @@ class Subject:
 
 
 def _some(split: Split, count: int) -> list[Tensor]:
-    """Up to `count` readable images, always the same, spread over the split: in a folder the first are all of one class."""
+    """Up to `count` readable images, always the same, spread over the split: a folder starts with one class."""
     images: list[Tensor] = []
     for row in epoch_order(len(split), seed=0, epoch=0).tolist():
         if len(images) >= count:

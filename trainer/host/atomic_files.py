@@ -18,8 +18,8 @@ _NOT_REPLACED = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EE
 def write_atomically(path: Path, data: bytes, *, durable: bool = False, private: bool = True) -> None:
     """Replace a file's content so that no reader sees it half written; on an OSError it keeps its old content.
 
-    The folder must exist. `durable` waits until content and name survive a power failure. A `private` file is readable by this
-    user only; otherwise the umask decides.
+    The folder must exist. `durable` waits until content and name survive a power failure. A `private` file is readable
+    by this user only; otherwise the umask decides.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -83,7 +83,7 @@ def free_bytes(folder: Path) -> float:
 
 
 def probe(folder: Path) -> bool:
-    """Whether files in a folder can be locked; OSError when they cannot be written, replaced, appended to and read back."""
+    """Whether files in a folder can be locked; OSError when they cannot be written, replaced, appended to and read."""
     path = folder / f".r18-tui-{os.getpid()}.probe"
     try:
         for content in (b"1", b"22"):
@@ -126,7 +126,7 @@ def umask_mode() -> int:
 
 
 def sync(fd: int) -> None:
-    """Wait until a file's content would survive a power failure, if the file system supports that; OSError when it fails."""
+    """Wait until a file's content would survive a power failure, where supported; OSError when it cannot be written."""
     try:
         os.fsync(fd)
     except OSError as error:

@@ -14,8 +14,8 @@ _TIMEOUT_S = 20.0
 def download(url: str, target: Path, progress: Progress) -> None:
     """Download a file to `target`, replacing it; an interrupted download leaves a partial file.
 
-    The address must be https and from this program, never from a user. `progress` is called every 256 KiB and may raise to
-    cancel. OSError when the network or the disk fails, or less data came than announced.
+    The address must be https and from this program, never from a user. `progress` is called every 256 KiB and may raise
+    to cancel. OSError when the network or the disk fails, or less data came than announced.
     """
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - see above
         total = int(reply.headers.get("Content-Length", 0))

@@ -60,7 +60,7 @@ def looks_like(data: bytes) -> str:
 
 
 def reason_of(error: Exception, data: bytes | None) -> str:
-    """Reason why a file cannot be used, without paths and memory addresses. `data` is its bytes; None if unavailable."""
+    """Reason why a file cannot be used, without paths and addresses. `data` is its bytes; None if unavailable."""
     if data is None:
         return str(getattr(error, "strerror", None) or error)
     if not data:

@@ -1,4 +1,4 @@
-"""CPUs and memory that this process may use: limits of the machine, its affinity mask and its control groups (containers, Slurm).
+"""CPUs and memory that this process may use, limited by the machine, the affinity mask and control groups (containers).
 
 Source: Linux kernel, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """

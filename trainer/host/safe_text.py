@@ -11,7 +11,7 @@ _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # Unicode categories 
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Replace control and formatting characters not in `keep` by `?`: no name can move the cursor or colour the screen."""
+    """Replace control and formatting characters, except `keep`, by `?`: no name can move the cursor."""
     return "".join("?" if unicodedata.category(c) in _OBEYED and c not in keep else c for c in text)
 
 

@@ -12,8 +12,8 @@ from trainer.errors import DiskError
 def open_standard_streams() -> None:
     """Open each closed descriptor of 0, 1 and 2 on the null device.
 
-    Shells (`<&-`, `>&-`) and some schedulers close them. The next opened file, such as the lock of a run, would take the free
-    number, and code that redirects standard input later would close it.
+    Shells (`<&-`, `>&-`) and some schedulers close them. The next opened file, such as the lock of a run, would take
+    the free number, and code that redirects standard input later would close it.
     """
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

@@ -41,8 +41,7 @@ LIVE_STATES = frozenset(
 )
 """States in which a trainer process must be alive."""
 
-HEARTBEAT_S = 10.0  # between heartbeats
+HEARTBEAT_S = 10.0
 
 LOST_AFTER_S = 45.0
-"""Silence after which a run whose trainer cannot be seen from here is shown as lost: four heartbeats, and slack for a slow
-disk."""
+"""Silence after which a run without a visible trainer counts as lost: four heartbeats, and slack for a slow disk."""

@@ -1,7 +1,7 @@
 """Turns the events of a run into calls of a tracker.
 
-A resume takes back the steps since the last checkpoint, and most trackers cannot delete what they have received: they would
-draw two curves. So records of a step are held until a checkpoint of that step, or of a later one, is on disk.
+A resume takes back the steps since the last checkpoint, and most trackers cannot delete what they have received: they
+would draw two curves. So records of a step are held until a checkpoint of that step, or of a later one, is on disk.
 """
 
 from __future__ import annotations

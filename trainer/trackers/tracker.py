@@ -48,10 +48,10 @@ class Histogram:
 
 
 class Tracker(Protocol):
-    """One tracker in one session, used by one thread. Steps never decrease, unless the run itself goes back (`back_to`)."""
+    """One tracker in one session, used by one thread. Steps never decrease, unless the run goes back (`back_to`)."""
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Record figures of a step, from 1, at a Unix time. Some may be NaN or infinite; slashes separate groups in names."""
+        """Record figures of a step, from 1, at a Unix time; NaN and infinity are possible. A slash separates groups."""
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
         """Record a histogram at a step."""

@@ -106,7 +106,7 @@ class SetLr(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleLr(Command):
-    """Scale the rate of the next step and the rest of the schedule; exact even if the sender only knows the previous rate."""
+    """Scale the next step's rate and the rest of the schedule; exact even if the sender only knows an older rate."""
 
     name: ClassVar[str] = "scale lr"
     factor: float  # above 0

@@ -1,8 +1,8 @@
 """Control socket through which other processes of the same user steer a trainer.
 
-It lies in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may exceed the
-107 bytes of a socket's name, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log; the
-socket itself returns only the reason when a line is refused.
+It lies in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may
+exceed the 107 bytes of a socket's name, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log;
+the socket itself returns only the reason when a line is refused.
 """
 
 from __future__ import annotations

@@ -13,4 +13,4 @@ class Verdict:
     level: str  # `error`, `warning` or `info`
     text: str  # the problem
     evidence: str  # the numbers behind it
-    remedy: str  # with its key where there is one
+    remedy: str  # what to do, with the key for it if there is one

@@ -17,9 +17,7 @@ _MANY = 0.1  # share of the recent steps: so many non-finite ones are no acciden
 _LEARNS_NOTHING = 0.98  # share of the first loss, or of the loss of guessing, above which nothing has been learnt
 _GUESSING = 0.7  # share of the loss of guessing: a run that begins below it began with good weights
 _FALLING = 0.99  # ratio to the mean of the steps before, below which the loss is falling
-_RISING = 1.5
-"""Ratio to the lowest recent mean above which the loss is rising. A larger image size or stronger mixing raises it far less."""
-
+_RISING = 1.5  # ratio to the lowest recent mean; larger images or stronger mixing raise the loss far less
 _LEAST_RISE = 0.1  # share of the loss of guessing: a loss near 0 may rise by less
 _ERRORS = 4.0  # standard errors beyond which two means differ, also when one was chosen as the lowest of twenty
 _LOOKED_BACK = 2000  # steps in which the lowest mean is searched
@@ -82,7 +80,7 @@ def loss_rising(view: RunView) -> Verdict | None:
 
 
 def overfitting(view: RunView) -> Verdict | None:
-    """Held-out loss that rises while training loss falls, after the peak of the rate, around which evaluations fluctuate."""
+    """Held-out loss that rises while training loss falls, after the peak of the rate, where evaluations fluctuate."""
     peak = _peak(view)
     measured = [event for event in view.regular_evaluations if event.step >= peak and math.isfinite(number(event.loss))]
     losses = [number(event.loss) for event in measured]

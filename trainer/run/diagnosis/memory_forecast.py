@@ -24,8 +24,8 @@ class Forecast:
 def memory_forecast(view: RunView) -> Forecast | None:
     """Forecast when memory runs out; None if it lasts to the end of the run.
 
-    Only readings at the current image size count, of these the newer half, as the medians of its thirds. Each median must exceed
-    the one before by a fair part of the whole growth: caches that fill up and single jumps do not continue.
+    Only readings at the current image size count, of these the newer half, as the medians of its thirds. Each median
+    must exceed the one before by a fair part of the whole growth: caches that fill up and single jumps do not continue.
     """
     memory, left = view.memory, memory_left(view)
     since = max((begin for begin, _, _ in view.image_sizes() if begin <= view.step), default=0)

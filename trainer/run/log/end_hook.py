@@ -1,4 +1,4 @@
-"""Runs a user's command when a run ends, fails, or is held after non-finite steps, for example to send a message to a phone.
+"""Runs a user's command when a run ends, fails or is held after non-finite steps, for example to send a message.
 
 The command is in the environment of the user who starts the program, never in a configuration, which others may write.
 """
@@ -23,7 +23,7 @@ class EndHook:
     """Observer of the log that runs the command, on the log writer's thread, without waiting for it."""
 
     def __init__(self, run_dir: RunDir, environment: Mapping[str, str]) -> None:
-        """Read the command; ConfigError when it does not exist: reported at the start rather than at the end of a run."""
+        """Read the command; ConfigError when it does not exist, at the start rather than at the end of a run."""
         self._run_dir = run_dir
         try:
             self._command = shlex.split(environment.get(VARIABLE, ""))

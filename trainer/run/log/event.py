@@ -1,7 +1,7 @@
 """The base of all events of a run, the record that becomes a line of `events.jsonl`, and field types.
 
-Readers ignore unknown fields and kinds, so a field may be added in any release; removing or redefining one raises `LOG_VERSION`.
-The format is documented in `docs/run-directory.md`.
+Readers ignore unknown fields and kinds, so a field may be added in any release; removing or redefining one raises
+`LOG_VERSION`. The format is documented in `docs/run-directory.md`.
 """
 
 from __future__ import annotations

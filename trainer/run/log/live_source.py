@@ -8,7 +8,7 @@ from trainer.run.log.writer import EventLog
 
 
 class LiveSource:
-    """Returns the lines that were in the log when it was opened, if `history`, then the writer's memory tee, byte for byte.
+    """Returns the log's lines so far, if `history`, and then the lines of the writer's memory tee, byte for byte.
 
     A reader that falls too far behind continues with the file.
     """

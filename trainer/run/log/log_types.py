@@ -39,7 +39,7 @@ UnixTime = Annotated[float, Range(0, LATEST_TIME)]
 
 @functools.cache
 def check_of(declared: Any) -> Check:
-    """Build the check of a type: plain, a list, a dict with text keys, a `TypedDict`, optional or `Annotated`; else TypeError."""
+    """Build the check of a type: plain, list, dict by text, `TypedDict`, optional or `Annotated`; else TypeError."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated:
         return _annotated(arguments[0], arguments[1:])

@@ -57,12 +57,8 @@ class Evaluated(Event):
     correct: list[int]  # correct predictions for the images of each class
     counts: list[int]  # images of each class
     predicted: list[int] = field(default_factory=list)  # predictions of each class
-    confusions: list[list[int]] = field(
-        default_factory=list
-    )  # of each class: the ten most frequent wrong classes, each followed by its count
-    silent: dict[str, Share] = field(
-        default_factory=dict
-    )  # share of channels that are 0 for all images, by layer; see `layer_stats`
+    confusions: list[list[int]] = field(default_factory=list)
+    silent: dict[str, Share] = field(default_factory=dict)  # share of channels that are 0 for all images, by layer
     weights: str = "raw"  # or `ema`
     best: bool = False  # so far, on the selection split
     trigger: str = "epoch"  # or `key`, `end`

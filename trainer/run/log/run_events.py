@@ -1,4 +1,4 @@
-"""Events for what happens to a run: it starts, is paused, edited, resumed, warned about, and ends. Results: `result_events`."""
+"""Events for what happens to a run: it starts, is paused, edited, resumed, warned about, and ends."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The state that a dashboard shows, folded from the events of a run.
 
-Use `RunView.apply` for single records and `replay` for many lines. The state depends only on these records
-(no clock, no file), so a live, an attached and a finished run show the same screen. A record that was already applied is
-ignored, so a reader may overlap.
+It depends only on the records (no clock, no file), so a live, an attached and a finished run show the same screen. A
+record that was already applied is ignored, so a reader may overlap.
 """
 
 from __future__ import annotations
@@ -53,17 +52,13 @@ from trainer.run.view.step_columns import StepColumns
 from trainer.run.view.throughput import StepWindow
 
 _LAYERS_KEPT = 96
-
 _TICK_S = 1.0
-
-
-_MAY_BE_HELD = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)
-"""States that a paused run may be in."""
+_MAY_BE_HELD = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)  # states of a paused run
 
 
 @dataclass
 class RunView(RunFacts):
-    """The folded state. `apply` is called by the thread that reads it."""
+    """The folded state. Fold single records with `apply` and many lines with `replay`, on the thread that reads it."""
 
     def has_seen(self, record: Record) -> bool:
         """Whether a record was already folded in; `LogFailed` has no number of its own."""
@@ -81,12 +76,7 @@ class RunView(RunFacts):
         self._fold(record)
 
     def apply_steps(self, columns: StepColumns, time: float) -> None:
-        """Fold many steps in, none of them skipped. The caller calls `heard` afterwards.
-
-        Args:
-            columns: Steps, none of them seen before.
-            time: Time of the newest step, in Unix seconds.
-        """
+        """Fold many new steps in, none of them skipped, up to a Unix time. The caller calls `heard` afterwards."""
         self.train_loss.extend(columns.steps, columns.losses)
         self.train_accuracy.extend(columns.steps, columns.accuracies)
         self.lr.extend(columns.steps, columns.rates)
@@ -104,18 +94,14 @@ class RunView(RunFacts):
         self._window.add(groups)
 
     def tick(self, step: int, time: float) -> None:
-        """Record when a step was done. Steps never decrease here."""
+        """Record the time of a step. Steps never decrease here."""
         clock = self.clock
         if len(clock) > 1 and time - clock.y[-2] < _TICK_S:
             clock.drop_after(clock.x[-2])
         clock.put(float(step), time)
 
     def take_memory(self, readings: list[tuple[int, dict[str, float]]]) -> None:
-        """Record the memory in use after some steps.
-
-        Args:
-            readings: Steps done and values of each `Monitored` event, in order.
-        """
+        """Record the memory in use, from the steps done and the values of each `Monitored` event, in order."""
         for step, reading in readings:
             used = reading.get("device_used_bytes", reading.get("process_bytes"))
             if used is not None and step:
@@ -241,7 +227,7 @@ class RunView(RunFacts):
         self._note(time, "good" if event.best else "info", text)
 
     def _forget_confusions(self, split: str) -> None:
-        """Keep confusions for the newest evaluation of a split only: with a thousand classes each takes a third of a megabyte."""
+        """Keep confusions of a split's newest evaluation only: with a thousand classes each takes a third of a MB."""
         of_split = [index for index, e in enumerate(self.evaluations) if e.split == split]
         for index in of_split[-3:-1]:
             if self.evaluations[index].confusions:
