@@ -26,9 +26,8 @@ def card_of(
 ) -> dict[str, Any]:
     """The content of `model.json`.
 
-    `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason.
-    `metadata` is that in the files, `parity` the result of the ONNX comparison. With `embed` the ONNX files include the
-    preprocessing.
+    `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason; `parity`
+    is the result of the ONNX comparison, with `opset` and `ir_version`. `embed`: the files include the preprocessing.
     """
     size = subject.size
     model_input: dict[str, Any] = {

@@ -20,8 +20,7 @@ _LOOK_EVERY_S = 0.5
 class Position:
     """Position in the log, locked by one process at a time while in its `with` block.
 
-    `seq` is the last log line passed on (-1 for none), and `step` its step. Trackers join the sessions of a run by
-    `identity`.
+    `seq` is the last log line passed on (-1: none), and `step` its step. `identity` joins the sessions of a run.
     """
 
     def __init__(self, folder: Path, wait: Callable[[], bool] = lambda: False) -> None:

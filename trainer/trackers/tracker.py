@@ -18,7 +18,7 @@ class Origin:
 
     name: str
     identity: str  # the same in all sessions of the run, different for every other run
-    folder: Path  # exists; the tracker's, unless the user's environment names another
+    folder: Path  # existing, for the tracker's files unless the user's environment names another
     config: Mapping[str, Mapping[str, Any]]  # by group and key
     step: int  # last step that an earlier session passed on; 0 for none
 

@@ -210,7 +210,7 @@ class CommandQueue:
 class NoControl:
     """Control port of a run that is only viewed."""
 
-    look: Callable[[], tuple[str, Presence]]  # why no trainer takes commands here, and its presence
+    look: Callable[[], tuple[str, Presence]]  # reason for no control, and presence of a trainer
     hint: str = "read-only"
     can_control: bool = False
     refusal: str = field(init=False)
