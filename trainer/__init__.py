@@ -1,6 +1,3 @@
-"""Training of ResNet-18: a library and a headless command that know nothing of terminals.
-
-Importing this package imports no torch; the modules that need it import it themselves.
-"""
+"""Training of ResNet-18: a library and a headless command, without a screen. Importing it does not import torch."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The headless command: `python -m trainer CONFIG`, and the commands that train nothing."""
+"""The headless command `python -m trainer CONFIG`, and commands that do not train."""
 
 from __future__ import annotations
 
@@ -20,23 +20,14 @@ from trainer.options import Tokens, add_train_arguments, refuse_overrides, split
 
 @dataclass(frozen=True)
 class Subcommand:
-    """A command beside training.
+    """A command other than training."""
 
-    Attributes:
-        module: Module with its `add_arguments` and `main`, imported when the command is given.
-        help: What it does, in a sentence.
-        settings: Whether it takes settings `group.key=value`; `main` then finds them in `overrides`.
-        file_names: Whether it takes names of files, which may contain a `=`.
-        usage: Usage, where argparse does not know all of it.
-        screen: Whether it may draw on the terminal.
-    """
-
-    module: str
+    module: str  # with its `add_arguments` and `main`; imported when the command is given
     help: str
-    settings: bool = False
-    file_names: bool = False
-    usage: str = ""
-    screen: bool = False
+    settings: bool = False  # takes `group.key=value`, passed to `main` as `overrides`
+    file_names: bool = False  # takes names of files, which may contain a `=`
+    usage: str = ""  # where argparse does not know all of it
+    screen: bool = False  # may draw on the terminal
 
 
 COMMANDS = {
@@ -55,18 +46,11 @@ COMMANDS = {
     "sync": Subcommand("trainer.commands.sync", "Upload a run to TensorBoard, Weights & Biases, MLflow or trackio."),
     "predict": Subcommand("trainer.commands.predict", "Classify pictures with a trained model.", file_names=True),
 }  # fmt: skip
-"""Commands that train nothing and need no screen. `r18-tui` adds its own (`tui.cli`)."""
+"""Commands that do not train and need no screen. `r18-tui` adds its own (`tui.cli`)."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command.
-
-    Args:
-        argv: Arguments without the program's name.
-
-    Returns:
-        The exit code.
-    """
+    """Run a command and return its exit code; `argv` excludes the program's name."""
     open_standard_streams()
     ignore_warnings()
     return exit_code_after(lambda: _dispatch(argv))
@@ -116,7 +100,7 @@ def _arguments(tokens: Tokens) -> argparse.Namespace:
 
 
 def _as_one_of_several(tokens: Tokens) -> int:
-    """Lead the processes that torchrun has started, or follow. Restarted processes resume their run."""
+    """Lead or follow, as one of the processes that torchrun has started. Restarted processes resume their run."""
     given = _arguments(tokens)
     keep_freed_memory()
     let_waiting_threads_sleep()
@@ -142,13 +126,7 @@ def _as_one_of_several(tokens: Tokens) -> int:
 
 
 def run_command(command: Subcommand, argv: Sequence[str], *, program: str) -> int:
-    """Run a command.
-
-    Args:
-        command: The command.
-        argv: Its command line, which begins with its name.
-        program: Name of this program in usage texts.
-    """
+    """Run a command, whose name is `argv[0]`; `program` is the name of this program in usage texts."""
     name, *rest = argv
     tokens = Tokens(rest, []) if command.file_names else split_overrides(rest)
     if not command.settings:

@@ -1,16 +1,11 @@
-"""Errors that a user can act on, and the exit code of each.
-
-Every message has the failure, its place, the value seen and expected, and what to do next. One place, `exit_code_of`,
-maps errors to exit codes; nothing else decides one.
-"""
+"""Errors that a user can act on. Messages have the failure, its place, the value seen and expected, and what to do."""
 
 from __future__ import annotations
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_RESUMABLE = 75
-"""Stopped; a resume can continue once the disk has room again: EX_TEMPFAIL of sysexits.h."""
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: a resume can continue once the disk has room again
 EXIT_SIGHUP = 129
 EXIT_SIGINT = 130
 EXIT_SIGPIPE = 141
@@ -18,11 +13,7 @@ EXIT_SIGTERM = 143
 
 
 class R18Error(Exception):
-    """A failure that is explained to the user without a traceback.
-
-    Attributes:
-        exit_code: Exit code of the process when this error ends it.
-    """
+    """A failure that is explained to the user without a traceback; `exit_code` is that of a process it ends."""
 
     exit_code = EXIT_FAILED
 
@@ -101,14 +92,7 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a process that `error` ends.
-
-    Args:
-        error: Any exception.
-
-    Returns:
-        The error's own code if it is an `R18Error`, 130 for Ctrl-C, else 1.
-    """
+    """The exit code of a process that an error ends. Nothing else decides one."""
     if isinstance(error, R18Error):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

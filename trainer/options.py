@@ -11,17 +11,12 @@ from pathlib import Path
 from trainer.errors import ConfigError
 from trainer.run.folder.run_dir import default_runs_dir
 
-_OVERRIDE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*=", re.ASCII)
-"""Dotted Python names before a `=`. A path may hold a `=` too, but has a slash or a dash before it."""
+_OVERRIDE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*=", re.ASCII)  # a path with a `=` has a slash or a dash before it
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A command line split into overrides and the rest.
-
-    Attributes:
-        overrides: Every token with a `=` that is no option, wherever it was.
-    """
+    """A command line split into overrides, wherever they were, and the rest."""
 
     rest: list[str]
     overrides: list[str]
@@ -34,7 +29,7 @@ def split_overrides(argv: Sequence[str]) -> Tokens:
 
 
 def refuse_overrides(tokens: Tokens, command: str) -> None:
-    """Raise ConfigError when a command that trains nothing was given `group.key=value` tokens."""
+    """Raise ConfigError when a command that takes no settings was given `group.key=value` tokens."""
     if tokens.overrides:
         raise ConfigError(f"{tokens.overrides[0]}: {command} takes no settings")
 

@@ -17,7 +17,7 @@ _KINDS = {int: "whole number", float: "number", str: "text", bool: "true or fals
 def field_docs(group: type[BaseModel]) -> dict[str, str]:
     """Read the docstring under each field of a group, on one line.
 
-    Pydantic can collect them too, but would do so at every start of the program and take a tenth of the time to the first frame.
+    Pydantic could collect them, but at every start of the program, in a tenth of the time to the first frame.
     """
     (node,) = ast.parse(inspect.getsource(group)).body
     assert isinstance(node, ast.ClassDef)
@@ -38,10 +38,6 @@ def value_words(annotation: object) -> list[str]:
 
 
 def explanation(key: str) -> tuple[str, list[str]]:
-    """Return the meaning of a setting and the values that it accepts.
-
-    Args:
-        key: `group.name`, one of `known_keys`.
-    """
+    """Return the meaning of a setting, one of `known_keys`, and the values that it accepts."""
     group, name = known_keys()[key], key.partition(".")[2]
     return field_docs(group)[name], value_words(group.model_fields[name].annotation)

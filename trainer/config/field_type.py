@@ -9,19 +9,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class FieldType:
-    """Values that a field accepts. Created by `field_type`.
+    """Values that a field accepts. Created by `field_type`."""
 
-    Attributes:
-        plain: Types without structure: `int`, `float`, `bool`, `str`.
-        choices: Words that the field accepts.
-        items: Type of a list's items; None where the field accepts no list.
-        optional: Whether the field accepts None.
-    """
-
-    plain: tuple[type, ...]
-    choices: tuple[str, ...]
-    items: FieldType | None
-    optional: bool
+    plain: tuple[type, ...]  # of `int`, `float`, `bool` and `str`
+    choices: tuple[str, ...]  # accepted words
+    items: FieldType | None  # type of a list's items; None where no list is accepted
+    optional: bool  # accepts None
 
     @property
     def is_text(self) -> bool:
@@ -44,11 +37,7 @@ class FieldType:
 
 
 def field_type(annotation: Any) -> FieldType:
-    """Determine the values that an annotation allows.
-
-    Args:
-        annotation: Annotation of a field of `trainer.config.schema`.
-    """
+    """Determine the values that the annotation of a configuration field allows."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     lists = [part for part in parts if get_origin(part) is list]
     return FieldType(

@@ -1,26 +1,18 @@
-"""Frozen stages of the network: a pure function of the configuration, the epoch and the keys pressed. Torch-free."""
+"""Frozen stages of the network: a pure function of the configuration, the epoch and the keys pressed."""
 
 from __future__ import annotations
 
 from trainer.config.schema import ModelConfig
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "classifier")
-"""Stages in order, from the image to the classes. The last one is never frozen."""
+"""From the image to the classes. The last stage is never frozen."""
 
-BACKBONE = len(STAGES) - 1
-"""Number of stages before the classifier."""
-
+BACKBONE = len(STAGES) - 1  # stages before the classifier
 _FROZEN_AT_FIRST = {"none": 0, "layer1": 2, "layer2": 3, "layer3": 4, "backbone": BACKBONE}
 
 
 def frozen_stages(config: ModelConfig, epoch: int, *, unfrozen_by_key: int = 0) -> int:
-    """Number of frozen stages, counted from the image.
-
-    Args:
-        config: Model settings.
-        epoch: Epoch, counted from 0.
-        unfrozen_by_key: Net number of stages unfrozen by key (unfrozen minus frozen).
-    """
+    """Number of frozen stages, from the image, in an epoch from 0; `unfrozen_by_key` is unfrozen minus frozen."""
     frozen = _FROZEN_AT_FIRST[config.freeze]
     if config.unfreeze_after is not None and epoch >= config.unfreeze_after:
         every = config.unfreeze_every

@@ -19,17 +19,11 @@ from trainer.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A configuration and its source.
-
-    Attributes:
-        config: Validated configuration.
-        source: Path of the file, as messages name it.
-        shipped: Whether the program ships the file, rather than the user having written it.
-    """
+    """A configuration and its source."""
 
     config: Config
-    source: str
-    shipped: bool
+    source: str  # path of the file, as messages name it
+    shipped: bool  # with the program, rather than written by the user
 
 
 def shipped_configs_dir() -> Path:
@@ -45,13 +39,9 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str) -> tuple[Path, bool]:
-    """Find the file that `name` means, and whether it is a shipped one.
+    """Find the file that `name` means, and whether it is shipped; ConfigError when there is none.
 
-    Args:
-        name: A path; or, when no such file exists, `NAME` or `configs/NAME.yaml` of a shipped configuration.
-
-    Raises:
-        ConfigError: When neither exists.
+    A path; or, when no such file exists, `NAME` or `configs/NAME.yaml` of a shipped configuration.
     """
     path = Path(name)
     if path.is_file():
@@ -69,15 +59,7 @@ def find_config(name: str) -> tuple[Path, bool]:
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
-    """Read, override and validate a configuration.
-
-    Args:
-        name: Name as in `find_config`.
-        overrides: `group.key=value` tokens, as `parse_overrides` reads them.
-
-    Raises:
-        ConfigError: When there are problems; lists all of them, one per line.
-    """
+    """Find, read, override and validate a configuration; ConfigError lists all problems, one per line."""
     path, shipped = find_config(name)
     source = f"configs/{path.name}" if shipped else str(path)
     try:
@@ -89,16 +71,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
 
 
 def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: Sequence[str] = ()) -> Config:
-    """Apply overrides to plain data and validate the whole.
+    """Apply `group.key=value` overrides to plain data and validate it; ConfigError lists all problems, one per line.
 
-    Args:
-        values: Groups of keys as read from a file.
-        lines: Line of every dotted key of `values`.
-        source: Name of the file in messages.
-        overrides: `group.key=value` tokens.
-
-    Raises:
-        ConfigError: When there are problems; lists all of them, one per line.
+    Messages name `source` and the line of each dotted key of `values`.
     """
     overridden = set()
     for key, value in parse_overrides(overrides):
@@ -112,15 +87,10 @@ def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: S
 
 
 def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Split `group.key=value` tokens and read each value according to its field's type.
+    """Split `group.key=value` tokens into dotted keys and values, read according to each field's type.
 
     Text is taken literally. A list is `a,b` or `[a, b]`. Numbers, `true` and `false` follow YAML 1.2's core rules.
-
-    Yields:
-        Dotted key and value, in order.
-
-    Raises:
-        ConfigError: When a token has no key or its value is no list where one is expected.
+    ConfigError when a token has no key, or its value is no list where one is expected.
     """
     known = known_keys()
     for token in tokens:

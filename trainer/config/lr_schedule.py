@@ -1,7 +1,7 @@
-"""The learning rate as a pure function of the step. Torch-free, so that the dashboard can draw the future course.
+"""The learning rate as a pure function of the step, for training and for drawing the future course.
 
-The rate at a step is `lr * factor(step) * edits`: the schedule's factor, times every factor that the user has applied by
-key up to that step. So an edit scales the rest of the schedule and keeps its shape.
+The rate at a step is `lr * factor(step) * edits`: the schedule's factor, times every factor that the user has applied
+by key up to that step. So an edit scales the rest of the schedule and keeps its shape.
 """
 
 from __future__ import annotations
@@ -12,30 +12,22 @@ from dataclasses import dataclass, field
 
 from trainer.config.schema import Config, ScheduleConfig
 
-_SAMPLES = 256
-"""Number of intervals at which a whole schedule is sampled, for drawing it."""
+_SAMPLES = 256  # intervals at which a whole schedule is sampled, for drawing it
 
 
 @dataclass(kw_only=True)
 class LrSchedule:
     """Learning rates of one run.
 
-    Attributes:
-        config: Shape of the schedule.
-        lr: Peak rate.
-        epochs: Epochs of the run.
-        steps_per_epoch: Optimizer steps per epoch.
-        edits: `(step, factor)` in order; the factor applies from that step on.
-        shortest: Length in epochs of the shortest earlier plan, None without one. The warm-up is a share of the shortest, so that
-            a longer plan does not begin to warm up again.
+    The warm-up is a share of the shortest plan so far, so that a longer plan does not begin to warm up again.
     """
 
     config: ScheduleConfig
-    lr: float
+    lr: float  # peak rate
     epochs: int
-    steps_per_epoch: int
-    edits: list[tuple[int, float]] = field(default_factory=list)
-    shortest: int | None = None
+    steps_per_epoch: int  # optimizer steps
+    edits: list[tuple[int, float]] = field(default_factory=list)  # `(step, factor)` in order; applies from that step on
+    shortest: int | None = None  # epochs of the shortest earlier plan; None without one
 
     @property
     def total_steps(self) -> int:
@@ -55,11 +47,7 @@ class LrSchedule:
         return rate
 
     def planned(self, step: int) -> float:
-        """Rate without the user's edits.
-
-        With `unit: epoch` it is the rate of the epoch's first step, so 200 epochs of cosine are exactly torch's
-        `CosineAnnealingLR(T_max=200)`.
-        """
+        """Rate without the user's edits; with `unit: epoch` that of the epoch's first step, as torch's schedulers do."""
         if self.config.unit == "epoch":
             return self._at(step // self.steps_per_epoch, per_epoch=1)
         return self._at(step, per_epoch=self.steps_per_epoch)
@@ -90,17 +78,9 @@ class LrSchedule:
 
 
 def factor_at(config: ScheduleConfig, position: int, total: int, *, warmup: float, per_epoch: int) -> float:
-    """Factor of the schedule at a position.
+    """Factor of the peak rate, 0 to 1, at a step or epoch `position`, counted from 0.
 
-    Args:
-        config: Shape of the schedule.
-        position: Step or epoch, from 0.
-        total: Number of positions in the whole run.
-        warmup: Number of positions in the warm-up.
-        per_epoch: Positions per epoch; 1 when positions are epochs.
-
-    Returns:
-        Factor of the peak rate, 0 to 1.
+    `total`, `warmup` and `per_epoch` are numbers of positions; `per_epoch` is 1 when positions are epochs.
 
     Source: linear warm-up then linear decay as in K. Jordan's ResNet-18 baselines (cifar10-zoo); cosine as in
     Loshchilov and Hutter, SGDR (arXiv:1608.03983), eq. 5 without restarts.

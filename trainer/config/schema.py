@@ -1,8 +1,8 @@
-"""The whole configuration, typed and validated. Torch-free.
+"""The whole configuration, typed and validated.
 
 Every group is a frozen model; an unknown key, a wrong type and a value out of range are errors. The docstring under a
-field gives its unit and what `auto` or None means, and `docs/configuration.md` is generated from these docstrings.
-A key exists here only when the program acts on it.
+field gives its unit and what `auto` or None means; `docs/configuration.md` is generated from these docstrings.
+A key exists only when the program acts on it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Group(BaseModel):
 
 
 class RunConfig(Group):
-    """What the run is called and what it runs on."""
+    """The run's name, device and numerics."""
 
     name: str = "run"
     """Name of the run's directory under the runs folder; letters, digits, `.`, `_` and `-`."""
@@ -116,7 +116,7 @@ class RunConfig(Group):
 
 
 class DataConfig(Group):
-    """The images, how they are brought to the network's size, and how they are augmented."""
+    """The images, their size and their augmentation."""
 
     kind: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
     """`digits` is embedded; `cifar10` and `cifar100` are downloaded once; `imagefolder` reads your own images."""
@@ -248,7 +248,7 @@ class DataConfig(Group):
 
 
 class ModelConfig(Group):
-    """ResNet-18 and where its weights start from."""
+    """ResNet-18 and its initial weights."""
 
     stem: Literal["cifar", "cifar-maxpool", "imagenet"] = "cifar"
     """`cifar`: 3x3 stride 1, no max-pool; `cifar-maxpool`: 3x3 stride 1, max-pool kept (4x cheaper); `imagenet`: 7x7
@@ -299,7 +299,7 @@ class OptimConfig(Group):
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     """Share of the previous update that is kept."""
     kernel_lr: float = Field(0.12, gt=0.0, le=1.0)
-    """`muon` only: how far a step turns a kernel at the peak, as a share of its length."""
+    """`muon` only: rotation of a kernel by one step at the peak rate, as a share of its length."""
     kernel_momentum: float = Field(0.6, gt=0.0, lt=1.0)
     """`muon` only: share of a kernel's previous updates that is kept."""
     nesterov: bool = True
@@ -323,7 +323,7 @@ class ScheduleConfig(Group):
     """The learning rate over the run, as factors of `optim.lr`."""
 
     name: Literal["linear", "cosine", "step", "constant"] = "linear"
-    """What follows the warm-up."""
+    """Shape after the warm-up."""
     warmup: Fraction = 0.2
     """Share of the run that rises linearly from `warmup_start` to 1."""
     warmup_start: Fraction = 0.2
@@ -349,7 +349,7 @@ class ScheduleConfig(Group):
 
 
 class EvalConfig(Group):
-    """When and how the model is evaluated on held-out images."""
+    """Evaluation on held-out images."""
 
     every_epochs: int = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
@@ -363,7 +363,7 @@ class EvalConfig(Group):
 
 
 class CheckpointConfig(Group):
-    """When the state is saved."""
+    """Saving of checkpoints."""
 
     every_s: float = Field(60.0, gt=0.0)
     """Seconds between saves."""
@@ -374,7 +374,7 @@ class CheckpointConfig(Group):
 
 
 class ExportConfig(Group):
-    """What an export writes; `model.onnx` always. A file that does not pass its gate is not written."""
+    """Files of an export besides `model.onnx`, which is always written. Files that do not pass their gate are not written."""
 
     opset: int | Auto = "auto"
     """ONNX operator set; `auto` takes the exporter's own choice."""
@@ -463,9 +463,7 @@ RESUME_OVERRIDES = (
 )  # fmt: skip
 """Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
 
-
-CHANGEABLE = ("train.epochs", "eval.every_epochs", "checkpoint.every_s")
-"""Keys that may be changed during a run."""
+CHANGEABLE = ("train.epochs", "eval.every_epochs", "checkpoint.every_s")  # during a run
 
 
 def may_change_on_resume(key: str) -> bool:

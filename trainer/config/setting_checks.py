@@ -1,4 +1,4 @@
-"""Checks for settings that are valid one by one but make no sense together. Torch-free; used by runs at start and by `doctor`."""
+"""Checks for settings that are valid one by one but make no sense together, at the start of a run and in `doctor`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,22 @@ from collections.abc import Callable, Iterator
 from trainer.config.schema import Config
 from trainer.host.health import Check
 
-_IMAGENET_STRIDE = 32
-"""Image pixels per pixel of the last stage's output."""
-
-_LEAST_CROP = 4.0
-"""Smallest side of a cut-out, in pixels: a smaller one shows a colour but no shape."""
-
-_LEAST_STD = 1 / 256
-"""Smallest std: just below 1/255, the step between neighbouring pixel values; a std of 1/255 gives the scale 0-255."""
-
-_LARGEST_SCALE = 1e4
-"""Largest input scale: above it, neighbouring pixel values are lost in rounding or in batch norm's epsilon."""
-
-_LEAST_CROP_PCT = 0.01
-"""Smallest crop_pct: below it, the crop shows only a few pixels even of the largest photograph."""
+_IMAGENET_STRIDE = 32  # image pixels per pixel of the last stage's output
+_LEAST_CROP = 4.0  # side of a cut-out in pixels: a smaller one shows a colour but no shape
+_LEAST_STD = 1 / 256  # just below 1/255, the step between pixel values; a std of 1/255 gives the scale 0-255
+_LARGEST_SCALE = 1e4  # of the input: above it, rounding or batch norm's epsilon hides the step between pixel values
+_LEAST_CROP_PCT = 0.01  # below it, the crop shows only a few pixels even of the largest photograph
 
 
 def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
-    """Check a configuration as a whole; the state is `bad` where nothing can be learned.
-
-    Args:
-        config: Configuration validated key by key.
-        num_train_images: Number of training images, for checks that depend on the steps per epoch; None where it is unknown.
-    """
+    """Check a configuration as a whole: `bad` where nothing can be learned. `step_checks` need the number of images."""
     rules: list[Callable[[Config], Iterator[Check]]] = [_scaled, _hidden, _cropped, _small, _schedule, _never, _unused]
     found = [check for rule in rules for check in rule(config)]
     return [*found, *(step_checks(config, num_train_images) if num_train_images else ())]
 
 
 def setting_warnings(config: Config, num_train_images: int | None = None) -> list[str]:
-    """Format the results of `setting_checks` for people, one line each."""
+    """Format the results of `setting_checks` for people, one per line."""
     return [f"{check.found}; {check.remedy}" for check in setting_checks(config, num_train_images)]
 
 
@@ -170,12 +156,7 @@ def _unused(config: Config) -> Iterator[Check]:
 
 
 def step_checks(config: Config, num_images: int) -> Iterator[Check]:
-    """Check the settings that depend on the steps per epoch.
-
-    Args:
-        config: Configuration validated key by key.
-        num_images: Number of training images.
-    """
+    """Check the settings that depend on the steps per epoch."""
     batch = config.data.batch_size
     left_out = num_images % batch if config.data.drop_last else 0
     if left_out > num_images / 4:

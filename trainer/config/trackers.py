@@ -16,8 +16,7 @@ from trainer.errors import ConfigError
 if TYPE_CHECKING:
     pass
 
-_LONGEST_NAME = 250
-"""Largest number of characters in a metric's name that MLflow accepts."""
+_LONGEST_NAME = 250  # characters of a metric's name in MLflow
 
 SinkName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
@@ -45,11 +44,7 @@ def _installed(package: str) -> bool:
 
 
 def metric_name(name: str) -> str:
-    """Convert a name to one that MLflow accepts: class names are arbitrary. Different names stay different, in every session.
-
-    Args:
-        name: Name such as `train/loss`, or `test_class/` followed by a class.
-    """
+    """Convert a metric's name, with any class name in it, to one valid for MLflow; different names stay different."""
     parts = [re.sub(r"[^\w\-. ]", "_", part) for part in name.split("/")]
     plain = "/".join("_" if part in ("", ".", "..") else part for part in parts)
     if plain == name and len(name) <= _LONGEST_NAME:

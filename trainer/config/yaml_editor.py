@@ -14,16 +14,7 @@ from trainer.host.atomic_files import set_mode, write_atomically
 
 
 def write_value(path: Path, key: str, value: float) -> None:
-    """Write a number into a configuration file.
-
-    Args:
-        path: Path of the file, which is replaced as a whole.
-        key: `group.name`, present or not.
-        value: The new value.
-
-    Raises:
-        ConfigError: When this is impossible without changing something else, or the file cannot be written.
-    """
+    """Write a number as `group.name` into a file; ConfigError when that would change anything else, or fails."""
     try:
         text = path.read_bytes().decode("utf-8")
         changed = with_value(text, key, value, source=str(path))
@@ -35,17 +26,7 @@ def write_value(path: Path, key: str, value: float) -> None:
 
 
 def with_value(text: str, key: str, value: float, *, source: str) -> str:
-    """Change or add one number in a document.
-
-    Args:
-        text: YAML, as `read_mapping` accepts it.
-        key: `group.name`.
-        value: New value; written so that it reads back as this number.
-        source: Name of the document in messages.
-
-    Raises:
-        ConfigError: When the result would differ in anything else.
-    """
+    """Set `group.name` to a number in a YAML document; ConfigError when the result would differ in anything else."""
     wanted, _ = read_mapping(text, source=source)
     group, _, name = key.partition(".")
     section = wanted.setdefault(group, {})

@@ -15,8 +15,7 @@ import yaml
 
 from trainer.errors import ConfigError
 
-Lines = dict[str, int]
-"""Dotted key to its line number, counted from 1."""
+Lines = dict[str, int]  # dotted key to line number, from 1
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -50,17 +49,9 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
-    """Parse a YAML document whose top level is a mapping.
+    """Parse a YAML document whose top level is a mapping into plain data, with the line of every dotted key.
 
-    Args:
-        text: The document.
-        source: Name of the document in messages, usually its path.
-
-    Returns:
-        The mapping as plain Python data, and the line of every dotted key.
-
-    Raises:
-        ConfigError: On a syntax error, a duplicate key, an anchor, a tag, or a top level that is no mapping.
+    ConfigError on a syntax error, a duplicate key, an anchor, a tag, or another top level.
     """
     lines: Lines = {}
     try:
@@ -92,15 +83,7 @@ def read_scalar(text: str) -> Any:
 
 
 def read_list(text: str, *, source: str) -> list[Any]:
-    """Parse a list, with or without its brackets.
-
-    Args:
-        text: `[100, 150]`, `100,150` or a single item.
-        source: Name of the text in messages.
-
-    Raises:
-        ConfigError: When the text is not a list, or is followed by something else.
-    """
+    """Parse `[100, 150]`, `100,150` or a single item; ConfigError when it is no list or something follows it."""
     bracketed = text if text.lstrip().startswith("[") else f"[{text}]"
     try:
         node = yaml.compose(bracketed, Loader=_CoreLoader)
@@ -114,7 +97,7 @@ def read_list(text: str, *, source: str) -> list[Any]:
 
 
 class _CoreDumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which YAML 1.1 or YAML 1.2's core schema would read as something else."""
+    """SafeDumper that quotes text that YAML 1.1 or YAML 1.2's core schema would read as something else."""
 
 
 for _tag, _pattern, _first in _CORE_SCHEMA:

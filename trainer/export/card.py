@@ -11,7 +11,7 @@ from trainer.export.subject import Subject
 from trainer.export.torch_files import sha256_of
 
 _OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "output", "onnx")
-"""Keys of a card that hold for every file of one export."""
+"""Keys of a card that apply to every file of one export."""
 
 
 def card_of(
@@ -24,16 +24,10 @@ def card_of(
     refused: Mapping[str, str],
     parity: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The card of an export.
+    """The content of `model.json`.
 
-    Args:
-        subject: Exported model with its data.
-        metadata: Metadata in the files.
-        files: Size, hash, accuracy and speed of each file.
-        embed: Whether the preprocessing is in the ONNX files.
-        run: Name of the run.
-        refused: Formats that failed their gate, each with the reason.
-        parity: Result of the ONNX comparison, with `opset` and `ir_version`.
+    `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason; `parity`
+    is the result of the ONNX comparison, with `opset` and `ir_version`. `embed`: the files include the preprocessing.
     """
     size = subject.size
     model_input: dict[str, Any] = {
@@ -72,12 +66,7 @@ def card_of(
 
 
 def earlier_files(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Files that an earlier export left in a folder, each with its description in that export's card.
-
-    Args:
-        folder: Folder of exports, with the card of the previous one if there was one.
-        written: Names of the files that are already described.
-    """
+    """Files of earlier exports in a folder, without those in `written`, each with its description in their card."""
     before = _card_before(folder)
     export = {"export": {key: before[key] for key in _OF_ALL_FILES if key in before}}
     known = {name: export | facts for name, facts in _described(before, "files").items()}

@@ -21,24 +21,15 @@ from trainer.errors import ExportError
 from trainer.export.subject import Subject
 from trainer.host.atomic_files import sync
 
-TOLERANCE = 1e-3
-"""Largest accepted difference of any logit (or probability), in fp32."""
-NUM_IMAGES = 256
-"""Number of real images on which top-1 must agree without exception."""
-BATCH_SIZES = (1, 2, 7)
-"""Batch sizes on which the dynamic batch dimension is checked."""
+TOLERANCE = 1e-3  # largest accepted difference of any logit (or probability), in fp32
+NUM_IMAGES = 256  # real images on which top-1 must agree without exception
+BATCH_SIZES = (1, 2, 7)  # on which the dynamic batch dimension is checked
 
 
 class Embedded(nn.Module):
     """A model between its normalisation and its softmax: uint8 (N, S, S, 3) to probabilities (N, K)."""
 
     def __init__(self, model: nn.Module, normalize: Normalize) -> None:
-        """Wrap a model.
-
-        Args:
-            model: Model that takes normalised images.
-            normalize: Normalisation that it was trained with.
-        """
         super().__init__()
         self.model = model
         self.normalize = normalize
@@ -60,18 +51,7 @@ def example(subject: Subject, pixels_NHWC: Tensor, *, embed: bool) -> Tensor:
 
 
 def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool, optimize: bool) -> None:
-    """Write the ONNX file.
-
-    Args:
-        subject: Model to export, with its data.
-        target: Path of the file.
-        metadata: Metadata to write into the file.
-        embed: Whether the model takes uint8 pixels and returns probabilities.
-        optimize: Whether the exporter simplifies the graph.
-
-    Raises:
-        ExportError: When the exporter returns nothing or the file lacks the metadata.
-    """
+    """Write the ONNX file, with `embed` from uint8 pixels to probabilities; ExportError when the exporter fails."""
     opset = subject.config.export.opset
     # Two images: some exporters take a batch of one for a constant.
     images = example(subject, torch.zeros(2, subject.size, subject.size, 3, dtype=torch.uint8), embed=embed)
@@ -93,12 +73,9 @@ def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, 
 
 
 def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
-    """Check a graph, add its metadata, write it, and read the metadata back: tools that rewrite graphs drop them.
+    """Check a graph, add its metadata and write it in the oldest file format that its operator sets need.
 
-    The file format is the oldest one that the graph's operator sets need, so that old runtimes read it.
-
-    Raises:
-        ExportError: When the file lacks the metadata.
+    ExportError when the metadata cannot be read back: tools that rewrite graphs drop them.
     """
     import onnx
 

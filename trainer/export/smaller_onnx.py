@@ -18,31 +18,21 @@ from trainer.evaluation.classifier import OnnxClassifier
 from trainer.export.onnx_file import example, save_proto
 from trainer.export.subject import Subject
 
-INT8_DROP = 0.01
-"""Largest loss of accuracy of static int8."""
-FP16_DROP, FP16_AGREEMENT = 0.001, 0.995
-"""Largest loss of accuracy of fp16, and smallest share of images on which its top-1 must agree with fp32's."""
+INT8_DROP = 0.01  # largest loss of accuracy of static int8
+FP16_DROP, FP16_AGREEMENT = 0.001, 0.995  # largest loss of accuracy, and smallest share of images with fp32's top-1
 _CALIBRATION_IMAGES = 256
 _BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Result of comparing a smaller file with the fp32 one.
+    """Result of comparing a smaller file with the fp32 one on the whole held-out split."""
 
-    Attributes:
-        accuracy: Accuracy of the file on the whole held-out split, 0 to 1.
-        correct: Number of correctly classified images.
-        agreement: Share of images on which its top-1 agrees with the fp32 file's.
-        images: Number of images in the split.
-        problem: Reason to refuse the file; empty when it passes.
-    """
-
-    accuracy: float
+    accuracy: float  # 0 to 1
     correct: int
-    agreement: float
+    agreement: float  # share of images on which its top-1 agrees with the fp32 file's
     images: int
-    problem: str
+    problem: str  # reason to refuse the file; empty when it passes
 
 
 def write_int8(subject: Subject, fp32: Path, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:
@@ -167,7 +157,6 @@ def _reader(quantization: Any, name: str, images: NDArray[Any]) -> Any:
             self._batches = iter(np.array_split(images, max(len(images) // 8, 1)))
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            """The next batch; None at the end."""
             batch = next(self._batches, None)
             return None if batch is None else {name: batch}
 

@@ -10,22 +10,13 @@ import numpy as np
 
 from trainer.export.onnx_file import open_session
 
-SECONDS = 1.5
-"""Duration of each measurement."""
+SECONDS = 1.5  # duration of each measurement
 _FEWEST = 5
 _BATCH = 32
 
 
 def speed_of(path: Path, side: int) -> dict[str, float]:
-    """Latency of one image and throughput of a batch, on the CPU with onnxruntime's own choice of threads.
-
-    Args:
-        path: Exported file.
-        side: Side of its input in pixels.
-
-    Returns:
-        `latency_ms` (median, batch of 1) and `images_per_s` (best, batch of 32).
-    """
+    """Median `latency_ms` of one image and best `images_per_s` in batches, on the CPU with onnxruntime's threads."""
     session = open_session(path)
     model_input = session.get_inputs()[0]
     pixels = model_input.type == "tensor(uint8)"

@@ -26,36 +26,21 @@ from trainer.model.resnet import build_model
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A checkpoint's model with its data.
-
-    Attributes:
-        checkpoint: Checkpoint being exported.
-        model: The model, in fp32, on the CPU, in eval mode, contiguous.
-        split: Name of the held-out split on which it is evaluated.
-        preprocess: Preprocessing from a picture to its input.
-    """
+    """A checkpoint's model with its data."""
 
     checkpoint: Checkpoint
-    model: nn.Module
+    model: nn.Module  # fp32, on the CPU, in eval mode, contiguous
     config: Config
     dataset: DataSet
-    split: str
+    split: str  # held-out split on which it is evaluated
     normalize: Normalize
-    preprocess: dict[str, Any]
+    preprocess: dict[str, Any]  # from a picture to the model's input
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool) -> Subject:
-        """Build the model and find its images.
+        """Build the model and load its images; DataError when they are missing, ExportError when their classes differ.
 
-        Args:
-            checkpoint: Checkpoint of a run.
-            config: Current settings of the run.
-            progress: Called with what is being done.
-            tested: Whether the run has read its test images, so that they may be used for evaluation.
-
-        Raises:
-            DataError: When the images are missing.
-            ExportError: When the images have other classes.
+        `tested`: the run has read its test images, so that they may be used here too.
         """
         run = checkpoint.run
         model = build_model(config.model, len(run.classes), config.run.seed)
@@ -81,7 +66,7 @@ class Subject:
 
     @property
     def same_data(self) -> bool:
-        """Whether the images are those that the run was trained on."""
+        """Whether the images are those the run was trained on."""
         return self.dataset.fingerprint == self.checkpoint.run.fingerprint
 
     @property
@@ -94,7 +79,7 @@ class Subject:
         return self.normalize(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
 
     def real_pixels(self, most: int) -> tuple[Tensor, int]:
-        """Real images, held-out ones first, filled up with training images: uint8 (N, S, S, 3), and how many are held-out."""
+        """Held-out images, then training images: uint8 (N, S, S, 3), and the number of held-out ones."""
         held_out = _some(self.held_out, most)
         return torch.stack(held_out + _some(self.dataset.splits["train"], most - len(held_out))), len(held_out)
 
@@ -103,7 +88,7 @@ class Subject:
         return torch.stack(_some(self.dataset.splits["train"], most))
 
     def measure(self, poll: Callable[[float], None], warn: Callable[[str], None]) -> Evaluation:
-        """Evaluate the whole held-out split again, in fp32."""
+        """Evaluate the whole held-out split, in fp32."""
         return evaluate(
             self.model,
             self.held_out,
@@ -119,10 +104,7 @@ class Subject:
 
 
 def _some(split: Split, count: int) -> list[Tensor]:
-    """Up to `count` images, spread over the whole split, always the same ones.
-
-    In a folder the first images are all of one class. Files that training skipped as unreadable are skipped here too.
-    """
+    """Up to `count` readable images, always the same, spread over the split: a folder starts with one class."""
     images: list[Tensor] = []
     for row in epoch_order(len(split), seed=0, epoch=0).tolist():
         if len(images) >= count:

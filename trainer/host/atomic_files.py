@@ -10,24 +10,16 @@ import os
 import shutil
 from pathlib import Path
 
-_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""Errors of FUSE and some network disks for an operation that they do not support."""
-
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # FUSE, some network disks
 _NOT_REPLACED = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ETXTBSY}
 """Errors of SMB and some FUSE file systems when a file is renamed over one that another process has open."""
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = False, private: bool = True) -> None:
-    """Replace a file's content so that no reader sees it half written.
+    """Replace a file's content so that no reader sees it half written; on an OSError it keeps its old content.
 
-    Args:
-        path: The file; its folder must exist.
-        data: The whole content.
-        durable: Whether to wait until content and name survive a power failure.
-        private: Whether only this user may read it; otherwise the umask decides.
-
-    Raises:
-        OSError: When it cannot be written; the file then has its old content.
+    The folder must exist. `durable` waits until content and name survive a power failure. A `private` file is readable
+    by this user only; otherwise the umask decides.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -45,12 +37,9 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, private:
 
 
 def replace_file(temporary: Path, path: Path) -> None:
-    """Rename a file over another one; if the file system refuses, copy its content into the other one.
+    """Rename a file over another one; if the file system refuses, copy its content, which readers may then see half of.
 
-    Only a reader during the copy may see half of it.
-
-    Raises:
-        OSError: When both fail; the other file then has its old content.
+    On an OSError the other file keeps its old content.
     """
     try:
         os.replace(temporary, path)
@@ -94,14 +83,7 @@ def free_bytes(folder: Path) -> float:
 
 
 def probe(folder: Path) -> bool:
-    """Try the operations of a run in a folder: write, replace, append, read back, lock.
-
-    Returns:
-        Whether files can be locked there.
-
-    Raises:
-        OSError: When an operation other than locking fails.
-    """
+    """Whether files in a folder can be locked; OSError when they cannot be written, replaced, appended to and read."""
     path = folder / f".r18-tui-{os.getpid()}.probe"
     try:
         for content in (b"1", b"22"):
@@ -117,22 +99,13 @@ def probe(folder: Path) -> bool:
     return locks is not None
 
 
-_NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
-"""Errors of FUSE and network file systems without locks."""
+_NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}  # FUSE and network file systems without locks
 
 
 def try_lock(fd: int, kind: int) -> bool | None:
-    """Lock a file without waiting.
+    """Lock a file without waiting: False when another process has it, None where the file system has no locks.
 
-    Args:
-        fd: The file.
-        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
-
-    Returns:
-        Whether it is locked now; False when another process has it, None where the file system has no locks.
-
-    Raises:
-        OSError: When the file cannot be reached.
+    `kind` is `fcntl.LOCK_EX` or `fcntl.LOCK_SH`. OSError when the file cannot be reached.
     """
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -153,11 +126,7 @@ def umask_mode() -> int:
 
 
 def sync(fd: int) -> None:
-    """Wait until a file's content would survive a power failure, if the file system supports that.
-
-    Raises:
-        OSError: When the content cannot be written.
-    """
+    """Wait until a file's content would survive a power failure, where supported; OSError when it cannot be written."""
     try:
         os.fsync(fd)
     except OSError as error:

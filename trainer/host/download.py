@@ -12,17 +12,12 @@ _TIMEOUT_S = 20.0
 
 
 def download(url: str, target: Path, progress: Progress) -> None:
-    """Download a file.
+    """Download a file to `target`, replacing it; an interrupted download leaves a partial file.
 
-    Args:
-        url: An https address from this program, never from a user.
-        target: File to write; an existing one is overwritten, and an interrupted download leaves a partial file.
-        progress: Called every 256 KiB; may raise to cancel.
-
-    Raises:
-        OSError: When the network or the disk fails, or less data came than announced.
+    The address must be https and from this program, never from a user. `progress` is called every 256 KiB and may raise
+    to cancel. OSError when the network or the disk fails, or less data came than announced.
     """
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - see Args
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - see above
         total = int(reply.headers.get("Content-Length", 0))
         done = 0
         while block := reply.read(_BLOCK_BYTES):

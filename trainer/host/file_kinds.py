@@ -1,4 +1,4 @@
-"""Explains why a file cannot be read as a picture, from its first bytes. Torch-free."""
+"""Explains why a file cannot be read as a picture, from its first bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from contextlib import suppress
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-_HEAD = 1024
-"""Number of examined bytes at the start of a file."""
+_HEAD = 1024  # bytes examined at the start of a file
 _UNKNOWN = "an unknown kind of file"
 _HEIC, _AVIF, _JXL = "a HEIC picture (convert it)", "an AVIF picture (convert it)", "a JPEG XL picture (convert it)"
-_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
-"""Values of the TIFF tag SampleFormat."""
+_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}  # TIFF tag SampleFormat
 _RAW_PHOTOMETRIC = (32803, 34892)
 _RAW, _TIFF = "a camera raw file (convert it)", "a damaged TIFF or a camera raw file"
 _VIDEO, _SOUND, _OFFICE = "a video", "an audio file", "an Office document"
@@ -34,12 +32,12 @@ _MARKS = (
     (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF", "an HDF5 file"), (0, b"L\0\0\0\x01\x14\x02", "a Windows shortcut"),
     (128, b"DICM", "a DICOM picture (convert it)"), (0, b"\0\x05\x16\x07", "side data of macOS (AppleDouble)"),
 )  # fmt: skip
-"""Offset, bytes and the kind of file they identify; the first match holds."""
+"""Offset, bytes and the kind of file that they identify; the first match counts."""
 _WORDS = (
     (rb"<(!doctype html|html|head|body)", "an HTML page (a failed download)"),
     (rb"(<\?xml.*)?<svg", "an SVG drawing (convert it)"), (rb"<\?xml", "an XML file"), (rb"[{\[]", "a JSON file"),
 )  # fmt: skip
-"""First characters of kinds of text files."""
+"""Patterns at the start of text files."""
 
 
 def looks_like(data: bytes) -> str:
@@ -62,12 +60,7 @@ def looks_like(data: bytes) -> str:
 
 
 def reason_of(error: Exception, data: bytes | None) -> str:
-    """Reason why a file cannot be used, without its path and without addresses in memory.
-
-    Args:
-        error: Exception raised by decoding.
-        data: Bytes of the file; None if they are unavailable.
-    """
+    """Reason why a file cannot be used, without paths and addresses. `data` is its bytes; None if unavailable."""
     if data is None:
         return str(getattr(error, "strerror", None) or error)
     if not data:

@@ -1,4 +1,4 @@
-"""Detects a GPU without torch, which may be unable to use it. Torch-free."""
+"""Detects a GPU without torch, which may be unable to use it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from pathlib import Path
 
 
 def gpu_present(dev: Path = Path("/dev")) -> bool:
-    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, independent of torch.
-
-    Args:
-        dev: Folder of device files.
-    """
+    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, independent of torch."""
     return any(dev.glob("nvidia[0-9]*")) or driver_version() is not None
 
 

@@ -1,4 +1,4 @@
-"""Checks of memory, disk and locks, and the result type of `doctor`. Torch-free."""
+"""Checks of memory, disk and locks, and the result type of `doctor`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,18 @@ from trainer.host.limits import usable_memory
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Result of one check.
+    """Result of one check."""
 
-    Attributes:
-        name: What was checked.
-        state: `good`, `careful`, or `bad`, with which a run cannot start.
-        found: Finding, for people.
-        remedy: Remedy; empty when the state is good.
-    """
-
-    name: str
-    state: str
-    found: str
-    remedy: str = ""
+    name: str  # what was checked
+    state: str  # `good`, `careful`, or `bad`: a run cannot start
+    found: str  # for people
+    remedy: str = ""  # empty when the state is good
 
 
-_CHECKPOINT_BYTES = 90 * 2**20
-"""Size of a checkpoint of ResNet-18 with momentum in fp32."""
-
-
+_CHECKPOINT_BYTES = 90 * 2**20  # ResNet-18 with momentum in fp32
 _ROOM_FOR_CHECKPOINTS = 6
-
-
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its free space is read
-
-
 _LEAST_SHARED_BYTES = 256 * 2**20
-
-
 GIB = 2**30
 
 

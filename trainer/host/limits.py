@@ -1,6 +1,6 @@
-"""CPUs and memory that this process may use: limits of the machine, its affinity mask and its control groups (containers, Slurm).
+"""CPUs and memory that this process may use, limited by the machine, the affinity mask and control groups (containers).
 
-Torch-free. Source: Linux kernel, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+Source: Linux kernel, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """
 
 from __future__ import annotations
@@ -12,29 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_UNIFIED = ""
-"""Name of the only controller of cgroup v2 in /proc/self/cgroup."""
+_UNIFIED = ""  # the only controller of cgroup v2 in /proc/self/cgroup
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of main memory.
-
-    Attributes:
-        total: The smallest limit.
-        available: Bytes that can be allocated without swapping or being killed.
-    """
+    """Bytes of main memory: the smallest limit, and what can be allocated without swapping or being killed."""
 
     total: int
     available: int
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs for this process, at least 1, from its affinity mask and the quotas of its control groups, rounded up.
-
-    Args:
-        root: Folder that contains `proc` and `sys`.
-    """
+    """CPUs for this process, at least 1, from its affinity mask and the quotas of its control groups, rounded up."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(root))]))
 
@@ -45,11 +35,7 @@ def has_quota(root: Path = Path("/")) -> bool:
 
 
 def usable_memory(root: Path = Path("/")) -> Memory:
-    """Main memory for this process: the machine's, or less if one of its control groups has a limit.
-
-    Args:
-        root: Folder that contains `proc` and `sys`.
-    """
+    """Main memory for this process: the machine's, or less if one of its control groups has a limit."""
     import psutil  # not before the first frame
 
     machine = psutil.virtual_memory()

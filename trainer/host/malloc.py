@@ -1,8 +1,8 @@
 """Keeps the memory that a training step frees, for the next step.
 
-On the CPU every step allocates and frees the same activations. By default glibc returns them to the kernel, and threads
-other than the first get heaps that cannot hold a large tensor at all; so each step meets tens of thousands of page faults,
-and the kernel clears every page again. `benchmarks/training_speed.py` measures the cost.
+On the CPU every step allocates and frees the same activations. By default glibc returns them to the kernel, and heaps
+of further threads cannot hold a large tensor at all, so each step causes tens of thousands of page faults on pages that
+the kernel has to clear. `benchmarks/training_speed.py` measures the cost.
 
 Source: mallopt(3), Linux man-pages 6.
 """
@@ -14,20 +14,16 @@ import ctypes
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-
 _TRIM_ABOVE_BYTES = 2**31 - 1
 _MAP_FROM_BYTES = 2**30, 2**25
-"""Block sizes from which a block is a mapping of its own and is returned at once: whole data sets, not activations.
-Older versions of glibc accept only the second."""
+"""Block sizes from which a block is its own mapping and is returned at once: whole data sets, not activations. Older
+versions of glibc accept only the second."""
 
 
 def keep_freed_memory() -> bool:
-    """Configure the C library's allocator for training in this process.
+    """Configure glibc's allocator for training; False if the C library is another one or refuses.
 
     Call before the process has any other thread: a thread keeps its first arena.
-
-    Returns:
-        Whether it was configured; False if the C library is not glibc, or refuses.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

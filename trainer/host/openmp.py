@@ -1,9 +1,9 @@
 """Limits the time that threads of PyTorch's pool spin while they wait for each other.
 
-By default GNU OpenMP's threads spin for some 300,000 turns at the end of every parallel loop, of which a training step has
-hundreds: milliseconds. If something else needs a core, a second training or a compiler, the last part of each loop waits for
-its turn behind threads that are only waiting. After a tenth of a millisecond they sleep instead, which is long enough for
-loops whose parts end together. `benchmarks/training_speed.py` measures benefit and cost.
+By default GNU OpenMP's threads spin for some 300,000 turns (milliseconds) at the end of every parallel loop, and a
+training step has hundreds of loops. When another program needs a core, the last part of each loop waits behind threads
+that only spin. With this limit they sleep after a tenth of a millisecond, long enough for loops whose parts end
+together. `benchmarks/training_speed.py` measures benefit and cost.
 
 Source: libgomp manual, 4.21 OMP_WAIT_POLICY and 4.24 GOMP_SPINCOUNT.
 """
@@ -18,10 +18,7 @@ _TURNS = 2000
 
 
 def let_waiting_threads_sleep() -> None:
-    """Limit spinning in this process and its children, unless the user has set a policy. Call before PyTorch is imported.
-
-    If a container's quota allows fewer CPUs than PyTorch would use, the number of threads is limited to that, too.
-    """
+    """Limit spinning here and in child processes, unless the user has set a policy. Call before importing PyTorch."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_TURNS))
     if has_quota():  # libraries only see the affinity mask, and more threads than CPUs wait for each other

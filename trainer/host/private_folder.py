@@ -9,11 +9,7 @@ from pathlib import Path
 
 
 def private_folder(parent: Path = Path("/tmp")) -> Path:  # noqa: S108 - owner and mode are checked
-    """The private folder, created when missing.
-
-    Raises:
-        OSError: When it cannot be created, or others have access to it.
-    """
+    """The private folder, created when missing; OSError when it cannot be created, or others have access to it."""
     folder = parent / f"r18-tui-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

@@ -13,7 +13,7 @@ Progress = Callable[[str, float | None], None]
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Show a bar on standard error while a command works; nothing if that is no terminal."""
+    """Show a progress bar on standard error, if that is a terminal."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"

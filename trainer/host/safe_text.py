@@ -7,17 +7,11 @@ import re
 import unicodedata
 from pathlib import Path
 
-_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-"""Unicode categories of characters that a terminal may interpret instead of showing."""
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # Unicode categories that a terminal may interpret
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Replace control and formatting characters by `?`, so that no name can move the cursor or colour the screen.
-
-    Args:
-        text: Any text.
-        keep: Characters to leave unchanged, such as a newline.
-    """
+    """Replace control and formatting characters, except `keep`, by `?`: no name can move the cursor."""
     return "".join("?" if unicodedata.category(c) in _OBEYED and c not in keep else c for c in text)
 
 
@@ -33,11 +27,6 @@ def is_reserved(name: str) -> bool:
 
 
 def json_text(value: object, *, ascii_only: bool) -> str:
-    """Indented JSON in which characters that a terminal may interpret, and lone surrogates, are escaped.
-
-    Args:
-        value: Plain data.
-        ascii_only: Whether every non-ASCII character is escaped.
-    """
+    """Indented JSON in which lone surrogates and characters that a terminal may interpret are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

@@ -23,10 +23,5 @@ sys.exit(import_module(module).main(sys.argv[1:]))
 
 
 def own_command(module: str, *arguments: str) -> list[str]:
-    """The arguments of a process that calls `main` of one of this program's modules.
-
-    Args:
-        module: `trainer.cli` or `tui.cli`.
-        arguments: Arguments of its `main`.
-    """
+    """The arguments of a process that calls `main` of `module`: `trainer.cli` or `tui.cli`."""
     return [sys.executable, "-c", _MAIN, _INSTALLED_IN, module, *arguments]

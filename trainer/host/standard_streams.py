@@ -12,8 +12,8 @@ from trainer.errors import DiskError
 def open_standard_streams() -> None:
     """Open each closed descriptor of 0, 1 and 2 on the null device.
 
-    A shell closes them with `<&-` and `>&-`, some schedulers by themselves. The first file that is opened then takes the free
-    number, and code that later redirects standard input closes that file, for example the lock of a run.
+    Shells (`<&-`, `>&-`) and some schedulers close them. The next opened file, such as the lock of a run, would take
+    the free number, and code that redirects standard input later would close it.
     """
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -31,12 +31,7 @@ def open_standard_streams() -> None:
 
 
 def write_out(text: str) -> None:
-    """Write to standard output and flush.
-
-    Raises:
-        BrokenPipeError: When the reader has left.
-        DiskError: When writing fails for another reason.
-    """
+    """Write to standard output and flush; BrokenPipeError when the reader has left, DiskError on another failure."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

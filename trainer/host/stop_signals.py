@@ -12,24 +12,19 @@ from typing import Literal, get_args
 
 from trainer.errors import EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM
 
-DOUBLED_S = 2.0
-"""Seconds within which a repeated signal counts as the same request, received by another path."""
-
+DOUBLED_S = 2.0  # a signal repeated within this time is the same request, received by another path
 SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal.SIGHUP: EXIT_SIGHUP}
-"""Exit code after a signal has stopped the process and the state is saved."""
 
 
 WarningSignal = Literal["SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"]
 """Signals that announce an end: Slurm, LSF and Grid Engine send the first three, a UPS SIGPWR, `alarm` the timers' two.
 
-Left out: SIGQUIT, which ends at once on purpose; SIGPROF and SIGIO, which only reach programs that request them; SIGPIPE and
-SIGXFSZ, which Python ignores, so that the write fails instead.
-"""
+Not SIGQUIT, which ends at once on purpose; SIGPROF and SIGIO, which reach only programs that request them; SIGPIPE and
+SIGXFSZ, which Python ignores, so that the write fails instead."""
 
 WARNINGS: dict[str, signal.Signals] = {
     name: getattr(signal, name) for name in get_args(WarningSignal) if hasattr(signal, name)
 }
-"""The warning signals of this system by name."""
 
 
 def leave_interrupts_to_the_system() -> None:
@@ -39,10 +34,7 @@ def leave_interrupts_to_the_system() -> None:
 
 
 def ignore_warnings() -> None:
-    """Ignore warning signals until there is a run to save. Child processes ignore them too.
-
-    A handler that was installed before Python started, such as a profiler's, stays.
-    """
+    """Ignore warning signals until there is a run to save, in child processes too. Handlers from before Python stay."""
     for number in WARNINGS.values():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)
@@ -63,13 +55,9 @@ def install_stop_handlers(
 ) -> None:
     """Turn SIGINT, SIGTERM and SIGHUP into a stop at the next step; a second one exits at once. Warning signals save.
 
-    SIGHUP and SIGINT stay ignored if the parent process had them ignored.
-
-    Args:
-        stop: Called with the signal's name and the exit code; must be safe in a signal handler.
-        hang_up: Called at SIGHUP instead, for a run that can continue without its terminal; must be safe there, too.
-        save: Called with the name of a warning signal; must be safe there, too.
-        stop_on: Names of warning signals that stop the run.
+    SIGINT and SIGHUP stay ignored if the parent process had them ignored. `stop` gets a signal's name and exit code,
+    `save` the name of a warning signal; `hang_up` replaces `stop` at SIGHUP, for a run that can continue without its
+    terminal. All three must be safe in a signal handler. Warning signals named in `stop_on` stop the run.
     """
     requests = _Requests(stop, save, stop_on)
     for handled in SIGNAL_CODES:

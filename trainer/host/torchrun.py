@@ -1,4 +1,4 @@
-"""Environment variables of `torchrun` for the processes of one training. Torch-free.
+"""Environment variables of `torchrun` for the processes of one training.
 
 Source: PyTorch, torchrun (Elastic Launch), section Environment Variables.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 
 LAUNCHED_BY = "R18_TUI_LAUNCHED_BY"
-"""Environment variable by which the program that starts these processes finds their run: the owner's facts include its value."""
+"""The program that starts these processes finds their run by its value, which the owner's facts include."""
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun has started this process; it starts it again when one of them dies."""
+    """Whether torchrun has started this process; it restarts it when one of them dies."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
@@ -37,7 +37,7 @@ def local_world_size() -> int:
 
 
 def restarts() -> int:
-    """Number of times that torchrun has restarted these processes after one of them had died."""
+    """Number of times that torchrun has restarted these processes after one of them died."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 

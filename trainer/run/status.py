@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class RunState(str, Enum):
-    """Activity of a run. The value is used in the log and on the screen."""
+    """Activity of a run. The values are used in the log and on the screen."""
 
     LOADING = "loading PyTorch"
     PREPARING = "preparing"
@@ -42,10 +42,6 @@ LIVE_STATES = frozenset(
 """States in which a trainer process must be alive."""
 
 HEARTBEAT_S = 10.0
-"""Seconds between heartbeats."""
 
 LOST_AFTER_S = 45.0
-"""Seconds without any event after which a run whose trainer cannot be seen from here is shown as lost.
-
-Four heartbeats, and slack for a slow disk.
-"""
+"""Silence after which a run without a visible trainer counts as lost: four heartbeats, and slack for a slow disk."""

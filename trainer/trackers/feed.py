@@ -1,7 +1,7 @@
 """Turns the events of a run into calls of a tracker.
 
-A resume takes back the steps since the last checkpoint. Most trackers cannot delete what they have received, and would then draw
-two curves. So records of a step are held until a checkpoint of that step, or of a later one, is on disk.
+A resume takes back the steps since the last checkpoint, and most trackers cannot delete what they have received: they
+would draw two curves. So records of a step are held until a checkpoint of that step, or of a later one, is on disk.
 """
 
 from __future__ import annotations
@@ -30,12 +30,7 @@ from trainer.trackers.tracker import Histogram, Tracker
 
 @dataclass(frozen=True)
 class _Held:
-    """A held call.
-
-    Attributes:
-        seq: Number of the log line it comes from.
-        step: Step of the call.
-    """
+    """A held call, from log line `seq`."""
 
     seq: int
     step: int
@@ -44,23 +39,14 @@ class _Held:
 
 @dataclass
 class Feed:
-    """Processes records in the order of the log.
-
-    Attributes:
-        sink: Tracker that is called.
-        picture: Reads a file of the run directory as it was at a step; None when a later file has replaced it.
-        seq: Number of the last log line that was passed on, initially that of an earlier session; lines up to it are skipped.
-        step: Last step that was passed on.
-        results: Results of the run; empty until it is over.
-        bad_lines: Number of log lines that were skipped.
-    """
+    """Processes records in the order of the log."""
 
     sink: Tracker
-    picture: Callable[[str, int], bytes | None]
-    seq: int = -1
-    step: int = 0
-    results: dict[str, float] = field(default_factory=dict)
-    bad_lines: int = 0
+    picture: Callable[[str, int], bytes | None]  # a file of the run as it was at a step; None when it was replaced
+    seq: int = -1  # last log line passed on, also by earlier sessions; lines up to it are skipped
+    step: int = 0  # last step passed on
+    results: dict[str, float] = field(default_factory=dict)  # empty until the run is over
+    bad_lines: int = 0  # skipped log lines
     _held: deque[_Held] = field(default_factory=deque)
     _classes: list[str] = field(default_factory=list)
     _at: int = 0
@@ -77,7 +63,7 @@ class Feed:
 
     @property
     def held(self) -> int:
-        """Number of steps that wait for a checkpoint."""
+        """Number of steps waiting for a checkpoint."""
         return max((held.step for held in self._held), default=self.step) - self.step
 
     def _hold(self, record: Record, step: int, call: Callable[[], None]) -> None:

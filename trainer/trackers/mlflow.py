@@ -14,8 +14,7 @@ from trainer.config.trackers import metric_name
 from trainer.trackers.tracker import Histogram, Origin, finite
 
 _EXPERIMENT = "r18-tui"
-_BATCH = 1000
-"""Largest number of metrics per call that MLflow accepts."""
+_BATCH = 1000  # most metrics per call
 _LONGEST_VALUE = 6000
 
 
@@ -78,7 +77,7 @@ class MlflowSink:
         self._client.log_batch(self._run, tags=[RunTag(key, text[:_LONGEST_VALUE])])
 
     def back_to(self, step: int) -> None:
-        """Do nothing: MLflow cannot take anything back."""
+        """Do nothing: MLflow cannot delete points."""
 
     def flush(self) -> None:
         """Send the collected figures."""

@@ -1,4 +1,4 @@
-"""Position in a run's log up to which a tracker has received it: a small file beside the tracker's files, with a lock."""
+"""Position in a run's log up to which a tracker has received it: a small file beside the tracker's, with a lock."""
 
 from __future__ import annotations
 
@@ -20,30 +20,17 @@ _LOOK_EVERY_S = 0.5
 class Position:
     """Position in the log, locked by one process at a time while in its `with` block.
 
-    Attributes:
-        seq: Number of the last log line that was passed on; -1 for none.
-        step: Step of that line.
-        identity: Identity of the run, for trackers that join sessions by it.
+    `seq` is the last log line passed on (-1: none), and `step` its step. `identity` joins the sessions of a run.
     """
 
     def __init__(self, folder: Path, wait: Callable[[], bool] = lambda: False) -> None:
-        """Create it without taking the lock.
-
-        Args:
-            folder: Folder of the tracker.
-            wait: Whether to wait for another process that holds the lock, which may be about to end.
-        """
         self._path = folder / "position.json"
-        self._wait = wait
+        self._wait = wait  # for another process that holds the lock, which may be about to end
         self._lock = -1
         self.seq, self.step, self.identity = -1, 0, secrets.token_hex(6)
 
     def __enter__(self) -> Position:
-        """Take the lock and read the position.
-
-        Raises:
-            RunError: When another process holds the lock.
-        """
+        """Take the lock and read the position; RunError when another process holds the lock."""
         self._lock = os.open(self._path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while not self._taken():
             if not self._wait():
@@ -62,11 +49,10 @@ class Position:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release the lock."""
         os.close(self._lock)
 
     def move(self, seq: int, step: int) -> None:
-        """Store the position of a line, when everything up to it would survive a crash."""
+        """Store the position of a line, once everything up to it would survive a crash."""
         if (seq, step) != (self.seq, self.step):
             self.seq, self.step = seq, step
             self._write()

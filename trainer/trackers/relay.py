@@ -19,19 +19,10 @@ _LOOK_EVERY_S = 1.0
 
 
 def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
-    """Pass a log on to a tracker, from where an earlier call has ended.
+    """Pass a log on to a tracker, from where an earlier call ended until `ended`; returns the feed with the held calls.
 
-    Args:
-        run_dir: The run.
-        name: Name of the tracker.
-        ended: Whether to stop waiting for more; what is in the log by then is still read.
-
-    Returns:
-        The feed, with the calls that are still held.
-
-    Raises:
-        RunError: When another process passes the same run on to this tracker.
-        OSError: When the log or the tracker's folder cannot be used.
+    What is in the log when `ended` turns true is still read. RunError when another process passes the run on to this
+    tracker; OSError when the log or the tracker's folder cannot be used.
     """
     folder = run_dir.sinks / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

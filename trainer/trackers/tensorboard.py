@@ -18,7 +18,7 @@ def open_sink(origin: Origin) -> TensorBoardSink:
 
 
 class TensorBoardSink:
-    """Implements `Tracker`. Steps that were taken back are purged, in the way that TensorBoard's readers recognise."""
+    """Implements `Tracker`. Steps that were taken back are purged in a way that TensorBoard's readers recognise."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin

@@ -14,25 +14,17 @@ from trainer.config.trackers import SinkName
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Description of the run whose figures are tracked.
-
-    Attributes:
-        name: Name of the run.
-        identity: Identifier of the run: the same in all its sessions, and different for every other run.
-        folder: Existing folder for the tracker's files, unless the user's environment names another place.
-        config: Configuration of the run, by group and key.
-        step: Last step that an earlier session passed on; 0 for none.
-    """
+    """Description of the run whose figures are tracked."""
 
     name: str
-    identity: str
-    folder: Path
-    config: Mapping[str, Mapping[str, Any]]
-    step: int
+    identity: str  # the same in all sessions of the run, different for every other run
+    folder: Path  # existing, for the tracker's files unless the user's environment names another
+    config: Mapping[str, Mapping[str, Any]]  # by group and key
+    step: int  # last step that an earlier session passed on; 0 for none
 
     @property
     def settings(self) -> dict[str, str | int | float | bool]:
-        """Configuration by dotted keys; other than plain values are written out as text, and nulls are omitted."""
+        """Configuration by dotted keys, without nulls; values that are not plain are converted to text."""
         flat = {f"{group}.{key}": value for group, keys in self.config.items() for key, value in keys.items()}
         return {
             key: value if isinstance(value, str | int | float | bool) else str(value)
@@ -43,37 +35,23 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """Histogram of values, with equal bins.
-
-    Attributes:
-        counts: Number of values in each bin.
-        reach: Upper end of the bins, which extend from minus this to plus this.
-    """
+    """Number of values in each of several equal bins, from `-reach` to `reach`."""
 
     counts: Sequence[int]
     reach: float
 
     @property
     def edges(self) -> list[float]:
-        """Edges of the bins: one more than there are bins."""
+        """Edges of the bins, one more than bins."""
         bins = len(self.counts)
         return [self.reach * (2 * index / bins - 1) for index in range(bins + 1)]
 
 
 class Tracker(Protocol):
-    """One tracker, for one session. Used by one thread of a process that does not train.
-
-    Steps never decrease, unless the run itself goes back (`back_to`).
-    """
+    """One tracker in one session, used by one thread. Steps never decrease, unless the run goes back (`back_to`)."""
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Record figures of a step. NaN and infinity may be among them.
-
-        Args:
-            values: Figures by name; a slash separates groups.
-            step: Number of steps done, from 1.
-            time: Unix time in seconds.
-        """
+        """Record figures of a step, from 1, at a Unix time; NaN and infinity are possible. A slash separates groups."""
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
         """Record a histogram at a step."""
@@ -85,17 +63,13 @@ class Tracker(Protocol):
         """Record a line for people."""
 
     def back_to(self, step: int) -> None:
-        """Go back to a step: the run has taken back all later steps."""
+        """Go back to a step: the run has taken back all later ones."""
 
     def flush(self) -> None:
-        """Flush pending writes, so that everything so far survives a crash."""
+        """Write everything so far, so that it survives a crash."""
 
     def close(self, results: Mapping[str, float]) -> None:
-        """End the session.
-
-        Args:
-            results: Results of the run; empty where it is not over.
-        """
+        """End the session; `results` are empty while the run is not over."""
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:

@@ -13,8 +13,7 @@ from PIL import Image
 from trainer.trackers.tracker import Histogram, Origin, finite
 from trainer.trackers.wandb_like import Lines
 
-_WRITTEN_AFTER_S = 1.2
-"""Seconds that trackio's thread needs to write: it writes twice a second."""
+_WRITTEN_AFTER_S = 1.2  # trackio's thread writes twice a second
 
 
 def open_sink(origin: Origin) -> TrackioSink:
@@ -56,7 +55,7 @@ class TrackioSink:
         self._lines.note(text, step, time)
 
     def back_to(self, step: int) -> None:
-        """Do nothing: trackio cannot take anything back."""
+        """Do nothing: trackio cannot delete points."""
 
     def flush(self) -> None:
         """Pass on the current line, and leave trackio's thread the time to write it."""

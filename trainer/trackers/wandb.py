@@ -61,7 +61,7 @@ class WandbSink:
         self._lines.note(text, step, time)
 
     def back_to(self, step: int) -> None:
-        """Do nothing: wandb cannot take anything back. The note of the resume records it."""
+        """Do nothing: wandb cannot delete points. The note of the resume records it."""
 
     def flush(self) -> None:
         """Pass on the current line; wandb writes it at once."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-STEP = "step"
-"""Metric used as the x axis of curves: the trackers' own counter increases by one with every line."""
+STEP = "step"  # x axis of curves: the trackers' own counter increases with every line
 
 
 class Logger(Protocol):
-    """The part of either package that is used here."""
+    """The part of either package that is used."""
 
     def log(self, values: dict[str, Any], step: int, time: float) -> None:
         """Log a line."""

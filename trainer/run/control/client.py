@@ -18,7 +18,7 @@ from trainer.run.status import Presence
 
 
 class SocketControl:
-    """Control port of a run that another process trains. It finds the new trainer after a resume."""
+    """Control port of a run that another process trains. After a resume it connects to the new trainer."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
@@ -39,11 +39,7 @@ class SocketControl:
         return self._connection is not None
 
     def send(self, command: Command) -> None:
-        """Send a command.
-
-        Raises:
-            UndeliverableError: When the trainer has ended or does not read.
-        """
+        """Send a command; UndeliverableError when the trainer has ended or does not read."""
         if self._connection is not None:
             try:
                 self._connection.sendall(encode_command(command))
@@ -97,13 +93,9 @@ class SocketControl:
 
 
 def _connect(holder: dict[str, object]) -> socket.socket:
-    """Connect to a trainer's socket.
+    """Connect to the socket of an owner, as returned by `read_owner`; OSError with the reason when that fails.
 
-    Args:
-        holder: Owner as returned by `read_owner`; it comes from a folder that others may be able to write.
-
-    Raises:
-        OSError: When the connection fails; the text has the reason.
+    The facts about the owner come from a folder that others may be able to write.
     """
     if not holder:
         raise ConnectionError("its trainer.json does not name its process")

@@ -15,8 +15,7 @@ from trainer.host.safe_text import printable
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
 
-LONGEST_LINE = 1024
-"""Largest length of a command's line in bytes."""
+LONGEST_LINE = 1024  # bytes of a command
 
 _KINDS = (
     cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.Freeze, cmd.FindLr,
@@ -41,11 +40,7 @@ def encode_command(command: Command) -> bytes:
 
 
 def decode_command(line: bytes) -> Command:
-    """Decode a line from an untrusted sender.
-
-    Raises:
-        ValueError: When it is not exactly a known command with valid arguments.
-    """
+    """Decode a line from an untrusted sender; ValueError unless it is exactly a known command with valid arguments."""
     if len(line) > LONGEST_LINE:
         raise ValueError(f"a command has at most {LONGEST_LINE} bytes")
     message = orjson.loads(line)
@@ -89,7 +84,7 @@ def _note(arguments: dict[str, Any]) -> str:
 
 
 def _settings(arguments: dict[str, Any]) -> dict[str, float]:
-    """Numbers by key; the trainer checks whether keys and values are valid."""
+    """Numbers by key; the trainer checks keys and values."""
     settings = arguments.get("settings")
     if set(arguments) != {"settings"} or not isinstance(settings, dict) or not settings:
         raise ValueError("change settings takes one object: settings")

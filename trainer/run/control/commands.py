@@ -15,14 +15,9 @@ from typing import ClassVar, Protocol
 from trainer.run.log.run_events import Acknowledged
 from trainer.run.status import Presence
 
-HIGHEST_LR = 1000.0
-"""Learning rates above this are rejected as typos."""
-
-HIGHEST_FACTOR = 1e6
-"""Factors of the learning rate above this are rejected as typos."""
-
-NOTE_LENGTH = 200
-"""Largest length of a user's note in characters."""
+HIGHEST_LR = 1000.0  # higher rates are rejected as typos
+HIGHEST_FACTOR = 1e6  # higher factors of the learning rate are rejected as typos
+NOTE_LENGTH = 200  # characters
 
 
 class UndeliverableError(Exception):
@@ -31,15 +26,10 @@ class UndeliverableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Base of all commands.
+    """Base of all commands."""
 
-    Attributes:
-        name: Name in acknowledgements.
-        command_id: Identifier chosen by the sender.
-    """
-
-    name: ClassVar[str]
-    command_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    name: ClassVar[str]  # in acknowledgements
+    command_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # chosen by the sender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +48,10 @@ class Unpause(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class SaveCheckpoint(Command):
-    """Save a checkpoint now.
-
-    Attributes:
-        reason: Name of the signal that requested it; empty for a user, whose checkpoint is exempt from rotation.
-    """
+    """Save a checkpoint now. One that a user requests is exempt from rotation."""
 
     name: ClassVar[str] = "checkpoint"
-    reason: str = ""
+    reason: str = ""  # name of the signal that requested it; empty for a user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,73 +98,47 @@ class FindLr(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class SetLr(Command):
-    """Use this rate at the next step, and scale the rest of the schedule by the same factor.
-
-    Attributes:
-        lr: New learning rate, above 0.
-    """
+    """Use this rate at the next step, and scale the rest of the schedule by the same factor."""
 
     name: ClassVar[str] = "set lr"
-    lr: float
+    lr: float  # above 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleLr(Command):
-    """Scale the rate of the next step and the rest of the schedule; exact even if the sender only knows the previous rate.
-
-    Attributes:
-        factor: Factor, above 0.
-    """
+    """Scale the next step's rate and the rest of the schedule; exact even if the sender only knows an older rate."""
 
     name: ClassVar[str] = "scale lr"
-    factor: float
+    factor: float  # above 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddNote(Command):
-    """Add a note of the user to the run.
-
-    Attributes:
-        text: One line of at most `NOTE_LENGTH` characters.
-    """
+    """Add a note of the user to the run."""
 
     name: ClassVar[str] = "note"
-    text: str
+    text: str  # one line of at most `NOTE_LENGTH` characters
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeSettings(Command):
-    """Continue by another plan: epochs, and how often the run is evaluated and saved.
-
-    Attributes:
-        settings: Values by dotted key; keys of `trainer.config.schema.CHANGEABLE`.
-    """
+    """Continue by another plan: number of epochs, intervals of evaluations and saves."""
 
     name: ClassVar[str] = "change settings"
-    settings: dict[str, float]
+    settings: dict[str, float]  # by dotted key, of `trainer.config.schema.CHANGEABLE`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop(Command):
-    """Save and end the run.
-
-    Attributes:
-        reason: `stopped`, or the name of the signal that requested it.
-        exit_code: Exit code of the process.
-    """
+    """Save and end the run."""
 
     name: ClassVar[str] = "stop"
-    reason: str = "stopped"
+    reason: str = "stopped"  # or the name of the signal that requested it
     exit_code: int = 0
 
 
 def answer_to(command: Command, refusal: str = "") -> Acknowledged:
-    """The event that answers a command.
-
-    Args:
-        command: The command that was taken.
-        refusal: Reason for a refusal; empty when the command is carried out.
-    """
+    """The event that answers a command; `refusal` is empty when it is carried out."""
     return Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal)
 
 
@@ -187,7 +147,7 @@ class ControlPort(Protocol):
 
     @property
     def hint(self) -> str:
-        """Kind of access, for the header: `attached`, `read-only`, or empty when the trainer is in this process."""
+        """Kind of access, for the header: `attached`, `read-only`, or empty for a trainer in this process."""
 
     @property
     def can_control(self) -> bool:
@@ -202,11 +162,7 @@ class ControlPort(Protocol):
         """Whether the run has a trainer."""
 
     def send(self, command: Command) -> None:
-        """Pass a command on without waiting for it.
-
-        Raises:
-            UndeliverableError: When no trainer takes it.
-        """
+        """Pass a command on without waiting for it; UndeliverableError when no trainer takes it."""
 
     def refresh(self) -> None:
         """Check again whether a trainer takes commands. Cheap enough for once a second."""
@@ -239,15 +195,11 @@ class CommandQueue:
 
     @property
     def waiting(self) -> int:
-        """Number of commands that have not been taken yet."""
+        """Number of commands not taken yet."""
         return self._queue.qsize()
 
     def take(self, timeout: float | None = None) -> Command | None:
-        """The next command; None when there is none.
-
-        Args:
-            timeout: Seconds to wait for one; None does not wait.
-        """
+        """The next command, after at most `timeout` seconds (None: without waiting); None when there is none."""
         try:
             return self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
         except queue.Empty:
@@ -256,13 +208,9 @@ class CommandQueue:
 
 @dataclass
 class NoControl:
-    """Control port of a run that is only viewed.
+    """Control port of a run that is only viewed."""
 
-    Attributes:
-        look: Returns the reason why no trainer takes commands here, and the presence of a trainer.
-    """
-
-    look: Callable[[], tuple[str, Presence]]
+    look: Callable[[], tuple[str, Presence]]  # reason for no control, and presence of a trainer
     hint: str = "read-only"
     can_control: bool = False
     refusal: str = field(init=False)

@@ -1,8 +1,8 @@
 """Control socket through which other processes of the same user steer a trainer.
 
-It lies in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may exceed the
-107 bytes of a socket's name, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log; the
-socket itself only returns the reason when a line is refused.
+It lies in a private folder of the user under `/tmp`: network volumes refuse sockets, paths in a run directory may
+exceed the 107 bytes of a socket's name, and XDG_RUNTIME_DIR is deleted at logout. Answers are events in the run's log;
+the socket itself returns only the reason when a line is refused.
 """
 
 from __future__ import annotations
@@ -26,22 +26,13 @@ from trainer.host.private_folder import private_folder
 from trainer.run.control.command_json import LONGEST_LINE, decode_command
 from trainer.run.control.commands import Command
 
-MOST_CLIENTS = 32
-"""Most simultaneous connections."""
-
-MOST_PER_SECOND = 20
-"""Most commands of one client per second."""
-
-MOST_WAITING = 64
-"""Most commands that may wait for the next step before more are refused."""
-
+MOST_CLIENTS = 32  # simultaneous connections
+MOST_PER_SECOND = 20  # commands of one client
+MOST_WAITING = 64  # commands for the next step; more are refused
 _NAME = re.compile(r"[0-9a-f]{16}\.sock")
 _UNFINISHED = re.compile(r"[0-9a-f]{16}\.new")
-_LOOK_S = 5.0
-"""Seconds between two checks of the socket's file: cleaners of /tmp delete old files."""
-
-_UNFINISHED_S = 60.0
-"""Age in seconds above which a socket under its first name belongs to a trainer that died before it listened."""
+_LOOK_S = 5.0  # between checks of the socket's file: cleaners of /tmp delete old files
+_UNFINISHED_S = 60.0  # age from which a socket under its first name belongs to a trainer that died before it listened
 
 
 class CommandSink(Protocol):
@@ -49,25 +40,17 @@ class CommandSink(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Number of commands that were sent and not taken."""
+        """Number of commands that were sent and not taken yet."""
 
     def send(self, command: Command) -> None:
-        """Pass one on without waiting."""
+        """Pass a command on without waiting for it."""
 
 
 class ControlServer:
-    """Listens for commands on a separate thread. No client can block it, or the trainer behind it.
-
-    Attributes:
-        path: Path of the socket.
-    """
+    """Listens for commands on a separate thread. No client can block it, or the trainer behind it."""
 
     def __init__(self, commands: CommandSink) -> None:
-        """Start listening.
-
-        Raises:
-            OSError: When the socket cannot be created.
-        """
+        """Start listening; OSError when the socket cannot be created."""
         self._commands = commands
         self._clients: dict[socket.socket, _Client] = {}
         folder = private_folder()
@@ -173,7 +156,7 @@ class _Client:
         self._times: deque[float] = deque(maxlen=MOST_PER_SECOND)
 
     def lines(self, data: bytes) -> list[bytes]:
-        """Whole lines, after `data` was received."""
+        """Add received data; returns the whole lines."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             raise ValueError(f"a command has at most {LONGEST_LINE} bytes")

@@ -7,24 +7,15 @@ from trainer.run.log.result_events import Evaluated
 from trainer.run.view.class_score import ClassScore, scores_of, wilson_interval
 from trainer.run.view.run_view import RunView
 
-_LEARNT = 0.5
-"""Accuracy from which a single class can lag behind, and that two swapped classes would reach if exchanged."""
-
-_NOT_LEARNT = 0.05
-"""Largest recall of a class that is not learnt, at three evaluations in a row."""
-
-_EARLY = 1 / 3
-"""Share of the run before which a class may still be learnt."""
-
-_CHOICES = 10
-"""Number of evaluations from which the best of them is biased by the selection."""
-
-_LEAST_IMAGES = 20
-"""Fewest images of a class that allow a verdict."""
+_LEARNT = 0.5  # accuracy from which one class can lag behind, and that two swapped classes would reach if exchanged
+_NOT_LEARNT = 0.05  # largest recall of a class that is not learnt, at three evaluations in a row
+_EARLY = 1 / 3  # share of the run before which a class may still be learnt
+_CHOICES = 10  # evaluations from which the best of them is biased by the selection
+_LEAST_IMAGES = 20  # of a class, for a verdict
 
 
 def labels_swapped(view: RunView) -> Verdict | None:
-    """Two classes most of whose images are confused with each other, while the rest is learnt."""
+    """Two classes with most of their images confused with each other, while the rest is learnt."""
     measured = view.last_evaluations(2)
     if len(measured) < 2 or view.started is None or not measured[-1].confusions:
         return None
@@ -47,7 +38,7 @@ def labels_swapped(view: RunView) -> Verdict | None:
 
 
 def class_not_learnt(view: RunView) -> Verdict | None:
-    """A class hardly any of whose images are recognised, after a third of the run, when the others are learnt."""
+    """A class with hardly any image recognised after a third of the run, when the others are learnt."""
     measured = [event for event in view.regular_evaluations[-3:] if event.step >= _EARLY * view.total_steps]
     if len(measured) < 3 or view.started is None:
         return None
@@ -67,7 +58,7 @@ def class_not_learnt(view: RunView) -> Verdict | None:
 
 
 def chosen_on_test(view: RunView) -> Verdict | None:
-    """A best checkpoint that was selected on the test images, whose accuracy is then biased."""
+    """A best checkpoint that was selected on the test images, which biases its accuracy."""
     choices = sum(event.split == "test" for event in view.evaluations)
     if view.selection_split != "test" or choices < _CHOICES:
         return None

@@ -1,6 +1,6 @@
 """Diagnoses a run from its log: few verdicts, each with its evidence and a remedy.
 
-`tests/trainer/run/test_diagnose.py` checks each rule on a run that has the fault, and all of them on healthy runs;
+`tests/trainer/run/test_diagnose.py` checks each rule on a run that has the fault and on healthy runs;
 `benchmarks/verdicts.py` does so with trained runs.
 """
 
@@ -21,8 +21,7 @@ _RULES: tuple[Callable[[RunView], Verdict | None], ...] = (
     resource_rules.data_bound, resource_rules.memory_full, resource_rules.memory_grows, class_rules.chosen_on_test,
 )  # fmt: skip
 
-_ALWAYS = (resource_rules.lines_left_out,)
-"""Rules that also apply before the first step, and to a failed run."""
+_ALWAYS = (resource_rules.lines_left_out,)  # also before the first step, and for a failed run
 
 
 def verdicts(view: RunView) -> list[Verdict]:

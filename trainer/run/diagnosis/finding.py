@@ -7,18 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A problem that the user should look at.
+    """A problem that the user should look at."""
 
-    Attributes:
-        kind: Name of the rule.
-        level: `error`, `warning` or `info`.
-        text: The problem.
-        evidence: The numbers behind it.
-        remedy: What to do, with its key where there is one.
-    """
-
-    kind: str
-    level: str
-    text: str
-    evidence: str
-    remedy: str
+    kind: str  # name of the rule
+    level: str  # `error`, `warning` or `info`
+    text: str  # the problem
+    evidence: str  # the numbers behind it
+    remedy: str  # what to do, with the key for it if there is one

@@ -10,15 +10,12 @@ from trainer.run.log.event import number
 from trainer.run.log.result_events import LayersMeasured
 from trainer.run.view.run_view import RunView
 
-DEAD = 0.9
-"""Share of dead channels of a dead layer: in healthy runs, with weight decay, never as many are silent."""
-
-_TORN = 0.3
-"""Relative change of a layer's norm by one step of plain SGD: about 0.001 is usual."""
+DEAD = 0.9  # share of dead channels of a dead layer: in healthy runs, with weight decay, never as many are silent
+_TORN = 0.3  # relative change of a layer's norm by one step of plain SGD: about 0.001 is usual
 
 
 def dead_layer(view: RunView) -> Verdict | None:
-    """A layer nearly all of whose channels are 0 for every image, at two evaluations in a row."""
+    """A layer with nearly all channels 0 for every image, at two evaluations in a row."""
     measured = view.last_evaluations(2)
     if len(measured) < 2:
         return None
@@ -35,7 +32,7 @@ def dead_layer(view: RunView) -> Verdict | None:
 
 
 def layer_torn(view: RunView) -> Verdict | None:
-    """A layer that single steps of SGD change by a large share of its norm, at two measurements in a row."""
+    """A layer whose norm single steps of SGD change by a large share, at two measurements in a row."""
     optimizer = view.opened.config.get("optim", {}).get("name", "sgd") if view.opened else "sgd"
     if optimizer != "sgd" or len(view.layers) < 2:
         return None

@@ -11,41 +11,18 @@ from trainer.run.log.event import number
 from trainer.run.view.class_score import wilson_interval
 from trainer.run.view.run_view import RunView
 
-_RECENT = 100
-"""Number of recent steps whose mean is compared."""
-
-_LEAST_STEPS = 200
-"""Number of steps before the first verdict: warm-up and the first statistics of batch norm are over by then."""
-
-_MANY = 0.1
-"""Share of the recent steps: so many non-finite ones are no accident."""
-
-_LEARNS_NOTHING = 0.98
-"""Share of the first loss, or of the loss of guessing, above which nothing has been learnt."""
-
-_GUESSING = 0.7
-"""Share of the loss of guessing: a run that begins below it began with good weights."""
-
-_FALLING = 0.99
-"""Ratio to the mean of the steps before, below which the loss is falling."""
-
-_RISING = 1.5
-"""Ratio to the lowest recent mean above which the loss is rising. A larger image size or stronger mixing raises it far less."""
-
-_LEAST_RISE = 0.1
-"""Smallest rise that matters, as a share of the loss of guessing: a loss near 0 may rise by less."""
-
-_ERRORS = 4.0
-"""Standard errors beyond which two means differ, also when one of them was chosen as the lowest of twenty."""
-
-_LOOKED_BACK = 2000
-"""Number of steps in which the lowest mean is searched."""
-
-_OVERFITTING = 1.1
-"""Ratio to the lowest held-out loss, at three evaluations in a row, while training loss still falls."""
-
-_LEAST_WORSE = 0.025
-"""Share of the loss of guessing: on a few hundred images a loss near 0 fluctuates by as much."""
+_RECENT = 100  # recent steps whose mean is compared
+_LEAST_STEPS = 200  # before the first verdict: warm-up and the first statistics of batch norm are over by then
+_MANY = 0.1  # share of the recent steps: so many non-finite ones are no accident
+_LEARNS_NOTHING = 0.98  # share of the first loss, or of the loss of guessing, above which nothing has been learnt
+_GUESSING = 0.7  # share of the loss of guessing: a run that begins below it began with good weights
+_FALLING = 0.99  # ratio to the mean of the steps before, below which the loss is falling
+_RISING = 1.5  # ratio to the lowest recent mean; larger images or stronger mixing raise the loss far less
+_LEAST_RISE = 0.1  # share of the loss of guessing: a loss near 0 may rise by less
+_ERRORS = 4.0  # standard errors beyond which two means differ, also when one was chosen as the lowest of twenty
+_LOOKED_BACK = 2000  # steps in which the lowest mean is searched
+_OVERFITTING = 1.1  # ratio to the lowest held-out loss, at three evaluations in a row, while training loss still falls
+_LEAST_WORSE = 0.025  # share of the loss of guessing: on a few hundred images a loss near 0 fluctuates by as much
 
 
 def not_finite(view: RunView) -> Verdict | None:
@@ -103,10 +80,7 @@ def loss_rising(view: RunView) -> Verdict | None:
 
 
 def overfitting(view: RunView) -> Verdict | None:
-    """Held-out loss that rises while training loss falls, since the highest learning rate.
-
-    Around the peak of the rate, evaluations fluctuate even in runs that end well.
-    """
+    """Held-out loss that rises while training loss falls, after the peak of the rate, where evaluations fluctuate."""
     peak = _peak(view)
     measured = [event for event in view.regular_evaluations if event.step >= peak and math.isfinite(number(event.loss))]
     losses = [number(event.loss) for event in measured]
@@ -134,7 +108,7 @@ def _guessing_loss(view: RunView) -> float:
 
 
 def _majority(view: RunView) -> float:
-    """Accuracy of always predicting the most frequent class, as far as it is known."""
+    """Accuracy of always predicting the most frequent class, as far as known."""
     last = view.last_evaluation
     if last is not None and any(last.counts):
         return max(last.counts) / sum(last.counts)

@@ -1,4 +1,4 @@
-"""Predicts whether memory will run out before the end of the run. Pure."""
+"""Predicts whether memory will run out before the end of the run."""
 
 from __future__ import annotations
 
@@ -8,33 +8,24 @@ from dataclasses import dataclass
 
 from trainer.run.view.run_view import RunView
 
-_LEAST = 12
-"""Fewest readings in the older half that allow a forecast."""
-
-_GROWN = 0.02
-"""Smallest growth within the newer half of the readings, as a share of all memory: less is noise, or ends."""
+_LEAST = 12  # readings in the older half, for a forecast
+_GROWN = 0.02  # growth in the newer half of the readings, as a share of all memory: less is noise, or ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Forecast of a shortage of memory.
+    """Forecast of a shortage of memory, if it keeps growing as in the newer half of the run."""
 
-    Attributes:
-        step: Step at which memory runs out if it keeps growing as in the newer half of the run.
-        grown_bytes: Growth in that half, in bytes.
-        steps: Number of steps in that half.
-    """
-
-    step: float
-    grown_bytes: float
-    steps: float
+    step: float  # at which memory runs out
+    grown_bytes: float  # in that half
+    steps: float  # in that half
 
 
 def memory_forecast(view: RunView) -> Forecast | None:
     """Forecast when memory runs out; None if it lasts to the end of the run.
 
-    Only readings at the current image size count, of these the newer half, as the medians of its thirds. Each median must exceed
-    the one before by a fair part of the whole growth: caches that fill up and single leaps do not continue.
+    Only readings at the current image size count, of these the newer half, as the medians of its thirds. Each median
+    must exceed the one before by a fair part of the whole growth: caches that fill up and single jumps do not continue.
     """
     memory, left = view.memory, memory_left(view)
     since = max((begin for begin, _, _ in view.image_sizes() if begin <= view.step), default=0)

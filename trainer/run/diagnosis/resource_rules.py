@@ -1,4 +1,4 @@
-"""Rules about the resources of a run: data in time, memory, a readable log."""
+"""Rules about the resources of a run: data on time, memory, a readable log."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ from trainer.run.diagnosis.finding import Verdict
 from trainer.run.diagnosis.memory_forecast import memory_forecast
 from trainer.run.view.run_view import RunView
 
-WAITING_SHARE = 0.15
-"""Share of step time spent waiting for data above which a run is data-bound."""
-
-_LEAST_BUDGET_S = 30.0
-"""Fewest seconds of budget that allow a verdict: the first batches come from a cold start."""
-
-_FULL = 0.95
-"""Share of memory above which it counts as full."""
+WAITING_SHARE = 0.15  # of step time, above which a run is data-bound
+_LEAST_BUDGET_S = 30.0  # for a verdict: the first batches come from a cold start
+_FULL = 0.95  # share of memory
 
 
 def data_bound(view: RunView) -> Verdict | None:

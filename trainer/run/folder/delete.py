@@ -11,16 +11,10 @@ from trainer.run.folder.run_dir import RunDir
 
 
 def delete_run(run_dir: RunDir) -> None:
-    """Delete a run and its checkpoints permanently.
+    """Delete a run permanently; RunError when a process owns it, it is only a link to a run, or it cannot be deleted.
 
-    The directory is first renamed, so that a half-deleted run is never taken for a whole one. Links in it are removed and
-    not followed.
-
-    Args:
-        run_dir: The run.
-
-    Raises:
-        RunError: When a process owns it, when it is only a link to a run, or when it cannot be deleted.
+    The directory is first renamed, so that a half-deleted run is never taken for a whole one. Links in it are not
+    followed.
     """
     path = run_dir.path
     if path.is_symlink():

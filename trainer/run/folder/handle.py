@@ -11,28 +11,19 @@ from pathlib import Path
 
 from trainer.run.folder.run_dir import RunDir
 
-_F_GETPATH = 50
-"""From macOS's fcntl.h: the path of an open descriptor."""
+_F_GETPATH = 50  # from macOS's fcntl.h: the path of an open descriptor
 
 
 class RunDirHandle(RunDir):
     """The directory behind an open descriptor. `follow` updates `path` after a move."""
 
     def __init__(self, path: Path) -> None:
-        """Open the directory.
-
-        Raises:
-            OSError: When it does not exist.
-        """
+        """Open the directory; OSError when it does not exist."""
         super().__init__(path)
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def follow(self) -> bool:
-        """Update the path after a move.
-
-        Returns:
-            Whether the directory still exists; False once it was deleted.
-        """
+        """Update the path after a move; False once the directory was deleted."""
         if self._is_at(self.path):
             return True
         moved = self._where()
@@ -42,11 +33,7 @@ class RunDirHandle(RunDir):
         return True
 
     def take(self, path: Path) -> None:
-        """Hold another directory in place of a deleted one.
-
-        Raises:
-            OSError: When it does not exist.
-        """
+        """Hold another directory in place of a deleted one; OSError when it does not exist."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(self._fd)
         self._fd, self.path = fd, path
@@ -73,7 +60,7 @@ class RunDirHandle(RunDir):
 
 
 def point_output_at(log: Path) -> None:
-    """Redirect output to a new log, if it went to a deleted one."""
+    """Redirect output that went to a deleted log to a new one."""
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         for output in (1, 2):

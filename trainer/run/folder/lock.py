@@ -19,7 +19,7 @@ from trainer.run.folder.run_dir import RunDir, list_runs
 from trainer.run.status import LOST_AFTER_S, Presence
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 3, 0.05
-"""Attempts and pause in seconds: `is_live` in another process also holds the lock for some microseconds."""
+"""More than one, since `is_live` in another process also holds the lock for some microseconds."""
 
 
 class RunLock:
@@ -35,11 +35,7 @@ class RunLock:
 
     @classmethod
     def take(cls, run_dir: RunDir) -> RunLock:
-        """Become the only writer of a run.
-
-        Raises:
-            RunError: When another process owns it, or the file cannot be created.
-        """
+        """Become the only writer of a run; RunError when another process owns it, or the file cannot be created."""
         try:
             fd = os.open(run_dir.trainer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -60,7 +56,7 @@ class RunLock:
         raise RunError(_taken(run_dir))
 
     def is_on(self, run_dir: RunDir) -> bool:
-        """Whether the locked file is that of a directory."""
+        """Whether the locked file is that of this directory."""
         try:
             return os.path.samestat(os.fstat(self._fd), run_dir.trainer.stat())
         except OSError:
@@ -69,8 +65,7 @@ class RunLock:
     def renew(self, run_dir: RunDir) -> None:
         """Take the lock of a directory whose file was created again, or is missing.
 
-        Raises:
-            RunError: When another process has it, or the file cannot be created.
+        RunError when another process has it, or the file cannot be created.
         """
         facts, old = self._holder, self._fd
         fresh = RunLock.take(run_dir)
@@ -118,7 +113,7 @@ def is_live(run_dir: RunDir) -> bool:
 
 
 def _holder_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
-    """Owner of a run whose lock cannot be seen from here, if its log shows that it is still training.
+    """Owner of a run that is still training by its log, but whose lock cannot be seen from here.
 
     It is on another machine, or the file system has no locks.
     """
@@ -153,7 +148,8 @@ def _silence_s(run_dir: RunDir) -> float:
 def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
     """Facts about the owner of a run; None when there are none.
 
-    The keys are pid, pid_namespace, host, boot_id, start time, `socket` where it takes commands, and `ended` when it is over.
+    The keys are pid, pid_namespace, host, boot_id, started, `socket` where it takes commands, and `ended` when it is
+    over.
     """
     try:
         holder = orjson.loads(run_dir.trainer.read_bytes())
@@ -163,13 +159,13 @@ def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
 
 
 def on_this_machine(holder: dict[str, Any]) -> bool:
-    """Whether an owner, as returned by `read_owner`, has started on this machine since its boot; its host name may change."""
+    """Whether an owner has started on this machine since its boot; its host name may change."""
     ours = boot_id()
     return holder.get("boot_id") == ours if ours else holder.get("host") == socket.gethostname()
 
 
 def pid_here(holder: dict[str, Any]) -> int | None:
-    """Process id of the owner in this PID namespace; None when it runs on another machine or in another container."""
+    """Process id of the owner in this PID namespace; None if it is on another machine or in another container."""
     same = on_this_machine(holder) and holder.get("pid_namespace", _pid_namespace()) == _pid_namespace()
     return holder.get("pid") if same else None
 
@@ -201,11 +197,7 @@ def stopped_pid(run_dir: RunDir) -> int | None:
 
 
 def newest_live(runs_dir: Path) -> RunDir:
-    """The live run with the newest event.
-
-    Raises:
-        RunError: When there is none.
-    """
+    """The live run with the newest event; RunError when there is none."""
     live = next((run for run in list_runs(runs_dir) if is_live(run)), None)
     if live is None:
         raise RunError(f"{runs_dir}: no run is active here; open an ended one with: r18-tui show latest")

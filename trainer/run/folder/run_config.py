@@ -1,4 +1,4 @@
-"""The configuration of a run, and the settings that a resume may change. Torch-free."""
+"""The configuration of a run, and the settings that a resume may change."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from trainer.run.folder.run_dir import RunDir, started_in
 
 
 def read_run_config(run_dir: RunDir) -> Config:
-    """The configuration that a run was started with.
-
-    Raises:
-        RunError: When it is missing.
-        ConfigError: When it is no longer valid.
-    """
+    """The configuration that a run was started with; RunError when it is missing, ConfigError when it is invalid."""
     try:
         text = run_dir.config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -28,7 +23,7 @@ def read_run_config(run_dir: RunDir) -> Config:
 
 
 def with_reading(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A run's recorded configuration with the version of its reading rules: 1 if it is older than these versions."""
+    """A run's recorded configuration with the version of its reading rules, which is 1 where none was recorded."""
     data = recorded.get("data")
     return recorded | {"data": {"reading": 1} | data} if isinstance(data, dict) else recorded
 
@@ -68,14 +63,9 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
 def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Config) -> list[str]:
     """Settings that a resume changes, as `key: old -> new`.
 
-    Args:
-        run_dir: The run.
-        recorded: Configuration in the checkpoint that is resumed; None where there is no checkpoint yet.
-        new: The run's own configuration, with the changes of the command line.
-
-    Raises:
-        RunError: When the run's own configuration is missing.
-        ConfigError: When it was edited so that it belongs to another run.
+    `recorded` is the configuration in the resumed checkpoint, None before the first one; `new` is the run's own, with
+    the changes of the command line. RunError when the run's own is missing, ConfigError when it was edited into that of
+    another run.
     """
     if recorded is None:
         return _shown(differences(read_run_config(run_dir), new))
@@ -95,15 +85,10 @@ def _shown(changed: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
-    """A run's own configuration with the changes of a resume.
+    """A run's own configuration with the `group.key=value` changes of a resume.
 
-    Args:
-        run_dir: The run.
-        overrides: `group.key=value` tokens; only settings that a resume may change.
-
-    Raises:
-        RunError: When the configuration is missing.
-        ConfigError: When an override would make it another run; the message shows the difference.
+    RunError when the configuration is missing; ConfigError, with the difference, when a change would make it another
+    run.
     """
     old = with_root_found(read_run_config(run_dir), run_dir)
     refused = [key for key, _ in parse_overrides(overrides) if not may_change_on_resume(key)]

@@ -17,17 +17,13 @@ from trainer.host.atomic_files import write_atomically
 
 
 def default_runs_dir() -> Path:
-    """Default folder of runs, without `--runs-dir`: `runs/` in the current folder."""
+    """Default of `--runs-dir`: `runs/` in the current folder."""
     return Path("runs")
 
 
 @dataclass
 class RunDir:
-    """A run's directory. Attributes are paths; none of them need exist.
-
-    Attributes:
-        path: The directory itself.
-    """
+    """A run's directory. Its other attributes are paths, which need not exist."""
 
     path: Path
 
@@ -102,7 +98,7 @@ class RunDir:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All subfolders of a run directory."""
+        """All subfolders that a new run gets."""
         return self.checkpoints, self.export, self.evaluation
 
     def resume_command(self) -> str:
@@ -117,12 +113,7 @@ class RunDir:
 def create_run(runs_dir: Path, name: str) -> RunDir:
     """Create a new run directory, private to the user, never an existing one.
 
-    Args:
-        runs_dir: Folder of runs; created when missing.
-        name: Wanted name; `-2`, `-3` ... is appended when it is taken.
-
-    Raises:
-        RunError: When the folder cannot be created or written.
+    `-2`, `-3` ... is appended to the name when it is taken. RunError when the folder cannot be created or written.
     """
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -143,11 +134,7 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
 
 
 def refuse_links(run_dir: RunDir) -> None:
-    """Refuse to write to a run directory that contains links: they may lead anywhere.
-
-    Raises:
-        RunError: At the first link.
-    """
+    """Raise RunError at the first link in a run directory that is to be written to: it may lead anywhere."""
     pending = [run_dir.path]
     while pending:
         try:
@@ -165,15 +152,7 @@ def refuse_links(run_dir: RunDir) -> None:
 
 
 def find_run(reference: str, runs_dir: Path) -> RunDir:
-    """Find the run that a user names.
-
-    Args:
-        reference: A directory, a name under `runs_dir`, or `latest`.
-        runs_dir: Folder of runs.
-
-    Raises:
-        RunError: When there is no such run; the message lists the newest ones.
-    """
+    """Find a run by directory, name or `latest`; RunError, which lists the newest runs, when there is no such run."""
     if reference == "latest":
         runs = list_runs(runs_dir)
         if not runs:
@@ -198,10 +177,9 @@ def list_runs(runs_dir: Path) -> list[RunDir]:
 
 
 def list_logs(runs_dir: Path) -> list[tuple[str, os.stat_result]]:
-    """Run directories of a folder with the state of their logs, the newest event first; cheap even for thousands of runs.
+    """Run directories with the state of their logs, the newest event first; cheap even for thousands of runs.
 
-    Raises:
-        OSError: When the folder exists and cannot be read.
+    OSError when the folder exists and cannot be read.
     """
     if not runs_dir.is_dir():
         return []
@@ -221,14 +199,14 @@ def log_stat(run_dir: str) -> os.stat_result | None:
 
 
 def write_env(run_dir: RunDir, facts: dict[str, Any]) -> None:
-    """Write versions, device and host to the run, and the folder that relative paths in its configuration start from."""
+    """Write versions, device and host to the run, and the folder to which paths in its configuration are relative."""
     with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
         facts = facts | {"folder": os.getcwd()}
     write_atomically(run_dir.env, orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def started_in(run_dir: RunDir) -> Path | None:
-    """The folder that relative paths in a run's configuration start from; None if it was not recorded."""
+    """The folder to which paths in a run's configuration are relative; None if it was not recorded."""
     try:
         folder = orjson.loads(run_dir.env.read_bytes())["folder"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -20,12 +20,8 @@ from trainer.run.log.event import Event, Record
 from trainer.run.log.log_types import Check, check_of
 from trainer.run.log.result_events import Steps
 
-STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")
-"""Entries of the list of a `steps` line. Logs of version 1 have them as named fields."""
-
-AT_ONCE = 512
-"""Number of lines decoded at a time: as many as fit in a processor's cache."""
-
+STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")  # named fields in logs of version 1
+AT_ONCE = 512  # lines decoded at a time: as many as fit in a processor's cache
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -78,7 +74,7 @@ def decode(line: bytes) -> Record | None:
 
 
 def read_lines(lines: Sequence[bytes]) -> tuple[list[Record], int]:
-    """Decode lines; their records, and the number of lines skipped."""
+    """Decode lines; returns their records, and the number of lines skipped."""
     found = contents(lines)
     records, bad = records_of(found)
     return records, bad + num_unreadable(lines, found)
@@ -111,7 +107,7 @@ def records_of(found: Sequence[dict[str, Any]]) -> tuple[list[Record], int]:
 
 
 def _record_of(content: dict[str, Any]) -> Record | None:
-    """The record of a line's JSON, its values still unchecked; None if one is missing."""
+    """The record of a line's JSON, its values still unchecked; None if a field is missing."""
     cls = event_kinds().get(kind) if type(kind := content.get("kind")) is str else None
     if cls is None or "seq" not in content or "time" not in content:
         return None
@@ -135,7 +131,7 @@ def _required(kind: str) -> frozenset[str]:
 
 @functools.cache
 def checks_of(cls: type) -> dict[str, Check]:
-    """The check of each field, by field name; the same for the fields of `Record`."""
+    """The check of each field by name, of an event or of `Record`."""
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: check_of(hints[field.name]) for field in dataclasses.fields(cls) if field.name != "event"}
 
@@ -171,7 +167,7 @@ def _have_same_lengths(cls: type[Event], events: Sequence[Event]) -> bool:
 
 
 def contents(lines: Sequence[bytes]) -> list[dict[str, Any]]:
-    """The JSON objects of many lines, without those that have none. Parsed in one piece, which halves the work."""
+    """The JSON objects of many lines, without lines that have none. Parsed in one piece, which halves the time."""
     try:
         found: list[Any] = orjson.loads(b"[" + b",".join(lines) + b"]")
     except orjson.JSONDecodeError:

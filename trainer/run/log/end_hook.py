@@ -1,6 +1,6 @@
-"""Runs a user's command when a run ends, fails, or is held after non-finite steps, for example to send a message to a phone.
+"""Runs a user's command when a run ends, fails or is held after non-finite steps, for example to send a message.
 
-The command is set in the environment, by the user who starts the program; never in a configuration, which others may write.
+The command is in the environment of the user who starts the program, never in a configuration, which others may write.
 """
 
 from __future__ import annotations
@@ -20,18 +20,10 @@ VARIABLE = "R18_TUI_HOOK"
 
 
 class EndHook:
-    """Observer of the log that runs the command. Called on the log writer's thread, which does not wait for the command."""
+    """Observer of the log that runs the command, on the log writer's thread, without waiting for it."""
 
     def __init__(self, run_dir: RunDir, environment: Mapping[str, str]) -> None:
-        """Read the command from the environment.
-
-        Args:
-            run_dir: Directory of the run.
-            environment: Environment variables; without `R18_TUI_HOOK` no command is ever run.
-
-        Raises:
-            ConfigError: When the command does not exist: reported at the start rather than at the end of a run.
-        """
+        """Read the command; ConfigError when it does not exist, at the start rather than at the end of a run."""
         self._run_dir = run_dir
         try:
             self._command = shlex.split(environment.get(VARIABLE, ""))
@@ -43,11 +35,7 @@ class EndHook:
             )
 
     def observe(self, record: Record) -> None:
-        """Run the command if the event is one to report.
-
-        Raises:
-            OSError: When it cannot be run.
-        """
+        """Run the command if the event is one to report; OSError when it cannot be run."""
         notice = _notice(record.event)
         if not self._command or notice is None:
             return
@@ -60,7 +48,7 @@ class EndHook:
 
 
 def _notice(event: Event) -> tuple[str, str] | None:
-    """Word and sentence that describe an event; None for one that is not reported."""
+    """Word and sentence that describe an event; None if it is not reported."""
     if isinstance(event, Finished):
         return "finished", f"{event.reason} at step {event.step:,}"
     if isinstance(event, Failed):

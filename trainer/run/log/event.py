@@ -1,7 +1,7 @@
 """The base of all events of a run, the record that becomes a line of `events.jsonl`, and field types.
 
-Readers ignore unknown fields and kinds, so a field may be added in any release; removing or redefining one raises `LOG_VERSION`.
-`trainer.run.log.codec` writes and reads the lines. The format is documented in `docs/run-directory.md`.
+Readers ignore unknown fields and kinds, so a field may be added in any release; removing or redefining one raises
+`LOG_VERSION`. The format is documented in `docs/run-directory.md`.
 """
 
 from __future__ import annotations
@@ -73,17 +73,11 @@ Config = Annotated[dict[str, dict[str, Any]], _Config]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Base of all events.
+    """Base of all events."""
 
-    Attributes:
-        kind: Name in the log.
-        durable: Whether the writer must keep the event even when its queue is full.
-        same_length: Names of lists of equal length. One that is empty by default may be empty.
-    """
-
-    kind: ClassVar[str] = ""
-    durable: ClassVar[bool] = True
-    same_length: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str] = ""  # name in the log
+    durable: ClassVar[bool] = True  # the writer keeps it even when its queue is full
+    same_length: ClassVar[tuple[str, ...]] = ()  # lists of equal length; one that is empty by default may be empty
 
     def is_consistent(self) -> bool:
         """Whether the fields, each valid by itself, agree with each other."""
@@ -92,14 +86,9 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """An event with its place in the log.
+    """An event with its place in the log."""
 
-    Attributes:
-        seq: Sequence number; rises by one from line to line, also across resumes.
-        time: Unix seconds.
-    """
-
-    seq: int
+    seq: int  # rises by one from line to line, also across resumes
     time: UnixTime
     event: Event
 

@@ -8,19 +8,12 @@ from trainer.run.log.writer import EventLog
 
 
 class LiveSource:
-    """Returns the lines that were in the log when it was opened, then the writer's memory tee, byte for byte.
+    """Returns the log's lines so far, if `history`, and then the lines of the writer's memory tee, byte for byte.
 
     A reader that falls too far behind continues with the file.
     """
 
     def __init__(self, run_dir: RunDir, log: EventLog, *, history: bool = True) -> None:
-        """Start collecting lines.
-
-        Args:
-            run_dir: The run; its directory may move.
-            log: Writer of the log.
-            history: Whether earlier lines of the file are read, too.
-        """
         self._run_dir = run_dir
         self._log = log
         self._tee = log.tee()
@@ -28,7 +21,7 @@ class LiveSource:
         self._file: LogReader | None = None
 
     def read(self) -> list[bytes]:
-        """The next lines, an empty list at the end. Some may come twice; the fold ignores lines seen before."""
+        """The next lines, none at the end. Some may come twice; the fold ignores lines seen before."""
         if self._history is not None:
             try:
                 lines = self._history.read()

@@ -16,15 +16,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_type
 
 from trainer.config.field_type import LARGEST_INT
 
-LARGEST_FLOAT = 1e39
-"""Upper bound of numbers: more than float32 holds."""
+LARGEST_FLOAT = 1e39  # more than float32 holds
+LATEST_TIME = 253_402_128_000.0  # Unix seconds in the last days of 9999, valid in every time zone
 
-
-LATEST_TIME = 253_402_128_000.0
-"""Unix seconds: the last days of the year 9999, which `datetime` can still represent in every time zone."""
-
-Check = Callable[[Sequence[Any]], bool]
-"""Returns whether all values are valid."""
+Check = Callable[[Sequence[Any]], bool]  # whether all values are valid
 
 
 @dataclass(frozen=True)
@@ -35,23 +30,16 @@ class Range:
     high: float = LARGEST_FLOAT
 
 
-Share = Annotated[float, Range(0, 1 + 1e-6)]
-"""A fraction from 0 to 1, with a margin for rounding."""
-Amount = Annotated[float, Range(0)]
-"""A quantity that is not negative, such as seconds."""
-Rate = Annotated[float, Range(5e-324)]
-"""A learning rate above 0: its logarithm is drawn."""
+Share = Annotated[float, Range(0, 1 + 1e-6)]  # a fraction from 0 to 1, with a margin for rounding
+Amount = Annotated[float, Range(0)]  # a quantity that is not negative, such as seconds
+Rate = Annotated[float, Range(5e-324)]  # a learning rate above 0: its logarithm is drawn
 Positive = Annotated[int, Range(1, LARGEST_INT)]
 UnixTime = Annotated[float, Range(0, LATEST_TIME)]
 
 
 @functools.cache
 def check_of(declared: Any) -> Check:
-    """Build the check of a type: plain, a list, a dict with text keys, a `TypedDict`, optional or `Annotated`.
-
-    Raises:
-        TypeError: For any other type.
-    """
+    """Build the check of a type: plain, list, dict by text, `TypedDict`, optional or `Annotated`; else TypeError."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated:
         return _annotated(arguments[0], arguments[1:])

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
-LIMIT_BYTES = 64 * 2**20
-"""Most unread bytes kept: a reader that a stalled terminal blocks for days must not fill the memory."""
+LIMIT_BYTES = 64 * 2**20  # unread: a reader that a stalled terminal blocks for days must not fill the memory
 
 
 class MemoryTee:
-    """Buffer of lines: filled by any thread, read by one.
-
-    Attributes:
-        overflowed: Whether the reader fell so far behind that its unread lines, and all later ones, are only in the file.
-    """
+    """Buffer of lines: filled by any thread, read by one."""
 
     def __init__(self) -> None:
-        self.overflowed = False
+        self.overflowed = False  # once true, unread lines and all later ones are only in the file
         self._lines: deque[bytes] = deque()
         self._added, self._taken = 0, 0
 

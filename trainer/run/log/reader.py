@@ -8,27 +8,21 @@ from pathlib import Path
 from trainer.run.log.codec import AT_ONCE, read_lines
 from trainer.run.log.event import Record
 
-_READ_BYTES = 4 * 2**20
-"""Bytes that a reader takes at a time, so that the history of a long run is never in memory as a whole."""
+_READ_BYTES = 4 * 2**20  # at a time, so that the history of a long run is never in memory as a whole
 
 
 class LogReader:
-    """Follows a growing log, returning whole lines only.
-
-    Attributes:
-        bad_lines: Number of lines that `records` has skipped.
-    """
+    """Follows a growing log, returning whole lines only."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self.bad_lines = 0
+        self.bad_lines = 0  # skipped by `records`
 
     def read(self) -> list[bytes]:
-        """Whole lines since the last call, in a long log the next few megabytes; none at its end or while the file is missing.
+        """Whole lines since the last call, at most some megabytes; none at the end of the log or while it is missing.
 
-        Raises:
-            OSError: When the log cannot be read or has been deleted.
+        OSError when it cannot be read or has been deleted.
         """
         try:
             with self._path.open("rb") as file:

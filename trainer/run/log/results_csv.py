@@ -16,11 +16,11 @@ from trainer.run.status import LOST_AFTER_S
 COLUMNS = (
     "epoch", "time", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr",
 )  # fmt: skip
-"""Columns, always all of them; a cell is empty where nothing was evaluated. Accuracies are fractions."""
+"""Always all columns; a cell is empty where nothing was evaluated. Accuracies are fractions."""
 
 
 class ResultsCsv:
-    """An observer of the log that keeps the table up to date. Lives on the log writer's thread."""
+    """An observer of the log that keeps the table up to date, on the log writer's thread."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
@@ -39,11 +39,7 @@ class ResultsCsv:
         self._write()
 
     def observe(self, record: Record) -> None:
-        """Fold one record in and write the table if it changed.
-
-        Raises:
-            OSError: When the table cannot be written.
-        """
+        """Fold one record in and write the table if it changed; OSError when it cannot be written."""
         self._count(record)
         if self._fold(record, self._elapsed_s) and not self._replaying:
             self._write()

@@ -1,4 +1,4 @@
-"""What happens to a run: it starts, is paused, edited, resumed, warned about, and ends. Results are in `result_events`."""
+"""Events for what happens to a run: it starts, is paused, edited, resumed, warned about, and ends."""
 
 from __future__ import annotations
 
@@ -30,109 +30,72 @@ class Opened(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """Everything is built and the first step is next.
-
-    Attributes:
-        planned_lr: `[steps, rates]`, a sampling of the whole schedule without edits; steps count from 1 as in `steps`.
-        selection_split: The split that chooses the best checkpoint, `val` or `test`.
-        splits: Images in each split.
-        choices: Precision, memory format and other decisions made by timing; a resume reuses them.
-    """
+    """Everything is built and the first step is next."""
 
     kind: ClassVar[str] = "started"
     classes: list[str]
-    splits: dict[str, int]
-    selection_split: HeldOut
+    splits: dict[str, int]  # images in each
+    selection_split: HeldOut  # chooses the best checkpoint
     fingerprint: str
     model: Annotated[dict[str, Any], Model]
     device: dict[str, Any]
-    choices: dict[str, Any]
+    choices: dict[str, Any]  # precision, memory format and others made by timing; a resume reuses them
     epochs: Positive
     steps_per_epoch: Positive
     total_steps: int
-    planned_lr: SampledSchedule
+    planned_lr: SampledSchedule  # sampled, without edits: steps, counted from 1 as in `steps`, and rates
     versions: dict[str, str]
     skipped_images: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateChanged(Event):
-    """The state of the run has changed.
-
-    Attributes:
-        state: A `trainer.run.status.RunState` value.
-        detail: Current activity, such as "decoding images".
-        fraction: Progress of that activity, 0 to 1, where it is known.
-    """
+    """The state of the run has changed."""
 
     kind: ClassVar[str] = "state"
-    state: Annotated[str, _is_state]
-    detail: str = ""
-    fraction: float | None = None
+    state: Annotated[str, _is_state]  # value of a `RunState`
+    detail: str = ""  # current activity, such as "decoding images"
+    fraction: float | None = None  # progress of that activity, 0 to 1, if known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diverged(Event):
-    """So many consecutive steps were skipped that the run is held until the user decides.
-
-    Attributes:
-        step: The last skipped step.
-        in_a_row: Number of consecutive skipped steps.
-        checkpoint: Checkpoint that a rollback would restore, empty when there is none.
-    """
+    """So many consecutive steps were skipped that the run is held until the user decides."""
 
     kind: ClassVar[str] = "diverged"
-    step: int
-    in_a_row: int
-    checkpoint: str
+    step: int  # the last skipped one
+    in_a_row: int  # consecutive skipped steps
+    checkpoint: str  # that a rollback would restore; empty when there is none
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagesFrozen(Event):
-    """Other stages of the network are frozen from the next step on.
-
-    Attributes:
-        step: Steps done so far.
-        stages: Frozen stages, starting at the image; empty when all are trained.
-        trainable: Number of trained parameters.
-    """
+    """Other stages of the network are frozen from the next step on."""
 
     kind: ClassVar[str] = "frozen"
-    step: int
-    stages: list[str]
-    trainable: int
+    step: int  # steps done so far
+    stages: list[str]  # frozen ones, starting at the image
+    trainable: int  # number of trained parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class LrEdited(Event):
-    """The user has scaled the rest of the schedule.
-
-    Attributes:
-        step: Steps done so far; the factor applies from the next one.
-        lr: Learning rate of the next step.
-    """
+    """The user has scaled the rest of the schedule."""
 
     kind: ClassVar[str] = "lr_edited"
-    step: int
+    step: int  # steps done so far; the factor applies from the next one
     factor: float
-    lr: float
+    lr: float  # of the next step
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsChanged(Event):
-    """The plan of the run has changed.
-
-    Attributes:
-        step: Steps done so far.
-        changes: Changed settings, as `key: old -> new`.
-        config: Changed settings by group and key.
-        epochs: Epochs of the whole run by the new plan; the remaining fields as in `Started`.
-    """
+    """The plan of the run has changed. `epochs`, `total_steps` and `planned_lr` as in `Started`."""
 
     kind: ClassVar[str] = "settings"
-    step: int
-    changes: list[str]
-    config: Config
+    step: int  # steps done so far
+    changes: list[str]  # as `key: old -> new`
+    config: Config  # changed settings only
     epochs: Positive
     total_steps: int
     planned_lr: SampledSchedule
@@ -140,14 +103,10 @@ class SettingsChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Noted(Event):
-    """The user has added a note.
-
-    Attributes:
-        step: Steps done so far.
-    """
+    """The user has added a note."""
 
     kind: ClassVar[str] = "note"
-    step: int
+    step: int  # steps done so far
     text: str
 
 
@@ -164,19 +123,16 @@ class Acknowledged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
-    """Training continues from a checkpoint: points after its step belong to an abandoned future.
-
-    Attributes:
-        lr_edits: (step, factor) of every edit in the checkpoint; None in logs of older versions.
-        changes: Changed settings, as `key: old -> new`.
-    """
+    """Training continues from a checkpoint: points after its step belong to an abandoned future."""
 
     kind: ClassVar[str] = "resumed"
     step: int
     epoch: int
     checkpoint: str
-    lr_edits: list[Annotated[list[float], is_pair]] | None = None
-    changes: list[str] = field(default_factory=list)
+    lr_edits: list[Annotated[list[float], is_pair]] | None = (
+        None  # (step, factor), from the checkpoint; None in old logs
+    )
+    changes: list[str] = field(default_factory=list)  # as `key: old -> new`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,46 +178,32 @@ class LogFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LogRecovered(Event):
-    """The log can be appended to again; nothing that was published meanwhile is lost, unless a `Gap` says so.
-
-    Attributes:
-        seconds: Seconds during which appending failed.
-    """
+    """The log can be appended to again; nothing that was published meanwhile is lost, unless a `Gap` says so."""
 
     kind: ClassVar[str] = "log_recovered"
-    seconds: float
+    seconds: float  # during which appending failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Event):
-    """The run ended with an error.
-
-    Attributes:
-        checkpoint: The last good checkpoint, empty when there is none.
-        resume: The command that resumes from it, empty when there is none.
-    """
+    """The run ended with an error."""
 
     kind: ClassVar[str] = "failed"
     error: str
     exit_code: int
-    checkpoint: str = ""
-    resume: str = ""
+    checkpoint: str = ""  # the last good one; empty when there is none
+    resume: str = ""  # the command that resumes from it; empty when there is none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """The run ended as planned or was stopped and saved.
-
-    Attributes:
-        reason: `completed`, `stopped early` (`train.early_stop_epochs`), `stopped`, or the name of a signal.
-    """
+    """The run ended as planned or was stopped and saved."""
 
     kind: ClassVar[str] = "finished"
-    reason: str
+    reason: str  # `completed`, `stopped early` (`train.early_stop_epochs`), `stopped`, or the name of a signal
     step: int
     epoch: Amount
     exit_code: int
 
 
-BY_ITSELF = ("completed", "stopped early")
-"""Reasons of a run that ended without being stopped by a user or signal."""
+BY_ITSELF = ("completed", "stopped early")  # reasons of a run that ended without being stopped by a user or signal

@@ -21,14 +21,9 @@ from trainer.run.log.event import Event, Record
 from trainer.run.log.memory_tee import MemoryTee
 from trainer.run.log.run_events import Gap, LogFailed, LogRecovered, Warned
 
-QUEUE_LIMIT_BYTES = 64 * 2**20
-"""Queued bytes above which the oldest step arrays are dropped."""
-
+QUEUE_LIMIT_BYTES = 64 * 2**20  # queued, above which the oldest step arrays are dropped
 _RETRY_S = 1.0
-
 _CHUNK_BYTES = 2**20
-
-
 _TAIL_BYTES = 2**16
 
 
@@ -50,11 +45,7 @@ class EventLog:
         observers: tuple[Observer, ...] = (),
         limit_bytes: int = QUEUE_LIMIT_BYTES,
     ) -> None:
-        """Open for appending, first ending a torn last line.
-
-        Raises:
-            OSError: When the file cannot be opened.
-        """
+        """Open for appending, first ending a torn last line; OSError when the file cannot be opened."""
         self._clock = clock
         self._observers = observers
         self._limit_bytes = limit_bytes
@@ -87,11 +78,7 @@ class EventLog:
             self._tees.remove(tee)
 
     def publish(self, event: Event) -> Record:
-        """Append an event.
-
-        Returns:
-            The event with its sequence number and time.
-        """
+        """Append an event; returns it with its sequence number and time."""
         with self._wake:
             self._seq += 1
             # To the millisecond, as in the line: an observer of a live run sees the same times as a replay.
@@ -109,8 +96,7 @@ class EventLog:
     def sync(self, timeout: float = 30.0) -> bool:
         """Wait until everything published so far is on disk. Never call it from the training thread.
 
-        Returns:
-            Whether it is on disk; False after `timeout` seconds or while appending fails.
+        Returns False after `timeout` seconds or while appending fails.
         """
         with self._wake:
             done = self._wake.wait_for(lambda: not self._pending and not self._rest and not self._appending, timeout)
@@ -133,8 +119,7 @@ class EventLog:
     def go_on_in(self, path: Path) -> None:
         """Copy the log, whose file may have been deleted, to another file and continue there.
 
-        Raises:
-            OSError: When the file cannot be written; the log then keeps its old file.
+        On an OSError the log keeps its old file.
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with self._file:

@@ -1,4 +1,4 @@
-"""Scores of one class: recall, its interval, precision and confusions. Needs no array library."""
+"""Scores of one class: recall, its interval, precision and confusions. Imports no array library."""
 
 from __future__ import annotations
 
@@ -8,29 +8,21 @@ from dataclasses import dataclass
 
 from trainer.run.log.result_events import Evaluated
 
-Z95 = 1.959963984540054
-"""Normal quantile of a two-sided 95 % interval."""
+Z95 = 1.959963984540054  # normal quantile of a two-sided 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """Scores of one class.
+    """Scores of one class."""
 
-    Attributes:
-        images: Number of images of the class; 0 if none were evaluated.
-        correct: Number of correct predictions for these images.
-        predicted: Number of predictions of the class; None in logs of older versions.
-        confusions: Classes predicted for its images instead, each with the number of images, the most frequent first.
-    """
-
-    images: int
+    images: int  # 0 if none were evaluated
     correct: int
-    predicted: int | None
-    confusions: tuple[tuple[int, int], ...] = ()
+    predicted: int | None  # predictions of the class; None in old logs
+    confusions: tuple[tuple[int, int], ...] = ()  # classes predicted instead and counts, most frequent first
 
     @property
     def recall(self) -> float | None:
-        """Share of its images that were recognised (its accuracy); None without images."""
+        """Share of its images recognised (its accuracy); None without images."""
         return self.correct / self.images if self.images else None
 
     @property
@@ -57,13 +49,9 @@ class ClassScore:
 def scores_from_counts(
     images: Sequence[int], correct: Sequence[int], predicted: Sequence[int], confusions: Sequence[Sequence[int]]
 ) -> list[ClassScore]:
-    """Scores of all classes.
+    """Scores of all classes, from numbers by class.
 
-    Args:
-        images: Number of images, by class.
-        correct: Number of correct predictions, by class.
-        predicted: Number of predictions, by class; may be empty.
-        confusions: Classes predicted instead and numbers of images, alternating, by true class; may be empty.
+    `predicted` and `confusions` may be empty; a class's confusions are classes and numbers of images, alternating.
     """
     return [
         ClassScore(

@@ -21,8 +21,7 @@ from trainer.run.view.step_columns import StepColumns
 from trainer.run.view.throughput import StepWindow
 
 _LAYERS_KEPT = 96
-_MAY_BE_HELD = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)
-"""States that a paused run may be in."""
+_STATES_WHILE_PAUSED = (RunState.PAUSED, RunState.EVALUATING, RunState.SAVING)
 
 
 def apply(view: RunView, record: Record) -> None:
@@ -67,12 +66,12 @@ def _state(event: events.StateChanged, view: RunView, time: float) -> None:
         view.marks.append(Mark(view.step, "pause", "paused"))
         view.note(time, "info", f"paused at step {view.step:,}")
     elif state is RunState.TRAINING:
-        _go_on(view, time)
+        _note_unpaused(view, time)
     _set_state(view, state, time)
     view.state_detail, view.state_fraction = event.detail, event.fraction
 
 
-def _go_on(view: RunView, time: float) -> None:
+def _note_unpaused(view: RunView, time: float) -> None:
     if view.held:
         view.held = False
         view.note(time, "info", f"continues from step {view.step:,}")
@@ -81,7 +80,7 @@ def _go_on(view: RunView, time: float) -> None:
 def _set_state(view: RunView, state: RunState, time: float) -> None:
     if state is RunState.TRAINING:
         view.diverged = None
-    if state not in _MAY_BE_HELD:
+    if state not in _STATES_WHILE_PAUSED:
         view.held = False
     if state is not view.state or not view.state_since:
         view.state, view.state_since = state, time
@@ -152,7 +151,7 @@ def _evaluation(event: results.Evaluated, view: RunView, time: float) -> None:
 
 
 def _forget_confusions(view: RunView, split: str) -> None:
-    """Keep confusions for the newest evaluation of a split only: with a thousand classes each takes a third of a megabyte."""
+    """Keep confusions of a split's newest evaluation only: with a thousand classes each takes a third of a MB."""
     of_split = [index for index, e in enumerate(view.evaluations) if e.split == split]
     for index in of_split[-3:-1]:
         if view.evaluations[index].confusions:
@@ -249,7 +248,7 @@ def _export_failed(event: results.ExportFailed, view: RunView, time: float) -> N
 def _ack(event: events.Acknowledged, view: RunView, time: float) -> None:
     view.acknowledged[event.command_id] = event
     if event.ok and event.command in (Unpause.name, GoBack.name):
-        _go_on(view, time)
+        _note_unpaused(view, time)
     if not event.ok:
         view.note(time, "warning", f"{event.command}: {event.message}")
 

@@ -21,8 +21,7 @@ from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 
 _KIND = re.compile(rb'"kind":\s*"(\w+)"')
-_KIND_WITHIN = 80
-"""Bytes from the start of a line within which its kind is found."""
+_KIND_WITHIN = 80  # bytes of a line within which its kind is found
 _SHOWN_KINDS = frozenset(
     cls.kind.encode()
     for cls in (
@@ -43,39 +42,23 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOverview:
-    """Status of a run, as shown in the list.
-
-    Attributes:
-        live: Whether a process owns it: it is being trained, or its screen is still open.
-        status: The state as a word for people; `stopped` for a run that ended before its last epoch.
-        epoch: Current or last epoch; 0 before the first step.
-        epochs: Configured number of epochs; 0 until it is known.
-        split: Split on which `best` and `last` were evaluated.
-        best: Accuracy of the best checkpoint, 0 to 1: the highest, or with `eval.best_by` that at the lowest loss.
-        last: Newest accuracy, 0 to 1.
-        begun: Unix seconds of the first event; 0 without any.
-        last_time: Unix seconds of the newest event; 0 without any.
-        size_bytes: Size of all files in the directory, in bytes.
-        losses: Held-out loss by epoch.
-        accuracies: Held-out accuracy by epoch.
-        bad_records: Number of damaged lines among those that the list reads.
-    """
+    """Status of a run, as shown in the list. Accuracies are fractions."""
 
     run_dir: RunDir
-    live: bool
+    live: bool  # a process owns it: it is being trained, or its screen is still open
     state: RunState
-    status: str
-    epoch: int
-    epochs: int
-    split: str
-    best: float | None
+    status: str  # the state for people; `stopped` for a run that ended before its last epoch
+    epoch: int  # current or last; 0 before the first step
+    epochs: int  # configured; 0 until it is known
+    split: str  # on which `best` and `last` were evaluated
+    best: float | None  # accuracy of the best checkpoint, by `eval.best_by`
     last: float | None
-    begun: float
-    last_time: float
-    size_bytes: int
-    losses: tuple[Point, ...]
-    accuracies: tuple[Point, ...]
-    bad_records: int
+    begun: float  # Unix seconds of the first event; 0 without any
+    last_time: float  # Unix seconds of the newest event; 0 without any
+    size_bytes: int  # of all files in the directory
+    losses: tuple[Point, ...]  # held-out, by epoch
+    accuracies: tuple[Point, ...]  # held-out, by epoch
+    bad_records: int  # damaged lines among those that the list reads
 
     @property
     def trained(self) -> bool:
@@ -84,20 +67,9 @@ class RunOverview:
 
 
 class RunsFolder:
-    """The runs of a folder, followed as they grow. Used by one thread.
-
-    Attributes:
-        path: The folder.
-        total: Number of runs in it.
-    """
+    """The runs of a folder, which need not exist, followed as they grow. Used by one thread."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Follow a folder, which need not exist.
-
-        Args:
-            path: Folder of runs.
-            clock: Returns Unix seconds.
-        """
         self.path = path
         self.total = 0
         self._clock = clock
@@ -114,17 +86,13 @@ class RunsFolder:
         return self._runs
 
     def refresh(self) -> list[RunOverview]:
-        """Read what is new in all runs.
-
-        Raises:
-            OSError: When the folder cannot be read.
-        """
+        """Read what is new in all runs; OSError when the folder cannot be read."""
         for _ in self.steps():
             continue
         return self.runs
 
     def live_steps(self) -> Iterator[None]:
-        """Like `steps`, but only for runs that a process owns: reads few files, however large the folder is."""
+        """Like `steps`, but only for runs that a process owns: reads few files, even in a large folder."""
         now = self._clock()
         for (path, inode), followed in self._followed.items():
             if followed.may_change and (log := log_stat(path)) is not None and log.st_ino == inode:
@@ -132,10 +100,9 @@ class RunsFolder:
                 yield
 
     def steps(self) -> Iterator[None]:
-        """Read what is new, run by run, the newest event first; yields after each run that had something new.
+        """Read what is new, the run with the newest event first; yields after each run that had something new.
 
-        Raises:
-            OSError: When the folder cannot be read.
+        OSError when the folder cannot be read.
         """
         logs = list_logs(self.path)
         self.total = len(logs)
@@ -152,32 +119,22 @@ class RunsFolder:
 
 
 class _FollowedRun:
-    """A run whose log is read once, however often it is refreshed; of an ended run only the row is kept.
-
-    Attributes:
-        overview: Row of the run; None before it was read, and after it was deleted.
-        may_change: Whether it may change without its files, since its process or its log may end.
-    """
+    """A run whose log is read once, however often it is refreshed; of an ended run only the row is kept."""
 
     def __init__(self, run_dir: RunDir) -> None:
-        self.overview: RunOverview | None = None
+        self.overview: RunOverview | None = None  # None before it was read, and after it was deleted
         self._run_dir = run_dir
         self._trainer = str(run_dir.trainer)
         self._log: tuple[LogReader, RunView] | None = None
         self._size_bytes = 0
         self._measured_at = -1.0
         self._seen: object = None
-        self.may_change = True
+        self.may_change = True  # also without its files, since its process or its log may end
 
     def refresh(self, log: os.stat_result, now: float) -> bool:
-        """Read what is new in the run.
+        """Read what is new in the run, given the state of its log and Unix seconds.
 
-        Args:
-            log: The state of the log.
-            now: Unix seconds.
-
-        Returns:
-            Whether anything may be new: the log or the owner's file has changed, or the state depends on the time.
+        Returns whether anything may be new: the log or the owner's file has changed, or the state depends on the time.
         """
         seen = (log.st_mtime_ns, log.st_size, _state_of(self._trainer))
         if seen == self._seen and not self.may_change:
@@ -216,7 +173,7 @@ class _FollowedRun:
 
 
 def _shown(lines: list[bytes]) -> list[bytes]:
-    """The lines that the list needs: of steps the newest, for the position in the run, and the last line of all."""
+    """The lines that the list needs: its kinds, the newest steps (position in the run) and the last line of all."""
     kinds = [found[1] if (found := _KIND.search(line, 0, _KIND_WITHIN)) else None for line in lines]
     steps = Steps.kind.encode()
     newest = max((index for index, kind in enumerate(kinds) if kind == steps), default=-1)

@@ -1,7 +1,7 @@
 """Folds many lines of a log at once, with the same result as `apply` line by line, but many times as fast.
 
-A run of weeks on a slow machine has a million lines of one step each. Steps that follow each other are folded as columns;
-readings and heartbeats between them, which change no steps, do not interrupt the columns.
+A run of weeks on a slow machine has a million lines of one step each. Consecutive steps are folded as columns;
+readings and heartbeats between them change no steps and do not interrupt the columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from trainer.run.view.run_view import RunView
 from trainer.run.view.step_columns import StepColumns
 
 _SEQ, _TIME, _NUMBERS = itemgetter("seq"), itemgetter("time"), itemgetter(Steps.kind)
-
 _TOGETHER = (Steps.kind, Monitored.kind, Heartbeat.kind)
 
 
@@ -79,14 +78,7 @@ def _fold_together(view: RunView, lines: list[Any], kinds: list[Any]) -> None:
 
 
 def _steps_before(lines: list[Any], kinds: list[Any], place: int, done: int) -> int:
-    """Number of steps done when a line was written.
-
-    Args:
-        lines: Lines of steps, readings and heartbeats.
-        kinds: Kind of each line.
-        place: Index of the line.
-        done: Number of steps before the first line.
-    """
+    """Number of steps done when line `place` was written; `done` before the first line."""
     for before in range(place - 1, -1, -1):
         if kinds[before] == Steps.kind:
             numbers = lines[before][Steps.kind]

@@ -24,53 +24,30 @@ SMOOTHING = (0.0, 0.9, 0.98)
 """Betas of the smoothed curves that key `s` cycles through; 0 shows the raw points alone."""
 
 _NOTES_KEPT = 500
-_BUDGETS_KEPT = 13
-"""Number of budgets kept: one is published every five seconds, so the oldest is a minute old."""
+_BUDGETS_KEPT = 13  # one is published every five seconds, so the oldest is a minute old
 
 
 @dataclass(frozen=True)
 class Note:
-    """A line of the event pane.
-
-    Attributes:
-        level: `info`, `good`, `warning` or `error`.
-    """
+    """A line of the event pane."""
 
     time: float
-    level: str
+    level: str  # `info`, `good`, `warning` or `error`
     text: str
 
 
 @dataclass(frozen=True)
 class Mark:
-    """An event at a step, drawn under the curves.
-
-    Attributes:
-        kind: `checkpoint`, `lr`, `resume`, `pause`, `frozen` or `note`.
-    """
+    """An event at a step, drawn under the curves."""
 
     step: int
-    kind: str
+    kind: str  # `checkpoint`, `lr`, `resume`, `pause`, `frozen` or `note`
     text: str
 
 
 @dataclass
 class RunView:
-    """The folded state, and queries about it. Read by the thread that folds it.
-
-    Attributes:
-        held: Whether a key has paused the run, which may be evaluated and saved meanwhile.
-        held_since: Unix seconds of the pause.
-        begun: Unix seconds of the first event; 0 without any.
-        clock: Unix seconds of some steps, at least a second apart.
-        memory: Bytes in use at some steps, on the GPU or by this process.
-        bad_records: Number of lines left out, since their values are not of the declared types.
-        window: The last steps, which give the throughput.
-        budgets: The budgets of the last minute, oldest first.
-        regular_save: The newest note, if it reports a regular save.
-        skip_note: The note about the newest skipped steps, which began with `skipped_from`.
-        begun_at: Steps done when this session began.
-    """
+    """The folded state, and queries about it. Read by the thread that folds it. Times are Unix seconds."""
 
     seq: int = -1
     opened: events.Opened | None = None
@@ -79,17 +56,17 @@ class RunView:
     state_detail: str = ""
     state_fraction: float | None = None
     state_since: float = 0.0
-    held: bool = False
+    held: bool = False  # paused by key; evaluations and saves are still possible
     held_since: float = 0.0
-    begun: float = 0.0
+    begun: float = 0.0  # time of the first event; 0 without any
     last_time: float = 0.0
     last_step_time: float = 0.0
     step: int = 0
     train_loss: Series = field(default_factory=Series)
     train_accuracy: Series = field(default_factory=Series)
     lr: Series = field(default_factory=Series)
-    clock: Series = field(default_factory=Series, compare=False)
-    memory: Series = field(default_factory=Series)
+    clock: Series = field(default_factory=Series, compare=False)  # times of some steps, at least a second apart
+    memory: Series = field(default_factory=Series)  # bytes in use at some steps, on the GPU or by this process
     smoothed_loss: dict[float, Smoothed] = field(init=False, compare=False)
     smoothed_accuracy: dict[float, Smoothed] = field(init=False, compare=False)
     eval_loss: dict[str, Series] = field(default_factory=dict)
@@ -117,13 +94,13 @@ class RunView:
     diverged: events.Diverged | None = None
     frozen: events.StagesFrozen | None = None
     lr_range: results.LrRangeTested | None = None
-    bad_records: int = 0
+    bad_records: int = 0  # lines skipped because of invalid values
     window: StepWindow = field(default_factory=StepWindow)
     budgets: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_BUDGETS_KEPT), compare=False)
-    regular_save: Note | None = None
-    skip_note: Note | None = None
+    regular_save: Note | None = None  # the newest note, if it reports a regular save
+    skip_note: Note | None = None  # on the newest skipped steps, which began with `skipped_from`
     skipped_from: int = 0
-    begun_at: int = 0
+    begun_at: int = 0  # steps done when this session began
 
     def __post_init__(self) -> None:
         self.smoothed_loss = {beta: Smoothed(self.train_loss, beta) for beta in SMOOTHING if beta}
@@ -148,9 +125,7 @@ class RunView:
     def state_seen(self, presence: Presence, silence_s: float) -> RunState:
         """The state, or `lost` for a run that cannot be training although its log says so.
 
-        Args:
-            presence: Whether the run has a trainer.
-            silence_s: Seconds since its last event; they count only if its trainer cannot be seen from here.
+        Seconds since its last event count only if its trainer cannot be seen from here.
         """
         silent = presence is Presence.UNKNOWN and silence_s > LOST_AFTER_S
         lost = self.state in LIVE_STATES and (presence is Presence.GONE or silent)
@@ -173,7 +148,7 @@ class RunView:
 
     @property
     def plan(self) -> dict[str, float]:
-        """Current plan by dotted key: epochs, and how often the run is evaluated and saved."""
+        """Current plan by dotted key: epochs, and the intervals of evaluations and saves."""
         config = self.opened.config if self.opened else {}
         return {
             "train.epochs": self.started.epochs if self.started else 1,
@@ -198,7 +173,7 @@ class RunView:
         return standing[-1] if standing else None
 
     def rate_with(self, epochs: int) -> float:
-        """Learning rate of the next step if the run had so many epochs, with the user's edits."""
+        """Learning rate of the next step if the run had `epochs` epochs, with the user's edits."""
         # Imported here: configuration validation must not load before the first frame.
         from trainer.config.lr_schedule import LrSchedule
         from trainer.config.schema import ScheduleConfig
@@ -256,13 +231,13 @@ class RunView:
         return [event for event in self.last_evaluations(len(self.evaluations)) if event.trigger != "key"]
 
     def last_evaluations(self, count: int) -> list[results.Evaluated]:
-        """The newest evaluations on the selection split with as many classes as the last: at most `count`, the oldest first."""
+        """Up to `count` newest evaluations on the selection split with as many classes as the last, oldest first."""
         of_split = [event for event in reversed(self.evaluations) if event.split == self.selection_split]
         alike = (event for event in of_split if len(event.counts) == len(of_split[0].counts))
         return list(islice(alike, count))[::-1]
 
     def class_names(self, count: int) -> list[str]:
-        """Names of `count` classes; a number where the log's head has no name."""
+        """Names of `count` classes; a number where the log has no name."""
         names = self.started.classes[:count] if self.started else []
         return [*names, *map(str, range(len(names), count))]
 

@@ -11,12 +11,9 @@ _CHUNK = 4096
 
 
 class Series:
-    """Points with increasing x.
+    """Points with increasing x (optimizer steps); y is NaN where the value was not finite.
 
-    Attributes:
-        x: Positions (optimizer steps).
-        y: Values; NaN where the value was not finite.
-        generation: Increases when points were removed; then sums over them must be computed again.
+    `generation` increases when points were removed; sums over them must then be computed again.
     """
 
     __slots__ = ("generation", "x", "y")
@@ -51,7 +48,7 @@ class Series:
             self.append(x, y)
 
     def extend(self, x: Sequence[float], y: Sequence[float]) -> None:
-        """Add points to the right of all others, with increasing x; x and y have the same length."""
+        """Add points of increasing x to the right of all others; x and y have the same length."""
         self.x.extend(x)
         self.y.extend(y)
 
@@ -71,7 +68,7 @@ class Series:
 class Smoothed:
     """The exponential moving average of a series over all its points, debiased so that it starts at the first value.
 
-    Computed on access: only one of several strengths is on the screen.
+    `beta` is the weight of the previous mean. Computed on access: only one of several strengths is on the screen.
 
     Source: the bias correction of Adam (Kingma and Ba, arXiv:1412.6980, section 3).
     """
@@ -79,12 +76,6 @@ class Smoothed:
     __slots__ = ("_generation", "_mean", "_raw", "_weight", "_y", "beta")
 
     def __init__(self, raw: Series, beta: float) -> None:
-        """Follow a series.
-
-        Args:
-            raw: The series to smooth; may keep changing.
-            beta: Weight of the previous mean, 0 to 1.
-        """
         self.beta = beta
         self._raw = raw
         self._start_again()

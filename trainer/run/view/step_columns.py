@@ -14,24 +14,16 @@ from trainer.run.view.throughput import StepGroup
 
 @dataclass(frozen=True)
 class StepColumns:
-    """Columns of the steps of one or more `steps` lines. A non-finite value is NaN.
-
-    Attributes:
-        steps: Step numbers.
-        nonfinite: Number of non-finite losses.
-        budget: Seconds by activity, as in `Steps`.
-        firsts: First step of each line.
-        groups: Steps, images and seconds of each line.
-    """
+    """Columns of the steps of one or more `steps` lines. A non-finite value is NaN."""
 
     steps: array[float]
     losses: array[float]
     accuracies: array[float]
     rates: array[float]
-    nonfinite: int
-    budget: dict[str, float]
-    firsts: list[int]
-    groups: list[StepGroup]
+    nonfinite: int  # number of non-finite losses
+    budget: dict[str, float]  # seconds by activity, from the newest line that has them; may be empty
+    firsts: list[int]  # first step of each line
+    groups: list[StepGroup]  # steps, images and seconds of each line
 
     @classmethod
     def of(
@@ -42,15 +34,7 @@ class StepColumns:
         groups: list[StepGroup],
         budget: dict[str, float],
     ) -> StepColumns:
-        """Columns of one or more lines.
-
-        Args:
-            firsts: First step of each line.
-            counts: Number of steps of each line.
-            values: Losses, accuracies and learning rates of all steps; a non-finite loss is None.
-            groups: Steps, images and seconds of each line.
-            budget: Seconds by activity, from the newest line that has them; may be empty.
-        """
+        """Columns of lines of `counts` steps each. `values` are losses (None: non-finite), accuracies and rates."""
         losses, accuracies, rates = values
         nonfinite = losses.count(None)
         return cls(

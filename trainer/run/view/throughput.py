@@ -8,8 +8,7 @@ from itertools import chain
 
 _WINDOW_S = 30.0
 
-StepGroup = tuple[int, int, float]
-"""Number of steps, number of images, and seconds."""
+StepGroup = tuple[int, int, float]  # number of steps, number of images, seconds
 
 
 @dataclass
