@@ -39,7 +39,7 @@ def main() -> int:
     torch.set_num_threads(os.cpu_count() or 1)
     numerics = Numerics(precision=arguments.precision, channels_last=True)
     model = numerics.apply_to(build_model(ModelConfig(stem=arguments.stem), 10, 0)).train()
-    images_NCHW = numerics.lay_out(torch.randn(arguments.batch_size, 3, arguments.size, arguments.size))
+    images_NCHW = numerics.to_memory_format(torch.randn(arguments.batch_size, 3, arguments.size, arguments.size))
     spent = {"library": 0.0, "products": 0.0}
     print("layers  convolution                 library ms  products ms  library / products")
     for layer, count, inputs_NCHW in _layers(model, images_NCHW, numerics):

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trainer.config.loader import load_config
 from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import let_waiting_threads_sleep
+from trainer.host.openmp import limit_spinning
 from trainer.training.autotune import describe
 from trainer.training.step_timing import set_up
 
@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
     keep_freed_memory()
-    let_waiting_threads_sleep()
+    limit_spinning()
     bench = set_up(load_config(arguments.config).config, torch.device("cpu"))
     plain = []
     for _ in range(arguments.steps):

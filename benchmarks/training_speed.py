@@ -25,10 +25,7 @@ _WITHOUT_KEPT_MEMORY = (
     "import trainer.session.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; "
     + _TRAIN
 )
-_SPINNING = (
-    "import trainer.session.request as r; assert r.let_waiting_threads_sleep; r.let_waiting_threads_sleep = bool; "
-    + _TRAIN
-)
+_SPINNING = "import trainer.session.request as r; assert r.limit_spinning; r.limit_spinning = bool; " + _TRAIN
 _UNGATED = (
     """
 import torch

@@ -51,13 +51,13 @@ FAULTS = (
     Fault(
         "ckpt-choose",
         "trainer.model.checkpoint_folder.CheckpointFolder.choose",
-        'best is not None and facts_of(best).get("selection_split") == "val"',
+        'best is not None and read_metadata(best).get("selection_split") == "val"',
         "best is not None",
     ),
     Fault(
         "evaluator-ema",
         "trainer.training.interim_evaluation.InterimEvaluator.evaluate",
-        "checkpoint.measured_weights",
+        "checkpoint.evaluated_weights",
         'checkpoint.group("model")',
     ),
     Fault("evaluate-tta", "trainer.evaluation.evaluate.evaluate", "images_NCHW.flip(3)", "images_NCHW.flip(2)"),
@@ -85,7 +85,7 @@ FAULTS = (
     ),
     Fault(
         "layers-torn",
-        "trainer.run.diagnosis.layer_rules.layer_torn",
+        "trainer.run.diagnosis.layer_rules.exploding_layer",
         "min(share, before.get(name, 0.0)) > _TORN",
         "share > _TORN",
     ),

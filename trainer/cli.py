@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
 from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import let_waiting_threads_sleep
+from trainer.host.openmp import limit_spinning
 from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output, open_standard_streams
 from trainer.host.stop_signals import ignore_warnings
@@ -74,7 +74,7 @@ def _explained(command: Callable[[], int]) -> int:
     try:
         return command()
     except R18Error as error:
-        return complain(error)
+        return report_error(error)
     except KeyboardInterrupt:
         return EXIT_SIGINT
 
@@ -84,7 +84,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
         return run_command(COMMANDS[argv[0]], argv, program="python -m trainer")
     if under_torchrun():
-        return _as_one_of_several(tokens)
+        return _run_under_torchrun(tokens)
     from trainer.commands.train_request import check_request, train_headless
 
     return train_headless(check_request(_arguments(tokens), tokens.overrides))
@@ -99,11 +99,11 @@ def _arguments(tokens: Tokens) -> argparse.Namespace:
     return given
 
 
-def _as_one_of_several(tokens: Tokens) -> int:
+def _run_under_torchrun(tokens: Tokens) -> int:
     """Lead or follow, as one of the processes that torchrun has started. Restarted processes resume their run."""
     given = _arguments(tokens)
     keep_freed_memory()
-    let_waiting_threads_sleep()
+    limit_spinning()
     from trainer.commands.train_request import check_request, train_headless
     from trainer.training.distributed import LauncherStore  # imports PyTorch, which no other command needs so early
 
@@ -119,7 +119,7 @@ def _as_one_of_several(tokens: Tokens) -> int:
     try:
         code = train_headless(check_request(given, tokens.overrides), opened=store.remember_run)
     except R18Error as error:
-        code = complain(error)
+        code = report_error(error)
     if code not in (EXIT_OK, EXIT_FAILED):
         store.note_over()  # a stop, a wrong configuration or a full disk: a restart would not help
     return code
@@ -139,7 +139,7 @@ def run_command(command: Subcommand, argv: Sequence[str], *, program: str) -> in
     return int(module.main(given))
 
 
-def complain(error: R18Error) -> int:
+def report_error(error: R18Error) -> int:
     """Explain an error on standard error."""
     sys.stderr.write(printable(str(error), keep="\n") + "\n")
     return error.exit_code or EXIT_USAGE

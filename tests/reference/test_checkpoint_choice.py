@@ -62,10 +62,10 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, which: str) -
 
 def test_the_average_of_the_weights_is_what_is_measured_where_there_is_one() -> None:
     plain, averaged = checkpoint(5, "val"), checkpoint(5, "val", ema=True)
-    assert plain.measured_weights["fc.weight"].tolist() == [5.0] * 2
-    assert averaged.measured_weights["fc.weight"].tolist() == [105.0] * 2
+    assert plain.evaluated_weights["fc.weight"].tolist() == [5.0] * 2
+    assert averaged.evaluated_weights["fc.weight"].tolist() == [105.0] * 2
     assert (plain.weights_kind, averaged.weights_kind) == ("raw", "ema")
-    assert set(averaged.measured_weights) == {"fc.weight"}
+    assert set(averaged.evaluated_weights) == {"fc.weight"}
 
 
 def test_the_newest_by_number_is_found_and_rotation_keeps_the_best_and_the_newest(tmp_path: Path) -> None:

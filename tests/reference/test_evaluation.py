@@ -94,7 +94,7 @@ def test_every_figure_is_that_of_the_plain_evaluation(
     wanted = plain_evaluation(model, pixels_NHWC, labels, MEAN, STD, num_classes)
     assume(wanted.margin > 1e-4)  # nearer than this, rounding may choose
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_module, "_CHOOSY_ABOUT_SHAPES", ("cpu",) if filled_up else ())
+        patch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",) if filled_up else ())
         found = evaluated(
             model, ResidentSplit(pixels_NHWC, torch.tensor(labels)),
             num_classes=num_classes, batch_size=batch_size, channels_last=channels_last,
@@ -145,7 +145,7 @@ def test_without_images_that_cannot_be_read_any_more_the_figures_are_those_of_th
 
 
 def test_the_empty_images_that_fill_up_a_last_batch_are_nowhere_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_module, "_CHOOSY_ABOUT_SHAPES", ("cpu",))
+    monkeypatch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",))
     split = ResidentSplit(random_pixels(5, 4, 4, 0), torch.ones(5, dtype=torch.int64))
     found = evaluated(BlackDetector(), split, num_classes=2, batch_size=3)
     assert found.silent == {"conv1": 1.0}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.reference.evaluation_networks import TinyResNet
 from tests.reference.evaluation_plain import plain_silence
-from trainer.model.layer_stats import SilentChannels, measured_layers
+from trainer.model.layer_stats import SilentChannels, layer_statistics
 from trainer.run.log.event import number
 from trainer.training.metrics import CAPACITY, StepMetrics, Stopwatch, Window
 
@@ -42,7 +42,7 @@ def trained(seed: int) -> TinyResNet:
 @pytest.mark.parametrize("seed", range(4))
 def test_norms_and_histograms_are_those_of_every_value(seed: int) -> None:
     model = trained(seed)
-    told = measured_layers(model, step=9, epoch=2.25)
+    told = layer_statistics(model, step=9, epoch=2.25)
     assert (told.step, told.epoch) == (9, 2.25)
     names = [
         "conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0", "fc",
@@ -75,7 +75,7 @@ def test_a_large_layer_is_sampled_evenly_and_its_norm_is_of_all() -> None:
     model = nn.Sequential(nn.Linear(256, 256))
     with torch.no_grad():
         model[0].weight.copy_((torch.arange(256) - 127.5).expand(256, 256))  # type: ignore[operator]
-    told = measured_layers(model, step=1, epoch=1.0)
+    told = layer_statistics(model, step=1, epoch=1.0)
     norm = math.sqrt(256 * sum((column - 127.5) ** 2 for column in range(256)))
     assert told.weight_norms == [pytest.approx(norm, rel=6e-4)]
     assert told.weight_ranges == [127.5]
@@ -89,11 +89,11 @@ def test_values_that_are_not_finite_are_in_no_histogram_and_spoil_the_norm() -> 
     model = nn.Sequential(nn.Linear(5, 1))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, math.nan, -2.0, math.inf, 0.5]]))  # type: ignore[operator]
-    told = measured_layers(model, step=1, epoch=1.0)
+    told = layer_statistics(model, step=1, epoch=1.0)
     assert math.isnan(number(told.weight_norms[0]))
     assert (told.weight_ranges[0], told.weights[0]) == plain_histogram([1.0, -2.0, 0.5])
     nn.init.zeros_(model[0].weight)  # type: ignore[arg-type]
-    flat = measured_layers(model, step=1, epoch=1.0)
+    flat = layer_statistics(model, step=1, epoch=1.0)
     assert (flat.weight_norms, flat.weight_ranges, flat.weights) == ([0.0], [0.0], [[]])
 
 

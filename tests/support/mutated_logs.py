@@ -36,7 +36,7 @@ from trainer.run.log.run_events import (
     LogRecovered,
     LrEdited,
     Monitored,
-    Noted,
+    NoteAdded,
     Opened,
     Resumed,
     SettingsChanged,
@@ -106,7 +106,7 @@ def history() -> list[Event]:
             first_step=601, loss=[None, 2.0], accuracy=[0.0, 0.1], lr=[0.1, 0.1], images=16, seconds=1.0, skipped=[601]
         ),
         diverged(),
-        LrEdited(step=602, factor=0.5, lr=0.05), Noted(step=602, text="a note"), Warned(message="careful"),
+        LrEdited(step=602, factor=0.5, lr=0.05), NoteAdded(step=602, text="a note"), Warned(message="careful"),
         LrRangeTested(step=602, lrs=[1e-4, 1e-3], losses=[2.0, 1.0], suggestion=None, reason="none"),
         SettingsChanged(
             step=602, changes=["train.epochs: 10 -> 12"], config={"train": {"epochs": 12}}, epochs=12, total_steps=1200,

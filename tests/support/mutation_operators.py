@@ -25,7 +25,7 @@ _SIGNS: dict[type[ast.operator], type[ast.operator]] = {
 _OPPOSITE = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "minimum": "maximum", "maximum": "minimum"}
 _UNORDERED = {"isinstance", "issubclass", "getattr", "hasattr", "setattr", "cast", *_OPPOSITE}
 """Functions whose arguments are not swapped: that changes nothing, or fails at once."""
-_WORDING = {"print", "warn", "warning", "debug", "info", "Warned", "Noted", "printable", "progress"}
+_WORDING = {"print", "warn", "warning", "debug", "info", "Warned", "NoteAdded", "printable", "progress"}
 """Calls that only say something."""
 _COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.AsyncFor, ast.AsyncWith, ast.Try, ast.Match)
 _LEFT_OUT = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Raise, ast.Assert)

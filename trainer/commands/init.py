@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
     start = find_start(arguments.init_from, arguments.runs_dir)
     with progress_bar() as progress:
         survey = survey_folder(root, progress)
-    survey.refuse_few(2)
+    survey.require_images_per_class(2)
     text = configuration(survey, root=arguments.folder, start=start, gpu=gpu_present())
     _say(summary(survey))
     try:

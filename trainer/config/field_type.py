@@ -27,7 +27,7 @@ class FieldType:
         items = self.items.words if self.items else ()
         return (*self.choices, *items, *(("none",) if self.optional else ()))
 
-    def spelled_out(self, value: Any) -> Any:
+    def expand_shorthand(self, value: Any) -> Any:
         """Expand shorthands: `none` means None, and a single value means a list of one."""
         if self.optional and isinstance(value, str) and value.lower() == "none":
             return None

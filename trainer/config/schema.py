@@ -35,7 +35,7 @@ class Group(BaseModel):
             return values
         fields = cls.model_fields
         return {
-            key: field_type(fields[key].annotation).spelled_out(value) if key in fields else value
+            key: field_type(fields[key].annotation).expand_shorthand(value) if key in fields else value
             for key, value in values.items()
         }
 
@@ -96,7 +96,7 @@ class RunConfig(Group):
 
     @field_validator("sinks")
     @classmethod
-    def _each_once(cls, value: list[SinkName]) -> list[SinkName]:
+    def _no_duplicates(cls, value: list[SinkName]) -> list[SinkName]:
         if len(set(value)) < len(value):
             raise ValueError("each tracker can be named only once")
         return value
@@ -109,7 +109,7 @@ class RunConfig(Group):
         return value
 
     @model_validator(mode="after")
-    def _compiled_as_pytorch_has_it(self) -> RunConfig:
+    def _compile_needs_native_convolution(self) -> RunConfig:
         if self.compile != "none" and self.convolution == "products":
             raise ValueError("compile needs PyTorch's own convolutions: remove convolution=products")
         return self
@@ -204,7 +204,7 @@ class DataConfig(Group):
         return {"val": self.val_fraction, "test": self.test_fraction}
 
     @model_validator(mode="after")
-    def _something_to_learn_from(self) -> DataConfig:
+    def _enough_training_images(self) -> DataConfig:
         if self.val_fraction + self.test_fraction >= 0.9:
             raise ValueError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave too few to train on"
@@ -212,7 +212,7 @@ class DataConfig(Group):
         return self
 
     @model_validator(mode="after")
-    def _sizes_rise(self) -> DataConfig:
+    def _sizes_increase(self) -> DataConfig:
         if any(len(pair) != 2 or pair[1] < 1 for pair in self.progressive):
             raise ValueError(
                 f"progressive takes pairs of pixels and epochs, as [[16, 4], [24, 7]], found {self.progressive}"

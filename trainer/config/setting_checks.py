@@ -17,7 +17,15 @@ _LEAST_CROP_PCT = 0.01  # below it, the crop shows only a few pixels even of the
 
 def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
     """Check a configuration as a whole: `bad` where nothing can be learned. `step_checks` need the number of images."""
-    rules: list[Callable[[Config], Iterator[Check]]] = [_scaled, _hidden, _cropped, _small, _schedule, _never, _unused]
+    rules: list[Callable[[Config], Iterator[Check]]] = [
+        _check_scale,
+        _check_cutout,
+        _check_crop,
+        _check_stem,
+        _schedule,
+        _check_limits,
+        _check_augmentation,
+    ]
     found = [check for rule in rules for check in rule(config)]
     return [*found, *(step_checks(config, num_train_images) if num_train_images else ())]
 
@@ -31,7 +39,7 @@ def _warning(found: str, remedy: str, *, state: str = "careful") -> Check:
     return Check(name="settings", state=state, found=found, remedy=remedy)
 
 
-def _scaled(config: Config) -> Iterator[Check]:
+def _check_scale(config: Config) -> Iterator[Check]:
     """Check for mean and std that do not fit pixels from 0 to 1, and for a crop of a small part of each picture."""
     data = config.data
     for key, values, low in (("mean", data.mean, 0.0), ("std", data.std, _LEAST_STD)):
@@ -51,7 +59,7 @@ def _scaled(config: Config) -> Iterator[Check]:
         )
 
 
-def _hidden(config: Config) -> Iterator[Check]:
+def _check_cutout(config: Config) -> Iterator[Check]:
     size, side = config.data.image_size, config.data.cutout
     if side >= 2 * size - 1:
         # The square covers the whole picture, wherever its centre is.
@@ -73,7 +81,7 @@ def _covered(size: int, side: int) -> float:
     return sum(min(start + side, size) - max(start, 0) for start in starts) / size**2
 
 
-def _cropped(config: Config) -> Iterator[Check]:
+def _check_crop(config: Config) -> Iterator[Check]:
     data = config.data
     pad, size = data.crop_pad, data.image_size
     shifts = range(-pad, pad + 1)
@@ -90,7 +98,7 @@ def _cropped(config: Config) -> Iterator[Check]:
         )
 
 
-def _small(config: Config) -> Iterator[Check]:
+def _check_stem(config: Config) -> Iterator[Check]:
     smallest = min([config.data.image_size, *(size for size, _ in config.data.progressive)])
     if config.model.stem == "imagenet" and smallest < _IMAGENET_STRIDE:
         yield _warning(
@@ -128,7 +136,7 @@ def _schedule(config: Config) -> Iterator[Check]:
         )
 
 
-def _never(config: Config) -> Iterator[Check]:
+def _check_limits(config: Config) -> Iterator[Check]:
     epochs = config.train.epochs
     limits = {
         "train.early_stop_epochs": config.train.early_stop_epochs,
@@ -141,7 +149,7 @@ def _never(config: Config) -> Iterator[Check]:
             )
 
 
-def _unused(config: Config) -> Iterator[Check]:
+def _check_augmentation(config: Config) -> Iterator[Check]:
     """Check for augmentation of images that are seen only once."""
     data = config.data
     if config.model.cache_features and config.model.unfreeze_after is None:

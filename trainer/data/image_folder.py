@@ -30,7 +30,7 @@ from trainer.host.progress import Progress
 
 _CHUNK = 256
 
-_MOMENT_S = 0.5  # before a second attempt to read an image: a network share may answer again
+_RETRY_DELAY_S = 0.5  # before a second attempt to read an image: a network share may answer again
 
 
 class Reading(NamedTuple):
@@ -80,7 +80,7 @@ def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None =
     results = decoded_or_reasons(decoder, paths, threads)
     again = [index for index, result in enumerate(results) if isinstance(result, str)]
     if again:
-        time.sleep(_MOMENT_S)
+        time.sleep(_RETRY_DELAY_S)
         for index, result in zip(
             again, decoded_or_reasons(decoder, [paths[index] for index in again], threads), strict=True
         ):
@@ -130,7 +130,7 @@ def load_image_folder(
     looked_at = [name for name in layout.files if keep(name) is not Keep.LAZY or (name == "train" and shares)]
     survey = take_survey(layout, looked_at, progress)
     if decoder.reading > 1 and "train" in looked_at and survey.usable["train"]:
-        survey.refuse_few(1)
+        survey.require_images_per_class(1)
     files = _divided(survey, shares, seed)
     lost: list[tuple[str, str]] = [(str(path), reason) for path, reason in survey.unreadable]
     decoders = {"train": train_decoder or decoder}

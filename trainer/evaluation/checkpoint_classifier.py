@@ -62,7 +62,7 @@ class CheckpointClassifier:
         self.decoder = Decoder.described_by(run.preprocess)
         self._device = choose_device(device)
         model = build_model(config.model, len(self.classes), config.run.seed)
-        model.load_state_dict(checkpoint.measured_weights)
+        model.load_state_dict(checkpoint.evaluated_weights)
         self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
         self._normalize = Normalize.of(run.mean, run.std, self._device)
 

@@ -22,10 +22,10 @@ from trainer.host.atomic_files import write_atomically
 from trainer.model.layer_stats import SilentChannels
 from trainer.model.numerics import Numerics
 
-_CHOOSY_ABOUT_SHAPES = ("cuda",)
+_PAD_LAST_BATCH_ON = ("cuda",)
 """Device types that select kernels for each new shape: the last batch is padded with empty images there."""
 
-_CONFUSIONS_TOLD = 10
+_MAX_LOGGED_CONFUSIONS = 10
 """Confusions logged per class: all where there are few classes, and a line of some kilobytes where there are a hundred."""
 
 
@@ -67,7 +67,7 @@ class Evaluation:
     @property
     def confusions(self) -> list[list[int]]:
         """Most frequent wrong predictions for each class: alternately the class and its number of images."""
-        return confusions_of(self.confusion_KK.numpy(), most=_CONFUSIONS_TOLD)
+        return confusions_of(self.confusion_KK.numpy(), most=_MAX_LOGGED_CONFUSIONS)
 
 
 @torch.no_grad()
@@ -108,12 +108,12 @@ def evaluate(
     correct_tta = torch.zeros((), dtype=torch.int64, device=device)
     mistakes, silent = MistakeCollector(), SilentChannels()
     done = 0
-    filled_up = device.type in _CHOOSY_ABOUT_SHAPES and len(split) > batch_size
+    filled_up = device.type in _PAD_LAST_BATCH_ON and len(split) > batch_size
     for pixels_NHWC, labels_N, rows in evaluation_batches(split, batch_size, device, lost):
         poll(done / len(split))
         if not len(labels_N):
             continue
-        images_NCHW = numerics.lay_out(normalize(pixels_NHWC).permute(0, 3, 1, 2))
+        images_NCHW = numerics.to_memory_format(normalize(pixels_NHWC).permute(0, 3, 1, 2))
         if filled_up and len(images_NCHW) < batch_size:
             images_NCHW = functional.pad(images_NCHW, (0, 0) * 3 + (0, batch_size - len(images_NCHW)))
         with silent.watching(model, len(labels_N)):
@@ -123,7 +123,7 @@ def evaluate(
         answers_N = _answers(logits_NK, labels_N)
         confusion.scatter_add_(0, labels_N * num_classes + answers_N, torch.ones_like(labels_N))
         if tta:
-            mirrored_NK = _logits(model, numerics.lay_out(images_NCHW.flip(3)), numerics)[: len(labels_N)]
+            mirrored_NK = _logits(model, numerics.to_memory_format(images_NCHW.flip(3)), numerics)[: len(labels_N)]
             correct_tta += (_answers(logits_NK + mirrored_NK, labels_N) == labels_N).sum()
         done += len(labels_N)
     if not done:

@@ -107,10 +107,10 @@ def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> Fi
     name, found = _split_folder(folder, split, classes, notes)
     images = class_images(found, notes, flat=found == folder)
     labels = {normal_form(name): label for label, name in enumerate(classes)}
-    strangers = [name for name in images if name not in labels]
-    if strangers:
+    unknown_classes = [name for name in images if name not in labels]
+    if unknown_classes:
         raise DataError(
-            f"{found}: class folder {strangers[0]!r} is not a class of the model, whose classes are {', '.join(classes)}. "
+            f"{found}: class folder {unknown_classes[0]!r} is not a class of the model, whose classes are {', '.join(classes)}. "
             f"Rename or delete the folder"
         )
     pairs = [(str(path), labels[name]) for name, of_class in images.items() for path, _ in of_class]

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.config.loader import build_config, differences
 from trainer.config.schema import Config, may_change_on_resume
-from trainer.model.checkpoint import facts_of
+from trainer.model.checkpoint import read_metadata
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_config import read_run_config, with_reading, with_root_found
 from trainer.run.folder.run_dir import RunDir
@@ -30,7 +30,7 @@ def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = No
     """
     if recorded is None and run_dir is not None:
         newest = CheckpointFolder(run_dir, keep=2).pointer("latest")
-        recorded = facts_of(newest).get("config") if newest else None
+        recorded = read_metadata(newest).get("config") if newest else None
     config = None if recorded is None else build_config(with_reading(dict(recorded)), {}, "checkpoint")
     if run_dir is None or (config is not None and not run_dir.config.is_file()):
         assert config is not None

@@ -79,10 +79,10 @@ def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
 
 def gate_int8(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
     """Compare an int8 file with the fp32 one."""
-    return _held_against(
+    return _compare_with_fp32(
         subject, fp32, path, poll,
         lambda accuracy, before, _: (
-            "" if _fall(before, accuracy) <= INT8_DROP
+            "" if _accuracy_drop(before, accuracy) <= INT8_DROP
             else f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {INT8_DROP:.0%}"
         ),
     )  # fmt: skip
@@ -94,14 +94,14 @@ def gate_fp16(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], 
     def problem(accuracy: float, before: float, agreement: float) -> str:
         if not agreement >= FP16_AGREEMENT:
             return f"it agrees with fp32 on {agreement:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
-        if not _fall(before, accuracy) <= FP16_DROP:
+        if not _accuracy_drop(before, accuracy) <= FP16_DROP:
             return f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {FP16_DROP:.1%}"
         return ""
 
-    return _held_against(subject, fp32, path, poll, problem)
+    return _compare_with_fp32(subject, fp32, path, poll, problem)
 
 
-def _fall(before: float, accuracy: float) -> float:
+def _accuracy_drop(before: float, accuracy: float) -> float:
     """Loss of accuracy, rounded, since 0.13 - 0.12 is more than 0.01."""
     return round(before - accuracy, 9)
 
@@ -115,7 +115,7 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return "avx512_vnni" in flags or "avx_vnni" in flags or "asimddp" in flags
 
 
-def _held_against(
+def _compare_with_fp32(
     subject: Subject,
     fp32: Path,
     path: Path,

@@ -44,7 +44,7 @@ class Subject:
         """
         run = checkpoint.run
         model = build_model(config.model, len(run.classes), config.run.seed)
-        model.load_state_dict(checkpoint.measured_weights)
+        model.load_state_dict(checkpoint.evaluated_weights)
         try:
             dataset = load_held_out(config, progress)
         except DataError as error:

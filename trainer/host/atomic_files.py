@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # FUSE, some network disks
-_NOT_REPLACED = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ETXTBSY}
+_REPLACE_REFUSED = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ETXTBSY}
 """Errors of SMB and some FUSE file systems when a file is renamed over one that another process has open."""
 
 
@@ -44,7 +44,7 @@ def replace_file(temporary: Path, path: Path) -> None:
     try:
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in _NOT_REPLACED:
+        if error.errno not in _REPLACE_REFUSED:
             raise
         before = path.read_bytes() if path.is_file() else None
         try:

@@ -14,12 +14,12 @@ import os
 
 from trainer.host.limits import has_quota, usable_cpus
 
-_TURNS = 2000
+_SPIN_COUNT = 2000
 
 
-def let_waiting_threads_sleep() -> None:
+def limit_spinning() -> None:
     """Limit spinning here and in child processes, unless the user has set a policy. Call before importing PyTorch."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(_TURNS))
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
     if has_quota():  # libraries only see the affinity mask, and more threads than CPUs wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))

@@ -7,12 +7,14 @@ import re
 import unicodedata
 from pathlib import Path
 
-_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # Unicode categories that a terminal may interpret
+_TERMINAL_CATEGORIES = frozenset(
+    {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+)  # Unicode categories that a terminal may interpret
 
 
 def printable(text: str, *, keep: str = "") -> str:
     """Replace control and formatting characters, except `keep`, by `?`: no name can move the cursor."""
-    return "".join("?" if unicodedata.category(c) in _OBEYED and c not in keep else c for c in text)
+    return "".join("?" if unicodedata.category(c) in _TERMINAL_CATEGORIES and c not in keep else c for c in text)
 
 
 def plain_name(root: Path) -> str:

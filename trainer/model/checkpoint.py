@@ -54,7 +54,7 @@ class Checkpoint:
         return {name[len(prefix) + 1 :]: value for name, value in self.tensors.items() if name.startswith(prefix + ".")}
 
     @property
-    def measured_weights(self) -> dict[str, Tensor]:
+    def evaluated_weights(self) -> dict[str, Tensor]:
         """The weights that are evaluated and exported: their average where one is kept."""
         return self.group("ema") or self.group("model")
 
@@ -153,7 +153,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise DamagedCheckpointError(f"{path}: damaged: {error}") from error
 
 
-def facts_of(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """A checkpoint's metadata, without reading its tensors; empty when the file is damaged, which a full read reports."""
     try:
         facts = orjson.loads(read_header(path)["__metadata__"]["json"])

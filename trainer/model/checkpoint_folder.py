@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import replace_file, write_atomically
-from trainer.model.checkpoint import _SUFFIX, Checkpoint, facts_of, file_name, read_checkpoint, step_of
+from trainer.model.checkpoint import _SUFFIX, Checkpoint, file_name, read_checkpoint, read_metadata, step_of
 from trainer.run.folder.run_dir import RunDir
 
 
@@ -64,7 +64,7 @@ class CheckpointFolder:
         """
         if which == "default":
             best = self.pointer("best")
-            which = "best" if best is not None and facts_of(best).get("selection_split") == "val" else "latest"
+            which = "best" if best is not None and read_metadata(best).get("selection_split") == "val" else "latest"
         path = self.at(int(which)) if which.isdecimal() else self.pointer(which)
         if path is None or not path.is_file():
             there = ", ".join(str(step) for step in self.steps()) or "none"

@@ -33,7 +33,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     return facts | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
-def take_over(recorded: dict[str, Any], device: torch.device) -> list[str]:
+def restore_surroundings(recorded: dict[str, Any], device: torch.device) -> list[str]:
     """Use as many threads as the run began with, and return warnings about everything that changed since.
 
     `recorded` is `surroundings` from the checkpoint; empty where it has none.

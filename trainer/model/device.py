@@ -33,7 +33,7 @@ def choose_device(wanted: str) -> torch.device:
             raise DeviceError(
                 f"run.device: {wanted} requested, but this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
             )
-        return _tried(torch.device("cuda", index))
+        return _checked_gpu(torch.device("cuda", index))
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("run.device: mps requested, but this torch or machine has no Apple GPU; set run.device=cpu")
     return torch.device(wanted)
@@ -62,7 +62,7 @@ def _automatic() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _tried(device: torch.device) -> torch.device:
+def _checked_gpu(device: torch.device) -> torch.device:
     """Test a GPU, since torch lists even those it has no kernels for; make it the current device and return it."""
     try:
         torch.ones(1, device=device).add_(1).item()

@@ -85,7 +85,7 @@ def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> 
 def _own(path: Path) -> InitialWeights:
     checkpoint = read_checkpoint(path)
     run = checkpoint.run
-    return InitialWeights(checkpoint.measured_weights, str(path), (run.mean, run.std), tuple(run.classes))
+    return InitialWeights(checkpoint.evaluated_weights, str(path), (run.mean, run.std), tuple(run.classes))
 
 
 def imagenet_path() -> Path:

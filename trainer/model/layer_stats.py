@@ -19,10 +19,10 @@ from trainer.run.log.result_events import LayersMeasured
 
 BINS = 24  # in a histogram
 _SAMPLED = 8192  # values per layer in a histogram: for 24 bins as good as millions, at a hundredth of the time
-_LOOKED_AT = 32  # minimum number of images per batch of an evaluation that are checked for silent channels
+_MIN_CHECKED_IMAGES = 32  # minimum number of images per batch of an evaluation that are checked for silent channels
 
 
-def measured_layers(model: nn.Module, *, step: int, epoch: float) -> LayersMeasured:
+def layer_statistics(model: nn.Module, *, step: int, epoch: float) -> LayersMeasured:
     """Norms and histograms of the weights, and of the gradients of the last step. Waits for the device once.
 
     A layer without a gradient counts as frozen; `step` and `epoch` are those done.
@@ -67,7 +67,7 @@ class SilentChannels:
         return {name: round(share, 4) for name, share in zip(self._answered, silent, strict=True) if share > 0}
 
     def _noting(self, name: str, images: int) -> Callable[[nn.Module, object, Tensor], None]:
-        every = max(images // _LOOKED_AT, 1)
+        every = max(images // _MIN_CHECKED_IMAGES, 1)
 
         def note(module: nn.Module, inputs: object, output_NCHW: Tensor) -> None:
             # A channel with a NaN is not silent.

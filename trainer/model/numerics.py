@@ -31,7 +31,7 @@ class Numerics:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=DTYPES[self.precision])
 
-    def lay_out(self, images_NCHW: Tensor) -> Tensor:
+    def to_memory_format(self, images_NCHW: Tensor) -> Tensor:
         """Convert images to this memory format."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images_NCHW.contiguous(memory_format=layout)

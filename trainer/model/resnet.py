@@ -80,13 +80,13 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
         model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout, seed=seed)
         for block in (*model.layer1, *model.layer2, *model.layer3, *model.layer4):
             for name in ("conv1", "conv2"):
-                setattr(block, name, _with_choice_of_way(getattr(block, name)))
+                setattr(block, name, _switchable_conv(getattr(block, name)))
             if block.downsample is not None:
-                block.downsample[0] = _with_choice_of_way(block.downsample[0])
+                block.downsample[0] = _switchable_conv(block.downsample[0])
     return cast(nn.Module, model)
 
 
-def _with_choice_of_way(conv: nn.Conv2d) -> Conv3x3 | Conv1x1:
+def _switchable_conv(conv: nn.Conv2d) -> Conv3x3 | Conv1x1:
     kind = Conv3x3 if conv.kernel_size == (3, 3) else Conv1x1
     with torch.device("meta"):  # its own weights are not even drawn
         replacement = kind(conv.in_channels, conv.out_channels, stride=conv.stride[0])

@@ -20,7 +20,7 @@ class LoadReport:
 
     Attributes:
         prefix: Common prefix of the names in the source.
-        passed_over: Prefixes of other ResNet-18s in the source.
+        ignored_prefixes: Prefixes of other ResNet-18s in the source.
         adapted: The stem's weights, whose kernel was padded or cut.
         other_classes: The classifier's weights, when the source has other classes.
         unknown_classes: The classifier's weights, when the source does not name its classes.
@@ -30,7 +30,7 @@ class LoadReport:
     """
 
     prefix: str = ""
-    passed_over: list[str] = field(default_factory=list)
+    ignored_prefixes: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
     other_classes: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class LoadReport:
             ("new because of their shape", self.reshaped),
             ("new", self.missing),
             ("not used", self.unused),
-            ("ignored", [f"{prefix}*" for prefix in self.passed_over]),
+            ("ignored", [f"{prefix}*" for prefix in self.ignored_prefixes]),
         ):
             if names:
                 parts.append(f"{label}: {', '.join(names)}")
@@ -73,7 +73,7 @@ def load_initial_weights(model: nn.Module, weights: InitialWeights, classes: Seq
     """
     own = model.state_dict()
     prefix, *others = _prefixes(weights, own)
-    report = LoadReport(prefix=prefix, passed_over=others)
+    report = LoadReport(prefix=prefix, ignored_prefixes=others)
     there = {name.removeprefix(prefix): value for name, value in weights.state.items() if name.startswith(prefix)}
     _refuse_other_networks(there, own, weights.origin, prefix)
     _refuse_bad_values(there, own, weights.origin, prefix)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.run.control import commands as cmd
-from trainer.run.control.commands import Command, CommandQueue, answer_to
+from trainer.run.control.commands import Command, CommandQueue, acknowledgement
 from trainer.run.log.run_events import Warned
 from trainer.session.error_report import explain
 from trainer.session.export_child import ExportChild
@@ -128,7 +128,7 @@ class CommandHandler:
 
     def answer(self, command: Command, refusal: str) -> None:
         """Publish the answer to a command; an empty refusal means that it was done."""
-        self._run.log.publish(answer_to(command, refusal))
+        self._run.log.publish(acknowledgement(command, refusal))
 
     def _pause(self, command: cmd.Pause) -> str:
         if self._state.finished:

@@ -27,7 +27,7 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {text or 'no message'} (traceback in log.txt)"
 
 
-def within(seconds: float, function: Callable[[], T], otherwise: T) -> T:
+def call_with_timeout(seconds: float, function: Callable[[], T], otherwise: T) -> T:
     """Result of a function that may never return, such as one that reads a disk that does not respond, or a substitute.
 
     Args:

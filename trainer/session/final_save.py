@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from trainer.run.control.commands import CommandQueue, Stop, answer_to
+from trainer.run.control.commands import CommandQueue, Stop, acknowledgement
 from trainer.run.log.event import Event
 from trainer.run.log.run_events import StateChanged, Warned
 from trainer.run.status import RunState
@@ -84,9 +84,9 @@ class FinalSave:
     def _asked_for_the_end(self, timeout_s: float = 0.0) -> bool:
         command = self._commands.take(timeout=timeout_s)
         if isinstance(command, Stop):
-            self._publish(answer_to(command))
+            self._publish(acknowledgement(command))
             self.stopped_by = command
             return True
         if command is not None:
-            self._publish(answer_to(command, "the run has ended and is waiting for its last save"))
+            self._publish(acknowledgement(command, "the run has ended and is waiting for its last save"))
         return False

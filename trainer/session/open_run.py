@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trainer.config.plain_config import PlainConfig
 from trainer.errors import DiskError, R18Error, RunError
 from trainer.host.atomic_files import write_atomically
-from trainer.run.folder.handle import RunDirHandle, point_output_at
+from trainer.run.folder.handle import RunDirHandle, redirect_output_to
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, create_run, refuse_links
 from trainer.run.log.end_hook import EndHook
@@ -126,7 +126,7 @@ class OpenRun:
         except (OSError, RunError):
             shutil.rmtree(created.path, ignore_errors=True)  # otherwise every attempt would leave another folder
             raise
-        point_output_at(created.log)
+        redirect_output_to(created.log)
         return created.path
 
     def _restore_parts(self, run_dir: RunDir) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class OpenRun:
             self.lock.renew(run_dir)
         if not self.log.is_in(run_dir.events):
             missing.append(run_dir.events)
-            self.log.go_on_in(run_dir.events)
+            self.log.continue_in(run_dir.events)
         return tuple(path.name for path in missing)
 
     def discard(self) -> None:

@@ -9,7 +9,7 @@ import orjson
 
 from trainer.config.plain_config import PlainConfig
 from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import let_waiting_threads_sleep
+from trainer.host.openmp import limit_spinning
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
 
@@ -37,7 +37,7 @@ class Request:
             R18Error: When the run cannot be created or taken.
         """
         keep_freed_memory()  # before the log's thread, the first of this process
-        let_waiting_threads_sleep()
+        limit_spinning()
         if self.resumed is not None:
             return open_for_resume(self.resumed, self.settings, self.runs_dir)
         return open_new_run(self.settings, self.runs_dir)

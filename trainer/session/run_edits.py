@@ -9,7 +9,7 @@ from trainer.config.loader import differences
 from trainer.config.plain_config import PlainConfig
 from trainer.errors import ConfigError, DiskError
 from trainer.run.control import commands as cmd
-from trainer.run.log.run_events import LrEdited, Noted, SettingsChanged
+from trainer.run.log.run_events import LrEdited, NoteAdded, SettingsChanged
 from trainer.session.open_run import OpenRun
 from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.session.saver import Saver
@@ -119,5 +119,5 @@ class RunEdits:
 
     def add_note(self, command: cmd.AddNote) -> str:
         """Add a note."""
-        self._run.log.publish(Noted(step=self._of().state.step, text=command.text))
+        self._run.log.publish(NoteAdded(step=self._of().state.step, text=command.text))
         return ""

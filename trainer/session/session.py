@@ -15,7 +15,7 @@ from trainer.evaluation.result_files import EvaluationFiles
 from trainer.model.checkpoint import Checkpoint
 from trainer.run.control.commands import CommandQueue, Stop
 from trainer.run.log.event import Event
-from trainer.run.log.run_events import BY_ITSELF, Finished, Monitored
+from trainer.run.log.run_events import NOT_INTERRUPTED, Finished, Monitored
 from trainer.run.status import RunState
 from trainer.session.command_handler import CommandHandler, StopRequested
 from trainer.session.error_report import log_traceback
@@ -201,13 +201,13 @@ class TrainingSession:
         if self._trainer is not None:
             self._state.show(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
             self._final_save.save(self.trainer)
-        if reason not in BY_ITSELF:
+        if reason not in NOT_INTERRUPTED:
             self._handler.exporter.cancel()  # before the end, so that nothing is logged after it
         self._handler.refuse_deferred()
         step, epoch = self._position()
         self._state.finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
-        if reason in BY_ITSELF:
+        if reason in NOT_INTERRUPTED:
             self._run.lock.note(ended=True)
             self._stay_open()
             self._wait_for_export()

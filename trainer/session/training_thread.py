@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, R18Error, exit_code_of
 from trainer.host.stop_signals import install_stop_handlers
-from trainer.run.control.commands import CommandQueue, SaveCheckpoint, Stop, answer_to
+from trainer.run.control.commands import CommandQueue, SaveCheckpoint, Stop, acknowledgement
 from trainer.run.log.run_events import Failed, Heartbeat, Opened, Warned
 from trainer.run.status import HEARTBEAT_S
-from trainer.session.error_report import explain, log_traceback, within
+from trainer.session.error_report import call_with_timeout, explain, log_traceback
 from trainer.session.open_run import OpenRun
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class TrainingThread:
 
     def _fail(self, error: BaseException) -> int:
         # The disk may be the cause, and a call to a disk that does not respond never returns.
-        checkpoint = within(_DISK_S, self._last_checkpoint, "")
+        checkpoint = call_with_timeout(_DISK_S, self._last_checkpoint, "")
         code = exit_code_of(error)
         self.run.log.publish(
             Failed(
@@ -169,7 +169,7 @@ class TrainingThread:
                 resume=self.run.run_dir.resume_command() if checkpoint else "",
             )
         )  # fmt: skip
-        within(_DISK_S, lambda: log_traceback(self.run.run_dir, error), None)
+        call_with_timeout(_DISK_S, lambda: log_traceback(self.run.run_dir, error), None)
         return code
 
     def _last_checkpoint(self) -> str:
@@ -181,7 +181,7 @@ class TrainingThread:
         self.run.lock.note(ended=True)
         while self._held and not isinstance(command := self.commands.take(timeout=0.5), Stop):
             if command is not None:
-                self.run.log.publish(answer_to(command, "the run has failed"))
+                self.run.log.publish(acknowledgement(command, "the run has failed"))
 
     def _listen(self) -> None:
         """Let other processes of the user steer the run, if a socket can be opened."""
@@ -197,9 +197,9 @@ class TrainingThread:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
             self.run.log.publish(Heartbeat())
-            self._look_after_directory()
+            self._repair_directory()
 
-    def _look_after_directory(self) -> None:
+    def _repair_directory(self) -> None:
         try:
             found = self.run.repair_directory()
         except (OSError, R18Error) as error:

@@ -14,11 +14,11 @@ from typing import Any
 from trainer.run.log.event import Event, Record, number
 from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Evaluated, LayersMeasured, PicturesSaved, Steps
 from trainer.run.log.run_events import (
-    BY_ITSELF,
+    NOT_INTERRUPTED,
     Finished,
     LrEdited,
     Monitored,
-    Noted,
+    NoteAdded,
     Opened,
     Resumed,
     SettingsChanged,
@@ -150,7 +150,7 @@ class Feed:
     def _monitor(self, event: Monitored, record: Record) -> None:
         self._scalars(record, self._at, {f"system/{name}": value for name, value in event.readings.items()})
 
-    def _noted(self, event: Noted, record: Record) -> None:
+    def _noted(self, event: NoteAdded, record: Record) -> None:
         self._note(record, event.step, event.text)
 
     def _lr_edited(self, event: LrEdited, record: Record) -> None:
@@ -178,7 +178,7 @@ class Feed:
 
     def _finished(self, event: Finished, record: Record) -> None:
         self._note(record, event.step, f"{event.reason} at step {event.step:,}")
-        if event.reason in BY_ITSELF:
+        if event.reason in NOT_INTERRUPTED:
             self.results = dict(self._bests[-1][1]) if self._bests else {}
             self._pass_on(event.step)
 
@@ -192,7 +192,7 @@ _HANDLERS: dict[type[Event], Callable[[Feed, Any, Record], None]] = {
     LayersMeasured: Feed._layers,
     PicturesSaved: Feed._pictures,
     Monitored: Feed._monitor,
-    Noted: Feed._noted,
+    NoteAdded: Feed._noted,
     LrEdited: Feed._lr_edited,
     SettingsChanged: Feed._settings,
     Warned: Feed._warned,

@@ -18,7 +18,7 @@ _BATCH = 1000  # most metrics per call
 _LONGEST_VALUE = 6000
 
 
-def open_sink(origin: Origin) -> MlflowSink:
+def open_tracker(origin: Origin) -> MlflowSink:
     """Open a run of the experiment r18-tui."""
     return MlflowSink(origin)
 

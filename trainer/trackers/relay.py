@@ -18,7 +18,7 @@ from trainer.trackers.tracker import Origin, opener
 _LOOK_EVERY_S = 1.0
 
 
-def pass_on(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
+def forward(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
     """Pass a log on to a tracker, from where an earlier call ended until `ended`; returns the feed with the held calls.
 
     What is in the log when `ended` turns true is still read. RunError when another process passes the run on to this

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from trainer.trackers.tracker import Histogram, Origin
 
 
-def open_sink(origin: Origin) -> TensorBoardSink:
+def open_tracker(origin: Origin) -> TensorBoardSink:
     """Open a writer of event files in the run directory."""
     return TensorBoardSink(origin)
 

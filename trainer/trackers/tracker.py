@@ -79,5 +79,5 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
 
 def opener(name: SinkName) -> Callable[[Origin], Tracker]:
     """Return the function that opens a tracker for a session. Imports the tracker's package."""
-    open_sink: Callable[[Origin], Tracker] = importlib.import_module(f"trainer.trackers.{name}").open_sink
-    return open_sink
+    open_tracker: Callable[[Origin], Tracker] = importlib.import_module(f"trainer.trackers.{name}").open_tracker
+    return open_tracker

@@ -16,7 +16,7 @@ from trainer.trackers.wandb_like import Lines
 _WRITTEN_AFTER_S = 1.2  # trackio's thread writes twice a second
 
 
-def open_sink(origin: Origin) -> TrackioSink:
+def open_tracker(origin: Origin) -> TrackioSink:
     """Open a run of the project r18-tui."""
     os.environ.setdefault("TRACKIO_DIR", str(origin.folder))  # before the import, which reads it
     return TrackioSink(origin)

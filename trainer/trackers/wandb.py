@@ -15,7 +15,7 @@ from trainer.trackers.tracker import Histogram, Origin
 from trainer.trackers.wandb_like import STEP, Lines
 
 
-def open_sink(origin: Origin) -> WandbSink:
+def open_tracker(origin: Origin) -> WandbSink:
     """Open a run of `WANDB_PROJECT`, by default r18-tui. Sends nothing about this machine beyond the configuration."""
     settings = wandb.Settings(
         console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,

@@ -23,7 +23,7 @@ from trainer.errors import ConfigError
 from trainer.host.progress import Progress
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.checkpoint_records import RunRecord
-from trainer.model.determinism import set_deterministic, surroundings, take_over
+from trainer.model.determinism import restore_surroundings, set_deterministic, surroundings
 from trainer.model.device import choose_device, describe_device
 from trainer.model.ema import ModelEma
 from trainer.model.initial_weights import InitialWeights, find_initial_weights
@@ -164,7 +164,7 @@ def _set_up_device(config: Config, checkpoint: Checkpoint | None, warnings: list
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     if checkpoint is not None and config.run.deterministic:
-        warnings += take_over(checkpoint.run.surroundings, device)
+        warnings += restore_surroundings(checkpoint.run.surroundings, device)
     return device
 
 

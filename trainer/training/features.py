@@ -58,7 +58,7 @@ def compute_features(
         done += len(labels_N)
         images_NCHW = normalize(centre(pixels_NHWC, image_size)).permute(0, 3, 1, 2)
         with numerics.autocast(device):
-            parts.append(features_of(model, numerics.lay_out(images_NCHW)).float())
+            parts.append(features_of(model, numerics.to_memory_format(images_NCHW)).float())
     return torch.cat(parts)
 
 

@@ -77,7 +77,7 @@ class InterimEvaluator:
         model = self.state.measured_model
         if checkpoint is not None:
             model = copy.deepcopy(model)
-            model.load_state_dict(checkpoint.measured_weights)
+            model.load_state_dict(checkpoint.evaluated_weights)
         while (result := self._measure(split, model)) is None:
             continue  # with smaller batches
         step = self.state.step if checkpoint is None else checkpoint.step

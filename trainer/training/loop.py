@@ -24,7 +24,7 @@ from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch, Batches
 from trainer.data.prepare import PreparedData
 from trainer.model.checkpoint import Checkpoint
-from trainer.model.layer_stats import measured_layers
+from trainer.model.layer_stats import layer_statistics
 from trainer.run.log.result_events import EpochEnded, Steps
 from trainer.run.log.run_events import StagesFrozen, Warned
 from trainer.training.callbacks import LoopCallbacks
@@ -43,7 +43,7 @@ _EPOCH_SAVE_AGE_S = 10.0
 """A save at an epoch's end is skipped when the last save is younger than this, in seconds."""
 
 
-HOPELESS_IN_A_ROW = 10
+MAX_CONSECUTIVE_SKIPPED_STEPS = 10
 """Consecutive skipped steps after which waiting for a finite one makes no sense."""
 
 
@@ -230,7 +230,7 @@ class Trainer:
 
     def _give_up_when_hopeless(self) -> None:
         first = self.skipped_from
-        if first is None or self.state.step - max(first - 1, self._decided_at) < HOPELESS_IN_A_ROW:
+        if first is None or self.state.step - max(first - 1, self._decided_at) < MAX_CONSECUTIVE_SKIPPED_STEPS:
             return
         self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
@@ -281,7 +281,7 @@ class Trainer:
                 lr=self.state.schedule.at(self.state.step - 1), seconds=round(sums.seconds, 3),
             )
         )  # fmt: skip
-        self.hooks.publish(measured_layers(self.state.model, step=self.state.step, epoch=self.state.epoch))
+        self.hooks.publish(layer_statistics(self.state.model, step=self.state.step, epoch=self.state.epoch))
         self.state.evaluation_due = self.state.epoch % self.config.eval.every_epochs == 0 or self.state.finished
         self._finish_epoch()
 

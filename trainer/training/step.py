@@ -133,7 +133,7 @@ class TrainStep:
         self._statistics.share_among(1)
         self._gate.begin()  # what `undo` restores, also when the graph never reaches its own `begin`
         try:
-            images_NCHW = self.numerics.lay_out(self._augmented(batch, epoch))
+            images_NCHW = self.numerics.to_memory_format(self._augmented(batch, epoch))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -230,7 +230,7 @@ class TrainStep:
         else:
             images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
             with self.numerics.autocast(images_NCHW.device):
-                logits_NK = self._forward(self.numerics.lay_out(images_NCHW))
+                logits_NK = self._forward(self.numerics.to_memory_format(images_NCHW))
         losses_N = self._losses(logits_NK, micro.labels_N)
         if mix is not None:
             losses_N = mix.loss(losses_N, self._losses(logits_NK, partners.labels_N))

@@ -175,7 +175,7 @@ def _phases(bench: Bench) -> dict[str, float]:
 
     def augmented() -> Tensor:
         images_NCHW = bench.augment(batch.pixels_MHWC, batch.rows_N, batch.sample_ids_N, batch.positions_N, bench.epoch)
-        return numerics.lay_out(images_NCHW)
+        return numerics.to_memory_format(images_NCHW)
 
     images_NCHW = augmented()
 

@@ -77,7 +77,7 @@ def _in_background(link: LauncherLink) -> int:
 
 
 def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink], int]) -> int:
-    from trainer.cli import complain
+    from trainer.cli import report_error
     from trainer.errors import EXIT_SIGHUP, R18Error
     from trainer.session.request import Request
 
@@ -88,5 +88,5 @@ def _carry_out(link: LauncherLink, train: Callable[[OpenRun, str, LauncherLink],
     try:
         run = request.open()
     except R18Error as error:
-        return complain(error)
+        return report_error(error)
     return train(run, request.remark, link)

@@ -13,7 +13,7 @@ import orjson
 
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.codec import in_utf8
+from trainer.run.log.codec import escape_invalid_utf8
 from trainer.run.log.result_events import Evaluated
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
@@ -51,7 +51,7 @@ def as_json(view: RunView, run_dir: RunDir) -> str:
         "config": opened.config if opened else {},
         "started": asdict(started) if started else None,
     }
-    return orjson.dumps(in_utf8(overview), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    return orjson.dumps(escape_invalid_utf8(overview), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def write_csv(view: RunView, file: IO[str]) -> None:

@@ -62,7 +62,7 @@ def test_every_key_takes_any_value_of_its_type_from_the_command_line(key: str, d
     ((found, read),) = parse_overrides([token])
     if kind.optional and typed(value).lower() == "none":
         value = None
-    read = kind.spelled_out(read)
+    read = kind.expand_shorthand(read)
     assert (found, read, type(read)) == (key, value, type(value))
 
 

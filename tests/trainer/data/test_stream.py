@@ -352,7 +352,7 @@ def test_without_workers_the_trainer_is_not_taken_for_one(
 def test_a_lost_image_is_left_out_and_named_once(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     root, warnings = make_folder(), Warnings()
     split, gone = train_split(root), root / "train" / "red" / "003.png"
     row = split.paths.index(str(gone))
@@ -389,7 +389,7 @@ def train_split_before(split: FolderSplit, lost: int) -> ResidentSplit:
 def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     root = make_folder()
     split = train_split(root)
     (root / "train").rename(root / "elsewhere")
@@ -404,7 +404,7 @@ def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
 def test_an_evaluation_leaves_a_lost_image_out_and_names_it(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     root, warnings = make_folder(), Warnings()
     split = train_split(root)
     gone = Path(split.paths[20])
@@ -420,7 +420,7 @@ def test_an_evaluation_leaves_a_lost_image_out_and_names_it(
 
 
 def test_a_last_batch_may_lose_all_of_its_few_images(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     root, warnings = make_folder(), Warnings()
     split = train_split(root)
     Path(split.paths[35]).unlink()

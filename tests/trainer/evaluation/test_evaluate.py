@@ -30,7 +30,7 @@ def test_a_last_batch_that_is_filled_up_changes_no_figure(
     trainer.state.model.register_forward_pre_hook(note)
     plain = measured_test_images(trainer, batch_size)
     seen.clear()
-    monkeypatch.setattr(evaluate_module, "_CHOOSY_ABOUT_SHAPES", ("cpu",))
+    monkeypatch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",))
     filled_up = measured_test_images(trainer, batch_size)
     assert sorted(set(seen)) == shapes
     assert torch.equal(filled_up.confusion_KK, plain.confusion_KK)

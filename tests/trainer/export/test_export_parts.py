@@ -23,7 +23,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import encode
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import Evaluated, Exported, ExportFailed, ExportProgress
-from trainer.run.log.run_events import Noted
+from trainer.run.log.run_events import NoteAdded
 from trainer.session import export_run as command
 from trainer.session.export_child import ExportChild
 
@@ -175,13 +175,13 @@ def test_each_export_of_a_live_run_has_an_end(
 def test_without_its_checkpoint_no_export_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Event] = []
     child = ExportChild(RunDir(tmp_path), said.append)
-    monkeypatch.setattr(child, "_run", lambda step: said.append(Noted(step=step, text="started")))
+    monkeypatch.setattr(child, "_run", lambda step: said.append(NoteAdded(step=step, text="started")))
     child.start(4, lambda: "the disk is full")
     assert child.wait(30)
     child.start(5, lambda: "")
     assert child.wait(30)
     assert not child.running
     assert [event for event in said if not isinstance(event, ExportProgress)] == [
-        ExportFailed(error="the disk is full"), Noted(step=5, text="started")
+        ExportFailed(error="the disk is full"), NoteAdded(step=5, text="started")
     ]  # fmt: skip
     assert [event.stage for event in said if isinstance(event, ExportProgress)] == ["saving step 4", "saving step 5"]

@@ -10,7 +10,7 @@ import pytest
 
 from trainer.host import openmp as host_threads
 
-_PROGRAM = "from trainer.host.openmp import let_waiting_threads_sleep; let_waiting_threads_sleep(); import torch"
+_PROGRAM = "from trainer.host.openmp import limit_spinning; limit_spinning(); import torch"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")
@@ -33,5 +33,5 @@ def test_a_quota_of_cpus_limits_the_threads_unless_the_user_has_chosen(
     monkeypatch.setattr(host_threads, "has_quota", lambda: quota)
     monkeypatch.setattr(host_threads, "usable_cpus", lambda: 3)
     monkeypatch.setattr(os, "environ", {} if chosen is None else {"OMP_NUM_THREADS": chosen})
-    host_threads.let_waiting_threads_sleep()
+    host_threads.limit_spinning()
     assert os.environ.get("OMP_NUM_THREADS") == threads

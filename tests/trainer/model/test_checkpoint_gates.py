@@ -18,7 +18,7 @@ from tests.support.checkpoints import checkpoint_of
 from trainer.errors import CheckpointError, DamagedCheckpointError, ForeignCheckpointError
 from trainer.host.atomic_files import write_atomically
 from trainer.model import checkpoint as checkpoint_module
-from trainer.model.checkpoint import Checkpoint, facts_of, file_name, read_checkpoint, step_of, write_checkpoint
+from trainer.model.checkpoint import Checkpoint, file_name, read_checkpoint, read_metadata, step_of, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.folder.run_dir import RunDir
 
@@ -178,9 +178,9 @@ def test_the_groups_of_a_checkpoint_are_told_apart() -> None:
     one = checkpoint()
     assert list(one.group("model")) == ["w", "n"]
     assert torch.equal(one.group("momentum")["w"], one.tensors["momentum.w"])
-    assert (one.weights_kind, torch.equal(one.measured_weights["w"], one.tensors["ema.w"])) == ("ema", True)
+    assert (one.weights_kind, torch.equal(one.evaluated_weights["w"], one.tensors["ema.w"])) == ("ema", True)
     del one.tensors["ema.w"]
-    assert (one.weights_kind, torch.equal(one.measured_weights["w"], one.tensors["model.w"])) == ("raw", True)
+    assert (one.weights_kind, torch.equal(one.evaluated_weights["w"], one.tensors["model.w"])) == ("raw", True)
 
 
 def headed(path: Path, **header: str | None) -> Path:
@@ -252,9 +252,9 @@ def test_latest_is_one_that_is_left(tmp_path: Path, aside: list[int], latest: in
 def test_facts_are_read_without_tensors_and_are_empty_where_the_file_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / file_name(1)
     write_checkpoint(path, checkpoint(selection_split="val"))
-    assert facts_of(path)["selection_split"] == "val"
+    assert read_metadata(path)["selection_split"] == "val"
     path.write_bytes(path.read_bytes()[:100])
-    assert facts_of(path) == facts_of(tmp_path / "missing") == {}
+    assert read_metadata(path) == read_metadata(tmp_path / "missing") == {}
 
 
 def test_steps_of_nine_digits_have_a_name() -> None:

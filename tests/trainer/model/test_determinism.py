@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.support.exact_resume import check_that_stops_change_no_bit
-from trainer.model.determinism import set_deterministic, surroundings, take_over
+from trainer.model.determinism import restore_surroundings, set_deterministic, surroundings
 
 CPU = torch.device("cpu")
 
@@ -48,13 +48,13 @@ def test_an_operation_that_differs_from_run_to_run_is_refused_by_name() -> None:
 def test_a_resume_works_with_as_many_threads_as_before() -> None:
     recorded = surroundings(CPU)
     torch.set_num_threads(recorded["threads"] + 1)
-    assert take_over(recorded, CPU) == []
+    assert restore_surroundings(recorded, CPU) == []
     assert torch.get_num_threads() == recorded["threads"]
 
 
 def test_what_is_not_as_it_was_is_named() -> None:
-    (warning,) = take_over(surroundings(CPU) | {"torch": "2.6.0", "device": "another"}, CPU)
+    (warning,) = restore_surroundings(surroundings(CPU) | {"torch": "2.6.0", "device": "another"}, CPU)
     assert "torch 2.6.0 -> " in warning
     assert "device another -> " in warning
-    (warning,) = take_over({}, CPU)
+    (warning,) = restore_surroundings({}, CPU)
     assert "does not record" in warning

@@ -11,7 +11,7 @@ import torch
 
 from tests.trainer.evaluation.test_evaluate import measured_test_images
 from trainer.config.schema import Config, ModelConfig
-from trainer.model.layer_stats import BINS, SilentChannels, measured_layers
+from trainer.model.layer_stats import BINS, SilentChannels, layer_statistics
 from trainer.model.resnet import build_model, set_train_mode
 from trainer.run.log.event import number
 from trainer.training.build import build_trainer
@@ -30,7 +30,7 @@ def model() -> Any:
 
 
 def test_every_layer_is_measured_with_its_norms_and_histograms(model: Any) -> None:
-    told = measured_layers(model, step=7, epoch=1.0)
+    told = layer_statistics(model, step=7, epoch=1.0)
     assert len(told.names) == 21
     assert (told.names[0], told.names[-1]) == ("conv1", "fc")
     for name, weight_norm, gradient_norm in zip(told.names, told.weight_norms, told.gradient_norms, strict=True):
@@ -40,7 +40,7 @@ def test_every_layer_is_measured_with_its_norms_and_histograms(model: Any) -> No
 
 
 def test_a_histogram_is_that_of_the_values(model: Any) -> None:
-    told = measured_layers(model, step=7, epoch=1.0)
+    told = layer_statistics(model, step=7, epoch=1.0)
     layer = told.names.index("fc")  # 1,536 weights, all of which are counted
     weight, reach = model.fc.weight.detach(), told.weight_ranges[layer]
     assert reach == pytest.approx(weight.abs().max().item(), rel=1e-3)
@@ -53,14 +53,14 @@ def test_a_histogram_is_that_of_the_values(model: Any) -> None:
 
 def test_nothing_is_told_of_the_gradients_of_frozen_layers(model: Any) -> None:
     model.conv1.weight.grad = None
-    told = measured_layers(model, step=7, epoch=1.0)
+    told = layer_statistics(model, step=7, epoch=1.0)
     assert (told.gradient_norms[0], told.gradient_ranges[0], told.gradients[0]) == (None, None, [])
     assert told.gradient_norms[1] == pytest.approx(model.layer1[0].conv1.weight.grad.norm().item(), rel=1e-3)
 
 
 def test_gradients_that_are_not_finite_are_no_frozen_layer(model: Any) -> None:
     model.conv1.weight.grad.fill_(math.nan)
-    told = measured_layers(model, step=7, epoch=1.0)
+    told = layer_statistics(model, step=7, epoch=1.0)
     assert math.isnan(number(told.gradient_norms[0]))
     assert (told.gradient_ranges[0], told.gradients[0]) == (0.0, [])
 

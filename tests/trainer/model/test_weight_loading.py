@@ -97,7 +97,7 @@ def test_wrappers_amid_the_names_and_a_dict_that_holds_itself(tmp_path: Path) ->
 def test_of_two_networks_an_average_or_the_first_is_taken(tmp_path: Path, keys: tuple[str, str], taken: str) -> None:
     source = {key: torchvision.models.resnet18(num_classes=10).state_dict() for key in keys}
     report, own = loaded_from(source, tmp_path)
-    assert (report.prefix, report.passed_over) == (taken, [f"{key}." for key in keys if f"{key}." != taken])
+    assert (report.prefix, report.ignored_prefixes) == (taken, [f"{key}." for key in keys if f"{key}." != taken])
     assert torch.equal(own["conv1.weight"], source[taken[:-1]]["conv1.weight"])
     assert str(report).startswith(f"120 tensors loaded from {taken}*; ")
 

@@ -192,7 +192,7 @@ def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(opened.log, "go_on_in", full)
+    monkeypatch.setattr(opened.log, "continue_in", full)
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
             opened.repair_directory()
@@ -235,8 +235,8 @@ def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
 def test_output_of_libraries_goes_to_the_new_log(tmp_path: Path) -> None:
     old, new = tmp_path / "old.txt", tmp_path / "new.txt"
     script = (
-        "import os, sys; from pathlib import Path; from trainer.run.folder.handle import point_output_at\n"
-        f"os.unlink({str(old)!r}); point_output_at(Path({str(new)!r}))\n"
+        "import os, sys; from pathlib import Path; from trainer.run.folder.handle import redirect_output_to\n"
+        f"os.unlink({str(old)!r}); redirect_output_to(Path({str(new)!r}))\n"
         "os.write(1, b'one '); os.write(2, b'two')"
     )
     with old.open("wb") as log:

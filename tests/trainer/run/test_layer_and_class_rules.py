@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from tests.trainer.run.test_diagnose import PER_EPOCH, folded, layers, measured, started, steps
-from trainer.run.diagnosis.class_rules import chosen_on_test, class_not_learnt, labels_swapped
-from trainer.run.diagnosis.layer_rules import dead_layer, layer_torn
+from trainer.run.diagnosis.class_rules import class_not_learnt, labels_swapped, selected_on_test
+from trainer.run.diagnosis.layer_rules import dead_layer, exploding_layer
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import LayersMeasured
 from trainer.run.log.run_events import Opened
@@ -79,7 +79,7 @@ def torn(
         events.append(steps(epoch, lambda _: 1.0, lambda _: 0.5, lr=lr))
         told = layers(epoch, gradient=gradient)
         events.append(LayersMeasured(**{**vars(told), "weight_norms": [3.0, weight]}))
-    return layer_torn(folded(events)) is not None
+    return exploding_layer(folded(events)) is not None
 
 
 @pytest.mark.parametrize(
@@ -241,5 +241,5 @@ def test_test_images_choose_where_ten_evaluations_or_more_did(
     events: list[Event] = [started(selection_split=selection)]
     events += [measured(epoch, 0.5, 0.8, split="test") for epoch in range(1, on_test + 1)]
     events += [measured(epoch, 0.5, 0.8, split="val") for epoch in range(1, on_val + 1)]
-    verdict = chosen_on_test(folded(events))
+    verdict = selected_on_test(folded(events))
     assert (verdict.evidence if verdict else "") == ("best of 10 evaluations" if expected else "")

@@ -15,7 +15,7 @@ from tests.trainer.run.test_diagnose import PER_EPOCH, folded, measured, started
 from trainer.run.diagnosis.loss_rules import loss_rising, loss_stuck, not_finite, overfitting
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import Steps
-from trainer.run.log.run_events import LrEdited, Noted, Opened, Resumed, StagesFrozen
+from trainer.run.log.run_events import LrEdited, NoteAdded, Opened, Resumed, StagesFrozen
 from trainer.run.view.run_view import RunView
 
 GUESS = math.log(10)
@@ -241,7 +241,7 @@ SIZES = Opened(
     ("change", "expected"),
     [
         ({}, True),
-        ({"between": [Noted(step=300, text="x")]}, True),
+        ({"between": [NoteAdded(step=300, text="x")]}, True),
         ({"between": [Resumed(step=300, epoch=6, checkpoint="c")]}, False),
         ({"between": [LrEdited(step=300, factor=0.5, lr=0.05)]}, False),
         ({"between": [StagesFrozen(step=300, stages=[], trainable=1)]}, False),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.run.test_diagnose import folded, measured, started, steps, training
 from trainer.run.diagnosis.diagnose import verdicts
-from trainer.run.diagnosis.resource_rules import data_bound, lines_left_out, memory_full
+from trainer.run.diagnosis.resource_rules import data_bound, lines_skipped, memory_full
 from trainer.run.log.event import Event
 from trainer.run.log.run_events import Monitored
 from trainer.run.status import RunState
@@ -80,7 +80,7 @@ def test_memory_is_nearly_full_from_95_pct_on(readings: dict[str, float], expect
 def test_lines_that_were_left_out_are_counted(count: int, text: str) -> None:
     view = folded([])
     view.bad_records = count
-    verdict = lines_left_out(view)
+    verdict = lines_skipped(view)
     assert (verdict.text if verdict else "") == text
 
 

@@ -61,7 +61,7 @@ def connected(server: ControlServer) -> socket.socket:
     return client
 
 
-def answer_to(server: ControlServer, data: bytes) -> str:
+def acknowledgement(server: ControlServer, data: bytes) -> str:
     """Why the server closed the connection over `data`."""
     with connected(server) as client:
         client.sendall(data)
@@ -131,10 +131,10 @@ def test_a_refused_client_is_told_why_and_others_go_on(
     run_dir: RunDir, server: ControlServer, commands: CommandQueue
 ) -> None:
     control = SocketControl(run_dir)
-    assert "unknown command" in answer_to(server, b'{"command": "rm"}\n')
-    assert "at most" in answer_to(server, b"x" * (LONGEST_LINE + 1))
+    assert "unknown command" in acknowledgement(server, b'{"command": "rm"}\n')
+    assert "at most" in acknowledgement(server, b"x" * (LONGEST_LINE + 1))
     flood = encode_command(cmd.Pause()) * (MOST_PER_SECOND + 1)
-    assert f"more than {MOST_PER_SECOND}" in answer_to(server, flood)
+    assert f"more than {MOST_PER_SECOND}" in acknowledgement(server, flood)
     for _ in range(MOST_PER_SECOND):
         commands.take()
     control.send(cmd.Evaluate())
@@ -147,7 +147,7 @@ def test_commands_do_not_pile_up_before_a_trainer_that_takes_none(
 ) -> None:
     for _ in range(MOST_WAITING):
         commands.send(cmd.Evaluate())
-    assert "too many" in answer_to(server, encode_command(cmd.Pause()))
+    assert "too many" in acknowledgement(server, encode_command(cmd.Pause()))
     assert commands.waiting == MOST_WAITING
 
 
@@ -263,7 +263,7 @@ def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkey
 
 
 def test_blank_lines_count_as_any_others(server: ControlServer) -> None:
-    assert "commands per second" in answer_to(server, b"\n" * (MOST_PER_SECOND + 1))
+    assert "commands per second" in acknowledgement(server, b"\n" * (MOST_PER_SECOND + 1))
 
 
 def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir, commands: CommandQueue) -> None:

@@ -32,11 +32,11 @@ from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import CheckpointSaved, Evaluated, LayersMeasured, PicturesSaved, Steps
-from trainer.run.log.run_events import Finished, Monitored, Noted, Resumed, Started, Warned
+from trainer.run.log.run_events import Finished, Monitored, NoteAdded, Resumed, Started, Warned
 from trainer.run.log.writer import EventLog
 from trainer.trackers.feed import Feed
 from trainer.trackers.position import Position
-from trainer.trackers.relay import pass_on
+from trainer.trackers.relay import forward
 from trainer.trackers.tracker import Histogram, Origin
 
 CLASSES = ["cat", "[red]dog[/]"]
@@ -169,7 +169,7 @@ def test_a_return_to_an_earlier_checkpoint_is_told() -> None:
 def test_all_figures_are_told_by_name() -> None:
     events = [
         started(), steps(1, count=4), layers(4), evaluated(4), Monitored(readings={"rss_bytes": 7.0}),
-        Noted(step=4, text="a note"), saved(4), Finished(reason="completed", step=4, epoch=1.0, exit_code=0),
+        NoteAdded(step=4, text="a note"), saved(4), Finished(reason="completed", step=4, epoch=1.0, exit_code=0),
     ]  # fmt: skip
     sink, feed = fed(events)
     figures = {name: value for what in sink.told if what[0] == "scalars" for name, value in what[2].items()}
@@ -283,7 +283,7 @@ def recorded(tmp_path: Path, folder_config: Config) -> RunDir:
     for event in (
         started(), steps(1, count=4, loss=None), layers(4), evaluated(4), saved(4), steps(5),
         Resumed(step=4, epoch=1, checkpoint="x"), steps(5, count=4), layers(8), evaluated(8),
-        Noted(step=8, text="*a* note"), saved(8), Finished(reason="completed", step=8, epoch=2.0, exit_code=0),
+        NoteAdded(step=8, text="*a* note"), saved(8), Finished(reason="completed", step=8, epoch=2.0, exit_code=0),
     ):  # fmt: skip
         log.publish(event)
     log.close()
@@ -294,8 +294,8 @@ def test_tensorboard_reads_every_step_once(recorded: RunDir) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    pass_on(recorded, "tensorboard", lambda: True)
-    pass_on(recorded, "tensorboard", lambda: True)  # there is nothing to add
+    forward(recorded, "tensorboard", lambda: True)
+    forward(recorded, "tensorboard", lambda: True)  # there is nothing to add
     found = EventAccumulator(
         str(recorded.sinks / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0}
     ).Reload()
@@ -315,12 +315,12 @@ def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from trainer.trackers.tensorboard import open_sink
+    from trainer.trackers.tensorboard import open_tracker
 
     file = io.BytesIO()
     Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(file, "png")
     folder = recorded.path / "pictures"
-    sink = open_sink(Origin(name="a", identity="b", folder=folder, config={}, step=0))
+    sink = open_tracker(Origin(name="a", identity="b", folder=folder, config={}, step=0))
     sink.picture("mistakes/test", file.getvalue(), step=4, time=1.0)
     sink.close({})
     [image] = EventAccumulator(str(folder)).Reload().Images("mistakes/test")
@@ -330,7 +330,7 @@ def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
 def test_weights_and_biases_keeps_a_run_offline(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    pass_on(recorded, "wandb", lambda: True)
+    forward(recorded, "wandb", lambda: True)
     [file] = (recorded.sinks / "wandb").glob("wandb/offline-run-*/*.wandb")
     assert b"train/loss" in file.read_bytes()
 
@@ -338,7 +338,7 @@ def test_weights_and_biases_keeps_a_run_offline(recorded: RunDir, monkeypatch: p
 def test_mlflow_has_every_step_once(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    pass_on(recorded, "mlflow", lambda: True)
+    forward(recorded, "mlflow", lambda: True)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{recorded.sinks / 'mlflow' / 'mlflow.db'}")
     [experiment] = [found for found in client.search_experiments() if found.name == "r18-tui"]
     [run] = client.search_runs([experiment.experiment_id])

@@ -24,7 +24,7 @@ from trainer.run.log.run_events import Acknowledged, Diverged, Resumed
 from trainer.run.status import RunState
 from trainer.training import interim_evaluation
 from trainer.training import step as step_module
-from trainer.training.loop import HOPELESS_IN_A_ROW
+from trainer.training.loop import MAX_CONSECUTIVE_SKIPPED_STEPS
 from trainer.training.nonfinite_gate import UpdateGate, join_statistics
 from trainer.training.optimizer import build_optimizer
 from trainer.training.step import StatisticsMomentum
@@ -176,13 +176,13 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_the_first_evaluation(monkeypatch)
-    spoil_steps(monkeypatch, range(7, 7 + HOPELESS_IN_A_ROW + 30))
+    spoil_steps(monkeypatch, range(7, 7 + MAX_CONSECUTIVE_SKIPPED_STEPS + 30))
     run = new_run(longer(folder_config, 40), tmp_path)
     thread = start(run, hold_open=True)
     held = wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
     assert held.diverged is not None
     assert held.diverged.checkpoint == "step-00000004.safetensors"
-    assert held.diverged.in_a_row >= HOPELESS_IN_A_ROW
+    assert held.diverged.in_a_row >= MAX_CONSECUTIVE_SKIPPED_STEPS
     monkeypatch.setattr(step_module, "losses_of", losses_of)
     thread.commands.send(cmd.SaveCheckpoint())  # of what will be given up
     thread.commands.send(cmd.GoBack())
@@ -252,7 +252,7 @@ def test_going_on_as_it_is_keeps_the_way_back(
     assert answered(run.run_dir, evaluate).ok
     thread.commands.send(cmd.Unpause())
     second = held(run.run_dir, 2)
-    assert second.step >= first.step + HOPELESS_IN_A_ROW
+    assert second.step >= first.step + MAX_CONSECUTIVE_SKIPPED_STEPS
     assert second.checkpoint == first.checkpoint, "nothing between can be gone on from"
     monkeypatch.setattr(step_module, "losses_of", losses_of)
     thread.commands.send(cmd.GoBack())

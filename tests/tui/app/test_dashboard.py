@@ -26,7 +26,7 @@ from tests.tui.conftest import HandClock
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import NoControl, UndeliverableError
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.run_events import Acknowledged, Failed, Finished, Heartbeat, Noted, StateChanged
+from trainer.run.log.run_events import Acknowledged, Failed, Finished, Heartbeat, NoteAdded, StateChanged
 from trainer.run.status import Presence
 from tui.app.app import DashboardApp
 from tui.app.screens.dashboard import layout_for
@@ -557,7 +557,7 @@ async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashbo
         await pilot.pause()
         assert [command.text for command in control.sent if isinstance(command, cmd.AddNote)] == ["good"]
         source.add(Acknowledged(command_id=control.sent[0].command_id, command="note", ok=True))
-        source.add(Noted(step=150, text="good [red]"))
+        source.add(NoteAdded(step=150, text="good [red]"))
         await settle(pilot, partial(shows, app, "note at step 150: good [red]"), "the event")
         await settle(pilot, lambda: re.search(r"└.*n.*┬", screen_text(app)) is not None, "below the curves")
         await pilot.press("n", "enter")

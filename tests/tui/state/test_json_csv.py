@@ -12,7 +12,7 @@ import pytest
 from tests.support.canned import training_run
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.result_events import Steps
-from trainer.run.log.run_events import Noted
+from trainer.run.log.run_events import NoteAdded
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.cli import main
@@ -23,7 +23,7 @@ from tui.state.json_csv import as_json, write_csv
 def view() -> RunView:
     """Three epochs and a step whose loss is not a number."""
     source = training_run()
-    source.add(Noted(step=300, text="slower"))
+    source.add(NoteAdded(step=300, text="slower"))
     source.add(Steps(first_step=301, loss=[None], accuracy=[0.5], lr=[0.1], images=64, seconds=0.1))
     view = RunView()
     replay(view, source.read())

@@ -9,7 +9,7 @@ from tests.support.canned import evaluated, opened, training_run
 from trainer.host.safe_text import printable
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import decode
-from trainer.run.log.run_events import Noted
+from trainer.run.log.run_events import NoteAdded
 from trainer.run.view.fold import apply
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -33,7 +33,7 @@ def test_a_report_has_the_notes_and_says_what_has_chosen_the_best() -> None:
     source = training_run()
     by_loss = dataclasses.replace(opened(), config={"eval": {"best_by": "loss"}})
     worse = dataclasses.replace(evaluated(3), step=310, accuracy=0.9, loss=9.0, best=False)
-    source.add(by_loss, Noted(step=310, text="slower\x1b[2J"), worse)
+    source.add(by_loss, NoteAdded(step=310, text="slower\x1b[2J"), worse)
     view = RunView()
     replay(view, source.read())
     report = plain_report(view, RunDir(Path("runs/demo")))

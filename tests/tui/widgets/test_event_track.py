@@ -10,7 +10,7 @@ from tests.support.canned import CannedSource, opened, started, steps
 from tests.support.screen import Dashboard, screen_text, settle, shown, shows
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import CheckpointSaved
-from trainer.run.log.run_events import LrEdited, Noted
+from trainer.run.log.run_events import LrEdited, NoteAdded
 
 
 def saved(step: int) -> CheckpointSaved:
@@ -19,8 +19,8 @@ def saved(step: int) -> CheckpointSaved:
     )
 
 
-def noted(step: int) -> Noted:
-    return Noted(step=step, text="looks good")
+def noted(step: int) -> NoteAdded:
+    return NoteAdded(step=step, text="looks good")
 
 
 def edited(step: int) -> LrEdited:
@@ -61,7 +61,9 @@ async def test_none_hides_another_where_several_happened(dashboard: Dashboard, e
 
 
 async def test_reading_at_a_step_tells_what_happened_there(dashboard: Dashboard) -> None:
-    source = CannedSource(opened(), started(), steps(1, 400), noted(100), edited(100), Noted(step=300, text="[b]later"))
+    source = CannedSource(
+        opened(), started(), steps(1, 400), noted(100), edited(100), NoteAdded(step=300, text="[b]later")
+    )
     async with dashboard(source) as (app, pilot):
         for step, told in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
             app.watched.scene.viewport.cursor = step

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from trainer.errors import DataLostError
 
-TRAINING_NEEDS = 2  # fewest images left in a training batch: batch norm needs two for a variance
-_A_FEW = 3  # lost images that do not mean that the folder is gone, however small the batch
+MIN_TRAINING_IMAGES = 2  # fewest images left in a training batch: batch norm needs two for a variance
+_TOLERATED_LOSSES = 3  # lost images that do not mean that the folder is gone, however small the batch
 
 
 class LostImages:
@@ -26,7 +26,7 @@ class LostImages:
             return
         path, reason = lost[0]
         left = asked_for - len(lost)
-        if left < least or (len(lost) > _A_FEW and left < asked_for / 2):
+        if left < least or (len(lost) > _TOLERATED_LOSSES and left < asked_for / 2):
             raise DataLostError(
                 f"{path}: was readable at the start and no longer is: {reason} ({len(lost)} of {asked_for} images of a batch); "
                 f"restore the folder, then resume"

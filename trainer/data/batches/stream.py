@@ -17,9 +17,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from trainer.data.batches.batches import Batch, Plan
-from trainer.data.batches.lost_images import TRAINING_NEEDS, LostImages
-from trainer.data.batches.worker_dataset import BatchSampler, DecodedBatch, DecodedBatches, InThisProcess
-from trainer.data.batches.worker_failures import cause_of_death, is_late, is_of_a_dead_worker
+from trainer.data.batches.lost_images import MIN_TRAINING_IMAGES, LostImages
+from trainer.data.batches.worker_dataset import BatchSampler, DecodedBatch, DecodedBatches, InProcessDecoder
+from trainer.data.batches.worker_failures import cause_of_death, is_timeout, is_worker_death
 from trainer.data.batches.worker_pool import Workers
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
@@ -30,8 +30,10 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
 _MORE_SHARED_MEMORY = "; in a container, raise --shm-size"
 
 _BATCHES_AHEAD = 2  # decoded ahead by each worker: DataLoader's own default
-_DEATHS = 3  # of workers, with fewer than `_WELL_AGAIN` batches between them, that are treated as accidents
-_WELL_AGAIN = 100
+_MAX_WORKER_DEATHS = (
+    3  # of workers, with fewer than `_BATCHES_UNTIL_HEALTHY` batches between them, that are treated as accidents
+)
+_BATCHES_UNTIL_HEALTHY = 100
 _PATIENCE_S = 1  # per wait for a batch; between two waits the trainer handles commands
 _LONG_WAIT_S = 30.0  # without a batch before a warning is published: the folder's share may not answer
 
@@ -58,9 +60,9 @@ class StreamedBatches:
         self._lost = lost
         self._shared = True
         self._deaths = self._since_death = 0
-        self._asked_s = 0.0
+        self._waiting_since_s = 0.0
         self._next: tuple[int, int] | None = None
-        self._decoding: Workers[DecodedBatch] | InThisProcess | None = None
+        self._decoding: Workers[DecodedBatch] | InProcessDecoder | None = None
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
         """Yield the batches of an epoch from a step onwards, and None after each second without a batch.
@@ -70,11 +72,11 @@ class StreamedBatches:
         """
         if self._next != (epoch, first_step) or self._decoding is None:
             self.close()
-            self._shared = self._room_to_share()
+            self._shared = self._fits_in_shared_memory()
         for step in range(first_step, self._plan.steps_per_epoch):
-            self._asked_s, complained = time.monotonic(), False
+            self._waiting_since_s, complained = time.monotonic(), False
             while (delivery := self._take(epoch, step)) is None:
-                if not complained and time.monotonic() - self._asked_s > _LONG_WAIT_S:
+                if not complained and time.monotonic() - self._waiting_since_s > _LONG_WAIT_S:
                     complained = True
                     self._warn(
                         f"no images for {_LONG_WAIT_S:.0f} s: the workers are stuck at or near {self._first_path(epoch, step)}"
@@ -104,17 +106,17 @@ class StreamedBatches:
         except (RuntimeError, OSError, EOFError, MemoryError) as error:
             if not self._number:
                 raise
-            if is_late(error):
+            if is_timeout(error):
                 return None
-            if self._decoding is not None and not is_of_a_dead_worker(error):
+            if self._decoding is not None and not is_worker_death(error):
                 raise
-            self._give_up_workers(epoch, step, error)
+            self._stop_failed_workers(epoch, step, error)
             return None
         self._since_death += 1
         return delivery
 
     def _to_device(self, delivery: DecodedBatch, step: int) -> Batch:
-        self._lost.note(delivery.lost, len(delivery.rows), least=TRAINING_NEEDS)
+        self._lost.note(delivery.lost, len(delivery.rows), least=MIN_TRAINING_IMAGES)
         pixels = torch.as_tensor(delivery.pixels_NHWC)
         kept = torch.tensor(delivery.kept)
         ids = torch.tensor(delivery.rows)[kept]
@@ -127,22 +129,22 @@ class StreamedBatches:
             self._split.labels_N[ids].to(self._device),
         )
 
-    def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InThisProcess:
+    def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InProcessDecoder:
         # Generated lazily: a full list of the rows of a long run would fill the memory.
         orders = BatchSampler(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
         shared = self._shared and self._number > 0
         decoded = DecodedBatches(self._split.decoder, self._prefix, shared=shared, as_array=not self._shared)
         if not self._number:
-            return InThisProcess(decoded, orders)
+            return InProcessDecoder(decoded, orders)
         loader: DataLoader[DecodedBatch] = DataLoader(
             decoded,
             batch_size=None,
             sampler=orders,
-            collate_fn=_as_it_is,
+            collate_fn=_identity_collate,
             num_workers=self._number,
             prefetch_factor=_BATCHES_AHEAD,
             multiprocessing_context="spawn",
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_ignore_stop_signals,
             # A separate generator: without one the loader draws its base seed from torch's global state.
             generator=torch.Generator().manual_seed(self._plan.seed),
             pin_memory=self._device.type == "cuda",
@@ -150,18 +152,18 @@ class StreamedBatches:
         )
         return Workers(loader)
 
-    def _give_up_workers(self, epoch: int, step: int, error: Exception) -> None:
+    def _stop_failed_workers(self, epoch: int, step: int, error: Exception) -> None:
         """Stop the workers, so that new ones start at this batch: fewer, or without shared memory, where that may help.
 
         DataLostError when they have died too often.
         """
         decoding = self._decoding
         self.close()
-        self._asked_s = time.monotonic()  # new workers need time to start
+        self._waiting_since_s = time.monotonic()  # new workers need time to start
         cause = cause_of_death(() if decoding is None else decoding.exit_codes, error)
-        self._deaths = 1 if self._since_death >= _WELL_AGAIN else self._deaths + 1
+        self._deaths = 1 if self._since_death >= _BATCHES_UNTIL_HEALTHY else self._deaths + 1
         self._since_death = 0
-        if self._deaths > _DEATHS:
+        if self._deaths > _MAX_WORKER_DEATHS:
             what = "could not be started" if decoding is None else "died"
             raise DataLostError(
                 f"decoding workers {what} {self._deaths} times in a row, at batch {step + 1} of epoch {epoch + 1}: "
@@ -182,7 +184,7 @@ class StreamedBatches:
         order = self._plan.order(epoch)
         return self._split.paths[int(self._plan.rows_of(order, step)[1][0])]
 
-    def _room_to_share(self) -> bool:
+    def _fits_in_shared_memory(self) -> bool:
         """Whether the batches in flight fit in shared memory, of which containers often have little."""
         side = self._split.decoder.image_size
         needed = self._number * (_BATCHES_AHEAD + 1) * self._plan.batch_size * side * side * 3
@@ -197,10 +199,10 @@ class StreamedBatches:
         return free >= needed
 
 
-def _as_it_is(delivery: Any) -> Any:
+def _identity_collate(delivery: Any) -> Any:
     return delivery
 
 
-def _leave_signals_to_the_trainer(_worker: int) -> None:
+def _ignore_stop_signals(_worker: int) -> None:
     # Ctrl-C and a scheduler's signals reach the whole process group; the trainer still needs its batches in order to save.
     ignore_stop_signals()

@@ -83,7 +83,7 @@ class DecodedBatches(Dataset[DecodedBatch]):
         return DecodedBatch(pixels, asked_for.rows, reading.kept, reading.lost)
 
 
-class InThisProcess:
+class InProcessDecoder:
     """Decodes on request in the trainer itself: `data.workers=0`."""
 
     exit_codes: frozenset[int | None] = frozenset()

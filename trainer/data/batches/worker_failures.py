@@ -15,12 +15,12 @@ class Cause:
     of_shared_memory: bool
 
 
-def is_late(error: Exception) -> bool:
+def is_timeout(error: Exception) -> bool:
     """Whether the error is only the loader's timeout."""
     return "DataLoader timed out" in str(error)
 
 
-def is_of_a_dead_worker(error: Exception) -> bool:
+def is_worker_death(error: Exception) -> bool:
     """Whether the worker is gone, rather than only passing on an error.
 
     torch has no exception type for this. "Caught ... in DataLoader worker" is an error passed on by a live worker; only a lack of

@@ -15,7 +15,7 @@ from trainer.data.batches.worker_watch import WorkerWatch
 
 T = TypeVar("T")
 
-_LEAVING_S = 2.0
+_EXIT_TIMEOUT_S = 2.0
 """Seconds before workers are killed. They exit after the batch they decode, but one that waits for a share may never do so."""
 
 
@@ -48,15 +48,15 @@ class Workers(Generic[T]):
     def close(self) -> None:
         """Stop the processes."""
         self._watch.close()
-        impatience = threading.Timer(_LEAVING_S, self._end_those_that_stay)
+        kill_timer = threading.Timer(_EXIT_TIMEOUT_S, self._kill_remaining_workers)
         try:
-            impatience.start()
+            kill_timer.start()
         except RuntimeError:  # no thread can be started
-            self._end_those_that_stay()
+            self._kill_remaining_workers()
         self._shut_down()
-        impatience.cancel()
-        if impatience.ident is not None:
-            impatience.join()  # if two threads wait for a process's exit code, the system gives it to only one
+        kill_timer.cancel()
+        if kill_timer.ident is not None:
+            kill_timer.join()  # if two threads wait for a process's exit code, the system gives it to only one
 
     def _shut_down(self) -> None:
         # Not left to the garbage collector: an exception that propagates still holds the iterator. torch has no public name for
@@ -64,7 +64,7 @@ class Workers(Generic[T]):
         if self._stream is not None:
             self._stream._shutdown_workers()
 
-    def _end_those_that_stay(self) -> None:
+    def _kill_remaining_workers(self) -> None:
         _kill(self._stream._workers)
         with contextlib.suppress(OSError):  # closed already
             self._stream._worker_result_queue._writer.close()  # a reader waiting for the rest of a message gets EOF
@@ -74,4 +74,4 @@ def _kill(processes: Iterable[BaseProcess]) -> None:
     for process in processes:
         process.kill()
     for process in processes:
-        process.join(_LEAVING_S)
+        process.join(_EXIT_TIMEOUT_S)

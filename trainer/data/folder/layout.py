@@ -25,13 +25,15 @@ from trainer.data.folder.walk import (
 )
 from trainer.errors import DataError
 
-_FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"})
+_UNSUPPORTED_ENDINGS = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"}
+)
 """Endings of pictures that Pillow does not read without additional packages."""
 
 _SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Folder names that mean a split, in lower or upper case."""
 
-_DRAWN = 8  # most entries of a folder in a drawn tree
+_MAX_TREE_ENTRIES = 8  # most entries of a folder in a drawn tree
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
     if len(classes) < 2:
         raise DataError(
             f"{train}: found {len(classes)} class folder{'' if len(classes) == 1 else 's'}; a classifier needs at least two"
-            f"{_way_out(root, train, classes)}\n{found_tree(root)}\n{expected_trees(root)}"
+            f"{_suggestion(root, train, classes)}\n{found_tree(root)}\n{expected_trees(root)}"
         )
     return Layout(
         root=root,
@@ -160,7 +162,7 @@ def class_images(
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
         only_output = not images and is_only_output(place)  # already noted
         if only_output or (flat and not images):
-            _refuse_foreign(place)
+            _reject_unsupported_formats(place)
             if not only_output:
                 notes.add("skipped folders without images", place)
             continue
@@ -202,8 +204,8 @@ def _shown(folder: Path, *, folders: bool = False) -> list[Path | str]:
         return [f"(cannot be read: {error.strerror})"]
     if not entries and not folders:
         return ["(nothing)"]
-    more = len(entries) - _DRAWN
-    return [*entries[:_DRAWN], *([f"... and {more:,} more"] if more > 0 else [])]
+    more = len(entries) - _MAX_TREE_ENTRIES
+    return [*entries[:_MAX_TREE_ENTRIES], *([f"... and {more:,} more"] if more > 0 else [])]
 
 
 def _described(path: Path) -> str:
@@ -261,7 +263,7 @@ def _is_filled(folder: Path) -> bool:
     return any(image_entries(folder, Notes(folder)))
 
 
-def _way_out(root: Path, train: Path, names: tuple[str, ...]) -> str:
+def _suggestion(root: Path, train: Path, names: tuple[str, ...]) -> str:
     """Suggestion of what is meant where a folder has fewer than two classes."""
     if train == root:
         for inner in (train / name for name in names):
@@ -277,11 +279,11 @@ def _by_name(path: Path, reading: int) -> tuple[str, ...]:
     return tuple(normal_form(part, reading) for part in path.parts)
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _reject_unsupported_formats(folder: Path) -> None:
     """Raise DataError for a folder without images that looks like a class with pictures in unsupported formats."""
     notes = Notes(folder)
     list(image_entries(folder, notes))
-    pictures = {ending: number for ending, number in notes.endings.items() if ending in _FOREIGN}
+    pictures = {ending: number for ending, number in notes.endings.items() if ending in _UNSUPPORTED_ENDINGS}
     if pictures:
         raise DataError(
             f"{folder}: holds {sum(pictures.values()):,} pictures in unsupported formats ({', '.join(sorted(pictures))}); "
@@ -292,10 +294,10 @@ def _refuse_foreign(folder: Path) -> None:
 def _files(
     split: str, folder: Path, classes: tuple[str, ...], images: dict[str, list[tuple[Path, os.stat_result]]]
 ) -> list[ImageFile]:
-    strangers = sorted(set(images) - set(classes))
-    if strangers:
+    unknown_classes = sorted(set(images) - set(classes))
+    if unknown_classes:
         raise DataError(
-            f"{folder}: class folder {strangers[0]!r} is not in train/, which defines the classes of every split. "
+            f"{folder}: class folder {unknown_classes[0]!r} is not in train/, which defines the classes of every split. "
             f"Rename it, delete it, or add it to train/"
         )
     files = []

@@ -33,7 +33,7 @@ _TURNS = {
 _ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 258, 262, 281, 339
 """TIFF tags. Source: TIFF 6.0."""
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 class UnreadableImageError(Exception):
@@ -46,7 +46,7 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
     `use` gets the opened file, whose pixels are not loaded yet; it is called again where side data are damaged.
     MemoryError when the picture does not fit in memory.
     """
-    _quieten_pillow()
+    _silence_pillow()
     try:
         # Never opened by name: Pillow would then map some TIFFs into memory with width and height exchanged.
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -77,11 +77,11 @@ def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:
     The picture is in memory, or opened but not loaded. ValueError when the scale of its pixels is unknown.
     """
     if reading == 1:
-        return _rgb_of_version_1(_turned(image, orientation(image, 1)))
+        return _rgb_of_version_1(_transposed(image, orientation(image, 1)))
     stored = _stored_as(image)
     low = _low_bytes(image) if "RGB;16B" in stored and "transparency" in image.info else None
     number = orientation(image)
-    return _turned(_rgb(image, stored) if low is None else _without_colour(image, low), number)
+    return _transposed(_rgb(image, stored) if low is None else _without_colour(image, low), number)
 
 
 def orientation(image: Image.Image, reading: int = READING) -> int:
@@ -102,7 +102,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or re.search(r";16[BLN]", _stored_as(image)) is not None
 
 
-def _turned(image: Image.Image, number: int) -> Image.Image:
+def _transposed(image: Image.Image, number: int) -> Image.Image:
     # Not ImageOps.exif_transpose: it also rewrites the tags, and fails on pictures with other tags that are odd.
     turn = _TURNS.get(number)
     return image if turn is None else image.transpose(turn)
@@ -195,9 +195,9 @@ def _stored_as(image: Image.Image) -> str:
     return str([tile[3] for tile in getattr(image, "tile", ())])
 
 
-def _quieten_pillow() -> None:
+def _silence_pillow() -> None:
     """Suppress Pillow's warnings on standard error. Not with `catch_warnings`, which is not thread-safe."""
-    if _QUIET not in warnings.filters:
+    if _PILLOW_FILTER not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     if not (logger := logging.getLogger("PIL")).handlers:
         logger.addHandler(logging.NullHandler())

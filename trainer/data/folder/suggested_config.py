@@ -16,8 +16,8 @@ from trainer.data.folder.survey import Survey
 
 _LONG = 1.6  # ratio of long to short side above which a centre crop loses too much
 _IMBALANCED = 3.0  # ratio of the largest class to the smallest from which classes are balanced
-_ENOUGH_TO_DIVIDE = 20  # images of the smallest class needed for a share of 15 % to be meaningful
-_ENOUGH_TO_CHOOSE = 1000  # held-out images needed for their accuracy to select as well as their loss
+_MIN_CLASS_FOR_SPLIT = 20  # images of the smallest class needed for a share of 15 % to be meaningful
+_MIN_IMAGES_FOR_ACCURACY = 1000  # held-out images needed for their accuracy to select as well as their loss
 _MANY = 2000  # training images needed for mixing to help
 
 
@@ -65,7 +65,7 @@ def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> 
 def _division(survey: Survey) -> list[Choice]:
     """Shares of the training images to hold out."""
     folders, smallest = survey.layout.folders, min(survey.counts("train"))
-    enough = smallest >= _ENOUGH_TO_DIVIDE
+    enough = smallest >= _MIN_CLASS_FOR_SPLIT
     if "val" in folders:
         return []
     if "test" in folders:
@@ -212,7 +212,7 @@ def _selection(survey: Survey, division: list[Choice]) -> list[Choice]:
     share = next((float(choice.value) for choice in division if choice.key == "data.val_fraction"), 0.0)
     counts = survey.counts("train" if share else "val" if "val" in survey.layout.folders else "test")
     number = round(sum(counts) * (share or 1.0))
-    if number >= _ENOUGH_TO_CHOOSE:
+    if number >= _MIN_IMAGES_FOR_ACCURACY:
         return []
     return [Choice("eval.best_by", "loss", f"with about {number:,} images, accuracy moves in large steps")]
 

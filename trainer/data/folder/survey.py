@@ -95,9 +95,9 @@ class Survey:
     @cached_property
     def notes(self) -> list[str]:
         """Skipped files, classes that are not evaluated, and doubts about brightness, for people."""
-        return [*self.layout.notes, *self._lost_classes(), *self._dark()]
+        return [*self.layout.notes, *self._unreadable_classes(), *self._dark()]
 
-    def refuse_few(self, least: int) -> None:
+    def require_images_per_class(self, least: int) -> None:
         """Raise DataError for the first class with fewer than `least` readable training images."""
         for label, (name, count) in enumerate(zip(self.layout.classes, self.counts("train"), strict=True)):
             if count < least:
@@ -109,7 +109,7 @@ class Survey:
                     f"needs at least {needed} to be learned{problem}"
                 )
 
-    def _lost_classes(self) -> list[str]:
+    def _unreadable_classes(self) -> list[str]:
         """Classes of a held-out split whose images are all unreadable."""
         remarks = []
         for split in self.usable:

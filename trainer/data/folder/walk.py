@@ -38,11 +38,11 @@ _OUTPUT_PAIRS = (
 )  # fmt: skip
 """Pairs of names found together in runs, evaluations, exports and MLflow's runs, without pictures beside them."""
 
-_SHEET = re.compile(r"(training|mistakes-.*)\.png")
+_PICTURE_SHEET_NAME = re.compile(r"(training|mistakes-.*)\.png")
 _SHEET_MARK = b"r18-tui\0"
 """Start of the text that `trainer.evaluation.picture_sheet` writes into its files."""
 
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _EXAMPLES = 3
 _OUTPUT = "skipped output of runs, exports and trackers"
 _OTHER_ENDINGS = "skipped files with other endings"
@@ -165,7 +165,7 @@ def _wanted(entry: os.DirEntry[str], notes: Notes, reading: int) -> bool:
         notes.add("skipped system and NAS folders", entry.path)
     elif is_output(entry.path):
         notes.add(_OUTPUT, entry.path)
-    elif entry.is_symlink() and _leads_up(entry):
+    elif entry.is_symlink() and _points_to_parent(entry):
         notes.add("skipped links back to a parent folder", entry.path)
     else:
         return True
@@ -206,7 +206,7 @@ def _is_image_file(entry: os.DirEntry[str], reading: int) -> bool:
 
 def _is_sheet(entry: os.DirEntry[str]) -> bool:
     """Whether a file is a picture sheet written by a run."""
-    if not _SHEET.fullmatch(entry.name):
+    if not _PICTURE_SHEET_NAME.fullmatch(entry.name):
         return False
     try:
         with open(entry.path, "rb") as file:
@@ -219,7 +219,7 @@ def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
     if not os.path.exists(entry.path):
         notes.add("skipped broken links", entry.path)
     elif not is_image(entry.name, reading):
-        if not entry.name.startswith(".") and entry.name.casefold() not in _CLUTTER:
+        if not entry.name.startswith(".") and entry.name.casefold() not in _SYSTEM_FILES:
             notes.add(_OTHER_ENDINGS, entry.path)
     elif entry.name.startswith("."):
         notes.add("skipped hidden images", entry.path)
@@ -227,7 +227,7 @@ def _note_file(entry: os.DirEntry[str], notes: Notes, reading: int) -> None:
         notes.add(_OUTPUT, entry.path)
 
 
-def _leads_up(entry: os.DirEntry[str]) -> bool:
+def _points_to_parent(entry: os.DirEntry[str]) -> bool:
     """Whether a link leads to a folder that contains it, by its real path or by the path it was reached through."""
     target = os.path.realpath(entry.path)
     above = (os.path.realpath(os.path.dirname(entry.path)), os.path.abspath(os.path.dirname(entry.path)))

@@ -38,14 +38,14 @@ class Conv3x3(nn.Conv2d):
             return super().forward(input)
         stride, side = self.stride[0], max(input.shape[2:])
         if side <= stride * _SMALL:
-            return convolve_small_map(*self._as_autocast_has_them(input), stride=stride)
+            return convolve_small_map(*self._cast_for_autocast(input), stride=stride)
         if stride > 1 and side <= _STRIDED_SIDE:
-            return convolve_strided(*self._as_autocast_has_them(input), stride=stride)
+            return convolve_strided(*self._cast_for_autocast(input), stride=stride)
         if stride == 1 and side in _WINOGRAD_SIDES and self.in_channels >= _WINOGRAD_CHANNELS:
-            return convolve_by_winograd(*self._as_autocast_has_them(input))
+            return convolve_by_winograd(*self._cast_for_autocast(input))
         return super().forward(input)
 
-    def _as_autocast_has_them(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def _cast_for_autocast(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Cast to autocast's precision before our functions, so that weight gradients come back in fp32."""
         kind = images_NCHW.device.type
         if not torch.is_autocast_enabled(kind):

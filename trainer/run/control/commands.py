@@ -137,7 +137,7 @@ class Stop(Command):
     exit_code: int = 0
 
 
-def answer_to(command: Command, refusal: str = "") -> Acknowledged:
+def acknowledgement(command: Command, refusal: str = "") -> Acknowledged:
     """The event that answers a command; `refusal` is empty when it is carried out."""
     return Acknowledged(command_id=command.command_id, command=command.name, ok=not refusal, message=refusal)
 

@@ -57,7 +57,7 @@ def class_not_learnt(view: RunView) -> Verdict | None:
     )  # fmt: skip
 
 
-def chosen_on_test(view: RunView) -> Verdict | None:
+def selected_on_test(view: RunView) -> Verdict | None:
     """A best checkpoint that was selected on the test images, which biases its accuracy."""
     choices = sum(event.split == "test" for event in view.evaluations)
     if view.selection_split != "test" or choices < _CHOICES:

@@ -17,11 +17,11 @@ _LEVELS = ("error", "warning", "info")
 
 _RULES: tuple[Callable[[RunView], Verdict | None], ...] = (
     loss_rules.not_finite, loss_rules.loss_rising, loss_rules.loss_stuck, loss_rules.overfitting,
-    layer_rules.layer_torn, layer_rules.dead_layer, class_rules.labels_swapped, class_rules.class_not_learnt,
-    resource_rules.data_bound, resource_rules.memory_full, resource_rules.memory_grows, class_rules.chosen_on_test,
+    layer_rules.exploding_layer, layer_rules.dead_layer, class_rules.labels_swapped, class_rules.class_not_learnt,
+    resource_rules.data_bound, resource_rules.memory_full, resource_rules.memory_grows, class_rules.selected_on_test,
 )  # fmt: skip
 
-_ALWAYS = (resource_rules.lines_left_out,)  # also before the first step, and for a failed run
+_ALWAYS = (resource_rules.lines_skipped,)  # also before the first step, and for a failed run
 
 
 def verdicts(view: RunView) -> list[Verdict]:

@@ -11,7 +11,7 @@ from trainer.run.log.result_events import LayersMeasured
 from trainer.run.view.run_view import RunView
 
 DEAD = 0.9  # share of dead channels of a dead layer: in healthy runs, with weight decay, never as many are silent
-_TORN = 0.3  # relative change of a layer's norm by one step of plain SGD: about 0.001 is usual
+_EXPLODING = 0.3  # relative change of a layer's norm by one step of plain SGD: about 0.001 is usual
 
 
 def dead_layer(view: RunView) -> Verdict | None:
@@ -31,13 +31,13 @@ def dead_layer(view: RunView) -> Verdict | None:
     )  # fmt: skip
 
 
-def layer_torn(view: RunView) -> Verdict | None:
+def exploding_layer(view: RunView) -> Verdict | None:
     """A layer whose norm single steps of SGD change by a large share, at two measurements in a row."""
     optimizer = view.opened.config.get("optim", {}).get("name", "sgd") if view.opened else "sgd"
     if optimizer != "sgd" or len(view.layers) < 2:
         return None
     before, now = (_changes(view, measured) for measured in view.layers[-2:])
-    torn = [name for name, share in now.items() if min(share, before.get(name, 0.0)) > _TORN]
+    torn = [name for name, share in now.items() if min(share, before.get(name, 0.0)) > _EXPLODING]
     if not torn:
         return None
     return Verdict(

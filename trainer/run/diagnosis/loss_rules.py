@@ -13,14 +13,16 @@ from trainer.run.view.run_view import RunView
 
 _RECENT = 100  # recent steps whose mean is compared
 _LEAST_STEPS = 200  # before the first verdict: warm-up and the first statistics of batch norm are over by then
-_MANY = 0.1  # share of the recent steps: so many non-finite ones are no accident
+_NONFINITE_SHARE = 0.1  # share of the recent steps: so many non-finite ones are no accident
 _LEARNS_NOTHING = 0.98  # share of the first loss, or of the loss of guessing, above which nothing has been learnt
 _GUESSING = 0.7  # share of the loss of guessing: a run that begins below it began with good weights
 _FALLING = 0.99  # ratio to the mean of the steps before, below which the loss is falling
 _RISING = 1.5  # ratio to the lowest recent mean; larger images or stronger mixing raise the loss far less
 _LEAST_RISE = 0.1  # share of the loss of guessing: a loss near 0 may rise by less
-_ERRORS = 4.0  # standard errors beyond which two means differ, also when one was chosen as the lowest of twenty
-_LOOKED_BACK = 2000  # steps in which the lowest mean is searched
+_STANDARD_ERRORS = (
+    4.0  # standard errors beyond which two means differ, also when one was chosen as the lowest of twenty
+)
+_LOOKBACK_STEPS = 2000  # steps in which the lowest mean is searched
 _OVERFITTING = 1.1  # ratio to the lowest held-out loss, at three evaluations in a row, while training loss still falls
 _LEAST_WORSE = 0.025  # share of the loss of guessing: on a few hundred images a loss near 0 fluctuates by as much
 
@@ -31,7 +33,7 @@ def not_finite(view: RunView) -> Verdict | None:
     bad = sum(not math.isfinite(loss) for loss in recent)
     if not bad:
         return None
-    many = bad >= _MANY * len(recent)
+    many = bad >= _NONFINITE_SHARE * len(recent)
     return Verdict(
         kind="not finite", level="error" if many else "warning",
         text="the loss is NaN or infinite" if many else "some steps skipped: their loss is NaN or infinite",
@@ -60,7 +62,7 @@ def loss_stuck(view: RunView) -> Verdict | None:
 def loss_rising(view: RunView) -> Verdict | None:
     """A loss that has risen and stays high, with no cause but the learning rate."""
     since = bisect_right(view.train_loss.x, _last_change(view))
-    losses = view.train_loss.y[max(since, len(view.train_loss) - _LOOKED_BACK) :]
+    losses = view.train_loss.y[max(since, len(view.train_loss) - _LOOKBACK_STEPS) :]
     if len(view.train_loss) - since < 2 * _LEAST_STEPS or _rate_is_rising(view):
         return None
     earlier = [
@@ -70,7 +72,7 @@ def loss_rising(view: RunView) -> Verdict | None:
     lowest, error = min((pair for pair in earlier if math.isfinite(pair[0])), default=(math.inf, 0.0))
     newest = [_mean_and_error(losses[-2 * _RECENT : -_RECENT]), _mean_and_error(losses[-_RECENT:])]
     bound = max(_RISING * lowest, lowest + _LEAST_RISE * _guessing_loss(view))
-    if not all(mean > max(bound, lowest + _ERRORS * math.hypot(error, spread)) for mean, spread in newest):
+    if not all(mean > max(bound, lowest + _STANDARD_ERRORS * math.hypot(error, spread)) for mean, spread in newest):
         return None
     return Verdict(
         kind="loss rising", level="warning", text="the loss rises: the learning rate is too high",

@@ -26,7 +26,7 @@ def data_bound(view: RunView) -> Verdict | None:
     )  # fmt: skip
 
 
-def lines_left_out(view: RunView) -> Verdict | None:
+def lines_skipped(view: RunView) -> Verdict | None:
     """Lines of the log that no reader can use."""
     count = view.bad_records
     if not count:

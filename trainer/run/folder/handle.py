@@ -59,7 +59,7 @@ class RunDirHandle(RunDir):
         return None
 
 
-def point_output_at(log: Path) -> None:
+def redirect_output_to(log: Path) -> None:
     """Redirect output that went to a deleted log to a new one."""
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

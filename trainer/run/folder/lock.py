@@ -53,7 +53,7 @@ class RunLock:
             os.close(fd)
             raise RunError(f"{run_dir.trainer}: cannot be locked: {error.strerror}") from error
         os.close(fd)
-        raise RunError(_taken(run_dir))
+        raise RunError(_taken_message(run_dir))
 
     def is_on(self, run_dir: RunDir) -> bool:
         """Whether the locked file is that of this directory."""
@@ -109,10 +109,10 @@ def presence(run_dir: RunDir) -> Presence:
 def is_live(run_dir: RunDir) -> bool:
     """Whether a process owns a run; if its lock cannot be seen from here, a recent log counts as one."""
     locked = _locked(run_dir)
-    return bool(locked) or _holder_by_log(run_dir, locked) is not None
+    return bool(locked) or _owner_by_log(run_dir, locked) is not None
 
 
-def _holder_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
+def _owner_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
     """Owner of a run that is still training by its log, but whose lock cannot be seen from here.
 
     It is on another machine, or the file system has no locks.
@@ -205,7 +205,7 @@ def newest_live(runs_dir: Path) -> RunDir:
 
 
 def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
-    holder = _holder_by_log(run_dir, None if free is None else not free)
+    holder = _owner_by_log(run_dir, None if free is None else not free)
     if holder is not None:
         why = "" if free else "; this file system cannot lock files, so only the age of the log shows it"
         raise RunError(
@@ -215,7 +215,7 @@ def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
         )
 
 
-def _taken(run_dir: RunDir) -> str:
+def _taken_message(run_dir: RunDir) -> str:
     holder = read_owner(run_dir) or {}
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     if holder.get("ended"):

@@ -21,7 +21,7 @@ from trainer.run.log.log_types import Check, check_of
 from trainer.run.log.result_events import Steps
 
 STEP_FIELDS = ("first_step", "loss", "accuracy", "lr", "images", "seconds")  # named fields in logs of version 1
-AT_ONCE = 512  # lines decoded at a time: as many as fit in a processor's cache
+LINES_PER_CHUNK = 512  # lines decoded at a time: as many as fit in a processor's cache
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -55,16 +55,16 @@ def encode(record: Record) -> bytes:
     try:
         return orjson.dumps(line, option=_OPTIONS)
     except TypeError:
-        return orjson.dumps(in_utf8(line), option=_OPTIONS)
+        return orjson.dumps(escape_invalid_utf8(line), option=_OPTIONS)
 
 
-def in_utf8(value: Any) -> Any:
+def escape_invalid_utf8(value: Any) -> Any:
     """The value with every string made valid UTF-8: file names may hold any bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {in_utf8(key): in_utf8(item) for key, item in value.items()}
-    return [in_utf8(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {escape_invalid_utf8(key): escape_invalid_utf8(item) for key, item in value.items()}
+    return [escape_invalid_utf8(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def decode(line: bytes) -> Record | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.run.log.codec import AT_ONCE, read_lines
+from trainer.run.log.codec import LINES_PER_CHUNK, read_lines
 from trainer.run.log.event import Record
 
 _READ_BYTES = 4 * 2**20  # at a time, so that the history of a long run is never in memory as a whole
@@ -44,8 +44,8 @@ class LogReader:
     def records(self) -> Iterator[Record]:
         """Readable records among the new lines."""
         while lines := self.read():
-            for start in range(0, len(lines), AT_ONCE):
-                records, bad = read_lines(lines[start : start + AT_ONCE])
+            for start in range(0, len(lines), LINES_PER_CHUNK):
+                records, bad = read_lines(lines[start : start + LINES_PER_CHUNK])
                 self.bad_lines += bad
                 yield from records
 

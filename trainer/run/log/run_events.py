@@ -102,7 +102,7 @@ class SettingsChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noted(Event):
+class NoteAdded(Event):
     """The user has added a note."""
 
     kind: ClassVar[str] = "note"
@@ -206,4 +206,7 @@ class Finished(Event):
     exit_code: int
 
 
-BY_ITSELF = ("completed", "stopped early")  # reasons of a run that ended without being stopped by a user or signal
+NOT_INTERRUPTED = (
+    "completed",
+    "stopped early",
+)  # reasons of a run that ended without being stopped by a user or signal

@@ -116,7 +116,7 @@ class EventLog:
         except OSError:
             return False
 
-    def go_on_in(self, path: Path) -> None:
+    def continue_in(self, path: Path) -> None:
         """Copy the log, whose file may have been deleted, to another file and continue there.
 
         On an OSError the log keeps its old file.
@@ -231,7 +231,7 @@ class EventLog:
 
 
 def _open(path: Path) -> int:
-    # Also for reading: `go_on_in` copies a file that may have lost its name.
+    # Also for reading: `continue_in` copies a file that may have lost its name.
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

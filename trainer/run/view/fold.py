@@ -212,8 +212,8 @@ def _settings(event: events.SettingsChanged, view: RunView, time: float) -> None
     view.note(time, "info", f"from step {event.step + 1:,}: {', '.join(event.changes)}")
 
 
-@fold_event.register(events.Noted)
-def _noted(event: events.Noted, view: RunView, time: float) -> None:
+@fold_event.register(events.NoteAdded)
+def _noted(event: events.NoteAdded, view: RunView, time: float) -> None:
     view.marks.append(Mark(event.step, "note", event.text))
     view.note(time, "info", f"note at step {event.step:,}: {event.text}")
 
@@ -324,7 +324,9 @@ def _failed(event: events.Failed, view: RunView, time: float) -> None:
 def _finished(event: events.Finished, view: RunView, time: float) -> None:
     view.finish = event
     _set_state(view, RunState.FINISHED, time)
-    view.note(time, "good" if event.reason in events.BY_ITSELF else "info", f"{event.reason} at step {event.step:,}")
+    view.note(
+        time, "good" if event.reason in events.NOT_INTERRUPTED else "info", f"{event.reason} at step {event.step:,}"
+    )
 
 
 def _loss(value: float | None) -> str:
