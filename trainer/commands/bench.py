@@ -1,4 +1,4 @@
-"""`bench`: measures the training speed of configurations, the parts of a step, and estimates the duration of a run.
+"""`bench`: measures the training speed of configurations and the parts of a step, and estimates the duration of a run.
 
 Pixels are random numbers, so no data are needed; everything else is as in a run of the configuration. Decoding and saves
 are not measured; evaluations are only part of the estimate.
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 IMAGES = {"digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
 """Training and test images of the data sets of known size."""
 
-_FORWARD_SHARE = 1 / 3
-"""Share of the multiply-adds of a training step that an evaluation needs per image."""
+_FORWARD_SHARE = 1 / 3  # share of a training step's multiply-adds that an evaluation needs per image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,14 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Measure and print one configuration after another.
-
-    Args:
-        given: From `add_arguments`.
-
-    Returns:
-        The exit code.
-    """
+    """Measure and print one configuration after another."""
     # They import PyTorch: `--help` does not wait for it.
     from trainer.model.device import choose_device, describe_device
     from trainer.model.numerics import DTYPES

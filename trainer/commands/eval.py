@@ -39,17 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command `eval MODEL [MODEL]`.
-
-    Args:
-        arguments: From `add_arguments`.
-
-    Returns:
-        The exit code: 1 when a model returns non-finite values.
-
-    Raises:
-        R18Error: When a model or its images are missing, or the report cannot be written.
-    """
+    """Run the command `eval MODEL [MODEL]`; the exit code is 1 when a model returns non-finite values."""
     names = [arguments.model, *([arguments.other] if arguments.other else [])]
     models = [
         open_classifier(name, runs_dir=arguments.runs_dir, which=arguments.which, device=arguments.device)
@@ -98,7 +88,7 @@ def _written(folder: Path, write: Callable[[], None]) -> None:
 
 
 def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
-    """Name of the files in the run's `eval/`: results on other images, or of an export, do not replace the run's own."""
+    """Name of the folder in the run's `eval/`: results on other images, or of an export, get their own."""
     parts = [f"data-{images.name}" if arguments.data is not None else images.name]
     if Path(arguments.model).expanduser().is_file():
         parts.append(Path(arguments.model).stem)
@@ -106,7 +96,7 @@ def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
 
 
 def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
-    """Remarks on models that were trained on the images on which they are evaluated."""
+    """Warnings about models that were trained on some of these images."""
     remarks = []
     for name, run_dir in zip(names, run_dirs, strict=True):
         number = 0 if run_dir is None else _trained_on(images, run_dir)
@@ -132,23 +122,14 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
 
 
 def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """Held-out images of a run.
-
-    Args:
-        run_dir: The run.
-        split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
-        classes: Classes of the model.
-
-    Raises:
-        DataError: When its images no longer exist, or have other classes.
-    """
+    """Held-out images of a run; `split` None means `test`, or `val` where there is no test."""
     from trainer.evaluation.run_images import held_out_images
 
     return held_out_images(run_dir, split, classes)
 
 
 def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
-    """Number of images that a run was trained on, as far as they are files."""
+    """Number of images that a run was trained on; 0 where they are not files."""
     if not isinstance(images, FileImages):
         return 0
     from trainer.evaluation.run_images import num_trained_on

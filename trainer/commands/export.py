@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from trainer.session.export_run import Wanted
 
 _BESIDE_TRAINING = 5
-"""Niceness of an export while the run continues. Each training step waits for its slowest thread, so that an export of the same
-priority takes far more than its share (`benchmarks/export_beside.py`)."""
+"""Niceness of an export: at equal priority it would slow each training step (`benchmarks/export_beside.py`)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command `export RUN`.
-
-    Args:
-        arguments: From `add_arguments`.
-
-    Raises:
-        R18Error: When the run cannot be exported; the log then has the error, too.
-    """
+    """Run the command `export RUN`; R18Error, which the log has too, when the run cannot be exported."""
     from trainer.session.export_run import Wanted  # imports PyTorch: `--help` does not wait for it
 
     run_dir = find_run(arguments.run, arguments.runs_dir)

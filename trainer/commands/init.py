@@ -29,9 +29,7 @@ from trainer.options import add_runs_dir
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import find_run
 
-_NAMED = 5
-"""Largest number of files that the summary names of each kind."""
-
+_NAMED = 5  # largest number of files that the summary names of each kind
 _CLASSES_SHOWN = 20
 
 
@@ -50,14 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command `init FOLDER`.
-
-    Args:
-        arguments: From `add_arguments`.
-
-    Raises:
-        R18Error: When the layout of the folder is unknown, or the file cannot be written.
-    """
+    """Run the command `init FOLDER`; R18Error when the layout is unknown or the file cannot be written."""
     root = Path(arguments.folder).expanduser()
     target = arguments.output or Path(f"{plain_name(root)}.yaml")
     _refuse_to_overwrite(target)
@@ -81,15 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def find_start(reference: str | None, runs_dir: Path) -> Start:
-    """Describe the weights that training is to start from.
-
-    Args:
-        reference: `imagenet`, `none`, a run, or a file.
-        runs_dir: Folder of runs.
-
-    Raises:
-        CheckpointError: When there is no such run or file.
-    """
+    """Describe the start weights: `imagenet`, `none`, a run or a file. CheckpointError when there is none."""
     if reference in (None, "imagenet"):
         return Start(reference="imagenet", stem="imagenet")
     if reference == "none":
@@ -106,14 +89,7 @@ def find_start(reference: str | None, runs_dir: Path) -> Start:
 
 
 def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
-    """The commented configuration for a folder, as YAML that this program reads.
-
-    Args:
-        survey: Survey of the folder.
-        root: Value of `data.root`.
-        start: The weights that training starts from.
-        gpu: Whether this machine has a GPU.
-    """
+    """The commented configuration for a folder, as YAML that this program reads; `root` is the value of `data.root`."""
     try:
         root.encode()
     except UnicodeEncodeError:
@@ -173,7 +149,7 @@ def _refuse_to_overwrite(target: Path) -> None:
 
 
 def _start_of_file(path: Path) -> Start:
-    """Start from a file: a checkpoint or export records stem and image size; for other tensors the stem's kernel decides."""
+    """Start from a file, which may record stem and image size; for other tensors the first kernel decides."""
     if path.suffix != ".safetensors":
         return Start(reference=str(path))
     try:

@@ -13,20 +13,10 @@ from trainer.training.lr_range_test import LrRange, range_test
 
 
 def find_lr(config: Config, runs_dir: Path, progress: Progress) -> tuple[LrRange, list[str]]:
-    """Build the same parts as a run, and try learning rates. Nothing is written.
+    """Build the same parts as a run and try learning rates, without writing anything; returns the result and warnings.
 
-    All stages are trained that are trained at the end of the run, since they decide which rates are too high.
-
-    Args:
-        config: Configuration of the future run.
-        runs_dir: Folder of runs that `model.init_from` may name.
-        progress: Called with the progress; may raise to cancel.
-
-    Returns:
-        Result of the test, and remarks for the user.
-
-    Raises:
-        R18Error: When a run of this configuration could not be started either.
+    The stages that are trained at the end of the run are trained, since they decide which rates are too high.
+    `progress` may raise to cancel. R18Error when a run of this configuration could not be started either.
     """
     built = build_trainer(config, runs_dir, NullCallbacks(), progress, None)
     trainer = built.trainer

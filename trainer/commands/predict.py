@@ -1,4 +1,4 @@
-"""`predict MODEL PATH...`: classifies pictures. Torch-free where the model is an exported file."""
+"""`predict MODEL PATH...`: classifies images. Torch-free where the model is an exported file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,8 @@ from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir, add_which, positive
 
 _NOT_FINITE = "the model returns NaN or infinity: its weights or its mean and std are damaged"
-
 _WILD = frozenset("*?[")
-
-_OWN_STREAMS = ("/proc/", "/dev/fd/")
-"""Folders of pipes that a shell has opened for this process."""
+_OWN_STREAMS = ("/proc/", "/dev/fd/")  # pipes that a shell has opened for this process
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -40,12 +37,7 @@ _BYTE_ORDER_MARKS = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted classes of one picture.
-
-    Attributes:
-        path: Path as given or found.
-        ranking: Class and probability, the most probable first.
-    """
+    """Ranking of the classes of one image by probability, the most probable first."""
 
     path: str
     ranking: list[tuple[str, float]]
@@ -73,17 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command `predict MODEL PATH...`.
-
-    Args:
-        arguments: From `add_arguments`.
-
-    Returns:
-        The exit code: 1 when a file was missing, unreadable or without a finite prediction; all others were classified.
-
-    Raises:
-        R18Error: When there is no such model, or no file to classify.
-    """
+    """Run the command `predict MODEL PATH...`; the exit code is 1 when a file could not be classified."""
     paths, missing = find_images(arguments.paths)
     if missing and not paths:
         raise DataError("\n".join(missing))
@@ -106,11 +88,8 @@ def main(arguments: argparse.Namespace) -> int:
 def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Find all named files, sorted by path, each once; also the arguments that do not exist or hold no images.
 
-    Args:
-        arguments: Files, folders (with everything below), patterns with `*`, or `-` for a list on standard input, one per line.
-
-    Raises:
-        DataError: When the list is in an encoding that cannot be read.
+    Arguments are files, folders (with everything below), patterns with `*`, or `-` for a list on standard input, one
+    per line. DataError when the list is in an encoding that cannot be read.
     """
     found: set[str] = set()
     missing: dict[str, None] = {}
@@ -149,7 +128,7 @@ def _without_cr(line: str) -> str:
 
 
 def _matches(argument: str) -> list[str]:
-    """The paths that match an argument with wildcards; any other argument unchanged."""
+    """Paths that match an argument with wildcards; any other argument unchanged."""
     path = argument if os.path.lexists(argument) else os.path.expanduser(argument)
     wild = not os.path.lexists(path) and _WILD & set(path)
     return sorted(glob.glob(path, recursive=True)) or [path] if wild else [path]
@@ -158,18 +137,7 @@ def _matches(argument: str) -> list[str]:
 def predict(
     classifier: Classifier, paths: Sequence[str], *, batch_size: int, top: int, progress: Progress
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
-    """Classify files.
-
-    Args:
-        classifier: The model.
-        paths: Image files.
-        batch_size: Images per batch.
-        top: Number of classes in each ranking.
-        progress: Called with the progress.
-
-    Returns:
-        Predictions in the order of the paths, without unreadable files; and the unreadable files, each with the reason.
-    """
+    """Classify files; returns predictions in the order of the paths, and the files without one, each with the reason."""
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
     for start in range(0, len(paths), batch_size):
@@ -188,7 +156,7 @@ def predict(
 
 
 def as_table(predictions: Sequence[Prediction]) -> str:
-    """Format as a table: one line per picture with path, class, probability and further classes."""
+    """Format as a table: one line per image with path, class, probability and further classes."""
     if not predictions:
         return ""
     width = max(len(printable(prediction.path)) for prediction in predictions)
@@ -213,7 +181,7 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
 
 
 def as_json(predictions: Sequence[Prediction]) -> str:
-    """A list of objects with `path`, `class` and `probability`; for several classes also `top`, a list of pairs."""
+    """Format as a list of objects with `path`, `class`, `probability`, and for several classes `top`, a list of pairs."""
     objects = []
     for prediction in predictions:
         ranking = [{"class": name, "probability": round(probability, 6)} for name, probability in prediction.ranking]
@@ -222,16 +190,11 @@ def as_json(predictions: Sequence[Prediction]) -> str:
     return json_text(objects, ascii_only=not unicode) + "\n"
 
 
-FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}
-"""Output formats, by the name in `--format`."""
+FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}  # output formats, by the name in `--format`
 
 
 def _meant(path: str) -> list[str]:
-    """Files that a path names.
-
-    Raises:
-        DataError: When there is none.
-    """
+    """Files that a path names; DataError when there is none."""
     if os.path.isdir(path):
         images = [str(image) for image in image_paths(Path(path))]
         if not images:

@@ -14,8 +14,7 @@ from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import find_run
 from trainer.trackers.relay import forward
 
-_NICENESS = 10
-"""Niceness next to a training process, which has priority."""
+_NICENESS = 10  # a training process has priority
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Upload a run to a tracker.
-
-    Raises:
-        R18Error: When there is no such run, the tracker is not installed, or another process is uploading it.
-    """
+    """Upload a run to a tracker; R18Error when there is no such run or tracker, or another process is uploading it."""
     run_dir = find_run(given.run, given.runs_dir)
     refuse_missing([given.to])
     follows = given.until_ends

@@ -23,15 +23,7 @@ from trainer.session.training_thread import TrainingThread
 
 
 def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Request:
-    """Check a training command. Nothing is written.
-
-    Args:
-        arguments: From `trainer.options.add_train_arguments`.
-        overrides: `group.key=value` tokens.
-
-    Raises:
-        R18Error: When the configuration is wrong, or the run to resume does not exist.
-    """
+    """Check a training command, with `group.key=value` overrides, without writing anything; R18Error when it is wrong."""
     runs_dir = arguments.runs_dir
     if arguments.resume is not None:
         if arguments.name is not None:
@@ -39,8 +31,7 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
         run_dir = find_run(arguments.resume, runs_dir)
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
-        # The lock comes later, in the process that trains. If another resume takes it, changes a setting and ends in these
-        # tenths of a second, that setting is lost, and no more.
+        # The lock comes later, in the process that trains: a setting that another resume changes meanwhile is lost, and no more.
         return _passable(
             Request(settings=PlainConfig.of(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
         )
@@ -75,12 +66,7 @@ def _passable(request: Request) -> Request:
 
 
 def train_headless(request: Request, *, opened: Callable[[Path], None] | None = None) -> int:
-    """Train a run and print plain lines to standard output.
-
-    Args:
-        request: The training request.
-        opened: Called with the run's directory, before anything else is done there.
-    """
+    """Train a run and print plain lines; `opened` is called with its directory before anything else is done there."""
     run = request.open()
     if opened is not None:
         opened(run.run_dir.path.absolute())

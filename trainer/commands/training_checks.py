@@ -42,13 +42,7 @@ def machine_checks(runs_dir: Path) -> Iterator[Check]:
 
 
 def config_checks(config: Config, runs_dir: Path, progress: Progress) -> Iterator[Check]:
-    """Check the requirements of a configuration: device, images, weights.
-
-    Args:
-        config: Validated configuration.
-        runs_dir: Folder of runs that `model.init_from` may name.
-        progress: Called with the progress of the image check.
-    """
+    """Check the requirements of a configuration: device, images, weights."""
     yield from setting_checks(config)
     if config.run.device != "auto":
         yield from _device(config.run.device)
@@ -201,14 +195,7 @@ def _download(path: Path, name: str, url: str, what: str) -> Check:
 
 
 def run_checks(runs_dir: Path, config: Config | None, progress: Progress, tell: Callable[[Check], None]) -> None:
-    """Run all checks and publish each as soon as it is done.
-
-    Args:
-        runs_dir: Folder of runs.
-        config: Validated configuration; None to check the machine alone.
-        progress: Called with the progress of slow checks.
-        tell: Called with each result.
-    """
+    """Run all checks and pass each result to `tell` at once; without a configuration, check the machine alone."""
     for check in machine_checks(runs_dir):
         tell(check)
     tell(network_check())

@@ -19,22 +19,12 @@ from trainer.run.folder.run_dir import RunDir, run_of_file
 
 
 def from_run(run_dir: RunDir, which: str, device: str) -> CheckpointClassifier:
-    """Create the classifier from a run.
-
-    Args:
-        run_dir: The run.
-        which: `best`, `latest`, `default` or a step.
-        device: Value of `run.device`.
-    """
+    """Create the classifier from a run's checkpoint: `best`, `latest`, `default` or a step."""
     return from_checkpoint(CheckpointFolder(run_dir, keep=2).choose(which), device)
 
 
 def from_checkpoint(path: Path, device: str) -> CheckpointClassifier:
-    """Create the classifier from a checkpoint file.
-
-    Raises:
-        CheckpointError: When the file is damaged or was written by another program.
-    """
+    """Create the classifier from a checkpoint file; CheckpointError when it is damaged or of another program."""
     return CheckpointClassifier(
         read_checkpoint(path),
         f"{path} (step {path.stem.partition('-')[2].lstrip('0') or '0'})",
@@ -47,14 +37,6 @@ class CheckpointClassifier:
     """PyTorch in fp32, the reference for exported files."""
 
     def __init__(self, checkpoint: Checkpoint, origin: str, device: str, *, run_dir: RunDir | None) -> None:
-        """Build the model.
-
-        Args:
-            checkpoint: Checkpoint of a run.
-            origin: Source of the checkpoint, for messages.
-            device: Value of `run.device`.
-            run_dir: The run, if there is one.
-        """
         run = checkpoint.run
         config = settings_now(run_dir, run.config)
         self.origin = origin

@@ -1,4 +1,4 @@
-"""Classification of pictures by a trained model, from an exported file or a run. Torch-free by itself."""
+"""Classification of images by a trained model, from an exported file or a run. Torch-free by itself."""
 
 from __future__ import annotations
 
@@ -18,34 +18,21 @@ from trainer.run.folder.run_dir import RunDir, find_run
 
 
 class Classifier(Protocol):
-    """Classifies pictures.
+    """Classifies images."""
 
-    Attributes:
-        origin: Name of the model, for messages.
-        classes: Names, by label.
-        decoder: Converts a file to the input of `probabilities`.
-    """
-
-    origin: str
-    classes: tuple[str, ...]
-    decoder: Decoder
+    origin: str  # name of the model, for messages
+    classes: tuple[str, ...]  # names, by label
+    decoder: Decoder  # converts a file to the input of `probabilities`
 
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the probability of each class: uint8 (N, S, S, 3) to float32 (N, K)."""
 
 
 def open_classifier(model: str, *, runs_dir: Path, which: str, device: str) -> Classifier:
-    """Open the model that a user names.
+    """Open the model that a user names: an ONNX file, a checkpoint, or a run (a directory, a name or `latest`).
 
-    Args:
-        model: An ONNX file, a checkpoint, or a run (a directory, a name under `runs_dir`, or `latest`).
-        runs_dir: Folder of runs.
-        which: Checkpoint of a run: `best`, `latest`, `default` or a step.
-        device: Value of `run.device`; for a checkpoint or a run.
-
-    Raises:
-        CheckpointError: When the model cannot be read, or lacks metadata.
-        RunError: When there is no such file or run.
+    `which` selects the checkpoint of a run: `best`, `latest`, `default` or a step. CheckpointError when the model
+    cannot be read or lacks metadata, RunError when there is no such file or run.
     """
     path = Path(model).expanduser()
     if path.suffix == ".onnx":
@@ -65,11 +52,7 @@ class OnnxClassifier:
     """Classifier that uses an exported file and needs only onnxruntime."""
 
     def __init__(self, path: Path) -> None:
-        """Load the file.
-
-        Raises:
-            CheckpointError: When it is damaged, or lacks the metadata that this program writes.
-        """
+        """Load the file; CheckpointError when it is damaged or lacks the metadata that this program writes."""
         import onnxruntime
 
         self.origin = str(path)

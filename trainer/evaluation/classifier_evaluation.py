@@ -1,4 +1,4 @@
-"""Measures classifiers on images with known classes, as they are and damaged."""
+"""Evaluates classifiers on images with known classes, unchanged and corrupted."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ from trainer.host.progress import Progress
 
 
 def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int, progress: Progress) -> list[Measured]:
-    """Evaluate models on all images.
-
-    Args:
-        models: Models with the same classes. An image that one of them cannot read is left out for all of them.
-        images: Labelled images.
-        batch_size: Images per batch.
-        progress: Called with the progress.
-
-    Raises:
-        DataError: When no image can be read.
-    """
+    """Evaluate models of the same classes on all images that each of them can read; DataError when there are none."""
     answers: list[list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = [[] for _ in models]
     rows: list[int] = []
     lost: list[tuple[str, str]] = []
@@ -48,15 +38,7 @@ def measure(models: list[Classifier], images: MeasuredImages, *, batch_size: int
 def measure_robustness(
     model: Classifier, images: MeasuredImages, measured: Measured, *, batch_size: int, progress: Progress
 ) -> dict[str, dict[str, float]]:
-    """Accuracy on degraded pictures, by kind and strength; `none` is the accuracy on the same pictures unchanged.
-
-    Args:
-        model: The model.
-        images: Labelled images; of many, a sample from the whole set.
-        measured: Result on the unchanged images.
-        batch_size: Images per batch.
-        progress: Called with the progress.
-    """
+    """Accuracy on corrupted images (of many, a sample), by kind and strength; `none` is that on the unchanged ones."""
     total = len(measured.rows)
     chosen = np.linspace(0, total - 1, min(total, _ROBUSTNESS_IMAGES)).round().astype(int)
     rows = [measured.rows[index] for index in chosen]

@@ -1,7 +1,7 @@
-"""Corrupted pictures, to measure robustness. Torch-free.
+"""Corrupted images, to measure robustness. Torch-free.
 
 The kinds, but not the strengths, are those of Hendrycks and Dietterich, arXiv:1903.12261. They are applied to the network's
-input, at its size, so that the strengths mean the same for every picture.
+input, at its size, so that the strengths mean the same for every image.
 """
 
 from __future__ import annotations
@@ -51,11 +51,5 @@ CORRUPTIONS: dict[str, dict[str, _Damage]] = {
 
 
 def damaged_batch(damage: _Damage, pixels_NHWC: NDArray[np.uint8], first: int) -> NDArray[np.uint8]:
-    """Corrupt a batch, reproducibly.
-
-    Args:
-        damage: Corruption from `CORRUPTIONS`.
-        pixels_NHWC: Pixels, uint8.
-        first: Number of the first image, which seeds its noise.
-    """
+    """Corrupt a batch, reproducibly: the number of the first image seeds its noise."""
     return np.stack([damage(pixels, first + index) for index, pixels in enumerate(pixels_NHWC)])

@@ -22,32 +22,20 @@ from trainer.host.atomic_files import write_atomically
 from trainer.model.layer_stats import SilentChannels
 from trainer.model.numerics import Numerics
 
-_PAD_LAST_BATCH_ON = ("cuda",)
-"""Device types that select kernels for each new shape: the last batch is padded with empty images there."""
-
-_MAX_LOGGED_CONFUSIONS = 10
-"""Confusions logged per class: all where there are few classes, and a line of some kilobytes where there are a hundred."""
+_PAD_LAST_BATCH_ON = ("cuda",)  # these choose kernels per shape, so the last batch is padded with empty images
+_MAX_LOGGED_CONFUSIONS = 10  # largest number logged per class: with a hundred classes already some kilobytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Result of one pass over a split.
+    """Result of one pass over a split."""
 
-    Attributes:
-        loss: Mean cross-entropy without label smoothing.
-        accuracy: Plain top-1, 0 to 1.
-        accuracy_tta: Top-1 of the mean logits of image and mirror image; None when not requested.
-        confusion_KK: int64 on the CPU; row is the true class, column the predicted one.
-        mistakes: The most confident mistakes; None where there are none.
-        silent: Share of the channels that were 0 for all images seen, by the convolution that makes them; only those with any.
-    """
-
-    loss: float
-    accuracy: float
-    accuracy_tta: float | None
-    confusion_KK: Tensor
-    mistakes: Mistakes | None
-    silent: dict[str, float]
+    loss: float  # mean cross-entropy without label smoothing
+    accuracy: float  # plain top-1, 0 to 1
+    accuracy_tta: float | None  # top-1 of the mean logits of image and mirror image; None when not requested
+    confusion_KK: Tensor  # int64 on the CPU; row is the true class, column the predicted one
+    mistakes: Mistakes | None  # the most confident ones
+    silent: dict[str, float]  # share of channels that were 0 for all images, by convolution; only those with any
 
     @property
     def correct(self) -> list[int]:
@@ -86,20 +74,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on every image of a split. The model is left in eval mode.
 
-    Args:
-        model: Model on `device`.
-        split: Images and labels.
-        normalize: Normalises pixels to the network's scale.
-        numerics: Precision and memory format.
-        num_classes: Number K of classes.
-        batch_size: Images per forward pass.
-        tta: Whether to evaluate with the mirror image as well.
-        device: Device of the model and the sums.
-        poll: Called before each batch with the share done; may raise an exception to stop.
-        lost: Receives the images that have become unreadable; they are not evaluated.
-
-    Raises:
-        DataLostError: When most of a batch, or every image, can no longer be read.
+    `poll` gets the share done before each batch and may raise to stop. `lost` receives the images that have become
+    unreadable; DataLostError when these are most of a batch, or all images.
     """
     model.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
@@ -142,11 +118,7 @@ def evaluate(
 
 
 def write_tables(evaluation: Evaluation, classes: tuple[str, ...], folder: Path) -> None:
-    """Write `per_class.csv` and `confusion.csv` for an evaluation.
-
-    Raises:
-        OSError: When the folder cannot be written.
-    """
+    """Write `per_class.csv` and `confusion.csv` for an evaluation; OSError when that fails."""
     confusion_KK = evaluation.confusion_KK.numpy()
     tables = {
         "per_class.csv": per_class_table(classes, class_scores(confusion_KK)),

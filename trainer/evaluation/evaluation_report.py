@@ -17,8 +17,7 @@ _MISTAKES_KEPT = 1000
 _MISTAKES_SHOWN = 5
 _CLASSES_SHOWN = 30
 
-Robustness = dict[str, dict[str, float]]
-"""Accuracy by kind and strength of the corruption."""
+Robustness = dict[str, dict[str, float]]  # accuracy by kind and strength of the corruption
 
 
 def report_lines(
@@ -83,11 +82,7 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measu
 def write_comparison(
     folder: Path, models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]
 ) -> None:
-    """Write `comparison.json` and `disagreements.csv`, the images that only one of the models classifies correctly.
-
-    Raises:
-        OSError: When the folder cannot be written.
-    """
+    """Write `comparison.json` and `disagreements.csv`, the images that only one of the models classifies correctly."""
     folder.mkdir(parents=True, exist_ok=True)
     first, second = scores = [of_model.scores for of_model in measured]
     found = compare(first, second)
@@ -118,11 +113,7 @@ def write_comparison(
 def write_report(
     folder: Path, model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
 ) -> None:
-    """Write `report.json`, `per_class.csv`, `confusion.csv` and `mistakes.csv`.
-
-    Raises:
-        OSError: When the folder cannot be written.
-    """
+    """Write `report.json`, `per_class.csv`, `confusion.csv` and `mistakes.csv`; OSError when that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = measured.scores
     tables: dict[str, list[list[object]]] = {

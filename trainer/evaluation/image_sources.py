@@ -17,17 +17,11 @@ from trainer.errors import DataError
 
 
 class MeasuredImages(Protocol):
-    """A source of images with known classes.
+    """A source of images with known classes."""
 
-    Attributes:
-        name: Name of the split or folder, for messages and for the files that are written.
-        labels_N: int64, indices in the model's list of classes.
-        remarks: Reasons to doubt their figures, for people.
-    """
-
-    name: str
-    labels_N: NDArray[np.int64]
-    remarks: list[str]
+    name: str  # split or folder, for messages and files
+    labels_N: NDArray[np.int64]  # indices in the model's list of classes
+    remarks: list[str]  # reasons to doubt figures on these images
 
     def title(self, row: int) -> str:
         """Name of an image: its path, or its number."""
@@ -35,7 +29,7 @@ class MeasuredImages(Protocol):
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Images as a model's decoder makes them: pixels, their indices in `rows`, and path and reason of the others."""
+        """Decoded images, their rows, and the unreadable images, each with path and reason."""
 
 
 @dataclass
@@ -75,11 +69,7 @@ class ArrayImages:
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Return images unchanged.
-
-        Raises:
-            DataError: When the model has another input size.
-        """
+        """Return images unchanged; DataError when the model has another input size."""
         side = self.pixels_NHWC.shape[1]
         if decoder.image_size != side:
             raise DataError(
@@ -89,15 +79,9 @@ class ArrayImages:
 
 
 def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> FileImages:
-    """Find the images of a folder of class folders, or of a split in it.
+    """Find the images of a folder `folder/<class>/*`, or of a split in it (None: `test`, or `val`).
 
-    Args:
-        folder: `folder/<class>/*`, or with splits.
-        classes: Classes of the model; their order determines the labels.
-        split: Name of the split, where there are any; None for `test`, or `val`.
-
-    Raises:
-        DataError: When a folder's name is no class of the model, or there are no images.
+    The order of `classes` determines the labels. DataError when a folder's name is no class, or there are no images.
     """
     if not folder.is_dir():
         raise DataError(

@@ -1,4 +1,4 @@
-"""The most confident mistakes on held-out images. Wrong labels and classes that look alike show there first.
+"""The most confident mistakes on held-out images, which show wrong labels and classes that look alike.
 
 Shapes: N images of a batch, M mistakes kept, K classes.
 """
@@ -11,27 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MOST = 32
-"""Largest number of mistakes kept."""
+MOST = 32  # mistakes kept, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistakes:
-    """Misclassified images, the most confident first. On the CPU.
+    """Misclassified images, the most confident first. On the CPU."""
 
-    Attributes:
-        pixels_MHWC: uint8.
-        rows: Rows of the images in their split.
-        labels: True classes.
-        predicted: Predicted classes.
-        confidences: Probabilities of the predicted classes, 0 to 1.
-    """
-
-    pixels_MHWC: Tensor
-    rows: list[int]
+    pixels_MHWC: Tensor  # uint8
+    rows: list[int]  # row numbers in their split
     labels: list[int]
     predicted: list[int]
-    confidences: list[float]
+    confidences: list[float]  # probabilities of the predicted classes, 0 to 1
 
 
 class MistakeCollector:
@@ -41,14 +32,7 @@ class MistakeCollector:
         self._kept: list[Tensor] | None = None
 
     def add(self, pixels_NHWC: Tensor, rows: Sequence[int], labels_N: Tensor, logits_NK: Tensor) -> None:
-        """Add the mistakes of a batch.
-
-        Args:
-            pixels_NHWC: uint8, the source of the network's input.
-            rows: Rows of the images in their split.
-            labels_N: True classes, int64.
-            logits_NK: Logits, float32.
-        """
+        """Add the mistakes of a batch; its uint8 pixels are kept to be shown."""
         confidence_N, predicted_N = logits_NK.softmax(1).max(1)
         # An image with NaN logits is no confident mistake, and must not rank above those that are.
         confidence_N = torch.where(predicted_N == labels_N, -1.0, confidence_N.nan_to_num(nan=0.0))

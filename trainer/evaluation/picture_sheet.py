@@ -15,41 +15,25 @@ from PIL import Image, PngImagePlugin
 from trainer.host.atomic_files import write_atomically
 
 _COLUMNS = 8
-_LARGEST_SIDE = 64
-"""Pixels per side: larger pictures are scaled down, since a terminal shows no more."""
+_LARGEST_SIDE = 64  # pixels: larger pictures are scaled down, since a terminal shows no more
 _CAPTION_WORDS = ("class", "predicted", "name", "mixed_with")
 _CAPTION_SHARES = ("confidence", "share")
 _LARGEST_FILE, _LARGEST_PICTURE = 2**24, 4096
-"""Largest file in bytes, and largest side in pixels, that is read: a run directory may come from an untrusted source."""
-_FACTS = "r18-tui"
-"""Key of the PNG text that describes the layout and the captions."""
+"""Largest file (bytes) and side (pixels) that are read: a run directory may come from an untrusted source."""
+_FACTS = "r18-tui"  # key of the PNG text that describes the layout and the captions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """Pictures of one size.
+    """Pictures of one size."""
 
-    Attributes:
-        pixels_NHWC: uint8, square.
-        captions: Facts about each picture.
-        facts: Facts about all pictures.
-    """
-
-    pixels_NHWC: NDArray[np.uint8]
-    captions: list[dict[str, Any]]
-    facts: dict[str, Any] = field(default_factory=dict)
+    pixels_NHWC: NDArray[np.uint8]  # square
+    captions: list[dict[str, Any]]  # facts about each picture
+    facts: dict[str, Any] = field(default_factory=dict)  # facts about all pictures
 
 
 def write_sheet(path: Path, sheet: Sheet) -> None:
-    """Write a sheet to a file, replacing it.
-
-    Args:
-        path: Path of the file; its folder is created.
-        sheet: At least one picture.
-
-    Raises:
-        OSError: When the file cannot be written.
-    """
+    """Write a sheet of at least one picture to a file, whose folder is created; OSError when that fails."""
     side = min(sheet.pixels_NHWC.shape[1], _LARGEST_SIDE)
     columns = min(_COLUMNS, len(sheet.captions))
     image = Image.new("RGB", (columns * side, -(-len(sheet.captions) // columns) * side))
@@ -65,12 +49,7 @@ def write_sheet(path: Path, sheet: Sheet) -> None:
 
 
 def read_sheet(path: Path) -> Sheet:
-    """Read a sheet written by `write_sheet`.
-
-    Raises:
-        OSError: When the file cannot be read.
-        ValueError: When it is not a sheet.
-    """
+    """Read a sheet written by `write_sheet`; OSError when the file cannot be read, ValueError when it is no sheet."""
     if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
         raise OSError(f"{path}: missing, or too large for a sheet of pictures")
     try:
@@ -95,11 +74,7 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def _checked(path: Path, described: Any) -> tuple[int, list[dict[str, Any]]]:
-    """Validate the side and the captions of a sheet from an untrusted file.
-
-    Raises:
-        ValueError: When they are not what `write_sheet` writes.
-    """
+    """Validated side and captions of a sheet from an untrusted file; ValueError when they are damaged."""
     side, captions = (described.get("side"), described.get("captions")) if isinstance(described, dict) else (None, None)
     if not isinstance(side, int) or not 0 < side <= _LARGEST_SIDE or not isinstance(captions, list):
         raise ValueError(f"{path}: not a sheet of pictures from r18-tui")

@@ -22,7 +22,7 @@ _LONGEST_WAIT_S = 10.0
 
 
 class EvaluationFiles:
-    """Writes files one after the other; of those waiting for the same path only the newest. The training thread never waits."""
+    """Writes files one after the other, only the newest of those waiting for a path; training never waits."""
 
     def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
         self._run_dir = run_dir
@@ -52,13 +52,7 @@ class EvaluationFiles:
         self._hand_over(path, write)
 
     def write_training_images(self, make: Callable[[], Sheet], *, step: int, epoch: int) -> None:
-        """Write training images as the network sees them.
-
-        Args:
-            make: Makes the pictures; called on the writer's thread.
-            step: Steps done so far.
-            epoch: Epoch of the pictures, from 1.
-        """
+        """Write training images as the network sees them; `make` runs on the writer's thread, `epoch` counts from 1."""
         path = self._run_dir.training_images
 
         def write() -> None:

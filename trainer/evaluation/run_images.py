@@ -22,15 +22,9 @@ from trainer.run.log.run_events import Started
 
 
 def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """Find the images of a split of a run's data.
+    """Find the images of a split of a run's data; None means `test`, or `val` where there is no test.
 
-    Args:
-        run_dir: The run.
-        split: `test`, `val` or `train`; None for `test`, or `val` where there is no test.
-        classes: Classes of the model.
-
-    Raises:
-        DataError: When the images no longer exist, have other classes, or there is no such split.
+    DataError when the images no longer exist, have other classes, or there is no such split.
     """
     config = settings_now(run_dir)
     root = Path(config.data.root).expanduser()

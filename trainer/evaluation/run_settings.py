@@ -18,15 +18,10 @@ from trainer.run.folder.run_dir import RunDir
 
 
 def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = None) -> Config:
-    """Return the current settings of a run.
+    """The current settings of a run, or of a checkpoint without one (`run_dir` None).
 
-    Args:
-        run_dir: The run; None for a checkpoint without one.
-        recorded: Configuration stored in the checkpoint to use; None for that of the run's newest checkpoint.
-
-    Raises:
-        RunError: When there is neither a checkpoint nor a configuration.
-        ConfigError: When a configuration is no longer valid.
+    `recorded` is the configuration in the checkpoint to use; None for that of the run's newest checkpoint. RunError
+    when there is neither a checkpoint nor a configuration, ConfigError when one is no longer valid.
     """
     if recorded is None and run_dir is not None:
         newest = CheckpointFolder(run_dir, keep=2).pointer("latest")

@@ -11,26 +11,16 @@ from numpy.typing import NDArray
 
 from trainer.run.view.class_score import Z95, ClassScore, scores_from_counts, wilson_interval
 
-TOP5_FROM = 10
-"""Smallest number of classes for which top-5 accuracy is meaningful."""
-
-NO_ANSWER = -1
-"""Placeholder for the class where a prediction is not finite."""
-
-_BINS = 15
-"""Number of calibration bins. Source: Guo et al., arXiv:1706.04599, section 5."""
+TOP5_FROM = 10  # smallest number of classes for which top-5 accuracy is meaningful
+NO_ANSWER = -1  # class of a prediction that is not finite
+_BINS = 15  # calibration bins. Source: Guo et al., arXiv:1706.04599, section 5
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions compared with the true classes. A prediction that is not finite counts as wrong.
+    """Predictions compared with the true classes. A prediction that is not finite counts as wrong."""
 
-    Attributes:
-        probabilities_NK: Probabilities, float32; finite rows sum to 1.
-        labels_N: True classes, int64.
-    """
-
-    probabilities_NK: NDArray[np.float32]
+    probabilities_NK: NDArray[np.float32]  # finite rows sum to 1
     labels_N: NDArray[np.int64]
 
     @cached_property
@@ -50,7 +40,7 @@ class Scores:
 
     @property
     def only_answer(self) -> int | None:
-        """The class of all finite predictions, if it is the same although the images have several classes; None otherwise."""
+        """The only class that is predicted although the images have several; None otherwise. Finite predictions only."""
         answers = np.unique(self.predicted[self.finite])
         return int(answers[0]) if len(answers) == 1 and self.num_present > 1 else None
 
@@ -94,7 +84,7 @@ class Scores:
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Confusion matrix: row is the true class, column the predicted one; predictions that are not finite are not counted."""
+        """Confusion matrix of the finite predictions: row is the true class, column the predicted one."""
         num_classes = self.probabilities_NK.shape[1]
         pairs = (self.labels_N * num_classes + self.predicted)[self.finite]
         return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -132,7 +122,7 @@ class Scores:
         return float(distances / self.finite.sum()) if self.finite.any() else None
 
     def confident_mistakes(self, most: int) -> list[int]:
-        """Misclassified images, the most confident first; those with predictions that are not finite are excluded."""
+        """Misclassified images with finite predictions, the most confident first."""
         wrong = np.flatnonzero(~self.right & self.finite)
         confidence = self.probabilities_NK[wrong].max(1)
         return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
@@ -140,25 +130,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Measured:
-    """Result of the evaluation of one model.
-
-    Attributes:
-        rows: Rows of the images that could be evaluated.
-        lost: Path and reason of the others.
-    """
+    """Result of the evaluation of one model."""
 
     scores: Scores
-    rows: list[int]
-    lost: list[tuple[str, str]]
+    rows: list[int]  # images that could be evaluated
+    lost: list[tuple[str, str]]  # path and reason of the others
 
 
 def class_scores(confusion_KK: NDArray[np.int64], images_K: NDArray[np.int64] | None = None) -> list[ClassScore]:
-    """Compute the scores of each class.
-
-    Args:
-        confusion_KK: Confusion matrix: row is the true class, column the predicted one.
-        images_K: Number of images of each class; None where the matrix contains all of them.
-    """
+    """Scores of each class; `images_K` counts its images, None where the confusion matrix has all of them."""
     return scores_from_counts(
         (confusion_KK.sum(1) if images_K is None else images_K).tolist(),
         confusion_KK.diagonal().tolist(),
@@ -168,12 +148,7 @@ def class_scores(confusion_KK: NDArray[np.int64], images_K: NDArray[np.int64] | 
 
 
 def confusions_of(confusion_KK: NDArray[np.int64], *, most: int) -> list[list[int]]:
-    """Wrong predictions for each class: alternately the class and its number of images, the most frequent first.
-
-    Args:
-        confusion_KK: Confusion matrix: row is the true class, column the predicted one.
-        most: Largest number of other classes per class.
-    """
+    """Wrong predictions for each class, the most frequent first: alternately another class and its number of images."""
     wrong_KK = confusion_KK.copy()
     np.fill_diagonal(wrong_KK, 0)
     return [_confusions_of_one(row, most) for row in wrong_KK]
@@ -188,21 +163,13 @@ def _confusions_of_one(wrong_K: NDArray[np.int64], most: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Comparison of two models on the same images.
+    """Comparison of two models on the same images."""
 
-    Attributes:
-        only_first: Images that only the first model classifies correctly.
-        only_second: Images that only the second model classifies correctly.
-        p_value: Two-sided, of McNemar's exact test: probability of a difference at least as large if both are equally good.
-        difference: Accuracy of the second model minus that of the first.
-        interval: 95 % interval of this difference.
-    """
-
-    only_first: int
+    only_first: int  # images that only the first model classifies correctly
     only_second: int
-    p_value: float
-    difference: float
-    interval: tuple[float, float]
+    p_value: float  # two-sided, McNemar's exact test: probability of such a difference if both are equally good
+    difference: float  # accuracy of the second model minus that of the first
+    interval: tuple[float, float]  # 95 % interval of this difference
 
 
 def compare(first: Scores, second: Scores) -> Comparison:

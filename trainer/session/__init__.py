@@ -1,1 +1,1 @@
-"""A run's life: thread, saves, edits, end."""
+"""The life of a run: training thread, saves, live edits and end."""

@@ -25,10 +25,10 @@ class _Job:
 
 
 class CheckpointWriter:
-    """A queue in which a newer snapshot replaces an older one whose write has not begun.
+    """Writes snapshots from a queue, in which a newer one replaces an older one whose write has not begun.
 
-    A pinned snapshot is never replaced; a new best replaces a waiting best. A best that could not be written is tried again
-    with the next snapshot, for as long as there is no better one. `submit` and `forget_unsaved` are called by the training
+    A pinned snapshot is never replaced; a new best replaces a waiting best. A best that could not be written is retried
+    with the next snapshot, unless there is a better one. `submit` and `forget_unsaved` are called by the training
     thread, `wait_for` and `close` by any.
     """
 
@@ -40,17 +40,9 @@ class CheckpointWriter:
         find_folder: Callable[[], None] = lambda: None,
         free_bytes: Callable[[CheckpointFolder], float] = lambda where: free_bytes(where.path),
     ) -> None:
-        """Start the thread.
-
-        Args:
-            folder: Folder of the checkpoints.
-            log: Receives an event per checkpoint; synced to disk before each one.
-            find_folder: Called before each checkpoint; the folder may have been moved or deleted.
-            free_bytes: Returns the free space of a folder in bytes.
-        """
         self._folder = folder
         self._log = log
-        self._find_folder = find_folder
+        self._find_folder = find_folder  # called before each write: the folder may have been moved or deleted
         self._free_bytes = free_bytes
         self._jobs: list[_Job] = []
         self._closed = False
@@ -91,22 +83,18 @@ class CheckpointWriter:
             self._outcomes[step] = ""
 
     def wait_for(self, step: int, timeout: float) -> str | None:
-        """Wait until the checkpoint of a step is on disk.
-
-        Returns:
-            Empty when it is; the reason when the write has failed; None while it is under way.
-        """
+        """Wait for the write of a step; returns the problem, empty once it is on disk, None at the timeout."""
         with self._wake:
             self._wake.wait_for(lambda: step in self._outcomes, timeout)
             return self._outcomes.get(step)
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Wait until everything submitted is written or has failed; whether it is."""
+        """Wait until every snapshot is written or has failed; False at the timeout."""
         with self._wake:
             return self._wake.wait_for(lambda: not self._jobs and not self._writing, timeout)
 
     def close(self, timeout: float = 60.0) -> None:
-        """Write what is waiting and end the thread; what is not written by then is discarded and reported."""
+        """Write the queue and end the thread; what is not written by the timeout is discarded and reported."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -163,8 +151,7 @@ class CheckpointWriter:
             self._find_folder()
             path = self._folder.at(step)
             self._check_space(job.checkpoint)
-            # The log should not end before a checkpoint that it will be continued from. If it cannot be written for so long, it
-            # reports that itself, and must not keep the weights from being saved.
+            # A resume continues the log from this checkpoint; but a log that cannot be written must not prevent the save.
             self._log.sync(timeout=5.0)
             digest = write_checkpoint(path, job.checkpoint)
             self._folder.publish(step, best=job.best, pinned=job.pinned)

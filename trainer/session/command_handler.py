@@ -29,32 +29,17 @@ class StopRequested(Exception):  # noqa: N818 - not an error
 
 
 class CommandHandler:
-    """Takes commands from the queue and answers each. Everything happens on the training thread.
-
-    Attributes:
-        exporter: Runs exports in a process of their own.
-        rollback: Rolls back to before non-finite steps.
-    """
+    """Takes commands from the queue and answers each. Everything happens on the training thread."""
 
     def __init__(
         self, run: OpenRun, queue: CommandQueue, saver: Saver, state: SessionState, trainer: Callable[[], Trainer],
         poll: Callable[[float], None],
     ) -> None:  # fmt: skip
-        """Take the parts.
-
-        Args:
-            run: The run being trained.
-            queue: Queue of commands.
-            saver: Writer of the session's checkpoints.
-            state: State of the session.
-            trainer: Returns the training loop; called only once it exists.
-            poll: Called with the completed share of a range test; handles commands.
-        """
         self._run = run
         self._queue = queue
         self._saver = saver
         self._state = state
-        self._of = trainer
+        self._of = trainer  # called only once the loop exists
         self.exporter = ExportChild(run.run_dir, run.log.publish)
         self.rollback = Rollback(saver, run.log.publish)
         self._deferred: list[Command] = []
@@ -77,11 +62,7 @@ class CommandHandler:
         }
 
     def handle_waiting(self) -> None:
-        """Handle all commands in the queue.
-
-        Raises:
-            StopRequested: When a command ends the run.
-        """
+        """Handle all commands in the queue; StopRequested when one ends the run."""
         while (command := self._queue.take()) is not None:
             if isinstance(command, cmd.FindLr) and self._state.activity is Activity.EVALUATION:
                 self._deferred.append(command)  # a step boundary is near
@@ -91,11 +72,7 @@ class CommandHandler:
             self.handle(self._deferred.pop())
 
     def handle(self, command: Command) -> None:
-        """Handle one command and publish its answer.
-
-        Raises:
-            StopRequested: When the command ends the run.
-        """
+        """Handle one command and publish its answer; StopRequested when it ends the run."""
         if isinstance(command, cmd.Stop):
             self.answer(command, "")
             raise StopRequested(command.reason, command.exit_code)
@@ -110,11 +87,7 @@ class CommandHandler:
         self.answer(command, refusal)
 
     def handle_in_preparation(self) -> None:
-        """Refuse all commands in the queue but a stop, which ends the preparation.
-
-        Raises:
-            StopRequested: When a command ends the run.
-        """
+        """Refuse all commands in the queue but a stop, which raises StopRequested."""
         while (command := self._queue.take()) is not None:
             if isinstance(command, cmd.Stop):
                 raise StopRequested(command.reason, command.exit_code)
@@ -156,7 +129,7 @@ class CommandHandler:
         with self._state.during(Activity.EVALUATION_BY_KEY):
             if trainer.evaluator.evaluate(trainer.data.dataset.selection_split, trigger="key"):
                 self._saver.save(trainer, best=True)
-            # Where val selects the best checkpoint, the test images are not evaluated before the end, even on request.
+            # Where val selects the best checkpoint, test is not evaluated before the end, even on request.
             if self._state.finished and trainer.evaluator.has_unused_test_split:
                 trainer.evaluator.evaluate_best_on_test(trigger="key")
         return ""

@@ -1,4 +1,4 @@
-"""Reports a failure to the user: one line that says what to do, and the traceback in the run's `log.txt`."""
+"""Explains a failure to the user in one line, and appends its traceback to the run's `log.txt`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ def explain(error: BaseException) -> str:
 
 
 def call_with_timeout(seconds: float, function: Callable[[], T], otherwise: T) -> T:
-    """Result of a function that may never return, such as one that reads a disk that does not respond, or a substitute.
+    """Result of a function that may hang, such as one that reads a disk that does not respond.
 
-    Args:
-        seconds: Time limit in seconds.
-        function: Called on another thread, which is left behind when it takes longer. What it raises is lost.
-        otherwise: Returned when the time limit passes first.
+    It runs on another thread. `otherwise` is returned when it raises, or when it takes longer than `seconds`; the
+    thread is then left behind.
     """
     answers: list[T] = []
     thread = threading.Thread(target=lambda: answers.append(function()), daemon=True)

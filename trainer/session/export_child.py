@@ -1,7 +1,4 @@
-"""Runs the command `export` as a child process and passes its events on.
-
-A child cannot crash, stall or leak into training, and it runs the same command that works on a finished run.
-"""
+"""Runs the command `export` as a child process, which cannot crash, stall or leak into training, and passes its events on."""
 
 from __future__ import annotations
 
@@ -31,16 +28,11 @@ class ExportChild:
 
     @property
     def running(self) -> bool:
-        """Whether an export is under way."""
+        """Whether an export is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, step: int, await_checkpoint: Callable[[], str]) -> None:
-        """Export a step once its checkpoint is on disk.
-
-        Args:
-            step: The checkpoint's step.
-            await_checkpoint: Waits for it and returns why it is missing (empty when it is on disk).
-        """
+        """Export a step; `await_checkpoint` waits for its file and returns why it is missing (empty when it is there)."""
         self._publish(ExportProgress(stage=f"saving step {step:,}", fraction=0.0))
         self._thread = threading.Thread(target=self._main, args=(step, await_checkpoint), name="export", daemon=True)
         self._thread.start()
@@ -52,7 +44,7 @@ class ExportChild:
         return not self.running
 
     def cancel(self) -> None:
-        """End an export that is under way."""
+        """Terminate a running export."""
         with self._lock:
             self._cancelled = True
             if self._process is not None:

@@ -33,40 +33,24 @@ from trainer.session.error_report import explain, log_traceback
 
 _LEAST_TORCH = (2, 9)
 
-
 Publish = Callable[[Event], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Options of an export.
+    """Options of an export; None means as in the run's configuration."""
 
-    Attributes:
-        which: `best`, `latest`, `default` or a step.
-        data_root: Current image folder, when it has moved.
-        formats: Formats in addition to `onnx`; None for those of the configuration.
-        embed: Whether to put the preprocessing into the file; None for the value of the configuration.
-    """
-
-    which: str = "default"
-    data_root: Path | None = None
-    formats: tuple[str, ...] | None = None
-    embed: bool | None = None
+    which: str = "default"  # best, latest, default or a step
+    data_root: Path | None = None  # the image folder, when it has moved
+    formats: tuple[str, ...] | None = None  # in addition to onnx
+    embed: bool | None = None  # whether the file includes the preprocessing
 
 
 def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Exported, dict[str, str]]:
     """Export a checkpoint of a run and verify the files against the model.
 
-    Args:
-        run_dir: The run.
-        wanted: Options of the export.
-        publish: Called with progress events.
-
-    Returns:
-        The event that announces the files, and the refused formats, each with the reason.
-
-    Raises:
-        R18Error: When the checkpoint, the data or the ONNX file is not valid.
+    Returns the event that announces the files, and the reason for each refused format. R18Error when the checkpoint,
+    the data or the ONNX file is not valid.
     """
     _require_torch()
     publish = _rising(publish)
@@ -86,7 +70,7 @@ def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Expor
 
 
 def _rising(publish: Publish) -> Publish:
-    """Publish only progress that never decreases: a file that is rewritten or timed is no step back for people."""
+    """Wrap `publish` so that progress never decreases, such as when a file is written a second time."""
     highest = 0.0
 
     def rising(event: Event) -> None:
@@ -107,7 +91,7 @@ def _has_read_test(run_dir: RunDir) -> bool:
 
 
 class _Export:
-    """An export under way."""
+    """An export in progress."""
 
     def __init__(self, run_dir: RunDir, subject: Subject, wanted: Wanted, publish: Publish) -> None:
         settings = subject.config.export
@@ -121,7 +105,7 @@ class _Export:
         self._refused: dict[str, str] = {}
 
     def run(self, checkpoint_name: str) -> tuple[Exported, dict[str, str]]:
-        """Write everything, then move it into place, the card last."""
+        """Write everything under temporary names, then move it into place, the card last."""
         self._publish(ExportProgress(stage="measuring in fp32", fraction=0.2))
         measured = self._measured()
         metadata = metadata_of(self._subject, measured)
@@ -160,7 +144,7 @@ class _Export:
         }
 
     def _proven(self, target: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Write the ONNX file and compare it; if it is wrong, once more without the exporter's optimizer."""
+        """Write the ONNX file and compare it with the model; on a mismatch, retry without the exporter's optimizer."""
         problem = ""
         for optimize in (True, False):
             stage = "exporting" if optimize else "exporting without optimization"
@@ -174,7 +158,7 @@ class _Export:
         raise ExportError(f"the exported model does not agree with the trained one: {problem}; nothing was written")
 
     def _try(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> None:
-        """Write one more format, unless it fails its gate."""
+        """Write one more format; if it fails its gate, it is refused and the others are kept."""
         try:
             facts = self._written(name, temporary, metadata)
         except ExportError as error:
@@ -189,11 +173,7 @@ class _Export:
         self._publish(Warned(message=f"export: {FORMATS[name]} not written: {problem}"))
 
     def _written(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Write a format and pass it through its gate; facts about it.
-
-        Raises:
-            ExportError: When it is refused.
-        """
+        """Write and check a format; returns facts about the file, ExportError when it is refused."""
         subject, fp32, target = self._subject, temporary["onnx"], temporary[name]
         if name == "pt2":
             write_pt2(subject, target, metadata, embed=self._embed)
@@ -254,11 +234,7 @@ class _Export:
 
 
 def _passed(problem: str) -> dict[str, Any]:
-    """Facts about a file that passed its gate: none.
-
-    Raises:
-        ExportError: When the file did not pass.
-    """
+    """Return no facts when there is no problem; raise ExportError otherwise."""
     if problem:
         raise ExportError(problem)
     return {}

@@ -14,45 +14,26 @@ from trainer.training.loop import Trainer
 
 _TRY_AGAIN_S = 15.0
 _TICK_S = 0.1
-
-_LONG_S = 5.0
-"""Seconds after which a save that is still running is reported, with the way to skip it."""
+_LONG_S = 5.0  # seconds after which a running save is reported, with the way to skip it
 
 
 class FinalSave:
-    """Waits for the last save and takes commands meanwhile. Everything happens on the training thread.
-
-    Attributes:
-        stopped_by: The stop that came while the state was being saved; None when there was none.
-    """
+    """Waits for the last save and takes commands meanwhile. Everything happens on the training thread."""
 
     def __init__(
         self, saver: Saver, commands: CommandQueue, publish: Callable[[Event], object], hold_open: Callable[[], bool]
     ) -> None:
-        """Take the parts.
-
-        Args:
-            saver: Writer of the session's checkpoints.
-            commands: Command queue, read only while the last state is being saved.
-            publish: Publishes an event to the log.
-            hold_open: Returns whether a user is at the screen, who can make room.
-        """
-        self.stopped_by: Stop | None = None
+        self.stopped_by: Stop | None = None  # the stop that came during the save
         self._saver = saver
         self._commands = commands
         self._publish = publish
-        self._hold_open = hold_open
+        self._hold_open = hold_open  # whether a user is at the screen, who can make room
         self._begun_s = 0.0
         self._takes_long = False
         self._said = False
 
     def save(self, trainer: Trainer) -> None:
-        """Save the state between two steps.
-
-        Raises:
-            DivergedError: When the last step has made the weights non-finite.
-            DiskError: When it could not be saved, or the user stopped the wait.
-        """
+        """Save the state between two steps; DivergedError when it is not finite, DiskError when it was not saved."""
         self._begun_s = time.monotonic()
         self._saver.save_for_good(trainer, self._wait_for_room, self._given_up)
 
@@ -70,7 +51,7 @@ class FinalSave:
         return self._hold_open()
 
     def _given_up(self) -> bool:
-        """Whether the user asks to exit while the save is running; counts only once the consequence was published."""
+        """Whether the user asks to exit during the save; counts only once the consequence was published."""
         asked = self._asked_for_the_end()
         if asked and self._takes_long:
             return True

@@ -23,17 +23,7 @@ _POLL_S = 0.2
 
 
 def run_headless(thread: TrainingThread, source: LiveSource, *, remark: str = "", out: TextIO | None = None) -> int:
-    """Print what happens until the training thread ends.
-
-    Args:
-        thread: The training thread, started or about to be.
-        source: The run's log, from the first event of this process.
-        remark: Printed first.
-        out: Output stream in place of standard output.
-
-    Returns:
-        The exit code.
-    """
+    """Print `remark`, then the events of `source` until the training thread ends; returns the exit code."""
     reporter = Reporter(out or sys.stdout)
     if remark:
         reporter.say(remark)
@@ -84,11 +74,7 @@ class Reporter:
             self._preparing(event)
 
     def tick(self, now: float) -> None:
-        """Print the progress of training if nothing was printed for ten seconds.
-
-        Args:
-            now: Current time in seconds of `time.monotonic`.
-        """
+        """Print the progress of training if nothing was printed for ten seconds; `now` is from `time.monotonic`."""
         if now - self._last_line_s < LINE_EVERY_S or self._view.state is not RunState.TRAINING or not self._view.step:
             return
         view = self._view

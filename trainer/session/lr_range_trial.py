@@ -20,32 +20,20 @@ class _StoppedError(Exception):
 
 
 class LrRangeTrial:
-    """A range test with a copy of the run's weights. On the training thread."""
+    """A range test on a copy of the run's weights. On the training thread."""
 
     def __init__(
         self, state: SessionState, trainer: Callable[[], Trainer], publish: Callable[[Event], object],
         poll: Callable[[float], None],
     ) -> None:  # fmt: skip
-        """Take the parts.
-
-        Args:
-            state: State of the session.
-            trainer: Returns the training loop; called only once it exists.
-            publish: Publishes an event to the log.
-            poll: Called with the completed share; handles commands.
-        """
         self._state = state
-        self._of = trainer
+        self._of = trainer  # called only once the loop exists
         self._publish = publish
-        self._poll_session = poll
+        self._poll_session = poll  # takes the completed share; handles commands
         self._stopped = False
 
     def run(self, command: cmd.FindLr) -> str:
-        """Run a test, or stop the one that is running.
-
-        Returns:
-            The reason for a refusal; empty when it is done.
-        """
+        """Run a test, or stop the one that is running; returns the reason for a refusal, empty when it is done."""
         trainer = self._of()
         if self._state.finished or trainer.over:
             return "all steps are done"

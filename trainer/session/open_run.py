@@ -27,32 +27,21 @@ if TYPE_CHECKING:
     from trainer.config.schema import Config
 
 
-_PATIENCE_S = 10.0
-"""Longest wait at the end, in seconds, for a check of the directory that is under way."""
-
-_ALL = ("",)
-"""Value of `Displacement.deleted` for the directory itself."""
+_PATIENCE_S = 10.0  # longest wait in seconds, at the end, for a running check of the directory
+_ALL = ("",)  # `Displacement.deleted` for the directory itself
 
 
 @dataclass(kw_only=True)
 class OpenRun:
-    """A run that this process may write to.
+    """A run that this process may write to."""
 
-    Attributes:
-        run_dir: Run directory; follows it when it is moved.
-        runs_dir: Folder in which other runs are looked up by name.
-        settings: The configuration.
-        resume: Whether training continues from the run's newest checkpoint.
-        made_runs_dir: Whether the folder of runs was created for this run.
-    """
-
-    run_dir: RunDirHandle
-    runs_dir: Path
+    run_dir: RunDirHandle  # follows the directory when it is moved
+    runs_dir: Path  # where other runs are looked up by name
     settings: PlainConfig
     lock: RunLock
     log: EventLog
-    resume: bool
-    made_runs_dir: bool = False
+    resume: bool  # whether training continues from the newest checkpoint
+    made_runs_dir: bool = False  # whether runs_dir was created for this run
     _looking: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
 
@@ -62,11 +51,7 @@ class OpenRun:
         return self.settings.typed
 
     def change(self, settings: PlainConfig) -> None:
-        """Replace the settings and write them to the run.
-
-        Raises:
-            DiskError: When they cannot be written; the old ones then stay in force.
-        """
+        """Replace the settings and write them to the run; when that fails, DiskError, and the old ones stay in force."""
         before, self.settings = self.settings, settings
         try:
             self.write_config()
@@ -75,11 +60,7 @@ class OpenRun:
             raise
 
     def write_config(self) -> None:
-        """Write the configuration, with the changes of a resume, to the run.
-
-        Raises:
-            DiskError: When it cannot be written.
-        """
+        """Write the configuration, with the changes of a resume, to the run; DiskError when that fails."""
         try:
             write_atomically(self.run_dir.config, self.settings.yaml.encode())
         except OSError as error:
@@ -88,17 +69,11 @@ class OpenRun:
             ) from error
 
     def repair_directory(self) -> Displacement | None:
-        """Follow the run directory when it was moved, and create it again when it was deleted.
+        """Follow a moved run directory and create deleted parts again; returns what was repaired, or None.
 
-        Printed output and checkpoints are then lost; the log is not, since this process holds the file open. Parts of the
-        directory that were deleted are created again, too.
-
-        Returns:
-            What was found and repaired; None when the directory is in its place and complete.
-
-        Raises:
-            OSError: When it was deleted and cannot be created again.
-            RunError: When the folder refuses a new directory, or another process has the run's lock.
+        Deleted output and checkpoints are lost; the log is not, since this process holds the file open. OSError when
+        the directory cannot be created again; RunError when the folder refuses a new directory, or another process has
+        the run's lock.
         """
         with self._looking:
             if self._closed.is_set():
@@ -130,7 +105,7 @@ class OpenRun:
         return created.path
 
     def _restore_parts(self, run_dir: RunDir) -> tuple[str, ...]:
-        """Restore the missing parts of a run directory; their names."""
+        """Create the missing parts of a run directory and return their names."""
         missing = [folder for folder in run_dir.folders if not folder.is_dir()]
         for folder in missing:
             folder.mkdir()
@@ -146,7 +121,7 @@ class OpenRun:
         return tuple(path.name for path in missing)
 
     def discard(self) -> None:
-        """Remove a new run that was refused before its first step. Called once it is closed."""
+        """Remove a new run that was refused before its first step; call it after `close`."""
         _remove(self.run_dir, self.runs_dir if self.made_runs_dir else None)
 
     def close(self) -> None:
@@ -165,17 +140,11 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class Displacement:
-    """A run directory that was moved, or deleted as a whole or in part, under its trainer.
-
-    Attributes:
-        before: Former path.
-        now: Current path, where it was found or created again.
-        deleted: Names of the parts that were deleted; `_ALL` for the directory itself.
-    """
+    """A run directory that was moved, or deleted as a whole or in part, during training."""
 
     before: Path
-    now: Path
-    deleted: tuple[str, ...] = ()
+    now: Path  # where it was found or created again
+    deleted: tuple[str, ...] = ()  # names of the parts; `_ALL` for the directory itself
 
     @property
     def checkpoints_lost(self) -> bool:
@@ -191,15 +160,7 @@ class Displacement:
 
 
 def open_new_run(settings: PlainConfig, runs_dir: Path) -> OpenRun:
-    """Create a run directory and become its writer.
-
-    Args:
-        settings: Configuration of the run.
-        runs_dir: Folder of runs.
-
-    Raises:
-        RunError: When it cannot be created.
-    """
+    """Create a run directory and become its owner; RunError when that fails."""
     made_runs_dir = not runs_dir.exists()
     run_dir = create_run(runs_dir, settings.values["run"]["name"])
     lock = None
@@ -228,16 +189,9 @@ def _remove(run_dir: RunDir, made_runs_dir: Path | None) -> None:
 
 
 def open_for_resume(run_dir: RunDir, settings: PlainConfig, runs_dir: Path) -> OpenRun:
-    """Become the writer of an existing run.
+    """Become the owner of an existing run; RunError when it is live or cannot be written.
 
-    Args:
-        run_dir: The run.
-        settings: The run's own, with the changes of a resume (`resumed_config`). Written to the run by
-            `write_config`, once the data and the device were found to be there.
-        runs_dir: Folder of runs.
-
-    Raises:
-        RunError: When the run is live or cannot be written.
+    `settings` are from `resumed_config`; `write_config` writes them once the data and the device have been found.
     """
     refuse_links(run_dir)
     lock = RunLock.take(run_dir)
@@ -254,7 +208,7 @@ _UNFINISHED = re.compile(r"\.(step-\d+\.safetensors|model\.onnx|.+\.\d+)\.tmp")
 
 
 def _remove_unfinished(run_dir: RunDir) -> None:
-    """Remove partial files that a killed trainer left under temporary names; a checkpoint is as large as the model."""
+    """Remove temporary files of a killed trainer; a checkpoint is as large as the model."""
     for folder in (run_dir.path, run_dir.checkpoints, run_dir.export, *run_dir.evaluation.glob("*")):
         for path in folder.glob(".*.tmp"):
             if _UNFINISHED.fullmatch(path.name) and path.is_file():

@@ -41,15 +41,7 @@ class _Parts:
 
 
 def follow() -> int:
-    """Train as a further rank until the leader ends the run.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        PeerLostError: When the leader has died.
-        R18Error: When device or data differ from the leader's.
-    """
+    """Train as a further rank until the leader ends the run; R18Error when it dies, or its device or data differ."""
     peers = Peers()
     message = peers.receive_json()
     ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all ranks
@@ -84,7 +76,7 @@ def _train_along(config: Config, peers: Peers) -> None:
 
 
 def _build(config: Config, peers: Peers) -> _Parts | None:
-    """Build the same parts as the leader, which broadcasts what depends on measurements. None when the run is over already."""
+    """Build the same parts as the leader, which broadcasts what it has measured; None when the run is over already."""
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     message = peers.receive_json()  # only now: the leader may have had to download what is read here

@@ -12,15 +12,9 @@ from trainer.training.loop import Trainer
 
 
 def changed_config(config: Config, settings: Mapping[str, float], trainer: Trainer) -> Config:
-    """A configuration with some settings replaced.
+    """The configuration with some settings, by dotted key, replaced.
 
-    Args:
-        config: Current configuration.
-        settings: New values by dotted key.
-        trainer: The training loop, between two steps or two batches of an evaluation.
-
-    Raises:
-        ConfigError: When a setting cannot be changed, the value is invalid, or the run would end before the current epoch.
+    ConfigError when a setting cannot be changed, the value is invalid, or the run would end before the current epoch.
     """
     refused = [key for key in settings if key not in CHANGEABLE]
     if refused:
@@ -44,10 +38,7 @@ def by_group(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def apply_plan(config: Config, trainer: Trainer) -> None:
-    """Apply another plan from the next step on.
-
-    The schedule becomes that of a run of so many epochs, as after a resume with more of them, with the user's edits included.
-    """
+    """Apply another plan from the next step on; the schedule becomes that of a resume with it, user edits included."""
     schedule = trainer.state.schedule
     trainer.config = trainer.evaluator.config = config
     if config.train.epochs > schedule.epochs:

@@ -23,17 +23,11 @@ _PROGRESS_EVERY_S = 0.25
 
 
 class Preparation:
-    """The preparation of a session. On the training thread.
-
-    Attributes:
-        peers: Processes that train together; None when this process trains alone.
-        resumed_at: Step and epoch of the checkpoint of a resume; 0 without one.
-    """
+    """The preparation of a session. On the training thread."""
 
     def __init__(self, run: OpenRun, saver: Saver, state: SessionState, handler: CommandHandler) -> None:
-        """Take the parts of the session."""
-        self.peers: Peers | None = None
-        self.resumed_at = (0, 0.0)
+        self.peers: Peers | None = None  # None when this process trains alone
+        self.resumed_at = (0, 0.0)  # step and epoch of the checkpoint of a resume
         self._run = run
         self._saver = saver
         self._state = state
@@ -43,12 +37,7 @@ class Preparation:
         self._last_progress = ("", 0.0)
 
     def build(self, hooks: LoopCallbacks) -> Built:
-        """Build the parts.
-
-        Raises:
-            StopRequested: When a command ends the run.
-            R18Error: When the checkpoint, the settings, the data or the device do not fit.
-        """
+        """Build the parts; R18Error when checkpoint, settings, data or device do not fit, StopRequested on a stop."""
         if self._run.resume:
             self._checkpoint = self._newest_checkpoint()
             self._changes = self._changed_settings(self._checkpoint)
@@ -77,11 +66,7 @@ class Preparation:
             self._checkpoint = None  # its tensors are in the model
 
     def _newest_checkpoint(self) -> Checkpoint | None:
-        """The newest undamaged checkpoint; damaged ones are set aside. None for a run that has saved none.
-
-        Raises:
-            CheckpointError: When every checkpoint is damaged, or one cannot be read.
-        """
+        """The newest intact checkpoint, or None; sets damaged ones aside. CheckpointError when all are damaged."""
         checkpoint, problems = self._saver.folder.newest_valid()
         if problems and checkpoint is None:
             raise CheckpointError(
@@ -98,8 +83,7 @@ class Preparation:
     def _changed_settings(self, checkpoint: Checkpoint | None) -> list[str]:
         """Settings that this resume changes, as `key: old -> new`.
 
-        Raises:
-            ConfigError: When the settings belong to another run, or have fewer epochs than are done.
+        ConfigError when they belong to another run, or have fewer epochs than are done.
         """
         config = self._run.config
         changes = changed_settings(self._run.run_dir, checkpoint.run.config if checkpoint else None, config)

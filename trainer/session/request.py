@@ -16,26 +16,15 @@ from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request to train a run. Nothing has been written yet.
-
-    Attributes:
-        settings: Configuration of the run.
-        runs_dir: Folder of runs.
-        resumed: The run to resume; None creates a new one.
-        remark: Message for the user (empty when there is none).
-    """
+    """A request to train a run. Nothing has been written yet."""
 
     settings: PlainConfig
     runs_dir: Path
-    resumed: RunDir | None = None
-    remark: str = ""
+    resumed: RunDir | None = None  # None for a new run
+    remark: str = ""  # message for the user
 
     def open(self) -> OpenRun:
-        """Create or take the run; this process becomes its owner.
-
-        Raises:
-            R18Error: When the run cannot be created or taken.
-        """
+        """Create or take the run and become its owner; R18Error when that fails."""
         keep_freed_memory()  # before the log's thread, the first of this process
         limit_spinning()
         if self.resumed is not None:

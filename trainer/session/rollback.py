@@ -12,8 +12,7 @@ from trainer.session.saver import Saver
 from trainer.training.callbacks import DivergedError
 from trainer.training.loop import Trainer
 
-_CALMER = 0.5
-"""Factor of the learning rate after a rollback."""
+_CALMER = 0.5  # factor of the learning rate after a rollback
 
 
 class Rollback:
@@ -24,23 +23,14 @@ class Rollback:
         self._publish = publish
 
     def offer(self, step: int, first_skipped: int) -> None:
-        """Publish that the run is held, and the checkpoint that a rollback would restore.
-
-        Args:
-            step: The last step, a non-finite one.
-            first_skipped: First of the consecutive skipped steps that end there.
-        """
+        """Publish that the run is held after skipping `first_skipped` to `step`, and the checkpoint of a rollback."""
         self._saver.wait_until_idle()  # the newest good state may still be queued for writing
         target = next(iter(self._saver.steps_before(first_skipped)), None)
         name = "" if target is None else self._saver.folder.at(target).name
         self._publish(Diverged(step=step, in_a_row=step - first_skipped + 1, checkpoint=name))
 
     def take(self, trainer: Trainer) -> str:
-        """Restore the newest intact checkpoint before the non-finite steps.
-
-        Returns:
-            The reason for a refusal; empty when it is done.
-        """
+        """Restore the newest intact checkpoint before the non-finite steps; returns the reason for a refusal, else empty."""
         if not self._saver.wait_until_idle():
             return "a checkpoint is still being written; try again"
         for step in self._saver.steps_before(trainer.skipped_from):
@@ -72,13 +62,7 @@ class Rollback:
 
 
 def no_way_back(trainer: Trainer, step: int, first_skipped: int) -> DivergedError:
-    """Error that ends a non-finite run that has no user watching, before its last good checkpoint is given up.
-
-    Args:
-        trainer: The training loop, between two steps.
-        step: The last step.
-        first_skipped: First of the consecutive skipped steps that end there.
-    """
+    """The error that ends a run whose steps `first_skipped` to `step` were non-finite, when no user is watching."""
     rate = trainer.state.schedule.at(max(step - 1, 0))
     return DivergedError(
         f"{step - first_skipped + 1} steps in a row up to step {step:,} had a NaN or infinite loss or gradient (learning "

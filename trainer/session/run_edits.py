@@ -24,17 +24,9 @@ class RunEdits:
     def __init__(
         self, run: OpenRun, saver: Saver, trainer: Callable[[], Trainer], finished: Callable[[], bool]
     ) -> None:
-        """Take the parts.
-
-        Args:
-            run: The run being trained.
-            saver: Writer of its checkpoints.
-            trainer: Returns the training loop; called only once it exists.
-            finished: Returns whether the run has ended.
-        """
         self._run = run
         self._saver = saver
-        self._of = trainer
+        self._of = trainer  # called only once the loop exists
         self._finished = finished
 
     @property
@@ -69,7 +61,7 @@ class RunEdits:
         return ""
 
     def change_settings(self, command: cmd.ChangeSettings) -> str:
-        """Continue by another plan and write it to the run's configuration."""
+        """Change the plan and write it to the run's configuration."""
         trainer, before = self._of(), self._run.config
         if self._over:
             return _OVER

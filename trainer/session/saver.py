@@ -1,4 +1,4 @@
-"""Decides when and what a session saves: snapshots on the training thread, written on another; waits for the last one."""
+"""Decides when and what a session saves: snapshots on the training thread, written on another."""
 
 from __future__ import annotations
 
@@ -25,17 +25,11 @@ _ATTEMPTS = 2
 
 
 class Saver:
-    """Checkpoints of one session. Everything happens on the training thread, unless noted.
-
-    Attributes:
-        folder: The run's checkpoints.
-        run_record: Record of the run for its checkpoints; set once the parts are built.
-    """
+    """Checkpoints of one session. Everything happens on the training thread, unless noted."""
 
     def __init__(self, run: OpenRun) -> None:
-        """Start the writer's thread."""
         self.folder = CheckpointFolder(run.run_dir, keep=run.config.checkpoint.keep)
-        self.run_record: RunRecord | None = None
+        self.run_record: RunRecord | None = None  # set once the parts are built
         self._run = run
         self._writer = CheckpointWriter(self.folder, run.log, find_folder=self._find_directory)
         self._saved_step = -1
@@ -43,7 +37,7 @@ class Saver:
         self._given_up = False
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether the last save is as old as the configuration allows, and the last step was not skipped."""
+        """Whether the last save is older than `checkpoint.every_s`; never after a skipped step."""
         if (
             time.monotonic() - trainer.last_save < self._run.config.checkpoint.every_s
             or trainer.skipped_from is not None
@@ -67,7 +61,7 @@ class Saver:
         trainer.stopwatch.switch(before)
 
     def record_config(self, config: Config) -> None:
-        """Record the configuration, changed during training, in later checkpoints."""
+        """Store a configuration that was changed during training in later checkpoints."""
         assert self.run_record is not None
         self.run_record = replace(self.run_record, config=config.model_dump(mode="json"))
 
@@ -85,44 +79,32 @@ class Saver:
         self._saved_step = -1
 
     def give_up_after(self, step: int) -> None:
-        """Set later checkpoints aside: a resume takes the newest one, which must not belong to a discarded future."""
+        """Set later checkpoints aside, so that a resume does not continue from a discarded state."""
         self._writer.forget_unsaved()
         self.folder.set_aside([saved for saved in self.folder.steps() if saved > step], suffix=".given-up")
 
     def wait_for(self, step: int) -> str:
-        """Wait until the checkpoint of a step is on disk; empty when it is, otherwise the reason. From any thread."""
+        """Wait until the checkpoint of a step is on disk; returns the problem, empty if none. For any thread."""
         problem = self._writer.wait_for(step, _TIMEOUT_S)
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def saved_best(self, step: int) -> Checkpoint:
-        """Read the best state from disk.
-
-        Args:
-            step: Step of the best state.
-
-        Raises:
-            CheckpointError: When it could not be written, or is damaged.
-        """
+        """Read the best state from disk; CheckpointError when it could not be written or is damaged."""
         problem = self.wait_for(step) if step == self._best_step else ""
         if problem:
             raise CheckpointError(f"{self.folder.at(step)}: {problem}")
         return read_checkpoint(self.folder.at(step))
 
     def wait_until_idle(self) -> bool:
-        """Wait a few seconds until everything is written or has failed; whether it is."""
+        """Wait a few seconds until everything is written or has failed; False when it is not."""
         return self._writer.wait_until_idle(_IDLE_S)
 
     def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool], given_up: Callable[[], bool]) -> None:
         """Write the last state of the run to disk.
 
-        Args:
-            trainer: The training loop, between two steps.
-            try_again: Called with the reason for a failed save; waits, and returns whether to try again.
-            given_up: Called while waiting for a write; returns whether the user wants to exit without it.
-
-        Raises:
-            DivergedError: When the last step has made the weights non-finite.
-            DiskError: When the second attempt to write it fails too, and no user is present to make room for it.
+        `try_again` gets the reason for a failed save, waits, and returns whether to retry; `given_up` is called during
+        a write and returns whether the user wants to exit without it. DivergedError when the weights are not finite,
+        DiskError when the state was not saved.
         """
         step = trainer.state.step
         if not trainer.state.finite:
@@ -143,7 +125,7 @@ class Saver:
             attempts += 1
 
     def _wait(self, step: int, given_up: Callable[[], bool]) -> str:
-        """Wait for a write, checking regularly whether to keep waiting; the reason why it is not on disk, empty when it is."""
+        """Wait for a write unless the user gives up; returns the reason why it is not on disk, empty when it is."""
         end = time.monotonic() + _TIMEOUT_S
         while (problem := self._writer.wait_for(step, _LOOK_S)) is None and time.monotonic() < end:
             if given_up():
@@ -152,7 +134,7 @@ class Saver:
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def close(self) -> None:
-        """Write what is waiting and end the thread; a write that has been given up is discarded."""
+        """Write the queue and end the thread; a write that has been given up is discarded."""
         self._writer.close(0.0 if self._given_up else _CLOSE_S)
 
     def _find_directory(self) -> None:

@@ -1,7 +1,4 @@
-"""A training session: prepares a run, calls the loop, takes commands between steps, and ends the run in good order.
-
-Lives on the training thread from beginning to end. The loop calls it back through `LoopCallbacks`.
-"""
+"""A training session, from the preparation of a run to its last event."""
 
 from __future__ import annotations
 
@@ -36,19 +33,12 @@ _PAUSE_TICK_S = 0.1
 
 
 class TrainingSession:
-    """One session of a run, from preparation to the last event."""
+    """Prepares a run, runs the loop, takes commands between steps and ends the run, all on the training thread."""
 
     def __init__(self, run: OpenRun, commands: CommandQueue, *, hold_open: Callable[[], bool]) -> None:
-        """Take the parts.
-
-        Args:
-            run: The run, locked by this process.
-            commands: Commands of the user.
-            hold_open: Returns whether a dashboard is open: then the session waits at its end for more commands.
-        """
         self._run = run
         self._commands = commands
-        self._hold_open = hold_open
+        self._hold_open = hold_open  # whether a dashboard is open: the session then waits at its end for more commands
         self._state = SessionState(self.publish)
         self._saver = Saver(run)
         self._handler = CommandHandler(run, commands, self._saver, self._state, lambda: self.trainer, self.poll)
@@ -61,14 +51,7 @@ class TrainingSession:
         self._trainer: Trainer | None = None
 
     def run(self) -> int:
-        """Train the run to its end.
-
-        Returns:
-            The exit code.
-
-        Raises:
-            R18Error: When the run fails for a reason that the user can act on.
-        """
+        """Train the run to its end and return the exit code; R18Error for a failure that the user can act on."""
         try:
             try:
                 self._prepare()
@@ -77,7 +60,7 @@ class TrainingSession:
             except StopRequested as stop:
                 reason, code = stop.reason, stop.exit_code
             except Exception as error:
-                # The images or the memory are gone, the weights are not: a resume continues from this very step.
+                # The weights are intact: a resume continues from this very step.
                 if self._trainer is not None and (isinstance(error, DataLostError) or is_out_of_memory(error)):
                     self._final_save.save(self.trainer)
                 raise
@@ -89,7 +72,7 @@ class TrainingSession:
 
     @property
     def began(self) -> bool:
-        """Whether the preparation is over, so that the first step was or will be taken."""
+        """Whether the preparation is over."""
         return self._trainer is not None
 
     @property
@@ -105,14 +88,7 @@ class TrainingSession:
         self._run.log.publish(event)
 
     def poll(self, evaluating: float | None = None) -> None:
-        """Take commands, hold while paused, save when due.
-
-        Args:
-            evaluating: Completed share of an evaluation; None between training steps.
-
-        Raises:
-            StopRequested: When a command ends the run.
-        """
+        """Take commands, hold while paused, save when due; StopRequested when a command ends the run."""
         self._state.follow_loop(evaluating=evaluating is not None)
         if evaluating is not None:
             self._state.show_progress(evaluating)
@@ -127,7 +103,7 @@ class TrainingSession:
         self._saver.save(self.trainer, best=best)
 
     def saved_best(self) -> Checkpoint:
-        """Read the best state of the run from disk."""
+        """Read the best checkpoint from disk."""
         return self._saver.saved_best(self.trainer.state.best.step)
 
     def on_epoch_start(self, epoch: int) -> None:
@@ -159,11 +135,7 @@ class TrainingSession:
         self._state.show(RunState.TRAINING)
 
     def on_divergence(self, step: int, first_skipped: int) -> None:
-        """Pause for the user at the screen; without a screen, end the run.
-
-        Raises:
-            DivergedError: Without a screen.
-        """
+        """Pause for the user at the screen; without a screen, DivergedError ends the run."""
         if not self._hold_open():
             raise no_way_back(self.trainer, step, first_skipped)
         self._handler.rollback.offer(step, first_skipped)
@@ -213,7 +185,7 @@ class TrainingSession:
             self._wait_for_export()
 
     def _dismiss_peers(self) -> None:
-        """End the other processes. Those of a failed run find a closed connection instead."""
+        """End the other processes; those of a failed run find a closed connection instead."""
         if (peers := self._preparation.peers) is None:
             return
         with suppress(PeerLostError):  # a process that has died needs no order

@@ -15,30 +15,21 @@ _PROGRESS_EVERY_S = 1.0
 
 
 class Activity(enum.Enum):
-    """What the training thread is doing."""
+    """Current activity of the training thread."""
 
-    STEPS = enum.auto()
-    """Takes steps, or waits between two of them."""
-    EVALUATION = enum.auto()
-    """Evaluates because the loop's schedule says so."""
+    STEPS = enum.auto()  # including the wait between two steps
+    EVALUATION = enum.auto()  # scheduled by the loop
     EVALUATION_BY_KEY = enum.auto()
     RANGE_TEST = enum.auto()
 
 
 class SessionState:
-    """What a session is doing. Everything happens on the training thread.
-
-    Attributes:
-        activity: Current activity.
-        paused: Whether the user has paused the run; takes effect at the next step.
-        finished: Whether the run has ended; evaluations, exports and saves may follow.
-    """
+    """Current state of a session. Everything happens on the training thread."""
 
     def __init__(self, publish: Callable[[Event], object]) -> None:
-        """Start before the first step."""
         self.activity = Activity.STEPS
-        self.paused = False
-        self.finished = False
+        self.paused = False  # takes effect at the next step
+        self.finished = False  # the run has ended; evaluations, exports and saves may follow
         self._publish = publish
         self._evaluated = ""
         self._shown_s = 0.0
@@ -50,31 +41,27 @@ class SessionState:
 
     @property
     def by_key(self) -> bool:
-        """Whether the user has asked for what is under way; it runs to its end also while the run is paused."""
+        """Whether the user requested the current activity, which then runs to its end even while paused."""
         return self.activity in (Activity.EVALUATION_BY_KEY, Activity.RANGE_TEST)
 
     def follow_loop(self, *, evaluating: bool) -> None:
-        """Follow the loop from its steps to its evaluation and back, unless the user's own is under way."""
+        """Follow the loop between steps and evaluation, unless a requested activity is running."""
         if not self.by_key:
             self.activity = Activity.EVALUATION if evaluating else Activity.STEPS
 
     @contextmanager
     def during(self, activity: Activity) -> Iterator[None]:
-        """Do something that the user has asked for, and return to steps, to the pause or to the end."""
+        """Context of an activity requested by the user; afterwards the state of the run is shown again."""
         self.activity = activity
         try:
             yield
         finally:
             self.activity = Activity.STEPS
-            # Also when it was stopped: a run that has ended must not end up as "evaluating".
+            # Even when it was stopped: a finished run must not stay "evaluating".
             self.show(RunState.FINISHED if self.finished else RunState.PAUSED if self.paused else RunState.TRAINING)
 
     def start_evaluation(self, name: str) -> None:
-        """Show that an evaluation begins.
-
-        Args:
-            name: What is evaluated.
-        """
+        """Show that the evaluation of `name` begins."""
         self._evaluated = name
         self._shown_s = time.monotonic()
         self.show(RunState.EVALUATING, name)
@@ -87,11 +74,5 @@ class SessionState:
             self.show(RunState.EVALUATING, self._evaluated, round(share, 3))
 
     def show(self, state: RunState, detail: str = "", fraction: float | None = None) -> None:
-        """Publish a state.
-
-        Args:
-            state: State of the run.
-            detail: What is being done, in words.
-            fraction: Completed share, 0 to 1; None where it is unknown.
-        """
+        """Publish a state; `fraction` is the completed share, 0 to 1, or None where it is unknown."""
         self._publish(StateChanged(state=state.value, detail=detail, fraction=fraction))

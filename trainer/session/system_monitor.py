@@ -13,21 +13,15 @@ import torch
 from trainer.host.limits import usable_memory
 
 INTERVAL_S = 2.0
-
-_STILL_S = 10.0
-"""Seconds after which readings that have hardly moved are published anyway."""
-
-_HARDLY = 0.02
-"""Relative change below which a reading is not published, and ..."""
-
-_HARDLY_PCT = 5.0
-"""... the same in percentage points, for readings in percent."""
+_STILL_S = 10.0  # seconds after which readings are published although they have hardly changed
+_HARDLY = 0.02  # relative change below which a reading is not published
+_HARDLY_PCT = 5.0  # the same in percentage points, for readings in percent
 
 Reader = Callable[[], dict[str, float]]
 
 
 class SystemMonitor:
-    """Reads every two seconds while it is not suspended, and calls a publisher where something moved or ten seconds have passed.
+    """Reads every two seconds and publishes when something has changed or ten seconds have passed.
 
     `suspend` and `stop` may be called by any thread.
     """
@@ -55,7 +49,7 @@ class SystemMonitor:
             self._awake.set()
 
     def stop(self) -> None:
-        """Stop, waiting for a reading in progress for at most one interval."""
+        """Stop, waiting at most one interval for a reading in progress."""
         self._stopped.set()
         self._awake.set()
         self._thread.join(self._interval_s)
@@ -78,7 +72,7 @@ class SystemMonitor:
 
 
 def _moved(before: dict[str, float], now: dict[str, float]) -> bool:
-    """Whether readings have changed enough to publish: otherwise a run of weeks would log them half a million times."""
+    """Whether readings have changed enough to publish; otherwise a run of weeks would log half a million of them."""
     if before.keys() != now.keys():
         return True
     return any(
@@ -127,7 +121,7 @@ def _mps() -> dict[str, float]:
 
 
 def _nvml(uuid: Any) -> list[Reader]:
-    """NVML readings of one GPU, found by its UUID because CUDA_VISIBLE_DEVICES renumbers devices."""
+    """NVML readings of one GPU, found by UUID because CUDA_VISIBLE_DEVICES renumbers devices."""
     import pynvml
 
     try:

@@ -1,4 +1,4 @@
-"""Runs one child process per tracker of a live run. Torch-free, like everything that stays in this process."""
+"""Runs one child process per tracker of a live run. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trainer.run.log.run_events import Warned
 
 
 class SinkChildren:
-    """Child processes, started once per session. They end by themselves, a second after this process."""
+    """Child processes, started once per session; they end by themselves, a second after this process."""
 
     def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
         self._run_dir = run_dir
         self._publish = publish
 
     def start(self, names: Sequence[SinkName]) -> None:
-        """Start the processes; one that cannot be started is reported as a warning."""
+        """Start the processes; a failure is published as a warning."""
         for name in names:
             threading.Thread(target=self._main, args=(name,), name=f"sink {name}", daemon=True).start()
 
@@ -38,7 +38,7 @@ class SinkChildren:
             )
 
     def _run(self, name: SinkName) -> str:
-        """Wait for a process; the reason why it ended, which is an error while this process lives."""
+        """Run a child and return the reason why it ended, which is an error while this process lives."""
         command = own_command(
             "trainer.cli", "sync", str(self._run_dir.path), "--to", name, "--until-ends", str(os.getpid())
         )

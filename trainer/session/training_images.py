@@ -1,7 +1,6 @@
 """Training images as the network receives them: augmented, mixed, at the size of the epoch.
 
-Every draw is a hash of the image's place in the epoch's order, so these are exactly the images of the training steps, and
-no step has to provide them.
+Every draw is a hash of the image's place in the epoch's order, so these are exactly the images of the training steps.
 """
 
 from __future__ import annotations
@@ -24,11 +23,8 @@ from trainer.evaluation.picture_sheet import Sheet
 from trainer.evaluation.result_files import name_of
 
 _CPU = torch.device("cpu")
-
 SHOWN = 32
-
-_OFTEN_S = 60.0
-"""Seconds between two samples, so that short epochs do not spend their time on them."""
+_OFTEN_S = 60.0  # seconds between two samples, so that short epochs do not spend their time on them
 
 
 class TrainingImages:
@@ -48,14 +44,7 @@ class TrainingImages:
 
 
 def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) -> Sheet:
-    """The first images of an epoch, computed on the CPU.
-
-    Args:
-        data: Prepared data of the run.
-        config: Configuration of the run.
-        plan: Assignment of images to batches.
-        epoch: Epoch number, from 0.
-    """
+    """The first images of an epoch (from 0), computed on the CPU."""
     split, classes = data.dataset.splits["train"], data.dataset.classes
     first, batch = plan.rows_of(plan.order(epoch), 0)
     # Each image is mixed with the one before it; the first one with the last of the batch.
@@ -83,7 +72,7 @@ def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) 
 
 
 def _readable(split: Split, rows: list[int]) -> tuple[Tensor, list[int]]:
-    """Pixels on the CPU, and their rows: images that can no longer be read are skipped, as in training."""
+    """Pixels on the CPU, and their indices in `rows`; unreadable images are skipped, as in training."""
     if isinstance(split, FolderSplit):
         reading = split.read(rows, threads=None)
         return reading.pixels_NHWC, reading.kept

@@ -1,8 +1,4 @@
-"""Torch-free start of a training session; the rest is imported on the training thread.
-
-A dashboard can be on the screen while `TrainingThread` still imports PyTorch. The thread is a plain one, owned here: the
-dashboard's own workers would tie training to the life of a screen.
-"""
+"""Torch-free start of a session, so that a dashboard is on the screen while the training thread imports PyTorch."""
 
 from __future__ import annotations
 
@@ -26,32 +22,22 @@ if TYPE_CHECKING:
     from trainer.run.control.server import ControlServer
 
 
-_DISK_S = 5.0
-"""Longest wait in seconds for a disk that may be the cause of the failure."""
-
-_HEART_S = 5.0
-"""Longest wait in seconds for a heartbeat under way; a share that does not respond could block it for ever."""
-
-_SIGNALS_S = 0.25
-"""Longest sleep in seconds of the main thread, which alone runs Python's signal handlers."""
+_DISK_S = 5.0  # longest wait in seconds for a disk that may be the cause of the failure
+_HEART_S = 5.0  # longest wait in seconds for a heartbeat: an unresponsive share could block it for ever
+_SIGNALS_S = 0.25  # longest sleep in seconds of the main thread, which alone runs Python's signal handlers
 
 
 class TrainingThread:
-    """Trains an opened run on a separate thread.
+    """Trains an opened run on a plain thread: a worker of the dashboard would end with its screen.
 
     `start`, `stop` and `join` are called by the main thread; everything else happens on the training thread.
-
-    Attributes:
-        commands: Queue of commands to the trainer.
-        exit_code: Exit code of the process; valid once the thread has ended.
-        refused: Whether a new run could not start for a reason that the user can act on; valid once the thread has ended.
     """
 
     def __init__(self, run: OpenRun, *, hold_open: bool) -> None:
         self.run = run
         self.commands = CommandQueue()
-        self.exit_code = EXIT_FAILED
-        self.refused = False
+        self.exit_code = EXIT_FAILED  # valid once the thread has ended
+        self.refused = False  # whether a new run could not start, for a reason that the user can act on
         self._control: ControlServer | None = None
         # No threading.Event: `stop` may interrupt itself in a signal handler, and a lock is not reentrant.
         self._held = hold_open
@@ -96,20 +82,13 @@ class TrainingThread:
         return not self._begun or self._thread.is_alive()
 
     def stop(self, reason: str = "stopped", exit_code: int = EXIT_OK) -> None:
-        """Ask the trainer to save and end. Safe in a signal handler.
-
-        A signal's code also releases a run that is held open, even when its end then fails.
-        """
+        """Ask the trainer to save and end; a signal's code also releases a held run. Safe in a signal handler."""
         if exit_code != EXIT_OK:
             self.release()
         self.commands.send(Stop(reason=reason, exit_code=exit_code))
 
     def take_signals(self, hang_up: Callable[[], None] | None = None) -> None:
-        """Let signals stop and save this run.
-
-        Args:
-            hang_up: Called at SIGHUP, instead of a stop; must be safe in a signal handler.
-        """
+        """Let signals stop and save this run; `hang_up`, called at SIGHUP instead, must be safe in a signal handler."""
         install_stop_handlers(
             self.stop,
             hang_up,
@@ -118,17 +97,12 @@ class TrainingThread:
         )
 
     def release(self) -> None:
-        """End the thread when the run ends, instead of holding it open for more commands: the screen was closed."""
+        """Do not hold the thread open for commands after the run's end: the screen was closed."""
         self._held = False
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the thread while signals are handled.
-
-        Returns:
-            Whether it has ended.
-        """
-        # In short waits: a thread that is just starting may receive a signal in place of the main thread, and then nothing would
-        # wake this wait.
+        """Wait for the end of the thread while signals are handled; whether it has ended."""
+        # In short waits: a starting thread may receive a signal in place of the main thread, and nothing would wake a long one.
         end = math.inf if timeout is None else time.monotonic() + timeout
         while self._thread.is_alive() and (left := end - time.monotonic()) > 0:
             self._thread.join(min(left, _SIGNALS_S))
@@ -173,7 +147,7 @@ class TrainingThread:
         return code
 
     def _last_checkpoint(self) -> str:
-        """The name of the newest checkpoint, whatever `latest` points to; empty when there is none."""
+        """Name of the newest checkpoint, whatever `latest` points to; empty when there is none."""
         return max((path.name for path in self.run.run_dir.checkpoints.glob("step-*.safetensors")), default="")
 
     def _hold_failed(self) -> None:
@@ -184,7 +158,7 @@ class TrainingThread:
                 self.run.log.publish(acknowledgement(command, "the run has failed"))
 
     def _listen(self) -> None:
-        """Let other processes of the user steer the run, if a socket can be opened."""
+        """Let the user's other processes steer the run, if a socket can be opened."""
         from trainer.run.control.server import ControlServer  # not before the first frame
 
         try:

@@ -1,4 +1,4 @@
-"""Chooses precision, memory format and convolution once a run, by timing a few real steps on a throw-away copy of the model.
+"""Chooses precision, memory format and convolution once per run, by timing a few real steps on a copy of the model.
 
 bf16 is up to thirty times slower than fp32 on CPUs without hardware for it, and channels_last is slower on some; a guess
 by name would be wrong somewhere. The choice is recorded and reused by a resume.
@@ -28,20 +28,13 @@ from trainer.model.numerics import Numerics
 from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
 
-_PROBE_SHARE = 8
-"""A candidate first runs on an eighth of a batch ..."""
-_HOPELESS = 2.0
-"""... and is dropped when that takes this many times longer than the fastest candidate's step."""
-_CLOSE = 1.3
-"""Candidates within this factor of the fastest are timed again, in turns: a machine may be slow for a moment."""
-_ROUNDS = 3
-"""Steps of each candidate in that second timing."""
-_STEPS_TO_CAPTURE = PLAIN_STEPS + 1
-"""Untimed steps before the timed one on a CUDA device, so that the replay of a graph is timed."""
-_IMAGES_ON_CPU = 128
-"""Larger batches are cut to this for timing on a CPU: time per image stays the same, and the whole run waits for the trial."""
-_LOSS_TOLERANCE = 0.1
-"""Largest relative difference between a precision's first loss and that of fp32 at which the precision is trusted."""
+_PROBE_SHARE = 8  # a candidate first runs on an eighth of a batch ...
+_HOPELESS = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
+_CLOSE = 1.3  # candidates this close to the fastest are timed again, in turns: a machine may be slow for a moment
+_ROUNDS = 3  # steps of each candidate in that second timing
+_STEPS_TO_CAPTURE = PLAIN_STEPS + 1  # untimed steps on a CUDA device, so that the replay of a graph is timed
+_IMAGES_ON_CPU = 128  # largest batch timed on a CPU: time per image stays the same, and the run waits for the trial
+_LOSS_TOLERANCE = 0.1  # largest relative difference from fp32's first loss at which a precision is trusted
 
 
 @dataclass(frozen=True)
@@ -61,21 +54,11 @@ def autotune_numerics(
     *,
     device: torch.device,
 ) -> tuple[Numerics, dict[str, Any]]:
-    """Use what is configured, and time the rest.
+    """Use what is configured, and time what is `auto`.
 
-    Args:
-        config: `run.precision`, `run.channels_last` and `run.convolution` may be `auto`.
-        model: Model on the device; not changed.
-        augment: The run's augmentation.
-        first_batch: Makes the first batch of the run; called only when a setting is `auto`.
-        progress: Called with the candidate being timed; may raise to cancel.
-        device: Training device.
-
-    Returns:
-        The choice, and the measured milliseconds per step of each candidate (empty when nothing was timed).
-
-    Raises:
-        RuntimeError: Out of memory, when no candidate fits; single candidates that do not fit are dropped.
+    Returns the choice, and the milliseconds per step of each candidate (empty when nothing was timed; then
+    `first_batch` is not called). Candidates that run out of memory are dropped; RuntimeError when none fits. `progress`
+    may raise to cancel.
     """
     candidates = _candidates(config, device)
     if len(candidates) == 1:
@@ -138,13 +121,8 @@ def _close(timings: list[_Timing]) -> list[Numerics]:
 
 
 def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.device) -> Numerics:
-    """Numerics that a run began with, for a resume.
-
-    Args:
-        config: Configuration of the run.
-        choices: Recorded in the checkpoint; older checkpoints lack later settings.
-        device: Training device now. A convolution that was timed on a CPU is not used on another device.
-    """
+    """Numerics that a run began with, for a resume; a convolution timed on a CPU is not used on another device."""
+    # Older checkpoints lack later choices.
     fields = [field.name for field in dataclasses.fields(Numerics) if field.name in choices]
     numerics = Numerics(**{name: choices[name] for name in fields})
     if config.run.convolution == "auto" and device.type != "cpu":

@@ -20,23 +20,14 @@ from trainer.training.distributed import Peers
 
 @dataclass(frozen=True)
 class BatchSource:
-    """Source of training batches.
-
-    Attributes:
-        split: Training images.
-        plan: Division of an epoch into steps.
-        device: Training device.
-        epochs: Number of epochs of the run.
-        lost: Images that could not be read in this session.
-        weights_K: Loss weight of each class's images, on the device; None where all are equal.
-    """
+    """Source of a run's training batches."""
 
     split: Split
     plan: Plan
     device: torch.device
     epochs: int
-    lost: LostImages
-    weights_K: Tensor | None
+    lost: LostImages  # images that could not be read in this session
+    weights_K: Tensor | None  # loss weight of each class's images, on the device; None for equal weights
     _warn: Callable[[str], None]
 
     @classmethod
@@ -63,16 +54,7 @@ class BatchSource:
 
 
 def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
-    """Divide an epoch into steps, and a step into the parts of several processes.
-
-    Args:
-        config: Configuration of the run.
-        labels_N: Labels of the training images, int64 on the CPU.
-        peers: Processes that train together. A smaller last batch is then dropped: it may not have equally many images for each.
-
-    Raises:
-        ConfigError: When a batch cannot be divided equally among all processes.
-    """
+    """Divide an epoch into steps, and a step among processes; ConfigError when a batch cannot be divided equally."""
     rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
     parts = world * config.train.grad_accum_steps
     if config.data.batch_size % parts or config.data.batch_size < 2 * parts:
@@ -83,7 +65,7 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Pla
     return Plan(
         num_images=len(labels_N),
         batch_size=config.data.batch_size,
-        drop_last=config.data.drop_last or world > 1,
+        drop_last=config.data.drop_last or world > 1,  # a smaller batch may not divide equally
         rank=rank,
         world=world,
         smallest=2 * config.train.grad_accum_steps,

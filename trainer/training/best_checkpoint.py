@@ -9,37 +9,17 @@ from typing import Literal
 
 @dataclass
 class BestCheckpoint:
-    """The best state of a run so far.
+    """The best state of a run so far."""
 
-    Attributes:
-        step: Its step; -1 before the first evaluation with a finite loss.
-        accuracy: Its accuracy, 0 to 1.
-        loss: Its mean loss; None in checkpoints written before losses were kept.
-        improved_step: Step at which the figure that `eval.best_by` names last improved. `step` may be later: at equal accuracy
-            a lower loss makes a better state.
-        measured_step: Step of the newest evaluation on the selection split.
-        tested_step: Step of the best state when it was evaluated on test at the end; -1 before.
-    """
-
-    step: int = -1
-    accuracy: float | None = None
-    loss: float | None = None
-    improved_step: int = -1
-    measured_step: int = -1
-    tested_step: int = -1
+    step: int = -1  # -1 before the first evaluation with a finite loss
+    accuracy: float | None = None  # 0 to 1
+    loss: float | None = None  # None in checkpoints written before losses were kept
+    improved_step: int = -1  # when the figure of `eval.best_by` last improved; `step` may be later, by a lower loss
+    measured_step: int = -1  # newest evaluation on the selection split
+    tested_step: int = -1  # `step` when it was evaluated on test at the end; -1 before
 
     def update(self, step: int, accuracy: float, loss: float, by: Literal["accuracy", "loss"]) -> bool:
-        """Compare a new evaluation on the selection split with the best so far.
-
-        Args:
-            step: Step of the evaluated state.
-            accuracy: Its accuracy, 0 to 1.
-            loss: Its mean loss. A state with a loss that is not finite is never the best.
-            by: Figure that decides.
-
-        Returns:
-            Whether the new state is the best now.
-        """
+        """Compare an evaluation on the selection split with the best; whether it is better, never with a non-finite loss."""
         self.measured_step = step
         if not math.isfinite(loss):
             return False
@@ -66,10 +46,5 @@ class BestCheckpoint:
             self.improved_step = max(self.improved_step, self.measured_step)
 
     def is_stalled(self, patience_steps: int, *, not_before: int) -> bool:
-        """Whether so many steps brought no improvement.
-
-        Args:
-            patience_steps: Number of steps.
-            not_before: Step at which counting starts at the earliest.
-        """
+        """Whether `patience_steps` brought no improvement, counted from step `not_before` at the earliest."""
         return self.improved_step >= 0 and self.measured_step - max(self.improved_step, not_before) >= patience_steps

@@ -49,15 +49,10 @@ from trainer.training.step import TrainStep
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A trainer that is ready to run, and what to report about it.
-
-    Attributes:
-        choices: Choices made by timing, for the log, the checkpoint and a resume.
-        warnings: Warnings for the user.
-    """
+    """A trainer that is ready to run, with warnings for the user."""
 
     trainer: Trainer
-    choices: dict[str, Any]
+    choices: dict[str, Any]  # timed choices, for the log, the checkpoint and a resume
     warnings: list[str]
 
 
@@ -65,18 +60,10 @@ def build_trainer(
     config: Config, runs_dir: Path, hooks: LoopCallbacks, progress: Progress, checkpoint: Checkpoint | None,
     *, peers: Peers | None = None,
 ) -> Built:  # fmt: skip
-    """Build everything that the loop needs.
+    """Build everything that the loop needs; R18Error when device, data or weights do not match the configuration.
 
-    Args:
-        config: Configuration of the run.
-        runs_dir: Folder in which `model.init_from` finds runs.
-        hooks: Callbacks of the loop.
-        progress: Called with what is being done; may raise to cancel.
-        checkpoint: Checkpoint to resume from, or None.
-        peers: Processes that train together, waiting for the leader's messages; None when this process trains alone.
-
-    Raises:
-        R18Error: When the device, the data or the weights do not match the configuration.
+    `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `peers` wait for the leader's
+    messages.
     """
     warnings: list[str] = []
     device = _set_up_device(config, checkpoint, warnings)
@@ -221,7 +208,7 @@ def _choose_numerics(
     config: Config, model: nn.Module, augment: Augment, source: BatchSource, progress: Progress, cache: str,
     checkpoint: Checkpoint | None,
 ) -> tuple[Numerics, dict[str, Any]]:  # fmt: skip
-    """Numerics of the run, and all its choices: timed at the start, and those of the checkpoint in a resume."""
+    """Numerics of the run, and all its choices: timed at the start, or those of the checkpoint in a resume."""
     if checkpoint is not None:
         choices = checkpoint.run.choices
         numerics = recorded_numerics(config, choices, source.device)

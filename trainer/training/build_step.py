@@ -28,17 +28,7 @@ def build_step(
     config: Config, model: nn.Module, augment: Augment, numerics: Numerics,
     *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
 ) -> StepParts:  # fmt: skip
-    """Build the step of a model.
-
-    Args:
-        config: Configuration of the step.
-        model: The model on its device; changed in place to the memory format and the convolutions of `numerics`.
-        augment: Makes augmented images from pixels.
-        numerics: Numerics of the step.
-        class_weights_K: Loss weight of each class's images; None for equal weights.
-        micro_batches: Micro-batches per step; None as configured.
-        peers: Processes that train together; None when this process trains alone.
-    """
+    """Build the step of a model, changed in place to the memory format and the convolutions of `numerics`."""
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     train_step = TrainStep(

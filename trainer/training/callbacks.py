@@ -21,24 +21,16 @@ class LoopCallbacks(Protocol):
         """Log an event."""
 
     def poll(self, evaluating: float | None = None) -> None:
-        """Handle commands; returns when training may continue.
+        """Handle commands and return when training may continue; StopRequested ends the run.
 
-        Args:
-            evaluating: Share of an evaluation that is done, 0 to 1; None between training steps.
-
-        Raises:
-            StopRequested: To end the run.
+        `evaluating` is the share of an evaluation that is done, 0 to 1; None between training steps.
         """
 
     def save(self, *, best: bool = False) -> None:
         """Snapshot the state and hand it to the writer."""
 
     def saved_best(self) -> Checkpoint:
-        """The best checkpoint of the run, read from the disk.
-
-        Raises:
-            CheckpointError: When there is none.
-        """
+        """Read the best checkpoint from disk; CheckpointError when there is none."""
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before the first batch of an epoch (from 0) is trained on."""
@@ -50,24 +42,10 @@ class LoopCallbacks(Protocol):
         """Called when training continues."""
 
     def on_evaluation_end(self, split: str, evaluation: Evaluation, step: int) -> None:
-        """Called after an evaluation.
-
-        Args:
-            split: `val` or `test`.
-            evaluation: Result of the evaluation.
-            step: Steps that the evaluated weights were trained for.
-        """
+        """Called after an evaluation of `val` or `test`; `step` is that of the evaluated weights."""
 
     def on_divergence(self, step: int, first_skipped: int) -> None:
-        """Called after too many consecutive skipped steps; returns when training may continue.
-
-        Args:
-            step: The last of these steps.
-            first_skipped: The first of these steps.
-
-        Raises:
-            DivergedError: When no user is there to decide.
-        """
+        """Called after skipped steps `first_skipped` to `step`; returns to continue training, or raises DivergedError."""
 
 
 class NullCallbacks:
@@ -99,5 +77,5 @@ class NullCallbacks:
         """Do nothing: there is no run."""
 
     def on_divergence(self, step: int, first_skipped: int) -> None:
-        """Do nothing: there is no user to decide."""
+        """Raise: there is no user to decide."""
         raise DivergedError(f"steps {first_skipped} to {step} were non-finite (NaN/Inf)")

@@ -17,38 +17,27 @@ from torch import Tensor
 
 from trainer.errors import first_line
 
-PLAIN_STEPS = 3
-"""Steps before a capture, in which cuDNN chooses its algorithms and all one-time allocations happen."""
+PLAIN_STEPS = 3  # steps before a capture, in which cuDNN chooses algorithms and one-time allocations happen
 
-Compute = Callable[[Tensor, Tensor, Tensor], None]
-"""A step over images (N, C, H, W) and labels (N,), which fills metrics (3,)."""
+Compute = Callable[[Tensor, Tensor, Tensor], None]  # step over images (N, C, H, W), labels (N,); fills metrics (3,)
 
 
 class StepGraph:
-    """Counts plain steps, captures one, and replays it.
-
-    Attributes:
-        given_up: Why steps are not captured; empty while they may be.
-    """
+    """Counts plain steps, captures one, and replays it."""
 
     def __init__(self, device: torch.device) -> None:
-        """Begin without a graph.
-
-        Args:
-            device: Training device.
-        """
-        self.given_up = ""
+        self.given_up = ""  # reason why steps are not captured; empty while they may be
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._shape: tuple[int, ...] = ()
         self._plain_steps = 0
         self._replay: Callable[[], None] | None = None
 
     def forget(self) -> None:
-        """Drop the graph, so that the next steps are captured again: trained stages or the number of micro-batches changed."""
+        """Drop the graph and capture again: trained stages or the number of micro-batches have changed."""
         self._replay, self._shape, self._plain_steps = None, (), 0
 
     def replays(self, *shape: int) -> bool:
-        """Whether a step over images of this number and size is replayed, or captured now; a new shape starts counting again."""
+        """Whether a step over images of this number and size is replayed or captured; a new shape restarts the count."""
         if shape != self._shape:
             self.forget()
             self._shape = shape
@@ -67,17 +56,10 @@ class StepGraph:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def step(self, compute: Compute, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> bool:
-        """Replay the step over a batch, capturing it first where there is no graph yet.
+        """Replay the step over a batch, capturing it first if necessary; False, with nothing changed, where that fails.
 
-        Args:
-            compute: Function to capture. All tensors that it changes must keep their addresses. (No reference to it is kept, so
-                that the owner of this graph is freed at once, and not by the garbage collector.)
-            images_NCHW: Augmented images, in the model's memory format.
-            labels_N: Labels, int64.
-            metrics_3: Filled with the step's metrics.
-
-        Returns:
-            False when it cannot be captured: nothing has changed then, and `given_up` holds the reason.
+        All tensors that `compute` changes must keep their addresses. No reference to it is kept, so that the owner of
+        this graph is freed at once, and not by the garbage collector.
         """
         if self._replay is None:
             self._images, self._labels = torch.empty_like(images_NCHW), torch.empty_like(labels_N)

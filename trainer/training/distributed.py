@@ -43,37 +43,26 @@ _SYNC_BUFFERS = (
 )
 """DistributedDataParallel's argument: newer versions of PyTorch warn about the older name."""
 
-_NUMBERS = 3
-"""Numbers in an order."""
+_NUMBERS = 3  # numbers in an order
 
 
 class Order(enum.IntEnum):
     """An order of the leader to all processes."""
 
-    STEP = 1
-    """One optimizer step: epoch, step in the epoch, learning rate."""
-    PREPARE = 2
-    """Train all stages but this many."""
-    SHARE = 3
-    """Copy the leader's weights, statistics, momenta and loss scale."""
+    STEP = 1  # one optimizer step: epoch, step in the epoch, learning rate
+    PREPARE = 2  # train all stages but this many
+    SHARE = 3  # copy the leader's weights, statistics, momenta and loss scale
     END = 4
-    """The training is over."""
 
 
 class PeerLostError(R18Error):
-    """A process of a joint training failed, so that none of them can continue."""
+    """A process of a joint training has failed, so that none of them can continue."""
 
 
 class Peers:
-    """The process group, seen from this process.
-
-    Attributes:
-        rank: Rank of this process; 0 leads.
-        world: Number of processes.
-    """
+    """The process group, seen from this process, which joins it."""
 
     def __init__(self) -> None:
-        """Join the process group."""
         self.rank, self.world = rank(), world_size()
         # Orders are numbers on the CPU, and do not wait for a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -96,12 +85,7 @@ class Peers:
         return self.rank == 0
 
     def order(self, order: Order, *numbers: float) -> None:
-        """Send an order to the other processes; does nothing on those.
-
-        Args:
-            order: Next action of all processes.
-            numbers: Its arguments.
-        """
+        """Send an order and its arguments to the other processes; does nothing on those."""
         if self.leads:
             self._broadcast(
                 torch.tensor([float(order), *numbers, *[0.0] * (_NUMBERS - len(numbers))], dtype=torch.float64)
@@ -130,11 +114,7 @@ class Peers:
         return values
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Broadcast the leader's values to all processes, in place.
-
-        Args:
-            tensors: float32, the same shapes in every process, in any memory format.
-        """
+        """Broadcast the leader's float32 tensors, in place: of equal shapes in all processes, in any memory format."""
         joined = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         try:
             distributed.broadcast(joined, src=0)
@@ -145,11 +125,7 @@ class Peers:
                 tensor.detach().copy_(part.view(tensor.shape))
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace values by their mean over all processes, in place.
-
-        Args:
-            tensors: float32 vectors.
-        """
+        """Replace float32 vectors by their mean over all processes, in place."""
         joined = torch.cat([*tensors])
         try:
             distributed.all_reduce(joined)
@@ -160,11 +136,7 @@ class Peers:
             tensor.copy_(part)
 
     def parallel(self, model: nn.Module) -> DistributedDataParallel:
-        """Wrap the model, so that gradients are averaged over all processes while they are computed.
-
-        Args:
-            model: The model, with its frozen stages set; it needs a new wrapper when those change.
-        """
+        """Wrap the model to average gradients over all processes; it needs a new wrapper when frozen stages change."""
         # The step averages statistics itself, since it must restore them where it is skipped.
         return DistributedDataParallel(model, **{_SYNC_BUFFERS: False})  # type: ignore[arg-type]
 
@@ -180,7 +152,7 @@ class Peers:
 
 
 def among_peers(error: Exception) -> Exception:
-    """The error to raise where several processes train: the error itself, or `PeerLostError` if it is one of their exchange."""
+    """The error to raise with several processes: `PeerLostError` if their exchange failed, else the error itself."""
     said = first_line(error)
     if is_out_of_memory(error):
         return PeerLostError(
@@ -196,17 +168,16 @@ def among_peers(error: Exception) -> Exception:
 
 
 class LauncherStore:
-    """Strings by key in torchrun's store, which outlives the processes that it starts."""
+    """Strings by key in torchrun's store, which outlives its processes; without it, nothing is kept."""
 
     _RUN, _OVER = "r18-tui/run", "r18-tui/over"
 
     def __init__(self) -> None:
-        """Connect; without torchrun's store, nothing is kept."""
         self._store = _launchers_store()
 
     @property
     def run(self) -> str | None:
-        """The run that these processes trained before torchrun restarted them; None where it was not begun, or is not known."""
+        """The run that these processes trained before torchrun restarted them; None where it is not known."""
         return self._get(self._RUN)
 
     def remember_run(self, path: Path) -> None:

@@ -29,24 +29,10 @@ def compute_features(
     poll: Callable[[float], None],
     lost: LostImages,
 ) -> Tensor:
-    """Backbone features of every image of a split, not augmented. The model is left in eval mode.
+    """Backbone features of every image of a split, not augmented: float32 (len(split), 512).
 
-    Args:
-        model: The model, on `device`.
-        split: Images to compute features of.
-        normalize: Normalisation of the network's input.
-        numerics: Precision and memory format.
-        image_size: Side of the input in pixels: the centre of pictures that are kept larger.
-        batch_size: Images per forward pass.
-        device: Device of the result.
-        poll: Called before each batch with the share done, 0 to 1; may raise to stop.
-        lost: Collects images that cannot be read any more.
-
-    Returns:
-        float32 (len(split), 512).
-
-    Raises:
-        DataLostError: When an image cannot be read any more, since it has no replacement.
+    Images that are kept larger than `image_size` are cropped to their centre. The model is left in eval mode. `poll`
+    gets the share done before each batch and may raise to stop. DataLostError when an image can no longer be read.
     """
     model.eval()
     parts: list[Tensor] = []
@@ -63,7 +49,7 @@ def compute_features(
 
 
 def centre(pixels_NHWC: Tensor, side: int) -> Tensor:
-    """The middle of pictures that are kept larger than the network's input, for random crops."""
+    """The middle of images that are kept larger than the network's input, for random crops."""
     top, left = ((length - side) // 2 for length in pixels_NHWC.shape[1:3])
     return pixels_NHWC[:, top : top + side, left : left + side]
 

@@ -24,15 +24,11 @@ from trainer.training.metrics import Stopwatch
 from trainer.training.state import TrainState
 from trainer.training.step import TrainStep
 
-_CPU_BATCH_MACS = 50_000_000_000
-"""Multiply-adds of a forward pass of about a second on two cores."""
+_CPU_BATCH_MACS = 50_000_000_000  # multiply-adds of a forward pass of about a second on two cores
 
 
 def evaluation_batch(config: Config, device: torch.device) -> int:
-    """Images in a forward pass of an evaluation.
-
-    As configured; on a CPU at most what takes about a second, since a stop is noticed between two passes.
-    """
+    """Images per forward pass: on a CPU at most what takes about a second, since a stop is noticed between two."""
     if device.type != "cpu":
         return config.eval.batch_size
     macs = MACS_PER_PIXEL[config.model.stem] * config.data.image_size**2
@@ -61,15 +57,9 @@ class InterimEvaluator:
         return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
 
     def evaluate(self, split: str, *, trigger: str, checkpoint: Checkpoint | None = None) -> bool:
-        """Evaluate a split and publish the result.
+        """Evaluate the current state, or a checkpoint, on a split and publish the result.
 
-        Args:
-            split: `val` or `test`.
-            trigger: `epoch`, `key` or `end`.
-            checkpoint: Checkpoint to evaluate; None for the current state.
-
-        Returns:
-            Whether it is the best so far on the selection split.
+        `trigger` is `epoch`, `key` or `end`. Returns whether it is the best so far on the selection split.
         """
         before = self.stopwatch.switch("evaluate")
         self.hooks.on_evaluation_start(split)
@@ -93,7 +83,7 @@ class InterimEvaluator:
             )
         )  # fmt: skip
         self.hooks.on_evaluation_end(split, result, step)
-        # The loop unfreezes a stage that was unfrozen meanwhile, and then gives the step other batches.
+        # Stages that were unfrozen meanwhile are left to the loop, which then also changes the batches.
         self.train_step.prepare(self.train_step.frozen)
         self.stopwatch.switch(before)
         return best
@@ -119,11 +109,7 @@ class InterimEvaluator:
         return None
 
     def _halve_batch(self, batch_size: int, what: str, error: Exception) -> None:
-        """Continue with smaller batches after memory ran out.
-
-        Raises:
-            Exception: The error itself, when it has another cause or the batch cannot be smaller.
-        """
+        """Continue with smaller batches after memory ran out; other errors, or one at batch size 1, are raised."""
         if not is_out_of_memory(error) or batch_size == 1:
             raise error
         self._batch = batch_size // 2
@@ -133,7 +119,7 @@ class InterimEvaluator:
             torch.cuda.empty_cache()
 
     def evaluate_best_on_test(self, *, trigger: str) -> None:
-        """Evaluate, on the test images, the weights that val chose."""
+        """Evaluate the best checkpoint, selected by val, on the test images."""
         checkpoint = None
         if self.state.best.step != self.state.step:
             try:

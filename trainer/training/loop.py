@@ -1,13 +1,13 @@
 """The training loop.
 
-    evaluate the last epoch if a resume finds that still to be done
+    evaluate the last epoch if that is still due after a resume
     for each epoch that is left:
         for each batch from the position in the epoch:
             poll                  commands, pauses, signals; the periodic save
             step                  no wait for the device
             publish new metrics   loss, accuracy and learning rate of earlier steps
             publish the epoch, evaluate (a new best is always saved), save
-    where val chose the best: evaluate the best on test, once
+    where val selects the best checkpoint: evaluate it on test, once
 
 Everything that can interrupt it comes through `LoopCallbacks.poll`, which is also called between the batches of an evaluation.
 """
@@ -34,34 +34,20 @@ from trainer.training.metrics import StepMetrics, Stopwatch, Window
 from trainer.training.state import EpochSums, TrainState
 from trainer.training.step import TrainStep
 
-_PUBLISH_EVERY_S = 0.4
-"""Interval between two groups of steps in the log, in seconds: a little shorter than that of the screen's redraws."""
-
+_PUBLISH_EVERY_S = 0.4  # interval of the log's step events, a little shorter than that of redraws
 _BUDGET_EVERY_S = 5.0
-
-_EPOCH_SAVE_AGE_S = 10.0
-"""A save at an epoch's end is skipped when the last save is younger than this, in seconds."""
-
-
-MAX_CONSECUTIVE_SKIPPED_STEPS = 10
-"""Consecutive skipped steps after which waiting for a finite one makes no sense."""
+_EPOCH_SAVE_AGE_S = 10.0  # least age of the last save for another one at the end of an epoch
+MAX_CONSECUTIVE_SKIPPED_STEPS = 10  # consecutive skipped steps after which waiting for a finite one makes no sense
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """Runs the training loop over parts that were built elsewhere.
-
-    Attributes:
-        feature_batches: Replaces `batches` while the classifier is trained on features that were computed once.
-        last_save: `time.monotonic()` of the last snapshot; set by the session.
-        skipped_from: First step of the unbroken series of skipped steps (loss or gradient not finite) that ends with the newest
-            step; None when the newest step changed the weights. It is set once the steps' metrics have arrived (`drain`).
-    """
+    """Runs the training loop over parts that were built elsewhere."""
 
     config: Config
     data: PreparedData
     batches: Batches
-    feature_batches: Batches
+    feature_batches: Batches  # in place of `batches` while the classifier is trained on cached features
     state: TrainState
     train_step: TrainStep
     evaluator: InterimEvaluator
@@ -69,8 +55,9 @@ class Trainer:
     stopwatch: Stopwatch
     hooks: LoopCallbacks
     device: torch.device
-    last_save: float
+    last_save: float  # `time.monotonic()` of the last snapshot; set by the session
 
+    # First of the consecutive skipped steps up to the newest; None if that was not skipped. Known after `drain`.
     skipped_from: int | None = None
     _decided_at: int = 0
     _announced_frozen: int = 0
@@ -78,15 +65,7 @@ class Trainer:
     _budget_due_at: float = 0.0
 
     def run(self) -> str:
-        """Train to the end of the configured epochs, or until early stopping.
-
-        Returns:
-            `completed` or `stopped early`.
-
-        Raises:
-            StopRequested: From `LoopCallbacks.poll`.
-            DivergedError: From `LoopCallbacks.on_divergence`.
-        """
+        """Train to the end of the configured epochs or until early stopping; returns `completed` or `stopped early`."""
         while self.state.evaluation_due or not (self.state.finished or self.stalled):
             if self.state.evaluation_due:
                 self._finish_epoch()
@@ -111,11 +90,7 @@ class Trainer:
         return self.state.finished or (self.stalled and not self.state.evaluation_due)
 
     def freeze(self, stages: int) -> None:
-        """Freeze this many stages, from the image, from the next step on; the configuration's later unfreezing counts from there.
-
-        Args:
-            stages: Number of stages, at most `BACKBONE`.
-        """
+        """Freeze this many stages, from the image, from the next step on; later scheduled unfreezing counts from there."""
         self.state.unfrozen_by_key = frozen_stages(self.config.model, self.state.epoch) - stages
         self.state.unfrozen_step = self.state.step
         self._announce(self.frozen_now)
@@ -134,12 +109,10 @@ class Trainer:
         return frozen_stages(self.config.model, self.state.epoch, unfrozen_by_key=self.state.unfrozen_by_key)
 
     def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
-        """Restore an earlier state of this run, at a scaled learning rate. Call it only between two steps.
+        """Restore an earlier state of this run between two steps; `factor` scales all learning rates from there on.
 
-        Args:
-            checkpoint: Checkpoint of this run.
-            factor: Factor of all learning rates from there on. It includes edits made after the checkpoint: otherwise a second
-                return to it would continue at the rate of the first.
+        Edits made after the checkpoint stay in the rate: otherwise a second return to it would continue at the rate of
+        the first.
         """
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
@@ -152,7 +125,7 @@ class Trainer:
         self.skipped_from = None
 
     def _train_epoch(self) -> bool:
-        """Train to the end of the epoch; False when a command interrupted it, after which it continues with other settings."""
+        """Train to the end of the epoch; False when a command interrupted it, so that it continues differently."""
         batches = self._freeze_and_feed()
         if batches is self.batches:  # not the features of a frozen backbone
             self.hooks.on_epoch_start(self.state.epoch)
@@ -185,7 +158,7 @@ class Trainer:
         return self.state.step != step or self.frozen_now != self.train_step.frozen
 
     def _freeze_and_feed(self) -> Batches:
-        """Freeze the stages that are due; returns the source of batches for the rest."""
+        """Freeze the stages that are due; returns the source of batches for the others."""
         frozen = self.frozen_now
         self.train_step.prepare(frozen)
         self._announce(frozen)
@@ -235,8 +208,7 @@ class Trainer:
         self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
             self.hooks.on_divergence(self.state.step, self.skipped_from)
-            # If training continues as it is, or at another rate, the question comes again after as many steps. The first skipped
-            # step is kept, since no state after it is one to return to.
+            # If training continues, ask again after as many steps. `skipped_from` stays: no later state is one to return to.
             self._decided_at = self.state.step
 
     def _publish_when_due(self) -> None:
@@ -261,7 +233,7 @@ class Trainer:
             self.skipped_from = None if not skipped else self.skipped_from or step
 
     def _budget_when_due(self) -> dict[str, float]:
-        """Seconds by activity, only now and then: one entry per step would be a third of the log."""
+        """Seconds by activity, only every few seconds: in every event they would be a third of the log."""
         now = time.monotonic()
         if now < self._budget_due_at:
             return {}
@@ -295,12 +267,7 @@ class Trainer:
 
 
 def steps_event(window: Window, budget: dict[str, float]) -> Steps:
-    """The log's event for a window of steps.
-
-    Args:
-        window: Metrics on the host.
-        budget: Seconds of the run by activity; may be empty.
-    """
+    """The log event for a window of steps; `budget` is seconds by activity, and may be empty."""
     return Steps(
         first_step=window.first_step,
         loss=[round(loss, 6) for loss in window.losses],

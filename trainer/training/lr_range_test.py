@@ -1,7 +1,6 @@
 """Learning-rate range test: a few steps at increasing rates, on a copy of the state.
 
-Weights, statistics, momentum and random draws of the run stay as they are, to the bit: everything happens on copies, and draws
-depend on the position alone.
+The run is not changed by a single bit: weights, statistics and momentum are copies, and draws depend on the position alone.
 
 Source: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3. The rate where the loss falls
 fastest is fastai's "steep" suggestion.
@@ -24,34 +23,22 @@ from trainer.training.optimizer import build_optimizer
 
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 _SMOOTHING = 0.9
-_HOPELESS = 4.0
-"""The test ends at a loss this many times the lowest one and above the loss of guessing: higher rates show nothing more."""
-_LEAST_FALL = 0.1
-"""Relative fall of the loss that is large enough to suggest a rate, whatever the noise."""
+_HOPELESS = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
+_LEAST_FALL = 0.1  # relative fall of the loss that suffices to suggest a rate, whatever the noise
+# Smaller falls, into a valley, suffice from this many standard deviations of the loss at the lowest rates.
 _LEAST_CLEAR_FALL, _NOISES = 0.01, 4.0
-"""A smaller relative fall into a valley is enough when it is this many times the noise, the standard deviation of the loss at the
-lowest rates."""
-_REACH = 5
-"""Steps to either side over which the slope of the loss is measured: over one step it is noise."""
-_FEWEST = 10
-"""Steps before any loss counts as the lowest: until then the average is mostly the first loss."""
+_REACH = 5  # steps to either side over which the slope of the loss is measured: over one step it is noise
+_FEWEST = 10  # steps before any loss counts as the lowest: until then the average is mostly the first loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class LrRange:
-    """Result of a range test.
-
-    Attributes:
-        lrs: Learning rate of each step.
-        losses: Smoothed loss after each step.
-        suggestion: Learning rate to train with; None where the loss fell at no rate.
-        reason: Reason for the suggestion, or for none, in words.
-    """
+    """Result of a range test."""
 
     lrs: list[float]
-    losses: list[float]
-    suggestion: float | None
-    reason: str
+    losses: list[float]  # smoothed, after each step
+    suggestion: float | None  # None where no rate can be suggested
+    reason: str  # reason for the suggestion, or for its absence
 
 
 def range_test(
@@ -62,14 +49,10 @@ def range_test(
     highest: float = HIGHEST,
     steps: int = STEPS,
 ) -> LrRange:
-    """Run the range test.
+    """Run the range test between two steps of a trainer, which is left as it was.
 
-    Args:
-        trainer: The trainer, between two steps; left as it was.
-        poll: Called with the share done before each step and while waiting for a batch; may raise to stop.
-        lowest: First rate.
-        highest: Last rate, unless the loss explodes earlier.
-        steps: Number of rates.
+    `highest` is the last rate, unless the loss explodes earlier. `poll` gets the share done before each step and while
+    waiting for a batch, and may raise to stop.
     """
     model = copy.deepcopy(trainer.state.model)
     optimizer = build_optimizer(model, trainer.config.optim, precision=trainer.train_step.numerics.precision)
@@ -105,12 +88,7 @@ def range_test(
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None, str]:
-    """A learning rate to train with, and the reason.
-
-    Args:
-        lrs: Learning rates, rising.
-        losses: Smoothed losses, one per rate.
-    """
+    """A learning rate to train with (or None), and the reason, from rising rates and the smoothed loss at each."""
     if len(lrs) <= _FEWEST:
         return (
             None,

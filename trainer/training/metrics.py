@@ -13,24 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CAPACITY = 64
-"""Maximum number of steps in a window."""
+CAPACITY = 64  # steps per window, at most
 
 
 @dataclass(frozen=True)
 class Window:
-    """Metrics of consecutive steps, on the host.
-
-    Attributes:
-        losses: Mean loss of each step.
-        accuracies: Top-1 of each step, 0 to 1.
-        skipped: Whether each step was skipped, since its loss or gradient was not finite.
-    """
+    """Metrics of consecutive steps, on the host."""
 
     first_step: int
     losses: list[float]
-    accuracies: list[float]
-    skipped: list[bool]
+    accuracies: list[float]  # top-1, 0 to 1
+    skipped: list[bool]  # whether the loss or gradient was not finite
     lrs: list[float]
     images: list[int]
     seconds: float
@@ -62,16 +55,7 @@ class StepMetrics:
         return len(self) == CAPACITY
 
     def slot(self, step: int, lr: float, images: int) -> Tensor:
-        """Reserve room for the next step's metrics.
-
-        Args:
-            step: Number of the step, from 1.
-            lr: Learning rate of the step.
-            images: Number of images in its batch.
-
-        Returns:
-            float32 (3,) on the device.
-        """
+        """Reserve room for the metrics of the next step (from 1): float32 (3,) on the device."""
         if not self._lrs:
             self._first_step = step
         self._lrs.append(lr)
@@ -79,15 +63,11 @@ class StepMetrics:
         return self._buffers[self._current][len(self._lrs) - 1]
 
     def take_back(self) -> None:
-        """Release the room of the newest step, which was not done after all."""
+        """Release the room of the newest step, which failed."""
         del self._lrs[-1], self._images[-1]
 
     def start_copy(self, seconds: float) -> None:
-        """Start to copy the current window and begin the other. The previous one must have been collected.
-
-        Args:
-            seconds: Duration of these steps.
-        """
+        """Start to copy the current window, whose steps took `seconds`, and begin the other; `collect` the previous first."""
         assert self._copying is None, "collect() the previous window first"
         if not self._lrs:
             return
@@ -105,11 +85,7 @@ class StepMetrics:
         self._lrs, self._images = [], []
 
     def collect(self, *, wait: bool = False) -> Window | None:
-        """The window whose copy has ended; None when there is none or the copy is still in progress.
-
-        Args:
-            wait: Whether to wait for the copy (at the end of an epoch and before a save).
-        """
+        """The window whose copy has ended; None without one. With `wait`, a copy in progress is waited for."""
         if self._copying is None:
             return None
         index, first_step, lrs, images, seconds, event = self._copying
@@ -122,7 +98,7 @@ class StepMetrics:
         return Window(first_step, losses, accuracies, [value != 0 for value in skipped], lrs, images, seconds)
 
     def forget(self) -> None:
-        """Drop everything not yet published: steps that a return to an earlier one undoes."""
+        """Drop all metrics not yet published: a return to an earlier state undoes these steps."""
         self.collect(wait=True)
         self._lrs, self._images = [], []
 
@@ -137,11 +113,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def switch(self, activity: str) -> str:
-        """Charge the time so far and continue with another activity.
-
-        Returns:
-            The previous activity, to switch back to.
-        """
+        """Charge the time so far and continue with another activity; returns the previous one, to switch back to."""
         now = self._clock()
         self.seconds[self._activity] = self.seconds.get(self._activity, 0.0) + now - self._since
         before, self._activity, self._since = self._activity, activity, now

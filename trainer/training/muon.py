@@ -20,29 +20,18 @@ from torch import Tensor, nn
 
 from trainer.training.sgd import SGD
 
-_COEFFICIENTS = 3.4445, -4.7750, 2.0315
-"""Coefficients of x, x^3 and x^5: singular values of 0 to 1 come near 1 in few rounds, and stay between about 0.7 and 1.2."""
+_COEFFICIENTS = 3.4445, -4.7750, 2.0315  # for x, x^3, x^5: singular values of 0 to 1 soon lie between 0.7 and 1.2
 _ROUNDS = 3
-_SMALLEST = 1e-7
-"""Smallest divisor where a kernel is divided by its length."""
+_SMALLEST = 1e-7  # smallest divisor where a kernel is divided by its length
 
 
 class Muon(SGD):
-    """Muon for the groups that are `turned`, SGD for the others, in one step."""
+    """Muon for the groups that are `turned`, SGD for the others, in one step. Weight decay is for SGD alone."""
 
     def __init__(
         self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None, dtype: torch.dtype
     ) -> None:
-        """Take the parameters.
-
-        Args:
-            groups: Parameter groups, each with `turned`, `momentum`, and `weight_decay` (of SGD alone).
-            lr: Learning rate of all groups, until another one is set.
-            nesterov: Whether an update looks one step of momentum ahead.
-            fused: Whether SGD uses torch's fused kernel, as in `SGD`.
-            dtype: Precision in which updates are made orthogonal.
-        """
-        self._dtype = dtype
+        self._dtype = dtype  # precision of the orthogonalization
         super().__init__(groups, lr=lr, nesterov=nesterov, fused=fused)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
@@ -70,12 +59,8 @@ class Muon(SGD):
 def orthogonalized(kernel_KCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """Approximate the nearest matrix of orthonormal rows (or columns, if those are fewer): singular values come near 1.
 
-    Args:
-        kernel_KCHW: Kernel, taken as a matrix of K rows.
-        dtype: Precision of the Newton-Schulz iteration; bf16 is enough.
-
-    Returns:
-        float32, in the same shape.
+    The kernel is taken as a matrix of K rows. The Newton-Schulz iteration runs in `dtype` (bf16 is enough); the result
+    is float32.
     """
     outputs, channels, height, width = kernel_KCHW.shape
     matrix_KI = kernel_KCHW.permute(0, 2, 3, 1).reshape(outputs, -1)

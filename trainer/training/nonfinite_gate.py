@@ -1,7 +1,7 @@
 """Skips steps whose loss or gradient is not finite, without reading a single value back from the device.
 
-Neither weights nor momentum change: the fused optimizer looks at a flag on the device. Batch norm has moved its statistics in
-the forward pass already, so they are restored. No value is ever replaced by another number: such a step is skipped as a whole.
+Neither weights nor momentum change: the fused optimizer looks at a flag on the device. Batch-norm statistics, which the
+forward pass has already moved, are restored.
 """
 
 from __future__ import annotations
@@ -14,13 +14,7 @@ class UpdateGate:
     """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Watch a model, whose batch-norm statistics become parts of one tensor.
-
-        Args:
-            model: The model, on its device and in its memory format.
-            optimizer: Optimizer with a momentum for every parameter (`optimizer`): without one, skipping the first step would
-                leave momentum undefined.
-        """
+        """Every parameter needs a momentum: without one, skipping the first step would leave it undefined."""
         self._optimizer = optimizer
         self._fused = all(group["fused"] for group in optimizer.param_groups)
         self._statistics = join_statistics(model)
@@ -40,14 +34,9 @@ class UpdateGate:
         return self._statistics
 
     def step(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
-        """Update the weights if the loss, the gradients and the new statistics are finite.
+        """Update the weights if the loss, the gradient norm (scalars on the device) and the new statistics are finite.
 
-        Args:
-            loss: Loss of the step, a scalar on the device.
-            gradient_norm: Norm of all gradients, a scalar on the device; finite exactly when each of them is.
-
-        Returns:
-            float32 (), 1 where the step was skipped, else 0.
+        The norm is finite exactly when every gradient is. Returns float32 (), 1 where the step was skipped, else 0.
         """
         skipped = (~torch.isfinite(loss + gradient_norm + self._statistics.sum())).float()
         torch.where(skipped.bool(), self._before, self._statistics, out=self._statistics)
@@ -61,14 +50,7 @@ class UpdateGate:
 
 
 def join_statistics(model: nn.Module) -> Tensor:
-    """Join the running mean and variance of all batch norms in one tensor, of which they become views.
-
-    Args:
-        model: The model, changed in place; its state dict has the same names and values as before.
-
-    Returns:
-        float32 (sum of all sizes), on the model's device.
-    """
+    """Join all batch-norm statistics in one float32 tensor, of which they become views; the state dict does not change."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     buffers = [(norm, name) for norm in norms for name in ("running_mean", "running_var")]
     joined = torch.cat([getattr(norm, name) for norm, name in buffers])

@@ -14,13 +14,7 @@ from trainer.training.sgd import SGD
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
-    """SGD or Muon over all parameters, including frozen ones; the learning rate is set before every step.
-
-    Args:
-        model: The model, on its device.
-        config: Settings of the optimizer.
-        precision: Precision as in `Numerics.precision`: Muon's own products are in bf16 where the network's are.
-    """
+    """SGD or Muon over all parameters, including frozen ones; the learning rate is set before every step."""
     # Fused kernels are reported to update momenta even in steps that fp16's scale skips; with fp16 the flag is read on the host.
     fused = True if next(model.parameters()).device.type in ("cpu", "cuda") and precision != "fp16" else None
     groups = _groups(model, config, fused=bool(fused))
@@ -35,7 +29,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
 
 
 def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[str, Any]]:
-    """Parameter groups that are trained with the same settings."""
+    """Groups of parameters that are trained with the same settings."""
     groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         turned = config.name == "muon" and parameter.ndim == 4
@@ -62,7 +56,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Momentum buffers by parameter name; those of frozen parameters are not worth keeping."""
+    """Momentum buffers of trained parameters, by name."""
     buffers = {}
     for name, parameter in model.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")

@@ -12,11 +12,7 @@ from trainer.training.state import TrainState
 
 
 def refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
-    """Refuse to resume with other data than the run started with.
-
-    Raises:
-        CheckpointError: When the data differ; the message says in what.
-    """
+    """Refuse to resume with other data than the run started with: a CheckpointError that says what differs."""
     run, dataset = checkpoint.run, data.dataset
     if dataset.fingerprint == run.fingerprint:
         if run.left_out not in (None, dataset.left_out):
@@ -40,14 +36,7 @@ def refuse_other_data(data: PreparedData, checkpoint: Checkpoint) -> None:
 
 
 def restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Restore a checkpoint's state.
-
-    Returns:
-        Warnings about what a resume with other settings changes.
-
-    Raises:
-        CheckpointError: When the checkpoint does not fit the data or the model.
-    """
+    """Restore a state and return warnings about changed settings; CheckpointError when data or model do not fit."""
     run, now = checkpoint.run, state.schedule.steps_per_epoch
     if run.steps_per_epoch != now:
         raise CheckpointError(f"the checkpoint has {run.steps_per_epoch} steps per epoch, but the data now give {now}")
@@ -56,7 +45,7 @@ def restore(state: TrainState, checkpoint: Checkpoint, config: Config) -> list[s
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
     if run.config["eval"].get("best_by", "accuracy") != config.eval.best_by:
-        # How long accuracy has not risen says nothing about the loss.
+        # Patience counted by accuracy does not apply to the loss.
         state.best.restart_patience()
     before = dataclasses.replace(state.schedule, epochs=int(run.config["train"]["epochs"]))
     if state.finished or not state.step or before.epochs == config.train.epochs:

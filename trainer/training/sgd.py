@@ -15,24 +15,11 @@ from torch.optim.sgd import sgd
 
 
 class SGD(torch.optim.Optimizer):
-    """SGD over all parameter groups; momenta must exist (`trainer.training.optimizer`).
+    """SGD over all parameter groups; momenta must exist (`trainer.training.optimizer`)."""
 
-    Attributes:
-        found_inf: Flag set before a step, as for torch's fused optimizers: float32 (), 1 when the step must change nothing. It is
-            read without a wait for the device.
-    """
-
-    found_inf: Tensor | None = None
+    found_inf: Tensor | None = None  # float32 (), 1 to skip the step; read only by fused kernels, without a sync
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None) -> None:
-        """Take the parameters.
-
-        Args:
-            groups: Parameter groups, each with `momentum` and `weight_decay`.
-            lr: Learning rate of all groups, until another one is set.
-            nesterov: Whether an update looks one step of momentum ahead.
-            fused: Whether torch's fused kernel is used; only then `found_inf` is read.
-        """
         super().__init__(groups, {"lr": lr, "nesterov": nesterov, "fused": fused})
 
     @torch.no_grad()

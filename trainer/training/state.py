@@ -21,16 +21,12 @@ from trainer.training.optimizer import load_momentum_state, momentum_state
 
 @dataclass
 class EpochSums:
-    """Training metrics of the epoch in progress.
-
-    Attributes:
-        seconds: Duration of its steps.
-    """
+    """Training metrics of the epoch in progress."""
 
     loss: float = 0.0
     correct: float = 0.0
     images: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # duration of its steps
 
     def add(self, window: Window) -> None:
         """Add the steps of a window."""
@@ -55,31 +51,20 @@ class EpochSums:
 
 @dataclass
 class TrainState:
-    """The state of a run. Only the training thread touches it.
-
-    Attributes:
-        step: Optimizer steps done.
-        sums: Training metrics of the epoch in progress.
-        evaluation_due: Whether the last epoch has ended without its evaluation.
-        last_evaluation: Split, step and accuracy of the newest evaluation.
-        ema: Moving average of the weights, where one is kept.
-        loss_scale: Loss scale of an fp16 run; off otherwise.
-        unfrozen_by_key: Net number of stages unfrozen by key (unfrozen minus frozen).
-        unfrozen_step: Steps done when `unfrozen_by_key` last changed.
-    """
+    """The state of a run. Only the training thread touches it."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: LrSchedule
     ema: ModelEma | None = None
     loss_scale: LossScale = field(default_factory=lambda: LossScale(torch.device("cpu"), precision="fp32"))
-    unfrozen_by_key: int = 0
-    unfrozen_step: int = -1
-    step: int = 0
+    unfrozen_by_key: int = 0  # net number of stages: unfrozen minus frozen
+    unfrozen_step: int = -1  # steps done when `unfrozen_by_key` last changed
+    step: int = 0  # optimizer steps done
     sums: EpochSums = field(default_factory=EpochSums)
-    evaluation_due: bool = False
+    evaluation_due: bool = False  # the last epoch has ended without its evaluation
     best: BestCheckpoint = field(default_factory=BestCheckpoint)
-    last_evaluation: dict[str, Any] | None = None
+    last_evaluation: dict[str, Any] | None = None  # split, step and accuracy
 
     @property
     def finite(self) -> bool:
@@ -89,12 +74,12 @@ class TrainState:
 
     @property
     def measured_model(self) -> nn.Module:
-        """The model that is evaluated and exported: the average of the weights where one is kept, else the weights."""
+        """The model that is evaluated and exported: the averaged weights where an average is kept, else the weights."""
         return self.model if self.ema is None else self.ema.model
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done, which is also the number, from 0, of the epoch that the next step belongs to."""
+        """Whole epochs done; also the number, from 0, of the next step's epoch."""
         return self.step // self.schedule.steps_per_epoch
 
     @property
@@ -108,11 +93,7 @@ class TrainState:
         return self.step >= self.schedule.total_steps
 
     def snapshot(self, run: RunRecord) -> Checkpoint:
-        """A copy of the state on the CPU, which later steps do not change.
-
-        Args:
-            run: Record of the run.
-        """
+        """A copy of the state on the CPU, which later steps do not change."""
         tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
         momentum = momentum_state(self.model, self.optimizer)
         tensors |= {f"momentum.{name}": _copied(tensor) for name, tensor in momentum.items()}

@@ -1,4 +1,4 @@
-"""One optimizer step, without a single wait for the device except in fp16."""
+"""One optimizer step, which never waits for the device except in fp16."""
 
 from __future__ import annotations
 
@@ -28,18 +28,8 @@ from trainer.training.optimizer import forget_momentum_of_frozen, momentum_state
 class TrainStep:
     """Forward, loss, backward, clip, update; the update is skipped when loss or gradient are not finite.
 
-    With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches. A step that
-    runs out of memory is repeated with twice as many micro-batches.
-
-    Attributes:
-        numerics: Numerics that the run began with.
-        micro_batches: Micro-batches per step.
-        frozen: Number of frozen stages, from the image (`trainer.config.freezing`).
-        features_MF: Features of each training image from the frozen backbone, when the classifier is trained on them; else None.
-        peers: Processes that train together; None when this process trains alone.
-        loss_scale: Loss scale of an fp16 run; off otherwise.
-        not_captured: Why steps are not replayed as a CUDA graph; empty where they may be.
-        remarks: Messages for the user; the caller removes them.
+    With gradient accumulation the gradient is that of the mean loss over the whole batch, whatever the micro-batches. A
+    step that runs out of memory is repeated with twice as many micro-batches.
     """
 
     def __init__(
@@ -47,20 +37,7 @@ class TrainStep:
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
         loss_scale: LossScale | None = None,
     ) -> None:  # fmt: skip
-        """Build a step from its parts.
-
-        Args:
-            model: The model, on its device and in its memory format.
-            optimizer: Optimizer of its trained parameters.
-            augment: Makes augmented images from pixels.
-            config: Configuration of the run.
-            numerics: Numerics that the run began with.
-            class_weights_K: Loss weight of each class's images; None for equal weights.
-            micro_batches: Micro-batches per step; None as configured.
-            peers: Processes that train together, each on its part of every batch; None when this process trains alone.
-            loss_scale: Current loss scale of an fp16 run; None for a new one.
-        """
-        self.micro_batches = micro_batches or config.train.grad_accum_steps
+        self.micro_batches = micro_batches or config.train.grad_accum_steps  # per step
         self._model = model
         self._optimizer = optimizer
         self._augment = augment
@@ -71,15 +48,15 @@ class TrainStep:
         self._class_weights_K = class_weights_K
         self._mixer = Mixer.of(config.data, config.run.seed, next(model.parameters()).device)
         self._trained: list[nn.Parameter] = []
-        self.frozen = 0
-        self.features_MF: Tensor | None = None
+        self.frozen = 0  # number of stages, from the image (`trainer.config.freezing`)
+        self.features_MF: Tensor | None = None  # of the training images, when the classifier alone is trained
         self.peers = peers
         self._forward = self._compiled(model)
-        self.remarks: list[str] = []
+        self.remarks: list[str] = []  # messages for the user; the caller removes them
         self._parallel: DistributedDataParallel | None = None
         device = next(model.parameters()).device
         self.loss_scale = loss_scale or LossScale(device, precision=numerics.precision)
-        self.not_captured = why_not_captured(config, numerics, device, peers)
+        self.not_captured = why_not_captured(config, numerics, device, peers)  # reason why not, or empty
         self._graph = None if self.not_captured else StepGraph(device)
 
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
@@ -92,7 +69,7 @@ class TrainStep:
         return step
 
     def prepare(self, frozen: int) -> None:
-        """Switch the model to training; call it before the first step, after each evaluation and when frozen stages change."""
+        """Switch the model to training; call it at the start, after an evaluation and when frozen stages change."""
         parallel_as_before = self._parallel is not None and frozen == self.frozen
         if self._graph is not None and frozen != self.frozen:
             self._graph.forget()
@@ -106,16 +83,11 @@ class TrainStep:
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
-        """Do one step.
+        """Do one step; random draws depend on the epoch, which counts from 0.
 
-        Args:
-            batch: Batch of any size.
-            epoch: Number of the epoch, from 0, for random draws.
-            lr: Learning rate of this step.
-            metrics_3: float32 (3,) on the device; filled without a sync with mean loss, top-1, and 1 where the step was skipped.
-
-        Raises:
-            RuntimeError: When even the smallest micro-batches run out of memory; `undo` then restores the state before the step.
+        `metrics_3`, float32 (3,) on the device, is filled without a sync with mean loss, top-1, and 1 where the step
+        was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then restores the state
+        before the step.
         """
         set_lr(self._optimizer, lr)
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
@@ -152,7 +124,7 @@ class TrainStep:
         self._update(metrics_3)
 
     def _whole(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
-        """A step over a batch in one part, in which only these tensors and the learning rate differ from step to step."""
+        """A step over an undivided batch, in which only these tensors and the learning rate differ from step to step."""
         self._drop_gradients()  # so that a graph allocates gradients in memory of its own, instead of adding to existing ones
         metrics_3.zero_()
         self._gate.begin()
@@ -261,7 +233,7 @@ class TrainStep:
 
 
 def why_not_captured(config: Config, numerics: Numerics, device: torch.device, peers: Peers | None) -> str:
-    """Why a run's steps are not replayed as a CUDA graph; empty where they may be."""
+    """Reason why a run's steps are not replayed as a CUDA graph; empty where they may be."""
     if device.type != "cuda":
         return "no CUDA device"
     reasons = {
@@ -279,7 +251,6 @@ class StatisticsMomentum:
     """Moves the running statistics of all batch norms as far in a step of many micro-batches as in a step of one."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Read the model's momentum as the share of one step."""
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self._momenta = [(norm, norm.momentum) for norm in norms if norm.momentum is not None]
         self._parts = 1

@@ -20,40 +20,22 @@ from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
 
 _CLASSES = 10
-
-
 _SECONDS = 5.0
-
-
 _PHASE_S = 0.7
-
-
 _FEWEST_STEPS = 3
-
-
 _CPU_BATCH = 128
-
-
 _PEAK_S = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Measured speed of one configuration.
-
-    Attributes:
-        numerics: Numerics, chosen as in a run.
-        batch_size: Images per step; on a CPU at most 128.
-        step_s: Median seconds per step.
-        phases_s: Seconds of each part, measured by itself: augment, forward, backward, update.
-        gflop: GFLOP per step, counted from its multiply-adds.
-    """
+    """Measured speed of one configuration."""
 
     numerics: Numerics
-    batch_size: int
-    step_s: float
-    phases_s: dict[str, float]
-    gflop: float
+    batch_size: int  # images per step; on a CPU at most 128
+    step_s: float  # median step time
+    phases_s: dict[str, float]  # augment, forward, backward and update, each measured by itself
+    gflop: float  # GFLOP per step, counted from its multiply-adds
 
     @property
     def images_per_s(self) -> float:
@@ -69,30 +51,21 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A configuration's training step, ready to run on random pixels.
-
-    Attributes:
-        numerics: Numerics of the computation.
-        epoch: Last epoch of the configuration: everything is trained, and images are the largest.
-        step: Takes one training step.
-    """
+    """A configuration's training step, ready to run on random pixels."""
 
     numerics: Numerics
     model: nn.Module
     optimizer: torch.optim.Optimizer
     augment: Augment
     batch: Batch
-    epoch: int
+    epoch: int  # the last one: everything is trained, and images are the largest
     step: Callable[[], None]
 
 
 def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = None) -> Bench:
-    """Build a step, and take the first steps, in which a GPU's kernels are chosen.
+    """Build a step and take the first steps, in which a GPU's kernels are chosen.
 
-    Args:
-        config: Configuration of the step.
-        device: Training device.
-        numerics: Numerics chosen before, for the same image size and stem; None to choose them now.
+    `numerics` may be those chosen before for the same image size and stem; None to choose them now.
     """
     batch = _batch(config, device)
     model = build_model(config.model, _CLASSES, config.run.seed).to(device)
@@ -123,14 +96,7 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
 def measure(
     config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
 ) -> Speed:
-    """Measure steps with random pixels.
-
-    Args:
-        config: Configuration of the step.
-        device: Training device.
-        numerics: As for `set_up`.
-        seconds: Time for whole steps in seconds; the phases take a little more.
-    """
+    """Time whole steps on random pixels for `seconds`, and then their phases, which take a little more."""
     bench = set_up(config, device, numerics=numerics)
     step_s = _median_s(bench.step, device, seconds)
     return Speed(
@@ -143,13 +109,7 @@ def measure(
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _PEAK_S) -> float:
-    """GFLOP/s of the fastest of several square matrix products.
-
-    Args:
-        device: Device of the products.
-        dtype: Type of the factors.
-        seconds: Time for each size, in seconds.
-    """
+    """GFLOP/s of the fastest of several square matrix products, each size timed for `seconds`."""
     best = 0.0
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
