@@ -413,3 +413,13 @@ def test_version_1_finds_what_it_found(tmp_path: Path) -> None:
     assert [len(layout.files["train"]), count_images(root, 1)] == [4, 4]
     with pytest.raises(DataError, match="train/ is missing"):
         find_layout(fill(tmp_path / "older", "test/1.png", "control/1.png"), 1)
+
+
+def test_the_drawn_tree_says_nothing_for_an_empty_folder_alone(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\(nothing\)"):
+        find_layout(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="notes/") as refused:
+        find_layout(tmp_path)
+    assert "(nothing)" not in str(refused.value)

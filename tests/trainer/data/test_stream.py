@@ -443,3 +443,14 @@ def test_a_file_that_is_late_is_read_a_moment_later(make_folder: FolderMaker, mo
     reading = split.read(range(36), threads=1)
     assert reading.lost == []
     assert reading.kept == list(range(36))
+
+
+def test_the_workers_live_from_epoch_to_epoch(make_folder: FolderMaker) -> None:
+    streamed = Warnings().stream(train_split(make_folder()))
+    workers = []
+    for epoch in range(2):
+        epoch_of(streamed, epoch)
+        workers.append({child.pid for child in multiprocessing.active_children() if isinstance(child, SpawnProcess)})
+    streamed.close()
+    assert len(workers[0]) == 2
+    assert workers[0] == workers[1]
