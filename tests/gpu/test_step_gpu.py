@@ -11,7 +11,7 @@ import torch
 from tests.conftest import ConfigMaker
 from tests.support.running import train, view_of
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.loop import Trainer
 
@@ -25,7 +25,7 @@ def built(make_config: ConfigMaker, *overrides: str) -> Trainer:
     config = make_config(
         "run.device=cuda", "data.flip=random", "data.crop_pad=2", "data.cutout=2", "model.dropout=0.1", *overrides
     )
-    trainer = build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     trainer.last_save = time.monotonic()
     return trainer
 

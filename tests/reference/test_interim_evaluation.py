@@ -26,7 +26,7 @@ from trainer.model.numerics import Numerics
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Warned
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.metrics import Stopwatch
 from trainer.training.optimizer import build_optimizer
@@ -38,7 +38,7 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 CLASSES = 3
 
 
-class Session(NullCallbacks):
+class Session(LoopCallbacks):
     """Records published events; returns the given best checkpoint, or fails without one."""
 
     def __init__(self, best: Checkpoint | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
@@ -97,9 +97,13 @@ def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
 
 def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
     """Warnings about models that were trained on some of these images."""
+    if not isinstance(images, FileImages) or not any(run_dirs):
+        return []
+    from trainer.evaluation.run_images import num_trained_on
+
     remarks = []
     for name, run_dir in zip(names, run_dirs, strict=True):
-        number = 0 if run_dir is None else _trained_on(images, run_dir)
+        number = 0 if run_dir is None else num_trained_on(run_dir, images.paths)
         if number:
             remarks.append(
                 f"{name} was trained on {number:,} of these {len(images.labels_N):,} images, which inflates its accuracy"
@@ -118,23 +122,9 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
         return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
     if run_dir is None:
         raise ConfigError(f"{arguments.model}: belongs to no run; give images with known classes: --data DIR")
-    return _run_images(run_dir, arguments.split, model.classes)
-
-
-def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """Held-out images of a run; `split` None means `test`, or `val` where there is no test."""
     from trainer.evaluation.run_images import held_out_images
 
-    return held_out_images(run_dir, split, classes)
-
-
-def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
-    """Number of images that a run was trained on; 0 where they are not files."""
-    if not isinstance(images, FileImages):
-        return 0
-    from trainer.evaluation.run_images import num_trained_on
-
-    return num_trained_on(run_dir, images.paths)
+    return held_out_images(run_dir, arguments.split, model.classes)
 
 
 def _say(lines: list[str]) -> None:

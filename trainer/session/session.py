@@ -26,13 +26,14 @@ from trainer.session.system_monitor import SystemMonitor
 from trainer.session.tracker_children import SinkChildren
 from trainer.session.training_images import TrainingImages, training_images
 from trainer.training.batch_source import plan_of
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Order, PeerLostError
 from trainer.training.loop import Trainer
 
 _PAUSE_TICK_S = 0.1
 
 
-class TrainingSession:
+class TrainingSession(LoopCallbacks):
     """Prepares a run, runs the loop, takes commands between steps and ends the run, all on the training thread."""
 
     def __init__(self, run: OpenRun, commands: CommandQueue, *, hold_open: Callable[[], bool]) -> None:

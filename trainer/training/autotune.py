@@ -150,7 +150,7 @@ class _Trial:
     ) -> None:
         # Uncompiled: each candidate would take minutes.
         uncompiled = config.model_copy(update={"run": config.run.model_copy(update={"compile": "none"})})
-        self._step = build_step(uncompiled, copy.deepcopy(model), augment, numerics).train_step
+        self._step = build_step(uncompiled, copy.deepcopy(model), augment, numerics)
         self._batch = batch
         self._numerics = numerics
         self._poll = poll

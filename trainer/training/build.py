@@ -35,7 +35,7 @@ from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.run_events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
 from trainer.training.batch_source import BatchSource
-from trainer.training.build_step import StepParts, build_step
+from trainer.training.build_step import build_step
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 from trainer.training.features import FeatureBatches
@@ -66,7 +66,10 @@ def build_trainer(
     messages.
     """
     warnings: list[str] = []
-    device = _set_up_device(config, checkpoint, warnings)
+    set_deterministic(config.run.deterministic)
+    device = choose_device(config.run.device)
+    if checkpoint is not None and config.run.deterministic:
+        warnings += restore_surroundings(checkpoint.run.surroundings, device)
     initial = _initial_weights(config, runs_dir, progress, checkpoint)
     data = _prepare_data(config, device, progress, initial, checkpoint)
     warnings += _data_warnings(config, data)
@@ -85,15 +88,18 @@ def build_trainer(
                 "threads": torch.get_num_threads(),
             }
         )  # fmt: skip
-    step = build_step(
+    train_step = build_step(
         config, model, augment, numerics,
         class_weights_K=source.weights_K, micro_batches=choices.get("micro_batches"), peers=peers,
     )  # fmt: skip
-    state = _state(config, step, source)
+    decay = config.train.ema_decay
+    ema = None if decay is None else ModelEma(train_step.model, decay)
+    schedule = schedule_of(config, steps_per_epoch=source.plan.steps_per_epoch)
+    state = TrainState(train_step.model, train_step.optimizer, schedule, ema, train_step.loss_scale)
     if checkpoint is not None:
         warnings += restore(state, checkpoint, config)
-    choices["cuda_graph"] = step.train_step.not_captured or "yes"
-    loop = _loop(config, data, source, step.train_step, state, hooks)
+    choices["cuda_graph"] = train_step.not_captured or "yes"
+    loop = _loop(config, data, source, train_step, state, hooks)
     # With the stages that are frozen now: a save before the next step and a repeated evaluation need them.
     loop.train_step.prepare(loop.frozen_now)
     loop.train_step.share_state()
@@ -145,14 +151,6 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
         versions=versions,
         skipped_images=len(dataset.skipped),
     )
-
-
-def _set_up_device(config: Config, checkpoint: Checkpoint | None, warnings: list[str]) -> torch.device:
-    set_deterministic(config.run.deterministic)
-    device = choose_device(config.run.device)
-    if checkpoint is not None and config.run.deterministic:
-        warnings += restore_surroundings(checkpoint.run.surroundings, device)
-    return device
 
 
 def _initial_weights(
@@ -215,14 +213,6 @@ def _choose_numerics(
         return numerics, choices | dataclasses.asdict(numerics)
     numerics, timings = autotune_numerics(config, model, augment, source.trial_batch, progress, device=source.device)
     return numerics, dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": cache}
-
-
-def _state(config: Config, step: StepParts, source: BatchSource) -> TrainState:
-    """The state of a run before its first step."""
-    decay = config.train.ema_decay
-    ema = None if decay is None else ModelEma(step.model, decay)
-    schedule = schedule_of(config, steps_per_epoch=source.plan.steps_per_epoch)
-    return TrainState(step.model, step.optimizer, schedule, ema, step.train_step.loss_scale)
 
 
 def _loop(

@@ -13,11 +13,11 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from trainer.data.batches.batches import Batch
+from trainer.run.log.result_events import LrRangeTested
 from trainer.training.loop import Trainer
 from trainer.training.optimizer import build_optimizer
 
@@ -31,16 +31,6 @@ _REACH = 5  # steps to either side over which the slope of the loss is measured:
 _FEWEST = 10  # steps before any loss counts as the lowest: until then the average is mostly the first loss
 
 
-@dataclass(frozen=True, kw_only=True)
-class LrRange:
-    """Result of a range test."""
-
-    lrs: list[float]
-    losses: list[float]  # smoothed, after each step
-    suggestion: float | None  # None where no rate can be suggested
-    reason: str  # reason for the suggestion, or for its absence
-
-
 def range_test(
     trainer: Trainer,
     poll: Callable[[float], None],
@@ -48,7 +38,7 @@ def range_test(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
     steps: int = STEPS,
-) -> LrRange:
+) -> LrRangeTested:
     """Run the range test between two steps of a trainer, which is left as it was.
 
     `highest` is the last rate, unless the loss explodes earlier. `poll` gets the share done before each step and while
@@ -84,7 +74,7 @@ def range_test(
     finally:
         trainer.batches.close()  # workers have decoded ahead; training starts its own at its position
     suggestion, reason = suggest(lrs, losses)
-    return LrRange(lrs=lrs, losses=losses, suggestion=suggestion, reason=reason)
+    return LrRangeTested(step=trainer.state.step, lrs=lrs, losses=losses, suggestion=suggestion, reason=reason)
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None, str]:

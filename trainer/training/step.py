@@ -38,8 +38,8 @@ class TrainStep:
         loss_scale: LossScale | None = None,
     ) -> None:  # fmt: skip
         self.micro_batches = micro_batches or config.train.grad_accum_steps  # per step
-        self._model = model
-        self._optimizer = optimizer
+        self.model = model
+        self.optimizer = optimizer
         self._augment = augment
         self._config = config
         self.numerics = numerics
@@ -74,13 +74,13 @@ class TrainStep:
         if self._graph is not None and frozen != self.frozen:
             self._graph.forget()
         self.frozen = frozen
-        set_train_mode(self._model, frozen)
-        forget_momentum_of_frozen(self._model, self._optimizer)
+        set_train_mode(self.model, frozen)
+        forget_momentum_of_frozen(self.model, self.optimizer)
         if self.peers is not None and not parallel_as_before:
             self.peers.order(Order.PREPARE, frozen)
-            self._parallel = self.peers.parallel(self._model)
+            self._parallel = self.peers.parallel(self.model)
             self._forward = self._compiled(self._parallel)
-        self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
         """Do one step; random draws depend on the epoch, which counts from 0.
@@ -89,7 +89,7 @@ class TrainStep:
         was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then restores the state
         before the step.
         """
-        set_lr(self._optimizer, lr)
+        set_lr(self.optimizer, lr)
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
             self._plain_step(batch, epoch, metrics_3)
             return
@@ -144,7 +144,7 @@ class TrainStep:
         return cast("Callable[[Tensor], Tensor]", compiled)
 
     def _drop_gradients(self) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, metrics_3: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
@@ -160,8 +160,8 @@ class TrainStep:
         if self.peers is None:
             return
         self.peers.order(Order.SHARE)
-        values = [value for value in self._model.state_dict().values() if value.is_floating_point()]
-        self.peers.share([*values, *momentum_state(self._model, self._optimizer).values(), self.loss_scale.state_2])
+        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        self.peers.share([*values, *momentum_state(self.model, self.optimizer).values(), self.loss_scale.state_2])
 
     def undo(self) -> None:
         """Undo the changes of a step that failed before its update."""
@@ -196,9 +196,9 @@ class TrainStep:
         return contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync()
 
     def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
-        head_of(self._model).aim(micro.positions_N, epoch)
+        head_of(self.model).aim(micro.positions_N, epoch)
         if self.features_MF is not None:
-            logits_NK, mix = head_of(self._model)(self.features_MF[micro.sample_ids_N]), None
+            logits_NK, mix = head_of(self.model)(self.features_MF[micro.sample_ids_N]), None
         else:
             images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
             with self.numerics.autocast(images_NCHW.device):

@@ -27,7 +27,7 @@ from trainer.run.log.run_events import Warned
 from trainer.session.training_images import SHOWN, TrainingImages, training_images
 from trainer.training.batch_source import plan_of
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -155,7 +155,7 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def folder_trainer(config: Config) -> Trainer:
-    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 AUGMENTED: dict[str, dict[str, Any]] = {

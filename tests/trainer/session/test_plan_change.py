@@ -21,7 +21,7 @@ from trainer.run.log.run_events import SettingsChanged
 from trainer.run.status import RunState
 from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 def trainer(folder_config: Config) -> Trainer:
     """Of a run of ten epochs of four steps, whose rate rises for two epochs and falls to 0."""
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 10})})
-    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.mark.parametrize("epochs", [5, 11, 100])

@@ -351,7 +351,7 @@ def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
         original(self, *args, **kwargs)  # type: ignore[arg-type]
         calls[0] += 1
         if calls[0] == 8:
-            next(self._model.parameters()).data.fill_(math.nan)
+            next(self.model.parameters()).data.fill_(math.nan)
 
     monkeypatch.setattr(TrainStep, "__call__", spoiling)
     thread = train(folder_config, tmp_path)

@@ -30,7 +30,7 @@ from trainer.run.log.run_events import Resumed, StagesFrozen, Warned
 from trainer.session.export_run import Wanted, export_run
 from trainer.training import features, interim_evaluation
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 from trainer.training.optimizer import build_optimizer, set_lr
 
@@ -111,7 +111,7 @@ def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Pa
     assert view_of(run.run_dir).frozen == frozen[-1]
 
 
-class _Keys(NullCallbacks):
+class _Keys(LoopCallbacks):
     """Freezes so many stages before some steps, keeps the state before another, and goes back to it from a third."""
 
     trainer: Trainer
@@ -173,7 +173,7 @@ def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_confi
 
 
 def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> None:
-    trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     kept = trainer.state.snapshot(run_record())
     trainer.skipped_from = 3
     trainer.go_back(kept, 0.5)

@@ -14,7 +14,7 @@ from trainer.config.schema import Config
 from trainer.model.resnet import head_of
 from trainer.training import loss_scale
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 from trainer.training.loss_scale import LossScale
 from trainer.training.lr_range_test import range_test
@@ -27,7 +27,7 @@ LARGER = ("data.image_size=16", "data.batch_size=16")
 
 
 def _built(config: Config) -> Trainer:
-    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.fixture(name="trainer")
