@@ -10,9 +10,9 @@ from pathlib import Path
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
-from trainer.evaluation.classifier_evaluation import measure, measure_robustness
+from trainer.evaluation.classifier_evaluation import evaluate_classifiers, evaluate_robustness
 from trainer.evaluation.evaluation_report import comparison_lines, report_lines, write_comparison, write_report
-from trainer.evaluation.image_sources import FileImages, MeasuredImages, folder_images
+from trainer.evaluation.image_sources import FileImages, LabelledImages, folder_images
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import printable
 from trainer.options import add_runs_dir, add_which, positive
@@ -56,26 +56,26 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.split != "train":
         images.remarks.extend(_seen(images, names, run_dirs))
     with progress_bar() as progress:
-        scores = measure(models, images, batch_size=arguments.batch_size, progress=progress)
+        results = evaluate_classifiers(models, images, batch_size=arguments.batch_size, progress=progress)
         robustness = None
         if len(models) == 1 and not arguments.no_robustness:
-            robustness = measure_robustness(
-                models[0], images, scores[0], batch_size=arguments.batch_size, progress=progress
+            robustness = evaluate_robustness(
+                models[0], images, results[0], batch_size=arguments.batch_size, progress=progress
             )
-    code = EXIT_FAILED if any(measured.scores.num_nonfinite for measured in scores) else EXIT_OK
+    code = EXIT_FAILED if any(result.scores.num_nonfinite for result in results) else EXIT_OK
     if len(models) == 2:
-        _say(comparison_lines(models, images, scores))
+        _say(comparison_lines(models, images, results))
         if arguments.output:
-            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, scores))
+            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, results))
         return code
-    _say(report_lines(models[0], images, scores[0], robustness))
+    _say(report_lines(models[0], images, results[0], robustness))
     folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
     if folder is None:
         _say(["the model belongs to no run, so no files are written; give a folder with -o DIR"])
         return code
     if run_dir and not arguments.output:
         refuse_links(run_dir)
-    _written(folder, lambda: write_report(folder, models[0], images, scores[0], robustness))
+    _written(folder, lambda: write_report(folder, models[0], images, results[0], robustness))
     return code
 
 
@@ -87,7 +87,7 @@ def _written(folder: Path, write: Callable[[], None]) -> None:
     _say([f"written to {folder}"])
 
 
-def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
+def _folder_name(arguments: argparse.Namespace, images: LabelledImages) -> str:
     """Name of the folder in the run's `eval/`: results on other images, or of an export, get their own."""
     parts = [f"data-{images.name}" if arguments.data is not None else images.name]
     if Path(arguments.model).expanduser().is_file():
@@ -95,7 +95,7 @@ def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
 
-def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
+def _seen(images: LabelledImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
     """Warnings about models that were trained on some of these images."""
     if not isinstance(images, FileImages) or not any(run_dirs):
         return []
@@ -117,7 +117,7 @@ def run_of(model: str, runs_dir: Path) -> RunDir | None:
     return run_of_file(path) if path.is_file() else find_run(model, runs_dir)
 
 
-def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> MeasuredImages:
+def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> LabelledImages:
     if arguments.data is not None:
         return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
     if run_dir is None:
