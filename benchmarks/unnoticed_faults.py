@@ -115,7 +115,7 @@ FAULTS = (
     ),
     Fault(
         "batches-smallest",
-        "trainer.data.batches.batches.Plan.steps_per_epoch",
+        "trainer.data.batches.batches.BatchPlan.steps_per_epoch",
         "rest >= self.smallest",
         "rest > self.smallest",
     ),

@@ -96,7 +96,7 @@ def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None =
     return Reading(pixels[: len(kept)], kept, lost)
 
 
-class Keep(Enum):
+class PixelStorage(Enum):
     """Treatment of a split's images when a folder is loaded."""
 
     RESIDENT = "decoded now and kept in memory"
@@ -108,7 +108,7 @@ def load_image_folder(
     root: Path,
     *,
     decoder: Decoder,
-    keep: Callable[[str], Keep],
+    keep: Callable[[str], PixelStorage],
     progress: Progress,
     train_decoder: Decoder | None = None,
     shares: Mapping[str, float] | None = None,
@@ -127,7 +127,7 @@ def load_image_folder(
             f"{root}: no images to evaluate on: no test/ or val/, and data.val_fraction and data.test_fraction are 0\n"
             f"{found_tree(root)}\n{expected_trees(root)}"
         )
-    looked_at = [name for name in layout.files if keep(name) is not Keep.LAZY or (name == "train" and shares)]
+    looked_at = [name for name in layout.files if keep(name) is not PixelStorage.LAZY or (name == "train" and shares)]
     survey = take_survey(layout, looked_at, progress)
     if decoder.reading > 1 and "train" in looked_at and survey.usable["train"]:
         survey.require_images_per_class(1)
@@ -201,12 +201,12 @@ def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str
 def _load_split(
     files: list[ImageFile],
     decoder: Decoder,
-    keep: Keep,
+    keep: PixelStorage,
     split: str,
     progress: Progress,
     lost: list[tuple[str, str]],
 ) -> Split:
-    if keep is not Keep.RESIDENT:
+    if keep is not PixelStorage.RESIDENT:
         labels = torch.tensor([file.label for file in files], dtype=torch.long)
         return FolderSplit([str(file.path) for file in files], labels, decoder)
     side = decoder.image_size

@@ -14,11 +14,11 @@ from trainer.run.folder.run_dir import RunDir
 class CheckpointFolder:
     """Checkpoint files of a run, with `latest`, `best`, pins and rotation.
 
-    Rotation also keeps the file of step `way_back`, the last one before non-finite steps.
+    Rotation also keeps the file of step `rollback_step`, the last one before non-finite steps.
     """
 
     def __init__(self, run_dir: RunDir, *, keep: int) -> None:
-        self.way_back: int | None = None
+        self.rollback_step: int | None = None
         self._run_dir = run_dir
         self._keep = keep
 
@@ -109,8 +109,8 @@ class CheckpointFolder:
     def _rotate(self) -> None:
         best = self.pointer("best")
         protected = self._pinned() | ({best.name} if best else set())
-        if self.way_back is not None:
-            protected.add(file_name(self.way_back))
+        if self.rollback_step is not None:
+            protected.add(file_name(self.rollback_step))
         for step in self.steps()[: -self._keep]:
             if file_name(step) not in protected:
                 self.at(step).unlink(missing_ok=True)

@@ -28,14 +28,14 @@ class LrRangeTrial:
         poll: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._state = state
-        self._of = trainer  # called only once the loop exists
+        self._get_trainer = trainer  # called only once the loop exists
         self._publish = publish
         self._poll_session = poll  # takes the completed share; handles commands
         self._stopped = False
 
     def run(self, command: cmd.FindLr) -> str:
         """Run a test, or stop the one that is running; returns the reason for a refusal, empty when it is done."""
-        trainer = self._of()
+        trainer = self._get_trainer()
         if self._state.finished or trainer.over:
             return "all steps are done"
         if trainer.train_step.peers is not None:

@@ -15,7 +15,7 @@ from trainer.session.command_handler import CommandHandler
 from trainer.session.open_run import OpenRun
 from trainer.session.saver import Saver
 from trainer.session.session_state import SessionState
-from trainer.training.build import Built, build_trainer, run_record, started_event
+from trainer.training.build import BuiltTrainer, build_trainer, run_record, started_event
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 
@@ -36,7 +36,7 @@ class Preparation:
         self._changes: list[str] = []
         self._last_progress = ("", 0.0)
 
-    def build(self, hooks: LoopCallbacks) -> Built:
+    def build(self, hooks: LoopCallbacks) -> BuiltTrainer:
         """Build the parts; R18Error when checkpoint, settings, data or device do not fit, StopRequested on a stop."""
         if self._run.resume:
             self._checkpoint = self._newest_checkpoint()
@@ -46,7 +46,7 @@ class Preparation:
             self._run.config, self._run.runs_dir, hooks, self._progress, self._checkpoint, peers=self.peers
         )
 
-    def announce(self, built: Built) -> None:
+    def log_start(self, built: BuiltTrainer) -> None:
         """Log what is trained, where a resume continues, and all warnings."""
         run, publish = self._run, self._run.log.publish
         self._saver.run_record = run_record(built, run.run_dir.name)

@@ -26,18 +26,18 @@ class RunEdits:
     ) -> None:
         self._run = run
         self._saver = saver
-        self._of = trainer  # called only once the loop exists
+        self._get_trainer = trainer  # called only once the loop exists
         self._finished = finished
 
     @property
     def _over(self) -> bool:
-        return self._finished() or self._of().over
+        return self._finished() or self._get_trainer().over
 
     def set_lr(self, command: cmd.SetLr) -> str:
         """Scale the rest of the schedule so that the next rate is this one."""
         if self._over:
             return _OVER
-        state = self._of().state
+        state = self._get_trainer().state
         current = state.schedule.at(state.step)
         if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
             return f"cannot scale the rate {current:g} to {command.lr:g}; give a rate above 0 and at most {cmd.HIGHEST_LR:g}"
@@ -47,14 +47,14 @@ class RunEdits:
         """Scale the rest of the schedule."""
         if self._over:
             return _OVER
-        state = self._of().state
+        state = self._get_trainer().state
         scaled = command.factor * state.schedule.at(state.step)
         if not 0 < scaled <= cmd.HIGHEST_LR:
             return f"a learning rate of {scaled:g} is out of range; it must be above 0 and at most {cmd.HIGHEST_LR:g}"
         return self._scale(command.factor)
 
     def _scale(self, factor: float) -> str:
-        state = self._of().state
+        state = self._get_trainer().state
         state.schedule.edit(state.step, factor)
         self._saver.mark_stale()
         self._run.log.publish(LrEdited(step=state.step, factor=factor, lr=state.schedule.at(state.step)))
@@ -62,7 +62,7 @@ class RunEdits:
 
     def change_settings(self, command: cmd.ChangeSettings) -> str:
         """Change the plan and write it to the run's configuration."""
-        trainer, before = self._of(), self._run.config
+        trainer, before = self._get_trainer(), self._run.config
         if self._over:
             return _OVER
         if trainer.train_step.peers is not None:
@@ -99,7 +99,7 @@ class RunEdits:
     def _freeze(self, more: int) -> str:
         if self._finished():
             return "the run has ended"
-        trainer = self._of()
+        trainer = self._get_trainer()
         stages = trainer.frozen_now + more
         if stages < 0:
             return "nothing is frozen"
@@ -111,5 +111,5 @@ class RunEdits:
 
     def add_note(self, command: cmd.AddNote) -> str:
         """Add a note."""
-        self._run.log.publish(NoteAdded(step=self._of().state.step, text=command.text))
+        self._run.log.publish(NoteAdded(step=self._get_trainer().state.step, text=command.text))
         return ""

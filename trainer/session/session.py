@@ -19,7 +19,7 @@ from trainer.session.error_report import log_traceback
 from trainer.session.final_save import FinalSave
 from trainer.session.open_run import OpenRun
 from trainer.session.preparation import Preparation
-from trainer.session.rollback import no_way_back
+from trainer.session.rollback import divergence_error
 from trainer.session.saver import Saver
 from trainer.session.session_state import SessionState
 from trainer.session.system_monitor import SystemMonitor
@@ -138,7 +138,7 @@ class TrainingSession(LoopCallbacks):
     def on_divergence(self, step: int, first_skipped: int) -> None:
         """Pause for the user at the screen; without a screen, DivergedError ends the run."""
         if not self._hold_open():
-            raise no_way_back(self.trainer, step, first_skipped)
+            raise divergence_error(self.trainer, step, first_skipped)
         self._handler.rollback.offer(step, first_skipped)
         self._state.paused = True
         self._hold()
@@ -148,7 +148,7 @@ class TrainingSession(LoopCallbacks):
     def _prepare(self) -> None:
         built = self._preparation.build(self)
         self._trainer = built.trainer
-        self._preparation.announce(built)
+        self._preparation.log_start(built)
         self._trackers.start(self._run.config.run.sinks)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()

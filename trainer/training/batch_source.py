@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.schema import Config
-from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches
+from trainer.data.batches.batches import Batch, Batches, BatchPlan, ResidentBatches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
@@ -23,7 +23,7 @@ class BatchSource:
     """Source of a run's training batches."""
 
     split: Split
-    plan: Plan
+    plan: BatchPlan
     device: torch.device
     epochs: int
     lost: LostImages  # images that could not be read in this session
@@ -53,7 +53,7 @@ class BatchSource:
         return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
-def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
+def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> BatchPlan:
     """Divide an epoch into steps, and a step among processes; ConfigError when a batch cannot be divided equally."""
     rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
     parts = world * config.train.grad_accum_steps
@@ -62,7 +62,7 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Pla
             f"data.batch_size {config.data.batch_size} is that of all {world} processes and must be divisible by {parts}, "
             f"with 2 images or more in each part"
         )
-    return Plan(
+    return BatchPlan(
         num_images=len(labels_N),
         batch_size=config.data.batch_size,
         drop_last=config.data.drop_last or world > 1,  # a smaller batch may not divide equally

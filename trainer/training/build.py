@@ -48,7 +48,7 @@ from trainer.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltTrainer:
     """A trainer that is ready to run, with warnings for the user."""
 
     trainer: Trainer
@@ -59,7 +59,7 @@ class Built:
 def build_trainer(
     config: Config, runs_dir: Path, hooks: LoopCallbacks, progress: Progress, checkpoint: Checkpoint | None,
     *, peers: Peers | None = None,
-) -> Built:  # fmt: skip
+) -> BuiltTrainer:  # fmt: skip
     """Build everything that the loop needs; R18Error when device, data or weights do not match the configuration.
 
     `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `peers` wait for the leader's
@@ -103,10 +103,10 @@ def build_trainer(
     # With the stages that are frozen now: a save before the next step and a repeated evaluation need them.
     loop.train_step.prepare(loop.frozen_now)
     loop.train_step.share_state()
-    return Built(trainer=loop, choices=choices, warnings=warnings)
+    return BuiltTrainer(trainer=loop, choices=choices, warnings=warnings)
 
 
-def run_record(built: Built, run_name: str) -> RunRecord:
+def run_record(built: BuiltTrainer, run_name: str) -> RunRecord:
     """Record of the run for its checkpoints."""
     loop = built.trainer
     dataset = loop.data.dataset
@@ -128,7 +128,7 @@ def run_record(built: Built, run_name: str) -> RunRecord:
     )
 
 
-def started_event(built: Built, run_dir: RunDir) -> Started:
+def started_event(built: BuiltTrainer, run_dir: RunDir) -> Started:
     """The event that describes what is being trained; also writes `env.json`."""
     loop = built.trainer
     schedule, dataset = loop.state.schedule, loop.data.dataset

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.augment.augment import Normalize
-from trainer.data.batches.batches import Batch, Plan, evaluation_batches
+from trainer.data.batches.batches import Batch, BatchPlan, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
@@ -57,7 +57,7 @@ def centre(pixels_NHWC: Tensor, side: int) -> Tensor:
 class FeatureBatches:
     """Batches without pixels: the step looks features up by the images' indices."""
 
-    def __init__(self, plan: Plan, labels_N: Tensor, device: torch.device) -> None:
+    def __init__(self, plan: BatchPlan, labels_N: Tensor, device: torch.device) -> None:
         self._plan = plan
         self._device = device
         self._labels_N = labels_N.to(device)

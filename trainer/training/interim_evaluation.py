@@ -68,7 +68,7 @@ class InterimEvaluator:
         before = self.stopwatch.switch("evaluate")
         self.hooks.on_evaluation_start(split)
         begun_s = self.stopwatch.of("evaluate")
-        model = self.state.measured_model
+        model = self.state.evaluated_model
         if checkpoint is not None:
             model = copy.deepcopy(model)
             model.load_state_dict(checkpoint.evaluated_weights)

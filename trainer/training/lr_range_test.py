@@ -23,7 +23,7 @@ from trainer.training.optimizer import build_optimizer
 
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 _SMOOTHING = 0.9
-_HOPELESS = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
+_STOP_LOSS_FACTOR = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
 _LEAST_FALL = 0.1  # relative fall of the loss that suffices to suggest a rate, whatever the noise
 # Smaller falls, into a valley, suffice from this many standard deviations of the loss at the lowest rates.
 _LEAST_CLEAR_FALL, _NOISES = 0.01, 4.0
@@ -46,7 +46,7 @@ def range_test(
     """
     model = copy.deepcopy(trainer.state.model)
     optimizer = build_optimizer(model, trainer.config.optim, precision=trainer.train_step.numerics.precision)
-    step = trainer.train_step.on(model, optimizer)
+    step = trainer.train_step.copy_for(model, optimizer)
     step.prepare(trainer.train_step.frozen)
     metrics_3 = torch.zeros(3, device=trainer.device)
     lrs: list[float] = []
@@ -69,7 +69,7 @@ def range_test(
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             lrs.append(lr)
             losses.append(average / (1 - _SMOOTHING ** len(lrs)))
-            if len(losses) > _FEWEST and losses[-1] > max(_HOPELESS * min(losses[_FEWEST:]), chance):
+            if len(losses) > _FEWEST and losses[-1] > max(_STOP_LOSS_FACTOR * min(losses[_FEWEST:]), chance):
                 break
     finally:
         trainer.batches.close()  # workers have decoded ahead; training starts its own at its position

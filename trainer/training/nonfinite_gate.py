@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class UpdateGate:
+class NonFiniteGate:
     """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -76,7 +76,7 @@ class TrainState:
         return all(bool(torch.isfinite(value).all()) for value in values)
 
     @property
-    def measured_model(self) -> nn.Module:
+    def evaluated_model(self) -> nn.Module:
         """The model that is evaluated and exported: the averaged weights where an average is kept, else the weights."""
         return self.model if self.ema is None else self.ema.model
 
@@ -110,7 +110,7 @@ class TrainState:
             loss_scale=self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
             lr_edits=list(self.schedule.edits),
             shortest_plan=self.schedule.shortest_plan,
-            measured_step=self.best.measured_step,
+            measured_step=self.best.evaluated_step,
             tested_step=self.best.tested_step,
             improved_step=self.best.improved_step,
             best_accuracy=self.best.accuracy,
@@ -134,7 +134,7 @@ class TrainState:
             accuracy=record.best_accuracy,
             loss=record.best_loss,
             improved_step=record.best_step if record.improved_step is None else record.improved_step,
-            measured_step=record.measured_step,
+            evaluated_step=record.measured_step,
             tested_step=record.tested_step,
         )
         self.sums = EpochSums(**record.epoch_sums)

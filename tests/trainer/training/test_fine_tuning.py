@@ -134,7 +134,7 @@ class _Keys(LoopCallbacks):
             self.kept = self.trainer.state.snapshot(run_record())
         if step == self._back_from:
             self._back_from = -1
-            self.trainer.go_back(self.kept, 1.0)
+            self.trainer.restore_earlier(self.kept, 1.0)
 
 
 def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_makes_no_difference(
@@ -176,7 +176,7 @@ def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> 
     trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     kept = trainer.state.snapshot(run_record())
     trainer.skipped_from = 3
-    trainer.go_back(kept, 0.5)
+    trainer.restore_earlier(kept, 0.5)
     assert trainer.skipped_from is None
 
 

@@ -159,7 +159,7 @@ def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: 
 
 def test_a_copy_of_the_step_has_a_scale_of_its_own(trainer: Trainer) -> None:
     trainer.state.loss_scale.state_2[0] = 64.0
-    copied = trainer.train_step.on(trainer.state.model, trainer.state.optimizer)
+    copied = trainer.train_step.copy_for(trainer.state.model, trainer.state.optimizer)
     assert copied.loss_scale.state_2[0] == 64.0
     copied.loss_scale.state_2[0] = 32.0
     assert _scale(trainer) == 64.0

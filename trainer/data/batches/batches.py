@@ -49,14 +49,14 @@ class Batch:
         )  # fmt: skip
         return [Batch(self.pixels_MHWC, *part) for part in parts]
 
-    def rolled(self) -> Batch:
+    def shifted_by_one(self) -> Batch:
         """The same images, each at the position of the one after it."""
         parts = (self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N)
         return Batch(self.pixels_MHWC, *(part.roll(1) for part in parts))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
     """Division of a training split into batches.
 
     Attributes:
@@ -118,7 +118,7 @@ class Batches(Protocol):
 class ResidentBatches:
     """Batches as rows of a tensor that stays on the device (or in RAM, when only RAM has room)."""
 
-    def __init__(self, split: ResidentSplit, plan: Plan, device: torch.device) -> None:
+    def __init__(self, split: ResidentSplit, plan: BatchPlan, device: torch.device) -> None:
         self._plan = plan
         self._device = device
         self._pixels = split.pixels_NHWC

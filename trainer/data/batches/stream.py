@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from trainer.data.batches.batches import Batch, Plan
+from trainer.data.batches.batches import Batch, BatchPlan
 from trainer.data.batches.lost_images import MIN_TRAINING_IMAGES, LostImages
 from trainer.data.batches.worker_dataset import BatchSampler, DecodedBatch, DecodedBatches, InProcessDecoder
 from trainer.data.batches.worker_failures import cause_of_death, is_timeout, is_worker_death
@@ -46,7 +46,7 @@ class StreamedBatches:
     """
 
     def __init__(
-        self, split: FolderSplit, plan: Plan, device: torch.device, *,
+        self, split: FolderSplit, plan: BatchPlan, device: torch.device, *,
         workers: int, epochs: int, warn: Callable[[str], None], lost: LostImages,
     ) -> None:  # fmt: skip
         self._split = split

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer.data.batches.batches import Plan
+from trainer.data.batches.batches import BatchPlan
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, read_images
 
@@ -32,10 +32,10 @@ class DecodedBatch(NamedTuple):
 
 
 class DecodeRequest(NamedTuple):
-    """Message to a worker: rows of images, and their paths without the common prefix (`rests`)."""
+    """Message to a worker: rows of images, and their paths without the common prefix (`suffixes`)."""
 
     rows: list[int]
-    rests: list[str]
+    suffixes: list[str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BatchSampler:
 
     split: FolderSplit
     prefix: str
-    plan: Plan
+    plan: BatchPlan
     epochs: range
     first_step: int
 
@@ -77,7 +77,7 @@ class DecodedBatches(Dataset[DecodedBatch]):
         self._as_array = as_array
 
     def __getitem__(self, asked_for: DecodeRequest) -> DecodedBatch:
-        paths = [self._prefix + rest for rest in asked_for.rests]
+        paths = [self._prefix + suffix for suffix in asked_for.suffixes]
         reading = read_images(self._decoder, paths, shared=self._shared)
         pixels = reading.pixels_NHWC.numpy() if self._as_array else reading.pixels_NHWC
         return DecodedBatch(pixels, asked_for.rows, reading.kept, reading.lost)
