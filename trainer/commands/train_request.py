@@ -61,7 +61,7 @@ def _check_feasible(request: Request) -> Request:
     try:
         request.to_json()
     except TypeError as error:
-        raise ConfigError(f"a setting or a path is not text in UTF-8 ({error}); change or rename it") from error
+        raise ConfigError(f"a setting or a path is not valid UTF-8 ({error}); change or rename it") from error
     return request
 
 

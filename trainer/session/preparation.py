@@ -77,7 +77,7 @@ class Preparation:
         if checkpoint is not None:
             self.resumed_at = checkpoint.step, round(checkpoint.step / checkpoint.run.steps_per_epoch, 4)
         for problem in problems.values():
-            self._run.log.publish(Warned(message=f"passed over {problem}"))
+            self._run.log.publish(Warned(message=f"skipped damaged checkpoint {problem}"))
         return checkpoint
 
     def _changed_settings(self, checkpoint: Checkpoint | None) -> list[str]:
@@ -97,9 +97,7 @@ class Preparation:
         if world_size() == 1:
             return None
         if self._run.config.model.cache_features:
-            raise ConfigError(
-                "model.cache_features is for one process, which it keeps busy for seconds: set it to false"
-            )
+            raise ConfigError("model.cache_features works with one process only; set it to false")
         self._progress("meeting the other processes", None)
         peers = Peers()
         peers.broadcast_json({"run": str(self._run.run_dir.path.absolute()), "config": self._run.settings.values})

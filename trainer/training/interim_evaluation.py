@@ -73,7 +73,7 @@ class InterimEvaluator:
             model = copy.deepcopy(model)
             model.load_state_dict(checkpoint.evaluated_weights)
         result = self._in_memory(
-            f"the evaluation of {split}",
+            f"evaluating {split}",
             lambda batch_size: evaluate(
                 model, self.data.dataset.splits[split], normalize=self.data.normalize, numerics=self.numerics,
                 num_classes=len(self.data.dataset.classes), batch_size=batch_size, tta=self.config.eval.tta == "flip",
@@ -105,7 +105,8 @@ class InterimEvaluator:
             try:
                 checkpoint = self.hooks.saved_best()
             except CheckpointError as error:
-                self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
+                text = f"testing the last weights, because the best checkpoint cannot be read: {error}"
+                self.hooks.publish(Warned(message=text))
         self.evaluate("test", trigger=trigger, checkpoint=checkpoint)
         self.state.best.tested_step = self.state.best.step
 
@@ -114,7 +115,7 @@ class InterimEvaluator:
         before = self.stopwatch.switch("evaluate")
         self.hooks.on_evaluation_start("features")
         features_MF = self._in_memory(
-            "what the frozen backbone makes of the images",
+            "computing features",
             lambda batch_size: compute_features(
                 self.state.model, self.data.dataset.splits["train"], normalize=self.data.normalize, numerics=self.numerics,
                 image_size=self.config.data.image_size, batch_size=batch_size, device=self.device, poll=self.hooks.poll,
@@ -125,7 +126,7 @@ class InterimEvaluator:
         self.stopwatch.switch(before)
         return features_MF
 
-    def _in_memory(self, what: str, compute: Callable[[int], T]) -> T:
+    def _in_memory(self, doing: str, compute: Callable[[int], T]) -> T:
         """Compute with batches that fit in memory: smaller ones from now on whenever it runs out."""
         while True:
             batch_size = self._batch or evaluation_batch(self.config, self.device)
@@ -135,7 +136,7 @@ class InterimEvaluator:
                 if not is_out_of_memory(error) or batch_size == 1:
                     raise
             self._batch = batch_size // 2
-            text = f"out of memory in {what}: again, from now on with {batch_size // 2} images at a time"
+            text = f"out of memory while {doing}: repeated with {batch_size // 2} images at a time"
             self.hooks.publish(Warned(message=text))
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -196,10 +196,8 @@ class Trainer:
             self.hooks.publish(Warned(message=self.train_step.remarks.pop()))
         parts = self.train_step.micro_batches
         if parts != before:
-            text = f"out of memory at step {self.state.step + 1:,}: taken again, from now on in {parts} parts a batch"
-            self.hooks.publish(
-                Warned(message=f"{text} (batch-norm statistics are then of {len(batch) // parts} images)")
-            )
+            text = f"out of memory at step {self.state.step + 1:,}: repeated. Batches are now split into {parts} micro-batches"
+            self.hooks.publish(Warned(message=f"{text}; batch norm sees {len(batch) // parts} images"))
 
     def _report_divergence(self) -> None:
         first = self.skipped_from

@@ -237,7 +237,7 @@ def test_a_damaged_checkpoint_is_passed_over_on_the_way_back(session: Small) -> 
     assert session.trainer.state.step == 2
     (warned,) = session.of(Warned)
     assert isinstance(warned, Warned)
-    assert warned.message.startswith(f"skipped {path}: damaged")
+    assert warned.message.startswith(f"skipped damaged checkpoint {path}: damaged")
 
 
 @pytest.mark.parametrize(("saved_at", "skipped_from"), [((), 6), ((6, 7), 6), ((2, 5), None)])
