@@ -46,14 +46,12 @@ class CheckpointFolder:
 
     def publish(self, step: int, *, best: bool, pinned: bool) -> None:
         """Point `latest` (and `best`) to a step, record a pin, and delete what rotation no longer keeps."""
-        name = file_name(step)
-        write_atomically(self.path / "latest", f"{name}\n".encode(), durable=True)
+        self._point("latest", step)
         if best:
-            write_atomically(self.path / "best", f"{name}\n".encode(), durable=True)
+            self._point("best", step)
         if pinned:
-            write_atomically(
-                self.path / "pinned", "".join(f"{n}\n" for n in sorted(self._pinned() | {name})).encode(), durable=True
-            )
+            names = sorted(self._pinned() | {file_name(step)})
+            write_atomically(self.path / "pinned", "".join(f"{name}\n" for name in names).encode(), durable=True)
         self._rotate()
 
     def choose(self, which: str) -> Path:
@@ -91,14 +89,17 @@ class CheckpointFolder:
             replace_file(path, path.with_suffix(suffix))
         left = self.steps()
         if left and self.pointer("latest") is None:
-            write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
+            self._point("latest", left[-1])
 
     def point_best(self, step: int) -> bool:
         """Point `best` to the file of a step, and return whether that file exists."""
         there = self.at(step).is_file()
         if there:
-            write_atomically(self.path / "best", f"{file_name(step)}\n".encode(), durable=True)
+            self._point("best", step)
         return there
+
+    def _point(self, pointer: str, step: int) -> None:
+        write_atomically(self.path / pointer, f"{file_name(step)}\n".encode(), durable=True)
 
     def _pinned(self) -> set[str]:
         try:

@@ -29,7 +29,7 @@ from trainer.data.batches import stream
 from trainer.data.batches.batches import Batch, BatchPlan, ResidentBatches, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.batches.stream import StreamedBatches
-from trainer.data.batches.worker_watch import WorkerWatch
+from trainer.data.batches.worker_pool import WorkerWatch
 from trainer.data.dataset import ResidentSplit
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder

@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader
 
 from trainer.data.batches.batches import Batch, BatchPlan
 from trainer.data.batches.lost_images import MIN_TRAINING_IMAGES, LostImages
-from trainer.data.batches.worker_dataset import BatchSampler, DecodedBatch, DecodedBatches, InProcessDecoder
-from trainer.data.batches.worker_failures import cause_of_death, is_timeout, is_worker_death
-from trainer.data.batches.worker_pool import Workers
+from trainer.data.batches.worker_dataset import DecodedBatch, DecodedBatches, InProcessDecoder, decode_requests
+from trainer.data.batches.worker_pool import Workers, cause_of_death, is_timeout, is_worker_death
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
 from trainer.host.stop_signals import ignore_stop_signals
@@ -131,15 +130,15 @@ class StreamedBatches:
 
     def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InProcessDecoder:
         # Generated lazily: a full list of the rows of a long run would fill the memory.
-        orders = BatchSampler(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
+        requests = decode_requests(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
         shared = self._shared and self._number > 0
         decoded = DecodedBatches(self._split.decoder, self._prefix, shared=shared, as_array=not self._shared)
         if not self._number:
-            return InProcessDecoder(decoded, orders)
+            return InProcessDecoder(decoded, requests)
         loader: DataLoader[DecodedBatch] = DataLoader(
             decoded,
             batch_size=None,
-            sampler=orders,
+            sampler=requests,
             collate_fn=_identity_collate,
             num_workers=self._number,
             prefetch_factor=_BATCHES_AHEAD,
