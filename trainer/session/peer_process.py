@@ -71,7 +71,7 @@ def _train_along(config: Config, peers: Peers) -> None:
         )
     numerics = Numerics(**message["numerics"])
     model = build_model(config.model, len(data.dataset.classes), config.run.seed).to(device)
-    source = BatchSource.of(config, data.dataset.splits["train"], device, _warn, peers)
+    source = BatchSource(config, data.dataset.splits["train"], device, _warn, peers)
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     train_step = build_step(
         config, model, augment, numerics,

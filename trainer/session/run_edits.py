@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from trainer.config.freezing import BACKBONE
-from trainer.config.loader import differences
+from trainer.config.loader import build_config, differences, put_setting
 from trainer.config.plain_config import PlainConfig
+from trainer.config.schema import CHANGEABLE, Config
 from trainer.errors import ConfigError, DiskError
 from trainer.run.control import commands as cmd
 from trainer.run.log.run_events import LrEdited, NoteAdded, SettingsChanged
 from trainer.session.open_run import OpenRun
-from trainer.session.plan_change import apply_plan, by_group, changed_config
 from trainer.session.saver import Saver
 from trainer.training.loop import Trainer
 
@@ -74,12 +75,15 @@ class RunEdits:
             return str(error)
         apply_plan(config, trainer)
         schedule, changed = trainer.state.schedule, differences(before, config)
+        new_values: dict[str, Any] = {}
+        for key, (_, new) in changed.items():
+            put_setting(new_values, key, new)
         self._saver.record_config(config)
         self._run.log.publish(
             SettingsChanged(
                 step=trainer.state.step,
                 changes=[f"{key} {old} -> {new}" for key, (old, new) in changed.items()],
-                config=by_group({key: new for key, (_, new) in changed.items()}),
+                config=new_values,
                 epochs=schedule.epochs,
                 total_steps=schedule.total_steps,
                 planned_lr=schedule.samples(),
@@ -113,3 +117,29 @@ class RunEdits:
         """Add a note."""
         self._run.log.publish(NoteAdded(step=self._get_trainer().state.step, text=command.text))
         return ""
+
+
+def changed_config(config: Config, settings: Mapping[str, float], trainer: Trainer) -> Config:
+    """The configuration with some settings, by dotted key, replaced.
+
+    ConfigError when a setting cannot be changed, the value is invalid, or the run would end before the current epoch.
+    """
+    refused = [key for key in settings if key not in CHANGEABLE]
+    if refused:
+        raise ConfigError(f"{refused[0]} cannot be changed during a run; {', '.join(CHANGEABLE)} can")
+    changed = build_config(
+        config.model_dump(mode="json"), {}, "the run's settings", [f"{key}={value}" for key, value in settings.items()]
+    )
+    under_way = trainer.state.epoch + 1
+    if changed.train.epochs < under_way:
+        raise ConfigError(f"train.epochs: epoch {under_way} is running; set {under_way} or more, or q stops and saves")
+    return changed
+
+
+def apply_plan(config: Config, trainer: Trainer) -> None:
+    """Apply another plan from the next step on; the schedule becomes that of a resume with it, user edits included."""
+    schedule = trainer.state.schedule
+    trainer.config = trainer.evaluator.config = config
+    if config.train.epochs > schedule.epochs:
+        trainer.batches.extend(config.train.epochs)
+    schedule.replan(config.train.epochs)

@@ -23,7 +23,7 @@ from trainer.session.rollback import divergence_error
 from trainer.session.saver import Saver
 from trainer.session.session_state import SessionState
 from trainer.session.system_monitor import SystemMonitor
-from trainer.session.tracker_children import SinkChildren
+from trainer.session.tracker_children import start_trackers
 from trainer.session.training_images import TrainingImages, training_images
 from trainer.training.batch_source import plan_of
 from trainer.training.callbacks import LoopCallbacks
@@ -45,7 +45,6 @@ class TrainingSession(LoopCallbacks):
         self._handler = CommandHandler(run, commands, self._saver, self._state, lambda: self.trainer, self.poll)
         self._preparation = Preparation(run, self._saver, self._state, self._handler)
         self._final_save = FinalSave(self._saver, commands, run.log.publish, hold_open)
-        self._trackers = SinkChildren(run.run_dir, run.log.publish)
         self._files = EvaluationFiles(run.run_dir, run.log.publish)
         self._training_images = TrainingImages(run.config)
         self._monitor: SystemMonitor | None = None
@@ -149,7 +148,7 @@ class TrainingSession(LoopCallbacks):
         built = self._preparation.build(self)
         self._trainer = built.trainer
         self._preparation.log_start(built)
-        self._trackers.start(self._run.config.run.sinks)
+        start_trackers(self._run.config.run.sinks, self._run.run_dir, self._run.log.publish)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
 

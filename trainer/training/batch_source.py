@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,32 +17,27 @@ from trainer.errors import ConfigError
 from trainer.training.distributed import Peers
 
 
-@dataclass(frozen=True)
 class BatchSource:
-    """Source of a run's training batches."""
+    """Source of a run's training batches, for this process."""
 
-    split: Split
-    plan: BatchPlan
-    device: torch.device
-    epochs: int
-    lost: LostImages  # images that could not be read in this session
-    weights_K: Tensor | None  # loss weight of each class's images, on the device; None for equal weights
-    _warn: Callable[[str], None]
-
-    @classmethod
-    def of(
-        cls, config: Config, split: Split, device: torch.device, warn: Callable[[str], None], peers: Peers | None
-    ) -> BatchSource:
-        """The source of a run's training batches, for this process."""
-        plan, weights_K = plan_of(config, split.labels_N, peers), loss_weights(config, split.labels_N, device)
-        return cls(split, plan, device, config.train.epochs, LostImages(warn), weights_K, warn)
+    def __init__(
+        self, config: Config, split: Split, device: torch.device, warn: Callable[[str], None], peers: Peers | None
+    ) -> None:
+        self.split = split
+        self.plan = plan_of(config, split.labels_N, peers)
+        self.device = device
+        self.lost = LostImages(warn)  # images that could not be read in this session
+        # Loss weight of each class's images, on the device; None for equal weights.
+        self.weights_K = loss_weights(config, split.labels_N, device)
+        self._epochs = config.train.epochs
+        self._warn = warn
 
     def batches(self, workers: int) -> Batches:
         """Batches of the kind that fits the split."""
         if isinstance(self.split, FolderSplit):
             return StreamedBatches(
                 self.split, self.plan, self.device,
-                workers=workers, epochs=self.epochs, warn=self._warn, lost=self.lost,
+                workers=workers, epochs=self._epochs, warn=self._warn, lost=self.lost,
             )  # fmt: skip
         assert isinstance(self.split, ResidentSplit)
         return ResidentBatches(self.split, self.plan, self.device)

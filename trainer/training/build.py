@@ -75,7 +75,7 @@ def build_trainer(
     warnings += _data_warnings(config, data)
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
-    source = BatchSource.of(
+    source = BatchSource(
         config, data.dataset.splits["train"], device, lambda message: hooks.publish(Warned(message=message)), peers
     )
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -125,7 +125,8 @@ class TrainStep:
 
     def _captured_step(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
         """A step over an undivided batch, in which only these tensors and the learning rate differ from step to step."""
-        self._drop_gradients()  # so that a graph allocates gradients in memory of its own, instead of adding to existing ones
+        # So that a graph allocates gradients in memory of its own, instead of adding to existing ones.
+        self.optimizer.zero_grad()
         metrics_3.zero_()
         self._gate.begin()
         with self.numerics.autocast(images_NCHW.device):
@@ -142,9 +143,6 @@ class TrainStep:
             model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None, dynamic=False
         )
         return cast("Callable[[Tensor], Tensor]", compiled)
-
-    def _drop_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, metrics_3: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
@@ -169,7 +167,7 @@ class TrainStep:
 
     def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
         """Compute the gradients of the whole batch; False when memory ran out and smaller micro-batches may fit."""
-        self._drop_gradients()
+        self.optimizer.zero_grad()
         metrics_2.zero_()
         parts = min(self.micro_batches, _max_micro_batches(batch))
         self._statistics.set_num_parts(parts)
@@ -177,7 +175,8 @@ class TrainStep:
         try:
             pairs = zip(batch.micro_batches(parts), batch.shifted_by_one().micro_batches(parts), strict=True)
             for number, (micro, partners) in enumerate(pairs, 1):
-                with self._exchange(last=number == parts):
+                # Gradients are exchanged only with the last micro-batch's backward pass, once per step.
+                with self._parallel.no_sync() if self._parallel is not None and number < parts else nullcontext():
                     self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
         except (RuntimeError, MemoryError) as error:
             if self.peers is not None:
@@ -190,10 +189,6 @@ class TrainStep:
             # All processes then see the same verdict on the step, and take or skip it together.
             self.peers.average([metrics_2, self._gate.statistics])
         return True
-
-    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Context in which gradients are exchanged only with the last micro-batch's backward pass, once per step."""
-        return contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync()
 
     def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
         head_of(self.model).aim(micro.positions_N, epoch)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from trainer.data.batches.batches import Batch, BatchPlan
+from trainer.data.batches.batches import Batch, Batches, BatchPlan
 from trainer.data.batches.lost_images import MIN_TRAINING_IMAGES, LostImages
 from trainer.data.batches.worker_dataset import DecodedBatch, DecodedBatches, InProcessDecoder, decode_requests
 from trainer.data.batches.worker_pool import Workers, cause_of_death, is_timeout, is_worker_death
@@ -37,7 +37,7 @@ _PATIENCE_S = 1  # per wait for a batch; between two waits the trainer handles c
 _LONG_WAIT_S = 30.0  # without a batch before a warning is published: the folder's share may not answer
 
 
-class StreamedBatches:
+class StreamedBatches(Batches):
     """Batches decoded by `workers` processes, which live from the first batch to `close`, or by this one when there are 0.
 
     They are never forked, since a fork would copy the dashboard's terminal state and CUDA's. Iterate on a thread other
