@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from trainer.config.plain_config import PlainConfig
 from trainer.config.schema import Config
+from trainer.run.control import commands as cmd
 from trainer.run.folder.run_config import resumed_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader
+from trainer.run.log.run_events import Acknowledged
 from trainer.run.view.fold import apply
 from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
@@ -95,3 +97,9 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
+
+
+def answered(run: RunDir, command: cmd.Command) -> Acknowledged:
+    """What became of a command."""
+    view = wait_for(run, lambda view: command.command_id in view.acknowledged)
+    return view.acknowledged[command.command_id]

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+from tests.support.png import chunk, png
 from trainer.data.folder.decoder import Decoder, decode_files
 from trainer.data.folder.layout import ImageFile
 from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
@@ -37,18 +38,6 @@ BACK = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
 }  # fmt: skip
 """What the camera did to the upright picture before it wrote the tag."""
-
-
-def chunk(kind: bytes, body: bytes, crc: int = 0) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ crc)
-
-
-def png(pixels: NDArray[Any], colour: int, bits: int, extra: bytes = b"") -> bytes:
-    """A PNG file made by hand, as Pillow writes no transparent colours of 2, 4 and 16 bits."""
-    rows = [np.packbits(np.unpackbits(row[:, None], 1)[:, 8 - bits :]) for row in pixels] if bits < 8 else pixels
-    data = zlib.compress(b"".join(b"\0" + row.astype(f">u{max(bits // 8, 1)}").tobytes() for row in rows))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], bits, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def over_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.png import png
 from tests.support.running import events_of, resumed_run, start, train, view_of
 from trainer.commands.init import summary
 from trainer.commands.training_checks import config_checks
@@ -342,3 +343,23 @@ def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
     failure = view_of(run).failure
     assert failure is not None
     assert "the unreadable files have changed since this run started: 1 file (" in failure.error
+
+
+@pytest.mark.parametrize(("copies", "more"), [(1, False), (3, False), (4, True)])
+def test_at_most_three_leaks_are_named_and_further_ones_are_hinted_at(
+    make_folder: FolderMaker, copies: int, more: bool
+) -> None:
+    root = make_folder()
+    for number in range(copies):
+        shutil.copy(root / "train" / "red" / f"{number:03}.png", root / "test" / "red" / f"copy{number}.png")
+    (remark,) = survey_folder(root, quiet).remarks()
+    assert remark.count(" = ") == min(copies, 3)
+    assert remark.endswith(", ...") == more
+
+
+def test_a_deep_picture_that_is_bright_in_one_channel_is_not_dark(make_folder: FolderMaker) -> None:
+    root = make_folder()
+    pixels = np.zeros((20, 20, 3), ">u2")
+    pixels[..., 0] = 65535
+    (root / "train" / "red" / "a.png").write_bytes(png(pixels, 2, 16))
+    assert survey_folder(root, quiet).notes == []

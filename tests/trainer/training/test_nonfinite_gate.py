@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.running import events_of, longer, new_run, start, train, view_of, wait_for
+from tests.support.running import answered, events_of, longer, new_run, start, train, view_of, wait_for
 from trainer.config.schema import Config, OptimConfig
 from trainer.errors import is_out_of_memory
 from trainer.evaluation.evaluate import Evaluation, evaluate
@@ -20,7 +20,7 @@ from trainer.model.resnet import losses_of
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Steps
-from trainer.run.log.run_events import Acknowledged, Diverged, Resumed
+from trainer.run.log.run_events import Diverged, Resumed
 from trainer.run.status import RunState
 from trainer.training import interim_evaluation
 from trainer.training import step as step_module
@@ -200,12 +200,6 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     assert newest.step == view_of(run.run_dir).step
 
 
-def answered(run: RunDir, command: cmd.Command) -> Acknowledged:
-    """What became of a command."""
-    view = wait_for(run, lambda view: command.command_id in view.acknowledged)
-    return view.acknowledged[command.command_id]
-
-
 def held(run: RunDir, times: int) -> Diverged:
     """Wait until a run has been held so many times; why it is held now."""
     wait_for(run, lambda _: len(events_of(run, Diverged)) == times)
@@ -291,20 +285,6 @@ def test_an_epoch_without_a_good_step_has_no_loss(
     assert first.train_loss is not None
     assert (second.train_loss, second.train_accuracy) == (None, None)
     assert run.results.read_text().count("\n") == 3
-
-
-def test_a_rate_that_is_set_at_a_saved_step_survives_a_stop(folder_config: Config, tmp_path: Path) -> None:
-    run = new_run(longer(folder_config, 5000), tmp_path)
-    thread = start(run, hold_open=True)
-    wait_for(run.run_dir, lambda view: view.step > 2)
-    for command in (cmd.Pause(), cmd.SaveCheckpoint(), rate := cmd.SetLr(lr=1e-5)):
-        thread.commands.send(command)
-    assert answered(run.run_dir, rate).ok
-    thread.stop()
-    thread.release()
-    assert thread.join(60)
-    newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
-    assert len(newest.meta["lr_edits"]) == 1
 
 
 @pytest.mark.parametrize("parts", [1, 2, 8])
