@@ -195,7 +195,7 @@ def test_each_image_of_a_batch_has_its_own_number_label_and_position(
 def test_an_image_that_is_lost_leaves_all_others_their_number_label_and_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     plan = BatchPlan(num_images=18, batch_size=6, drop_last=False, smallest=2, seed=7)
     split, warned = pictures(tmp_path, 18, "streamed"), list[str]()
     order = epoch_order(18, seed=7, epoch=0).tolist()
@@ -262,7 +262,7 @@ def test_micro_batches_are_the_batch_in_order_and_partners_are_the_images_before
 def test_an_evaluation_sees_every_image_once_in_order_with_its_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, gone: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     split, warned = pictures(tmp_path, 10, kind), list[str]()
     assert split.paths is not None
     for row in gone if kind == "streamed" else ():

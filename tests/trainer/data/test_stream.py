@@ -149,7 +149,7 @@ def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(
 def test_an_image_that_kills_every_worker_ends_in_an_error_with_a_way_on(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_DEATHS", 1)
+    monkeypatch.setattr(stream, "_MAX_WORKER_DEATHS", 1)
     root, warnings = make_folder(), Warnings()
     streamed = warnings.stream(deadly(root, times=99, how=signal.SIGSEGV), workers=1)
     with pytest.raises(
