@@ -200,11 +200,8 @@ class Trainer:
             self.hooks.publish(Warned(message=f"{text}; batch norm sees {len(batch) // parts} images"))
 
     def _report_divergence(self) -> None:
-        first = self.skipped_from
-        if (
-            first is None
-            or self.state.step - max(first - 1, self._last_divergence_check) < MAX_CONSECUTIVE_SKIPPED_STEPS
-        ):
+        first, step = self.skipped_from, self.state.step
+        if first is None or step - max(first - 1, self._last_divergence_check) < MAX_CONSECUTIVE_SKIPPED_STEPS:
             return
         self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
