@@ -63,7 +63,7 @@ def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
     assert changed_config(trainer.config, {"train.epochs": 5}, trainer).train.epochs == 5
 
 
-def test_settings_by_group() -> None:
+def test_settings_by_dotted_key_become_groups() -> None:
     values: dict[str, Any] = {}
     for key, value in {"a.b": 1, "a.c": 2, "d.e": 3}.items():
         put_setting(values, key, value)

@@ -104,7 +104,7 @@ def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session:
         assert step in known
         return wait_for(step, timeout)
 
-    for name, instead in (("submit", note_submit), ("found", note_found), ("wait_for", wait)):
+    for name, instead in (("submit", note_submit), ("mark_written", note_found), ("wait_for", wait)):
         monkeypatch.setattr(writer, name, instead)
 
 
