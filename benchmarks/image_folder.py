@@ -21,7 +21,7 @@ import torch
 
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.survey import survey_folder
-from trainer.data.image_folder import Keep, load_image_folder
+from trainer.data.image_folder import PixelStorage, load_image_folder
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
         data = load_image_folder(
             arguments.folder,
             decoder=Decoder(image_size=arguments.size, crop_pct=1.0),
-            keep=lambda _: Keep.RESIDENT,
+            keep=lambda _: PixelStorage.RESIDENT,
             progress=lambda *_: signs.append(time.monotonic()),
         )
         seconds = time.monotonic() - begun

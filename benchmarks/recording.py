@@ -57,7 +57,7 @@ def record(window: int) -> float:
         budget = {"data": 1.0, "compute": 2.0, "evaluate": 0.0, "save": 0.0}
         began = time.perf_counter()
         for step in range(1, _STEPS + 1):
-            metrics.slot(step, 0.1, 128)
+            metrics.reserve_slot(step, 0.1, 128)
             if step % window == 0:
                 metrics.start_copy(0.1)
                 collected = metrics.collect(wait=True)

@@ -32,8 +32,8 @@ FAULTS = (
     Fault(
         "heldout-labels",
         "trainer.data.folder.held_out.hold_out",
-        "groups = [group for group in _groups(keys, rows) if len(labels_of[keys[group[0]]]) == 1]",
-        "groups = _groups(keys, rows)",
+        "groups = [copies for copies in groups if len(labels_of[keys[copies[0]]]) == 1]",
+        "pass",
     ),
     Fault(
         "head-dropout",
@@ -86,8 +86,8 @@ FAULTS = (
     Fault(
         "layers-torn",
         "trainer.run.diagnosis.layer_rules.exploding_layer",
-        "min(share, before.get(name, 0.0)) > _TORN",
-        "share > _TORN",
+        "min(share, before.get(name, 0.0)) > _EXPLODING",
+        "share > _EXPLODING",
     ),
     Fault(
         "scores-mcnemar-ci",
@@ -115,7 +115,7 @@ FAULTS = (
     ),
     Fault(
         "batches-smallest",
-        "trainer.data.batches.batches.Plan.steps_per_epoch",
+        "trainer.data.batches.batches.BatchPlan.steps_per_epoch",
         "rest >= self.smallest",
         "rest > self.smallest",
     ),

@@ -202,7 +202,7 @@ def test_a_corrupt_checkpoint_is_not_exported(run: Run, folder_config: Config, t
     ("setting", "reason"),
     [
         ("eval.every_epochs=99999999999999999999", "expected numbers of at most 9,007,199,254,740,992"),
-        ("data.root=\udcff", "not text in UTF-8"),
+        ("data.root=\udcff", "not valid UTF-8"),
     ],
 )
 def test_what_a_log_cannot_hold_is_refused_before_anything_is_written(

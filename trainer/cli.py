@@ -121,7 +121,7 @@ def _run_under_torchrun(tokens: Tokens) -> int:
     except R18Error as error:
         code = report_error(error)
     if code not in (EXIT_OK, EXIT_FAILED):
-        store.note_over()  # a stop, a wrong configuration or a full disk: a restart would not help
+        store.record_end()  # a stop, a wrong configuration or a full disk: a restart would not help
     return code
 
 

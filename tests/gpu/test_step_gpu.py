@@ -11,7 +11,7 @@ import torch
 from tests.conftest import ConfigMaker
 from tests.support.running import train, view_of
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.loop import Trainer
 
@@ -25,7 +25,7 @@ def built(make_config: ConfigMaker, *overrides: str) -> Trainer:
     config = make_config(
         "run.device=cuda", "data.flip=random", "data.crop_pad=2", "data.cutout=2", "model.dropout=0.1", *overrides
     )
-    trainer = build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     trainer.last_save = time.monotonic()
     return trainer
 
@@ -42,12 +42,12 @@ def test_no_step_waits_for_the_device(make_config: ConfigMaker, overrides: tuple
     trainer.train_step.prepare(0)
     batches = (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     for step in range(1, 4):
-        trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
+        trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.reserve_slot(step, 0.01, 8))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(4, 10):
-            trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
+            trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.reserve_slot(step, 0.01, 8))
         trainer.metrics.start_copy(1.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -74,7 +74,7 @@ def test_replayed_steps_are_the_plain_ones_and_wait_for_nothing(
                 torch.cuda.synchronize()
                 torch.cuda.set_sync_debug_mode("error")
             lr = 0.02 / step
-            trainer.train_step(next(batches), epoch=0, lr=lr, metrics_3=trainer.metrics.slot(step, lr, 32))
+            trainer.train_step(next(batches), epoch=0, lr=lr, metrics_3=trainer.metrics.reserve_slot(step, lr, 32))
         torch.cuda.set_sync_debug_mode("default")
         trainer.metrics.start_copy(1.0)
         window = trainer.metrics.collect(wait=True)
@@ -94,7 +94,7 @@ def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> No
     trainer.train_step.prepare(0)
     batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     for step in range(1, 31):
-        trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=trainer.metrics.slot(step, 0.01, 8))
+        trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=trainer.metrics.reserve_slot(step, 0.01, 8))
     trainer.metrics.start_copy(1.0)
     torch.cuda.synchronize()
     window = trainer.metrics.collect()

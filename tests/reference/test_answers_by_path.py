@@ -19,8 +19,12 @@ from trainer.commands.predict import Prediction, predict
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
 from trainer.evaluation import classifier_evaluation as measure_module
-from trainer.evaluation.classifier_evaluation import measure, measure_robustness
-from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
+from trainer.evaluation.classifier_evaluation import (
+    CORRUPTIONS,
+    corrupt_batch,
+    evaluate_classifiers,
+    evaluate_robustness,
+)
 from trainer.evaluation.image_sources import ArrayImages, FileImages, folder_images
 from trainer.evaluation.scores import compare
 
@@ -55,7 +59,7 @@ def test_each_measured_row_has_its_own_label_and_answer(
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pictures(Path(folder), 9, sorted(broken))
         images = FileImages("test", [paths[number] for number in order], np.array(order, dtype=np.int64) % 3)
-        found = measure(list(models), images, batch_size=batch_size, progress=quiet)
+        found = evaluate_classifiers(list(models), images, batch_size=batch_size, progress=quiet)
     kept = [row for row, number in enumerate(order) if number not in broken]
     for model, measured in zip(models, found, strict=True):
         assert measured.rows == kept
@@ -72,10 +76,10 @@ def test_two_models_are_held_against_each_other_on_what_both_can_read(tmp_path: 
     strict = NumberClassifier(strict.table_MK, reading=1)
     images = FileImages("test", paths, np.array([0, 1, 0, 1]))
     with pytest.raises(DataError):
-        measure([strict], FileImages("test", [paths[1]], np.array([1])), batch_size=4, progress=quiet)
-    measure([lenient], FileImages("test", [paths[1]], np.array([1])), batch_size=4, progress=quiet)
+        evaluate_classifiers([strict], FileImages("test", [paths[1]], np.array([1])), batch_size=4, progress=quiet)
+    evaluate_classifiers([lenient], FileImages("test", [paths[1]], np.array([1])), batch_size=4, progress=quiet)
     for models in ([strict, lenient], [lenient, strict]):
-        found = measure(list(models), images, batch_size=4, progress=quiet)
+        found = evaluate_classifiers(list(models), images, batch_size=4, progress=quiet)
         for model, measured in zip(models, found, strict=True):
             assert measured.rows == [0, 2]
             assert np.array_equal(measured.scores.probabilities_NK, model.table_MK[[0, 2]])
@@ -136,8 +140,8 @@ def test_pictures_are_made_worse_one_by_one_and_keep_their_labels(
     monkeypatch.setattr(measure_module, "CORRUPTIONS", {"light": {"20": brighter}})
     monkeypatch.setattr(measure_module, "_ROBUSTNESS_IMAGES", 6)
     images = FileImages("test", paths, np.arange(12))
-    (measured,) = measure([model], images, batch_size=5, progress=quiet)
-    found = measure_robustness(model, images, measured, batch_size=4, progress=quiet)
+    (measured,) = evaluate_classifiers([model], images, batch_size=5, progress=quiet)
+    found = evaluate_robustness(model, images, measured, batch_size=4, progress=quiet)
     chosen = [0, 3, 5, 7, 9, 11]  # of 0, 1, 3, ... 11 every second one
     assert seen == [(number, place) for place, number in enumerate(chosen)], "each has a seed of its own"
     right_as_they_are = 4  # 0, 3, 7 and 9
@@ -153,7 +157,7 @@ def grey(side: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("sigma", [10, 20, 40])
 def test_noise_has_its_standard_deviation_and_differs_from_image_to_image(sigma: int) -> None:
     damage = CORRUPTIONS["noise"][f"sigma {sigma} of 255"]
-    noise = damaged_batch(damage, np.repeat(grey(64), 2, 0), 7).astype(np.float64) - 128
+    noise = corrupt_batch(damage, np.repeat(grey(64), 2, 0), 7).astype(np.float64) - 128
     # 24,576 values: the standard error of their deviation is half a percent, that of their mean 0.6 percent of sigma.
     assert noise.std() == pytest.approx(sigma, rel=0.03)
     assert abs(noise.mean()) < 0.03 * sigma
@@ -168,7 +172,7 @@ def test_a_blur_spreads_an_edge_as_far_as_its_radius(share: float) -> None:
     """The derivative of a blurred edge is the kernel; its standard deviation is the radius."""
     edge = grey(200)
     edge[:, :, :100], edge[:, :, 100:] = 0, 250
-    blurred = damaged_batch(CORRUPTIONS["blur"][f"radius {share:.1%} of the side"], edge, 0)[0, 100, :, 0].astype(float)
+    blurred = corrupt_batch(CORRUPTIONS["blur"][f"radius {share:.1%} of the side"], edge, 0)[0, 100, :, 0].astype(float)
     kernel, places = np.diff(blurred) / 250, np.arange(1, 200)
     middle = float((kernel * places).sum())
     assert middle == pytest.approx(100, abs=0.1)
@@ -181,7 +185,7 @@ def test_jpeg_has_its_quality(tmp_path: Path, quality: int) -> None:
     Image.fromarray(noise).save(tmp_path / "picture.jpg", quality=quality)
     with Image.open(tmp_path / "picture.jpg") as image:
         wanted = np.array(image)
-    assert np.array_equal(damaged_batch(CORRUPTIONS["JPEG"][f"quality {quality}"], noise[None], 0)[0], wanted)
+    assert np.array_equal(corrupt_batch(CORRUPTIONS["JPEG"][f"quality {quality}"], noise[None], 0)[0], wanted)
 
 
 @pytest.mark.parametrize("side", [4, 5])

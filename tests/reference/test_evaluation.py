@@ -121,7 +121,7 @@ def test_more_mistakes_than_are_kept_leave_the_most_confident_ones_of_all_batche
 def test_without_images_that_cannot_be_read_any_more_the_figures_are_those_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: tuple[int, ...], batch_size: int
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     pixels_NHWC = random_pixels(9, 6, 6, 1)
     labels = [0, 1, 2, 2, 1, 0, 0, 2, 1]
     paths = [str(tmp_path / f"{row}.png") for row in range(9)]

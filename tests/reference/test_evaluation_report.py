@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.reference.evaluation_pictures import NumberClassifier, quiet, write_pictures
 from tests.reference.evaluation_statistics import calibration_error, mcnemar_p, plain_classes, wilson
-from trainer.evaluation.classifier_evaluation import measure
+from trainer.evaluation.classifier_evaluation import evaluate_classifiers
 from trainer.evaluation.evaluation_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.evaluation.image_sources import FileImages
 
@@ -53,7 +53,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_every_figure_of_a_report_is_that_of_the_images_that_could_be_read(images: FileImages, tmp_path: Path) -> None:
     model = models()[0]
-    (measured,) = measure([model], images, batch_size=7, progress=quiet)
+    (measured,) = evaluate_classifiers([model], images, batch_size=7, progress=quiet)
     write_report(tmp_path / "report", model, images, measured, None)
     facts: dict[str, Any] = json.loads((tmp_path / "report" / "report.json").read_text())
     labels, answers = [int(LABELS[n]) for n in KEPT], [int(model.table_MK[n].argmax()) for n in KEPT]
@@ -84,7 +84,7 @@ def test_every_figure_of_a_report_is_that_of_the_images_that_could_be_read(image
 
 def test_every_mistake_is_named_by_its_own_file(images: FileImages, tmp_path: Path) -> None:
     model = models()[0]
-    (measured,) = measure([model], images, batch_size=7, progress=quiet)
+    (measured,) = evaluate_classifiers([model], images, batch_size=7, progress=quiet)
     write_report(tmp_path / "report", model, images, measured, None)
     answers = model.table_MK.argmax(1)
     wrong = sorted((n for n in KEPT if answers[n] != LABELS[n]), key=lambda n: -model.table_MK[n].max())
@@ -103,7 +103,7 @@ def test_every_mistake_is_named_by_its_own_file(images: FileImages, tmp_path: Pa
 
 def test_the_lines_of_a_report_have_its_figures_and_the_worst_class_first(images: FileImages) -> None:
     model = models()[0]
-    (measured,) = measure([model], images, batch_size=NUMBER, progress=quiet)
+    (measured,) = evaluate_classifiers([model], images, batch_size=NUMBER, progress=quiet)
     robustness = {"none": {"9 images": 0.5}, "noise": {"a": 0.25, "b": 0.125}}
     text = "\n".join(report_lines(model, images, measured, robustness))
     answers = model.table_MK[KEPT].argmax(1).tolist()
@@ -125,7 +125,7 @@ def test_the_lines_of_a_report_have_its_figures_and_the_worst_class_first(images
 
 def test_a_comparison_names_the_pictures_on_which_two_models_differ(images: FileImages, tmp_path: Path) -> None:
     both = models()
-    measured = measure(list(both), images, batch_size=7, progress=quiet)
+    measured = evaluate_classifiers(list(both), images, batch_size=7, progress=quiet)
     write_comparison(tmp_path / "report", both, images, measured)
     facts = json.loads((tmp_path / "report" / "comparison.json").read_text())
     answers = [model.table_MK.argmax(1) for model in both]
@@ -156,7 +156,7 @@ def test_the_better_model_is_named_where_the_difference_is_significant(
 ) -> None:
     good, bad = models()
     pair = [good, good] if equal else [bad, good] if swapped else [good, bad]
-    measured = measure(list(pair), images, batch_size=7, progress=quiet)
+    measured = evaluate_classifiers(list(pair), images, batch_size=7, progress=quiet)
     lines = comparison_lines(pair, images, measured)
     share: Callable[[NumberClassifier], float] = lambda model: float((model.table_MK.argmax(1) == LABELS)[KEPT].mean())  # noqa: E731
     assert (mcnemar(pair) < 0.05) == (not equal)

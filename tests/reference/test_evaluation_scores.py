@@ -18,7 +18,7 @@ from tests.reference.evaluation_statistics import (
     rank_of,
     wilson,
 )
-from trainer.evaluation.scores import NO_ANSWER, Scores, compare, confusions_of
+from trainer.evaluation.scores import NO_PREDICTION, Scores, compare, confusions_of
 from trainer.run.view.class_score import scores_from_counts, wilson_interval
 
 
@@ -34,7 +34,7 @@ def random_answers(images: int, classes: int, seed: int, damaged: int) -> tuple[
     labels_N = np.where(draw.random(images) < 0.6, answers, draw.integers(0, classes, images))
     for row in range(min(damaged, images)):
         probabilities_NK[row, draw.integers(classes)] = [np.nan, np.inf, -np.inf][row % 3]
-        answers[row] = NO_ANSWER
+        answers[row] = NO_PREDICTION
     return Scores(probabilities_NK, labels_N), answers
 
 
@@ -47,7 +47,7 @@ def test_every_figure_is_that_of_plain_arithmetic(images: int, classes: int, see
     labels = found.labels_N.tolist()
     rows = found.probabilities_NK.astype(np.float64).tolist()
     right = [answer == label for answer, label in zip(answers, labels, strict=True)]
-    whole = [row for row in range(images) if answers[row] != NO_ANSWER]
+    whole = [row for row in range(images) if answers[row] != NO_PREDICTION]
     assert found.predicted.tolist() == answers
     assert found.right.tolist() == right
     assert found.num_nonfinite == images - len(whole)
@@ -56,7 +56,7 @@ def test_every_figure_is_that_of_plain_arithmetic(images: int, classes: int, see
     assert found.num_present == len(set(labels))
     assert found.majority_baseline == pytest.approx(max(map(labels.count, labels)) / images)
     given_classes = {answers[row] for row in whole}
-    assert found.only_answer == (min(given_classes) if len(given_classes) == 1 < len(set(labels)) else None)
+    assert found.only_predicted == (min(given_classes) if len(given_classes) == 1 < len(set(labels)) else None)
     confidences = [max(rows[row]) for row in whole]
     assume(all(abs(confidence * 15 - round(confidence * 15)) > 1e-5 for confidence in confidences))
     if whole:

@@ -26,7 +26,7 @@ from trainer.model.numerics import Numerics
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Warned
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.metrics import Stopwatch
 from trainer.training.optimizer import build_optimizer
@@ -38,7 +38,7 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 CLASSES = 3
 
 
-class Session(NullCallbacks):
+class Session(LoopCallbacks):
     """Records published events; returns the given best checkpoint, or fails without one."""
 
     def __init__(self, best: Checkpoint | None) -> None:
@@ -121,7 +121,7 @@ def test_the_test_images_are_evaluated_with_the_best_weights(ema: bool, best_ste
     session = Session(checkpoint(4, ema=ema) if saved else None)
     evaluator = make_evaluator(session, ema=ema, eval__tta="flip")
     evaluator.state.best.step = best_step
-    before = {name: value.clone() for name, value in evaluator.state.measured_model.state_dict().items()}
+    before = {name: value.clone() for name, value in evaluator.state.evaluated_model.state_dict().items()}
     evaluator.evaluate_best_on_test(trigger="end")
     (event,) = (event for event in session.events if isinstance(event, Evaluated))
     assert_matches_plain(event, TinyResNet(CLASSES, seed), evaluator.data.dataset.splits["test"])  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_the_test_images_are_evaluated_with_the_best_weights(ema: bool, best_ste
     assert (event.weights, event.best) == ("ema" if ema else "raw", False)
     assert evaluator.state.best.tested_step == best_step
     assert sum(isinstance(event, Warned) for event in session.events) == (not saved)
-    after = evaluator.state.measured_model.state_dict()
+    after = evaluator.state.evaluated_model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "the run's own weights stay"
 
 
@@ -153,7 +153,7 @@ def test_the_current_state_is_evaluated_on_val_and_can_become_the_best(ema: bool
     assert not evaluator.evaluate("val", trigger="key"), "the same again is no better"
     other = make_evaluator(session, ema=ema)
     assert not other.evaluate("test", trigger="key"), "test images choose nothing where there is val"
-    assert (other.state.best.step, other.state.best.measured_step, other.state.best.improved_step) == (4, -1, -1)
+    assert (other.state.best.step, other.state.best.evaluated_step, other.state.best.improved_step) == (4, -1, -1)
     assert make_evaluator(session, ema=ema, splits=("test",)).evaluate("test", trigger="epoch")
     assert not make_evaluator(session, ema=ema, splits=("test",)).has_unused_test_split
 

@@ -150,13 +150,13 @@ def test_each_window_holds_its_own_steps_in_order(
     for content, late, seconds in windows:
         begin = step
         for loss, accuracy, skipped, images in content:
-            metrics.slot(step, step / 100, images).copy_(torch.tensor([loss, accuracy, float(skipped)]))
+            metrics.reserve_slot(step, step / 100, images).copy_(torch.tensor([loss, accuracy, float(skipped)]))
             step += 1
         assert len(metrics) == len(content)
         assert metrics.full == (len(content) == CAPACITY)
         if not metrics.full:
-            metrics.slot(step, 1e9, 10**9).fill_(-1.0)
-            metrics.take_back()
+            metrics.reserve_slot(step, 1e9, 10**9).fill_(-1.0)
+            metrics.discard_slot()
         found.append(metrics.collect(wait=True))
         metrics.start_copy(seconds)
         if content:
@@ -167,7 +167,7 @@ def test_each_window_holds_its_own_steps_in_order(
             found.append(metrics.collect())
     found.append(metrics.collect(wait=True))
     assert [window for window in found if window is not None] == wanted
-    metrics.slot(step, 0.1, 1)
+    metrics.reserve_slot(step, 0.1, 1)
     metrics.forget()
     assert (len(metrics), metrics.collect(wait=True)) == (0, None)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.reference.evaluation_pictures import SIDE, write_pictures
 from trainer.data import image_folder
-from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches, evaluation_batches
+from trainer.data.batches.batches import Batch, Batches, BatchPlan, ResidentBatches, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
@@ -106,7 +106,7 @@ def test_places_surplus_and_choice_of_a_balanced_order_change_from_epoch_to_epoc
 def test_an_epoch_has_the_whole_batches_and_a_last_one_that_is_large_enough(
     images: int, batch_size: int, drop_last: bool, smallest: int, steps: int
 ) -> None:
-    plan = Plan(num_images=images, batch_size=batch_size, drop_last=drop_last, smallest=smallest, seed=0)
+    plan = BatchPlan(num_images=images, batch_size=batch_size, drop_last=drop_last, smallest=smallest, seed=0)
     assert plan.steps_per_epoch == steps
 
 
@@ -118,7 +118,7 @@ def test_the_batches_of_an_epoch_are_its_order_cut_into_pieces(
     images: int, batch_size: int, drop_last: bool, seed: int, epoch: int, balanced: bool
 ) -> None:
     labels = torch.arange(images) % 3 // 2
-    plan = Plan(
+    plan = BatchPlan(
         num_images=images, batch_size=batch_size, drop_last=drop_last, smallest=2, seed=seed,
         balanced=labels if balanced else None,
     )  # fmt: skip
@@ -140,7 +140,7 @@ def test_the_batches_of_an_epoch_are_its_order_cut_into_pieces(
 def test_the_parts_of_several_processes_make_up_the_batch(images: int, parts: int, world: int, seed: int) -> None:
     size = 2 * parts * world
     plans = [
-        Plan(num_images=images, batch_size=size, drop_last=True, smallest=2, seed=seed, rank=rank, world=world)
+        BatchPlan(num_images=images, batch_size=size, drop_last=True, smallest=2, seed=seed, rank=rank, world=world)
         for rank in range(world)
     ]
     order = epoch_order(images, seed=seed, epoch=1).tolist()
@@ -158,7 +158,7 @@ def pictures(folder: Path, count: int, kind: str) -> Split:
     return split if kind == "streamed" else ResidentSplit(split.pixels(range(count)), labels, paths)
 
 
-def batches_of(split: Split, plan: Plan, warn: list[str]) -> Batches:
+def batches_of(split: Split, plan: BatchPlan, warn: list[str]) -> Batches:
     if isinstance(split, FolderSplit):
         return StreamedBatches(split, plan, CPU, workers=0, epochs=9, warn=warn.append, lost=LostImages(warn.append))
     assert isinstance(split, ResidentSplit)
@@ -181,7 +181,7 @@ def members(batches: Iterator[Batch | None]) -> list[list[tuple[int, int, int, i
 def test_each_image_of_a_batch_has_its_own_number_label_and_position(
     tmp_path: Path, kind: str, first_step: int
 ) -> None:
-    plan = Plan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
+    plan = BatchPlan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
     batches = batches_of(pictures(tmp_path, 18, kind), plan, [])
     order = epoch_order(18, seed=7, epoch=3).tolist()
     wanted = [(row, row, row % 3, position) for position, row in enumerate(order)]
@@ -195,8 +195,8 @@ def test_each_image_of_a_batch_has_its_own_number_label_and_position(
 def test_an_image_that_is_lost_leaves_all_others_their_number_label_and_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
-    plan = Plan(num_images=18, batch_size=6, drop_last=False, smallest=2, seed=7)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
+    plan = BatchPlan(num_images=18, batch_size=6, drop_last=False, smallest=2, seed=7)
     split, warned = pictures(tmp_path, 18, "streamed"), list[str]()
     order = epoch_order(18, seed=7, epoch=0).tolist()
     gone = [order[2], order[7], order[17]]
@@ -235,7 +235,7 @@ def test_a_folder_is_gone_when_less_than_half_of_a_batch_is_left_or_fewer_than_a
 
 
 def test_batches_of_features_are_those_of_the_same_images() -> None:
-    plan = Plan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
+    plan = BatchPlan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
     labels = torch.arange(18) % 3
     order = epoch_order(18, seed=7, epoch=3)
     found = list(FeatureBatches(plan, labels, CPU).epoch(3, 1))
@@ -254,7 +254,7 @@ def test_micro_batches_are_the_batch_in_order_and_partners_are_the_images_before
     for offset, name in ((0, "rows_N"), (100, "sample_ids_N"), (200, "positions_N"), (300, "labels_N")):
         assert torch.equal(torch.cat([getattr(part, name) for part in micro]), numbers + offset)
         before = [(index - 1) % count + offset for index in range(count)]
-        assert getattr(batch.rolled(), name).tolist() == before
+        assert getattr(batch.shifted_by_one(), name).tolist() == before
 
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
@@ -262,7 +262,7 @@ def test_micro_batches_are_the_batch_in_order_and_partners_are_the_images_before
 def test_an_evaluation_sees_every_image_once_in_order_with_its_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, gone: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MOMENT_S", 0.0)
+    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     split, warned = pictures(tmp_path, 10, kind), list[str]()
     assert split.paths is not None
     for row in gone if kind == "streamed" else ():

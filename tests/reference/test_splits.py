@@ -19,7 +19,7 @@ from trainer.data import image_folder
 from trainer.data.dataset import ResidentSplit, with_held_out
 from trainer.data.folder.decoder import Decoder, decoded_or_reasons
 from trainer.data.folder.held_out import hold_out
-from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
+from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder
 from trainer.errors import DataError
 
 SHARES = {"val": 0.25, "test": 0.2}
@@ -152,8 +152,10 @@ def test_every_image_is_held_out_by_as_many_seeds() -> None:
     assert 60 < float(times.min()) < 100 < float(times.max()) < 140
 
 
-@pytest.mark.parametrize("keep", [Keep.STREAM, Keep.RESIDENT])
-def test_a_folder_is_divided_by_content_and_every_image_keeps_its_path_and_label(tmp_path: Path, keep: Keep) -> None:
+@pytest.mark.parametrize("keep", [PixelStorage.STREAM, PixelStorage.RESIDENT])
+def test_a_folder_is_divided_by_content_and_every_image_keeps_its_path_and_label(
+    tmp_path: Path, keep: PixelStorage
+) -> None:
     """Three classes of different pictures, some of them copied, one in two classes and one broken."""
     for label, first in (("a", 0), ("b", 40), ("c", 80)):
         write_pictures(tmp_path / "all" / label, first + 24, broken=[first + 5])
@@ -170,7 +172,7 @@ def test_a_folder_is_divided_by_content_and_every_image_keeps_its_path_and_label
     side_of: dict[bytes, str] = {}
     seen: list[str] = []
     for name, split in data.splits.items():
-        assert isinstance(split, FolderSplit if keep is Keep.STREAM else ResidentSplit)
+        assert isinstance(split, FolderSplit if keep is PixelStorage.STREAM else ResidentSplit)
         assert split.paths is not None
         for name_of_file, label, pixels in zip(
             split.paths, split.labels_N, split.pixels(range(len(split))), strict=True
@@ -206,7 +208,7 @@ def test_images_that_go_between_the_look_and_the_decoding_leave_the_others_their
 
     monkeypatch.setattr(image_folder, "decoded_or_reasons", without)
     decoder = Decoder(image_size=SIDE, crop_pct=1.0)
-    data = load_image_folder(tmp_path, decoder=decoder, keep=lambda _: Keep.RESIDENT, progress=quiet)
+    data = load_image_folder(tmp_path, decoder=decoder, keep=lambda _: PixelStorage.RESIDENT, progress=quiet)
     train = data.splits["train"]
     assert train.paths == [str(path) for path in sorted((tmp_path / "train").rglob("*.png")) if str(path) not in gone]
     assert [data.classes[label] for label in train.labels_N] == [Path(path).parent.name for path in train.paths]

@@ -19,7 +19,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import EpochEnded, Steps
 from trainer.training import build
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 FP32 = TOLERANCE["native"]
@@ -27,7 +27,7 @@ EDIT = (5, 0.5)
 """A learning rate that is halved by key before step 5."""
 
 
-class Recorder(NullCallbacks):
+class Recorder(LoopCallbacks):
     """Keeps the state before each step, edits the rate and freezes a stage on the way, and keeps what is logged."""
 
     trainer: Trainer

@@ -59,7 +59,7 @@ class Small:
         state = TrainState(model, build_optimizer(model, OPTIM, precision="fp32"), schedule)
         self.trainer: Any = SimpleNamespace(
             state=state, skipped_from=None, found_bad=None, last_save=0.0, stopwatch=Stopwatch(), drain=self._drain,
-            train_step=SimpleNamespace(micro_batches=2), go_back=self._go_back,
+            train_step=SimpleNamespace(micro_batches=2), restore_earlier=self._go_back,
         )  # fmt: skip
 
     def _drain(self) -> None:

@@ -89,7 +89,7 @@ def _line(name: str, config: Config, speed: Speed, peaks: dict[str, float]) -> s
     used = speed.gflop / speed.step_s / peaks[speed.numerics.precision]
     seconds = run_s(config, speed)
     rate = speed.images_per_s
-    took = f"{1000 / rate:,.1f} s an epoch of 1,000 images" if seconds is None else _duration(seconds)
+    took = f"{1000 / rate:,.1f} s per epoch of 1,000 images" if seconds is None else _duration(seconds)
     return (
         f"{name:<16}{rate:>8,.0f}  {shares['augment']:>7.0%} {shares['forward']:>7.0%} {shares['backward']:>8.0%} "
         f"{shares['update']:>6.0%}  {used:>7.0%}  {took} ({describe(speed.numerics)})"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
-from trainer.evaluation.classifier_evaluation import measure, measure_robustness
+from trainer.evaluation.classifier_evaluation import evaluate_classifiers, evaluate_robustness
 from trainer.evaluation.evaluation_report import comparison_lines, report_lines, write_comparison, write_report
-from trainer.evaluation.image_sources import FileImages, MeasuredImages, folder_images
+from trainer.evaluation.image_sources import FileImages, LabelledImages, folder_images
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import printable
 from trainer.options import add_runs_dir, add_which, positive
@@ -56,26 +56,26 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.split != "train":
         images.remarks.extend(_seen(images, names, run_dirs))
     with progress_bar() as progress:
-        scores = measure(models, images, batch_size=arguments.batch_size, progress=progress)
+        results = evaluate_classifiers(models, images, batch_size=arguments.batch_size, progress=progress)
         robustness = None
         if len(models) == 1 and not arguments.no_robustness:
-            robustness = measure_robustness(
-                models[0], images, scores[0], batch_size=arguments.batch_size, progress=progress
+            robustness = evaluate_robustness(
+                models[0], images, results[0], batch_size=arguments.batch_size, progress=progress
             )
-    code = EXIT_FAILED if any(measured.scores.num_nonfinite for measured in scores) else EXIT_OK
+    code = EXIT_FAILED if any(result.scores.num_nonfinite for result in results) else EXIT_OK
     if len(models) == 2:
-        _say(comparison_lines(models, images, scores))
+        _say(comparison_lines(models, images, results))
         if arguments.output:
-            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, scores))
+            _written(arguments.output, lambda: write_comparison(arguments.output, models, images, results))
         return code
-    _say(report_lines(models[0], images, scores[0], robustness))
+    _say(report_lines(models[0], images, results[0], robustness))
     folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
     if folder is None:
         _say(["the model belongs to no run, so no files are written; give a folder with -o DIR"])
         return code
     if run_dir and not arguments.output:
         refuse_links(run_dir)
-    _written(folder, lambda: write_report(folder, models[0], images, scores[0], robustness))
+    _written(folder, lambda: write_report(folder, models[0], images, results[0], robustness))
     return code
 
 
@@ -87,7 +87,7 @@ def _written(folder: Path, write: Callable[[], None]) -> None:
     _say([f"written to {folder}"])
 
 
-def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
+def _folder_name(arguments: argparse.Namespace, images: LabelledImages) -> str:
     """Name of the folder in the run's `eval/`: results on other images, or of an export, get their own."""
     parts = [f"data-{images.name}" if arguments.data is not None else images.name]
     if Path(arguments.model).expanduser().is_file():
@@ -95,11 +95,15 @@ def _folder_name(arguments: argparse.Namespace, images: MeasuredImages) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
 
-def _seen(images: MeasuredImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
+def _seen(images: LabelledImages, names: list[str], run_dirs: list[RunDir | None]) -> list[str]:
     """Warnings about models that were trained on some of these images."""
+    if not isinstance(images, FileImages) or not any(run_dirs):
+        return []
+    from trainer.evaluation.run_images import num_trained_on
+
     remarks = []
     for name, run_dir in zip(names, run_dirs, strict=True):
-        number = 0 if run_dir is None else _trained_on(images, run_dir)
+        number = 0 if run_dir is None else num_trained_on(run_dir, images.paths)
         if number:
             remarks.append(
                 f"{name} was trained on {number:,} of these {len(images.labels_N):,} images, which inflates its accuracy"
@@ -113,28 +117,14 @@ def run_of(model: str, runs_dir: Path) -> RunDir | None:
     return run_of_file(path) if path.is_file() else find_run(model, runs_dir)
 
 
-def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> MeasuredImages:
+def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classifier) -> LabelledImages:
     if arguments.data is not None:
         return folder_images(arguments.data.expanduser(), model.classes, arguments.split)
     if run_dir is None:
         raise ConfigError(f"{arguments.model}: belongs to no run; give images with known classes: --data DIR")
-    return _run_images(run_dir, arguments.split, model.classes)
-
-
-def _run_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
-    """Held-out images of a run; `split` None means `test`, or `val` where there is no test."""
     from trainer.evaluation.run_images import held_out_images
 
-    return held_out_images(run_dir, split, classes)
-
-
-def _trained_on(images: MeasuredImages, run_dir: RunDir) -> int:
-    """Number of images that a run was trained on; 0 where they are not files."""
-    if not isinstance(images, FileImages):
-        return 0
-    from trainer.evaluation.run_images import num_trained_on
-
-    return num_trained_on(run_dir, images.paths)
+    return held_out_images(run_dir, arguments.split, model.classes)
 
 
 def _say(lines: list[str]) -> None:

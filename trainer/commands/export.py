@@ -136,6 +136,6 @@ def _report(event: Exported) -> Iterable[str]:
             parts.append(f"accuracy {facts['accuracy']:.2%}, answers as fp32 on {facts['agreement']:.2%}")
         if "latency_ms" in facts:
             parts.append(
-                f"{facts['latency_ms']:.1f} ms an image, {facts['images_per_s']:,.0f} images/s (onnxruntime, CPU)"
+                f"{facts['latency_ms']:.1f} ms per image, {facts['images_per_s']:,.0f} images/s (onnxruntime, CPU)"
             )
         yield f"  {name:18} {', '.join(parts)}"

@@ -25,7 +25,7 @@ from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir, add_which, positive
 
 _NOT_FINITE = "the model returns NaN or infinity: its weights or its mean and std are damaged"
-_WILD = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 _OWN_STREAMS = ("/proc/", "/dev/fd/")  # pipes that a shell has opened for this process
 
 _BYTE_ORDER_MARKS = (
@@ -100,7 +100,7 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         for name in names:
             for path in _matches(name):
                 try:
-                    found.update(_meant(path))
+                    found.update(_files_of(path))
                 except DataError as error:
                     missing[str(error)] = None
     return sorted(found), list(missing)
@@ -130,7 +130,7 @@ def _without_cr(line: str) -> str:
 def _matches(argument: str) -> list[str]:
     """Paths that match an argument with wildcards; any other argument unchanged."""
     path = argument if os.path.lexists(argument) else os.path.expanduser(argument)
-    wild = not os.path.lexists(path) and _WILD & set(path)
+    wild = not os.path.lexists(path) and _WILDCARDS & set(path)
     return sorted(glob.glob(path, recursive=True)) or [path] if wild else [path]
 
 
@@ -193,7 +193,7 @@ def as_json(predictions: Sequence[Prediction]) -> str:
 FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}  # output formats, by the name in `--format`
 
 
-def _meant(path: str) -> list[str]:
+def _files_of(path: str) -> list[str]:
     """Files that a path names; DataError when there is none."""
     if os.path.isdir(path):
         images = [str(image) for image in image_paths(Path(path))]
@@ -204,7 +204,7 @@ def _meant(path: str) -> list[str]:
         raise DataError(f"{path}: a named pipe or a device, not a file")
     if os.path.lexists(path):
         return [path]
-    raise DataError(f"{path}: {'no file matches' if _WILD & set(path) else 'no such file or folder'}")
+    raise DataError(f"{path}: {'no file matches' if _WILDCARDS & set(path) else 'no such file or folder'}")
 
 
 def _ranked(

@@ -32,18 +32,18 @@ def check_request(arguments: argparse.Namespace, overrides: list[str]) -> Reques
         if arguments.config is not None:
             refuse_other_config(run_dir, load_config(arguments.config).config, arguments.config)
         # The lock comes later, in the process that trains: a setting that another resume changes meanwhile is lost, and no more.
-        return _passable(
+        return _check_feasible(
             Request(settings=PlainConfig.of(resumed_config(run_dir, overrides)), runs_dir=runs_dir, resumed=run_dir)
         )
     # The name is checked like that of the configuration.
     named = overrides if arguments.name is None else [*overrides, f"run.name={arguments.name}"]
     resolved = load_config(arguments.config, named)
-    senseless = [check for check in setting_checks(resolved.config) if check.state == "bad"]
-    if senseless:
-        raise ConfigError("\n".join(f"{resolved.source}: {check.found}; {check.remedy}" for check in senseless))
+    invalid = [check for check in setting_checks(resolved.config) if check.state == "bad"]
+    if invalid:
+        raise ConfigError("\n".join(f"{resolved.source}: {check.found}; {check.remedy}" for check in invalid))
     _refuse_reserved(resolved.config.run.name)
     remark = f"using the shipped {resolved.source}" if resolved.shipped else ""
-    return _passable(Request(settings=PlainConfig.of(resolved.config), runs_dir=runs_dir, remark=remark))
+    return _check_feasible(Request(settings=PlainConfig.of(resolved.config), runs_dir=runs_dir, remark=remark))
 
 
 def _refuse_reserved(name: str) -> None:
@@ -55,13 +55,13 @@ def _refuse_reserved(name: str) -> None:
         )
 
 
-def _passable(request: Request) -> Request:
+def _check_feasible(request: Request) -> Request:
     """Refuse a request that cannot be carried out, or whose text neither a pipe between processes nor a run's log can hold."""
     refuse_missing(request.settings.values["run"]["sinks"])
     try:
         request.to_json()
     except TypeError as error:
-        raise ConfigError(f"a setting or a path is not text in UTF-8 ({error}); change or rename it") from error
+        raise ConfigError(f"a setting or a path is not valid UTF-8 ({error}); change or rename it") from error
     return request
 
 

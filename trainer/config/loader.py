@@ -77,7 +77,7 @@ def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: S
     """
     overridden = set()
     for key, value in parse_overrides(overrides):
-        _put(values, key, value)
+        put_setting(values, key, value)
         overridden.add(key)
     try:
         return Config.model_validate(values)
@@ -155,7 +155,8 @@ def _groups() -> dict[str, type[BaseModel]]:
     return {name: field.annotation for name, field in Config.model_fields.items() if isinstance(field.annotation, type)}
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def put_setting(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key in nested groups, which are created where they are missing."""
     *parents, last = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of
-from trainer.data.folder.decoder import Decoder, decoded_or_reasons
+from trainer.data.folder.decoder import Decoder, decoded_and_lost, decoded_or_reasons
 from trainer.data.folder.held_out import hold_out
 from trainer.data.folder.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
-from trainer.data.folder.scan import Finding
 from trainer.data.folder.survey import Survey, take_survey
 from trainer.data.folder.walk import normal_form
 from trainer.errors import DataError
@@ -85,18 +84,13 @@ def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None =
             again, decoded_or_reasons(decoder, [paths[index] for index in again], threads), strict=True
         ):
             results[index] = result
-    kept: list[int] = []
-    lost: list[tuple[str, str]] = []
-    for index, result in enumerate(results):
-        if isinstance(result, str):
-            lost.append((paths[index], result))
-        else:
-            pixels[len(kept)] = torch.from_numpy(result)
-            kept.append(index)
-    return Reading(pixels[: len(kept)], kept, lost)
+    decoded, lost = decoded_and_lost(paths, results)
+    for position, picture_HWC in enumerate(decoded.values()):
+        pixels[position] = torch.from_numpy(picture_HWC)
+    return Reading(pixels[: len(decoded)], list(decoded), lost)
 
 
-class Keep(Enum):
+class PixelStorage(Enum):
     """Treatment of a split's images when a folder is loaded."""
 
     RESIDENT = "decoded now and kept in memory"
@@ -108,7 +102,7 @@ def load_image_folder(
     root: Path,
     *,
     decoder: Decoder,
-    keep: Callable[[str], Keep],
+    keep: Callable[[str], PixelStorage],
     progress: Progress,
     train_decoder: Decoder | None = None,
     shares: Mapping[str, float] | None = None,
@@ -127,7 +121,7 @@ def load_image_folder(
             f"{root}: no images to evaluate on: no test/ or val/, and data.val_fraction and data.test_fraction are 0\n"
             f"{found_tree(root)}\n{expected_trees(root)}"
         )
-    looked_at = [name for name in layout.files if keep(name) is not Keep.LAZY or (name == "train" and shares)]
+    looked_at = [name for name in layout.files if keep(name) is not PixelStorage.LAZY or (name == "train" and shares)]
     survey = take_survey(layout, looked_at, progress)
     if decoder.reading > 1 and "train" in looked_at and survey.usable["train"]:
         survey.require_images_per_class(1)
@@ -165,11 +159,6 @@ def _name(path: Path, layout: Layout) -> str:
     return normal_form(str(path.relative_to(layout.root)), layout.reading)
 
 
-def split_key(finding: Finding, seed: int) -> str:
-    """Key by which a picture is assigned to a split: its content and the seed, so that copies stay together."""
-    return hashlib.blake2b(f"{seed}:{finding.digest}".encode(), digest_size=16).hexdigest()
-
-
 def _identity(layout: Layout, shares: Mapping[str, float], seed: int) -> dict[str, str]:
     identity = {"classes": "\n".join(layout.classes)}
     for name, files in layout.files.items():
@@ -193,7 +182,11 @@ def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str
             )
     if not shares:
         return files
-    keys = [split_key(finding, seed) for _, finding in survey.usable["train"]]
+    # A picture is assigned to a split by its content and the seed, so that copies stay together.
+    keys = [
+        hashlib.blake2b(f"{seed}:{finding.digest}".encode(), digest_size=16).hexdigest()
+        for _, finding in survey.usable["train"]
+    ]
     rows = hold_out(keys, [file.label for file in files["train"]], shares)
     return files | {name: [files["train"][row] for row in of_split] for name, of_split in rows.items()}
 
@@ -201,12 +194,12 @@ def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str
 def _load_split(
     files: list[ImageFile],
     decoder: Decoder,
-    keep: Keep,
+    keep: PixelStorage,
     split: str,
     progress: Progress,
     lost: list[tuple[str, str]],
 ) -> Split:
-    if keep is not Keep.RESIDENT:
+    if keep is not PixelStorage.RESIDENT:
         labels = torch.tensor([file.label for file in files], dtype=torch.long)
         return FolderSplit([str(file.path) for file in files], labels, decoder)
     side = decoder.image_size
@@ -214,12 +207,11 @@ def _load_split(
     pixels = np.empty((len(files), side, side, 3), dtype=np.uint8)
     for start in range(0, len(files), _CHUNK):
         chunk = [str(file.path) for file in files[start : start + _CHUNK]]
-        for row, result in enumerate(decoded_or_reasons(decoder, chunk, usable_cpus()), start):
-            if isinstance(result, str):
-                lost.append((str(files[row].path), result))
-                continue
-            pixels[len(kept)] = result
-            kept.append(row)
+        decoded, unreadable = decoded_and_lost(chunk, decoded_or_reasons(decoder, chunk, usable_cpus()))
+        lost += unreadable
+        for index, picture_HWC in decoded.items():
+            pixels[len(kept)] = picture_HWC
+            kept.append(start + index)
         progress(f"decoding {split} images", min(start + _CHUNK, len(files)) / len(files))
     if not kept:
         raise DataError(

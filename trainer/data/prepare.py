@@ -16,7 +16,7 @@ from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics, wit
 from trainer.data.digits import load_digits
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.layout import count_images
-from trainer.data.image_folder import Keep, load_image_folder
+from trainer.data.image_folder import PixelStorage, load_image_folder
 from trainer.host.limits import usable_cpus, usable_memory
 from trainer.host.progress import Progress
 from trainer.host.torchrun import local_world_size
@@ -80,7 +80,7 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
     if data.kind == "imagefolder":
         progress("counting images", None)
         cache = place_pixels(data, count_images(root, data.reading), device)  # counted before any is opened
-        kept = Keep.STREAM if cache == "none" else Keep.RESIDENT
+        kept = PixelStorage.STREAM if cache == "none" else PixelStorage.RESIDENT
         return _load_folder(config, lambda _: kept, progress, for_training=True), cache
     if data.kind == "digits":
         dataset, cache = load_digits(data.image_size), place_pixels(data, 1797, device)
@@ -97,8 +97,10 @@ def load_held_out(config: Config, progress: Progress) -> DataSet:
         return load_dataset(config, torch.device("cpu"), progress)[0]
     number = count_images(Path(data.root).expanduser(), data.reading)
     fits = place_pixels(data, number, torch.device("cpu")) != "none"
-    held_out = Keep.RESIDENT if fits else Keep.STREAM
-    return _load_folder(config, lambda name: Keep.LAZY if name == "train" else held_out, progress, for_training=False)
+    held_out = PixelStorage.RESIDENT if fits else PixelStorage.STREAM
+    return _load_folder(
+        config, lambda name: PixelStorage.LAZY if name == "train" else held_out, progress, for_training=False
+    )
 
 
 def undecoded(config: Config) -> Config:
@@ -111,7 +113,9 @@ def decoder_of(config: DataConfig) -> Decoder:
     return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit, reading=config.reading)
 
 
-def _load_folder(config: Config, keep: Callable[[str], Keep], progress: Progress, *, for_training: bool) -> DataSet:
+def _load_folder(
+    config: Config, keep: Callable[[str], PixelStorage], progress: Progress, *, for_training: bool
+) -> DataSet:
     data, decoder = config.data, decoder_of(config.data)
     larger = None
     if data.resized_crop is not None and for_training and data.fit == "crop":

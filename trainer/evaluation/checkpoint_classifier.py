@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder
 from trainer.evaluation.run_settings import settings_now
-from trainer.model.checkpoint import Checkpoint, read_checkpoint
+from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.device import choose_device
 from trainer.model.resnet import build_model
@@ -20,26 +20,18 @@ from trainer.run.folder.run_dir import RunDir, run_of_file
 
 def from_run(run_dir: RunDir, which: str, device: str) -> CheckpointClassifier:
     """Create the classifier from a run's checkpoint: `best`, `latest`, `default` or a step."""
-    return from_checkpoint(CheckpointFolder(run_dir, keep=2).choose(which), device)
-
-
-def from_checkpoint(path: Path, device: str) -> CheckpointClassifier:
-    """Create the classifier from a checkpoint file; CheckpointError when it is damaged or of another program."""
-    return CheckpointClassifier(
-        read_checkpoint(path),
-        f"{path} (step {path.stem.partition('-')[2].lstrip('0') or '0'})",
-        device,
-        run_dir=run_of_file(path),
-    )
+    return CheckpointClassifier(CheckpointFolder(run_dir, keep=2).choose(which), device)
 
 
 class CheckpointClassifier:
     """PyTorch in fp32, the reference for exported files."""
 
-    def __init__(self, checkpoint: Checkpoint, origin: str, device: str, *, run_dir: RunDir | None) -> None:
+    def __init__(self, path: Path, device: str) -> None:
+        """Load a checkpoint file; CheckpointError when it is damaged or of another program."""
+        checkpoint = read_checkpoint(path)
         run = checkpoint.run
-        config = settings_now(run_dir, run.config)
-        self.origin = origin
+        config = settings_now(run_of_file(path), run.config)
+        self.origin = f"{path} (step {path.stem.partition('-')[2].lstrip('0') or '0'})"
         self.classes = tuple(run.classes)
         self.decoder = Decoder.described_by(run.preprocess)
         self._device = choose_device(device)

@@ -14,7 +14,7 @@ from trainer.data.folder.decoder import Decoder
 from trainer.errors import CheckpointError, RunError
 from trainer.model.metadata import class_names, normalization
 from trainer.model.model_files import kind_of_file
-from trainer.run.folder.run_dir import RunDir, find_run
+from trainer.run.folder.run_dir import find_run
 
 
 class Classifier(Protocol):
@@ -39,13 +39,17 @@ def open_classifier(model: str, *, runs_dir: Path, which: str, device: str) -> C
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file")
         return OnnxClassifier(path)
-    if path.is_file():
-        return _from_checkpoint(path, device)
-    try:
-        run_dir = find_run(model, runs_dir)
-    except RunError as error:
-        raise RunError(f"{error}\nA model is an exported .onnx file, a checkpoint (.safetensors) or a run") from None
-    return _from_run(run_dir, which, device)
+    run_dir = None
+    if not path.is_file():
+        try:
+            run_dir = find_run(model, runs_dir)
+        except RunError as error:
+            raise RunError(
+                f"{error}\nA model is an exported .onnx file, a checkpoint (.safetensors) or a run"
+            ) from None
+    from trainer.evaluation.checkpoint_classifier import CheckpointClassifier, from_run  # imports PyTorch
+
+    return CheckpointClassifier(path, device) if run_dir is None else from_run(run_dir, which, device)
 
 
 class OnnxClassifier:
@@ -111,18 +115,6 @@ def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(shifted)
     result: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
     return result
-
-
-def _from_checkpoint(path: Path, device: str) -> Classifier:
-    from trainer.evaluation.checkpoint_classifier import from_checkpoint
-
-    return from_checkpoint(path, device)
-
-
-def _from_run(run_dir: RunDir, which: str, device: str) -> Classifier:
-    from trainer.evaluation.checkpoint_classifier import from_run
-
-    return from_run(run_dir, which, device)
 
 
 def _providers(onnxruntime: Any) -> list[str]:

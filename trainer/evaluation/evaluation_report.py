@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.evaluation.classifier import Classifier
-from trainer.evaluation.image_sources import MeasuredImages
-from trainer.evaluation.scores import NO_ANSWER, Measured, Scores, compare
-from trainer.evaluation.tables import as_csv, confusion_table, per_class_table
+from trainer.evaluation.image_sources import LabelledImages
+from trainer.evaluation.scores import NO_PREDICTION, ClassifierResult, Scores, compare
+from trainer.evaluation.tables import as_csv, write_class_tables
 from trainer.host.atomic_files import write_atomically
 
 _MISTAKES_KEPT = 1000
@@ -21,13 +21,13 @@ Robustness = dict[str, dict[str, float]]  # accuracy by kind and strength of the
 
 
 def report_lines(
-    model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
+    model: Classifier, images: LabelledImages, result: ClassifierResult, robustness: Robustness | None
 ) -> list[str]:
     """Lines of the report for the terminal."""
-    scores = measured.scores
+    scores = result.scores
     low, high = scores.interval
-    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images)]
-    lines += [*(f"  warning: {remark}" for remark in answer_remarks(model, scores)), ""]
+    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_warning_lines(images)]
+    lines += [*(f"  warning: {remark}" for remark in prediction_remarks(model, scores)), ""]
     lines.append(f"  accuracy            {scores.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     if scores.top5 is not None:
         lines.append(f"  top-5               {scores.top5:.2%}")
@@ -35,16 +35,16 @@ def report_lines(
         f"  balanced accuracy   {scores.balanced_accuracy:.2%}   (guessing: {1 / scores.num_present:.2%})",
         f"  most frequent class {scores.majority_baseline:.2%}   (accuracy of always guessing it)",
         f"  loss                {scores.loss:.4f}",
-        f"  calibration (ECE)   {_percent2(scores.calibration_error)}   (average gap between confidence and accuracy)",
+        f"  calibration (ECE)   {_percent(scores.calibration_error, 2)}   (average gap between confidence and accuracy)",
         "",
         *_class_lines(model, scores),
         *_robustness_lines(robustness),
-        *_mistake_lines(model, images, measured),
+        *_mistake_lines(model, images, result),
     ]
-    return [*lines, *_lost_lines(measured)]
+    return [*lines, *_lost_lines(result)]
 
 
-def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
+def prediction_remarks(model: Classifier, scores: Scores) -> list[str]:
     """Reasons why a model's figures are meaningless, for people."""
     remarks = []
     if scores.num_nonfinite:
@@ -52,18 +52,20 @@ def answer_remarks(model: Classifier, scores: Scores) -> list[str]:
             f"{model.origin} returns NaN or infinity for {scores.num_nonfinite:,} of {len(scores.labels_N):,} images; "
             f"these count as wrong. Its weights, mean or std are damaged: train or export it again"
         )
-    if scores.only_answer is not None:
-        remarks.append(f"{model.origin} predicts only one class: {model.classes[scores.only_answer]}")
+    if scores.only_predicted is not None:
+        remarks.append(f"{model.origin} predicts only one class: {model.classes[scores.only_predicted]}")
     return remarks
 
 
-def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]) -> list[str]:
+def comparison_lines(
+    models: Sequence[Classifier], images: LabelledImages, results: Sequence[ClassifierResult]
+) -> list[str]:
     """Lines that compare two models on the same images."""
-    scores = [of_model.scores for of_model in measured]
+    scores = [result.scores for result in results]
     found = compare(*scores)
-    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images)]
+    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_warning_lines(images)]
     for model, score in zip(models, scores, strict=True):
-        lines += [f"  warning: {remark}" for remark in answer_remarks(model, score)]
+        lines += [f"  warning: {remark}" for remark in prediction_remarks(model, score)]
     lines.append("")
     for name, model, score in zip("AB", models, scores, strict=True):
         low, high = score.interval
@@ -74,17 +76,17 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measu
         f"  B - A  {found.difference:+.2%}  (95 % interval {low:+.2%} to {high:+.2%})",
         f"  only A is right on {found.only_first:,} images, only B on {found.only_second:,}",
         f"  McNemar's exact test: p = {found.p_value:.3g}; {_verdict(found.p_value, found.difference)}",
-        *_lost_lines(measured[0]),
+        *_lost_lines(results[0]),
     ]
     return lines
 
 
 def write_comparison(
-    folder: Path, models: Sequence[Classifier], images: MeasuredImages, measured: Sequence[Measured]
+    folder: Path, models: Sequence[Classifier], images: LabelledImages, results: Sequence[ClassifierResult]
 ) -> None:
     """Write `comparison.json` and `disagreements.csv`, the images that only one of the models classifies correctly."""
     folder.mkdir(parents=True, exist_ok=True)
-    first, second = scores = [of_model.scores for of_model in measured]
+    first, second = scores = [result.scores for result in results]
     found = compare(first, second)
     facts = {
         "models": [
@@ -94,7 +96,7 @@ def write_comparison(
         "data": images.name,
         "images": len(first.labels_N),
         "remarks": images.remarks,
-        "unreadable": _unreadable(measured[0]),
+        "unreadable": _unreadable(results[0]),
         "only_first": found.only_first,
         "only_second": found.only_second,
         "difference": round(found.difference, 6),
@@ -102,7 +104,7 @@ def write_comparison(
         "p_value": found.p_value,
     }
     rows: list[list[object]] = [["path", "class", "first", "second"]]
-    for index, row in enumerate(measured[0].rows):
+    for index, row in enumerate(results[0].rows):
         if first.right[index] != second.right[index]:
             labels = (first.labels_N[index], first.predicted[index], second.predicted[index])
             rows.append([images.title(row), *(_name(models[0], label) for label in labels)])
@@ -111,32 +113,27 @@ def write_comparison(
 
 
 def write_report(
-    folder: Path, model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
+    folder: Path, model: Classifier, images: LabelledImages, result: ClassifierResult, robustness: Robustness | None
 ) -> None:
     """Write `report.json`, `per_class.csv`, `confusion.csv` and `mistakes.csv`; OSError when that fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = measured.scores
-    tables: dict[str, list[list[object]]] = {
-        "per_class.csv": per_class_table(model.classes, scores.classes),
-        "confusion.csv": confusion_table(model.classes, scores.confusion.tolist()),
-        "mistakes.csv": _mistakes_table(model, images, measured),
-    }
-    for name, rows in tables.items():
-        write_atomically(folder / name, as_csv(rows))
-    text = json.dumps(_facts(model, images, measured, robustness), indent=2, ensure_ascii=False) + "\n"
+    scores = result.scores
+    write_class_tables(folder, model.classes, scores.classes, scores.confusion.tolist())
+    write_atomically(folder / "mistakes.csv", as_csv(_mistakes_table(model, images, result)))
+    text = json.dumps(_facts(model, images, result, robustness), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "report.json", text.encode("utf-8", "backslashreplace"))
 
 
-def _careful(images: MeasuredImages) -> list[str]:
+def _warning_lines(images: LabelledImages) -> list[str]:
     return [f"  warning: {remark}" for remark in images.remarks]
 
 
-def _lost_lines(measured: Measured) -> list[str]:
-    return [f"  unreadable, not evaluated: {path}: {reason}" for path, reason in measured.lost]
+def _lost_lines(result: ClassifierResult) -> list[str]:
+    return [f"  unreadable, not evaluated: {path}: {reason}" for path, reason in result.lost]
 
 
-def _unreadable(measured: Measured) -> list[dict[str, str]]:
-    return [{"path": path, "reason": reason} for path, reason in measured.lost]
+def _unreadable(result: ClassifierResult) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in result.lost]
 
 
 def _class_lines(model: Classifier, scores: Scores) -> list[str]:
@@ -166,22 +163,22 @@ def _robustness_lines(robustness: Robustness | None) -> list[str]:
     return [*lines, ""]
 
 
-def _mistake_lines(model: Classifier, images: MeasuredImages, measured: Measured) -> list[str]:
-    mistakes = measured.scores.confident_mistakes(_MISTAKES_SHOWN)
+def _mistake_lines(model: Classifier, images: LabelledImages, result: ClassifierResult) -> list[str]:
+    mistakes = result.scores.confident_mistakes(_MISTAKES_SHOWN)
     if not mistakes:
         return ["  no mistakes", ""]
     lines = ["  most confident mistakes"]
     for index in mistakes:
-        true, answer, confidence = _mistake(model, measured.scores, index)
-        lines.append(f"  {confidence:6.1%} {answer}, should be {true}: {images.title(measured.rows[index])}")
+        true, answer, confidence = _mistake(model, result.scores, index)
+        lines.append(f"  {confidence:6.1%} {answer}, should be {true}: {images.title(result.rows[index])}")
     return [*lines, ""]
 
 
-def _mistakes_table(model: Classifier, images: MeasuredImages, measured: Measured) -> list[list[object]]:
+def _mistakes_table(model: Classifier, images: LabelledImages, result: ClassifierResult) -> list[list[object]]:
     rows: list[list[object]] = [["path", "class", "predicted", "probability"]]
-    for index in measured.scores.confident_mistakes(_MISTAKES_KEPT):
-        true, answer, confidence = _mistake(model, measured.scores, index)
-        rows.append([images.title(measured.rows[index]), true, answer, f"{confidence:.6f}"])
+    for index in result.scores.confident_mistakes(_MISTAKES_KEPT):
+        true, answer, confidence = _mistake(model, result.scores, index)
+        rows.append([images.title(result.rows[index]), true, answer, f"{confidence:.6f}"])
     return rows
 
 
@@ -193,9 +190,9 @@ def _mistake(model: Classifier, scores: Scores, index: int) -> tuple[str, str, f
 
 
 def _facts(
-    model: Classifier, images: MeasuredImages, measured: Measured, robustness: Robustness | None
+    model: Classifier, images: LabelledImages, result: ClassifierResult, robustness: Robustness | None
 ) -> dict[str, Any]:
-    scores = measured.scores
+    scores = result.scores
     bins = [
         {"images": count, "confidence": round(confidence, 6), "accuracy": round(accuracy, 6)}
         for count, confidence, accuracy in scores.calibration
@@ -204,9 +201,9 @@ def _facts(
         "model": model.origin,
         "data": images.name,
         "images": len(scores.labels_N),
-        "remarks": [*images.remarks, *answer_remarks(model, scores)],
+        "remarks": [*images.remarks, *prediction_remarks(model, scores)],
         "nonfinite_answers": scores.num_nonfinite,
-        "unreadable": _unreadable(measured),
+        "unreadable": _unreadable(result),
         "accuracy": round(scores.accuracy, 6),
         "accuracy_interval95": [round(bound, 6) for bound in scores.interval],
         "top5": None if scores.top5 is None else round(scores.top5, 6),
@@ -226,12 +223,8 @@ def _verdict(p_value: float, difference: float) -> str:
 
 
 def _name(model: Classifier, label: int) -> str:
-    return "no finite answer" if label == NO_ANSWER else model.classes[label]
+    return "no finite answer" if label == NO_PREDICTION else model.classes[label]
 
 
-def _percent2(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "-" if share is None else f"{share:.{digits}%}"

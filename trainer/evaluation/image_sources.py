@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,30 +15,14 @@ from trainer.data.folder.walk import Notes, normal_form
 from trainer.errors import DataError
 
 
-class MeasuredImages(Protocol):
-    """A source of images with known classes."""
-
-    name: str  # split or folder, for messages and files
-    labels_N: NDArray[np.int64]  # indices in the model's list of classes
-    remarks: list[str]  # reasons to doubt figures on these images
-
-    def title(self, row: int) -> str:
-        """Name of an image: its path, or its number."""
-
-    def pixels(
-        self, rows: Sequence[int], decoder: Decoder
-    ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Decoded images, their rows, and the unreadable images, each with path and reason."""
-
-
 @dataclass
 class FileImages:
     """Images in files on disk."""
 
-    name: str
+    name: str  # split or folder, for messages and files
     paths: list[str]
-    labels_N: NDArray[np.int64]
-    remarks: list[str] = field(default_factory=list)
+    labels_N: NDArray[np.int64]  # indices in the model's list of classes
+    remarks: list[str] = field(default_factory=list)  # reasons to doubt figures on these images
 
     def title(self, row: int) -> str:
         """Path of an image."""
@@ -48,14 +31,14 @@ class FileImages:
     def pixels(
         self, rows: Sequence[int], decoder: Decoder
     ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Decode images."""
+        """Decoded images, their rows, and the unreadable images, each with path and reason."""
         pixels_NHWC, kept, lost = decode_files(decoder, [self.paths[row] for row in rows])
         return pixels_NHWC, [rows[index] for index in kept], lost
 
 
 @dataclass
 class ArrayImages:
-    """Images in memory, such as the embedded digits."""
+    """Images in memory, such as the embedded digits; attributes and methods are those of `FileImages`."""
 
     name: str
     pixels_NHWC: NDArray[np.uint8]
@@ -76,6 +59,9 @@ class ArrayImages:
                 f"these images are {side} pixels wide, but the model needs {decoder.image_size}; give pictures with --data DIR"
             )
         return self.pixels_NHWC[list(rows)], list(rows), []
+
+
+LabelledImages = FileImages | ArrayImages
 
 
 def folder_images(folder: Path, classes: Sequence[str], split: str | None) -> FileImages:

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from trainer.data.dataset import DataSet, Split
-from trainer.evaluation.evaluate import Evaluation, write_tables
-from trainer.evaluation.mistakes import Mistakes
+from trainer.evaluation.evaluate import Evaluation, Mistakes, write_tables
 from trainer.evaluation.picture_sheet import Sheet, write_sheet
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
@@ -31,12 +30,12 @@ class EvaluationFiles:
         self._waiting: dict[Path, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._said: dict[Path, str] = {}
+        self._last_warnings: dict[Path, str] = {}
 
     def write_tables(self, evaluation: Evaluation, data: DataSet, split: str) -> None:
         """Write `per_class.csv` and `confusion.csv` of a split."""
         folder = self._run_dir.evaluation / split
-        self._hand_over(folder, lambda: write_tables(evaluation, data.classes, folder))
+        self._enqueue(folder, lambda: write_tables(evaluation, data.classes, folder))
 
     def write_mistakes(self, mistakes: Mistakes | None, data: DataSet, split: str, *, step: int, epoch: float) -> None:
         """Write the pictures of a split's most confident mistakes; None deletes the earlier ones."""
@@ -47,9 +46,9 @@ class EvaluationFiles:
                 path.unlink(missing_ok=True)
             else:
                 write_sheet(path, _at(step, _sheet_of(mistakes, data.classes, data.splits[split], split)))
-            self._tell("mistakes", split, step, epoch, path, 0 if mistakes is None else len(mistakes.rows))
+            self._publish_saved("mistakes", split, step, epoch, path, 0 if mistakes is None else len(mistakes.rows))
 
-        self._hand_over(path, write)
+        self._enqueue(path, write)
 
     def write_training_images(self, make: Callable[[], Sheet], *, step: int, epoch: int) -> None:
         """Write training images as the network sees them; `make` runs on the writer's thread, `epoch` counts from 1."""
@@ -58,9 +57,9 @@ class EvaluationFiles:
         def write() -> None:
             sheet = _at(step, make())
             write_sheet(path, sheet)
-            self._tell("training", "train", step, epoch, path, len(sheet.captions))
+            self._publish_saved("training", "train", step, epoch, path, len(sheet.captions))
 
-        self._hand_over(path, write)
+        self._enqueue(path, write)
 
     def close(self) -> None:
         """Wait for pending files, up to a time limit."""
@@ -70,11 +69,11 @@ class EvaluationFiles:
         if self._thread is not None:
             self._thread.join(_LONGEST_WAIT_S)
 
-    def _tell(self, what: str, split: str, step: int, epoch: float, path: Path, images: int) -> None:
+    def _publish_saved(self, what: str, split: str, step: int, epoch: float, path: Path, images: int) -> None:
         relative = str(path.relative_to(self._run_dir.path))
         self._publish(PicturesSaved(what=what, split=split, step=step, epoch=epoch, path=relative, images=images))
 
-    def _hand_over(self, place: Path, write: Callable[[], None]) -> None:
+    def _enqueue(self, place: Path, write: Callable[[], None]) -> None:
         with self._changed:
             self._waiting.pop(place, None)
             self._waiting[place] = write
@@ -84,7 +83,7 @@ class EvaluationFiles:
             try:
                 thread.start()
             except RuntimeError as error:  # no resources for another thread: training does not need these files
-                self._complain(place, error)
+                self._warn_once(place, error)
             else:
                 self._thread = thread
 
@@ -100,13 +99,13 @@ class EvaluationFiles:
             try:
                 write()
             except Exception as error:  # noqa: BLE001 - training does not need these files, and all that they show is in the log
-                self._complain(place, error)
+                self._warn_once(place, error)
 
-    def _complain(self, place: Path, error: Exception) -> None:
+    def _warn_once(self, place: Path, error: Exception) -> None:
         """Publish why a file is missing, once for each path and reason."""
         text = f"{place}: not written: {error}"
-        if self._said.get(place) != text:
-            self._said[place] = text
+        if self._last_warnings.get(place) != text:
+            self._last_warnings[place] = text
             self._publish(Warned(message=text))
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.dataset import ResidentSplit
+from trainer.config.schema import Config
+from trainer.data.dataset import DataSet, ResidentSplit
 from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import load_held_out, undecoded
 from trainer.errors import DataError, R18Error
-from trainer.evaluation.image_sources import ArrayImages, FileImages, MeasuredImages
+from trainer.evaluation.image_sources import ArrayImages, FileImages, LabelledImages
 from trainer.evaluation.run_settings import settings_now
 from trainer.host.progress import progress_bar
 from trainer.run.folder.run_dir import RunDir
@@ -21,7 +22,7 @@ from trainer.run.log.reader import read_records
 from trainer.run.log.run_events import Started
 
 
-def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> MeasuredImages:
+def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) -> LabelledImages:
     """Find the images of a split of a run's data; None means `test`, or `val` where there is no test.
 
     DataError when the images no longer exist, have other classes, or there is no such split.
@@ -30,9 +31,7 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
     root = Path(config.data.root).expanduser()
     if config.data.kind == "imagefolder" and not root.is_dir():
         raise DataError(f"{root}: the run's images no longer exist there; give them with --data DIR")
-    # The pixels are decoded by each model's own decoder.
-    with progress_bar() as progress:
-        data = load_held_out(undecoded(config), progress)
+    data = _load(config)
     if data.classes != tuple(classes):
         raise DataError(
             f"{root}: its classes are {', '.join(data.classes)}, but the model's are {', '.join(classes)}; restore the folder, "
@@ -53,7 +52,7 @@ def held_out_images(run_dir: RunDir, split: str | None, classes: Sequence[str]) 
     if isinstance(found, FolderSplit):
         return FileImages(name, found.paths, labels_N, remarks)
     assert isinstance(found, ResidentSplit)
-    return ArrayImages(name, found.pixels_NHWC.numpy(), labels_N)
+    return ArrayImages(name, found.pixels_NHWC.numpy(), labels_N, remarks)
 
 
 def num_trained_on(run_dir: RunDir, paths: Sequence[str]) -> int:
@@ -62,14 +61,19 @@ def num_trained_on(run_dir: RunDir, paths: Sequence[str]) -> int:
         config = settings_now(run_dir)
         if config.data.kind != "imagefolder":
             return 0
-        with progress_bar() as progress:
-            train = load_held_out(undecoded(config), progress).splits["train"]
+        train = _load(config).splits["train"]
     except R18Error:
         return 0
     assert isinstance(train, FolderSplit)
     sizes = {_size(path) for path in paths} - {None}
     trained = {_digest(path) for path in train.paths if _size(path) in sizes} - {None}
     return sum(_digest(path) in trained for path in paths) if trained else 0
+
+
+def _load(config: Config) -> DataSet:
+    """The data of a run, with files left undecoded: each model has its own decoder."""
+    with progress_bar() as progress:
+        return load_held_out(undecoded(config), progress)
 
 
 def _size(path: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config.loader import build_config, differences
+from trainer.config.loader import build_config, differences, put_setting
 from trainer.config.schema import Config, may_change_on_resume
 from trainer.model.checkpoint import read_metadata
 from trainer.model.checkpoint_folder import CheckpointFolder
@@ -35,7 +35,6 @@ def settings_now(run_dir: RunDir | None, recorded: Mapping[str, Any] | None = No
         values = config.model_dump(mode="json")
         for key, (_, new) in differences(config, now).items():
             if may_change_on_resume(key):
-                group, _, name = key.partition(".")
-                values[group][name] = new
+                put_setting(values, key, new)
         now = build_config(values, {}, str(run_dir.config))
     return with_root_found(now, run_dir)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trainer.run.view.class_score import Z95, ClassScore, scores_from_counts, wilson_interval
 
 TOP5_FROM = 10  # smallest number of classes for which top-5 accuracy is meaningful
-NO_ANSWER = -1  # class of a prediction that is not finite
+NO_PREDICTION = -1  # class of a prediction that is not finite
 _BINS = 15  # calibration bins. Source: Guo et al., arXiv:1706.04599, section 5
 
 
@@ -35,11 +35,11 @@ class Scores:
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """Most probable class of each image; `NO_ANSWER` where the prediction is not finite."""
-        return np.where(self.finite, self.probabilities_NK.argmax(1), NO_ANSWER)
+        """Most probable class of each image; `NO_PREDICTION` where the prediction is not finite."""
+        return np.where(self.finite, self.probabilities_NK.argmax(1), NO_PREDICTION)
 
     @property
-    def only_answer(self) -> int | None:
+    def only_predicted(self) -> int | None:
         """The only class that is predicted although the images have several; None otherwise. Finite predictions only."""
         answers = np.unique(self.predicted[self.finite])
         return int(answers[0]) if len(answers) == 1 and self.num_present > 1 else None
@@ -129,7 +129,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClassifierResult:
     """Result of the evaluation of one model."""
 
     scores: Scores

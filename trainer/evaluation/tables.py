@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 
+from trainer.host.atomic_files import write_atomically
 from trainer.run.view.class_score import ClassScore
+
+
+def write_class_tables(
+    folder: Path, classes: Sequence[str], scores: Sequence[ClassScore], confusion_KK: Sequence[Sequence[int]]
+) -> None:
+    """Write `per_class.csv` and `confusion.csv`; OSError when that fails."""
+    write_atomically(folder / "per_class.csv", as_csv(per_class_table(classes, scores)))
+    write_atomically(folder / "confusion.csv", as_csv(confusion_table(classes, confusion_KK)))
 
 
 def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> list[list[object]]:

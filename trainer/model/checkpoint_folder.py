@@ -14,11 +14,11 @@ from trainer.run.folder.run_dir import RunDir
 class CheckpointFolder:
     """Checkpoint files of a run, with `latest`, `best`, pins and rotation.
 
-    Rotation also keeps the file of step `way_back`, the last one before non-finite steps.
+    Rotation also keeps the file of step `rollback_step`, the last one before non-finite steps.
     """
 
     def __init__(self, run_dir: RunDir, *, keep: int) -> None:
-        self.way_back: int | None = None
+        self.rollback_step: int | None = None
         self._run_dir = run_dir
         self._keep = keep
 
@@ -46,14 +46,12 @@ class CheckpointFolder:
 
     def publish(self, step: int, *, best: bool, pinned: bool) -> None:
         """Point `latest` (and `best`) to a step, record a pin, and delete what rotation no longer keeps."""
-        name = file_name(step)
-        write_atomically(self.path / "latest", f"{name}\n".encode(), durable=True)
+        self._point("latest", step)
         if best:
-            write_atomically(self.path / "best", f"{name}\n".encode(), durable=True)
+            self._point("best", step)
         if pinned:
-            write_atomically(
-                self.path / "pinned", "".join(f"{n}\n" for n in sorted(self._pinned() | {name})).encode(), durable=True
-            )
+            names = sorted(self._pinned() | {file_name(step)})
+            write_atomically(self.path / "pinned", "".join(f"{name}\n" for name in names).encode(), durable=True)
         self._rotate()
 
     def choose(self, which: str) -> Path:
@@ -91,14 +89,17 @@ class CheckpointFolder:
             replace_file(path, path.with_suffix(suffix))
         left = self.steps()
         if left and self.pointer("latest") is None:
-            write_atomically(self.path / "latest", f"{file_name(left[-1])}\n".encode(), durable=True)
+            self._point("latest", left[-1])
 
     def point_best(self, step: int) -> bool:
         """Point `best` to the file of a step, and return whether that file exists."""
         there = self.at(step).is_file()
         if there:
-            write_atomically(self.path / "best", f"{file_name(step)}\n".encode(), durable=True)
+            self._point("best", step)
         return there
+
+    def _point(self, pointer: str, step: int) -> None:
+        write_atomically(self.path / pointer, f"{file_name(step)}\n".encode(), durable=True)
 
     def _pinned(self) -> set[str]:
         try:
@@ -109,8 +110,8 @@ class CheckpointFolder:
     def _rotate(self) -> None:
         best = self.pointer("best")
         protected = self._pinned() | ({best.name} if best else set())
-        if self.way_back is not None:
-            protected.add(file_name(self.way_back))
+        if self.rollback_step is not None:
+            protected.add(file_name(self.rollback_step))
         for step in self.steps()[: -self._keep]:
             if file_name(step) not in protected:
                 self.at(step).unlink(missing_ok=True)

@@ -77,7 +77,7 @@ class CheckpointWriter:
         unsaved, self._unsaved_best = self._unsaved_best, None
         return self._jobs if unsaved is None or any(job.best for job in self._jobs) else [unsaved, *self._jobs]
 
-    def found(self, step: int) -> None:
+    def mark_written(self, step: int) -> None:
         """Mark the checkpoint of a step as already on disk: a resume started from it."""
         with self._wake:
             self._outcomes[step] = ""
@@ -120,7 +120,7 @@ class CheckpointWriter:
                 # Otherwise a newer state of the same step is still to come.
                 if self._waiting_at(job.checkpoint.step) is None:
                     self._outcomes[job.checkpoint.step] = outcome
-                self._remember(job, saved=not outcome)
+                self._record_outcome(job, saved=not outcome)
                 self._writing = False
                 self._wake.notify_all()
 
@@ -128,7 +128,7 @@ class CheckpointWriter:
         """Index of the waiting job of a step; None when there is none."""
         return next((index for index, job in enumerate(self._jobs) if job.checkpoint.step == step), None)
 
-    def _remember(self, job: _Job, *, saved: bool) -> None:
+    def _record_outcome(self, job: _Job, *, saved: bool) -> None:
         """Record which requested checkpoints could not be written."""
         step = job.checkpoint.step
         newer = self._waiting_at(step)

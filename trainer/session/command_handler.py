@@ -39,7 +39,7 @@ class CommandHandler:
         self._queue = queue
         self._saver = saver
         self._state = state
-        self._of = trainer  # called only once the loop exists
+        self._get_trainer = trainer  # called only once the loop exists
         self.exporter = ExportChild(run.run_dir, run.log.publish)
         self.rollback = Rollback(saver, run.log.publish)
         self._deferred: list[Command] = []
@@ -117,13 +117,13 @@ class CommandHandler:
         if command.reason:
             message = f"{command.reason}: saving; training continues (run.stop_on_signals)"
             self._run.log.publish(Warned(message=message))
-        self._saver.save(self._of(), pinned=not command.reason)
+        self._saver.save(self._get_trainer(), pinned=not command.reason)
         return ""
 
     def _evaluate(self, command: cmd.Evaluate) -> str:
         if self._state.evaluating:
             return "an evaluation is under way"
-        trainer = self._of()
+        trainer = self._get_trainer()
         # Steps whose metrics are still on the device come before the evaluation in the log.
         trainer.drain()
         with self._state.during(Activity.EVALUATION_BY_KEY):
@@ -137,7 +137,7 @@ class CommandHandler:
     def _export(self, command: cmd.Export) -> str:
         if self.exporter.running:
             return "an export is under way"
-        trainer = self._of()
+        trainer = self._get_trainer()
         step, best_step = trainer.state.step, trainer.state.best.step
         best = trainer.data.dataset.selection_split == "val" and self._state.finished and best_step >= 0
         if best and best_step != step and self._saver.folder.at(best_step).is_file():
@@ -153,7 +153,7 @@ class CommandHandler:
             return "the run has ended"
         if self._state.evaluating:
             return "an evaluation is under way"
-        refusal = self.rollback.take(self._of())
+        refusal = self.rollback.perform(self._get_trainer())
         if not refusal:
             self._state.paused = False
         return refusal

@@ -106,7 +106,7 @@ class _Export:
 
     def run(self, checkpoint_name: str) -> tuple[Exported, dict[str, str]]:
         """Write everything under temporary names, then move it into place, the card last."""
-        self._publish(ExportProgress(stage="measuring in fp32", fraction=0.2))
+        self._publish(ExportProgress(stage="evaluating in fp32", fraction=0.2))
         measured = self._measured()
         metadata = metadata_of(self._subject, measured)
         temporary = {name: self._run_dir.export / f".{file}.tmp{Path(file).suffix}" for name, file in FORMATS.items()}
@@ -133,7 +133,7 @@ class _Export:
         def poll(done: float) -> None:
             if done - last[0] >= 0.1:
                 last[0] = done
-                self._publish(ExportProgress(stage=f"measuring in fp32, {done:.0%}", fraction=0.2 + 0.35 * done))
+                self._publish(ExportProgress(stage=f"evaluating in fp32, {done:.0%}", fraction=0.2 + 0.35 * done))
 
         result = self._subject.measure(poll, lambda message: self._publish(Warned(message=message)))
         return {

@@ -30,29 +30,29 @@ class FinalSave:
         self._hold_open = hold_open  # whether a user is at the screen, who can make room
         self._begun_s = 0.0
         self._takes_long = False
-        self._said = False
+        self._reported = False
 
     def save(self, trainer: Trainer) -> None:
         """Save the state between two steps; DivergedError when it is not finite, DiskError when it was not saved."""
         self._begun_s = time.monotonic()
-        self._saver.save_for_good(trainer, self._wait_for_room, self._given_up)
+        self._saver.save_final(trainer, self._wait_for_room, self._given_up)
 
     def _wait_for_room(self, problem: str) -> bool:
         """Give the user at the screen time to make room; whether to try again."""
-        if not self._said:
-            self._said = True
+        if not self._reported:
+            self._reported = True
             text = f"not saved: {problem}. Retrying every {_TRY_AGAIN_S:.0f} s. Stop again to exit without saving"
             self._publish(Warned(message=text))
         self._publish(StateChanged(state=RunState.SAVING.value, detail="not saved yet"))
         end = time.monotonic() + _TRY_AGAIN_S
         while self._hold_open() and time.monotonic() < end:
-            if self._asked_for_the_end(_TICK_S):
+            if self._stop_requested(_TICK_S):
                 return False
         return self._hold_open()
 
     def _given_up(self) -> bool:
         """Whether the user asks to exit during the save; counts only once the consequence was published."""
-        asked = self._asked_for_the_end()
+        asked = self._stop_requested()
         if asked and self._takes_long:
             return True
         if not self._takes_long and time.monotonic() - self._begun_s > _LONG_S:
@@ -62,7 +62,7 @@ class FinalSave:
             self._publish(StateChanged(state=RunState.SAVING.value, detail="still saving"))
         return False
 
-    def _asked_for_the_end(self, timeout_s: float = 0.0) -> bool:
+    def _stop_requested(self, timeout_s: float = 0.0) -> bool:
         command = self._commands.take(timeout=timeout_s)
         if isinstance(command, Stop):
             self._publish(acknowledgement(command))

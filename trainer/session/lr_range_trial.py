@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +13,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import LrRangeTested
 from trainer.session.session_state import Activity, SessionState
 from trainer.training.loop import Trainer
-from trainer.training.lr_range_test import LrRange, range_test
+from trainer.training.lr_range_test import range_test
 
 
 class _StoppedError(Exception):
@@ -27,14 +28,14 @@ class LrRangeTrial:
         poll: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._state = state
-        self._of = trainer  # called only once the loop exists
+        self._get_trainer = trainer  # called only once the loop exists
         self._publish = publish
         self._poll_session = poll  # takes the completed share; handles commands
         self._stopped = False
 
     def run(self, command: cmd.FindLr) -> str:
         """Run a test, or stop the one that is running; returns the reason for a refusal, empty when it is done."""
-        trainer = self._of()
+        trainer = self._get_trainer()
         if self._state.finished or trainer.over:
             return "all steps are done"
         if trainer.train_step.peers is not None:
@@ -55,18 +56,11 @@ class LrRangeTrial:
             trainer.stopwatch.switch(before)
         if isinstance(found, str):
             return found
-        self._publish(
-            LrRangeTested(
-                step=trainer.state.step,
-                lrs=[float(f"{lr:.4g}") for lr in found.lrs],
-                losses=[round(loss, 5) for loss in found.losses],
-                suggestion=found.suggestion,
-                reason=found.reason,
-            )
-        )
+        lrs, losses = [float(f"{lr:.4g}") for lr in found.lrs], [round(loss, 5) for loss in found.losses]
+        self._publish(replace(found, lrs=lrs, losses=losses))
         return ""
 
-    def _test(self, trainer: Trainer) -> LrRange | str:
+    def _test(self, trainer: Trainer) -> LrRangeTested | str:
         """The measured range, or the reason why there is none."""
         try:
             return range_test(trainer, self._poll)

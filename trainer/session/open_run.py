@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _PATIENCE_S = 10.0  # longest wait in seconds, at the end, for a running check of the directory
-_ALL = ("",)  # `Displacement.deleted` for the directory itself
+_WHOLE_DIRECTORY = ("",)  # `Displacement.deleted` for the directory itself
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class OpenRun:
     log: EventLog
     resume: bool  # whether training continues from the newest checkpoint
     made_runs_dir: bool = False  # whether runs_dir was created for this run
-    _looking: threading.Lock = field(default_factory=threading.Lock)
+    _repair_lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -75,18 +75,18 @@ class OpenRun:
         the directory cannot be created again; RunError when the folder refuses a new directory, or another process has
         the run's lock.
         """
-        with self._looking:
+        with self._repair_lock:
             if self._closed.is_set():
                 return None
             before = self.run_dir.path
             if not self.run_dir.follow():
-                return Displacement(before, self._make_anew(before), deleted=_ALL)
+                return Displacement(before, self._recreate(before), deleted=_WHOLE_DIRECTORY)
             if self.run_dir.path != before:
                 return Displacement(before, self.run_dir.path)
             parts = self._restore_parts(self.run_dir)
             return Displacement(before, before, deleted=parts) if parts else None
 
-    def _make_anew(self, before: Path) -> Path:
+    def _recreate(self, before: Path) -> Path:
         """Create the directory again, in the same place or, if that fails, in the folder for temporary files."""
         try:
             return self._make_in(before.parent, before.name)
@@ -127,15 +127,15 @@ class OpenRun:
     def close(self) -> None:
         """Write the rest of the log and release the lock."""
         # Do not wait for a directory on a share that does not respond.
-        looking = self._looking.acquire(timeout=_PATIENCE_S)
+        locked = self._repair_lock.acquire(timeout=_PATIENCE_S)
         try:
             self._closed.set()
             self.log.close()
         finally:
             self.lock.release()
             self.run_dir.let_go()
-            if looking:
-                self._looking.release()
+            if locked:
+                self._repair_lock.release()
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,15 @@ class Displacement:
 
     before: Path
     now: Path  # where it was found or created again
-    deleted: tuple[str, ...] = ()  # names of the parts; `_ALL` for the directory itself
+    deleted: tuple[str, ...] = ()  # names of the parts; `_WHOLE_DIRECTORY` for the directory itself
 
     @property
     def checkpoints_lost(self) -> bool:
         """Whether the checkpoints were deleted, too."""
-        return self.deleted == _ALL or "checkpoints" in self.deleted
+        return self.deleted == _WHOLE_DIRECTORY or "checkpoints" in self.deleted
 
     def __str__(self) -> str:
-        if self.deleted and self.deleted != _ALL:
+        if self.deleted and self.deleted != _WHOLE_DIRECTORY:
             return f"{', '.join(self.deleted)} of {self.now} was deleted during training; it is created again"
         if self.deleted:
             return f"{self.before} was deleted during training; {self.now} holds everything from now on, log included"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,6 @@ from trainer.training.batch_source import BatchSource
 from trainer.training.build_step import build_step
 from trainer.training.distributed import Order, Peers
 from trainer.training.step import TrainStep
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Parts that a further rank needs to train."""
-
-    device: torch.device
-    batches: Batches
-    train_step: TrainStep
 
 
 def follow() -> int:
@@ -66,22 +56,12 @@ def _main(message: dict[str, Any], peers: Peers, failed: list[Exception]) -> Non
 
 
 def _train_along(config: Config, peers: Peers) -> None:
-    parts = _build(config, peers)
-    if parts is None:
-        return
-    try:
-        _obey(parts, peers)
-    finally:
-        parts.batches.close()
-
-
-def _build(config: Config, peers: Peers) -> _Parts | None:
-    """Build the same parts as the leader, which broadcasts what it has measured; None when the run is over already."""
+    """Build the same parts as the leader, which broadcasts what it has measured, and follow it to the end of the run."""
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     message = peers.receive_json()  # only now: the leader may have had to download what is read here
     if message.get("over"):
-        return None
+        return
     if config.run.deterministic and device.type == "cpu":
         torch.set_num_threads(message["threads"])
     data = prepare_data(config, device, _quiet, source_statistics=(message["mean"], message["std"]))
@@ -91,13 +71,33 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
         )
     numerics = Numerics(**message["numerics"])
     model = build_model(config.model, len(data.dataset.classes), config.run.seed).to(device)
-    source = BatchSource.of(config, data.dataset.splits["train"], device, _warn, peers)
+    source = BatchSource(config, data.dataset.splits["train"], device, _warn, peers)
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
-    step = build_step(
+    train_step = build_step(
         config, model, augment, numerics,
         class_weights_K=source.weights_K, micro_batches=message["micro_batches"], peers=peers,
     )  # fmt: skip
-    return _Parts(device, source.batches(worker_count(config.data)), step.train_step)
+    batches = source.batches(worker_count(config.data))
+    try:
+        _follow_orders(train_step, batches, device, peers)
+    finally:
+        batches.close()
+
+
+def _follow_orders(train_step: TrainStep, batches: Batches, device: torch.device, peers: Peers) -> None:
+    stream = _Stream(batches)
+    metrics_3 = torch.zeros(3, device=device)
+    while True:
+        order, numbers = peers.next_order()
+        if order is Order.STEP:
+            epoch, step = int(numbers[0]), int(numbers[1])
+            train_step(stream.batch(epoch, step), epoch=epoch, lr=numbers[2], metrics_3=metrics_3)
+        elif order is Order.PREPARE:
+            train_step.prepare(int(numbers[0]))
+        elif order is Order.SHARE:
+            train_step.share_state()
+        else:
+            return
 
 
 def _quiet(_detail: str, _share: float | None) -> None:
@@ -106,22 +106,6 @@ def _quiet(_detail: str, _share: float | None) -> None:
 
 def _warn(message: str) -> None:
     sys.stderr.write(printable(message) + "\n")
-
-
-def _obey(parts: _Parts, peers: Peers) -> None:
-    stream = _Stream(parts.batches)
-    metrics_3 = torch.zeros(3, device=parts.device)
-    while True:
-        order, numbers = peers.next_order()
-        if order is Order.STEP:
-            epoch, step = int(numbers[0]), int(numbers[1])
-            parts.train_step(stream.batch(epoch, step), epoch=epoch, lr=numbers[2], metrics_3=metrics_3)
-        elif order is Order.PREPARE:
-            parts.train_step.prepare(int(numbers[0]))
-        elif order is Order.SHARE:
-            parts.train_step.share_state()
-        else:
-            return
 
 
 class _Stream:

@@ -15,7 +15,7 @@ from trainer.session.command_handler import CommandHandler
 from trainer.session.open_run import OpenRun
 from trainer.session.saver import Saver
 from trainer.session.session_state import SessionState
-from trainer.training.build import Built, build_trainer, run_record, started_event
+from trainer.training.build import BuiltTrainer, build_trainer, run_record, started_event
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 
@@ -36,7 +36,7 @@ class Preparation:
         self._changes: list[str] = []
         self._last_progress = ("", 0.0)
 
-    def build(self, hooks: LoopCallbacks) -> Built:
+    def build(self, hooks: LoopCallbacks) -> BuiltTrainer:
         """Build the parts; R18Error when checkpoint, settings, data or device do not fit, StopRequested on a stop."""
         if self._run.resume:
             self._checkpoint = self._newest_checkpoint()
@@ -46,7 +46,7 @@ class Preparation:
             self._run.config, self._run.runs_dir, hooks, self._progress, self._checkpoint, peers=self.peers
         )
 
-    def announce(self, built: Built) -> None:
+    def log_start(self, built: BuiltTrainer) -> None:
         """Log what is trained, where a resume continues, and all warnings."""
         run, publish = self._run, self._run.log.publish
         self._saver.run_record = run_record(built, run.run_dir.name)
@@ -77,7 +77,7 @@ class Preparation:
         if checkpoint is not None:
             self.resumed_at = checkpoint.step, round(checkpoint.step / checkpoint.run.steps_per_epoch, 4)
         for problem in problems.values():
-            self._run.log.publish(Warned(message=f"passed over {problem}"))
+            self._run.log.publish(Warned(message=f"skipped damaged checkpoint {problem}"))
         return checkpoint
 
     def _changed_settings(self, checkpoint: Checkpoint | None) -> list[str]:
@@ -97,9 +97,7 @@ class Preparation:
         if world_size() == 1:
             return None
         if self._run.config.model.cache_features:
-            raise ConfigError(
-                "model.cache_features is for one process, which it keeps busy for seconds: set it to false"
-            )
+            raise ConfigError("model.cache_features works with one process only; set it to false")
         self._progress("meeting the other processes", None)
         peers = Peers()
         peers.broadcast_json({"run": str(self._run.run_dir.path.absolute()), "config": self._run.settings.values})

@@ -12,7 +12,7 @@ from trainer.session.saver import Saver
 from trainer.training.callbacks import DivergedError
 from trainer.training.loop import Trainer
 
-_CALMER = 0.5  # factor of the learning rate after a rollback
+_LR_FACTOR = 0.5  # factor of the learning rate after a rollback
 
 
 class Rollback:
@@ -29,7 +29,7 @@ class Rollback:
         name = "" if target is None else self._saver.folder.at(target).name
         self._publish(Diverged(step=step, in_a_row=step - first_skipped + 1, checkpoint=name))
 
-    def take(self, trainer: Trainer) -> str:
+    def perform(self, trainer: Trainer) -> str:
         """Restore the newest intact checkpoint before the non-finite steps; returns the reason for a refusal, else empty."""
         if not self._saver.wait_until_idle():
             return "a checkpoint is still being written; try again"
@@ -37,18 +37,18 @@ class Rollback:
             try:
                 checkpoint = read_checkpoint(self._saver.folder.at(step))
             except CheckpointError as error:
-                self._publish(Warned(message=f"skipped {error}"))
+                self._publish(Warned(message=f"skipped damaged checkpoint {error}"))
             else:
-                self._take_up(trainer, checkpoint)
+                self._restore(trainer, checkpoint)
                 return ""
         return "needs non-finite steps (NaN/Inf) and an intact checkpoint before them"
 
-    def _take_up(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+    def _restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         """Continue from an earlier state of this run at a lower rate; later steps are discarded."""
-        trainer.go_back(checkpoint, _CALMER)
+        trainer.restore_earlier(checkpoint, _LR_FACTOR)
         state, folder = trainer.state, self._saver.folder
         try:
-            self._saver.give_up_after(state.step)
+            self._saver.set_aside_after(state.step)
             if folder.pointer("best") is None and not folder.point_best(state.best.step):
                 state.best.forget()
         except OSError as error:  # a resume finds the newest checkpoint by its name, and the next save points to it
@@ -61,7 +61,7 @@ class Rollback:
         self._saver.save(trainer)  # so that a resume continues at the new rate, too
 
 
-def no_way_back(trainer: Trainer, step: int, first_skipped: int) -> DivergedError:
+def divergence_error(trainer: Trainer, step: int, first_skipped: int) -> DivergedError:
     """The error that ends a run whose steps `first_skipped` to `step` were non-finite, when no user is watching."""
     rate = trainer.state.schedule.at(max(step - 1, 0))
     return DivergedError(

@@ -18,7 +18,7 @@ from trainer.training.callbacks import DivergedError
 from trainer.training.loop import Trainer
 
 _TIMEOUT_S = 120.0
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _CLOSE_S = 60.0
 _IDLE_S = 4.0  # a signal that comes meanwhile must be handled within 5 s
 _ATTEMPTS = 2
@@ -50,7 +50,7 @@ class Saver:
         """Snapshot the state and hand it to the writer."""
         trainer.drain()
         before = trainer.stopwatch.switch("save")
-        self.folder.way_back = next(iter(self.steps_before(trainer.skipped_from)), None)
+        self.folder.rollback_step = next(iter(self.steps_before(trainer.skipped_from)), None)
         assert self.run_record is not None
         choices = self.run_record.choices | {"micro_batches": trainer.train_step.micro_batches}
         self.run_record = replace(self.run_record, choices=choices)
@@ -72,13 +72,13 @@ class Saver:
     def resumed_from(self, step: int) -> None:
         """Record that the state of a step is already on disk."""
         self._saved_step = step
-        self._writer.found(step)
+        self._writer.mark_written(step)
 
     def mark_stale(self) -> None:
         """Mark the newest checkpoint as stale: it no longer matches the state."""
         self._saved_step = -1
 
-    def give_up_after(self, step: int) -> None:
+    def set_aside_after(self, step: int) -> None:
         """Set later checkpoints aside, so that a resume does not continue from a discarded state."""
         self._writer.forget_unsaved()
         self.folder.set_aside([saved for saved in self.folder.steps() if saved > step], suffix=".given-up")
@@ -99,7 +99,7 @@ class Saver:
         """Wait a few seconds until everything is written or has failed; False when it is not."""
         return self._writer.wait_until_idle(_IDLE_S)
 
-    def save_for_good(self, trainer: Trainer, try_again: Callable[[str], bool], given_up: Callable[[], bool]) -> None:
+    def save_final(self, trainer: Trainer, try_again: Callable[[str], bool], given_up: Callable[[], bool]) -> None:
         """Write the last state of the run to disk.
 
         `try_again` gets the reason for a failed save, waits, and returns whether to retry; `given_up` is called during
@@ -127,7 +127,7 @@ class Saver:
     def _wait(self, step: int, given_up: Callable[[], bool]) -> str:
         """Wait for a write unless the user gives up; returns the reason why it is not on disk, empty when it is."""
         end = time.monotonic() + _TIMEOUT_S
-        while (problem := self._writer.wait_for(step, _LOOK_S)) is None and time.monotonic() < end:
+        while (problem := self._writer.wait_for(step, _POLL_S)) is None and time.monotonic() < end:
             if given_up():
                 self._given_up = True
                 return "the disk has not responded yet"

@@ -19,20 +19,21 @@ from trainer.session.error_report import log_traceback
 from trainer.session.final_save import FinalSave
 from trainer.session.open_run import OpenRun
 from trainer.session.preparation import Preparation
-from trainer.session.rollback import no_way_back
+from trainer.session.rollback import divergence_error
 from trainer.session.saver import Saver
 from trainer.session.session_state import SessionState
 from trainer.session.system_monitor import SystemMonitor
-from trainer.session.tracker_children import SinkChildren
+from trainer.session.tracker_children import start_trackers
 from trainer.session.training_images import TrainingImages, training_images
 from trainer.training.batch_source import plan_of
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Order, PeerLostError
 from trainer.training.loop import Trainer
 
 _PAUSE_TICK_S = 0.1
 
 
-class TrainingSession:
+class TrainingSession(LoopCallbacks):
     """Prepares a run, runs the loop, takes commands between steps and ends the run, all on the training thread."""
 
     def __init__(self, run: OpenRun, commands: CommandQueue, *, hold_open: Callable[[], bool]) -> None:
@@ -44,7 +45,6 @@ class TrainingSession:
         self._handler = CommandHandler(run, commands, self._saver, self._state, lambda: self.trainer, self.poll)
         self._preparation = Preparation(run, self._saver, self._state, self._handler)
         self._final_save = FinalSave(self._saver, commands, run.log.publish, hold_open)
-        self._trackers = SinkChildren(run.run_dir, run.log.publish)
         self._files = EvaluationFiles(run.run_dir, run.log.publish)
         self._training_images = TrainingImages(run.config)
         self._monitor: SystemMonitor | None = None
@@ -137,7 +137,7 @@ class TrainingSession:
     def on_divergence(self, step: int, first_skipped: int) -> None:
         """Pause for the user at the screen; without a screen, DivergedError ends the run."""
         if not self._hold_open():
-            raise no_way_back(self.trainer, step, first_skipped)
+            raise divergence_error(self.trainer, step, first_skipped)
         self._handler.rollback.offer(step, first_skipped)
         self._state.paused = True
         self._hold()
@@ -147,8 +147,8 @@ class TrainingSession:
     def _prepare(self) -> None:
         built = self._preparation.build(self)
         self._trainer = built.trainer
-        self._preparation.announce(built)
-        self._trackers.start(self._run.config.run.sinks)
+        self._preparation.log_start(built)
+        start_trackers(self._run.config.run.sinks, self._run.run_dir, self._run.log.publish)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
         self._monitor.start()
 

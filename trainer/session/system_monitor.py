@@ -13,9 +13,9 @@ import torch
 from trainer.host.limits import usable_memory
 
 INTERVAL_S = 2.0
-_STILL_S = 10.0  # seconds after which readings are published although they have hardly changed
-_HARDLY = 0.02  # relative change below which a reading is not published
-_HARDLY_PCT = 5.0  # the same in percentage points, for readings in percent
+_MAX_SILENCE_S = 10.0  # seconds after which readings are published although they have hardly changed
+_MIN_CHANGE = 0.02  # relative change below which a reading is not published
+_MIN_CHANGE_PCT = 5.0  # the same in percentage points, for readings in percent
 
 Reader = Callable[[], dict[str, float]]
 
@@ -66,7 +66,7 @@ class SystemMonitor:
                 except (psutil.Error, RuntimeError, OSError):
                     continue  # a reading that fails is omitted; the pane shows what there is
             now = time.monotonic()
-            if not self._stopped.is_set() and (now - published_at >= _STILL_S or _moved(published, readings)):
+            if not self._stopped.is_set() and (now - published_at >= _MAX_SILENCE_S or _moved(published, readings)):
                 published, published_at = readings, now
                 self._publish(readings)
 
@@ -76,7 +76,7 @@ def _moved(before: dict[str, float], now: dict[str, float]) -> bool:
     if before.keys() != now.keys():
         return True
     return any(
-        abs(now[name] - value) > (_HARDLY_PCT if name.endswith("_pct") else _HARDLY * abs(value))
+        abs(now[name] - value) > (_MIN_CHANGE_PCT if name.endswith("_pct") else _MIN_CHANGE * abs(value))
         for name, value in before.items()
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.mixing import Mixer
-from trainer.data.batches.batches import Plan
+from trainer.data.batches.batches import BatchPlan
 from trainer.data.dataset import Split
 from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData
@@ -24,7 +24,7 @@ from trainer.evaluation.result_files import name_of
 
 _CPU = torch.device("cpu")
 SHOWN = 32
-_OFTEN_S = 60.0  # seconds between two samples, so that short epochs do not spend their time on them
+_MIN_INTERVAL_S = 60.0  # seconds between two samples, so that short epochs do not spend their time on them
 
 
 class TrainingImages:
@@ -32,18 +32,18 @@ class TrainingImages:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._size, self._looked_s = 0, -math.inf
+        self._size, self._sampled_s = 0, -math.inf
 
     def due(self, epoch: int) -> bool:
         """Whether to sample an epoch (from 0): after a minute, and when its image size changes."""
         size, now = self._config.data.size_in(epoch), time.monotonic()
-        if size == self._size and now - self._looked_s < _OFTEN_S:
+        if size == self._size and now - self._sampled_s < _MIN_INTERVAL_S:
             return False
-        self._size, self._looked_s = size, now
+        self._size, self._sampled_s = size, now
         return True
 
 
-def training_images(data: PreparedData, config: Config, plan: Plan, epoch: int) -> Sheet:
+def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: int) -> Sheet:
     """The first images of an epoch (from 0), computed on the CPU."""
     split, classes = data.dataset.splits["train"], data.dataset.classes
     first, batch = plan.rows_of(plan.order(epoch), 0)

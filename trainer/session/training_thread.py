@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _DISK_S = 5.0  # longest wait in seconds for a disk that may be the cause of the failure
-_HEART_S = 5.0  # longest wait in seconds for a heartbeat: an unresponsive share could block it for ever
+_HEARTBEAT_WAIT_S = 5.0  # longest wait in seconds for a heartbeat: an unresponsive share could block it for ever
 _SIGNALS_S = 0.25  # longest sleep in seconds of the main thread, which alone runs Python's signal handlers
 
 
@@ -44,10 +44,10 @@ class TrainingThread:
         self._ended = threading.Event()
         self._announced = False
         self._begun = False
-        self._complaint = ""
+        self._last_warning = ""
         # Not a daemon: the interpreter must not tear torch down under a running step.
         self._thread = threading.Thread(target=self._main, name="training")
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True)
 
     def announce(self) -> None:
         """Publish the first event, which names the run; `start` does so if this was not called."""
@@ -69,8 +69,8 @@ class TrainingThread:
             return
         self._begun = True
         try:
-            self._listen()
-            self._heart.start()
+            self._open_control_socket()
+            self._heartbeat_thread.start()
             self._thread.start()
         except Exception as error:  # noqa: BLE001 - no room for another thread, for example
             self.exit_code = self._fail(error)
@@ -119,15 +119,15 @@ class TrainingThread:
             began = self.run.resume or (session is not None and session.began)
             self.refused = isinstance(error, R18Error) and not began
             self.exit_code = self._fail(error)
-            self._hold_failed()
+            self._wait_after_failure()
         finally:
             self._close()
 
     def _close(self) -> None:
         self._ended.set()
         try:
-            if self._heart.ident is not None:
-                self._heart.join(_HEART_S)
+            if self._heartbeat_thread.ident is not None:
+                self._heartbeat_thread.join(_HEARTBEAT_WAIT_S)
             if self._control is not None:
                 self._control.close()
         finally:
@@ -150,14 +150,14 @@ class TrainingThread:
         """Name of the newest checkpoint, whatever `latest` points to; empty when there is none."""
         return max((path.name for path in self.run.run_dir.checkpoints.glob("step-*.safetensors")), default="")
 
-    def _hold_failed(self) -> None:
+    def _wait_after_failure(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
         self.run.lock.note(ended=True)
         while self._held and not isinstance(command := self.commands.take(timeout=0.5), Stop):
             if command is not None:
                 self.run.log.publish(acknowledgement(command, "the run has failed"))
 
-    def _listen(self) -> None:
+    def _open_control_socket(self) -> None:
         """Let the user's other processes steer the run, if a socket can be opened."""
         from trainer.run.control.server import ControlServer  # not before the first frame
 
@@ -168,7 +168,7 @@ class TrainingThread:
         else:
             self.run.lock.note(socket=str(self._control.path))
 
-    def _beat(self) -> None:
+    def _heartbeat_loop(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
             self.run.log.publish(Heartbeat())
             self._repair_directory()
@@ -177,14 +177,14 @@ class TrainingThread:
         try:
             found = self.run.repair_directory()
         except (OSError, R18Error) as error:
-            self._complain(f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}")
+            self._warn_once(f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}")
         else:
             if found is not None:
-                self._complain(str(found))
+                self._warn_once(str(found))
             if found is not None and found.checkpoints_lost:
                 self.commands.send(SaveCheckpoint())
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._complaint:
-            self._complaint = problem
+    def _warn_once(self, problem: str) -> None:
+        if problem != self._last_warning:
+            self._last_warning = problem
             self.run.log.publish(Warned(message=problem))

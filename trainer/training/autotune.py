@@ -29,8 +29,8 @@ from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
 
 _PROBE_SHARE = 8  # a candidate first runs on an eighth of a batch ...
-_HOPELESS = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
-_CLOSE = 1.3  # candidates this close to the fastest are timed again, in turns: a machine may be slow for a moment
+_GIVE_UP_FACTOR = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
+_NEAR = 1.3  # candidates this close to the fastest are timed again, in turns: a machine may be slow for a moment
 _ROUNDS = 3  # steps of each candidate in that second timing
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1  # untimed steps on a CUDA device, so that the replay of a graph is timed
 _IMAGES_ON_CPU = 128  # largest batch timed on a CPU: time per image stays the same, and the run waits for the trial
@@ -74,10 +74,10 @@ def autotune_numerics(
         if alike and min(alike) == math.inf:
             continue  # a precision without hardware is slow in every layout
         poll = functools.partial(progress, f"timing {describe(numerics)}", number / len(candidates))
-        hopeless_s = _HOPELESS * min((t.probe_s for t in timings), default=math.inf)
+        give_up_s = _GIVE_UP_FACTOR * min((t.probe_s for t in timings), default=math.inf)
         try:
             trials[numerics] = _Trial(config, model, augment, batch, numerics, poll)
-            timing = trials[numerics].time(give_up_s=hopeless_s)
+            timing = trials[numerics].time(give_up_s=give_up_s)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -88,9 +88,9 @@ def autotune_numerics(
         # A precision that changes the first loss is not trusted, however fast it is.
         if not timings or abs(timing.loss - timings[0].loss) <= _LOSS_TOLERANCE * abs(timings[0].loss):
             timings.append(timing)
-        kept = _close(timings)
+        kept = _near_fastest(timings)
         trials = {numerics: trial for numerics, trial in trials.items() if numerics in kept}  # the memory of the others
-    timings = _timed_again(timings, trials)
+    timings = _retime(timings, trials)
     trials.clear()
     if device.type == "cuda":
         # The trial's memory does not count as training's: neither its peak nor its cache.
@@ -102,9 +102,9 @@ def autotune_numerics(
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
 
 
-def _timed_again(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list[_Timing]:
+def _retime(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list[_Timing]:
     """Candidates close to the fastest, each with its shortest step after more steps in turns."""
-    close = _close(timings)
+    close = _near_fastest(timings)
     if len(close) < 2:
         return timings
     seconds = {timing.numerics: timing.step_s for timing in timings}
@@ -114,9 +114,9 @@ def _timed_again(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list
     return [dataclasses.replace(timing, step_s=seconds[timing.numerics]) for timing in timings]
 
 
-def _close(timings: list[_Timing]) -> list[Numerics]:
+def _near_fastest(timings: list[_Timing]) -> list[Numerics]:
     """Candidates that are not much slower than the fastest so far."""
-    limit = _CLOSE * min((timing.step_s for timing in timings), default=math.inf)
+    limit = _NEAR * min((timing.step_s for timing in timings), default=math.inf)
     return [timing.numerics for timing in timings if timing.step_s <= limit < math.inf]
 
 
@@ -150,7 +150,7 @@ class _Trial:
     ) -> None:
         # Uncompiled: each candidate would take minutes.
         uncompiled = config.model_copy(update={"run": config.run.model_copy(update={"compile": "none"})})
-        self._step = build_step(uncompiled, copy.deepcopy(model), augment, numerics).train_step
+        self._step = build_step(uncompiled, copy.deepcopy(model), augment, numerics)
         self._batch = batch
         self._numerics = numerics
         self._poll = poll

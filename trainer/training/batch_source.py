@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.config.schema import Config
-from trainer.data.batches.batches import Batch, Batches, Plan, ResidentBatches
+from trainer.data.batches.batches import Batch, Batches, BatchPlan, ResidentBatches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
@@ -18,32 +17,27 @@ from trainer.errors import ConfigError
 from trainer.training.distributed import Peers
 
 
-@dataclass(frozen=True)
 class BatchSource:
-    """Source of a run's training batches."""
+    """Source of a run's training batches, for this process."""
 
-    split: Split
-    plan: Plan
-    device: torch.device
-    epochs: int
-    lost: LostImages  # images that could not be read in this session
-    weights_K: Tensor | None  # loss weight of each class's images, on the device; None for equal weights
-    _warn: Callable[[str], None]
-
-    @classmethod
-    def of(
-        cls, config: Config, split: Split, device: torch.device, warn: Callable[[str], None], peers: Peers | None
-    ) -> BatchSource:
-        """The source of a run's training batches, for this process."""
-        plan, weights_K = plan_of(config, split.labels_N, peers), loss_weights(config, split.labels_N, device)
-        return cls(split, plan, device, config.train.epochs, LostImages(warn), weights_K, warn)
+    def __init__(
+        self, config: Config, split: Split, device: torch.device, warn: Callable[[str], None], peers: Peers | None
+    ) -> None:
+        self.split = split
+        self.plan = plan_of(config, split.labels_N, peers)
+        self.device = device
+        self.lost = LostImages(warn)  # images that could not be read in this session
+        # Loss weight of each class's images, on the device; None for equal weights.
+        self.weights_K = loss_weights(config, split.labels_N, device)
+        self._epochs = config.train.epochs
+        self._warn = warn
 
     def batches(self, workers: int) -> Batches:
         """Batches of the kind that fits the split."""
         if isinstance(self.split, FolderSplit):
             return StreamedBatches(
                 self.split, self.plan, self.device,
-                workers=workers, epochs=self.epochs, warn=self._warn, lost=self.lost,
+                workers=workers, epochs=self._epochs, warn=self._warn, lost=self.lost,
             )  # fmt: skip
         assert isinstance(self.split, ResidentSplit)
         return ResidentBatches(self.split, self.plan, self.device)
@@ -53,7 +47,7 @@ class BatchSource:
         return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
-def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Plan:
+def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> BatchPlan:
     """Divide an epoch into steps, and a step among processes; ConfigError when a batch cannot be divided equally."""
     rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
     parts = world * config.train.grad_accum_steps
@@ -62,7 +56,7 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Pla
             f"data.batch_size {config.data.batch_size} is that of all {world} processes and must be divisible by {parts}, "
             f"with 2 images or more in each part"
         )
-    return Plan(
+    return BatchPlan(
         num_images=len(labels_N),
         batch_size=config.data.batch_size,
         drop_last=config.data.drop_last or world > 1,  # a smaller batch may not divide equally

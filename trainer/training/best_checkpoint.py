@@ -15,12 +15,12 @@ class BestCheckpoint:
     accuracy: float | None = None  # 0 to 1
     loss: float | None = None  # None in checkpoints written before losses were kept
     improved_step: int = -1  # when the figure of `eval.best_by` last improved; `step` may be later, by a lower loss
-    measured_step: int = -1  # newest evaluation on the selection split
+    evaluated_step: int = -1  # newest evaluation on the selection split
     tested_step: int = -1  # `step` when it was evaluated on test at the end; -1 before
 
     def update(self, step: int, accuracy: float, loss: float, by: Literal["accuracy", "loss"]) -> bool:
         """Compare an evaluation on the selection split with the best; whether it is better, never with a non-finite loss."""
-        self.measured_step = step
+        self.evaluated_step = step
         if not math.isfinite(loss):
             return False
         lower = self.loss is None or loss < self.loss
@@ -43,8 +43,8 @@ class BestCheckpoint:
     def restart_patience(self) -> None:
         """Count epochs without improvement from the newest evaluation on."""
         if self.improved_step >= 0:
-            self.improved_step = max(self.improved_step, self.measured_step)
+            self.improved_step = max(self.improved_step, self.evaluated_step)
 
     def is_stalled(self, patience_steps: int, *, not_before: int) -> bool:
         """Whether `patience_steps` brought no improvement, counted from step `not_before` at the earliest."""
-        return self.improved_step >= 0 and self.measured_step - max(self.improved_step, not_before) >= patience_steps
+        return self.improved_step >= 0 and self.evaluated_step - max(self.improved_step, not_before) >= patience_steps

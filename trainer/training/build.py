@@ -35,7 +35,7 @@ from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.run_events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
 from trainer.training.batch_source import BatchSource
-from trainer.training.build_step import StepParts, build_step
+from trainer.training.build_step import build_step
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 from trainer.training.features import FeatureBatches
@@ -48,7 +48,7 @@ from trainer.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltTrainer:
     """A trainer that is ready to run, with warnings for the user."""
 
     trainer: Trainer
@@ -59,20 +59,23 @@ class Built:
 def build_trainer(
     config: Config, runs_dir: Path, hooks: LoopCallbacks, progress: Progress, checkpoint: Checkpoint | None,
     *, peers: Peers | None = None,
-) -> Built:  # fmt: skip
+) -> BuiltTrainer:  # fmt: skip
     """Build everything that the loop needs; R18Error when device, data or weights do not match the configuration.
 
     `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `peers` wait for the leader's
     messages.
     """
     warnings: list[str] = []
-    device = _set_up_device(config, checkpoint, warnings)
+    set_deterministic(config.run.deterministic)
+    device = choose_device(config.run.device)
+    if checkpoint is not None and config.run.deterministic:
+        warnings += restore_surroundings(checkpoint.run.surroundings, device)
     initial = _initial_weights(config, runs_dir, progress, checkpoint)
     data = _prepare_data(config, device, progress, initial, checkpoint)
     warnings += _data_warnings(config, data)
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
-    source = BatchSource.of(
+    source = BatchSource(
         config, data.dataset.splits["train"], device, lambda message: hooks.publish(Warned(message=message)), peers
     )
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
@@ -85,22 +88,25 @@ def build_trainer(
                 "threads": torch.get_num_threads(),
             }
         )  # fmt: skip
-    step = build_step(
+    train_step = build_step(
         config, model, augment, numerics,
         class_weights_K=source.weights_K, micro_batches=choices.get("micro_batches"), peers=peers,
     )  # fmt: skip
-    state = _state(config, step, source)
+    decay = config.train.ema_decay
+    ema = None if decay is None else ModelEma(train_step.model, decay)
+    schedule = schedule_of(config, steps_per_epoch=source.plan.steps_per_epoch)
+    state = TrainState(train_step.model, train_step.optimizer, schedule, ema, train_step.loss_scale)
     if checkpoint is not None:
         warnings += restore(state, checkpoint, config)
-    choices["cuda_graph"] = step.train_step.not_captured or "yes"
-    loop = _loop(config, data, source, step.train_step, state, hooks)
+    choices["cuda_graph"] = train_step.not_captured or "yes"
+    loop = _loop(config, data, source, train_step, state, hooks)
     # With the stages that are frozen now: a save before the next step and a repeated evaluation need them.
     loop.train_step.prepare(loop.frozen_now)
     loop.train_step.share_state()
-    return Built(trainer=loop, choices=choices, warnings=warnings)
+    return BuiltTrainer(trainer=loop, choices=choices, warnings=warnings)
 
 
-def run_record(built: Built, run_name: str) -> RunRecord:
+def run_record(built: BuiltTrainer, run_name: str) -> RunRecord:
     """Record of the run for its checkpoints."""
     loop = built.trainer
     dataset = loop.data.dataset
@@ -122,7 +128,7 @@ def run_record(built: Built, run_name: str) -> RunRecord:
     )
 
 
-def started_event(built: Built, run_dir: RunDir) -> Started:
+def started_event(built: BuiltTrainer, run_dir: RunDir) -> Started:
     """The event that describes what is being trained; also writes `env.json`."""
     loop = built.trainer
     schedule, dataset = loop.state.schedule, loop.data.dataset
@@ -145,14 +151,6 @@ def started_event(built: Built, run_dir: RunDir) -> Started:
         versions=versions,
         skipped_images=len(dataset.skipped),
     )
-
-
-def _set_up_device(config: Config, checkpoint: Checkpoint | None, warnings: list[str]) -> torch.device:
-    set_deterministic(config.run.deterministic)
-    device = choose_device(config.run.device)
-    if checkpoint is not None and config.run.deterministic:
-        warnings += restore_surroundings(checkpoint.run.surroundings, device)
-    return device
 
 
 def _initial_weights(
@@ -215,14 +213,6 @@ def _choose_numerics(
         return numerics, choices | dataclasses.asdict(numerics)
     numerics, timings = autotune_numerics(config, model, augment, source.trial_batch, progress, device=source.device)
     return numerics, dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": cache}
-
-
-def _state(config: Config, step: StepParts, source: BatchSource) -> TrainState:
-    """The state of a run before its first step."""
-    decay = config.train.ema_decay
-    ema = None if decay is None else ModelEma(step.model, decay)
-    schedule = schedule_of(config, steps_per_epoch=source.plan.steps_per_epoch)
-    return TrainState(step.model, step.optimizer, schedule, ema, step.train_step.loss_scale)
 
 
 def _loop(

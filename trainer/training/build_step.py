@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor, nn
 
 from trainer.config.schema import Config
@@ -15,24 +12,14 @@ from trainer.training.optimizer import build_optimizer
 from trainer.training.step import TrainStep
 
 
-@dataclass(frozen=True)
-class StepParts:
-    """A training step with the model and the optimizer that it updates."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    train_step: TrainStep
-
-
 def build_step(
     config: Config, model: nn.Module, augment: Augment, numerics: Numerics,
     *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
-) -> StepParts:  # fmt: skip
+) -> TrainStep:  # fmt: skip
     """Build the step of a model, changed in place to the memory format and the convolutions of `numerics`."""
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
-    train_step = TrainStep(
+    return TrainStep(
         model, optimizer, augment, config, numerics,
         class_weights_K=class_weights_K, micro_batches=micro_batches, peers=peers,
     )  # fmt: skip
-    return StepParts(model, optimizer, train_step)

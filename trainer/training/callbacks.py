@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from trainer.errors import CheckpointError, R18Error
 from trainer.evaluation.evaluate import Evaluation
 from trainer.model.checkpoint import Checkpoint
@@ -14,8 +12,8 @@ class DivergedError(R18Error):
     """Too many consecutive steps had a loss or a gradient that is NaN or infinite."""
 
 
-class LoopCallbacks(Protocol):
-    """Callbacks of the training loop."""
+class LoopCallbacks:
+    """Callbacks of the training loop. These are those of a loop without a session: they do nothing, or raise."""
 
     def publish(self, event: Event) -> None:
         """Log an event."""
@@ -31,6 +29,7 @@ class LoopCallbacks(Protocol):
 
     def saved_best(self) -> Checkpoint:
         """Read the best checkpoint from disk; CheckpointError when there is none."""
+        raise CheckpointError("nothing was saved")
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before the first batch of an epoch (from 0) is trained on."""
@@ -46,36 +45,4 @@ class LoopCallbacks(Protocol):
 
     def on_divergence(self, step: int, first_skipped: int) -> None:
         """Called after skipped steps `first_skipped` to `step`; returns to continue training, or raises DivergedError."""
-
-
-class NullCallbacks:
-    """Callbacks that do nothing, for a loop that is never run."""
-
-    def publish(self, event: Event) -> None:
-        """Do nothing: there is no log."""
-
-    def poll(self, evaluating: float | None = None) -> None:
-        """Do nothing: there are no commands."""
-
-    def save(self, *, best: bool = False) -> None:
-        """Do nothing: there is no run."""
-
-    def saved_best(self) -> Checkpoint:
-        """Raise: there is no run."""
-        raise CheckpointError("nothing was saved")
-
-    def on_epoch_start(self, epoch: int) -> None:
-        """Do nothing: there is no viewer."""
-
-    def on_evaluation_start(self, split: str) -> None:
-        """Do nothing: there is no log."""
-
-    def on_training_resumed(self) -> None:
-        """Do nothing: there is no log."""
-
-    def on_evaluation_end(self, split: str, evaluation: Evaluation, step: int) -> None:
-        """Do nothing: there is no run."""
-
-    def on_divergence(self, step: int, first_skipped: int) -> None:
-        """Raise: there is no user to decide."""
         raise DivergedError(f"steps {first_skipped} to {step} were non-finite (NaN/Inf)")

@@ -27,13 +27,13 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.errors import R18Error, first_line, is_out_of_memory
 from trainer.host.torchrun import rank, restarts, world_size
 
-_PATIENCE = timedelta(days=100)
+_ORDER_TIMEOUT = timedelta(days=100)
 """Longest wait for an order: a run may be paused for long. A process that dies is noticed by its closed connection."""
 
-_STEP_PATIENCE = timedelta(minutes=30)
+_STEP_TIMEOUT = timedelta(minutes=30)
 """Longest wait for the other processes within a step, or while they read the data."""
 
-_OF_THE_EXCHANGE = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
+_PEER_ERROR_WORDS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
 """Words in errors that come from another process, not from a computation of this one."""
 
 _SYNC_BUFFERS = (
@@ -73,11 +73,11 @@ class Peers:
                 f"r18-tui/attempt-{restarts()}", kept
             )
             distributed.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.world, timeout=_STEP_PATIENCE
+                backend, store=store, rank=self.rank, world_size=self.world, timeout=_STEP_TIMEOUT
             )
         else:
-            distributed.init_process_group(backend, timeout=_STEP_PATIENCE)
-        self._orders: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            distributed.init_process_group(backend, timeout=_STEP_TIMEOUT)
+        self._orders: Any = distributed.new_group(backend="gloo", timeout=_ORDER_TIMEOUT)
 
     @property
     def leads(self) -> bool:
@@ -119,7 +119,7 @@ class Peers:
         try:
             distributed.broadcast(joined, src=0)
         except RuntimeError as error:
-            raise among_peers(error) from error
+            raise to_peer_error(error) from error
         if not self.leads:
             for tensor, part in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.detach().copy_(part.view(tensor.shape))
@@ -130,7 +130,7 @@ class Peers:
         try:
             distributed.all_reduce(joined)
         except RuntimeError as error:
-            raise among_peers(error) from error
+            raise to_peer_error(error) from error
         joined /= self.world
         for tensor, part in zip(tensors, joined.split([len(tensor) for tensor in tensors]), strict=True):
             tensor.copy_(part)
@@ -148,10 +148,10 @@ class Peers:
         try:
             distributed.broadcast(message, src=0, group=self._orders)
         except RuntimeError as error:
-            raise among_peers(error) from error
+            raise to_peer_error(error) from error
 
 
-def among_peers(error: Exception) -> Exception:
+def to_peer_error(error: Exception) -> Exception:
     """The error to raise with several processes: `PeerLostError` if their exchange failed, else the error itself."""
     said = first_line(error)
     if is_out_of_memory(error):
@@ -159,7 +159,7 @@ def among_peers(error: Exception) -> Exception:
             f"out of memory in process {rank()} of {world_size()}: {said}. Batches are not split "
             "automatically with several processes: start again with a larger train.grad_accum_steps, or a smaller data.batch_size"
         )
-    if not any(word in str(error).lower() for word in _OF_THE_EXCHANGE):
+    if not any(word in str(error).lower() for word in _PEER_ERROR_WORDS):
         return error
     return PeerLostError(
         f"another process of this training has died or cannot be reached: {said}. Its error, if any, is in log.txt or in "
@@ -189,7 +189,7 @@ class LauncherStore:
         """Whether the training was ended on purpose, so that restarted processes have nothing to do."""
         return self._get(self._OVER) is not None
 
-    def note_over(self) -> None:
+    def record_end(self) -> None:
         """Record that no restart is needed."""
         self._set(self._OVER, "yes")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.augment.augment import Normalize
-from trainer.data.batches.batches import Batch, Plan, evaluation_batches
+from trainer.data.batches.batches import Batch, Batches, BatchPlan, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
@@ -54,10 +54,10 @@ def centre(pixels_NHWC: Tensor, side: int) -> Tensor:
     return pixels_NHWC[:, top : top + side, left : left + side]
 
 
-class FeatureBatches:
+class FeatureBatches(Batches):
     """Batches without pixels: the step looks features up by the images' indices."""
 
-    def __init__(self, plan: Plan, labels_N: Tensor, device: torch.device) -> None:
+    def __init__(self, plan: BatchPlan, labels_N: Tensor, device: torch.device) -> None:
         self._plan = plan
         self._device = device
         self._labels_N = labels_N.to(device)
@@ -70,9 +70,3 @@ class FeatureBatches:
             start, ids = self._plan.rows_of(order, step)
             positions = torch.arange(start, start + len(ids), device=self._device)
             yield Batch(self._no_pixels, ids, ids, positions, self._labels_N[ids])
-
-    def extend(self, epochs: int) -> None:
-        """Do nothing: nothing is decoded ahead."""
-
-    def close(self) -> None:
-        """Do nothing: there are no workers."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config.schema import Config
 from trainer.data.batches.lost_images import LostImages
@@ -23,6 +25,8 @@ from trainer.training.features import compute_features
 from trainer.training.metrics import Stopwatch
 from trainer.training.state import TrainState
 from trainer.training.step import TrainStep
+
+T = TypeVar("T")
 
 _CPU_BATCH_MACS = 50_000_000_000  # multiply-adds of a forward pass of about a second on two cores
 
@@ -64,12 +68,18 @@ class InterimEvaluator:
         before = self.stopwatch.switch("evaluate")
         self.hooks.on_evaluation_start(split)
         begun_s = self.stopwatch.of("evaluate")
-        model = self.state.measured_model
+        model = self.state.evaluated_model
         if checkpoint is not None:
             model = copy.deepcopy(model)
             model.load_state_dict(checkpoint.evaluated_weights)
-        while (result := self._measure(split, model)) is None:
-            continue  # with smaller batches
+        result = self._in_memory(
+            f"evaluating {split}",
+            lambda batch_size: evaluate(
+                model, self.data.dataset.splits[split], normalize=self.data.normalize, numerics=self.numerics,
+                num_classes=len(self.data.dataset.classes), batch_size=batch_size, tta=self.config.eval.tta == "flip",
+                device=self.device, poll=self.hooks.poll, lost=self.lost,
+            ),
+        )  # fmt: skip
         step = self.state.step if checkpoint is None else checkpoint.step
         best = self._record(split, step, result)
         self.hooks.publish(
@@ -88,36 +98,6 @@ class InterimEvaluator:
         self.stopwatch.switch(before)
         return best
 
-    def _measure(self, split: str, model: nn.Module) -> Evaluation | None:
-        """Evaluate a split; None when memory ran out and smaller batches may fit."""
-        batch_size = self._batch or evaluation_batch(self.config, self.device)
-        try:
-            return evaluate(
-                model,
-                self.data.dataset.splits[split],
-                normalize=self.data.normalize,
-                numerics=self.numerics,
-                num_classes=len(self.data.dataset.classes),
-                batch_size=batch_size,
-                tta=self.config.eval.tta == "flip",
-                device=self.device,
-                poll=self.hooks.poll,
-                lost=self.lost,
-            )
-        except (RuntimeError, MemoryError) as error:
-            self._halve_batch(batch_size, f"the evaluation of {split}", error)
-        return None
-
-    def _halve_batch(self, batch_size: int, what: str, error: Exception) -> None:
-        """Continue with smaller batches after memory ran out; other errors, or one at batch size 1, are raised."""
-        if not is_out_of_memory(error) or batch_size == 1:
-            raise error
-        self._batch = batch_size // 2
-        text = f"out of memory in {what}: again, from now on with {batch_size // 2} images at a time"
-        self.hooks.publish(Warned(message=text))
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def evaluate_best_on_test(self, *, trigger: str) -> None:
         """Evaluate the best checkpoint, selected by val, on the test images."""
         checkpoint = None
@@ -125,7 +105,8 @@ class InterimEvaluator:
             try:
                 checkpoint = self.hooks.saved_best()
             except CheckpointError as error:
-                self.hooks.publish(Warned(message=f"the last weights are tested, and not the best: {error}"))
+                text = f"testing the last weights, because the best checkpoint cannot be read: {error}"
+                self.hooks.publish(Warned(message=text))
         self.evaluate("test", trigger=trigger, checkpoint=checkpoint)
         self.state.best.tested_step = self.state.best.step
 
@@ -133,30 +114,32 @@ class InterimEvaluator:
         """Features of all training images from the frozen backbone, (M, F)."""
         before = self.stopwatch.switch("evaluate")
         self.hooks.on_evaluation_start("features")
-        while (features_MF := self._computed_features()) is None:
-            continue  # with smaller batches
+        features_MF = self._in_memory(
+            "computing features",
+            lambda batch_size: compute_features(
+                self.state.model, self.data.dataset.splits["train"], normalize=self.data.normalize, numerics=self.numerics,
+                image_size=self.config.data.image_size, batch_size=batch_size, device=self.device, poll=self.hooks.poll,
+                lost=self.lost,
+            ),
+        )  # fmt: skip
         self.hooks.on_training_resumed()
         self.stopwatch.switch(before)
         return features_MF
 
-    def _computed_features(self) -> Tensor | None:
-        """Features of all training images; None when memory ran out and smaller batches may fit."""
-        batch_size = self._batch or evaluation_batch(self.config, self.device)
-        try:
-            return compute_features(
-                self.state.model,
-                self.data.dataset.splits["train"],
-                normalize=self.data.normalize,
-                numerics=self.numerics,
-                image_size=self.config.data.image_size,
-                batch_size=batch_size,
-                device=self.device,
-                poll=self.hooks.poll,
-                lost=self.lost,
-            )
-        except (RuntimeError, MemoryError) as error:
-            self._halve_batch(batch_size, "what the frozen backbone makes of the images", error)
-        return None
+    def _in_memory(self, doing: str, compute: Callable[[int], T]) -> T:
+        """Compute with batches that fit in memory: smaller ones from now on whenever it runs out."""
+        while True:
+            batch_size = self._batch or evaluation_batch(self.config, self.device)
+            try:
+                return compute(batch_size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or batch_size == 1:
+                    raise
+            self._batch = batch_size // 2
+            text = f"out of memory while {doing}: repeated with {batch_size // 2} images at a time"
+            self.hooks.publish(Warned(message=text))
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _record(self, split: str, step: int, result: Evaluation) -> bool:
         """Record a result in the state; whether it is the best so far on the selection split."""

@@ -59,7 +59,7 @@ class Trainer:
 
     # First of the consecutive skipped steps up to the newest; None if that was not skipped. Known after `drain`.
     skipped_from: int | None = None
-    _decided_at: int = 0
+    _last_divergence_check: int = 0
     _announced_frozen: int = 0
     _window_began_s: float = 0.0
     _budget_due_at: float = 0.0
@@ -108,7 +108,7 @@ class Trainer:
         """Number of stages frozen at the next step, from the image."""
         return frozen_stages(self.config.model, self.state.epoch, unfrozen_by_key=self.state.unfrozen_by_key)
 
-    def go_back(self, checkpoint: Checkpoint, factor: float) -> None:
+    def restore_earlier(self, checkpoint: Checkpoint, factor: float) -> None:
         """Restore an earlier state of this run between two steps; `factor` scales all learning rates from there on.
 
         Edits made after the checkpoint stay in the rate: otherwise a second return to it would continue at the rate of
@@ -126,7 +126,7 @@ class Trainer:
 
     def _train_epoch(self) -> bool:
         """Train to the end of the epoch; False when a command interrupted it, so that it continues differently."""
-        batches = self._freeze_and_feed()
+        batches = self._freeze_and_get_batches()
         if batches is self.batches:  # not the features of a frozen backbone
             self.hooks.on_epoch_start(self.state.epoch)
         self.stopwatch.switch("data")
@@ -135,7 +135,7 @@ class Trainer:
         for _ in range(self.state.epoch_step, self.state.schedule.steps_per_epoch):
             step = self.state.step
             self.hooks.poll()
-            self._give_up_when_hopeless()
+            self._report_divergence()
             if self._changed_since(step):
                 return False
             self.stopwatch.switch("data")
@@ -157,7 +157,7 @@ class Trainer:
         """Whether a command has restored an earlier state, or has frozen other stages."""
         return self.state.step != step or self.frozen_now != self.train_step.frozen
 
-    def _freeze_and_feed(self) -> Batches:
+    def _freeze_and_get_batches(self) -> Batches:
         """Freeze the stages that are due; returns the source of batches for the others."""
         frozen = self.frozen_now
         self.train_step.prepare(frozen)
@@ -182,34 +182,32 @@ class Trainer:
     def _take_step(self, batch: Batch, lr: float) -> None:
         before = self.train_step.micro_batches
         peers = self.train_step.peers
-        slot = self.metrics.slot(self.state.step + 1, lr, len(batch) * (peers.world if peers else 1))
+        slot = self.metrics.reserve_slot(self.state.step + 1, lr, len(batch) * (peers.world if peers else 1))
         if peers is not None:
             peers.order(Order.STEP, self.state.epoch, self.state.epoch_step, lr)
         try:
             self.train_step(batch, epoch=self.state.epoch, lr=lr, metrics_3=slot)
         except BaseException:
             # The state is again that of the step before, which can be saved.
-            self.metrics.take_back()
+            self.metrics.discard_slot()
             self.train_step.undo()
             raise
         while self.train_step.remarks:
             self.hooks.publish(Warned(message=self.train_step.remarks.pop()))
         parts = self.train_step.micro_batches
         if parts != before:
-            text = f"out of memory at step {self.state.step + 1:,}: taken again, from now on in {parts} parts a batch"
-            self.hooks.publish(
-                Warned(message=f"{text} (batch-norm statistics are then of {len(batch) // parts} images)")
-            )
+            text = f"out of memory at step {self.state.step + 1:,}: repeated. Batches are now split into {parts} micro-batches"
+            self.hooks.publish(Warned(message=f"{text}; batch norm sees {len(batch) // parts} images"))
 
-    def _give_up_when_hopeless(self) -> None:
-        first = self.skipped_from
-        if first is None or self.state.step - max(first - 1, self._decided_at) < MAX_CONSECUTIVE_SKIPPED_STEPS:
+    def _report_divergence(self) -> None:
+        first, step = self.skipped_from, self.state.step
+        if first is None or step - max(first - 1, self._last_divergence_check) < MAX_CONSECUTIVE_SKIPPED_STEPS:
             return
         self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
             self.hooks.on_divergence(self.state.step, self.skipped_from)
             # If training continues, ask again after as many steps. `skipped_from` stays: no later state is one to return to.
-            self._decided_at = self.state.step
+            self._last_divergence_check = self.state.step
 
     def _publish_when_due(self) -> None:
         self._collect(wait=False)
@@ -243,7 +241,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         self.drain()
         step = self.state.step
-        self._give_up_when_hopeless()
+        self._report_divergence()
         if self.state.step != step:
             return  # to an earlier state
         sums, self.state.sums = self.state.sums, EpochSums()

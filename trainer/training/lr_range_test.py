@@ -13,32 +13,22 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from trainer.data.batches.batches import Batch
+from trainer.run.log.result_events import LrRangeTested
 from trainer.training.loop import Trainer
 from trainer.training.optimizer import build_optimizer
 
 LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 _SMOOTHING = 0.9
-_HOPELESS = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
+_STOP_LOSS_FACTOR = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
 _LEAST_FALL = 0.1  # relative fall of the loss that suffices to suggest a rate, whatever the noise
 # Smaller falls, into a valley, suffice from this many standard deviations of the loss at the lowest rates.
 _LEAST_CLEAR_FALL, _NOISES = 0.01, 4.0
 _REACH = 5  # steps to either side over which the slope of the loss is measured: over one step it is noise
 _FEWEST = 10  # steps before any loss counts as the lowest: until then the average is mostly the first loss
-
-
-@dataclass(frozen=True, kw_only=True)
-class LrRange:
-    """Result of a range test."""
-
-    lrs: list[float]
-    losses: list[float]  # smoothed, after each step
-    suggestion: float | None  # None where no rate can be suggested
-    reason: str  # reason for the suggestion, or for its absence
 
 
 def range_test(
@@ -48,7 +38,7 @@ def range_test(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
     steps: int = STEPS,
-) -> LrRange:
+) -> LrRangeTested:
     """Run the range test between two steps of a trainer, which is left as it was.
 
     `highest` is the last rate, unless the loss explodes earlier. `poll` gets the share done before each step and while
@@ -56,7 +46,7 @@ def range_test(
     """
     model = copy.deepcopy(trainer.state.model)
     optimizer = build_optimizer(model, trainer.config.optim, precision=trainer.train_step.numerics.precision)
-    step = trainer.train_step.on(model, optimizer)
+    step = trainer.train_step.copy_for(model, optimizer)
     step.prepare(trainer.train_step.frozen)
     metrics_3 = torch.zeros(3, device=trainer.device)
     lrs: list[float] = []
@@ -79,12 +69,12 @@ def range_test(
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             lrs.append(lr)
             losses.append(average / (1 - _SMOOTHING ** len(lrs)))
-            if len(losses) > _FEWEST and losses[-1] > max(_HOPELESS * min(losses[_FEWEST:]), chance):
+            if len(losses) > _FEWEST and losses[-1] > max(_STOP_LOSS_FACTOR * min(losses[_FEWEST:]), chance):
                 break
     finally:
         trainer.batches.close()  # workers have decoded ahead; training starts its own at its position
     suggestion, reason = suggest(lrs, losses)
-    return LrRange(lrs=lrs, losses=losses, suggestion=suggestion, reason=reason)
+    return LrRangeTested(step=trainer.state.step, lrs=lrs, losses=losses, suggestion=suggestion, reason=reason)
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None, str]:

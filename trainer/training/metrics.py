@@ -54,7 +54,7 @@ class StepMetrics:
         """Whether the current window must be copied out before the next step."""
         return len(self) == CAPACITY
 
-    def slot(self, step: int, lr: float, images: int) -> Tensor:
+    def reserve_slot(self, step: int, lr: float, images: int) -> Tensor:
         """Reserve room for the metrics of the next step (from 1): float32 (3,) on the device."""
         if not self._lrs:
             self._first_step = step
@@ -62,7 +62,7 @@ class StepMetrics:
         self._images.append(images)
         return self._buffers[self._current][len(self._lrs) - 1]
 
-    def take_back(self) -> None:
+    def discard_slot(self) -> None:
         """Release the room of the newest step, which failed."""
         del self._lrs[-1], self._images[-1]
 

@@ -10,36 +10,31 @@ import torch
 from torch import Tensor, nn
 
 
-class UpdateGate:
+class NonFiniteGate:
     """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Every parameter needs a momentum: without one, skipping the first step would leave it undefined."""
         self._optimizer = optimizer
         self._fused = all(group["fused"] for group in optimizer.param_groups)
-        self._statistics = join_statistics(model)
-        self._before = torch.empty_like(self._statistics)
+        self.statistics = join_statistics(model)  # running means and variances: float32, to be changed in place
+        self._before = torch.empty_like(self.statistics)
 
     def begin(self) -> None:
         """Save what a forward pass changes."""
-        self._before.copy_(self._statistics)
+        self._before.copy_(self.statistics)
 
     def undo(self) -> None:
         """Restore what forward passes have changed since `begin`."""
-        self._statistics.copy_(self._before)
-
-    @property
-    def statistics(self) -> Tensor:
-        """Running mean and variance of all batch norms after the last forward passes: float32, to be changed in place."""
-        return self._statistics
+        self.statistics.copy_(self._before)
 
     def step(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
         """Update the weights if the loss, the gradient norm (scalars on the device) and the new statistics are finite.
 
         The norm is finite exactly when every gradient is. Returns float32 (), 1 where the step was skipped, else 0.
         """
-        skipped = (~torch.isfinite(loss + gradient_norm + self._statistics.sum())).float()
-        torch.where(skipped.bool(), self._before, self._statistics, out=self._statistics)
+        skipped = (~torch.isfinite(loss + gradient_norm + self.statistics.sum())).float()
+        torch.where(skipped.bool(), self._before, self.statistics, out=self.statistics)
         if self._fused:
             # As torch's own gradient scaler passes the flag (torch.amp.GradScaler, `_step_supports_amp_scaling`).
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]

@@ -18,6 +18,9 @@ from trainer.training.loss_scale import LossScale
 from trainer.training.metrics import Window
 from trainer.training.optimizer import load_momentum_state, momentum_state
 
+_RECORDED = ("step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "last_evaluation")
+"""Attributes of the state that a checkpoint records under the same name."""
+
 
 @dataclass
 class EpochSums:
@@ -73,7 +76,7 @@ class TrainState:
         return all(bool(torch.isfinite(value).all()) for value in values)
 
     @property
-    def measured_model(self) -> nn.Module:
+    def evaluated_model(self) -> nn.Module:
         """The model that is evaluated and exported: the averaged weights where an average is kept, else the weights."""
         return self.model if self.ema is None else self.ema.model
 
@@ -100,23 +103,19 @@ class TrainState:
         if self.ema is not None:
             tensors |= {f"ema.{name}": _copied(tensor) for name, tensor in self.ema.model.state_dict().items()}
         record = StateRecord(
-            step=self.step,
+            **{name: getattr(self, name) for name in _RECORDED},
             epoch=self.epoch,
             epoch_step=self.epoch_step,
             epoch_sums=asdict(self.sums),
-            evaluation_due=self.evaluation_due,
             loss_scale=self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
             lr_edits=list(self.schedule.edits),
             shortest_plan=self.schedule.shortest_plan,
-            unfrozen_by_key=self.unfrozen_by_key,
-            unfrozen_step=self.unfrozen_step,
-            measured_step=self.best.measured_step,
+            measured_step=self.best.evaluated_step,
             tested_step=self.best.tested_step,
             improved_step=self.best.improved_step,
             best_accuracy=self.best.accuracy,
             best_loss=self.best.loss,
             best_step=self.best.step,
-            last_evaluation=self.last_evaluation,
         )
         return Checkpoint(tensors, run, record)
 
@@ -128,14 +127,14 @@ class TrainState:
             self.ema.model.load_state_dict(checkpoint.group("ema"))
         record = checkpoint.state
         self.loss_scale.restore(record.loss_scale)
-        for name in ("step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "last_evaluation"):
+        for name in _RECORDED:
             setattr(self, name, getattr(record, name))
         self.best = BestCheckpoint(
             step=record.best_step,
             accuracy=record.best_accuracy,
             loss=record.best_loss,
             improved_step=record.best_step if record.improved_step is None else record.improved_step,
-            measured_step=record.measured_step,
+            evaluated_step=record.measured_step,
             tested_step=record.tested_step,
         )
         self.sums = EpochSums(**record.epoch_sums)

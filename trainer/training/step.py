@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -19,9 +19,9 @@ from trainer.errors import is_out_of_memory
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import head_of, losses_of, set_train_mode
 from trainer.training.cuda_graph import StepGraph
-from trainer.training.distributed import Order, Peers, among_peers
+from trainer.training.distributed import Order, Peers, to_peer_error
 from trainer.training.loss_scale import LossScale
-from trainer.training.nonfinite_gate import UpdateGate
+from trainer.training.nonfinite_gate import NonFiniteGate
 from trainer.training.optimizer import forget_momentum_of_frozen, momentum_state, set_lr
 
 
@@ -38,12 +38,12 @@ class TrainStep:
         loss_scale: LossScale | None = None,
     ) -> None:  # fmt: skip
         self.micro_batches = micro_batches or config.train.grad_accum_steps  # per step
-        self._model = model
-        self._optimizer = optimizer
+        self.model = model
+        self.optimizer = optimizer
         self._augment = augment
         self._config = config
         self.numerics = numerics
-        self._gate = UpdateGate(model, optimizer)
+        self._gate = NonFiniteGate(model, optimizer)
         self._statistics = StatisticsMomentum(model)
         self._class_weights_K = class_weights_K
         self._mixer = Mixer.of(config.data, config.run.seed, next(model.parameters()).device)
@@ -59,7 +59,7 @@ class TrainStep:
         self.not_captured = why_not_captured(config, numerics, device, peers)  # reason why not, or empty
         self._graph = None if self.not_captured else StepGraph(device)
 
-    def on(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
+    def copy_for(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
         """The same step for a copy of the model, trained by this process alone."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self.numerics,
@@ -74,13 +74,13 @@ class TrainStep:
         if self._graph is not None and frozen != self.frozen:
             self._graph.forget()
         self.frozen = frozen
-        set_train_mode(self._model, frozen)
-        forget_momentum_of_frozen(self._model, self._optimizer)
+        set_train_mode(self.model, frozen)
+        forget_momentum_of_frozen(self.model, self.optimizer)
         if self.peers is not None and not parallel_as_before:
             self.peers.order(Order.PREPARE, frozen)
-            self._parallel = self.peers.parallel(self._model)
+            self._parallel = self.peers.parallel(self.model)
             self._forward = self._compiled(self._parallel)
-        self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Batch, *, epoch: int, lr: float, metrics_3: Tensor) -> None:
         """Do one step; random draws depend on the epoch, which counts from 0.
@@ -89,7 +89,7 @@ class TrainStep:
         was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then restores the state
         before the step.
         """
-        set_lr(self._optimizer, lr)
+        set_lr(self.optimizer, lr)
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
             self._plain_step(batch, epoch, metrics_3)
             return
@@ -102,7 +102,7 @@ class TrainStep:
 
     def _replayed(self, graph: StepGraph, batch: Batch, epoch: int, metrics_3: Tensor) -> bool:
         """Replay a step; False, with nothing changed, when it must run kernel by kernel."""
-        self._statistics.share_among(1)
+        self._statistics.set_num_parts(1)
         self._gate.begin()  # what `undo` restores, also when the graph never reaches its own `begin`
         try:
             images_NCHW = self.numerics.to_memory_format(self._augmented(batch, epoch))
@@ -110,7 +110,7 @@ class TrainStep:
             if not is_out_of_memory(error):
                 raise
             return False  # smaller micro-batches may fit
-        if graph.step(self._whole, images_NCHW, batch.labels_N, metrics_3):
+        if graph.step(self._captured_step, images_NCHW, batch.labels_N, metrics_3):
             return True
         self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {graph.given_up}")
         return False
@@ -118,14 +118,15 @@ class TrainStep:
     def _plain_step(self, batch: Batch, epoch: int, metrics_3: Tensor) -> None:
         while not self._gradients(batch, epoch, metrics_3[:2]):
             self.undo()
-            self.micro_batches = min(2 * self.micro_batches, _most_parts(batch))
+            self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
             if metrics_3.is_cuda:
                 torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
         self._update(metrics_3)
 
-    def _whole(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
+    def _captured_step(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
         """A step over an undivided batch, in which only these tensors and the learning rate differ from step to step."""
-        self._drop_gradients()  # so that a graph allocates gradients in memory of its own, instead of adding to existing ones
+        # So that a graph allocates gradients in memory of its own, instead of adding to existing ones.
+        self.optimizer.zero_grad()
         metrics_3.zero_()
         self._gate.begin()
         with self.numerics.autocast(images_NCHW.device):
@@ -143,9 +144,6 @@ class TrainStep:
         )
         return cast("Callable[[Tensor], Tensor]", compiled)
 
-    def _drop_gradients(self) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
-
     def _update(self, metrics_3: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         self.loss_scale.unscale(gradients)
@@ -160,8 +158,8 @@ class TrainStep:
         if self.peers is None:
             return
         self.peers.order(Order.SHARE)
-        values = [value for value in self._model.state_dict().values() if value.is_floating_point()]
-        self.peers.share([*values, *momentum_state(self._model, self._optimizer).values(), self.loss_scale.state_2])
+        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        self.peers.share([*values, *momentum_state(self.model, self.optimizer).values(), self.loss_scale.state_2])
 
     def undo(self) -> None:
         """Undo the changes of a step that failed before its update."""
@@ -169,21 +167,22 @@ class TrainStep:
 
     def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
         """Compute the gradients of the whole batch; False when memory ran out and smaller micro-batches may fit."""
-        self._drop_gradients()
+        self.optimizer.zero_grad()
         metrics_2.zero_()
-        parts = min(self.micro_batches, _most_parts(batch))
-        self._statistics.share_among(parts)
+        parts = min(self.micro_batches, _max_micro_batches(batch))
+        self._statistics.set_num_parts(parts)
         self._gate.begin()
         try:
-            pairs = zip(batch.micro_batches(parts), batch.rolled().micro_batches(parts), strict=True)
+            pairs = zip(batch.micro_batches(parts), batch.shifted_by_one().micro_batches(parts), strict=True)
             for number, (micro, partners) in enumerate(pairs, 1):
-                with self._exchange(last=number == parts):
+                # Gradients are exchanged only with the last micro-batch's backward pass, once per step.
+                with self._parallel.no_sync() if self._parallel is not None and number < parts else nullcontext():
                     self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
         except (RuntimeError, MemoryError) as error:
             if self.peers is not None:
                 # The other processes wait in the middle of an exchange, so the step cannot be repeated.
-                raise among_peers(error) from error
-            if not is_out_of_memory(error) or self.micro_batches >= _most_parts(batch):
+                raise to_peer_error(error) from error
+            if not is_out_of_memory(error) or self.micro_batches >= _max_micro_batches(batch):
                 raise
             return False
         if self.peers is not None:
@@ -191,14 +190,10 @@ class TrainStep:
             self.peers.average([metrics_2, self._gate.statistics])
         return True
 
-    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Context in which gradients are exchanged only with the last micro-batch's backward pass, once per step."""
-        return contextlib.nullcontext() if last or self._parallel is None else self._parallel.no_sync()
-
     def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
-        head_of(self._model).aim(micro.positions_N, epoch)
+        head_of(self.model).aim(micro.positions_N, epoch)
         if self.features_MF is not None:
-            logits_NK, mix = head_of(self._model)(self.features_MF[micro.sample_ids_N]), None
+            logits_NK, mix = head_of(self.model)(self.features_MF[micro.sample_ids_N]), None
         else:
             images_NCHW, mix = self._images(micro, partners, epoch, whole=share == 1.0)
             with self.numerics.autocast(images_NCHW.device):
@@ -255,8 +250,8 @@ class StatisticsMomentum:
         self._momenta = [(norm, norm.momentum) for norm in norms if norm.momentum is not None]
         self._parts = 1
 
-    def share_among(self, parts: int) -> None:
-        """Set the share of each of `parts` forward passes."""
+    def set_num_parts(self, parts: int) -> None:
+        """Set the number of forward passes per step."""
         if parts == self._parts:
             return
         self._parts = parts
@@ -264,6 +259,6 @@ class StatisticsMomentum:
             norm.momentum = momentum if parts == 1 else 1.0 - (1.0 - momentum) ** (1.0 / parts)
 
 
-def _most_parts(batch: Batch) -> int:
+def _max_micro_batches(batch: Batch) -> int:
     """Largest number of micro-batches: batch norm needs two images in each to have a variance."""
     return max(len(batch) // 2, 1)

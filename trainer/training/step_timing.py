@@ -73,19 +73,19 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
     augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
     if numerics is None:
         numerics, _ = autotune_numerics(config, model, augment, lambda: batch, _quiet, device=device)
-    parts = build_step(config, model, augment, numerics)
-    parts.train_step.prepare(0)
+    train_step = build_step(config, model, augment, numerics)
+    train_step.prepare(0)
     epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)
 
     def step() -> None:
-        parts.train_step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
+        train_step(batch, epoch=epoch, lr=config.optim.lr * 1e-3, metrics_3=metrics_3)
 
     for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
         step()
     return Bench(
         numerics=numerics,
-        model=parts.model,
-        optimizer=parts.optimizer,
+        model=train_step.model,
+        optimizer=train_step.optimizer,
         augment=augment,
         batch=batch,
         epoch=epoch,

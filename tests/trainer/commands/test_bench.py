@@ -75,7 +75,7 @@ def test_the_command_prints_a_line_for_each(
     (accurate,) = (line for line in lines if line[:1] == ["cifar-accurate"])
     assert accurate[1:7] == ["250", "0%", "25%", "75%", "0%", "1%"]
     assert "12.6 h" in " ".join(accurate)
-    assert "4.0 s an epoch of 1,000 images" in said
+    assert "4.0 s per epoch of 1,000 images" in said
     assert measured == [None, _speed(1.0).numerics, None], "the second one has the stem and the images of the first"
 
 

@@ -26,8 +26,8 @@ from trainer.commands.eval import main, run_of
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
 from trainer.errors import ConfigError, DataError, RunError
-from trainer.evaluation.corruptions import CORRUPTIONS, damaged_batch
-from trainer.evaluation.evaluate import _answers
+from trainer.evaluation.classifier_evaluation import CORRUPTIONS, corrupt_batch
+from trainer.evaluation.evaluate import _predictions
 from trainer.evaluation.scores import Scores, class_scores, compare
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
@@ -122,12 +122,12 @@ def test_damage_grows_with_its_strength_and_is_the_same_each_time() -> None:
     smooth = np.repeat(np.repeat(pixels[:, ::16, ::16], 16, axis=1), 16, axis=2)
     for strengths in CORRUPTIONS.values():
         distances = [
-            np.abs(damaged_batch(damage, smooth, 5).astype(int) - smooth).mean() for damage in strengths.values()
+            np.abs(corrupt_batch(damage, smooth, 5).astype(int) - smooth).mean() for damage in strengths.values()
         ]
         assert distances == sorted(distances)
         assert distances[0] > 0
         damage = next(iter(strengths.values()))
-        assert (damaged_batch(damage, smooth[1:], 6) == damaged_batch(damage, smooth, 5)[1:]).all()
+        assert (corrupt_batch(damage, smooth[1:], 6) == corrupt_batch(damage, smooth, 5)[1:]).all()
 
 
 def evaluate(*arguments: str) -> int:
@@ -263,6 +263,17 @@ def test_the_digits_are_measured_without_files(make_config: ConfigMaker, tmp_pat
     assert report["top5"] > report["accuracy"]
 
 
+def test_other_digits_than_those_of_the_run_are_reported(
+    make_config: ConfigMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(make_config("train.epochs=1", "data.batch_size=256"), tmp_path).run.run_dir
+    assert evaluate(str(run.path), "--no-robustness") == 0
+    assert "have changed" not in capsys.readouterr().out
+    run.events.write_text(re.sub(r'("fingerprint": ?")\w', r"\1-", run.events.read_text()))
+    assert evaluate(str(run.path), "--no-robustness") == 0
+    assert "warning: the images have changed since the run was trained" in capsys.readouterr().out
+
+
 def test_what_cannot_be_measured_is_explained(run: RunDir, make_config: ConfigMaker, tmp_path: Path) -> None:
     digits = train(make_config("train.epochs=1", "data.batch_size=256"), tmp_path / "digits").run.run_dir
     with pytest.raises(ConfigError, match="has other classes than"):
@@ -368,16 +379,16 @@ def test_answers_that_are_not_finite_are_wrong_and_counted(value: float) -> None
     assert found.majority_baseline == whole.majority_baseline
     assert found.confident_mistakes(9) == []
     nothing = Scores(np.full_like(probabilities, value), labels)
-    assert (nothing.accuracy, nothing.top5, nothing.calibration_error, nothing.only_answer) == (0.0, 0.0, None, None)
+    assert (nothing.accuracy, nothing.top5, nothing.calibration_error, nothing.only_predicted) == (0.0, 0.0, None, None)
 
 
 def test_a_model_that_answers_all_the_same_is_named_and_is_no_top_5() -> None:
     labels = np.arange(20)
     same = Scores(np.full((20, 20), 0.05, np.float32), labels)
-    assert (same.only_answer, same.accuracy, same.top5) == (0, 0.05, 0.25)
-    assert scores([0, 1, 2], [2, 2, 2]).only_answer == 2
-    assert scores([0, 1], [0, 1]).only_answer is None
-    assert scores([1, 1], [1, 1]).only_answer is None, "images of one class only"
+    assert (same.only_predicted, same.accuracy, same.top5) == (0, 0.05, 0.25)
+    assert scores([0, 1, 2], [2, 2, 2]).only_predicted == 2
+    assert scores([0, 1], [0, 1]).only_predicted is None
+    assert scores([1, 1], [1, 1]).only_predicted is None, "images of one class only"
     assert scores([0, 1, 1], [0, 1, 1], num_classes=40).num_present == 2, "guessing among those that are there"
 
 
@@ -440,4 +451,4 @@ def test_eval_and_predict_say_that_a_model_is_broken(
 def test_an_evaluation_of_a_run_counts_an_answer_that_is_not_finite_as_wrong() -> None:
     logits = torch.tensor([[2.0, 1.0], [np.nan, 1.0], [1.0, np.inf], [0.0, 3.0]])
     labels = torch.tensor([0, 0, 1, 1])
-    assert (_answers(logits, labels) == labels).tolist() == [True, False, False, True]
+    assert (_predictions(logits, labels) == labels).tolist() == [True, False, False, True]

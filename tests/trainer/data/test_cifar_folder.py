@@ -10,7 +10,7 @@ import torch
 
 from trainer.data.dataset import channel_statistics
 from trainer.data.folder.decoder import Decoder
-from trainer.data.image_folder import Keep, load_image_folder
+from trainer.data.image_folder import PixelStorage, load_image_folder
 
 pytestmark = [
     pytest.mark.cifar,
@@ -21,7 +21,7 @@ pytestmark = [
 def test_the_original_pixels_have_the_published_statistics() -> None:
     """Mean (0.4914, 0.4822, 0.4465) and std (0.2470, 0.2435, 0.2616) of the 50,000 training images."""
     data = load_image_folder(
-        Path(os.environ["R18_CIFAR_DIR"]), decoder=Decoder(image_size=32, crop_pct=1.0), keep=lambda _: Keep.RESIDENT,
+        Path(os.environ["R18_CIFAR_DIR"]), decoder=Decoder(image_size=32, crop_pct=1.0), keep=lambda _: PixelStorage.RESIDENT,
         progress=lambda *_: None,
     )  # fmt: skip
     assert len(data.splits["train"]) == 50_000

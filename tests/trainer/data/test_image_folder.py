@@ -15,7 +15,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.pixels import UnreadableImageError
-from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
+from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder
 from trainer.data.prepare import load_dataset, load_held_out, prepare_data
 from trainer.errors import DataError
 
@@ -26,7 +26,7 @@ def quiet(_detail: str, _fraction: float | None) -> None:
     """Progress that nobody watches."""
 
 
-def load(root: Path, keep: Keep = Keep.RESIDENT, size: int = 8) -> DataSet:
+def load(root: Path, keep: PixelStorage = PixelStorage.RESIDENT, size: int = 8) -> DataSet:
     return load_image_folder(root, decoder=Decoder(image_size=size, crop_pct=1.0), keep=lambda _: keep, progress=quiet)
 
 
@@ -96,7 +96,7 @@ def test_an_unreadable_image_is_named_and_left_out(make_folder: FolderMaker) -> 
     bad = root / "train" / "green" / "000.png"
     bad.write_bytes(bad.read_bytes()[:60])
     (root / "train" / "red" / "001.png").write_text("no image")
-    for keep in (Keep.RESIDENT, Keep.STREAM):
+    for keep in (PixelStorage.RESIDENT, PixelStorage.STREAM):
         data = load(root, keep)
         assert [path for path, _ in data.skipped] == [str(bad), str(root / "train" / "red" / "001.png")]
         assert len(data.splits["train"]) == 34
@@ -223,7 +223,7 @@ def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_the_fingerprint_follows_names_and_sizes(make_folder: FolderMaker) -> None:
     root = make_folder()
     before = load(root).fingerprint
-    assert load(root, Keep.STREAM).fingerprint == before
+    assert load(root, PixelStorage.STREAM).fingerprint == before
     image = root / "train" / "red" / "003.png"
     image.write_bytes(image.read_bytes() + b"\0")
     assert load(root).fingerprint != before

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import FolderMaker
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.layout import count_images, find_layout, image_paths
-from trainer.data.image_folder import Keep, load_image_folder
+from trainer.data.image_folder import PixelStorage, load_image_folder
 from trainer.errors import DataError
 from trainer.evaluation.image_sources import folder_images
 from trainer.evaluation.picture_sheet import Sheet, write_sheet
@@ -249,7 +249,10 @@ def test_order_and_identity_do_not_depend_on_the_form_of_unicode(tmp_path: Path)
         ]
         root = fill(tmp_path / form, *names, "train/b/1.png", "test/b/1.png")
         data = load_image_folder(
-            root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=lambda *_: None
+            root,
+            decoder=Decoder(image_size=8, crop_pct=1.0),
+            keep=lambda _: PixelStorage.STREAM,
+            progress=lambda *_: None,
         )
         prints.append(
             (
@@ -264,7 +267,7 @@ def test_a_file_may_be_named_otherwise_than_in_utf_8(tmp_path: Path) -> None:
     root = fill(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png")
     os.rename(root / "train/a/1.png", os.fsencode(root) + b"/train/a/caf\xe9.png")
     decoder = Decoder(image_size=8, crop_pct=1.0)
-    data = load_image_folder(root, decoder=decoder, keep=lambda _: Keep.STREAM, progress=lambda *_: None)
+    data = load_image_folder(root, decoder=decoder, keep=lambda _: PixelStorage.STREAM, progress=lambda *_: None)
     assert len(data.splits["train"]) == 2
 
 

@@ -26,18 +26,18 @@ from numpy.typing import NDArray
 from tests.conftest import FolderMaker
 from trainer.data import image_folder
 from trainer.data.batches import stream
-from trainer.data.batches.batches import Batch, Plan, ResidentBatches, evaluation_batches
+from trainer.data.batches.batches import Batch, BatchPlan, ResidentBatches, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.batches.stream import StreamedBatches
-from trainer.data.batches.worker_watch import WorkerWatch
+from trainer.data.batches.worker_pool import WorkerWatch
 from trainer.data.dataset import ResidentSplit
 from trainer.data.folder.decoder import Decoder
-from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
+from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder
 from trainer.errors import DataLostError
 
 CPU = torch.device("cpu")
-PLAN = Plan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
-WHOLE = Plan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
+PLAN = BatchPlan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
+WHOLE = BatchPlan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ class DeadlyDecoder(Decoder):
 class Warnings(list[str]):
     """What was warned of."""
 
-    def stream(self, split: FolderSplit, plan: Plan = PLAN, workers: int = 2, epochs: int = 3) -> StreamedBatches:
+    def stream(self, split: FolderSplit, plan: BatchPlan = PLAN, workers: int = 2, epochs: int = 3) -> StreamedBatches:
         return StreamedBatches(
             split, plan, CPU, workers=workers, epochs=epochs, warn=self.append, lost=LostImages(self.append)
         )
@@ -83,7 +83,7 @@ class HeldDecoder(Decoder):
         return super().__call__(path)
 
 
-def train_split(root: Path, keep: Keep = Keep.STREAM) -> Any:
+def train_split(root: Path, keep: PixelStorage = PixelStorage.STREAM) -> Any:
     decoder = Decoder(image_size=8, crop_pct=1.0)
     return load_image_folder(root, decoder=decoder, keep=lambda _: keep, progress=lambda *_: None).splits["train"]
 
@@ -104,7 +104,7 @@ def epoch_of(streamed: StreamedBatches, epoch: int, first_step: int = 0) -> list
 
 
 def assert_as_from_memory(root: Path, streamed: StreamedBatches, epochs: int = 3) -> None:
-    split = train_split(root, Keep.RESIDENT)
+    split = train_split(root, PixelStorage.RESIDENT)
     assert isinstance(split, ResidentSplit)
     from_memory = ResidentBatches(split, PLAN, CPU)
     for epoch in range(epochs):
@@ -128,7 +128,7 @@ def test_streamed_batches_are_those_from_memory(make_folder: FolderMaker) -> Non
 
 def test_a_stream_starts_in_the_middle_of_an_epoch(make_folder: FolderMaker) -> None:
     root = make_folder()
-    memory = ResidentBatches(train_split(root, Keep.RESIDENT), PLAN, CPU)
+    memory = ResidentBatches(train_split(root, PixelStorage.RESIDENT), PLAN, CPU)
     streamed = Warnings().stream(train_split(root))
     for batch, other in itertools.zip_longest(memory.epoch(1, 3), epoch_of(streamed, 1, 3)):
         assert_same(batch, other)
@@ -149,7 +149,7 @@ def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(
 def test_an_image_that_kills_every_worker_ends_in_an_error_with_a_way_on(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_DEATHS", 1)
+    monkeypatch.setattr(stream, "_MAX_WORKER_DEATHS", 1)
     root, warnings = make_folder(), Warnings()
     streamed = warnings.stream(deadly(root, times=99, how=signal.SIGSEGV), workers=1)
     with pytest.raises(
@@ -196,9 +196,9 @@ def test_workers_that_are_killed_while_they_send_do_not_hold_up_the_trainer(
     decoder = Decoder(
         image_size=128, crop_pct=1.0
     )  # a batch is more than a pipe holds, so that its worker waits in the middle
-    split = load_image_folder(root, decoder=decoder, keep=lambda _: Keep.STREAM, progress=lambda *_: None).splits[
-        "train"
-    ]
+    split = load_image_folder(
+        root, decoder=decoder, keep=lambda _: PixelStorage.STREAM, progress=lambda *_: None
+    ).splits["train"]
     assert isinstance(split, FolderSplit)
     streamed = warnings.stream(split)
 
@@ -276,7 +276,7 @@ def test_workers_that_are_killed_while_they_start_are_replaced_however_many_imag
     split = train_split(root)
     many = FolderSplit(split.paths * 200, split.labels_N.repeat(200), split.decoder)
     assert sum(map(len, many.paths)) > 2**18, "more than a pipe holds"
-    streamed = warnings.stream(many, Plan(num_images=len(many), batch_size=8, drop_last=False, smallest=2, seed=3))
+    streamed = warnings.stream(many, BatchPlan(num_images=len(many), batch_size=8, drop_last=False, smallest=2, seed=3))
 
     def take() -> Batch:
         return next(batch for batch in streamed.epoch(0, 0) if batch is not None)

@@ -23,7 +23,7 @@ from trainer.data.folder.held_out import hold_out
 from trainer.data.folder.layout import find_layout
 from trainer.data.folder.scan import findings_path
 from trainer.data.folder.survey import Survey, survey_folder
-from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
+from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder
 from trainer.data.prepare import load_dataset, load_held_out
 from trainer.errors import DataError
 from trainer.run.log.run_events import Started, Warned
@@ -267,7 +267,11 @@ def test_a_flat_folder_is_divided_by_content(
     assert started.splits["val"] == 3 + 3 + 4
     shares = {"val": 0.25, "test": 0.25}
     data = load_image_folder(
-        root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet, shares=shares
+        root,
+        decoder=Decoder(image_size=8, crop_pct=1.0),
+        keep=lambda _: PixelStorage.STREAM,
+        progress=quiet,
+        shares=shares,
     )
     side_of: dict[bytes, str] = {}
     for name, split in data.splits.items():
@@ -282,7 +286,9 @@ def test_a_flat_folder_is_divided_by_content(
 def test_a_flat_folder_without_shares_has_nothing_to_measure_on(make_folder: FolderMaker) -> None:
     root = make_folder(splits=("train",)) / "train"
     with pytest.raises(DataError, match=r"no images to evaluate on: .* data.val_fraction and data.test_fraction are 0"):
-        load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
+        load_image_folder(
+            root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: PixelStorage.STREAM, progress=quiet
+        )
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker) -> None:
@@ -290,7 +296,9 @@ def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker
     for path in (root / "test").rglob("*.png"):
         path.write_text("no image")
     with pytest.raises(DataError, match=r"test: none of its 36 images can be read; for example .*011.png"):
-        load_image_folder(root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: Keep.STREAM, progress=quiet)
+        load_image_folder(
+            root, decoder=Decoder(image_size=8, crop_pct=1.0), keep=lambda _: PixelStorage.STREAM, progress=quiet
+        )
 
 
 def test_a_class_folder_of_any_name_is_a_class(make_folder: FolderMaker) -> None:

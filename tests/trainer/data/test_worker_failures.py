@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from trainer.data.batches.worker_failures import cause_of_death, is_timeout, is_worker_death
+from trainer.data.batches.worker_pool import cause_of_death, is_timeout, is_worker_death
 
 SHARED_MEMORY = (
     "unable to write to file </torch_3120_2814_0>: No space left on device (28)",

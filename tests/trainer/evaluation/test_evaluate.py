@@ -13,7 +13,7 @@ from trainer.data.batches.lost_images import LostImages
 from trainer.evaluation import evaluate as evaluate_module
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 
@@ -21,7 +21,7 @@ from trainer.training.loop import Trainer
 def test_a_last_batch_that_is_filled_up_changes_no_figure(
     folder_config: Config, monkeypatch: pytest.MonkeyPatch, batch_size: int, shapes: list[int]
 ) -> None:
-    trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     seen: list[int] = []
 
     def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainer.config.schema import Config
 from trainer.data.dataset import ResidentSplit
-from trainer.evaluation.mistakes import MOST, MistakeCollector, Mistakes
+from trainer.evaluation.evaluate import MAX_MISTAKES, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.evaluation.result_files import EvaluationFiles, name_of
 from trainer.run.folder.run_dir import RunDir
@@ -27,7 +27,7 @@ from trainer.run.log.run_events import Warned
 from trainer.session.training_images import SHOWN, TrainingImages, training_images
 from trainer.training.batch_source import plan_of
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -76,13 +76,13 @@ def test_no_more_than_so_many_are_kept_and_none_of_what_was_right() -> None:
     collector.add(torch.stack([picture(0)] * 4), range(4), right, logits_for([0] * 4, [0.9] * 4))
     assert collector.result() is None
     for batch in range(3):
-        rows = range(batch * MOST, (batch + 1) * MOST)
-        labels = torch.ones(MOST, dtype=torch.int64)
-        pixels = torch.zeros(MOST, 4, 4, 3, dtype=torch.uint8)
-        collector.add(pixels, rows, labels, logits_for([0] * MOST, [0.5 + 0.001 * row for row in rows]))
+        rows = range(batch * MAX_MISTAKES, (batch + 1) * MAX_MISTAKES)
+        labels = torch.ones(MAX_MISTAKES, dtype=torch.int64)
+        pixels = torch.zeros(MAX_MISTAKES, 4, 4, 3, dtype=torch.uint8)
+        collector.add(pixels, rows, labels, logits_for([0] * MAX_MISTAKES, [0.5 + 0.001 * row for row in rows]))
     found = collector.result()
     assert found is not None
-    assert found.rows == list(range(3 * MOST - 1, 2 * MOST - 1, -1))
+    assert found.rows == list(range(3 * MAX_MISTAKES - 1, 2 * MAX_MISTAKES - 1, -1))
 
 
 def sheet_of(count: int, side: int = 6) -> Sheet:
@@ -155,7 +155,7 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def folder_trainer(config: Config) -> Trainer:
-    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 AUGMENTED: dict[str, dict[str, Any]] = {

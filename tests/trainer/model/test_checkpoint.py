@@ -106,7 +106,7 @@ def test_rotation_keeps_the_newest_the_best_and_all_pins(tmp_path: Path) -> None
 
 def test_rotation_leaves_the_way_back_and_the_best_can_be_pointed_to(tmp_path: Path) -> None:
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
-    folder.way_back = 1
+    folder.rollback_step = 1
     for step in range(1, 6):
         write_checkpoint(folder.at(step), checkpoint(step))
         folder.publish(step, best=step == 5, pinned=False)

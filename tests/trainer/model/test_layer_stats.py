@@ -15,7 +15,7 @@ from trainer.model.layer_stats import BINS, SilentChannels, layer_statistics
 from trainer.model.resnet import build_model, set_train_mode
 from trainer.run.log.event import number
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_gradients_that_are_not_finite_are_no_frozen_layer(model: Any) -> None:
 
 
 def test_channels_that_answer_to_no_image_are_found(folder_config: Config) -> None:
-    trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     model: Any = trainer.state.model
     healthy = measured_test_images(trainer, 16).silent
     with torch.no_grad():

@@ -30,7 +30,7 @@ from trainer.session.training_thread import TrainingThread
 
 def delete(opened: OpenRun, *parts: str) -> None:
     """Delete a run's directory, or parts of it, before its trainer looks the next time; it may be writing there meanwhile."""
-    with opened._looking:
+    with opened._repair_lock:
         for path in [opened.run_dir.path / part for part in parts] or [opened.run_dir.path]:
             wipe(path)
 
@@ -132,7 +132,7 @@ def test_another_run_of_its_name_is_left_alone(
 ) -> None:
     def replace(opened: OpenRun) -> None:
         path = opened.run_dir.path
-        with opened._looking:
+        with opened._repair_lock:
             wipe(path)
             path.mkdir()
             (path / "events.jsonl").write_text("not ours\n")

@@ -141,7 +141,7 @@ class Waiting:
         monkeypatch.setattr(self.commands, "take", self._take)
         self._arriving: dict[float, cmd.Command] = {}
 
-    def save_for_good(self, *_: object) -> None:
+    def save_final(self, *_: object) -> None:
         """Nothing is saved."""
 
     def at(self, seconds: float, command: cmd.Command) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.support.running import events_of, new_run, resumed_run, start, view_of, wait_for
+from trainer.config.loader import put_setting
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.model.checkpoint import read_checkpoint
@@ -19,9 +21,9 @@ from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.run_events import SettingsChanged
 from trainer.run.status import RunState
-from trainer.session.plan_change import apply_plan, by_group, changed_config
+from trainer.session.run_edits import apply_plan, changed_config
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 def trainer(folder_config: Config) -> Trainer:
     """Of a run of ten epochs of four steps, whose rate rises for two epochs and falls to 0."""
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 10})})
-    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.mark.parametrize("epochs", [5, 11, 100])
@@ -61,8 +63,11 @@ def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
     assert changed_config(trainer.config, {"train.epochs": 5}, trainer).train.epochs == 5
 
 
-def test_settings_by_group() -> None:
-    assert by_group({"a.b": 1, "a.c": 2, "d.e": 3}) == {"a": {"b": 1, "c": 2}, "d": {"e": 3}}
+def test_settings_by_dotted_key_become_groups() -> None:
+    values: dict[str, Any] = {}
+    for key, value in {"a.b": 1, "a.c": 2, "d.e": 3}.items():
+        put_setting(values, key, value)
+    assert values == {"a": {"b": 1, "c": 2}, "d": {"e": 3}}
 
 
 def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_config: Config, tmp_path: Path) -> None:

@@ -56,7 +56,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Confi
     newest.write_bytes(newest.read_bytes()[:1000])
     train(folder_config, tmp_path, resume=run)
     assert [event.step for event in events_of(run, Resumed)] == [4]
-    assert any("passed over" in event.message and "step-00000008" in event.message for event in events_of(run, Warned))
+    assert any(
+        "skipped damaged checkpoint" in event.message and "step-00000008" in event.message
+        for event in events_of(run, Warned)
+    )
     assert view_of(run).step == 8
 
 

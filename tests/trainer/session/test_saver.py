@@ -15,7 +15,7 @@ from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.run_events import Diverged, LrEdited, Resumed, Warned
 from trainer.session import saver as saver_module
 from trainer.session.checkpoint_writer import CheckpointWriter
-from trainer.session.rollback import Rollback, no_way_back
+from trainer.session.rollback import Rollback, divergence_error
 from trainer.training.callbacks import DivergedError
 
 
@@ -55,7 +55,7 @@ def test_a_save_takes_the_state_of_now_and_counts_its_own_time(session: Small, m
     assert session.trainer.stopwatch.switch("data") == "compute"
     assert session.facts(8)["choices"]["micro_batches"] == 2
     assert session.facts(8)["loss_scale"] == [4096.0, 0.0]
-    assert session.saver.folder.way_back == 5, "the newest step before those that went wrong"
+    assert session.saver.folder.rollback_step == 5, "the newest step before those that went wrong"
     saved = [(event.step, event.best, event.pinned) for event in session.said if isinstance(event, CheckpointSaved)]
     assert saved == [(2, False, False), (5, True, False), (8, False, True)]
 
@@ -72,7 +72,7 @@ def test_steps_before_a_step_are_below_it_and_the_newest_comes_first(session: Sm
 def test_what_came_after_a_step_is_put_aside_and_the_step_stays(session: Small) -> None:
     for step in (1, 4, 6):
         session.save(step)
-    session.saver.give_up_after(4)
+    session.saver.set_aside_after(4)
     assert session.saver.folder.steps() == [1, 4]
     assert session.saver.folder.at(6).with_suffix(".given-up").is_file()
     assert session.saver.folder.pointer("latest") == session.saver.folder.at(4)
@@ -90,7 +90,7 @@ def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session:
     """Fail a wait for a step that nobody has handed to the writer: it would last for two minutes."""
     known: set[int] = set()
     writer = session.saver._writer
-    submit, found, wait_for = writer.submit, writer.found, writer.wait_for
+    submit, found, wait_for = writer.submit, writer.mark_written, writer.wait_for
 
     def note_submit(checkpoint: Checkpoint, **wanted: bool) -> None:
         known.add(checkpoint.step)
@@ -104,7 +104,7 @@ def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session:
         assert step in known
         return wait_for(step, timeout)
 
-    for name, instead in (("submit", note_submit), ("found", note_found), ("wait_for", wait)):
+    for name, instead in (("submit", note_submit), ("mark_written", note_found), ("wait_for", wait)):
         monkeypatch.setattr(writer, name, instead)
 
 
@@ -113,19 +113,19 @@ def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(
 ) -> None:
     wait_only_for_what_was_handed_over(monkeypatch, session)
     session.trainer.state.step = 3
-    session.saver.save_for_good(session.trainer, never, never)
+    session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3]
-    session.saver.save_for_good(session.trainer, never, never)
+    session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3]
     session.saver.mark_stale()  # something else has changed since
-    session.saver.save_for_good(session.trainer, never, never)
+    session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3, 3]
     session.trainer.state.step = 4
-    session.saver.save_for_good(session.trainer, never, never)
+    session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3, 3, 4]
     session.trainer.state.step = 5
     session.saver.resumed_from(5)
-    session.saver.save_for_good(session.trainer, never, never)
+    session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3, 3, 4], "a resume has found it on the disk"
 
 
@@ -135,7 +135,7 @@ def test_a_state_with_one_value_that_is_not_finite_is_not_saved(session: Small, 
     with torch.no_grad():
         session.trainer.state.model.state_dict()[name].view(-1)[-1] = value
     with pytest.raises(DivergedError, match="the weights are NaN or infinite after step 0, so they are not saved"):
-        session.saver.save_for_good(session.trainer, never, never)
+        session.saver.save_final(session.trainer, never, never)
     assert saved(session) == []
 
 
@@ -152,11 +152,11 @@ def test_a_full_disk_is_tried_twice_and_then_as_often_as_somebody_says(
 
     session.trainer.state.step = 3
     with pytest.raises(DiskError, match="step 3 could not be saved: No space left on device"):
-        session.saver.save_for_good(session.trainer, try_again, never)
+        session.saver.save_final(session.trainer, try_again, never)
     assert len(session.of(CheckpointFailed)) == 2 + patience
     assert len(asked) == patience + 1
     with pytest.raises(DiskError):
-        session.saver.save_for_good(session.trainer, lambda _: True, never)
+        session.saver.save_final(session.trainer, lambda _: True, never)
     assert len(session.of(CheckpointFailed)) == 2 + patience, "it was given up"
 
 
@@ -170,7 +170,7 @@ def test_a_write_that_takes_too_long_is_a_problem(session: Small, monkeypatch: p
         return False
 
     with pytest.raises(DiskError, match="not written within 120 s"):
-        session.saver.save_for_good(session.trainer, never, given_up)
+        session.saver.save_final(session.trainer, never, given_up)
     assert session.saver.wait_for(3) == "not written within 120 s"
 
 
@@ -178,7 +178,7 @@ def test_a_write_that_somebody_does_not_wait_for_is_given_up(session: Small, mon
     monkeypatch.setattr(CheckpointWriter, "wait_for", lambda *_: None)
     session.trainer.state.step = 3
     with pytest.raises(DiskError, match="the disk has not responded yet"):
-        session.saver.save_for_good(session.trainer, lambda _: True, lambda: True)
+        session.saver.save_final(session.trainer, lambda _: True, lambda: True)
 
 
 def test_the_best_is_read_from_the_disk_or_said_not_to_be_there(
@@ -218,7 +218,7 @@ def test_the_offer_counts_the_bad_steps_and_names_the_newest_checkpoint_before_t
 
 def test_a_return_takes_up_the_newest_good_checkpoint_at_half_the_rate_and_saves_that(session: Small) -> None:
     way_back = held(session, 2, 5, 7)
-    assert way_back.take(session.trainer) == ""
+    assert way_back.perform(session.trainer) == ""
     state = session.trainer.state
     assert (state.step, state.schedule.at(5)) == (5, 0.05)
     (resumed,), (edited,) = session.of(Resumed), session.of(LrEdited)
@@ -233,11 +233,11 @@ def test_a_damaged_checkpoint_is_passed_over_on_the_way_back(session: Small) -> 
     way_back = held(session, 2, 5)
     path = session.saver.folder.at(5)
     path.write_bytes(path.read_bytes()[:-1])
-    assert way_back.take(session.trainer) == ""
+    assert way_back.perform(session.trainer) == ""
     assert session.trainer.state.step == 2
     (warned,) = session.of(Warned)
     assert isinstance(warned, Warned)
-    assert warned.message.startswith(f"skipped {path}: damaged")
+    assert warned.message.startswith(f"skipped damaged checkpoint {path}: damaged")
 
 
 @pytest.mark.parametrize(("saved_at", "skipped_from"), [((), 6), ((6, 7), 6), ((2, 5), None)])
@@ -246,7 +246,7 @@ def test_without_a_checkpoint_before_bad_steps_there_is_no_return(
 ) -> None:
     way_back = held(session, *saved_at)
     session.trainer.skipped_from = skipped_from
-    assert "needs non-finite steps (NaN/Inf)" in way_back.take(session.trainer)
+    assert "needs non-finite steps (NaN/Inf)" in way_back.perform(session.trainer)
     assert session.trainer.state.step == 9
     assert session.said == []
 
@@ -255,8 +255,8 @@ def test_a_return_goes_on_where_what_came_after_cannot_be_put_aside(
     session: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way_back = held(session, 2, 5)
-    monkeypatch.setattr(session.saver, "give_up_after", full_disk)
-    assert way_back.take(session.trainer) == ""
+    monkeypatch.setattr(session.saver, "set_aside_after", full_disk)
+    assert way_back.perform(session.trainer) == ""
     (warned,) = session.of(Warned)
     assert isinstance(warned, Warned)
     assert "some checkpoints after step 5 could not be set aside: No space left on device" in warned.message
@@ -268,7 +268,7 @@ def test_a_return_waits_for_no_write(session: Small, monkeypatch: pytest.MonkeyP
     way_back = held(session, 2)
     monkeypatch.setattr(saver_module, "_IDLE_S", 0.01)
     monkeypatch.setattr(CheckpointWriter, "wait_until_idle", lambda *_: False)
-    assert way_back.take(session.trainer) == "a checkpoint is still being written; try again"
+    assert way_back.perform(session.trainer) == "a checkpoint is still being written; try again"
     assert session.trainer.state.step == 9
 
 
@@ -285,7 +285,7 @@ def test_the_best_after_a_return_is_one_that_is_there(
     session.save(2, best=best_at == 2)
     session.save(7, best=best_at == 7)
     way_back = held(session)
-    assert way_back.take(session.trainer) == ""
+    assert way_back.perform(session.trainer) == ""
     assert (state.best.step, state.best.accuracy) == expected
     folder = session.saver.folder
     assert folder.pointer("best") == (None if pointed_to is None else folder.at(pointed_to))
@@ -294,6 +294,6 @@ def test_the_best_after_a_return_is_one_that_is_there(
 def test_the_end_without_a_way_back_counts_the_steps_and_names_the_rate(session: Small) -> None:
     for step in (8, 9):
         session.trainer.state.schedule.edit(step, 0.5)
-    error = str(no_way_back(session.trainer, 9, 6))
+    error = str(divergence_error(session.trainer, 9, 6))
     assert "4 steps in a row up to step 9 had a NaN or infinite loss" in error
     assert "(learning rate 0.05)" in error, "that of the ninth step, whose number from 0 is 8"

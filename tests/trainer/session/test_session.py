@@ -332,7 +332,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
     run = train(folder_config, tmp_path).run.run_dir
     assert refused == [8], "once, and never again"
     (warning,) = [event.message for event in events_of(run, Warned) if "out of memory" in event.message]
-    assert "at step 1: taken again, from now on in 2 parts a batch" in warning
+    assert "at step 1: repeated. Batches are now split into 2 micro-batches" in warning
     whole, cut = (read_checkpoint(CheckpointFolder(r, keep=2).at(8)) for r in (planned, run))
     names = [name for name in whole.tensors if "num_batches" not in name]
     assert all(torch.equal(whole.tensors[name], cut.tensors[name]) for name in names)
@@ -351,7 +351,7 @@ def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
         original(self, *args, **kwargs)  # type: ignore[arg-type]
         calls[0] += 1
         if calls[0] == 8:
-            next(self._model.parameters()).data.fill_(math.nan)
+            next(self.model.parameters()).data.fill_(math.nan)
 
     monkeypatch.setattr(TrainStep, "__call__", spoiling)
     thread = train(folder_config, tmp_path)

@@ -53,7 +53,7 @@ def test_patience_starts_again_when_a_key_unfreezes_a_stage(make_config: ConfigM
     class Schedule:
         steps_per_epoch = 4
 
-    best = BestCheckpoint(step=4, accuracy=0.5, improved_step=4, measured_step=20)
+    best = BestCheckpoint(step=4, accuracy=0.5, improved_step=4, evaluated_step=20)
     state: Any = type("State", (), {"schedule": Schedule, "best": best, "unfrozen_step": -1})
     trainer: Any = type("Loop", (), {"state": state, "config": make_config("train.early_stop_epochs=4")})
     stalled: Any = Trainer.__dict__["stalled"]

@@ -30,7 +30,7 @@ def test_the_best_is_the_first_of_the_best_finite_results(results: list[tuple[fl
     ]
     expected = -max(finite)[2] if finite else -1
     assert best.step == expected
-    assert best.measured_step == len(results)
+    assert best.evaluated_step == len(results)
     if finite:
         assert (best.accuracy, best.loss) == results[expected - 1]
         assert answers[expected - 1]
@@ -53,7 +53,7 @@ def test_patience_counts_from_the_last_strict_improvement(results: list[tuple[fl
 
 
 def test_restarted_patience_counts_from_the_newest_evaluation() -> None:
-    best = BestCheckpoint(step=4, accuracy=0.5, improved_step=4, measured_step=20)
+    best = BestCheckpoint(step=4, accuracy=0.5, improved_step=4, evaluated_step=20)
     assert best.is_stalled(16, not_before=-1)
     best.restart_patience()
     assert not best.is_stalled(1, not_before=-1)
@@ -67,5 +67,5 @@ def test_a_forgotten_best_gives_way_to_any_result() -> None:
     best.update(4, 0.9, 0.1, "accuracy")
     best.tested_step = 4
     best.forget()
-    assert best == BestCheckpoint(measured_step=4, tested_step=4)
+    assert best == BestCheckpoint(evaluated_step=4, tested_step=4)
     assert best.update(6, 0.2, 2.0, "accuracy")

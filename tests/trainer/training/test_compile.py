@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_training_goes_through_the_compiled_network(
     monkeypatch.setattr(torch, "compile", compiled)
     # Layouts are timed before, without it: each candidate would take minutes.
     config = make_config(f"run.compile={how}", "run.channels_last=auto", "train.grad_accum_steps=2")
-    trainer = build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     assert asked_for == modes
     assert seen == []
     batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None)

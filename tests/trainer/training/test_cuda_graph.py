@@ -15,7 +15,7 @@ from trainer.config.schema import Config
 from trainer.model.numerics import Numerics
 from trainer.training import step as step_module
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS, Compute, StepGraph
 from trainer.training.loop import Trainer
 from trainer.training.step import why_not_captured
@@ -49,7 +49,7 @@ class Uncapturable(StepGraph):
 
 def _steps(config: Config) -> tuple[Trainer, list[Tensor]]:
     """Ten steps in two epochs, of images of two sizes, at a changing rate."""
-    trainer = build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     metrics, done = [], 0
     for epoch in range(2):
         for batch, _ in zip(trainer.batches.epoch(epoch, 0), range(5), strict=False):

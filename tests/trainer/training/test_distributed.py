@@ -17,7 +17,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from tests.support.running import events_of, train, view_of, wait_for
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
-from trainer.data.batches.batches import Plan
+from trainer.data.batches.batches import BatchPlan
 from trainer.data.draws import epoch_order
 from trainer.errors import ConfigError
 from trainer.run.folder.run_dir import RunDir
@@ -170,12 +170,12 @@ class _Pretended(Peers):
 
 
 def test_parts_of_a_batch_make_the_whole() -> None:
-    whole = Plan(num_images=103, batch_size=24, drop_last=True, smallest=2, seed=1)
+    whole = BatchPlan(num_images=103, batch_size=24, drop_last=True, smallest=2, seed=1)
     order = epoch_order(103, seed=1, epoch=0)
     for step in range(whole.steps_per_epoch):
         start, rows = whole.rows_of(order, step)
         parts = [
-            Plan(num_images=103, batch_size=24, drop_last=True, smallest=2, seed=1, rank=rank, world=3).rows_of(
+            BatchPlan(num_images=103, batch_size=24, drop_last=True, smallest=2, seed=1, rank=rank, world=3).rows_of(
                 order, step
             )
             for rank in range(3)

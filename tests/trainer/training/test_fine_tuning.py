@@ -30,7 +30,7 @@ from trainer.run.log.run_events import Resumed, StagesFrozen, Warned
 from trainer.session.export_run import Wanted, export_run
 from trainer.training import features, interim_evaluation
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 from trainer.training.optimizer import build_optimizer, set_lr
 
@@ -111,7 +111,7 @@ def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Pa
     assert view_of(run.run_dir).frozen == frozen[-1]
 
 
-class _Keys(NullCallbacks):
+class _Keys(LoopCallbacks):
     """Freezes so many stages before some steps, keeps the state before another, and goes back to it from a third."""
 
     trainer: Trainer
@@ -134,7 +134,7 @@ class _Keys(NullCallbacks):
             self.kept = self.trainer.state.snapshot(run_record())
         if step == self._back_from:
             self._back_from = -1
-            self.trainer.go_back(self.kept, 1.0)
+            self.trainer.restore_earlier(self.kept, 1.0)
 
 
 def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_makes_no_difference(
@@ -173,10 +173,10 @@ def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_confi
 
 
 def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> None:
-    trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     kept = trainer.state.snapshot(run_record())
     trainer.skipped_from = 3
-    trainer.go_back(kept, 0.5)
+    trainer.restore_earlier(kept, 0.5)
     assert trainer.skipped_from is None
 
 
@@ -349,4 +349,4 @@ def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
     assert run.exit_code == 0
     assert sizes == [64, 32, 16]
     warned = [event.message for event in events_of(run.run.run_dir, Warned)]
-    assert sum("out of memory in what the frozen backbone makes" in message for message in warned) == 2
+    assert sum("out of memory while computing features" in message for message in warned) == 2

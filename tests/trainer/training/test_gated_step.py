@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.training.test_nonfinite_gate import OPTIM, batch, everything, small_model
-from trainer.training.nonfinite_gate import UpdateGate
+from trainer.training.nonfinite_gate import NonFiniteGate
 from trainer.training.optimizer import build_optimizer
 
 FINITE = torch.tensor(1.5)
 
 
-def last_variance(gate: UpdateGate, value: float) -> None:
+def last_variance(gate: NonFiniteGate, value: float) -> None:
     gate.statistics[-1] = value
 
 
-def first_mean(gate: UpdateGate, value: float) -> None:
+def first_mean(gate: NonFiniteGate, value: float) -> None:
     gate.statistics[0] = value
 
 
-Spoil = Callable[[UpdateGate, float], None]
+Spoil = Callable[[NonFiniteGate, float], None]
 
 
 def taken(
     *, loss: Tensor = FINITE, norm: Tensor = FINITE, spoil: Spoil | None = None, value: float = 0.0, precision: str = "fp32"
-) -> tuple[float, list[bool], UpdateGate]:  # fmt: skip
+) -> tuple[float, list[bool], NonFiniteGate]:  # fmt: skip
     """A step of which the gate is told a loss and a norm, with a real gradient.
 
     Args:
@@ -42,7 +42,7 @@ def taken(
     model = small_model()
     optimizer = build_optimizer(model, OPTIM, precision=precision)
     assert bool(optimizer.param_groups[0]["fused"]) is (precision != "fp16")
-    gate = UpdateGate(model, optimizer)
+    gate = NonFiniteGate(model, optimizer)
     before = everything(model, optimizer)
     gate.begin()
     model(batch(0)).square().mean().backward()
@@ -86,7 +86,7 @@ def test_any_finite_number_is_taken(value: float) -> None:
 
 def test_what_forward_passes_have_changed_is_taken_back_to_the_last_begin() -> None:
     model = small_model()
-    gate = UpdateGate(model, build_optimizer(model, OPTIM, precision="fp32"))
+    gate = NonFiniteGate(model, build_optimizer(model, OPTIM, precision="fp32"))
     model(batch(0))
     begun = gate.statistics.clone()
     gate.begin()

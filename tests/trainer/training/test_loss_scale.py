@@ -14,7 +14,7 @@ from trainer.config.schema import Config
 from trainer.model.resnet import head_of
 from trainer.training import loss_scale
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 from trainer.training.loss_scale import LossScale
 from trainer.training.lr_range_test import range_test
@@ -27,7 +27,7 @@ LARGER = ("data.image_size=16", "data.batch_size=16")
 
 
 def _built(config: Config) -> Trainer:
-    return build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
+    return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.fixture(name="trainer")
@@ -159,7 +159,7 @@ def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: 
 
 def test_a_copy_of_the_step_has_a_scale_of_its_own(trainer: Trainer) -> None:
     trainer.state.loss_scale.state_2[0] = 64.0
-    copied = trainer.train_step.on(trainer.state.model, trainer.state.optimizer)
+    copied = trainer.train_step.copy_for(trainer.state.model, trainer.state.optimizer)
     assert copied.loss_scale.state_2[0] == 64.0
     copied.loss_scale.state_2[0] = 32.0
     assert _scale(trainer) == 64.0

@@ -24,7 +24,7 @@ from trainer.run.log.result_events import LrRangeTested
 from trainer.run.log.run_events import Acknowledged
 from trainer.session import lr_range_trial, session
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.lr_range_test import range_test, suggest
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -130,7 +130,7 @@ def test_rates_are_tried_before_any_run(make_config: ConfigMaker, tmp_path: Path
 
 
 def test_progress_stays_where_it_is_while_a_batch_is_awaited(folder_config: Config, tmp_path: Path) -> None:
-    trainer = build_trainer(folder_config, tmp_path, NullCallbacks(), quiet, None).trainer
+    trainer = build_trainer(folder_config, tmp_path, LoopCallbacks(), quiet, None).trainer
     epoch_of = trainer.batches.epoch
 
     def slow(epoch: int, first_step: int) -> Iterator[Batch | None]:

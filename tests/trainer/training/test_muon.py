@@ -12,7 +12,7 @@ from tests.conftest import ConfigMaker
 from tests.support.checkpoints import run_record
 from trainer.config.schema import OptimConfig
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 from trainer.training.muon import orthogonalized
 from trainer.training.optimizer import build_optimizer, set_lr
@@ -107,7 +107,7 @@ def test_a_frozen_kernel_stays() -> None:
 def test_a_restored_state_goes_on_to_the_bit(make_config: ConfigMaker) -> None:
     config = make_config("optim.name=muon", "data.batch_size=16", "train.ema_decay=0.9", "run.deterministic=true")
     straight, pieced = (
-        build_trainer(config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer for _ in range(2)
+        build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer for _ in range(2)
     )
     batches = [batch for batch, _ in zip(straight.batches.epoch(0, 0), range(3), strict=False)]
 

@@ -25,7 +25,7 @@ from trainer.run.status import RunState
 from trainer.training import interim_evaluation
 from trainer.training import step as step_module
 from trainer.training.loop import MAX_CONSECUTIVE_SKIPPED_STEPS
-from trainer.training.nonfinite_gate import UpdateGate, join_statistics
+from trainer.training.nonfinite_gate import NonFiniteGate, join_statistics
 from trainer.training.optimizer import build_optimizer
 from trainer.training.step import StatisticsMomentum
 
@@ -49,7 +49,7 @@ def everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tenso
     return [value.clone() for value in values + [state["momentum_buffer"] for state in optimizer.state.values()]]
 
 
-def gated_step(gate: UpdateGate, model: nn.Module, images: Tensor, *, spoil: str = "") -> float:
+def gated_step(gate: NonFiniteGate, model: nn.Module, images: Tensor, *, spoil: str = "") -> float:
     model.zero_grad()
     gate.begin()
     loss = model(images).square().mean()
@@ -66,7 +66,7 @@ def gated_step(gate: UpdateGate, model: nn.Module, images: Tensor, *, spoil: str
 def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool, name: str) -> None:
     model = small_model()
     optimizer = build_optimizer(model, OPTIM.model_copy(update={"name": name}), precision="bf16")
-    gate = UpdateGate(model, optimizer)
+    gate = NonFiniteGate(model, optimizer)
     if not first:
         assert gated_step(gate, model, batch(1)) == 0.0
     before = everything(model, optimizer)
@@ -80,7 +80,7 @@ def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool, name
 def test_statistics_that_are_not_finite_are_not_taken_over() -> None:
     model = small_model()
     optimizer = build_optimizer(model, OPTIM, precision="bf16")
-    gate = UpdateGate(model, optimizer)
+    gate = NonFiniteGate(model, optimizer)
     before = everything(model, optimizer)
     # Batch norm makes outputs of any input that is finite; only the variance that it keeps overflows.
     assert gated_step(gate, model, batch(1) * 1e20) == 1.0
@@ -90,7 +90,7 @@ def test_statistics_that_are_not_finite_are_not_taken_over() -> None:
 def test_finite_steps_are_those_of_plain_sgd_to_the_bit() -> None:
     gated, plain = small_model(), small_model()
     optimizer = build_optimizer(gated, OPTIM, precision="bf16")
-    gate = UpdateGate(gated, optimizer)
+    gate = NonFiniteGate(gated, optimizer)
     groups = [{"params": list(plain.parameters()), "weight_decay": 0.01}]
     reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, fused=True)
     for seed in range(3):
@@ -292,12 +292,12 @@ def test_statistics_move_as_far_in_many_parts_as_in_one(parts: int) -> None:
     norm = nn.BatchNorm2d(1)
     momentum = StatisticsMomentum(norm)
     for _ in range(2):
-        momentum.share_among(parts)
+        momentum.set_num_parts(parts)
         for _ in range(parts):
             norm(torch.full((2, 1, 2, 2), 5.0))
     assert norm.running_mean is not None
     assert float(norm.running_mean) == pytest.approx(5.0 * (1 - 0.9**2), rel=1e-5)
-    momentum.share_among(1)
+    momentum.set_num_parts(1)
     assert norm.momentum == 0.1, "to the bit"
 
 

@@ -14,7 +14,7 @@ from tests.conftest import ConfigMaker, FolderMaker
 from trainer.model.resnet import head_of
 from trainer.training.batch_source import class_weights
 from trainer.training.build import build_trainer
-from trainer.training.callbacks import NullCallbacks
+from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 
@@ -29,7 +29,7 @@ def rare_red(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path)
         config = make_config(
             "data.kind=imagefolder", f"data.root={root}", f"data.balance={balance}", "data.drop_last=false"
         )
-        return build_trainer(config, tmp_path, NullCallbacks(), lambda *_: None, None).trainer
+        return build_trainer(config, tmp_path, LoopCallbacks(), lambda *_: None, None).trainer
 
     return make
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -49,14 +48,14 @@ class Batch:
         )  # fmt: skip
         return [Batch(self.pixels_MHWC, *part) for part in parts]
 
-    def rolled(self) -> Batch:
+    def shifted_by_one(self) -> Batch:
         """The same images, each at the position of the one after it."""
         parts = (self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N)
         return Batch(self.pixels_MHWC, *(part.roll(1) for part in parts))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
     """Division of a training split into batches.
 
     Attributes:
@@ -102,11 +101,12 @@ class Plan:
         return min(self.batch_size, self.num_images - step * self.batch_size) // self.world
 
 
-class Batches(Protocol):
-    """A source of training batches."""
+class Batches:
+    """A source of training batches. `extend` and `close` do nothing where no helper processes decode ahead."""
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch | None]:
         """Yield the batches of an epoch from a step on, both counted from 0; None while the next one takes long."""
+        raise NotImplementedError
 
     def extend(self, epochs: int) -> None:
         """Set a larger number of epochs. Call only between two batches."""
@@ -115,10 +115,10 @@ class Batches(Protocol):
         """Stop helper processes."""
 
 
-class ResidentBatches:
+class ResidentBatches(Batches):
     """Batches as rows of a tensor that stays on the device (or in RAM, when only RAM has room)."""
 
-    def __init__(self, split: ResidentSplit, plan: Plan, device: torch.device) -> None:
+    def __init__(self, split: ResidentSplit, plan: BatchPlan, device: torch.device) -> None:
         self._plan = plan
         self._device = device
         self._pixels = split.pixels_NHWC
@@ -136,12 +136,6 @@ class ResidentBatches:
             pixels = self._pixels[ids].to(self._device, non_blocking=True)
             rows = torch.arange(len(ids), device=self._device)
             yield Batch(pixels, rows, ids.to(self._device), positions, self._labels[ids].to(self._device))
-
-    def extend(self, epochs: int) -> None:
-        """Nothing to do: every epoch is the same."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def evaluation_batches(

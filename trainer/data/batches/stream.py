@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from trainer.data.batches.batches import Batch, Plan
+from trainer.data.batches.batches import Batch, Batches, BatchPlan
 from trainer.data.batches.lost_images import MIN_TRAINING_IMAGES, LostImages
-from trainer.data.batches.worker_dataset import BatchSampler, DecodedBatch, DecodedBatches, InProcessDecoder
-from trainer.data.batches.worker_failures import cause_of_death, is_timeout, is_worker_death
-from trainer.data.batches.worker_pool import Workers
+from trainer.data.batches.worker_dataset import DecodedBatch, DecodedBatches, InProcessDecoder, decode_requests
+from trainer.data.batches.worker_pool import Workers, cause_of_death, is_timeout, is_worker_death
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
 from trainer.host.stop_signals import ignore_stop_signals
@@ -38,7 +37,7 @@ _PATIENCE_S = 1  # per wait for a batch; between two waits the trainer handles c
 _LONG_WAIT_S = 30.0  # without a batch before a warning is published: the folder's share may not answer
 
 
-class StreamedBatches:
+class StreamedBatches(Batches):
     """Batches decoded by `workers` processes, which live from the first batch to `close`, or by this one when there are 0.
 
     They are never forked, since a fork would copy the dashboard's terminal state and CUDA's. Iterate on a thread other
@@ -46,7 +45,7 @@ class StreamedBatches:
     """
 
     def __init__(
-        self, split: FolderSplit, plan: Plan, device: torch.device, *,
+        self, split: FolderSplit, plan: BatchPlan, device: torch.device, *,
         workers: int, epochs: int, warn: Callable[[str], None], lost: LostImages,
     ) -> None:  # fmt: skip
         self._split = split
@@ -131,15 +130,15 @@ class StreamedBatches:
 
     def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InProcessDecoder:
         # Generated lazily: a full list of the rows of a long run would fill the memory.
-        orders = BatchSampler(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
+        requests = decode_requests(self._split, self._prefix, self._plan, range(epoch, self._epochs), first_step)
         shared = self._shared and self._number > 0
         decoded = DecodedBatches(self._split.decoder, self._prefix, shared=shared, as_array=not self._shared)
         if not self._number:
-            return InProcessDecoder(decoded, orders)
+            return InProcessDecoder(decoded, requests)
         loader: DataLoader[DecodedBatch] = DataLoader(
             decoded,
             batch_size=None,
-            sampler=orders,
+            sampler=requests,
             collate_fn=_identity_collate,
             num_workers=self._number,
             prefetch_factor=_BATCHES_AHEAD,

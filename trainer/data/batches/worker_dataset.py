@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer.data.batches.batches import Plan
+from trainer.data.batches.batches import BatchPlan
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, read_images
 
@@ -32,33 +31,25 @@ class DecodedBatch(NamedTuple):
 
 
 class DecodeRequest(NamedTuple):
-    """Message to a worker: rows of images, and their paths without the common prefix (`rests`)."""
+    """Message to a worker: rows of images, and their paths without the common prefix (`suffixes`)."""
 
     rows: list[int]
-    rests: list[str]
+    suffixes: list[str]
 
 
-@dataclass(frozen=True)
-class BatchSampler:
-    """Yields the requests for the batches of the remaining epochs, from `first_step` of the first of these.
+def decode_requests(
+    split: FolderSplit, prefix: str, plan: BatchPlan, epochs: range, first_step: int
+) -> Iterator[DecodeRequest]:
+    """Yield the requests for the batches of the remaining epochs, from `first_step` of the first of these.
 
     The common `prefix` of all paths is not sent with each of them.
     """
-
-    split: FolderSplit
-    prefix: str
-    plan: Plan
-    epochs: range
-    first_step: int
-
-    def __iter__(self) -> Iterator[DecodeRequest]:
-        first = self.first_step
-        for epoch in self.epochs:
-            order = self.plan.order(epoch)
-            for step in range(first, self.plan.steps_per_epoch):
-                rows = self.plan.rows_of(order, step)[1].tolist()
-                yield DecodeRequest(rows, [self.split.paths[row][len(self.prefix) :] for row in rows])
-            first = 0
+    for epoch in epochs:
+        order = plan.order(epoch)
+        for step in range(first_step, plan.steps_per_epoch):
+            rows = plan.rows_of(order, step)[1].tolist()
+            yield DecodeRequest(rows, [split.paths[row][len(prefix) :] for row in rows])
+        first_step = 0
 
 
 class DecodedBatches(Dataset[DecodedBatch]):
@@ -76,11 +67,11 @@ class DecodedBatches(Dataset[DecodedBatch]):
         self._shared = shared
         self._as_array = as_array
 
-    def __getitem__(self, asked_for: DecodeRequest) -> DecodedBatch:
-        paths = [self._prefix + rest for rest in asked_for.rests]
+    def __getitem__(self, request: DecodeRequest) -> DecodedBatch:
+        paths = [self._prefix + suffix for suffix in request.suffixes]
         reading = read_images(self._decoder, paths, shared=self._shared)
         pixels = reading.pixels_NHWC.numpy() if self._as_array else reading.pixels_NHWC
-        return DecodedBatch(pixels, asked_for.rows, reading.kept, reading.lost)
+        return DecodedBatch(pixels, request.rows, reading.kept, reading.lost)
 
 
 class InProcessDecoder:
@@ -88,8 +79,8 @@ class InProcessDecoder:
 
     exit_codes: frozenset[int | None] = frozenset()
 
-    def __init__(self, decoded: DecodedBatches, orders: BatchSampler) -> None:
-        self._batches = (decoded[order] for order in orders)
+    def __init__(self, decoded: DecodedBatches, requests: Iterator[DecodeRequest]) -> None:
+        self._batches = (decoded[request] for request in requests)
 
     def take(self) -> DecodedBatch:
         """The next batch."""

@@ -109,12 +109,19 @@ class Decoder:
 
 def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
     """Decode files on all cores: pixels uint8 (N, S, S, 3) of the readable ones, their indices, and the others with reasons."""
-    results = decoded_or_reasons(decoder, paths, usable_cpus())
-    good = [(index, result) for index, result in enumerate(results) if not isinstance(result, str)]
-    lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
+    decoded, lost = decoded_and_lost(paths, decoded_or_reasons(decoder, paths, usable_cpus()))
     side = decoder.image_size
-    pixels_NHWC = np.stack([result for _, result in good]) if good else np.empty((0, side, side, 3), np.uint8)
-    return pixels_NHWC, [index for index, _ in good], lost
+    pixels_NHWC = np.stack(list(decoded.values())) if decoded else np.empty((0, side, side, 3), np.uint8)
+    return pixels_NHWC, list(decoded), lost
+
+
+def decoded_and_lost(
+    paths: Sequence[str], results: Sequence[NDArray[np.uint8] | str]
+) -> tuple[dict[int, NDArray[np.uint8]], list[tuple[str, str]]]:
+    """Divide the results of `decoded_or_reasons`: pixels by index, and path and reason of the files that cannot be read."""
+    decoded = {index: result for index, result in enumerate(results) if not isinstance(result, str)}
+    lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
+    return decoded, lost
 
 
 def decoded_or_reasons(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:

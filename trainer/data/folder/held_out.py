@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
     for key, label in zip(keys, labels, strict=True):
         labels_of.setdefault(key, set()).add(label)
     for rows in by_label.values():
-        groups = [group for group in _groups(keys, rows) if len(labels_of[keys[group[0]]]) == 1]
+        groups = [list(copies) for _, copies in itertools.groupby(sorted(rows, key=keys.__getitem__), keys.__getitem__)]
+        groups = [copies for copies in groups if len(labels_of[keys[copies[0]]]) == 1]
         left = len(rows)
         for name in chosen:
             # At least one image stays in the training split.
@@ -45,11 +47,3 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
     return {"train": [row for row in range(len(labels)) if row not in taken]} | {
         name: sorted(rows) for name, rows in chosen.items()
     }
-
-
-def _groups(keys: Sequence[Any], rows: list[int]) -> list[list[int]]:
-    """Group the rows with equal keys, in the order of the keys."""
-    groups: dict[Hashable, list[int]] = {}
-    for row in sorted(rows, key=lambda row: keys[row]):
-        groups.setdefault(keys[row], []).append(row)
-    return list(groups.values())

@@ -168,7 +168,11 @@ def class_images(
             continue
         if name in found:
             notes.say(f"two folders are named {name}, in different Unicode forms: they count as one class")
-        found[name] = sorted([*found.get(name, []), *images], key=lambda image: _by_name(image[0], reading))
+        # A sort key that is equal on systems that write the same name differently.
+        found[name] = sorted(
+            [*found.get(name, []), *images],
+            key=lambda image: tuple(normal_form(part, reading) for part in image[0].parts),
+        )
     for path in loose_images(folder, reading):
         notes.add("skipped images outside class folders", path)
     return dict(sorted(found.items()))
@@ -272,11 +276,6 @@ def _suggestion(root: Path, train: Path, names: tuple[str, ...]) -> str:
     if loose_images(train):
         return ". It holds images directly: put those of each class into a folder named after the class"
     return ""
-
-
-def _by_name(path: Path, reading: int) -> tuple[str, ...]:
-    """Sort key of files, equal on systems that write the same name differently."""
-    return tuple(normal_form(part, reading) for part in path.parts)
 
 
 def _reject_unsupported_formats(folder: Path) -> None:

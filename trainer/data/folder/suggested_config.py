@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,17 +120,11 @@ def _size(survey: Survey, start: Start, gpu: bool) -> Choice:
     return Choice("data.image_size", 224 if gpu else 128, pictures)
 
 
-def _fit(survey: Survey) -> list[Choice]:
+def _fit(survey: Survey) -> Iterator[Choice]:
     ratio = aspect_ratio(survey)
     if ratio > _LONG:
-        return [
-            Choice(
-                "data.fit",
-                "letterbox",
-                f"half of the pictures are {ratio:.1f} times as long as wide or more: letterbox keeps all of each",
-            )
-        ]
-    return []
+        reason = f"half of the pictures are {ratio:.1f} times as long as wide or more: letterbox keeps all of each"
+        yield Choice("data.fit", "letterbox", reason)
 
 
 def _batch_size(num_train: int, start: Start) -> Choice:
@@ -138,28 +133,25 @@ def _batch_size(num_train: int, start: Start) -> Choice:
     return Choice("data.batch_size", size, f"for about {num_train:,} training images")
 
 
-def _augmentation(num_train: int, size: int, start: Start) -> list[Choice]:
-    choices = [Choice("data.flip", "random", "use none where left and right differ in meaning, as in text")]
+def _augmentation(num_train: int, size: int, start: Start) -> Iterator[Choice]:
+    yield Choice("data.flip", "random", "use none where left and right differ in meaning, as in text")
     smallest = 0.35 if start.reference else 0.25
     if size >= 64:
-        choices.append(Choice("data.resized_crop", smallest, "random crops, each at least this share of the picture"))
+        yield Choice("data.resized_crop", smallest, "random crops, each at least this share of the picture")
     else:
-        choices.append(Choice("data.crop_pad", size // 8, "small pictures are shifted, not cropped"))
-    if num_train < _MANY:
-        if size >= 64:
-            choices.append(Choice("data.trivial_augment", True, "with few images, varied colours and positions help"))
-    else:
-        choices.append(Choice("data.mixup", 0.2, "with many images, mixing them helps"))
-    return choices
+        yield Choice("data.crop_pad", size // 8, "small pictures are shifted, not cropped")
+    if num_train >= _MANY:
+        yield Choice("data.mixup", 0.2, "with many images, mixing them helps")
+    elif size >= 64:
+        yield Choice("data.trivial_augment", True, "with few images, varied colours and positions help")
 
 
-def _balance(survey: Survey) -> list[Choice]:
+def _balance(survey: Survey) -> Iterator[Choice]:
     counts = survey.counts("train")
     ratio = max(counts) / max(min(counts), 1)
-    if ratio <= _IMBALANCED:
-        return []
-    reason = f"the largest class has {ratio:.1f} times the images of the smallest: show all classes equally often"
-    return [Choice("data.balance", "sampler", reason)]
+    if ratio > _IMBALANCED:
+        reason = f"the largest class has {ratio:.1f} times the images of the smallest: show all classes equally often"
+        yield Choice("data.balance", "sampler", reason)
 
 
 def _model(size: int, start: Start, gpu: bool) -> list[Choice]:
@@ -207,14 +199,13 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
     ]
 
 
-def _selection(survey: Survey, division: list[Choice]) -> list[Choice]:
+def _selection(survey: Survey, division: list[Choice]) -> Iterator[Choice]:
     """Criterion that selects the best checkpoint."""
     share = next((float(choice.value) for choice in division if choice.key == "data.val_fraction"), 0.0)
     counts = survey.counts("train" if share else "val" if "val" in survey.layout.folders else "test")
     number = round(sum(counts) * (share or 1.0))
-    if number >= _MIN_IMAGES_FOR_ACCURACY:
-        return []
-    return [Choice("eval.best_by", "loss", f"with about {number:,} images, accuracy moves in large steps")]
+    if number < _MIN_IMAGES_FOR_ACCURACY:
+        yield Choice("eval.best_by", "loss", f"with about {number:,} images, accuracy moves in large steps")
 
 
 def _clamped(value: float, low: int, high: int) -> int:

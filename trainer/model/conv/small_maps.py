@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainer.model.conv.weight_gradient import weight_gradient
+from trainer.model.conv.strided import weight_gradient
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class _SmallMap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grads_NKHW: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         images_NCHW, *matrices = ctx.saved_tensors
-        of_images = of_weight = None
+        images_grad = weight_grad = None
         if ctx.needs_input_grad[0]:
-            of_images = _images_gradient(images_NCHW, grads_NKHW, matrices, ctx.stride)
+            images_grad = _images_gradient(images_NCHW, grads_NKHW, matrices, ctx.stride)
         if ctx.needs_input_grad[1]:
-            of_weight = weight_gradient(images_NCHW, grads_NKHW, stride=ctx.stride)
-        return of_images, of_weight, None
+            weight_grad = weight_gradient(images_NCHW, grads_NKHW, stride=ctx.stride)
+        return images_grad, weight_grad, None
 
 
 def _images_gradient(images_NCHW: Tensor, grads_NKHW: Tensor, matrices: list[Tensor], stride: int) -> Tensor:

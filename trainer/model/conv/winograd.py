@@ -39,31 +39,31 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, weight_KC33: Tensor) -> Tensor:
         (batch, channels, *size), outputs = images_NCHW.shape, len(weight_KC33)
-        of_inputs, of_kernel, of_outputs = _transforms(*size, images_NCHW.dtype, images_NCHW.device)
-        inputs_FMC = (of_inputs @ _pixels_first(images_NCHW)).view(_FACTORS, -1, channels)
+        input_transform, kernel_transform, output_transform = _transforms(*size, images_NCHW.dtype, images_NCHW.device)
+        inputs_FMC = (input_transform @ _pixels_first(images_NCHW)).view(_FACTORS, -1, channels)
         taps_9M = weight_KC33.permute(2, 3, 0, 1).reshape(9, -1)
-        kernel_FKC = (of_kernel @ taps_9M).view(_FACTORS, outputs, channels)
+        kernel_FKC = (kernel_transform @ taps_9M).view(_FACTORS, outputs, channels)
         products_FMK = torch.bmm(inputs_FMC, kernel_FKC.transpose(1, 2))
         ctx.save_for_backward(inputs_FMC, kernel_FKC)
-        ctx.facts = batch, size
-        return _pixels_last(of_outputs @ products_FMK.view(of_outputs.shape[1], -1), batch, *size)
+        ctx.shape = batch, size
+        return _pixels_last(output_transform @ products_FMK.view(output_transform.shape[1], -1), batch, *size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grads_NKHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
         inputs_FMC, kernel_FKC = ctx.saved_tensors
-        batch, size = ctx.facts
-        of_inputs, of_kernel, of_outputs = _transforms(*size, grads_NKHW.dtype, grads_NKHW.device)
-        grads_FMK = (of_outputs.t() @ _pixels_first(grads_NKHW)).view(_FACTORS, -1, grads_NKHW.shape[1])
-        of_images = of_weight = None
+        batch, size = ctx.shape
+        input_transform, kernel_transform, output_transform = _transforms(*size, grads_NKHW.dtype, grads_NKHW.device)
+        grads_FMK = (output_transform.t() @ _pixels_first(grads_NKHW)).view(_FACTORS, -1, grads_NKHW.shape[1])
+        images_grad = weight_grad = None
         if ctx.needs_input_grad[0]:
-            factors = torch.bmm(grads_FMK, kernel_FKC).view(of_inputs.shape[0], -1)
-            of_images = _pixels_last(of_inputs.t() @ factors, batch, *size)
+            factors = torch.bmm(grads_FMK, kernel_FKC).view(input_transform.shape[0], -1)
+            images_grad = _pixels_last(input_transform.t() @ factors, batch, *size)
         if ctx.needs_input_grad[1]:
             factors_FKC = torch.bmm(grads_FMK.transpose(1, 2), inputs_FMC)
-            taps_YXKC = (of_kernel.t() @ factors_FKC.view(_FACTORS, -1)).view(3, 3, *factors_FKC.shape[1:])
-            of_weight = taps_YXKC.permute(2, 0, 1, 3).contiguous().permute(0, 3, 1, 2)
-        return of_images, of_weight
+            taps_YXKC = (kernel_transform.t() @ factors_FKC.view(_FACTORS, -1)).view(3, 3, *factors_FKC.shape[1:])
+            weight_grad = taps_YXKC.permute(2, 0, 1, 3).contiguous().permute(0, 3, 1, 2)
+        return images_grad, weight_grad
 
 
 def _pixels_first(maps_NCHW: Tensor) -> Tensor:
@@ -80,23 +80,20 @@ def _pixels_last(maps_PM: Tensor, batch: int, height: int, width: int) -> Tensor
 @functools.cache
 def _transforms(height: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Transforms of whole maps, with their padding: inputs (F T, P), kernel (F, 9), outputs (P, F T)."""
-    of_inputs_y, of_outputs_y = _along_one_axis(height)
-    of_inputs_x, of_outputs_x = _along_one_axis(width)
-    of_kernel = torch.tensor(_KERNEL)
-    of_inputs = torch.einsum("ftp,guq->fgtupq", of_inputs_y, of_inputs_x).flatten(4).flatten(0, 3)
-    of_outputs = torch.einsum("pft,qgu->pqfgtu", of_outputs_y, of_outputs_x).flatten(2).flatten(0, 1)
-    of_taps = torch.einsum("fy,gx->fgyx", of_kernel, of_kernel).flatten(2).flatten(0, 1)
-    return of_inputs.to(device, dtype), of_taps.to(device, dtype), of_outputs.to(device, dtype)
+    inputs_y, outputs_y = _along_one_axis(height)
+    inputs_x, outputs_x = _along_one_axis(width)
+    kernel = torch.tensor(_KERNEL)
+    input_transform = torch.einsum("ftp,guq->fgtupq", inputs_y, inputs_x).flatten(4).flatten(0, 3)
+    kernel_transform = torch.einsum("fy,gx->fgyx", kernel, kernel).flatten(2).flatten(0, 1)
+    output_transform = torch.einsum("pft,qgu->pqfgtu", outputs_y, outputs_x).flatten(2).flatten(0, 1)
+    return input_transform.to(device, dtype), kernel_transform.to(device, dtype), output_transform.to(device, dtype)
 
 
 def _along_one_axis(size: int) -> tuple[Tensor, Tensor]:
     """Transforms (factors, tiles, inputs) and (outputs, factors, tiles); values outside the map are omitted."""
     tiles = -(-size // 2)
-    of_inputs, of_outputs = torch.zeros(4, tiles, size), torch.zeros(size, 4, tiles)
+    padded, whole = torch.zeros(4, tiles, 2 * tiles + 2), torch.zeros(2 * tiles, 4, tiles)
     for tile in range(tiles):
-        for column, position in enumerate(range(2 * tile - 1, 2 * tile + 3)):
-            if 0 <= position < size:
-                of_inputs[:, tile, position] = torch.tensor(_INPUTS)[:, column].float()
-        for row, position in enumerate(range(2 * tile, min(2 * tile + 2, size))):
-            of_outputs[position, :, tile] = torch.tensor(_OUTPUTS)[row].float()
-    return of_inputs, of_outputs
+        padded[:, tile, 2 * tile : 2 * tile + 4] = torch.tensor(_INPUTS)
+        whole[2 * tile : 2 * tile + 2, :, tile] = torch.tensor(_OUTPUTS)
+    return padded[:, :, 1 : size + 1], whole[:size]
