@@ -179,7 +179,8 @@ class DashboardApp(TerminalApp[int]):
         shown = self.runs.shown
         if shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-            shown.draw(self._ui.redraw_every_s - self._pump_s / 2)
+            interval_s = self._ui.redraw_every_s - self._pump_s / 2
+            shown.screen.draw(time.monotonic(), interval_s, computing=not shown.scene.at_rest)
             self._dialogs.offer_remedies()
             self._dialogs.show_lr_range()
         if ended:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, UndeliverableError
@@ -26,12 +25,6 @@ _SILENT_S = 3.0  # time without events before checking whether the trainer's pro
 _READ_FOR_S = 0.1
 
 
-@dataclass(frozen=True)
-class _Pending:
-    command_id: str
-    word: str
-
-
 class RunController:
     """Folds a run's events, tracks its unanswered commands and owns its dashboard, all on the application's thread."""
 
@@ -44,7 +37,7 @@ class RunController:
         self.screen = DashboardScreen(self.scene, self.situation)
         self._log = LogReader(port.run_dir)
         self._printed = 0
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, tuple[str, str]] = {}  # id of the command and word shown until the answer, by action
         self._last_state = RunState.LOADING
         self._remark_until = 0.0
         self._has_read = self._has_news = False
@@ -122,9 +115,6 @@ class RunController:
             self.remark(f"the log cannot be read ({error.strerror}); it is tried again")
         return []
 
-    def draw(self, interval_s: float) -> None:
-        self.screen.draw(time.monotonic(), interval_s, computing=not self.scene.at_rest)
-
     def follow_trainer(self) -> None:
         """Update the hint, presence and stopped process of a trainer in another process."""
         control, run_dir = self.port.control, self.port.run_dir
@@ -183,7 +173,7 @@ class RunController:
         except UndeliverableError as error:
             self.remark(str(error))
             return
-        self._pending[name] = _Pending(command.command_id, word)
+        self._pending[name] = command.command_id, word
         self._show_pending()
 
     def remark(self, text: str) -> None:
@@ -193,9 +183,9 @@ class RunController:
         self.screen.draw_now("keys")
 
     def _take_answers(self) -> None:
-        answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
+        answered = {name for name, (sent, _) in self._pending.items() if sent in self.view.acknowledged}
         for name in answered:
-            ack = self.view.acknowledged[self._pending.pop(name).command_id]
+            ack = self.view.acknowledged[self._pending.pop(name)[0]]
             done = "under way" if ack.command == cmd.Export.name else "done"
             self.remark(f"{ack.command}: {done if ack.ok else ack.message}")
         if answered:
@@ -210,5 +200,5 @@ class RunController:
         self._knows_exports = True
 
     def _show_pending(self) -> None:
-        self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
+        self.scene.pending = {name: word for name, (_, word) in self._pending.items()}
         self.screen.draw_now("header", "compact", "keys")

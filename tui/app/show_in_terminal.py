@@ -26,7 +26,7 @@ from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
 from trainer.session.training_thread import TrainingThread
-from tui.state.run_port import RunPort, attached_port, caught_up, live_port, recorded_port
+from tui.state.run_port import RunPort, attached_port, caught_up, recorded_port
 from tui.state.summary import summary
 from tui.state.ui_settings import UiSettings
 from tui.terminal.background import go_on_without_terminal, way_back
@@ -63,9 +63,8 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     thread.announce()
     # At the start: a user who has lost the link to this machine can no longer be warned.
     threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()
-    ending = _run_app(
-        live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
-    )
+    port = RunPort(run_dir=run.run_dir, source=source, control=thread.commands, thread=thread)
+    ending = _run_app(port, ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent)
     gc.enable()  # in case the dashboard ended before its first frame
     try:
         thread.start()  # in that case, too

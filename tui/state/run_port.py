@@ -8,7 +8,6 @@ from typing import Protocol
 from trainer.run.control.commands import ControlPort, NoControl
 from trainer.run.folder.lock import is_live, presence, read_owner
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.live_source import LiveSource
 from trainer.run.log.reader import LogReader
 from trainer.run.status import Presence
 from trainer.run.view.replay import replay
@@ -31,11 +30,6 @@ class RunPort:
     source: EventSource
     control: ControlPort
     thread: TrainingThread | None = None
-
-
-def live_port(thread: TrainingThread, source: LiveSource) -> RunPort:
-    """The port of a run that this process trains."""
-    return RunPort(run_dir=thread.run.run_dir, source=source, control=thread.commands, thread=thread)
 
 
 def attached_port(run_dir: RunDir) -> RunPort:

@@ -16,9 +16,6 @@ _OWN_IMAGES = (
     "configuration that explains its choices is written here."
 )
 
-FOLDER = "own images"
-ALL_RUNS = "all runs"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -37,13 +34,13 @@ def choices(runs_dir: Path) -> list[Choice]:
     live = [run for run in runs if is_live(run)]
     found = [_live(run) for run in live]
     found += [_config(name) for name in ("digits", *(name for name in shipped_names() if name != "digits"))]
-    found.append(Choice(heading="train", label=f"{FOLDER} ...", about=_OWN_IMAGES))
+    found.append(Choice(heading="train", label="own images ...", about=_OWN_IMAGES))
     ended = [run for run in runs if run not in live]
     found += [_ended(run) for run in ended[:_RUNS_SHOWN]]
     if runs:
         about = "Every run of the folder: its status; the curves of several in one plot; open, resume, delete."
         command = ("runs", "--runs-dir", str(runs_dir))
-        found.append(Choice(heading="look at", label=f"{ALL_RUNS} ({len(runs):,})", about=about, command=command))
+        found.append(Choice(heading="look at", label=f"all runs ({len(runs):,})", about=about, command=command))
     return found
 
 

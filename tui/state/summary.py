@@ -12,7 +12,7 @@ from trainer.run.log.result_events import EpochEnded
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 
-_PLOT_WIDTH, _PLOT_HEIGHT = 76, 16
+_PLOT_WIDTH = 76
 
 
 def summary(view: RunView, run_dir: RunDir) -> list[str]:
@@ -48,12 +48,13 @@ def _results(view: RunView) -> list[str]:
 def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
     """The next possible actions on the run, with their commands."""
     lines = []
+    ended_early = view.finish is not None and view.finish.reason == "stopped early"
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
         pid = stopped_pid(run_dir)
         if pid:
             lines.append(f"  stopped      by a signal; to continue it: kill -CONT {pid}")
-    elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
+    elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not ended_early:
         lines.append(f"  resume with  {run_dir.resume_command()}")
     if view.failure:
         lines += [f"  {fmt.printable(line)}" for line in view.failure.error.split("\n")]
@@ -103,10 +104,6 @@ def _epoch_line(view: RunView, event: EpochEnded) -> str:
 def _stands_at(view: RunView) -> int:
     """Step of the run. Not always the newest in the log: a resume that was stopped while preparing is at its checkpoint."""
     return view.finish.step if view.finish else view.step
-
-
-def _ended_early(view: RunView) -> bool:
-    return view.finish is not None and view.finish.reason == "stopped early"
 
 
 def _ending(view: RunView) -> str:

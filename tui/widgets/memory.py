@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainer.run.diagnosis.memory_forecast import memory_forecast, memory_left
 from tui.drawing import format as fmt
 from tui.drawing.bars import bar
@@ -14,13 +12,11 @@ from tui.widgets.step_pane import StepPane
 
 _LABEL = 10
 _ROOM_FOR_CURVE = 14  # minimum rows of the pane for a curve of memory over the run
-
-
-@dataclass(frozen=True)
-class _Bar:
-    label: str
-    used_bytes: float
-    style: str
+_BARS = {
+    "allocated": ("allocated_bytes", "train"), "reserved": ("reserved_bytes", "accent"), "peak": ("peak_bytes", "dim"),
+    "device": ("device_used_bytes", "test"), "process": ("process_bytes", "train"), "system": ("system_used_bytes", "test"),
+}  # fmt: skip
+"""Reading and style of each bar; on a GPU without the last two."""
 
 
 class MemoryPane(StepPane):
@@ -36,8 +32,8 @@ class MemoryPane(StepPane):
             text = "first reading after 2 s" if scene.view.started else "appears when training starts"
             body: list[Row] = [[(text, "dim")]]
             return self.frame(scene.glyphs, title, [], body, width, height)
-        total = _total(readings)
-        body = [_bar_row(scene, entry, total, inner) for entry in _bars(readings)]
+        labels = [label for label in _BARS if "allocated_bytes" not in readings or label not in ("process", "system")]
+        body = [_bar_row(scene, label, inner) for label in labels if _BARS[label][0] in readings]
         line = facts(scene)
         if line:
             body.append([(line, "dim")])
@@ -108,29 +104,13 @@ def _total(readings: dict[str, float]) -> float | None:
     return readings.get("device_total_bytes", readings.get("system_total_bytes"))
 
 
-def _bars(readings: dict[str, float]) -> list[_Bar]:
-    wanted = (
-        ("allocated", "allocated_bytes", "train"),
-        ("reserved", "reserved_bytes", "accent"),
-        ("peak", "peak_bytes", "dim"),
-        ("device", "device_used_bytes", "test"),
-        ("process", "process_bytes", "train"),
-        ("system", "system_used_bytes", "test"),
-    )
-    on_gpu = "allocated_bytes" in readings
+def _bar_row(scene: DisplayState, label: str, width: int) -> Row:
+    readings, (key, style) = scene.view.readings, _BARS[label]
+    used_bytes, total = readings[key], _total(readings)
+    share = used_bytes / total if total else 0.0
+    style = "warn" if share > 0.92 and label in ("device", "system", "reserved") else style
     return [
-        _Bar(label, readings[key], style)
-        for label, key, style in wanted
-        if key in readings and not (on_gpu and label in ("process", "system"))
-    ]
-
-
-def _bar_row(scene: DisplayState, entry: _Bar, total: float | None, width: int) -> Row:
-    share = entry.used_bytes / total if total else 0.0
-    style = "warn" if share > 0.92 and entry.label in ("device", "system", "reserved") else entry.style
-    room = max(width - _LABEL - 7, 4)
-    return [
-        (fmt.fit(entry.label, _LABEL), "dim"),
-        *bar(share, room, scene.glyphs, style),
-        (f" {fmt.gib(entry.used_bytes):>6}", "text"),
+        (fmt.fit(label, _LABEL), "dim"),
+        *bar(share, max(width - _LABEL - 7, 4), scene.glyphs, style),
+        (f" {fmt.gib(used_bytes):>6}", "text"),
     ]

@@ -30,10 +30,14 @@ _NARROW = frozenset(
 """Characters of exactly one cell: ASCII, box drawing, blocks, geometric shapes, braille. Most of the screen consists of them."""
 
 
-class PaletteOwner(Protocol):
-    """Interface of the application that panes use: styles by the words of rows (`tui.drawing.themes.STYLES`)."""
+class PaneApp(Protocol):
+    """Interface of the application that panes use."""
 
-    palette: dict[str, Style]
+    palette: dict[str, Style]  # styles by the words of rows (`tui.drawing.themes.STYLES`)
+
+    @property
+    def picture_protocol(self) -> str:
+        """Protocol for drawing pictures, one of `tui.drawing.pixel_pictures.protocol_for`."""
 
 
 class Pane(Widget, can_focus=True):
@@ -142,7 +146,7 @@ class Pane(Widget, can_focus=True):
         return fit(f"{text}  {pages}" if text else pages, room).rstrip()
 
     def _palette(self) -> dict[str, Style]:
-        return cast(PaletteOwner, self.app).palette
+        return cast(PaneApp, self.app).palette
 
     def _strip(self, row: Row) -> Strip:
         # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.cells import cell_len
 
@@ -15,7 +15,7 @@ from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_
 from tui.drawing.themes import no_color, pixel_pair
 from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import waiting_text
-from tui.widgets.pane import exact
+from tui.widgets.pane import PaneApp, exact
 from tui.widgets.scroll_pane import TablePane
 
 if TYPE_CHECKING:
@@ -30,14 +30,6 @@ _CHARACTERS = "characters"
 _CAPTION = 3  # lines below a picture
 _DARK_TO_LIGHT = " .:-=+*#%@"  # characters used without colours
 _LUMINANCE = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: ITU-R BT.601
-
-
-class PictureTerminal(Protocol):
-    """Interface of the application that pictures use."""
-
-    @property
-    def picture_protocol(self) -> str:
-        """Protocol for drawing pictures, one of `tui.drawing.pixel_pictures.protocol_for`."""
 
 
 class PicturePane(TablePane):
@@ -108,7 +100,7 @@ class PicturePane(TablePane):
     def _means(self, scene: DisplayState) -> str:
         if no_color() or self.app.current_theme.ansi or not scene.glyphs.braille:
             return _CHARACTERS
-        protocol = cast(PictureTerminal, self.app).picture_protocol
+        protocol = cast(PaneApp, self.app).picture_protocol
         return protocol if cell_size() else BLOCKS
 
     def _show_overlays(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -32,27 +32,13 @@ from tui.widgets.comparison import ComparisonPane
 from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import WIDTHS, cells, size
 
+if TYPE_CHECKING:
+    from tui.app.runs_list import RunsList
+
 _LOOK_EVERY_S = 0.25
 _FIRST_LOOKS_S = 0.05  # polling interval until there is a first row
 _REMARK_LOOKS = 16  # number of polls for which a remark is shown: four seconds
 _AGES_EVERY = 12  # polls between two redraws when no run has changed, since ages change
-
-
-class ListOwner(Protocol):
-    """Opens and resumes runs of the list."""
-
-    @property
-    def refusal(self) -> str:
-        """Why the runs of the list cannot be changed; empty if they can be."""
-
-    def open_run(self, run: RunOverview) -> None:
-        """Show a run."""
-
-    def resume_run(self, run: RunOverview) -> str:
-        """Resume a run; returns why that is not possible, empty if the resume has been started."""
-
-    def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Return to the screen below the list, with the curves of `marked`; None keeps the current ones."""
 
 
 class RunsScreen(ModalScreen[None]):
@@ -65,7 +51,7 @@ class RunsScreen(ModalScreen[None]):
     def __init__(
         self,
         folder: RunsFolder,
-        owner: ListOwner,
+        owner: RunsList,
         *,
         clock: Callable[[], float],
         here: RunDir | None,
