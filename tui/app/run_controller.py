@@ -19,7 +19,7 @@ from tui.state.log_tail import LogReader
 from tui.state.run_port import RunPort
 from tui.widgets.key_bar import KeyBar
 
-_REMARK_S = 4.0
+_MESSAGE_S = 4.0
 _SILENT_S = 3.0  # time without events before checking whether the trainer's process is stopped
 
 _READ_FOR_S = 0.1
@@ -39,7 +39,7 @@ class RunController:
         self._printed = 0
         self._pending: dict[str, tuple[str, str]] = {}  # id of the command and word shown until the answer, by action
         self._last_state = RunState.LOADING
-        self._remark_until = 0.0
+        self._message_until = 0.0
         self._has_read = self._has_news = False
         self._unread: list[bytes] = []
         self._exported: Exported | None = None
@@ -74,8 +74,8 @@ class RunController:
         self._take_answers()
         self._take_export()
         self.scene.now = now
-        if self._remark_until and time.monotonic() > self._remark_until:
-            self.remark("")
+        if self._message_until and time.monotonic() > self._message_until:
+            self.show_message("")
         before, state = self._last_state, self.scene.state
         if state is not before:
             self._enter(state)
@@ -110,9 +110,9 @@ class RunController:
         try:
             return self.port.source.read()
         except FileNotFoundError:
-            self.remark("the run directory was moved or deleted; q leaves, and r18-tui runs finds runs")
+            self.show_message("the run directory was moved or deleted; q leaves, and r18-tui runs finds runs")
         except OSError as error:
-            self.remark(f"the log cannot be read ({error.strerror}); it is tried again")
+            self.show_message(f"the log cannot be read ({error.strerror}); retrying")
         return []
 
     def follow_trainer(self) -> None:
@@ -156,7 +156,7 @@ class RunController:
         """Whether an action cannot act now; shows the reason."""
         reason = BY_NAME[name].refusal(self.situation())
         if reason:
-            self.remark(f"{BY_NAME[name].label}: {reason}")
+            self.show_message(f"{BY_NAME[name].label}: {reason}")
         return bool(reason)
 
     def send(self, name: str, command: Command, word: str) -> bool:
@@ -167,19 +167,19 @@ class RunController:
         return not refused
 
     def ask(self, name: str, command: Command, word: str) -> None:
-        """Send a command whether or not its action can act now; an undeliverable one is shown as a remark."""
+        """Send a command whether or not its action can act now; an undeliverable one is shown as a message."""
         try:
             self.port.control.send(command)
         except UndeliverableError as error:
-            self.remark(str(error))
+            self.show_message(str(error))
             return
         self._pending[name] = command.command_id, word
         self._show_pending()
 
-    def remark(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a text in place of the keys, for a few seconds."""
-        self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
-        self.screen.query_one("#keys", KeyBar).remark = text
+        self._message_until = time.monotonic() + _MESSAGE_S if text else 0.0
+        self.screen.query_one("#keys", KeyBar).message = text
         self.screen.draw_now("keys")
 
     def _take_answers(self) -> None:
@@ -187,7 +187,7 @@ class RunController:
         for name in answered:
             ack = self.view.acknowledged[self._pending.pop(name)[0]]
             done = "under way" if ack.command == cmd.Export.name else "done"
-            self.remark(f"{ack.command}: {done if ack.ok else ack.message}")
+            self.show_message(f"{ack.command}: {done if ack.ok else ack.message}")
         if answered:
             self._show_pending()
 
@@ -196,7 +196,7 @@ class RunController:
         exported, before = self.view.exported, self._exported
         self._exported = exported
         if exported is not None and exported is not before and self._knows_exports:
-            self.remark(f"exported and checked: {self.view.place_of(exported.path)}")
+            self.show_message(f"exported and checked: {self.view.place_of(exported.path)}")
         self._knows_exports = True
 
     def _show_pending(self) -> None:

@@ -1,4 +1,4 @@
-"""Keys and their actions, as many as fit; those that cannot act now are dimmed. A remark may replace them."""
+"""Keys and their actions, as many as fit; those that cannot act now are dimmed. A message may replace them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from trainer.run.status import LIVE_STATES
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.display_state import DisplayState
-from tui.state.keys import ACTIONS, Action, ActionContext, tries_rates
+from tui.state.keys import ACTIONS, Action, ActionContext, lr_range_test_is_running
 from tui.widgets.pane import Pane
 
 _GAP = 2  # cells between two entries
 
 
 class KeyBar(Pane, can_focus=False):
-    """The last line: the keys, or `remark` when it is not empty; `situation` is called at each drawing."""
+    """The last line: the keys, or `message` when it is not empty; `situation` is called at each drawing."""
 
     def __init__(self, situation: Callable[[], ActionContext], *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.situation = situation
-        self.remark = ""
+        self.message = ""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        if self.remark:
-            return [[(" " + fmt.fit(fmt.printable(self.remark), width - 2), "warn")]]
+        if self.message:
+            return [[(" " + fmt.fit(fmt.printable(self.message), width - 2), "warn")]]
         now = self.situation()
         short = {action.name: action.short or action.label for action in ACTIONS}
         labels = {action.name: action.label for action in ACTIONS}
         for names in (short, labels):
             names["pause"] = "resume" if now.view.held else "pause"
-            names["find_lr"] = "stop" if tries_rates(now) else names["find_lr"]
+            names["find_lr"] = "stop" if lr_range_test_is_running(now) else names["find_lr"]
             names["messages"] += f" +{scene.unseen_output}" if scene.unseen_output else ""
         shown = _chosen(now, short, width - 1, keep=["messages"] if scene.unseen_output else [])
         row: Row = [(" ", "text")]

@@ -129,13 +129,19 @@ class Pane(Widget, can_focus=True):
         for index in range(height - 2):
             inner = body[index] if index < len(body) else []
             rows.append([(glyphs.vertical + " ", edge), *exact(inner, width - 4), (" " + glyphs.vertical, edge)])
-        label = self._below(bottom, width - 6)
+        label = self._bottom_label(bottom, width - 6)
         before, after = (f"{glyphs.horizontal} ", " ") if label else ("", "")
         rest = glyphs.horizontal * max(width - 2 - cell_len(before + label + after), 0)
         rows.append([(glyphs.corners[2] + before, edge), (label, "dim"), (after + rest + glyphs.corners[3], edge)])
         return rows
 
-    def _below(self, text: str, room: int) -> str:
+    def notice(
+        self, scene: DisplayState, title: str, text: str, width: int, height: int, bottom: str = ""
+    ) -> list[Row]:
+        """A frame around a text alone, while there is nothing else to show."""
+        return self.frame(scene.glyphs, title, [], [[(text, "dim")]], width, height, bottom)
+
+    def _bottom_label(self, text: str, room: int) -> str:
         """Text of the lower border: `text`, cut between its parts, and on a page the keys of other pages."""
         if not self.has_class("zoomed"):
             return _parts_that_fit(text, room)

@@ -21,7 +21,7 @@ from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import create_run
 from tui.app.screens.pick_folder import FolderScreen
 from tui.app.screens.settings import SettingsScreen
-from tui.app.start_app import StartApp
+from tui.app.screens.start_screen import StartApp
 from tui.state.config_form import MAIN_SETTINGS, main_settings, resolve, typed
 from tui.state.start_choices import choices
 

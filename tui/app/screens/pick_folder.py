@@ -51,12 +51,10 @@ class FolderScreen(ModalScreen[str | None]):
             yield Static(
                 "class folders (cat/ dog/ ...), or train/ and test/ or val/ with class folders", classes="hint"
             )
-            yield Input(placeholder="path, or choose below; enter looks at it", id="folder-path")
+            yield Input(placeholder="path, or choose below; enter inspects it", id="folder-path")
             yield FoldersTree(Path.cwd(), id="folder-tree")
             yield Static(id="folder-found")
-            yield Static(
-                "enter in the tree chooses, in the line looks; tab goes between them, esc back", classes="hint"
-            )
+            yield Static("enter: choose (tree) or inspect (path); tab switches, esc goes back", classes="hint")
 
     def on_resize(self, event: Resize) -> None:
         """Give all rows of a small terminal to the line and the tree."""
@@ -72,10 +70,10 @@ class FolderScreen(ModalScreen[str | None]):
         if not folder:
             self._say("no folder yet: type a path, or choose one in the tree", problem=True)
         elif self.is_inspecting:
-            self._say("the folder before is still being looked at", problem=True)
+            self._say("The previous folder is still being inspected", problem=True)
         else:
             self.is_inspecting = True
-            self._say(f"looking at {folder}")
+            self._say(f"inspecting {folder}")
             self.run_worker(lambda: self._inspect(folder), thread=True)
 
     def action_cancel(self) -> None:
