@@ -136,4 +136,5 @@ def _shade(share: float) -> str:
 
 def _short(name: str, width: int) -> str:
     """The first letters of a name, padded to `width` cells."""
-    return " " * (width - cell_len(name)) + set_cell_size(name, min(cell_len(name), width))
+    short = set_cell_size(name, width).rstrip()
+    return " " * (width - cell_len(short)) + short
