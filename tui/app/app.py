@@ -171,7 +171,9 @@ class DashboardApp(TerminalApp[int]):
                 self._ring(run)
         self._adjust_polling(news=versions != [run.scene.version for run in self.runs.open])
         if any(run.scene.behind for run in self.runs.open):
-            self._read_on()
+            if not self._reading_on:  # the rest of a long history follows after the keys that were pressed meanwhile
+                self._reading_on = True
+                self.set_timer(_READ_ON_AFTER_S, self._continue_reading)
             return
         if self._has_drawn and not gc.isenabled():
             # Off since the start of the program, where it would scan only modules, and a history that is being read.
@@ -211,12 +213,6 @@ class DashboardApp(TerminalApp[int]):
         if self._driver is not None:
             text = printable(f"r18-tui: {run.port.run_dir.name} {run.scene.word}")
             self._driver.write(f"\x1b]9;{text}\x07")
-
-    def _read_on(self) -> None:
-        """Read the rest of a long history, after the keys that were pressed meanwhile."""
-        if not self._reading_on:
-            self._reading_on = True
-            self.set_timer(_READ_ON_AFTER_S, self._continue_reading)
 
     def _continue_reading(self) -> None:
         self._reading_on = False

@@ -41,9 +41,10 @@ class KeyBar(Pane, can_focus=False):
             if _size(shown, short | {action.name: labels[action.name]}) <= width - 1:
                 short[action.name] = labels[action.name]  # written out as far as there is room, from the left
             style = "warn" if action.name == "messages" and scene.unseen_output else "dim"
+            style = "faint" if action.refusal(now) else style
             if action is not shown[0]:
                 row.append((" " * _GAP, "text"))
-            row += _entry(action.key, short[action.name], "faint" if action.refusal(now) else style)
+            row += [(action.key, "faint" if style == "faint" else "key"), (f" {short[action.name]}", style)]
         return [row]
 
 
@@ -65,10 +66,6 @@ def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[st
 def _size(actions: list[Action], labels: dict[str, str]) -> int:
     """Cells needed by some actions."""
     return sum(cell_len(f"{action.key} {labels[action.name]}") + _GAP for action in actions) - _GAP
-
-
-def _entry(key: str, label: str, style: str) -> Row:
-    return [(key, "faint" if style == "faint" else "key"), (f" {label}", style)]
 
 
 def key_line(*keys: tuple[str, str]) -> Text:

@@ -86,7 +86,7 @@ class StartScreen(Screen[None]):
         elif choice.command:
             self.app.exit(list(choice.command))
         else:
-            self.app.push_screen(FolderScreen(self._runs_dir), self._folder_looked_at)
+            self.app.push_screen(FolderScreen(self._runs_dir), self._folder_inspected)
 
     def action_start(self) -> None:
         lit = self.query_one(OptionList).highlighted_option
@@ -97,7 +97,7 @@ class StartScreen(Screen[None]):
     def action_leave(self) -> None:
         self.app.exit(None)
 
-    def _folder_looked_at(self, config: str | None) -> None:
+    def _folder_inspected(self, config: str | None) -> None:
         if config is not None:
             self._show_settings(config)
 
