@@ -146,7 +146,7 @@ class RunController:
             # Commands not answered by now never will be, except the one to end.
             self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
             self._show_pending()
-        self.screen.show_failure(self.view.failure is not None)
+        self.screen.set_class(self.view.failure is not None, "-failed")
         self.screen.draw_now("header", "compact", "keys", "failure", "too-small")
         self.screen.draw_next()  # what led to the new state must not wait for the drawing budget
 

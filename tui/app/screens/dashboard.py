@@ -211,13 +211,22 @@ class DashboardScreen(Screen[None]):
         return True
 
     def _pane_of_page(self, name: str) -> Pane:
-        """The pane of a page. Panes outside the overview are created on first use, to keep them out of the first frame."""
-        panes = _page_panes()
-        if name not in panes:
+        """The pane of a page. Those outside the overview are imported and created on first use, not before the first frame."""
+        from tui.widgets.class_table import ClassTable
+        from tui.widgets.confusion import ConfusionPane
+        from tui.widgets.layers import LayersPane
+        from tui.widgets.network import NetworkPane
+        from tui.widgets.pictures import MistakesPane, TrainingImagesPane
+
+        kinds: dict[str, type[Pane]] = {
+            "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
+            "network": NetworkPane, "layers": LayersPane,
+        }  # fmt: skip
+        if name not in kinds:
             return self._panes[name]
         pane_id = f"page-{name}"
         if pane_id not in self._panes:
-            self._panes[pane_id] = pane = panes[name](id=pane_id, classes="page")
+            self._panes[pane_id] = pane = kinds[name](id=pane_id, classes="page")
             self.mount(pane, before="#keys")
             pane.paint(self._scene)
         return self._panes[pane_id]
@@ -287,20 +296,3 @@ class DashboardScreen(Screen[None]):
             return float(self._scene.view.steps_per_epoch) if panes else 0.0
         left, right = self._scene.viewport.edges(self._scene.total)
         return (right - left) / max(max(widths) - _BESIDE_CURVE, 1)
-
-    def show_failure(self, shown: bool) -> None:
-        self.set_class(shown, "-failed")
-
-
-def _page_panes() -> dict[str, type[Pane]]:
-    """Panes of the pages that are not part of the overview; imported here to keep them out of the first frame."""
-    from tui.widgets.class_table import ClassTable
-    from tui.widgets.confusion import ConfusionPane
-    from tui.widgets.layers import LayersPane
-    from tui.widgets.network import NetworkPane
-    from tui.widgets.pictures import MistakesPane, TrainingImagesPane
-
-    return {
-        "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
-        "network": NetworkPane, "layers": LayersPane,
-    }  # fmt: skip
