@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from trainer.config.field_docs import field_docs, value_words
 from trainer.config.schema import RESUME_OVERRIDES, Config
-from tui.state.keys import ACTIONS, LIST_ACTIONS, shown_keys
+from tui.state.keys import ACTIONS, LIST_ACTIONS, Key
 from tui.state.pages import OVERVIEW, PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,16 +53,16 @@ def configuration() -> str:
 def keys_table() -> str:
     """All keys, of the dashboard and of the list of runs."""
     lines = [*_KEYS_HEAD]
-    lines += [_key_row(action.keys, action.help) for action in ACTIONS if not action.on_screen]
+    lines += [_key_row(action) for action in ACTIONS if not action.on_screen]
     lines += [_curves_row(), _pages_row()]
     lines += ["", "In the list of runs:", "", *_KEYS_HEAD]
-    lines += [_key_row(action.keys, action.help) for action in LIST_ACTIONS]
+    lines += [_key_row(action) for action in LIST_ACTIONS]
     return "\n".join(lines)
 
 
 def short_keys_table() -> str:
     """The keys that the key bar places first, those of all curves, and the pages."""
-    lines = [*_KEYS_HEAD, *(_key_row(action.keys, action.help) for action in ACTIONS if action.bar == 1)]
+    lines = [*_KEYS_HEAD, *(_key_row(action) for action in ACTIONS if action.bar == 1)]
     return "\n".join([*lines, _curves_row(), _pages_row()])
 
 
@@ -80,9 +80,9 @@ def _pages_row() -> str:
     return f"| {' '.join(f'`{page.key}`' for page in PAGES[1:])} | {text} |"
 
 
-def _key_row(keys: str, text: str) -> str:
-    shown = ", ".join(f"`{key}`" for key in shown_keys(keys))
-    return f"| {shown} | {text} |"
+def _key_row(key: Key) -> str:
+    shown = ", ".join(f"`{name}`" for name in key.shown_keys)
+    return f"| {shown} | {key.help} |"
 
 
 def _with_table(page: Path, table: str) -> str:

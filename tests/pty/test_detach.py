@@ -19,7 +19,7 @@ from trainer.run.folder.lock import is_live
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.run_events import Acknowledged
 from trainer.run.status import RunState
-from tui.app.screens.held_key_guard import HELD_KEY_S
+from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S
 
 pytestmark = pytest.mark.pty
 
@@ -87,7 +87,7 @@ def test_two_terminals_attach_steer_and_see_the_same(tmp_path: Path) -> None:
         one.wait_for("● training", 30)
         one.send("q")
         one.wait_for("Leave this run")
-        one.drain(2 * HELD_KEY_S)  # a key that is held answers nothing
+        one.drain(2 * KEY_REPEAT_DELAY_S)  # a key that is held answers nothing
         one.send("q")  # the first choice of a watcher is to leave
         assert code_of(one) == 0
         assert "come back" in one.text
@@ -142,7 +142,7 @@ def test_a_lost_run_is_gone_on_with_from_the_screen_that_shows_it(tmp_path: Path
         watcher.wait_for("● lost", 10)
         watcher.send("r")
         watcher.wait_for(r"digits +lost", 10)
-        watcher.drain(2 * HELD_KEY_S)
+        watcher.drain(2 * KEY_REPEAT_DELAY_S)
         watcher.send("r")
         watcher.wait_for("● training", 60)
         wait_for(run, lambda view: any(mark.kind == "resume" for mark in view.marks) and view.step > 0)

@@ -99,8 +99,8 @@ def test_what_a_class_is_taken_for_is_known_where_all_its_confusions_are() -> No
     confusions = [[2, 3, 1, 1], [], [0, 2], []]
     results = class_results(view_of(started(), evaluated(4, [10, 3, 10, 5], [6, 3, 1, 5], confusions=confusions)))
     ant, cat = (next(result for result in results if result.name == name) for name in ("ant", "cat"))
-    assert [ant.taken_for(other) for other in (1, 2, 3)] == [1, 3, 0]
-    assert [cat.taken_for(other) for other in (0, 1, 3)] == [2, None, None], "two of nine mistakes are told"
+    assert [ant.predicted_as(other) for other in (1, 2, 3)] == [1, 3, 0]
+    assert [cat.predicted_as(other) for other in (0, 1, 3)] == [2, None, None], "two of nine mistakes are told"
 
 
 class Silent:

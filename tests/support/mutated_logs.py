@@ -57,8 +57,7 @@ from tui.widgets.class_table import ClassTable
 from tui.widgets.compact import CompactPane, SparkPane, WorstPane
 from tui.widgets.confusion import ConfusionPane
 from tui.widgets.curves import AccuracyPane, LossPane
-from tui.widgets.events_list import EventsPane
-from tui.widgets.failure import FailurePane
+from tui.widgets.events_list import EventsPane, FailurePane
 from tui.widgets.header import Header
 from tui.widgets.layers import LayersPane
 from tui.widgets.lr_pane import LrPane

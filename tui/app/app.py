@@ -26,7 +26,6 @@ from trainer.run.status import LIVE_STATES
 from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from tui.app.run_controller import RunController
-from tui.app.run_dialogs import RunDialogs
 from tui.app.run_keys import RunKeys
 from tui.app.runs_list import RunsList
 from tui.app.screens import LIST_OF_RUNS, MESSAGES
@@ -41,12 +40,12 @@ from tui.terminal.private_terminal import is_hung_up, terminal_size
 
 _LONGEST_PUMP_S = 0.2  # longest time between two polls of the run's events (0.4 ms each): a barely visible delay
 _CALM_PUMP_S = 1.0  # the same while nothing happens: each poll wakes the processor
-_CALM_AFTER_S = 5.0  # time at rest before polling slows down: no key, no events; longer than a remark is shown
+_CALM_AFTER_S = 5.0  # time at rest before polling slows down: no key, no events; longer than a message is shown
 _READ_ON_AFTER_S = 0.001  # delay of a timer: `call_later` would run before everything that waits, keys included
 
 _START_AFTER_S = 0.02
 _HELP_AFTER_S = 2.0  # delay after the first frame; preparing the help takes some 60 ms of this thread
-_LOOK_AROUND_S = 0.9  # least time between two checks of terminal and trainer; less than `_CALM_PUMP_S`
+_CHECK_EVERY_S = 0.9  # least time between two checks of terminal and trainer; less than `_CALM_PUMP_S`
 
 
 def _target(action: Action) -> str:
@@ -88,14 +87,13 @@ class DashboardApp(TerminalApp[int]):
         home = None if port is None else RunController(port)
         folder = runs_dir or (default_runs_dir() if port is None else port.run_dir.path.parent)
         self.runs = RunsList(self, home, folder, clock=clock, read_only=read_only)
-        self._dialogs = RunDialogs(self, self.runs)
-        self.keys = RunKeys(self, self.runs, self._dialogs)
+        self.keys = RunKeys(self, self.runs)
         self._ui = ui
         self._reading_on = self._has_drawn = False
         self._pump_s = min(_LONGEST_PUMP_S, ui.redraw_every_s)
         self._pumping: Timer | None = None
         self._calm = False
-        self._stirred_s = self._looked_s = time.monotonic()
+        self._last_activity_s = self._last_check_s = time.monotonic()
         self._clock = clock
         self._input_fd = input_fd
         self._hung_up = hung_up
@@ -118,7 +116,7 @@ class DashboardApp(TerminalApp[int]):
     @property
     def watched(self) -> RunController:
         """The run on the screen, or under the list."""
-        return self.runs.watched
+        return self.runs.current
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Allow a dashboard's actions only while a dashboard is on the screen."""
@@ -160,18 +158,22 @@ class DashboardApp(TerminalApp[int]):
         if not self.screen_stack:  # an application that closes loses its screens before its timers
             return
         now = time.monotonic()
-        if now - self._looked_s >= _LOOK_AROUND_S:  # here, since a timer of its own would wake the processor once more
-            self._looked_s = now
-            self._look_around()
+        if (
+            now - self._last_check_s >= _CHECK_EVERY_S
+        ):  # here, since a timer of its own would wake the processor once more
+            self._last_check_s = now
+            self._check_terminal_and_trainers()
         thread = self.runs.home.port.thread if self.runs.home is not None else None
         ended = thread is not None and not thread.alive
         versions = [run.scene.version for run in self.runs.open]
         for run in self.runs.open:
             if run.read(self._clock()) and self._ui.bell:
                 self._ring(run)
-        self._take_pace(news=versions != [run.scene.version for run in self.runs.open])
+        self._adjust_polling(news=versions != [run.scene.version for run in self.runs.open])
         if any(run.scene.behind for run in self.runs.open):
-            self._read_on()
+            if not self._reading_on:  # the rest of a long history follows after the keys that were pressed meanwhile
+                self._reading_on = True
+                self.set_timer(_READ_ON_AFTER_S, self._continue_reading)
             return
         if self._has_drawn and not gc.isenabled():
             # Off since the start of the program, where it would scan only modules, and a history that is being read.
@@ -179,26 +181,27 @@ class DashboardApp(TerminalApp[int]):
         shown = self.runs.shown
         if shown is not None and self.screen.id not in (LIST_OF_RUNS, MESSAGES):
             # Half a tick less, so that a pane is drawn in the tick that is due and not in the one after.
-            shown.draw(self._ui.redraw_every_s - self._pump_s / 2)
-            self._dialogs.offer_remedies()
-            self._dialogs.show_lr_range()
+            interval_s = self._ui.redraw_every_s - self._pump_s / 2
+            shown.screen.draw(time.monotonic(), interval_s, computing=not shown.scene.at_rest)
+            self.keys.offer_remedies()
+            self.keys.show_lr_range()
         if ended:
             assert thread is not None
             self.exit(thread.exit_code)
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, InputEvent):
-            self._take_pace(news=True)
+            self._adjust_polling(news=True)
         await super().on_event(event)
 
-    def _take_pace(self, *, news: bool) -> None:
+    def _adjust_polling(self, *, news: bool) -> None:
         """Poll less often once all runs are at rest and no key is pressed."""
         if self._pumping is None:
             return
         now = time.monotonic()
-        self._stirred_s = now if news else self._stirred_s
+        self._last_activity_s = now if news else self._last_activity_s
         rest = all(run.at_rest for run in self.runs.open)
-        calm = rest and now - self._stirred_s >= _CALM_AFTER_S
+        calm = rest and now - self._last_activity_s >= _CALM_AFTER_S
         if calm is not self._calm:
             self._calm = calm
             self._pumping.stop()
@@ -211,24 +214,18 @@ class DashboardApp(TerminalApp[int]):
             text = printable(f"r18-tui: {run.port.run_dir.name} {run.scene.word}")
             self._driver.write(f"\x1b]9;{text}\x07")
 
-    def _read_on(self) -> None:
-        """Read the rest of a long history, after the keys that were pressed meanwhile."""
-        if not self._reading_on:
-            self._reading_on = True
-            self.set_timer(_READ_ON_AFTER_S, self._go_on_reading)
-
-    def _go_on_reading(self) -> None:
+    def _continue_reading(self) -> None:
         self._reading_on = False
         self._pump()
 
-    def _look_around(self) -> None:
+    def _check_terminal_and_trainers(self) -> None:
         if self._hung_up() or (self._input_fd is not None and is_hung_up(self._input_fd)):
-            self._leave_it_running("the terminal was lost")
+            self._exit_and_continue("the terminal was lost")
             return
         for run in self.runs.open:
             run.follow_trainer()
 
-    def _leave_it_running(self, how: str) -> None:
+    def _exit_and_continue(self, how: str) -> None:
         """Leave the screen; the run continues and records when that happened."""
         if (
             self.runs.home is not None
@@ -265,7 +262,7 @@ class DashboardApp(TerminalApp[int]):
     def action_key(self, name: str) -> None:
         """Run an action of `tui.state.keys`."""
         if name == "leave":
-            self._dialogs.leave(self._detach)
+            self.keys.leave(self._detach)
         elif name == "detach":
             self._detach()
         else:
@@ -284,7 +281,7 @@ class DashboardApp(TerminalApp[int]):
         if self.watched.refuses("detach"):
             return
         if self.watched is self.runs.home:
-            self._leave_it_running("detached")
+            self._exit_and_continue("detached")
         else:
             self.runs.leave_run()
 

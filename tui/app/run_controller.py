@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command, UndeliverableError
@@ -20,16 +19,10 @@ from tui.state.log_tail import LogReader
 from tui.state.run_port import RunPort
 from tui.widgets.key_bar import KeyBar
 
-_REMARK_S = 4.0
+_MESSAGE_S = 4.0
 _SILENT_S = 3.0  # time without events before checking whether the trainer's process is stopped
 
 _READ_FOR_S = 0.1
-
-
-@dataclass(frozen=True)
-class _Pending:
-    command_id: str
-    word: str
 
 
 class RunController:
@@ -44,9 +37,9 @@ class RunController:
         self.screen = DashboardScreen(self.scene, self.situation)
         self._log = LogReader(port.run_dir)
         self._printed = 0
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, tuple[str, str]] = {}  # id of the command and word shown until the answer, by action
         self._last_state = RunState.LOADING
-        self._remark_until = 0.0
+        self._message_until = 0.0
         self._has_read = self._has_news = False
         self._unread: list[bytes] = []
         self._exported: Exported | None = None
@@ -81,8 +74,8 @@ class RunController:
         self._take_answers()
         self._take_export()
         self.scene.now = now
-        if self._remark_until and time.monotonic() > self._remark_until:
-            self.remark("")
+        if self._message_until and time.monotonic() > self._message_until:
+            self.show_message("")
         before, state = self._last_state, self.scene.state
         if state is not before:
             self._enter(state)
@@ -117,13 +110,10 @@ class RunController:
         try:
             return self.port.source.read()
         except FileNotFoundError:
-            self.remark("the run directory was moved or deleted; q leaves, and r18-tui runs finds runs")
+            self.show_message("the run directory was moved or deleted; q leaves, and r18-tui runs finds runs")
         except OSError as error:
-            self.remark(f"the log cannot be read ({error.strerror}); it is tried again")
+            self.show_message(f"the log cannot be read ({error.strerror}); retrying")
         return []
-
-    def draw(self, interval_s: float) -> None:
-        self.screen.draw(time.monotonic(), interval_s, computing=not self.scene.at_rest)
 
     def follow_trainer(self) -> None:
         """Update the hint, presence and stopped process of a trainer in another process."""
@@ -156,7 +146,7 @@ class RunController:
             # Commands not answered by now never will be, except the one to end.
             self._pending = {name: asked for name, asked in self._pending.items() if name == "leave"}
             self._show_pending()
-        self.screen.show_failure(self.view.failure is not None)
+        self.screen.set_class(self.view.failure is not None, "-failed")
         self.screen.draw_now("header", "compact", "keys", "failure", "too-small")
         self.screen.draw_next()  # what led to the new state must not wait for the drawing budget
 
@@ -166,7 +156,7 @@ class RunController:
         """Whether an action cannot act now; shows the reason."""
         reason = BY_NAME[name].refusal(self.situation())
         if reason:
-            self.remark(f"{BY_NAME[name].label}: {reason}")
+            self.show_message(f"{BY_NAME[name].label}: {reason}")
         return bool(reason)
 
     def send(self, name: str, command: Command, word: str) -> bool:
@@ -177,27 +167,27 @@ class RunController:
         return not refused
 
     def ask(self, name: str, command: Command, word: str) -> None:
-        """Send a command whether or not its action can act now; an undeliverable one is shown as a remark."""
+        """Send a command whether or not its action can act now; an undeliverable one is shown as a message."""
         try:
             self.port.control.send(command)
         except UndeliverableError as error:
-            self.remark(str(error))
+            self.show_message(str(error))
             return
-        self._pending[name] = _Pending(command.command_id, word)
+        self._pending[name] = command.command_id, word
         self._show_pending()
 
-    def remark(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a text in place of the keys, for a few seconds."""
-        self._remark_until = time.monotonic() + _REMARK_S if text else 0.0
-        self.screen.query_one("#keys", KeyBar).remark = text
+        self._message_until = time.monotonic() + _MESSAGE_S if text else 0.0
+        self.screen.query_one("#keys", KeyBar).message = text
         self.screen.draw_now("keys")
 
     def _take_answers(self) -> None:
-        answered = {name for name, pending in self._pending.items() if pending.command_id in self.view.acknowledged}
+        answered = {name for name, (sent, _) in self._pending.items() if sent in self.view.acknowledged}
         for name in answered:
-            ack = self.view.acknowledged[self._pending.pop(name).command_id]
+            ack = self.view.acknowledged[self._pending.pop(name)[0]]
             done = "under way" if ack.command == cmd.Export.name else "done"
-            self.remark(f"{ack.command}: {done if ack.ok else ack.message}")
+            self.show_message(f"{ack.command}: {done if ack.ok else ack.message}")
         if answered:
             self._show_pending()
 
@@ -206,9 +196,9 @@ class RunController:
         exported, before = self.view.exported, self._exported
         self._exported = exported
         if exported is not None and exported is not before and self._knows_exports:
-            self.remark(f"exported and checked: {self.view.place_of(exported.path)}")
+            self.show_message(f"exported and checked: {self.view.place_of(exported.path)}")
         self._knows_exports = True
 
     def _show_pending(self) -> None:
-        self.scene.pending = {name: pending.word for name, pending in self._pending.items()}
+        self.scene.pending = {name: word for name, (_, word) in self._pending.items()}
         self.screen.draw_now("header", "compact", "keys")

@@ -1,4 +1,7 @@
-"""Actions of a dashboard's keys: commands to the run, and changes of its display."""
+"""Actions of a dashboard's keys: commands to the run, dialogs that lead to some, and changes of the display.
+
+The modules of dialogs are imported when these open: not before the first frame.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from textual.app import App
 
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
+from trainer.run.log.result_events import LrRangeTested
+from trainer.run.log.run_events import Diverged
+from trainer.run.status import RunState
 from trainer.run.view.run_view import SMOOTHING
-from tui.app.run_dialogs import RunDialogs
+from tui.app.run_controller import RunController
 from tui.app.runs_list import RunsList
-from tui.state.keys import ACTIONS
+from tui.state.keys import ACTIONS, lr_range_test_is_running
 
 if TYPE_CHECKING:
     from tui.app.screens.dialogs import HelpScreen
@@ -32,80 +38,190 @@ _COMMANDS: dict[str, tuple[Callable[[], Command], str]] = {
 class RunKeys:
     """Acts on the run on the screen; `actions` has a function per action of `tui.state.keys`."""
 
-    def __init__(self, app: App[int], runs: RunsList, dialogs: RunDialogs) -> None:
+    def __init__(self, app: App[int], runs: RunsList) -> None:
         self._app = app
         self._runs = runs
+        self._offered: Diverged | None = None
+        self._lr_range_run: RunController | None = None
+        self._range_before: LrRangeTested | None = None
         self.actions: dict[str, Callable[[], None]] = {
             **{name: partial(self._send, name) for name in _COMMANDS},
             "pause": self._pause,
-            "learning_rate": dialogs.learning_rate,
-            "plan": dialogs.plan,
-            "note": dialogs.note,
-            "find_lr": dialogs.find_lr,
-            "log_scale": self._log_scale,
-            "smoothing": self._smoothing,
-            "zoom": self._zoom,
-            "next_pane": self._next_pane,
-            "previous_pane": self._previous_pane,
+            "learning_rate": self._set_learning_rate,
+            "plan": self._change_plan,
+            "note": self._add_note,
+            "find_lr": self._find_lr,
+            "log_scale": self._toggle_log_scale,
+            "smoothing": self._next_smoothing,
+            "zoom": self._toggle_zoom,
+            "next_pane": partial(self._move_focus, 1),
+            "previous_pane": partial(self._move_focus, -1),
             "runs": runs.show,
-            "messages": self._messages,
-            "help": self._help,
+            "messages": self._show_messages,
+            "help": self._show_help,
         }
+
+    # Commands ---------------------------------------------------------------------------------------------------------
 
     def _send(self, name: str) -> None:
         command, word = _COMMANDS[name]
-        self._runs.watched.send(name, command(), word)
+        self._runs.current.send(name, command(), word)
 
     def _pause(self) -> None:
-        run = self._runs.watched
+        run = self._runs.current
         if run.view.held:
             run.send("pause", cmd.Unpause(), "resuming")
         else:
             run.send("pause", cmd.Pause(), "pausing")
 
-    def _log_scale(self) -> None:
-        run = self._runs.watched
+    def _set_learning_rate(self) -> None:
+        run = self._runs.current
+        if run.refuses("learning_rate"):
+            return
+        from tui.app.screens.dialogs import LearningRateScreen
+
+        def edit(command: cmd.SetLr | cmd.ScaleLr | None) -> None:
+            if command is not None:
+                run.send("learning_rate", command, "setting learning rate")
+
+        self._app.push_screen(LearningRateScreen(lambda: run.view.next_lr, run.view.edit_to_undo), edit)
+
+    def _change_plan(self) -> None:
+        run = self._runs.current
+        if run.refuses("plan"):
+            return
+        from tui.app.screens.plan import PlanScreen
+
+        def change(settings: dict[str, float] | None) -> None:
+            if settings:
+                run.send("plan", cmd.ChangeSettings(settings=settings), "changing the plan")
+
+        under_way = run.view.step // max(run.view.steps_per_epoch, 1) + 1
+        self._app.push_screen(PlanScreen(run.view.plan, under_way, run.view.rate_with), change)
+
+    def _add_note(self) -> None:
+        run = self._runs.current
+        if run.refuses("note"):
+            return
+        from tui.app.screens.dialogs import NoteScreen
+
+        def add(text: str | None) -> None:
+            if text:
+                run.send("note", cmd.AddNote(text=text), "adding a note")
+
+        self._app.push_screen(NoteScreen(), add)
+
+    def _find_lr(self) -> None:
+        run = self._runs.current
+        if lr_range_test_is_running(run.situation()):
+            self._lr_range_run = None
+            run.send("find_lr", cmd.FindLr(), "stopping")
+            return
+        self._range_before = run.view.lr_range
+        if run.send("find_lr", cmd.FindLr(), "trying learning rates"):
+            self._lr_range_run = run
+
+    def leave(self, detach: Callable[[], None]) -> None:
+        """Leave a run that has ended; ask about one that trains."""
+        from tui.app.screens.dialogs import QuitScreen
+
+        run, thread = self._runs.current, self._runs.current.port.thread
+        ended = run.scene.state in (RunState.FINISHED, RunState.FAILED)
+
+        def left(choice: str | None) -> None:
+            if choice == "stop":
+                run.ask("leave", cmd.Stop(), "stopping")
+            elif choice == "detach":
+                detach()
+
+        if thread is None and (ended or not run.port.control.can_control):
+            self._runs.leave_run()
+        elif thread is not None and ended:
+            thread.stop()
+            run.show_message("waiting for the export; q again stops it" if run.view.exporting else "leaving")
+        elif "leave" in run.situation().pending:
+            run.show_message("stopping already: the state is being saved")
+        else:
+            self._app.push_screen(QuitScreen(attached=thread is None), left)
+
+    # Dialogs that open by themselves ----------------------------------------------------------------------------------
+
+    def offer_remedies(self) -> None:
+        """Offer remedies after non-finite steps, once, if this screen may control the run."""
+        run = self._runs.current
+        held = run.view.diverged
+        is_shown = run.scene.state is RunState.PAUSED and self._app.screen is run.screen
+        if held is None or held is self._offered or not is_shown:
+            return
+        self._offered = held
+        if run.port.control.can_control:
+            from tui.app.screens.dialogs import DivergedScreen
+
+            def decide(choice: str | None) -> None:
+                if choice == "back":
+                    run.send("go_back", cmd.GoBack(), "going back")
+                elif choice == "rate":
+                    self._set_learning_rate()
+
+            self._app.push_screen(DivergedScreen(held), decide)
+
+    def show_lr_range(self) -> None:
+        """Show the result of a range test on the dashboard that requested it."""
+        run = self._runs.current
+        found = run.view.lr_range
+        if self._lr_range_run is not run or found is self._range_before or self._app.screen is not run.screen:
+            return
+        self._lr_range_run = None
+        assert found is not None
+        from tui.app.screens.lr_range import LrRangeScreen
+
+        def use(rate: float | None) -> None:
+            if rate is not None:
+                run.send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
+
+        self._app.push_screen(LrRangeScreen(found), use)
+
+    # Display ----------------------------------------------------------------------------------------------------------
+
+    def _toggle_log_scale(self) -> None:
+        run = self._runs.current
         run.scene.log_scale = not run.scene.log_scale
-        run.remark(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
+        run.show_message(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
         run.screen.draw_next("loss", "m-loss")
 
-    def _smoothing(self) -> None:
-        run = self._runs.watched
+    def _next_smoothing(self) -> None:
+        run = self._runs.current
         run.scene.smoothing = SMOOTHING[(SMOOTHING.index(run.scene.smoothing) + 1) % len(SMOOTHING)]
-        run.remark(f"smoothing {run.scene.smoothing:g}" if run.scene.smoothing else "no smoothing")
+        run.show_message(f"smoothing {run.scene.smoothing:g}" if run.scene.smoothing else "no smoothing")
         run.screen.draw_next("loss", "accuracy", "m-loss", "m-accuracy", "compact")
 
-    def _zoom(self) -> None:
-        if self._app.screen is self._runs.watched.screen:
-            self._runs.watched.screen.toggle_zoom()
+    def _toggle_zoom(self) -> None:
+        if self._app.screen is self._runs.current.screen:
+            self._runs.current.screen.toggle_zoom()
 
     def show_page(self, name: str) -> None:
-        if self._app.screen is self._runs.watched.screen:
-            self._runs.watched.screen.show_page(name)
+        if self._app.screen is self._runs.current.screen:
+            self._runs.current.screen.show_page(name)
 
-    def _next_pane(self) -> None:
-        screen = self._runs.watched.screen
-        if not screen.show_next_page(1):
-            screen.focus_next()
+    def _move_focus(self, by: int) -> None:
+        """Move to the next or previous pane; to a page if a pane is shown alone."""
+        screen = self._runs.current.screen
+        if not screen.show_next_page(by):
+            (screen.focus_next if by > 0 else screen.focus_previous)()
 
-    def _previous_pane(self) -> None:
-        screen = self._runs.watched.screen
-        if not screen.show_next_page(-1):
-            screen.focus_previous()
+    def _show_messages(self) -> None:
+        from tui.app.screens.messages import MessagesScreen
 
-    def _messages(self) -> None:
-        from tui.app.screens.messages import MessagesScreen  # not before the first frame
+        self._app.push_screen(MessagesScreen(self._runs.current.scene))
 
-        self._app.push_screen(MessagesScreen(self._runs.watched.scene))
-
-    def _help(self) -> None:
-        now = self._runs.watched.situation()
+    def _show_help(self) -> None:
+        now = self._runs.current.situation()
         self.help_screen.explain({action.name: action.refusal(now) for action in ACTIONS})
         self._app.push_screen(self.help_screen)
 
     @cached_property
     def help_screen(self) -> HelpScreen:
-        from tui.app.screens.dialogs import HelpScreen  # not before the first frame
+        from tui.app.screens.dialogs import HelpScreen
 
         screen = HelpScreen()
         self._app.install_screen(screen, "help")

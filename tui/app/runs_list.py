@@ -49,7 +49,7 @@ class RunsList:
         return next(below, self.home)
 
     @property
-    def watched(self) -> RunController:
+    def current(self) -> RunController:
         """The run on the screen, or under the list."""
         shown = self.shown
         assert shown is not None, "keys of a dashboard are not bound in the list of runs"
@@ -67,7 +67,7 @@ class RunsList:
 
     def show(self) -> None:
         """Show all runs; from a run opened in the list, return to the list."""
-        if self.watched is self.home:
+        if self.current is self.home:
             self._app.push_screen(self.screen())
         else:
             self._back_to_list()
@@ -110,13 +110,13 @@ class RunsList:
 
     def leave_run(self) -> None:
         """Leave the run on the screen; another process that trains it continues."""
-        if self.watched is self.home:
+        if self.current is self.home:
             self._app.exit(EXIT_OK)
         else:
             self._back_to_list()
 
     def _back_to_list(self) -> None:
-        shown = self.watched
+        shown = self.current
         shown.close()
         self.open.remove(shown)
         self._app.pop_screen()

@@ -1,4 +1,4 @@
-"""Shows runs in this terminal until the user leaves, then prints their summary."""
+"""Shows runs in this terminal until the user leaves, then prints their summary, or lets them continue without a terminal."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ from trainer.run.view.run_view import RunView
 from trainer.session.error_report import log_traceback
 from trainer.session.open_run import OpenRun
 from trainer.session.training_thread import TrainingThread
-from tui.state.run_port import RunPort, attached_port, caught_up, live_port, recorded_port
+from tui.state.run_port import RunPort, fold_new_events
 from tui.state.summary import summary
 from tui.state.ui_settings import UiSettings
-from tui.terminal.background import go_on_without_terminal, way_back
 from tui.terminal.launcher import LauncherLink
 from tui.terminal.logout_hazards import hazards
 from tui.terminal.private_terminal import PrivateTerminal
@@ -63,9 +62,8 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
     thread.announce()
     # At the start: a user who has lost the link to this machine can no longer be warned.
     threading.Thread(target=lambda: _warn_of_hazards(run), name="hazards", daemon=True).start()
-    ending = _run_app(
-        live_port(thread, source), ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent
-    )
+    port = RunPort(run_dir=run.run_dir, source=source, control=thread.commands, thread=thread)
+    ending = _run_app(port, ui, terminal, lambda: bool(hang_ups) or link.launcher_gone, run.run_dir.path.parent)
     gc.enable()  # in case the dashboard ended before its first frame
     try:
         thread.start()  # in that case, too
@@ -75,6 +73,34 @@ def train_in_dashboard(run: OpenRun, remark: str, link: LauncherLink) -> int:
         thread.release()
         thread.join()
         return thread.exit_code
+
+
+def train_in_background(run: OpenRun, remark: str, link: LauncherLink) -> int:
+    """Train an opened run that never had a screen; `remark` is for the user. Returns the exit code."""
+    thread = TrainingThread(run, hold_open=False)
+    terminal = PrivateTerminal(run.run_dir.log)
+    thread.take_signals()
+    thread.start()
+    lines = [*([remark] if remark else []), *_attach_instructions(run.run_dir, "trains in the background")]
+    return _continue_in_background(thread, terminal, link, lines)
+
+
+def _continue_in_background(
+    thread: TrainingThread, terminal: PrivateTerminal, link: LauncherLink, farewell: Sequence[str]
+) -> int:
+    """Release the terminal, have the launcher print `farewell`, and continue training; returns the exit code."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal left whose end could concern us
+    thread.release()
+    terminal.release()
+    link.farewell("".join(f"{printable(line)}\n" for line in farewell))
+    thread.join()
+    return thread.exit_code
+
+
+def _attach_instructions(run_dir: RunDir, what: str) -> list[str]:
+    """One line with the state of the run and how to see it again; more lines only for hazards."""
+    back = f"{run_dir.name} {what} (process {os.getpid()}); attach with: {run_dir.attach_command()}"
+    return [back, *(f"warning: {hazard}" for hazard in hazards(run_dir))]
 
 
 def _warn_of_hazards(run: OpenRun) -> None:
@@ -94,16 +120,16 @@ def _after_screen(
     """Continue without a screen, or print the result; returns the exit code."""
     run_dir, crash = thread.run.run_dir, ending.crash
     failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
-    view = caught_up(ending.view, source)
+    view = fold_new_events(ending.view, source)
     if crash or ending.detached:
         if not (view.finish or view.failure):
             source.close()
             what = "is paused" if view.state is RunState.PAUSED else "continues training"
-            return go_on_without_terminal(thread, terminal, link, [*failed, *way_back(run_dir, what)])
+            return _continue_in_background(thread, terminal, link, [*failed, *_attach_instructions(run_dir, what)])
         thread.stop()  # the run has ended, and no screen is left to close it
-    terminal.give_back()
+    terminal.restore()
     thread.join()
-    view = caught_up(view, source)
+    view = fold_new_events(view, source)
     if thread.refused and not (crash or ending.detached):  # the reason was on the screen, and is printed again
         thread.run.discard()
     with contextlib.suppress(OSError, DiskError):  # the terminal may have gone
@@ -111,48 +137,11 @@ def _after_screen(
     return thread.exit_code
 
 
-def attach(run_dir: RunDir, *, read_only: bool, low_bandwidth: bool) -> int:
-    """Watch and control a run that another process trains."""
-    port = recorded_port(run_dir) if read_only else attached_port(run_dir)
-    return _look_at(run_dir, port, UiSettings(low_bandwidth=low_bandwidth), read_only=read_only)
+def look_at(port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False) -> int:
+    """Show a run that this process does not train, or the list of runs where `port` is None; returns the exit code.
 
-
-def show_recorded(run_dir: RunDir, *, low_bandwidth: bool) -> int:
-    """Show a run that this process does not train."""
-    return _look_at(run_dir, recorded_port(run_dir), UiSettings(low_bandwidth=low_bandwidth))
-
-
-def show_runs(runs_dir: Path) -> int:
-    """Show the list of runs; a run can be resumed from there, in this terminal."""
-    ending, received = _in_terminal(None, runs_dir, UiSettings())
-    code = _exit_code(ending, received)
-    if ending.resume is not None and not code:
-        _go_on_with(ending.resume)
-    return code
-
-
-def _go_on_with(run_dir: RunDir) -> NoReturn:
-    """Replace this process with one that resumes the run."""
-    command = own_command("tui.cli", "--resume", str(run_dir.path))
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
-
-
-def _look_at(run_dir: RunDir, port: RunPort, ui: UiSettings, *, read_only: bool = False) -> int:
-    """Show a run that this process does not train; its list of runs can resume one."""
-    ending, received = _in_terminal(port, run_dir.path.parent, ui, read_only=read_only)
-    code = _exit_code(ending, received)
-    if ending.resume is not None and not code:
-        _go_on_with(ending.resume)
-    if not code:
-        with contextlib.suppress(OSError, DiskError):  # terminal and run directory may have gone
-            _print_summary(caught_up(ending.view, port.source), run_dir)
-    return code
-
-
-def _in_terminal(
-    port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False
-) -> tuple[_Ending, list[int]]:
-    """Show runs that this process does not train; returns the outcome and the signals that arrived."""
+    From the list a run can be resumed, in this terminal.
+    """
     terminal = PrivateTerminal(Path(os.devnull))
     received: list[int] = []
 
@@ -165,15 +154,23 @@ def _in_terminal(
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, receive)
     ending = _run_app(port, ui, terminal, lambda: bool(received), runs_dir, read_only=read_only)
-    terminal.give_back()
-    return ending, received
-
-
-def _exit_code(ending: _Ending, received: list[int]) -> int:
+    terminal.restore()
     if ending.crash is not None:
         sys.stderr.write(f"the dashboard failed: {type(ending.crash).__name__}: {ending.crash}\n")
         return EXIT_FAILED
-    return 128 + received[0] if received else EXIT_OK
+    if received:
+        return 128 + received[0]
+    if ending.resume is not None:
+        _replace_process_with_resume(ending.resume)
+    if port is not None:
+        with contextlib.suppress(OSError, DiskError):  # terminal and run directory may have gone
+            _print_summary(fold_new_events(ending.view, port.source), port.run_dir)
+    return EXIT_OK
+
+
+def _replace_process_with_resume(run_dir: RunDir) -> NoReturn:
+    command = own_command("tui.cli", "--resume", str(run_dir.path))
+    os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
 
 
 def _run_app(

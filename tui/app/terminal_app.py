@@ -30,6 +30,7 @@ INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=
 
 _KEY_S = 0.25  # longest time that a key delays the next one
 _INTERRUPT_KEYS = ("ctrl+c", "ctrl+q")
+_LEAVING = ("again", "leave", "cancel")  # actions of screens
 _QUEUED = (events.Key, events.Paste, events.MouseDown, events.MouseUp)
 
 
@@ -48,7 +49,7 @@ class Palette(CommandPalette):
         return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
-class EndedByItselfError(Exception):
+class UnexpectedExitError(Exception):
     """The application ended without a request."""
 
 
@@ -63,7 +64,7 @@ class TerminalApp(App[ReturnType]):
         # Without colours also no greys, which Textual would send in their place.
         super().__init__(driver_class=TerminalDriver, ansi_color=True if no_color() else None)
         self.crash: BaseException | None = None
-        self._asked_to_end = False
+        self._exit_requested = False
         self._typed: deque[events.Event] = deque()
         self._acting = 0
         for one in THEMES:
@@ -75,10 +76,11 @@ class TerminalApp(App[ReturnType]):
         return colours_beside(self.current_theme)
 
     def action_interrupt(self) -> None:
-        """Leave the screen by its `interrupt` or `action_cancel`; Textual's own screens, such as the palette, close."""
-        interrupt = getattr(self.screen, "interrupt", None) or getattr(self.screen, "action_cancel", None)
-        if interrupt is not None:
-            interrupt()
+        """Leave the screen by the first of its actions that do; Textual's own screens, such as the palette, close."""
+        actions = (getattr(self.screen, f"action_{name}", None) for name in _LEAVING)
+        leave = next(filter(None, actions), None)
+        if leave is not None:
+            leave()
         elif len(self.screen_stack) > 1:
             self.screen.dismiss(None)
 
@@ -109,40 +111,40 @@ class TerminalApp(App[ReturnType]):
 
     async def _act(self) -> None:
         """Pass on the oldest key. The next follows once everything that this one triggered is done."""
-        if self._asked_to_end or not self.screen_stack:
+        if self._exit_requested or not self.screen_stack:
             self._typed.clear()  # no widget is left to take them
             return
         number, event = self._acting, self._typed[0]
-        way = self._place
+        way = self._focus_path
         if isinstance(event, events.MouseEvent):
             with contextlib.suppress(NoWidget):
                 way = tuple(self.get_widget_at(event.x, event.y)[0].ancestors_with_self)
         await super().on_event(_fitting(event, self.focused))
         self.set_timer(_KEY_S, partial(self._acted, number))  # in case a widget on the path is removed
         # Twice: a widget may post to itself in response to a key or a click.
-        self._pass_along([*way, *way], partial(self._settle, number, ()))
+        self._after_queues_of([*way, *way], partial(self._settle, number, ()))
 
     @property
-    def _place(self) -> tuple[MessagePump, ...]:
+    def _focus_path(self) -> tuple[MessagePump, ...]:
         """The focused widget and its ancestors up to the application: the path of a key, and of the messages that it triggers."""
         return tuple((self.focused or self.screen).ancestors_with_self) if self.screen_stack else ()
 
     def _settle(self, number: int, before: tuple[MessagePump, ...]) -> None:
         """Wait for the effects of a key, above all a dialog that opens or closes, until the focus no longer changes."""
-        place = self._place
+        place = self._focus_path
         if number != self._acting:
             return
         if place == before:
             self._acted(number)
         else:
-            self._pass_along(list(place), partial(self._settle, number, place))
+            self._after_queues_of(list(place), partial(self._settle, number, place))
 
-    def _pass_along(self, way: list[MessagePump], then: Callable[[], None]) -> None:
+    def _after_queues_of(self, way: list[MessagePump], then: Callable[[], None]) -> None:
         """Call a function after everything that waits in the queues of some widgets, one after another."""
         if not way:
             then()
-        elif not way[0].call_later(self._pass_along, way[1:], then):
-            self._pass_along(way[1:], then)
+        elif not way[0].call_later(self._after_queues_of, way[1:], then):
+            self._after_queues_of(way[1:], then)
 
     def _acted(self, number: int) -> None:
         if number != self._acting or not self._typed:
@@ -157,18 +159,18 @@ class TerminalApp(App[ReturnType]):
     def exit(
         self, result: ReturnType | None = None, return_code: int = 0, message: RenderableType | None = None
     ) -> None:
-        self._asked_to_end = True
+        self._exit_requested = True
         super().exit(result, return_code, message)
 
     def panic(self, *renderables: RenderableType) -> None:
         """Exit on an error of Textual's own, which is kept and not printed over the screen."""
-        self._handle_exception(EndedByItselfError("an error of Textual's own"))
+        self._handle_exception(UnexpectedExitError("an error of Textual's own"))
 
     @property
     def ended_by(self) -> BaseException | None:
         """What ended the application; None if its end was requested."""
-        if self.crash is None and not self._asked_to_end:
-            return EndedByItselfError("the application ended unexpectedly")
+        if self.crash is None and not self._exit_requested:
+            return UnexpectedExitError("the application ended unexpectedly")
         return self.crash
 
     def _handle_exception(self, error: Exception) -> None:

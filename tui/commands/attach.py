@@ -8,7 +8,9 @@ from trainer.errors import ConfigError
 from trainer.options import add_runs_dir
 from trainer.run.folder.lock import newest_live
 from trainer.run.folder.run_dir import find_run
-from tui.app.show_in_terminal import attach
+from tui.app.show_in_terminal import look_at
+from tui.state.run_port import attached_port, recorded_port
+from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
 
@@ -28,4 +30,6 @@ def main(given: argparse.Namespace) -> int:
     if not is_terminal():
         raise ConfigError(f"attach needs a terminal; for a report: r18-tui show {run_dir.path} --plain")
     wait_for_foreground()
-    return attach(run_dir, read_only=given.read_only, low_bandwidth=given.low_bandwidth)
+    port = recorded_port(run_dir) if given.read_only else attached_port(run_dir)
+    ui = UiSettings(low_bandwidth=given.low_bandwidth)
+    return look_at(port, run_dir.path.parent, ui, read_only=given.read_only)

@@ -35,8 +35,8 @@ def main(arguments: argparse.Namespace) -> int:
 
     bad: list[Check] = []
 
-    def tell(check: Check) -> None:
-        _say(check)
+    def report(check: Check) -> None:
+        _print_check(check)
         if check.state == "bad":
             bad.append(check)
 
@@ -51,15 +51,15 @@ def main(arguments: argparse.Namespace) -> int:
         try:
             resolved = load_config(arguments.config, arguments.overrides)
             config = resolved.config
-            tell(Check(name="configuration", state="good", found=resolved.source))
+            report(Check(name="configuration", state="good", found=resolved.source))
         except R18Error as error:
-            tell(
+            report(
                 Check(name="configuration", state="bad", found=str(error), remedy="docs/configuration.md has all keys")
             )
     with progress_bar() as progress:
-        checks.run_checks(arguments.runs_dir, config, progress, tell)
+        checks.run_checks(arguments.runs_dir, config, progress, report)
     for check in _terminal_checks(RunDir(arguments.runs_dir / "RUN")):
-        tell(check)
+        report(check)
     what = "a run" if arguments.config is None else printable(arguments.config)
     sys.stdout.write(
         f"\n{what} can start\n" if not bad else f"\n{what} cannot start: {', '.join(c.name for c in bad)}\n"
@@ -92,7 +92,7 @@ def _terminal_checks(run: RunDir) -> Iterator[Check]:
         yield Check(name="logout", state="good", found="a run in the background continues after you log out")
 
 
-def _say(check: Check) -> None:
+def _print_check(check: Check) -> None:
     sys.stdout.write(f"{_SIGNS[check.state]} {check.name:{_WIDTH}} {printable(check.found, keep=chr(10))}\n")
     if check.remedy:
         sys.stdout.write(f"     {'':{_WIDTH}} -> {printable(check.remedy)}\n")

@@ -24,7 +24,7 @@ from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 from tui.drawing.step_axis import step_labels
 from tui.drawing.svg_curves import WIDTH, Curve, svg
-from tui.state.class_results import ClassResult, class_results
+from tui.state.class_results import ClassResult, class_results, worst_pairs
 from tui.state.summary import summary
 
 _MATRIX_CLASSES = 40  # above this the matrix is too fine to read, and only the worst pairs are listed
@@ -89,7 +89,7 @@ def html_report(view: RunView, run_dir: RunDir) -> str:
     """The whole page as HTML. Pictures and configuration are read from the run directory."""
     name = _safe(run_dir.name)
     body = [
-        f"<h1>{name}</h1>", _identity(view), f"<pre>{_safe(chr(10).join(summary(view, run_dir)))}</pre>", _said(view),
+        f"<h1>{name}</h1>", _identity(view), f"<pre>{_safe(chr(10).join(summary(view, run_dir)))}</pre>", _problems(view),
         _curves(view), _classes(view), _confusion(view), *_pictures(view, run_dir), _messages(view), _configuration(run_dir),
         f'<p class="dim">Written by r18-tui on {time.strftime("%Y-%m-%d %H:%M")}.</p>',
     ]  # fmt: skip
@@ -119,7 +119,7 @@ def _identity(view: RunView) -> str:
     return f'<p class="dim">{_safe(" · ".join(parts))}</p>'
 
 
-def _said(view: RunView) -> str:
+def _problems(view: RunView) -> str:
     found = [
         f"<li><b>{_safe(said.text)}</b>: {_safe(said.evidence)}; {_safe(said.remedy)}</li>" for said in verdicts(view)
     ]
@@ -185,13 +185,7 @@ def _confusion(view: RunView) -> str:
             [f"<td>{_safe(result.name)}</td>", *(_cell(result, other.label) for other in results)] for result in results
         ]
         parts.append(_table(("", *(result.name for result in results)), rows))
-    pairs = [
-        (count / result.score.images, count, result.name, results[other].name)
-        for result in results
-        for other, count in result.score.confusions
-    ]
-    pairs.sort(reverse=True)
-    worst = [_pair_row(*pair) for pair in pairs[:_PAIRS]]
+    worst = [_pair_row(*pair) for pair in worst_pairs(results)[:_PAIRS]]
     return "".join([*parts, "<h2>Worst pairs</h2>", _table(("true", "answer", "images", "of the class"), worst)])
 
 
@@ -203,7 +197,7 @@ def _pair_row(share: float, count: int, true: str, answer: str) -> list[str]:
 def _cell(result: ClassResult, other: int) -> str:
     if other == result.label:
         return f'<td class="own">{result.score.correct:,}</td>'
-    count = result.taken_for(other)
+    count = result.predicted_as(other)
     share = (count or 0) / max(result.score.images, 1)
     shown = "?" if count is None else count or ""
     return f'<td style="background: rgba(var(--bad), {min(4 * share, 0.8):.2f})">{shown}</td>'
@@ -213,7 +207,7 @@ def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
     found = []
     split = view.selection_split
     for key, title, path in (
-        (("mistakes", split), f"The surest mistakes on {split}", run_dir.mistakes(split)),
+        (("mistakes", split), f"Most confident mistakes on {split}", run_dir.mistakes(split)),
         (("training", "train"), "Training images as the network sees them", run_dir.training_images),
     ):
         caption = view.pictures.get(key)

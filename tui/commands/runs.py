@@ -11,7 +11,8 @@ from trainer.host.safe_text import printable
 from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir
 from trainer.run.view.overview import RunsFolder
-from tui.app.show_in_terminal import show_runs
+from tui.app.show_in_terminal import look_at
+from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 from tui.widgets.runs_table import plain_list
 
@@ -27,7 +28,7 @@ def main(given: argparse.Namespace) -> int:
     if given.plain or not is_terminal():
         return print_runs(given.runs_dir)
     wait_for_foreground()
-    return show_runs(given.runs_dir)
+    return look_at(None, given.runs_dir, UiSettings())
 
 
 def print_runs(runs_dir: Path) -> int:

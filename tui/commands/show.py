@@ -15,8 +15,9 @@ from trainer.run.folder.run_dir import RunDir, find_run
 from trainer.run.log.reader import LogReader
 from trainer.run.view.run_view import RunView
 from tui.state.json_csv import as_json, write_csv
-from tui.state.run_port import caught_up
+from tui.state.run_port import fold_new_events, recorded_port
 from tui.state.summary import plain_report
+from tui.state.ui_settings import UiSettings
 from tui.terminal.private_terminal import is_terminal, wait_for_foreground
 
 
@@ -38,28 +39,28 @@ def main(given: argparse.Namespace) -> int:
         return print_json(run_dir) if given.json else print_csv(run_dir)
     if given.plain or not is_terminal():
         return print_report(run_dir)
-    from tui.app.show_in_terminal import show_recorded  # not needed for what is printed
+    from tui.app.show_in_terminal import look_at  # not needed for what is printed
 
     wait_for_foreground()
-    return show_recorded(run_dir, low_bandwidth=given.low_bandwidth)
+    return look_at(recorded_port(run_dir), run_dir.path.parent, UiSettings(low_bandwidth=given.low_bandwidth))
 
 
 def print_report(run_dir: RunDir) -> int:
     """Print the status of a run, with its loss drawn in text."""
-    view = caught_up(RunView(), LogReader(run_dir.events))
+    view = fold_new_events(RunView(), LogReader(run_dir.events))
     write_out(printable(plain_report(view, run_dir), keep="\n"))
     return EXIT_OK
 
 
 def print_json(run_dir: RunDir) -> int:
     """Print the status of a run, as JSON."""
-    write_out(as_json(caught_up(RunView(), LogReader(run_dir.events)), run_dir))
+    write_out(as_json(fold_new_events(RunView(), LogReader(run_dir.events)), run_dir))
     return EXIT_OK
 
 
 def print_csv(run_dir: RunDir) -> int:
     """Print a run step by step."""
-    text, view = io.StringIO(), caught_up(RunView(), LogReader(run_dir.events))
+    text, view = io.StringIO(), fold_new_events(RunView(), LogReader(run_dir.events))
     write_csv(view, text)
     if view.bad_records:
         sys.stderr.write(f"{lines_missing(view.bad_records)}\n")

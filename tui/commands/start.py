@@ -18,7 +18,7 @@ from trainer.run.folder.run_dir import list_runs
 
 def choose(runs_dir: Path) -> int:
     """Let the user choose a command, and become it; returns 0 when nothing was chosen, 1 when the screen failed."""
-    from tui.app.start_app import StartApp
+    from tui.app.screens.start_screen import StartApp
     from tui.terminal.terminal_mark import TerminalMark
 
     app, mark = StartApp(runs_dir), TerminalMark(0)

@@ -39,7 +39,9 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from tui.app.show_in_terminal import attach
+    from tui.app.show_in_terminal import look_at
+    from tui.state.run_port import attached_port
+    from tui.state.ui_settings import UiSettings
     from tui.terminal.several_processes import become_torchrun, start_several
 
     _check(arguments, overrides)
@@ -50,7 +52,8 @@ def _train_with_several(arguments: argparse.Namespace, overrides: list[str]) -> 
         write_out(f"{arguments.nproc} processes are training {run_dir.name}; attach with: {run_dir.attach_command()}\n")
         return 0
     wait_for_foreground()
-    return attach(run_dir, read_only=False, low_bandwidth=arguments.low_bandwidth)
+    ui = UiSettings(low_bandwidth=arguments.low_bandwidth)
+    return look_at(attached_port(run_dir), run_dir.path.parent, ui)
 
 
 def _check(arguments: argparse.Namespace, overrides: list[str]) -> Request:
@@ -70,7 +73,7 @@ def _dashboard(link: LauncherLink) -> int:
 
 def _in_background(link: LauncherLink) -> int:
     """In the child: train without a screen."""
-    from tui.terminal.background import train_in_background
+    from tui.app.show_in_terminal import train_in_background
 
     gc.enable()
     return _carry_out(link, train_in_background)

@@ -1,4 +1,4 @@
-"""A grid of styled cells, with braille dots at twice the width and four times the height. Pure.
+"""A grid of styled cells, with braille dots at twice the width and four times the height, and bars. Pure.
 
 A style is a word such as `train` or `dim`; the pane that draws the canvas maps it to a colour.
 """
@@ -6,6 +6,8 @@ A style is a word such as `train` or `dim`; the pane that draws the canvas maps 
 from __future__ import annotations
 
 from itertools import groupby
+
+from tui.drawing.glyphs import Glyphs
 
 Row = list[tuple[str, str]]  # a line of the screen as (text, style) runs
 DOT_BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)  # bit of each dot in a braille cell's code, row by row
@@ -61,3 +63,11 @@ class Canvas:
             row.append((text[start:end], style))
             start = end
         return row
+
+
+def bar(fraction: float, width: int, glyphs: Glyphs, style: str) -> Row:
+    """Draw a bar of `width` cells; the filled share is clamped to 0 to 1, and the rest of the bar is dim."""
+    eighths = round(min(max(fraction, 0.0), 1.0) * width * (8 if glyphs.partial else 1))
+    whole, part = divmod(eighths, 8) if glyphs.partial else (eighths, 0)
+    filled = glyphs.bar * whole + (glyphs.partial[part - 1] if part else "")
+    return [(filled, style), (glyphs.bar_rest * (width - len(filled)), "faint")]

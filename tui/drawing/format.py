@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from trainer.host.safe_text import printable as printable
 
@@ -83,10 +83,4 @@ def fit(text: str, width: int) -> str:
     """Text of exactly `width` cells: cut with an ellipsis or padded. Wide characters count as two."""
     if width <= 0:
         return ""
-    length = cell_len(text)
-    if length > width:
-        while length > width - 1:
-            length -= cell_len(text[-1])
-            text = text[:-1]
-        text, length = text + "…", length + 1
-    return text + " " * (width - length)
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

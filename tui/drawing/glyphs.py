@@ -29,7 +29,6 @@ class Glyphs:
     above: str
     up: str
     down: str
-    same: str
     dot: str
     warning: str
     progress: str
@@ -40,13 +39,13 @@ class Glyphs:
 
 UNICODE = Glyphs(
     corners="╭╮╰╯", horizontal="─", vertical="│", axis="┤", axis_corner="└", axis_tick="┬", bar="█", partial="▏▎▍▌▋▊▉",
-    bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", above="↑", up="▴", down="▾", same=" ",
+    bar_rest="░", braille=True, point="○", best="◉", now="●", mark="▴", not_a_number="×", above="↑", up="▴", down="▾",
     dot="●", warning="▲", progress="━", progress_rest="─", ticks="▁▂▃▄▅▆▇█", shades=" ░▒▓█",
 )  # fmt: skip
 
 ASCII = Glyphs(
     corners="++++", horizontal="-", vertical="|", axis="|", axis_corner="+", axis_tick="+", bar="#", partial="",
-    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="!", up="^", down="v", same=" ",
+    bar_rest=".", braille=False, point="o", best="@", now="O", mark="^", not_a_number="x", above="!", up="^", down="v",
     dot="*", warning="!", progress="=", progress_rest="-", ticks="_.-=*#", shades=" .:+#",
 )  # fmt: skip
 

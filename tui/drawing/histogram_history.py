@@ -41,13 +41,13 @@ def history_rows(
     picture: list[Row] = [
         [
             (f"{labels.get(row, ''):>{_LABEL - 2}} {glyphs.vertical}", "dim"),
-            ("".join(column[row] * wide for column in columns), style),
+            ("".join(column[row] * wide for column in columns).ljust(room), style),
         ]
         for row in range(rows)
     ]
     nearest = min(range(len(places)), key=lambda column: abs(places[column] - here))
     below: Row = [(" " * (_LABEL + nearest * wide), "text"), (glyphs.mark, "accent")]
-    return [[(fmt.fit(title, width), "dim")], *([*row, *_filled(row, width)] for row in picture), below]
+    return [[(fmt.fit(title, width), "dim")], *picture, below]
 
 
 def _places(count: int, room: int) -> list[int]:
@@ -67,7 +67,3 @@ def _shades(histogram: Histogram | None, rows: int, reach: float, glyphs: Glyphs
     darkest = len(glyphs.shades) - 1
     levels = np.ceil(np.sqrt(shares / max(shares.max(), 1e-12)) * darkest - 1e-9)
     return "".join(glyphs.shades[int(level)] for level in levels.tolist())
-
-
-def _filled(row: Row, width: int) -> Row:
-    return [(" " * (width - sum(len(text) for text, _ in row)), "text")]

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 LR_KEY = "optim.lr"
-
 
 _HEADROOM = 1.5  # plot height as a multiple of lowest to first loss: an exploding loss would flatten the rest
 

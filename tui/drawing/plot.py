@@ -10,7 +10,8 @@ import numpy as np
 
 from tui.drawing.canvas import DOT_BITS, Canvas
 from tui.drawing.glyphs import Glyphs
-from tui.drawing.pyramid import Pyramid
+from tui.drawing.pyramid import Pyramid, column_edges
+from tui.drawing.step_axis import nice_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,12 +49,6 @@ class Area:
     width: int
     height: int
 
-    def edges(self, frame: Frame) -> NDArray[np.float64]:
-        """Positions of the edges of the dot columns, the right edge included."""
-        edges = np.linspace(frame.left, frame.right, 2 * self.width + 1)
-        edges[-1] = np.nextafter(frame.right, np.inf)
-        return edges
-
     def rows_of(self, frame: Frame, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The dot rows of values, clamped to the area; 0 is the top, NaN stays NaN."""
         dots = 4 * self.height
@@ -74,7 +69,7 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
     """
     if area.width <= 0 or area.height <= 0:
         return
-    lows, highs = (pyramid.last if thin else pyramid.columns)(area.edges(frame))
+    lows, highs = (pyramid.last if thin else pyramid.columns)(column_edges(frame.left, frame.right, 2 * area.width))
     filled = np.flatnonzero(~np.isnan(lows))
     if not len(filled):
         return
@@ -161,14 +156,6 @@ def tick_values(frame: Frame, wanted: int) -> list[float]:
     first = math.ceil(frame.low / step - 1e-9)
     last = math.floor(frame.high / step + 1e-9)
     return [index * step for index in range(first, last + 1)]
-
-
-def nice_step(raw: float) -> float:
-    """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below `raw`."""
-    if raw <= 0 or not math.isfinite(raw):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= raw * (1 - 1e-9))
 
 
 def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float]:

@@ -5,6 +5,7 @@ Blocks of 16, 256, ... points keep their minimum and maximum, so no spike is eve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FANOUT = 16
-_POINTS_A_COLUMN = 4  # a level is coarse enough if a column still spans this many of its blocks
-_AT_ONCE = 2**16  # points added at a time: whole blocks of some levels, and little memory besides the series itself
+_BLOCKS_PER_COLUMN = 4  # a level is coarse enough if a column still spans this many of its blocks
+_CHUNK = 2**16  # points added at a time: whole blocks of some levels, and little memory besides the series itself
+
+
+def column_edges(left: float, right: float, columns: int) -> NDArray[np.float64]:
+    """Edges of equally wide columns, for `Pyramid`; the last includes the point at `right`."""
+    edges = np.linspace(left, right, columns + 1)
+    edges[-1] = np.nextafter(right, np.inf)
+    return edges
 
 
 class Pyramid:
@@ -33,6 +41,20 @@ class Pyramid:
         self._highs: list[NDArray[np.float64]] = []
         self.not_finite: list[float] = []
 
+    @classmethod
+    def of(cls, series: Series | Smoothed) -> Pyramid:
+        """The pyramid of a series as it is now."""
+        pyramid = cls()
+        pyramid.follow(series)
+        return pyramid
+
+    @classmethod
+    def of_points(cls, points: Sequence[tuple[float, float]]) -> Pyramid:
+        """The pyramid of points with rising positions."""
+        series = Series()
+        series.extend([x for x, _ in points], [y for _, y in points])
+        return cls.of(series)
+
     def __len__(self) -> int:
         return self._count
 
@@ -44,7 +66,7 @@ class Pyramid:
         self._series = series
         total, values = len(series), series.y
         while self._count < total:
-            start, self._count = self._count, min(self._count - self._count % _AT_ONCE + _AT_ONCE, total)
+            start, self._count = self._count, min(self._count - self._count % _CHUNK + _CHUNK, total)
             finite = np.isfinite(np.frombuffer(values)[start : self._count])
             if not finite.all():
                 self.not_finite += np.frombuffer(series.x)[start : self._count][~finite].tolist()
@@ -55,7 +77,7 @@ class Pyramid:
         bounds = self._bounds(edges)
         level, size = 0, 1
         span = (int(bounds[-1]) - int(bounds[0])) / max(len(edges) - 1, 1)
-        while level < len(self._lows) and span >= size * _FANOUT * _POINTS_A_COLUMN:
+        while level < len(self._lows) and span >= size * _FANOUT * _BLOCKS_PER_COLUMN:
             level, size = level + 1, size * _FANOUT
         blocks = -(-self._count // size)
         starts = bounds[:-1] // size

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from tui.drawing.glyphs import Glyphs
-from tui.drawing.pyramid import Pyramid
+from tui.drawing.pyramid import Pyramid, column_edges
 
 
 def sparkline(pyramid: Pyramid, left: float, right: float, width: int, glyphs: Glyphs) -> str:
     """Draw a series into `width` cells, each at the midpoint of the lowest and highest value in its column."""
     if width <= 0 or not len(pyramid) or right <= left:
         return " " * max(width, 0)
-    edges = np.linspace(left, right, width + 1)
-    edges[-1] = np.nextafter(right, np.inf)
-    lows, highs = pyramid.columns(edges)
+    lows, highs = pyramid.columns(column_edges(left, right, width))
     return as_ticks(((lows + highs) / 2).tolist(), glyphs)
 
 

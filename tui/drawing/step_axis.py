@@ -1,4 +1,4 @@
-"""The labels below curves: epochs, steps, or time. Pure."""
+"""The labels below curves: epochs, steps, or time; and round distances between labels. Pure."""
 
 from __future__ import annotations
 
@@ -66,13 +66,14 @@ def _step_at(view: RunView, low: float, high: float, seconds: float) -> float:
 
 
 def _labels(left: float, right: float, wanted: int, unit: str, size: int) -> list[tuple[float, str]]:
-    stride = _nice_stride((right - left) / max(wanted, 1))
+    stride = int(nice_step(math.ceil((right - left) / max(wanted, 1))))
     numbers = range(math.ceil(left / stride - 1e-9) * stride, math.floor(right + 1e-9) + 1, stride)
     return [(float(n * size), f"{n:,}" if index else f"{unit} {n:,}") for index, n in enumerate(numbers)]
 
 
-def _nice_stride(least: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 25, 50, ... that is not below `least`."""
-    power = 10 ** max(math.floor(math.log10(max(least, 1.0))), 0)
-    choices = (1, 2, 5, 10) if power == 1 else (1, 2, 2.5, 5, 10)
-    return next(int(factor * power) for factor in choices if factor * power >= least)
+def nice_step(raw: float) -> float:
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below `raw`."""
+    if raw <= 0 or not math.isfinite(raw):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= raw * (1 - 1e-9))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainer.run.view.series import Series, Smoothed
 from tui.drawing.plot import Frame, nice_range, tick_label, tick_values
-from tui.drawing.pyramid import Pyramid
+from tui.drawing.pyramid import Pyramid, column_edges
 
 WIDTH, HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 28
@@ -34,14 +34,13 @@ class Curve:
 
 def svg(curve: Curve) -> str:
     """The plot as an SVG element; colours are classes of the page's style sheet."""
-    pyramid = _followed(curve.raw)
+    pyramid = Pyramid.of(curve.raw)
     frame = _frame(curve, pyramid)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">', _axes(curve, frame)]
-    edges = np.linspace(frame.left, frame.right, _COLUMNS + 1)
-    edges[-1] = np.nextafter(frame.right, np.inf)
+    edges = column_edges(frame.left, frame.right, _COLUMNS)
     parts.append(_band(pyramid, edges, frame, style="train" if curve.smooth is None else "raw"))
     if curve.smooth is not None:
-        parts.append(_line(_followed(curve.smooth), edges, frame))
+        parts.append(_line(Pyramid.of(curve.smooth), edges, frame))
     for step, value in curve.points:
         x, y = _x(frame, step), _y(frame, value)
         if math.isfinite(value) and value > frame.high:
@@ -54,12 +53,6 @@ def svg(curve: Curve) -> str:
                 f'<circle class="test" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_value_text(curve, value)}</title></circle>'
             )
     return "".join([*parts, "</svg>"])
-
-
-def _followed(series: Series | Smoothed) -> Pyramid:
-    pyramid = Pyramid()
-    pyramid.follow(series)
-    return pyramid
 
 
 def _frame(curve: Curve, pyramid: Pyramid) -> Frame:

@@ -9,6 +9,8 @@ from trainer.run.log.result_events import Evaluated
 from trainer.run.view.class_score import ClassScore, scores_of
 from trainer.run.view.run_view import RunView
 
+Pair = tuple[float, int, str, str]  # share of the class's images, number of images, true class, predicted class
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
@@ -19,7 +21,7 @@ class ClassResult:
     score: ClassScore
     change: float | None
 
-    def taken_for(self, other: int) -> int | None:
+    def predicted_as(self, other: int) -> int | None:
         """Images that were given another class; None if unknown, since the log lists only the most frequent ones."""
         counted = dict(self.score.confusions)
         complete = sum(counted.values()) == self.score.images - self.score.correct
@@ -37,6 +39,17 @@ def class_results(view: RunView) -> list[ClassResult]:
         for label, (name, score) in enumerate(zip(view.class_names(len(scores)), scores, strict=True))
     ]
     return sorted(results, key=lambda result: (result.score.recall is None, result.score.recall or 0.0))
+
+
+def worst_pairs(results: list[ClassResult]) -> list[Pair]:
+    """All pairs of a class and one predicted instead, worst first, by the results of all classes."""
+    names = {result.label: result.name for result in results}
+    pairs = [
+        (count / result.score.images, count, result.name, names[other])
+        for result in sorted(results, key=lambda result: result.label)
+        for other, count in result.score.confusions
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[0], -pair[1]))
 
 
 def recalls(view: RunView, label: int, most: int) -> list[float]:

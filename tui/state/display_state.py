@@ -102,17 +102,20 @@ class DisplayState:
             self._classes = seen, class_results(self.view)
         return self._classes[1]
 
+    def shown_name(self, name: str) -> str:
+        """The name in `series` of the curve of `loss` or `accuracy`: smoothed if smoothing is on."""
+        return f"~{name}" if self.smoothing else name
+
+    def series(self, name: str) -> Series | Smoothed:
+        """`loss`, `accuracy`, `lr` or `memory`; with the chosen smoothing `~loss` and `~accuracy`."""
+        view = self.view
+        if name.startswith("~"):
+            return {"~loss": view.smoothed_loss, "~accuracy": view.smoothed_accuracy}[name][self.smoothing]
+        return {"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr, "memory": view.memory}[name]
+
     def pyramid(self, name: str) -> Pyramid:
-        """The up-to-date decimated `loss`, `accuracy`, `lr` or `memory`; `~loss` and `~accuracy` are the smoothed series."""
-        raw = {
-            "loss": self.view.train_loss,
-            "accuracy": self.view.train_accuracy,
-            "lr": self.view.lr,
-            "memory": self.view.memory,
-        }
-        smooth = {"loss": self.view.smoothed_loss, "accuracy": self.view.smoothed_accuracy}
-        key = f"{name}{self.smoothing}" if name.startswith("~") else name
-        return self._followed(key, smooth[name[1:]][self.smoothing] if name.startswith("~") else raw[name])
+        """The decimated series, up to date."""
+        return self._followed(f"{name}{self.smoothing}" if name.startswith("~") else name, self.series(name))
 
     def planned_pyramid(self) -> Pyramid:
         """The learning-rate schedule as planned now, including the user's edits."""
@@ -133,20 +136,14 @@ class DisplayState:
         pyramid.follow(series)
         return pyramid
 
-    def loss_name(self) -> str:
-        return "~loss" if self.smoothing else "loss"
-
-    def accuracy_name(self) -> str:
-        return "~accuracy" if self.smoothing else "accuracy"
-
     @property
     def total(self) -> float:
         """Steps of the whole run, at least 1."""
         return float(max(self.view.total_steps, self.view.step, 1))
 
     def value_of(self, name: str) -> float | None:
-        """The value of `loss`, `accuracy` or `lr` at the cursor, else the newest; smoothed if smoothing is on."""
-        series, cursor = self._shown_series(name), self.viewport.cursor
+        """The value of a series at the cursor, else the newest."""
+        series, cursor = self.series(name), self.viewport.cursor
         if cursor is None:
             return series.last
         index = bisect_right(series.x, cursor) - 1
@@ -154,22 +151,7 @@ class DisplayState:
 
     def raw_at_cursor(self, name: str) -> float | None:
         """The unsmoothed value of `loss` or `accuracy` at the cursor; None without a cursor or without smoothing."""
-        cursor = self.viewport.cursor
-        if cursor is None or not self.smoothing:
-            return None
-        series = {"loss": self.view.train_loss, "accuracy": self.view.train_accuracy}[name]
-        index = bisect_right(series.x, cursor) - 1
-        return series.y[index] if index >= 0 else None
-
-    def newest(self, name: str) -> float | None:
-        """The newest value as in `value_of`, wherever the cursor is: for panes that do not show it."""
-        return self._shown_series(name).last
-
-    def _shown_series(self, name: str) -> Series | Smoothed:
-        view = self.view
-        if self.smoothing and name != "lr":
-            return {"loss": view.smoothed_loss, "accuracy": view.smoothed_accuracy}[name][self.smoothing]
-        return {"loss": view.train_loss, "accuracy": view.train_accuracy, "lr": view.lr}[name]
+        return None if self.viewport.cursor is None or not self.smoothing else self.value_of(name)
 
     def layers(self) -> LayersMeasured | None:
         """The statistics of each layer at the cursor, else the newest."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain
 from typing import IO
@@ -63,15 +62,12 @@ def write_csv(view: RunView, file: IO[str]) -> None:
     writer.writerow(["step", "epoch", "train_loss", "train_accuracy", "lr", *measured])
     newest = {(event.step, event.split): event for event in view.evaluations}
     per_epoch = view.steps_per_epoch or 1
-    for step, *values in _steps(view):
+    columns = (view.train_loss.x, view.train_loss.y, view.train_accuracy.y, view.lr.y)
+    for step, *values in zip(*columns, strict=True):
         held_out = (_measured(newest.get((round(step), split)), figures) for split in splits)
         writer.writerow(
             [round(step), round(step / per_epoch, 4), *map(_cell, values), *map(_cell, chain.from_iterable(held_out))]
         )
-
-
-def _steps(view: RunView) -> Iterator[tuple[float, float, float, float]]:
-    return zip(view.train_loss.x, view.train_loss.y, view.train_accuracy.y, view.lr.y, strict=True)
 
 
 def _measured(event: Evaluated | None, figures: tuple[str, ...]) -> list[float | None]:

@@ -24,38 +24,39 @@ class ActionContext:
     pending: frozenset[str]  # actions that were requested and not yet answered
 
 
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """Action of a key."""
-
-    name: str  # name in `tui.app.run_keys`, or of the dashboard's method `action_<name>`; also the id of the binding
-    keys: str  # comma-separated, the first is shown
-    label: str
-    help: str
-    refusal: Callable[[ActionContext], str] = lambda _: ""  # returns why it cannot act in a situation, empty if it can
-    short: str = ""  # label where not all labels fit; empty for the label itself
-    bar: int = 0  # priority in the key bar: 1 is placed first, 2 if there is room, 0 never
-    on_screen: bool = False  # whether it is a method of the dashboard, not of the application
-
-    @property
-    def key(self) -> str:
-        return shown_key(self.keys)
-
-
 KEY_NAMES = {
     "question_mark": "?", "delete": "del", "plus": "+", "equals_sign": "=", "minus": "-", "less_than_sign": "<",
     "greater_than_sign": ">", "comma": ",", "full_stop": ".",
 }  # fmt: skip
 
 
-def shown_keys(keys: str) -> list[str]:
-    """All keys of a comma-separated list, as written on a keyboard."""
-    return [KEY_NAMES.get(key, key) for key in keys.split(",")]
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A key with its meaning; in the list of runs its action is the method `action_<name>` of the screen."""
+
+    name: str
+    keys: str  # comma-separated, the first is shown
+    label: str
+    help: str
+
+    @property
+    def shown_keys(self) -> list[str]:
+        """All keys, as written on a keyboard."""
+        return [KEY_NAMES.get(key, key) for key in self.keys.split(",")]
+
+    @property
+    def key(self) -> str:
+        return self.shown_keys[0]
 
 
-def shown_key(keys: str) -> str:
-    """The first key of a comma-separated list, as written on a keyboard."""
-    return shown_keys(keys)[0]
+@dataclass(frozen=True, kw_only=True)
+class Action(Key):
+    """Action of a key; its name is that in `tui.app.run_keys` or of the screen's curve keys, and the id of the binding."""
+
+    refusal: Callable[[ActionContext], str] = lambda _: ""  # returns why it cannot act in a situation, empty if it can
+    short: str = ""  # label where not all labels fit; empty for the label itself
+    bar: int = 0  # priority in the key bar: 1 is placed first, 2 if there is room, 0 never
+    on_screen: bool = False  # whether it is a method of the dashboard, not of the application
 
 
 def _command(name: str, states: frozenset[RunState]) -> Callable[[ActionContext], str]:
@@ -75,13 +76,13 @@ def _export(now: ActionContext) -> str:
     return _command("export", _WITH_SESSION)(now) or ("an export is under way" if now.view.exporting else "")
 
 
-def tries_rates(now: ActionContext) -> bool:
+def lr_range_test_is_running(now: ActionContext) -> bool:
     """Whether a learning-rate range test is running; the same key stops it."""
     return now.can_control and now.state is RunState.EVALUATING and now.view.state_detail == "learning rates"
 
 
 def _find_lr(now: ActionContext) -> str:
-    if tries_rates(now):
+    if lr_range_test_is_running(now):
         return ""
     return _command("find_lr", frozenset({RunState.TRAINING, RunState.PAUSED}))(now)
 
@@ -207,29 +208,15 @@ ACTIONS: tuple[Action, ...] = (
 BY_NAME = {action.name: action for action in ACTIONS}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListAction:
-    """Action of a key in the list of runs: the method `action_<name>` of its screen."""
-
-    name: str
-    keys: str
-    label: str
-    help: str
-
-    @property
-    def key(self) -> str:
-        return shown_key(self.keys)
-
-
-LIST_ACTIONS: tuple[ListAction, ...] = (
-    ListAction(
+LIST_ACTIONS: tuple[Key, ...] = (
+    Key(
         name="open", keys="enter", label="open", help="Open the run; one that another process trains can be steered."
     ),
-    ListAction(
+    Key(
         name="mark", keys="space", label="compare",
         help="Draw its curves together with those of others, and below those of the dashboard that the list was opened from.",
     ),
-    ListAction(name="resume", keys="r", label="resume", help="Resume a run that is not running."),
-    ListAction(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after confirmation."),
-    ListAction(name="leave", keys="q,escape,ctrl+c,ctrl+q", label="back", help="Back to where you came from."),
+    Key(name="resume", keys="r", label="resume", help="Resume a run that is not running."),
+    Key(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after confirmation."),
+    Key(name="leave", keys="q,escape,ctrl+c,ctrl+q", label="back", help="Back to where you came from."),
 )  # fmt: skip

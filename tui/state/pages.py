@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tui.state.keys import Key
+
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
-    """A pane that takes the whole screen."""
-
-    name: str  # id of the pane; `overview` for all of them
-    keys: str  # comma-separated, the first is shown; pressed again, they show the overview
-    label: str
-    help: str
-
-    @property
-    def key(self) -> str:
-        return self.keys.partition(",")[0]
+class Page(Key):
+    """A pane that takes the whole screen; its name is the pane's id, and its keys, pressed again, show the overview."""
 
     @property
     def action(self) -> str:
@@ -31,11 +24,11 @@ PAGES: tuple[Page, ...] = (
     OVERVIEW,
     Page(name="loss", keys="1", label="loss", help="The loss alone."),
     Page(name="accuracy", keys="2", label="accuracy", help="The accuracy alone."),
-    Page(name="lr", keys="3", label="LR", help="The learning rate: what was, and what is to come."),
+    Page(name="lr", keys="3", label="LR", help="The learning rate: past and planned."),
     Page(name="memory", keys="4", label="memory", help="Memory of the device."),
     Page(name="classes", keys="5", label="classes", help="Every class: accuracy, interval, precision, confusions."),
-    Page(name="confusion", keys="6", label="confusion", help="Which class is taken for which: the matrix, and the worst pairs."),
-    Page(name="mistakes", keys="7", label="mistakes", help="What the network was surest of, and wrong about."),
+    Page(name="confusion", keys="6", label="confusion", help="Which classes are confused: the matrix, and the worst pairs."),
+    Page(name="mistakes", keys="7", label="mistakes", help="The most confident wrong predictions."),
     Page(name="training", keys="8", label="images", help="Training images as the network sees them."),
     Page(name="network", keys="9", label="network", help="The network, stage by stage, and what a residual block does."),
     Page(name="layers", keys="w", label="weights", help="Weights and gradients of every layer, and its dead channels."),

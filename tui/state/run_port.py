@@ -8,7 +8,6 @@ from typing import Protocol
 from trainer.run.control.commands import ControlPort, NoControl
 from trainer.run.folder.lock import is_live, presence, read_owner
 from trainer.run.folder.run_dir import RunDir
-from trainer.run.log.live_source import LiveSource
 from trainer.run.log.reader import LogReader
 from trainer.run.status import Presence
 from trainer.run.view.replay import replay
@@ -33,11 +32,6 @@ class RunPort:
     thread: TrainingThread | None = None
 
 
-def live_port(thread: TrainingThread, source: LiveSource) -> RunPort:
-    """The port of a run that this process trains."""
-    return RunPort(run_dir=thread.run.run_dir, source=source, control=thread.commands, thread=thread)
-
-
 def attached_port(run_dir: RunDir) -> RunPort:
     """The port of a run that another process trains."""
     from trainer.run.control.client import SocketControl
@@ -48,23 +42,23 @@ def attached_port(run_dir: RunDir) -> RunPort:
 def recorded_port(run_dir: RunDir) -> RunPort:
     """The port of a run that is only viewed."""
     return RunPort(
-        run_dir=run_dir, source=LogReader(run_dir.events), control=NoControl(lambda: _only_looked_at(run_dir))
+        run_dir=run_dir, source=LogReader(run_dir.events), control=NoControl(lambda: _view_only_status(run_dir))
     )
 
 
-def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
+def _view_only_status(run_dir: RunDir) -> tuple[str, Presence]:
     """A hint on where the run can be controlled instead, and whether it has a trainer."""
-    holder = read_owner(run_dir) or {}
+    owner = read_owner(run_dir) or {}
     if not is_live(run_dir):
         elsewhere = f"to resume: {run_dir.resume_command()}"
-    elif holder.get("ended"):
-        elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    elif owner.get("ended"):
+        elsewhere = f"its dashboard is still open in process {owner.get('pid', '?')} on {owner.get('host', '?')}"
     else:
         elsewhere = f"to control it: {run_dir.attach_command()}"
     return f"view only; {elsewhere}", presence(run_dir)
 
 
-def caught_up(view: RunView, source: EventSource) -> RunView:
+def fold_new_events(view: RunView, source: EventSource) -> RunView:
     """Fold new events into the view, and return it."""
     while lines := source.read():
         replay(view, lines)

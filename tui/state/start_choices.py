@@ -12,12 +12,9 @@ from trainer.run.folder.run_dir import RunDir, list_runs
 _RUNS_SHOWN = 5
 
 _OWN_IMAGES = (
-    "Fine-tune on pictures of your own: class folders, with or without train/, val/ and test/. The folder is looked at, and a "
-    "configuration that explains its choices is written here."
+    "Fine-tune on pictures of your own: class folders, with or without train/, val/ and test/. The folder is inspected, and a "
+    "commented configuration is written here."
 )
-
-FOLDER = "own images"
-ALL_RUNS = "all runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +34,13 @@ def choices(runs_dir: Path) -> list[Choice]:
     live = [run for run in runs if is_live(run)]
     found = [_live(run) for run in live]
     found += [_config(name) for name in ("digits", *(name for name in shipped_names() if name != "digits"))]
-    found.append(Choice(heading="train", label=f"{FOLDER} ...", about=_OWN_IMAGES))
+    found.append(Choice(heading="train", label="own images ...", about=_OWN_IMAGES))
     ended = [run for run in runs if run not in live]
     found += [_ended(run) for run in ended[:_RUNS_SHOWN]]
     if runs:
         about = "Every run of the folder: its status; the curves of several in one plot; open, resume, delete."
         command = ("runs", "--runs-dir", str(runs_dir))
-        found.append(Choice(heading="look at", label=f"{ALL_RUNS} ({len(runs):,})", about=about, command=command))
+        found.append(Choice(heading="view", label=f"all runs ({len(runs):,})", about=about, command=command))
     return found
 
 
@@ -75,5 +72,5 @@ def _live(run: RunDir) -> Choice:
 
 
 def _ended(run: RunDir) -> Choice:
-    about = f"Look at it. If it is not complete: press r, then r again, to resume it.\n\n{run.path}"
-    return Choice(heading="look at", label=run.name, about=about, command=("show", str(run.path)))
+    about = f"View it. To resume an incomplete run, press r twice.\n\n{run.path}"
+    return Choice(heading="view", label=run.name, about=about, command=("show", str(run.path)))

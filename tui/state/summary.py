@@ -12,7 +12,7 @@ from trainer.run.log.result_events import EpochEnded
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 
-_PLOT_WIDTH, _PLOT_HEIGHT = 76, 16
+_PLOT_WIDTH = 76
 
 
 def summary(view: RunView, run_dir: RunDir) -> list[str]:
@@ -25,7 +25,7 @@ def summary(view: RunView, run_dir: RunDir) -> list[str]:
         lines.append(f"  ONNX         {run_dir.path / view.exported.path}")
     if not view.failure or run_dir.path.exists():  # a run that was refused leaves no directory
         lines.append(f"  run          {run_dir.path}")
-    return [*lines, *_ways_on(view, run_dir)]
+    return [*lines, *_next_commands(view, run_dir)]
 
 
 def _results(view: RunView) -> list[str]:
@@ -45,15 +45,16 @@ def _results(view: RunView) -> list[str]:
     return lines
 
 
-def _ways_on(view: RunView, run_dir: RunDir) -> list[str]:
+def _next_commands(view: RunView, run_dir: RunDir) -> list[str]:
     """The next possible actions on the run, with their commands."""
     lines = []
+    ended_early = view.finish is not None and view.finish.reason == "stopped early"
     if view.finish is None and is_live(run_dir):
         lines.append(f"  come back    {run_dir.attach_command()}")
         pid = stopped_pid(run_dir)
         if pid:
             lines.append(f"  stopped      by a signal; to continue it: kill -CONT {pid}")
-    elif view.failure is None and view.started and _stands_at(view) < view.total_steps and not _ended_early(view):
+    elif view.failure is None and view.started and _current_step(view) < view.total_steps and not ended_early:
         lines.append(f"  resume with  {run_dir.resume_command()}")
     if view.failure:
         lines += [f"  {fmt.printable(line)}" for line in view.failure.error.split("\n")]
@@ -100,17 +101,13 @@ def _epoch_line(view: RunView, event: EpochEnded) -> str:
     return f"  epoch {event.epoch:>4}  train {number(event.train_loss):.4f} / {number(event.train_accuracy):.2%}   {measured}"
 
 
-def _stands_at(view: RunView) -> int:
+def _current_step(view: RunView) -> int:
     """Step of the run. Not always the newest in the log: a resume that was stopped while preparing is at its checkpoint."""
     return view.finish.step if view.finish else view.step
 
 
-def _ended_early(view: RunView) -> bool:
-    return view.finish is not None and view.finish.reason == "stopped early"
-
-
 def _ending(view: RunView) -> str:
-    at = f"step {_stands_at(view):,} of {view.total_steps:,}"
+    at = f"step {_current_step(view):,} of {view.total_steps:,}"
     if view.failure:
         return f"failed at {at}"
     if view.finish:

@@ -23,7 +23,7 @@ from trainer.host.stop_signals import WARNINGS, ignored_from_the_start
 from tui.terminal.container import is_main_process
 from tui.terminal.private_terminal import terminal_guard
 
-_STAYS = (
+_CONTAINER_NOTE = (
     b"this is the container's main process and stays until the run has ended; leave it with ctrl+p ctrl+q, and come back from "
     b"outside with: docker exec -it CONTAINER r18-tui attach\n"
 )
@@ -92,7 +92,7 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
         _print(farewell)
         if not is_main_process():
             return EXIT_OK
-        _print(_STAYS)
+        _print(_CONTAINER_NOTE)
     code = _wait_for(pid)
     if code < 0:
         restore_terminal()

@@ -36,7 +36,8 @@ def hazards(
 ) -> list[str]:
     """Warnings for the user who leaves this process alone; `kills` is called only in a login session."""
     warnings = []
-    if _in_login_session(proc) and kills():
+    cgroup = read(proc / "self" / "cgroup")
+    if ".scope" in cgroup and "/session-" in cgroup and kills():  # in a login session
         warnings.append(
             "this machine ends your processes when you log out (KillUserProcesses of logind.conf): stay logged in, or stop the "
             f"run and resume it outside the session: loginctl enable-linger && systemd-run --user --scope "
@@ -48,10 +49,6 @@ def hazards(
             "it with a command that stays (docker run -d ... sleep infinity) and enter it with docker exec"
         )
     return warnings
-
-
-def _in_login_session(proc: Path) -> bool:
-    return ".scope" in (cgroup := read(proc / "self" / "cgroup")) and "/session-" in cgroup
 
 
 def _shell_is_main(proc: Path) -> bool:

@@ -94,7 +94,7 @@ class PrivateTerminal:
         keys: Any = open(self.input_fd, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
         self._replace_originals(keys, screen, screen)
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Point 0, 1 and 2 at the terminal again."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -105,7 +105,7 @@ class PrivateTerminal:
         self._replace_originals(*self._streams[3:])
         self._mark.remove()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Leave the terminal; 0, 1 and 2 stay where they are. For a run that continues without it.
 
         The descriptors lead to nothing from now on and stay open: the rest of the screen's buffer will be written to them at some

@@ -50,9 +50,9 @@ def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
     """Start the processes, and wait until there is a run to show; ConfigError with their output if they end before."""
     token = secrets.token_hex(8)
     environment = torchrun_environment(arguments.nproc) | {LAUNCHED_BY: token}
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            torchrun_command(arguments, overrides), stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment,
+            torchrun_command(arguments, overrides), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
             start_new_session=True,
         )  # fmt: skip
         sys.stderr.write(f"starting {arguments.nproc} processes ...\n")
@@ -60,7 +60,7 @@ def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
             while (run_dir := _launched_by(token, arguments.runs_dir)) is None:
                 if process.poll() is not None:
                     raise ConfigError(
-                        f"the {arguments.nproc} processes ended before there was a run:\n{_content(said)}"
+                        f"the {arguments.nproc} processes ended before there was a run:\n{_content(output)}"
                     )
                 time.sleep(_LOOK_S)
         except KeyboardInterrupt:

@@ -125,9 +125,9 @@ class TerminalDriver(LinuxDriver):
     def _sigcont_application(self, *_signal_and_frame: object) -> None:
         # Only requested here: a signal may arrive while the queue of the writer thread is locked.
         with contextlib.suppress(RuntimeError):  # the loop has just ended, and the dashboard with it
-            self._loop.call_soon_threadsafe(self._begin_anew)
+            self._loop.call_soon_threadsafe(self._restart)
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         if self._active:
             self.suspend_application_mode()
         elif not self._must_signal_resume:

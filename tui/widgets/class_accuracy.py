@@ -5,8 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from tui.drawing import format as fmt
-from tui.drawing.bars import bar
-from tui.drawing.canvas import Row
+from tui.drawing.canvas import Row, bar
 from tui.state.class_results import ClassResult
 from tui.state.display_state import DisplayState
 from tui.state.pages import hint
@@ -23,8 +22,7 @@ class ClassPane(Pane):
         last = view.last_evaluation
         title = f"Per-class {view.selection_split} accuracy"
         if last is None:
-            body: list[Row] = [[(waiting_text(scene), "dim")]]
-            return self.frame(scene.glyphs, title, [], body, width, height)
+            return self.notice(scene, title, waiting_text(scene), width, height)
         room = height - 2
         results = scene.class_results
         body = class_rows(scene, results[:room], width - 4)

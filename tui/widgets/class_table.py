@@ -51,14 +51,14 @@ class ClassTable(TablePane):
         title = f"Classes on {scene.view.selection_split}"
         last, results = scene.view.last_evaluation, scene.class_results
         if last is None or not results:
-            return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
+            return self.notice(scene, title, waiting_text(scene), width, height)
         inner = width - 4
         names = max(name_width(results, max(inner // 4, 8)), len(_CLASS))
         columns = _columns_that_fit(scene, inner - names - _SHORTEST_BAR - _RECALL)
         bar = min(inner - names - _RECALL - sum(column.width for column in columns), _LONGEST_BAR)
         shown, place = self.in_sight(results, height - 3)
         body = [_head(names, bar, columns), *(_row(scene, result, names, bar, columns) for result in shown)]
-        body += _explained(columns, inner, height - 2 - len(body))
+        body += _explanations(columns, inner, height - 2 - len(body))
         right: Row = [
             ("all ", "dim"),
             (fmt.percent(last.accuracy), "test"),
@@ -69,7 +69,7 @@ class ClassTable(TablePane):
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="worst first")
 
 
-def _explained(columns: list[_Column], width: int, room: int) -> list[Row]:
+def _explanations(columns: list[_Column], width: int, room: int) -> list[Row]:
     """Explanations of the visible columns, if the table leaves room for them."""
     shown = ["accuracy", *(column.title.partition(",")[0] for column in columns)]
     texts = [text for text in _EXPLANATION if any(text.startswith(title) for title in shown)]

@@ -92,14 +92,15 @@ class CompactPane(Pane, can_focus=False):
         return rows
 
     def _curve(self, scene: DisplayState, name: str, width: int) -> Row:
-        value = scene.newest(name)
-        shown = fmt.percent(value) if name == "accuracy" else fmt.number(value)
+        shown = scene.shown_name(name)
+        value = scene.series(shown).last
+        figure = fmt.percent(value) if name == "accuracy" else fmt.number(value)
         room = max(width - 16, 4)
         line = " " * room
         if scene.view.step:
-            pyramid = scene.pyramid(scene.accuracy_name() if name == "accuracy" else scene.loss_name())
+            pyramid = scene.pyramid(shown)
             line = _spark(scene, pyramid, float(scene.view.step), room)
-        return [(fmt.fit(name, 9), "dim"), (line, "train"), (f" {shown:>6}", "text")]
+        return [(fmt.fit(name, 9), "dim"), (line, "train"), (f" {figure:>6}", "text")]
 
 
 def _spark(scene: DisplayState, pyramid: Pyramid, right: float, width: int) -> str:

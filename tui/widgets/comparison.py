@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainer.run.view.overview import Point
-from trainer.run.view.series import Series
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
+from tui.drawing.step_axis import nice_step
 from tui.state.compared_run import Compared
 from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from tui.drawing.plot import Area, Frame
-    from tui.drawing.pyramid import Pyramid
 
 
 class ComparisonPane(Pane, can_focus=False):
@@ -49,12 +48,13 @@ def _draw(
     canvas: Canvas, scene: DisplayState, drawn: list[tuple[Compared, tuple[Point, ...]]], *, percent: bool
 ) -> None:
     from tui.drawing.plot import GUTTER, Area, draw_axes, draw_line, draw_point
+    from tui.drawing.pyramid import Pyramid
 
     area = Area(x=GUTTER, width=max(canvas.width - GUTTER, 1), height=max(canvas.height - 2, 1))
     frame = _frame([points for _, points in drawn], max(one.run.epochs for one, _ in drawn), percent=percent)
     draw_axes(canvas, area, frame, scene.glyphs, x_labels=_labels(frame, area), percent=percent)
     for one, points in drawn:
-        draw_line(canvas, area, frame, _pyramid(points), one.style, thin=True)
+        draw_line(canvas, area, frame, Pyramid.of_points(points), one.style, thin=True)
     for one, points in drawn:
         draw_point(canvas, area, frame, *points[-1], one.label, one.style)
 
@@ -72,16 +72,5 @@ def _frame(curves: list[tuple[Point, ...]], epochs: int, *, percent: bool) -> Fr
 
 
 def _labels(frame: Frame, area: Area) -> list[tuple[float, str]]:
-    from tui.drawing.plot import nice_step
-
     step = max(nice_step(frame.right / max(area.width // 8, 1)), 1.0)
     return [(number * step, f"{number * step:g}") for number in range(int(frame.right / step) + 1)]
-
-
-def _pyramid(points: tuple[Point, ...]) -> Pyramid:
-    from tui.drawing.pyramid import Pyramid
-
-    series, pyramid = Series(), Pyramid()
-    series.extend([epoch for epoch, _ in points], [value for _, value in points])
-    pyramid.follow(series)
-    return pyramid

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.state.class_results import ClassResult
+from tui.state.class_results import ClassResult, Pair, worst_pairs
 from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import waiting_text
 from tui.widgets.scroll_pane import TablePane
@@ -15,9 +15,6 @@ _SHADES = ((0.10, "heat4"), (0.05, "heat3"), (0.02, "heat2"), (0.0, "heat1"))  #
 _LEAST_CELL = 4
 _LIST_WIDTH = 34  # minimum columns of the list beside the matrix
 _LIST_HEIGHT = 4  # minimum rows of the list below it
-
-
-_Pair = tuple[float, int, str, str]  # share of the class's images, number of images, true class, predicted class
 
 
 class ConfusionPane(TablePane):
@@ -29,17 +26,17 @@ class ConfusionPane(TablePane):
         super().__init__(id=id, classes=classes)
         self._found: list[ClassResult] = []
         self._by_label: list[ClassResult] = []
-        self._pairs: list[_Pair] = []
+        self._pairs: list[Pair] = []
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         last = scene.view.last_evaluation
         title = f"Confusion on {scene.view.selection_split}"
         results, pairs = self._by_label_and_pairs(scene)
         if last is None or not results:
-            return self.frame(scene.glyphs, title, [], [[(waiting_text(scene), "dim")]], width, height)
+            return self.notice(scene, title, waiting_text(scene), width, height)
         if not last.confusions:
             text = "this log predates confusions; the next evaluation adds them: e"
-            return self.frame(scene.glyphs, title, [], [[(text, "dim")]], width, height)
+            return self.notice(scene, title, text, width, height)
         mistakes = sum(last.counts) - sum(last.correct)
         body, chosen = self._body(results, pairs, width - 4, height - 2)
         which = "" if chosen == len(results) else f"  {chosen} of {len(results):,} classes"
@@ -47,7 +44,7 @@ class ConfusionPane(TablePane):
         right: Row = [(f"{mistakes:,}", "test"), (f" mistakes in {sum(last.counts):,}{which}{when}", "dim")]
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="row: true class, column: answer")
 
-    def _body(self, results: list[ClassResult], pairs: list[_Pair], width: int, height: int) -> tuple[list[Row], int]:
+    def _body(self, results: list[ClassResult], pairs: list[Pair], width: int, height: int) -> tuple[list[Row], int]:
         """Matrix and list, and the number of classes in the matrix."""
         largest = max(
             max([result.score.correct, *(count for _, count in result.score.confusions[:1])]) for result in results
@@ -67,27 +64,22 @@ class ConfusionPane(TablePane):
         below = height - len(matrix) - 1
         return [*matrix, *([[], *self._listed(pairs, width, below)] if below >= _LIST_HEIGHT else [])], len(shown)
 
-    def _by_label_and_pairs(self, scene: DisplayState) -> tuple[list[ClassResult], list[_Pair]]:
+    def _by_label_and_pairs(self, scene: DisplayState) -> tuple[list[ClassResult], list[Pair]]:
         """All classes in their order, and all pairs, worst first; recomputed only after an evaluation."""
         found = scene.class_results
         if found is not self._found:
             self._found = found
             self._by_label = sorted(found, key=lambda result: result.label)
-            pairs = [
-                (count / result.score.images, count, result.name, self._by_label[other].name)
-                for result in self._by_label
-                for other, count in result.score.confusions
-            ]
-            self._pairs = sorted(pairs, key=lambda pair: (-pair[0], -pair[1]))
+            self._pairs = worst_pairs(found)
         return self._by_label, self._pairs
 
-    def _listed(self, pairs: list[_Pair], width: int, height: int) -> list[Row]:
+    def _listed(self, pairs: list[Pair], width: int, height: int) -> list[Row]:
         """The visible pairs, padded to `height` rows."""
         shown, place = self.in_sight(pairs, height - 1)
         title = fmt.fit(f"pairs {place}" if place else "worst pairs", width - 15)
         rows: list[Row] = [[(f"{title}{'images':>7}{'share':>8}", "dim")]]
         for share, count, true, answer in shown:
-            words = fmt.fit(f"{true} taken for {answer}", width - 15)
+            words = fmt.fit(f"{true} predicted as {answer}", width - 15)
             rows.append([(words, "text"), (f"{count:>7,} ", "text"), (f"{100 * share:>5.1f} %", _shade(share))])
         return rows + [[] for _ in range(height - len(rows))]
 
@@ -125,7 +117,7 @@ def _matrix(
             row.append(
                 (f"{result.score.correct:>{cell}}", "own")
                 if itself
-                else _cell(result.taken_for(other.label), images, cell)
+                else _cell(result.predicted_as(other.label), images, cell)
             )
         rows.append(row)
     return rows
@@ -144,9 +136,5 @@ def _shade(share: float) -> str:
 
 def _short(name: str, width: int) -> str:
     """The first letters of a name, padded to `width` cells."""
-    short = ""
-    for letter in name:
-        if cell_len(short + letter) > width:
-            break
-        short += letter
+    short = set_cell_size(name, width).rstrip()
     return " " * (width - cell_len(short)) + short

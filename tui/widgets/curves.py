@@ -6,17 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from trainer.run.view.run_view import Mark
-from trainer.run.view.series import Series
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
-from tui.drawing.step_axis import step_labels
 from tui.state.display_state import DisplayState
-from tui.widgets.step_pane import StepPane, cursor_figures
+from tui.widgets.step_pane import StepPane, cursor_figures, step_plot
 
 if TYPE_CHECKING:
     from tui.drawing.plot import Area, Frame
 
-_FAR_ABOVE = 1.5  # evaluations this many times above the training losses and the newest one are left off the scale
+_OFF_SCALE_FACTOR = (
+    1.5  # evaluations this many times above the training losses and the newest one are left off the scale
+)
 _MARKS = {
     "lr": ("l", "LR set"),
     "resume": ("r", "resumed"),
@@ -61,16 +61,13 @@ class CurvePane(StepPane):
     def _draw(self, canvas: Canvas, scene: DisplayState) -> list[str]:
         """Draw everything; returns the entries of the legend."""
         # Imported here so that the first frame does not wait for numpy.
-        from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_marks, draw_point
+        from tui.drawing.plot import draw_cursor, draw_line, draw_marks, draw_point
 
-        view, glyphs = scene.view, scene.glyphs
+        view, glyphs, with_axis = scene.view, scene.glyphs, canvas.height >= 6
         left, right = scene.viewport.edges(scene.total)
-        with_axis = canvas.height >= 6
-        area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if with_axis else 0))
         low, high, log = self.value_range(scene, left, right)
-        frame = Frame(left=left, right=right, low=low, high=high, log=log)
-        labels = step_labels(view, left, right, area.width, axis=scene.axis)
-        draw_axes(canvas, area, frame, glyphs, x_labels=labels, percent=self.name_of_curve == "accuracy")
+        percent = self.name_of_curve == "accuracy"
+        area, frame = step_plot(canvas, scene, low, high, log=log, percent=percent, with_axis=with_axis)
         self._draw_compared(canvas, area, frame, scene)
         raw = scene.pyramid(self.name_of_curve)
         if scene.smoothing:
@@ -82,13 +79,13 @@ class CurvePane(StepPane):
         for step, value in zip(steps, values, strict=True):
             draw_point(canvas, area, frame, step, value, glyphs.point if value <= high else glyphs.above, "test")
         if view.best:
-            best = view.best.accuracy if self.name_of_curve == "accuracy" else view.best.loss
+            best = view.best.accuracy if percent else view.best.loss
             if best is not None and best <= high:
                 draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
         draw_cursor(canvas, area, frame, glyphs, scene.viewport.cursor)
         above = any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
-        remarks = _happened_at(area, frame, view.marks, scene.viewport.cursor)
+        remarks = _events_at_cursor(area, frame, view.marks, scene.viewport.cursor)
         remarks += [f"{glyphs.above} above the axis"] if above else []
         return remarks + (_draw_track(canvas, area, frame, view.marks, glyphs.mark) if with_axis else [])
 
@@ -106,10 +103,7 @@ class CurvePane(StepPane):
             ]
             if not points:
                 continue
-            series, pyramid = Series(), Pyramid()
-            series.extend([step for step, _ in points], [value for _, value in points])
-            pyramid.follow(series)
-            draw_line(canvas, area, frame, pyramid, "dim", thin=True)
+            draw_line(canvas, area, frame, Pyramid.of_points(points), "dim", thin=True)
             if frame.left <= points[-1][0]:
                 draw_point(canvas, area, frame, *points[-1], one.label, "text")
 
@@ -136,7 +130,11 @@ class LossPane(CurvePane):
 
     def figures(self, scene: DisplayState) -> Row:
         last = scene.evaluation()
-        row = [*cursor_figures(scene), ("train ", "dim"), (fmt.number(scene.value_of("loss")), "train")]
+        row = [
+            *cursor_figures(scene),
+            ("train ", "dim"),
+            (fmt.number(scene.value_of(scene.shown_name("loss"))), "train"),
+        ]
         if last:
             row += [(f"  {last.split} ", "dim"), (fmt.number(last.loss), "test")]
         raw = scene.raw_at_cursor("loss")
@@ -153,7 +151,7 @@ class LossPane(CurvePane):
         extent = scene.pyramid("loss").extent(left, right)
         values = [value for value in self.evaluated_between(scene, left, right) if math.isfinite(value)]
         low, high = extent or (0.0, 1.0)
-        ceiling = _FAR_ABOVE * max(high, *values[-1:], 0.0)
+        ceiling = _OFF_SCALE_FACTOR * max(high, *values[-1:], 0.0)
         values = [value for value in values if value <= ceiling]
         low, high = min([low, *values]), max([high, *values])
         if scene.log_scale and high > 0:
@@ -170,7 +168,11 @@ class AccuracyPane(CurvePane):
 
     def figures(self, scene: DisplayState) -> Row:
         last, best = scene.evaluation(), scene.view.best
-        row = [*cursor_figures(scene), ("train ", "dim"), (fmt.percent(scene.value_of("accuracy")), "train")]
+        row = [
+            *cursor_figures(scene),
+            ("train ", "dim"),
+            (fmt.percent(scene.value_of(scene.shown_name("accuracy"))), "train"),
+        ]
         if last:
             row += [(f"  {last.split} ", "dim"), (fmt.percent(last.accuracy), "test")]
             if last.accuracy_tta is not None:
@@ -186,7 +188,7 @@ class AccuracyPane(CurvePane):
         """0 to 100 %, or from the lowest multiple of ten once all values are high; for a part of the run, its own range."""
         from tui.drawing.plot import nice_range
 
-        extent = scene.pyramid(scene.accuracy_name()).extent(left, right) or (0.0, 1.0)
+        extent = scene.pyramid(scene.shown_name("accuracy")).extent(left, right) or (0.0, 1.0)
         values = [*extent, *self.evaluated_between(scene, left, right)]
         if scene.viewport.span is not None:
             low, high = nice_range(min(values), max(values))
@@ -208,7 +210,7 @@ def _centred(text: str, width: int, height: int) -> list[Row]:
     return rows
 
 
-def _happened_at(area: Area, frame: Frame, marks: list[Mark], cursor: float | None) -> list[str]:
+def _events_at_cursor(area: Area, frame: Frame, marks: list[Mark], cursor: float | None) -> list[str]:
     """Events in the column of the cursor, newest first, without checkpoints."""
     if cursor is None:
         return []

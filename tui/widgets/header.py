@@ -107,8 +107,8 @@ def silence_row(scene: DisplayState, width: int) -> Row:
         short = f" stopped; to continue: kill -CONT {scene.stopped_pid}"
         long = f" its process was stopped by a signal; to continue it: kill -CONT {scene.stopped_pid}"
     elif scene.silence_s > LOST_AFTER_S:
-        short = f" no news for {fmt.age(scene.silence_s)}: is its disk full?"
-        long = f" no news for {fmt.age(scene.silence_s)}, though its process is there: its disk may be full"
+        short = f" no events for {fmt.age(scene.silence_s)}; its disk may be full"
+        long = f" no events for {fmt.age(scene.silence_s)}, though its process is there: its disk may be full"
     return [(fmt.fit(long if cell_len(long) <= width else short, width), "warn")] if long else []
 
 

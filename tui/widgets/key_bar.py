@@ -1,4 +1,4 @@
-"""Keys and their actions, as many as fit; those that cannot act now are dimmed. A remark may replace them."""
+"""Keys and their actions, as many as fit; those that cannot act now are dimmed. A message may replace them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from trainer.run.status import LIVE_STATES
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
 from tui.state.display_state import DisplayState
-from tui.state.keys import ACTIONS, Action, ActionContext, tries_rates
+from tui.state.keys import ACTIONS, Action, ActionContext, lr_range_test_is_running
 from tui.widgets.pane import Pane
 
 _GAP = 2  # cells between two entries
 
 
 class KeyBar(Pane, can_focus=False):
-    """The last line: the keys, or `remark` when it is not empty; `situation` is called at each drawing."""
+    """The last line: the keys, or `message` when it is not empty; `situation` is called at each drawing."""
 
     def __init__(self, situation: Callable[[], ActionContext], *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.situation = situation
-        self.remark = ""
+        self.message = ""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        if self.remark:
-            return [[(" " + fmt.fit(fmt.printable(self.remark), width - 2), "warn")]]
+        if self.message:
+            return [[(" " + fmt.fit(fmt.printable(self.message), width - 2), "warn")]]
         now = self.situation()
         short = {action.name: action.short or action.label for action in ACTIONS}
         labels = {action.name: action.label for action in ACTIONS}
         for names in (short, labels):
             names["pause"] = "resume" if now.view.held else "pause"
-            names["find_lr"] = "stop" if tries_rates(now) else names["find_lr"]
+            names["find_lr"] = "stop" if lr_range_test_is_running(now) else names["find_lr"]
             names["messages"] += f" +{scene.unseen_output}" if scene.unseen_output else ""
         shown = _chosen(now, short, width - 1, keep=["messages"] if scene.unseen_output else [])
         row: Row = [(" ", "text")]
@@ -41,9 +41,10 @@ class KeyBar(Pane, can_focus=False):
             if _size(shown, short | {action.name: labels[action.name]}) <= width - 1:
                 short[action.name] = labels[action.name]  # written out as far as there is room, from the left
             style = "warn" if action.name == "messages" and scene.unseen_output else "dim"
+            style = "faint" if action.refusal(now) else style
             if action is not shown[0]:
                 row.append((" " * _GAP, "text"))
-            row += _entry(action.key, short[action.name], "faint" if action.refusal(now) else style)
+            row += [(action.key, "faint" if style == "faint" else "key"), (f" {short[action.name]}", style)]
         return [row]
 
 
@@ -65,10 +66,6 @@ def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[st
 def _size(actions: list[Action], labels: dict[str, str]) -> int:
     """Cells needed by some actions."""
     return sum(cell_len(f"{action.key} {labels[action.name]}") + _GAP for action in actions) - _GAP
-
-
-def _entry(key: str, label: str, style: str) -> Row:
-    return [(key, "faint" if style == "faint" else "key"), (f" {label}", style)]
 
 
 def key_line(*keys: tuple[str, str]) -> Text:

@@ -32,7 +32,7 @@ _HISTOGRAMS = (24, 12, 8, 6)  # widths in cells: the bins of the log join evenly
 _EXPLANATION = (
     "|weights|, |grad|: length (Euclidean norm) of weights, and of an epoch's last gradient; trend: |grad|, lowest to highest",
     "histograms: how weights and gradients lie around 0, each from minus its largest magnitude to plus that",
-    "dead: channels that are 0 for all held-out images looked at, 32 or more of each batch; too high a learning rate makes more",
+    "dead: channels that are 0 for all held-out images looked at, at least 32 per batch; a high learning rate causes more",
     "Read them at an earlier epoch with , and . as the curves.",
 )
 
@@ -52,9 +52,7 @@ class LayersPane(TablePane):
     page = "layers"
     follows_cursor = True
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id, classes=classes)
-        self._chosen = self._in_sight = 0
+    _chosen = _in_sight = 0  # index of the selected layer, number of visible ones
 
     def move(self, rows: int) -> None:
         self._chosen += rows
@@ -71,11 +69,10 @@ class LayersPane(TablePane):
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         measured = scene.layers()
         if measured is None:
-            text = "measured at the end of each epoch"
-            return self.frame(scene.glyphs, _TITLE, [], [[(text, "dim")]], width, height)
+            return self.notice(scene, _TITLE, "measured at the end of each epoch", width, height)
         inner = width - 4
         widths = _widths(inner)
-        silent = _silent(scene, measured)
+        silent = _dead_channels(scene, measured)
         layers = list(range(len(measured.names)))
         self._chosen = min(max(self._chosen, 0), len(layers) - 1)
         shown, place = self._around_chosen(layers, height - 3)
@@ -177,7 +174,7 @@ def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: i
     return [[*exact(one, half), ("  ", "text"), *other] for one, other in zip_longest(left, right, fillvalue=nothing)]
 
 
-def _silent(scene: DisplayState, measured: LayersMeasured) -> dict[str, float]:
+def _dead_channels(scene: DisplayState, measured: LayersMeasured) -> dict[str, float]:
     """Dead channels of each layer before a ReLU, from the last evaluation before; empty if there was none."""
     evaluation = scene.evaluation()
     if evaluation is None:

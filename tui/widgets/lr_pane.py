@@ -6,9 +6,8 @@ import math
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Canvas, Row
-from tui.drawing.step_axis import step_labels
 from tui.state.display_state import DisplayState
-from tui.widgets.step_pane import StepPane, cursor_figures
+from tui.widgets.step_pane import StepPane, cursor_figures, step_plot
 
 
 class LrPane(StepPane):
@@ -19,8 +18,7 @@ class LrPane(StepPane):
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         view = scene.view
         if view.started is None:
-            body: list[Row] = [[("appears when training starts", "dim")]]
-            return self.frame(scene.glyphs, "Learning rate", [], body, width, height)
+            return self.notice(scene, "Learning rate", "appears when training starts", width, height)
         canvas = Canvas(width - 4, height - 2, braille=scene.glyphs.braille)
         _draw(canvas, scene)
         edits = len(view.lr_edits)
@@ -31,20 +29,16 @@ class LrPane(StepPane):
 
 def _draw(canvas: Canvas, scene: DisplayState) -> None:
     # Imported here so that the first frame does not wait for numpy.
-    from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, draw_point, nice_range
+    from tui.drawing.plot import draw_cursor, draw_line, draw_point, nice_range
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()
-    area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if canvas.height >= 5 else 0))
-    left, right = scene.viewport.edges(scene.total)
     tops = [extent[1] for pyramid in (past, plan) if (extent := pyramid.extent(0.0, scene.total))]
     low, high = nice_range(0.0, max(tops, default=1.0), steps=2)
-    frame = Frame(left=left, right=right, low=low, high=high)
-    draw_axes(canvas, area, frame, scene.glyphs, x_labels=step_labels(view, left, right, area.width, axis=scene.axis))
+    area, frame = step_plot(canvas, scene, low, high, with_axis=canvas.height >= 5)
     draw_line(canvas, area, frame, plan, "faint")
     draw_line(canvas, area, frame, past, "train")
-    edited = [float(step) for step, _ in view.lr_edits]
-    for step in edited:
-        draw_point(canvas, area, frame, step, _rate_at(scene, step), "l", "warn")
+    for step, _ in view.lr_edits:
+        draw_point(canvas, area, frame, float(step), _rate_at(scene, step), "l", "warn")
     if view.lr.last is not None:
         draw_point(canvas, area, frame, view.lr.x[-1], view.lr.last, scene.glyphs.now, "accent")
     draw_cursor(canvas, area, frame, scene.glyphs, scene.viewport.cursor)

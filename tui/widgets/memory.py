@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from trainer.run.diagnosis.memory_forecast import memory_forecast, memory_left
 from tui.drawing import format as fmt
-from tui.drawing.bars import bar
-from tui.drawing.canvas import Canvas, Row
-from tui.drawing.step_axis import step_labels
+from tui.drawing.canvas import Canvas, Row, bar
 from tui.state.display_state import DisplayState
-from tui.widgets.step_pane import StepPane
+from tui.widgets.step_pane import StepPane, step_plot
 
 _LABEL = 10
 _ROOM_FOR_CURVE = 14  # minimum rows of the pane for a curve of memory over the run
-
-
-@dataclass(frozen=True)
-class _Bar:
-    label: str
-    used_bytes: float
-    style: str
+_BARS = {
+    "allocated": ("allocated_bytes", "train"), "reserved": ("reserved_bytes", "accent"), "peak": ("peak_bytes", "dim"),
+    "device": ("device_used_bytes", "test"), "process": ("process_bytes", "train"), "system": ("system_used_bytes", "test"),
+}  # fmt: skip
+"""Reading and style of each bar; on a GPU without the last two."""
 
 
 class MemoryPane(StepPane):
@@ -34,10 +30,9 @@ class MemoryPane(StepPane):
         inner = width - 4
         if not readings:
             text = "first reading after 2 s" if scene.view.started else "appears when training starts"
-            body: list[Row] = [[(text, "dim")]]
-            return self.frame(scene.glyphs, title, [], body, width, height)
-        total = _total(readings)
-        body = [_bar_row(scene, entry, total, inner) for entry in _bars(readings)]
+            return self.notice(scene, title, text, width, height)
+        labels = [label for label in _BARS if "allocated_bytes" not in readings or label not in ("process", "system")]
+        body = [_bar_row(scene, label, inner) for label in labels if _BARS[label][0] in readings]
         line = facts(scene)
         if line:
             body.append([(line, "dim")])
@@ -49,21 +44,15 @@ class MemoryPane(StepPane):
 def _curve(scene: DisplayState, width: int, height: int) -> list[Row]:
     """Memory over the run, and whether it will last."""
     # Imported here so that the first frame does not wait for numpy.
-    from tui.drawing.plot import GUTTER, Area, Frame, draw_axes, draw_cursor, draw_line, nice_range
+    from tui.drawing.plot import draw_cursor, draw_line, nice_range
 
-    view = scene.view
     canvas = Canvas(width, height - 1, braille=scene.glyphs.braille)
-    area = Area(x=GUTTER, width=width - GUTTER, height=canvas.height - 2)
     left, right = scene.viewport.edges(scene.total)
     memory = scene.pyramid("memory")
     extent = memory.extent(left, right) or (0.0, 1.0)
     low, high = nice_range(0.0, extent[1] / 2**30)
-    # The curve is in bytes, the labels are in GiB.
-    draw_axes(
-        canvas, area, Frame(left=left, right=right, low=low, high=high), scene.glyphs,
-        x_labels=step_labels(view, left, right, area.width, axis=scene.axis),
-    )  # fmt: skip
-    in_bytes = Frame(left=left, right=right, low=low * 2**30, high=high * 2**30)
+    area, frame = step_plot(canvas, scene, low, high)
+    in_bytes = replace(frame, low=low * 2**30, high=high * 2**30)  # the curve is in bytes, the labels are in GiB
     draw_line(canvas, area, in_bytes, memory, "train")
     draw_cursor(canvas, area, in_bytes, scene.glyphs, scene.viewport.cursor)
     return [_outlook(scene), *canvas.rows()]
@@ -108,29 +97,13 @@ def _total(readings: dict[str, float]) -> float | None:
     return readings.get("device_total_bytes", readings.get("system_total_bytes"))
 
 
-def _bars(readings: dict[str, float]) -> list[_Bar]:
-    wanted = (
-        ("allocated", "allocated_bytes", "train"),
-        ("reserved", "reserved_bytes", "accent"),
-        ("peak", "peak_bytes", "dim"),
-        ("device", "device_used_bytes", "test"),
-        ("process", "process_bytes", "train"),
-        ("system", "system_used_bytes", "test"),
-    )
-    on_gpu = "allocated_bytes" in readings
+def _bar_row(scene: DisplayState, label: str, width: int) -> Row:
+    readings, (key, style) = scene.view.readings, _BARS[label]
+    used_bytes, total = readings[key], _total(readings)
+    share = used_bytes / total if total else 0.0
+    style = "warn" if share > 0.92 and label in ("device", "system", "reserved") else style
     return [
-        _Bar(label, readings[key], style)
-        for label, key, style in wanted
-        if key in readings and not (on_gpu and label in ("process", "system"))
-    ]
-
-
-def _bar_row(scene: DisplayState, entry: _Bar, total: float | None, width: int) -> Row:
-    share = entry.used_bytes / total if total else 0.0
-    style = "warn" if share > 0.92 and entry.label in ("device", "system", "reserved") else entry.style
-    room = max(width - _LABEL - 7, 4)
-    return [
-        (fmt.fit(entry.label, _LABEL), "dim"),
-        *bar(share, room, scene.glyphs, style),
-        (f" {fmt.gib(entry.used_bytes):>6}", "text"),
+        (fmt.fit(label, _LABEL), "dim"),
+        *bar(share, max(width - _LABEL - 7, 4), scene.glyphs, style),
+        (f" {fmt.gib(used_bytes):>6}", "text"),
     ]

@@ -17,11 +17,7 @@ class ScrolledPane(ScrollingPane):
 
     title: ClassVar[str]
     empty: ClassVar[str]  # text if there are no lines
-
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id)
-        self._from_end = 0
-        self._total = 0
+    _from_end = _total = 0  # lines below the visible ones, lines in all
 
     def lines_for(self, scene: DisplayState, width: int) -> list[Row]:
         """All lines, in rows of at most `width` cells, the oldest first."""

@@ -10,8 +10,7 @@ from trainer.run.log.event import number
 from trainer.run.log.result_events import LayersMeasured
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
-from tui.drawing.bars import bar
-from tui.drawing.canvas import Row
+from tui.drawing.canvas import Row, bar
 from tui.drawing.glyphs import Glyphs
 from tui.state.display_state import DisplayState
 from tui.widgets.pane import wrapped
@@ -25,17 +24,17 @@ _BRANCHES = (
 """The layers of a residual block, from the most detailed description to the shortest."""
 
 _EXPLANATION = (
-    "A residual block adds its input x to what its layers make of it: y = ReLU(x + F(x)). The layers need to learn only what is "
-    "to change, and the gradient comes back along the shortcut undimmed, so that deep networks can be trained.",
+    "A residual block adds its input x to what its layers make of it: y = ReLU(x + F(x)). The layers only need to learn the "
+    "change, and the gradient flows back through the shortcut undiminished. That is why deep networks can be trained.",
     "Where a stage halves its maps ('by 2'), its first block halves them and doubles the channels, and the shortcut is a "
-    "convolution of 1x1. So every stage costs about as much as the one before, with four times the parameters.",
+    "1x1 convolution. So every stage costs about as much as the one before, with four times the parameters.",
 )
 
-_STAGE = 18
-_OUTPUT = 16
-_PARAMETERS = 12
-_SHARE = 6
-_GRADIENT = 10
+_STAGE_WIDTH = 18
+_OUTPUT_WIDTH = 16
+_PARAMETERS_WIDTH = 12
+_SHARE_WIDTH = 6
+_GRADIENT_WIDTH = 10
 _ROOM_FOR_GRADIENT = 90
 
 
@@ -48,8 +47,7 @@ class NetworkPane(TablePane):
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         view, inner = scene.view, width - 4
         if view.started is None or view.opened is None:
-            body: list[Row] = [[("appears when training starts", "dim")]]
-            return self.frame(scene.glyphs, "Network", [], body, width, height)
+            return self.notice(scene, "Network", "appears when training starts", width, height)
         model = view.started.model
         image_size = int(view.opened.config.get("data", {}).get("image_size", 32))
         found = stages(str(model.get("stem")), image_size, len(view.started.classes))
@@ -66,7 +64,7 @@ def _figures(view: RunView, found: list[Stage], place: str) -> Row:
     row: Row = [("ResNet-18", "text"), (f"  {fmt.count(parameters)} parameters", "dim")]
     if view.frozen and view.frozen.stages:
         row.append((f"  {fmt.count(view.frozen.trainable)} trained", "dim"))
-    row.append((f"  {macs / 1e9:.2f} G multiply-adds an image", "dim"))
+    row.append((f"  {macs / 1e9:.2f} G multiply-adds per image", "dim"))
     return [*row, (f"  {place}", "dim")] if place else row
 
 
@@ -74,13 +72,14 @@ def _table(scene: DisplayState, found: list[Stage], image_size: int, width: int)
     frozen = set(scene.view.frozen.stages) if scene.view.frozen else set()
     total = sum(stage.macs for stage in found)
     measured = scene.layers() if width >= _ROOM_FOR_GRADIENT else None
-    gradient = _GRADIENT if measured else 0
-    layers = max(min(34, width - _STAGE - _OUTPUT - _PARAMETERS - _SHARE - gradient - 1), 0)
-    room = width - _STAGE - layers - _OUTPUT - _PARAMETERS - _SHARE - gradient - 1
-    head = f"{fmt.fit('stage', _STAGE)}{fmt.fit('layers', layers)}{'output':>{_OUTPUT}}{'parameters':>{_PARAMETERS}}"
+    gradient = _GRADIENT_WIDTH if measured else 0
+    layers = max(min(34, width - _STAGE_WIDTH - _OUTPUT_WIDTH - _PARAMETERS_WIDTH - _SHARE_WIDTH - gradient - 1), 0)
+    room = width - _STAGE_WIDTH - layers - _OUTPUT_WIDTH - _PARAMETERS_WIDTH - _SHARE_WIDTH - gradient - 1
+    head = f"{fmt.fit('stage', _STAGE_WIDTH)}{fmt.fit('layers', layers)}"
+    head += f"{'output':>{_OUTPUT_WIDTH}}{'parameters':>{_PARAMETERS_WIDTH}}"
     head += f"{'gradient':>{gradient}}" if measured else ""
     rows: list[Row] = [[(head, "dim"), ("  share of the work", "dim")]]
-    image = f"{fmt.fit('image', _STAGE)}{' ' * layers}{f'3 x {image_size} x {image_size}':>{_OUTPUT}}"
+    image = f"{fmt.fit('image', _STAGE_WIDTH)}{' ' * layers}{f'3 x {image_size} x {image_size}':>{_OUTPUT_WIDTH}}"
     rows.append([(image, "dim")])
     for stage in found:
         name = f"{stage.name} (frozen)" if stage.name in frozen else stage.name
@@ -88,11 +87,11 @@ def _table(scene: DisplayState, found: list[Stage], image_size: int, width: int)
         share = stage.macs / total
         rows.append(
             [
-                (fmt.fit(name, _STAGE), "dim" if stage.name in frozen else "title"),
+                (fmt.fit(name, _STAGE_WIDTH), "dim" if stage.name in frozen else "title"),
                 (fmt.fit(stage.what, layers), "text"),
-                (f"{shape:>{_OUTPUT}}{stage.parameters:>{_PARAMETERS},}", "text"),
+                (f"{shape:>{_OUTPUT_WIDTH}}{stage.parameters:>{_PARAMETERS_WIDTH},}", "text"),
                 *([(f"{_gradient(measured, stage.name):>{gradient}}", "text")] if measured else []),
-                (f"{100 * share:>{_SHARE - 2}.0f} % ", "text"),
+                (f"{100 * share:>{_SHARE_WIDTH - 2}.0f} % ", "text"),
                 *(bar(share, room, scene.glyphs, "train") if room > 0 else []),
             ]
         )

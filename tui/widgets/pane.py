@@ -30,10 +30,14 @@ _NARROW = frozenset(
 """Characters of exactly one cell: ASCII, box drawing, blocks, geometric shapes, braille. Most of the screen consists of them."""
 
 
-class PaletteOwner(Protocol):
-    """Interface of the application that panes use: styles by the words of rows (`tui.drawing.themes.STYLES`)."""
+class PaneApp(Protocol):
+    """Interface of the application that panes use."""
 
-    palette: dict[str, Style]
+    palette: dict[str, Style]  # styles by the words of rows (`tui.drawing.themes.STYLES`)
+
+    @property
+    def picture_protocol(self) -> str:
+        """Protocol for drawing pictures, one of `tui.drawing.pixel_pictures.protocol_for`."""
 
 
 class Pane(Widget, can_focus=True):
@@ -125,13 +129,19 @@ class Pane(Widget, can_focus=True):
         for index in range(height - 2):
             inner = body[index] if index < len(body) else []
             rows.append([(glyphs.vertical + " ", edge), *exact(inner, width - 4), (" " + glyphs.vertical, edge)])
-        label = self._below(bottom, width - 6)
+        label = self._bottom_label(bottom, width - 6)
         before, after = (f"{glyphs.horizontal} ", " ") if label else ("", "")
         rest = glyphs.horizontal * max(width - 2 - cell_len(before + label + after), 0)
         rows.append([(glyphs.corners[2] + before, edge), (label, "dim"), (after + rest + glyphs.corners[3], edge)])
         return rows
 
-    def _below(self, text: str, room: int) -> str:
+    def notice(
+        self, scene: DisplayState, title: str, text: str, width: int, height: int, bottom: str = ""
+    ) -> list[Row]:
+        """A frame around a text alone, while there is nothing else to show."""
+        return self.frame(scene.glyphs, title, [], [[(text, "dim")]], width, height, bottom)
+
+    def _bottom_label(self, text: str, room: int) -> str:
         """Text of the lower border: `text`, cut between its parts, and on a page the keys of other pages."""
         if not self.has_class("zoomed"):
             return _parts_that_fit(text, room)
@@ -142,7 +152,7 @@ class Pane(Widget, can_focus=True):
         return fit(f"{text}  {pages}" if text else pages, room).rstrip()
 
     def _palette(self) -> dict[str, Style]:
-        return cast(PaletteOwner, self.app).palette
+        return cast(PaneApp, self.app).palette
 
     def _strip(self, row: Row) -> Strip:
         # Every segment has a style: under NO_COLOR Textual's filter fails on one that has none.

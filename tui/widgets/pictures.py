@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.cells import cell_len
 
@@ -15,7 +15,7 @@ from tui.drawing.pixel_pictures import BLOCKS, KITTY, SIXEL, cell_size, picture_
 from tui.drawing.themes import no_color, pixel_pair
 from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import waiting_text
-from tui.widgets.pane import exact
+from tui.widgets.pane import PaneApp, exact
 from tui.widgets.scroll_pane import TablePane
 
 if TYPE_CHECKING:
@@ -32,18 +32,12 @@ _DARK_TO_LIGHT = " .:-=+*#%@"  # characters used without colours
 _LUMINANCE = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: ITU-R BT.601
 
 
-class PictureTerminal(Protocol):
-    """Interface of the application that pictures use."""
-
-    @property
-    def picture_protocol(self) -> str:
-        """Protocol for drawing pictures, one of `tui.drawing.pixel_pictures.protocol_for`."""
-
-
 class PicturePane(TablePane):
     """Tiles of a sheet of pictures that the run has written; `what` is their kind, as in `PicturesSaved`."""
 
-    what: str
+    what: ClassVar[str]
+    title: ClassVar[str]  # `{}` stands for the split
+    split: ClassVar[str] = ""  # the selection split if empty
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
@@ -60,9 +54,6 @@ class PicturePane(TablePane):
             self._overlays_shown = self._overlays_wanted
             self._show_overlays()
 
-    def title_for(self, scene: DisplayState) -> str:
-        raise NotImplementedError
-
     def empty(self, scene: DisplayState) -> str:
         raise NotImplementedError
 
@@ -70,29 +61,27 @@ class PicturePane(TablePane):
         """Two lines below a picture; its file name follows in a third."""
         raise NotImplementedError
 
-    def split_of(self, scene: DisplayState) -> str:
-        raise NotImplementedError
-
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
         raise NotImplementedError
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        title, event = self.title_for(scene), scene.view.pictures.get((self.what, self.split_of(scene)))
+        split = self.split or scene.view.selection_split
+        title, event = self.title.format(split), scene.view.pictures.get((self.what, split))
         if event is not None and not event.images:
             event = None
         sheet, problem = self._sheet(scene, event)
         if event is None or sheet is None:
-            return self.frame(scene.glyphs, title, [], [[(problem or self.empty(scene), "dim")]], width, height)
+            return self.notice(scene, title, problem or self.empty(scene), width, height)
         side = _tile_width(len(sheet.captions), width - 4, height - 2)
         columns = max((width - 4 + _GAP) // (side + _GAP), 1)
         groups = [
             range(first, min(first + columns, len(sheet.captions))) for first in range(0, len(sheet.captions), columns)
         ]
         shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
-        means = self._means(scene)
-        if means in (KITTY, SIXEL):
-            self._overlays_wanted = event, side, tuple(shown), means, cell_size()
-        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, means)]
+        method = self._drawing_method(scene)
+        if method in (KITTY, SIXEL):
+            self._overlays_wanted = event, side, tuple(shown), method, cell_size()
+        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, method)]
         right: Row = [(self.figures(event, sheet), "dim")]
         if place:
             right.append((f"  rows {place}", "dim"))
@@ -105,10 +94,10 @@ class PicturePane(TablePane):
             self._read = (event, *_read(_path_of(scene, event)))
         return self._read[1], self._read[2]
 
-    def _means(self, scene: DisplayState) -> str:
+    def _drawing_method(self, scene: DisplayState) -> str:
         if no_color() or self.app.current_theme.ansi or not scene.glyphs.braille:
             return _CHARACTERS
-        protocol = cast(PictureTerminal, self.app).picture_protocol
+        protocol = cast(PaneApp, self.app).picture_protocol
         return protocol if cell_size() else BLOCKS
 
     def _show_overlays(self) -> None:
@@ -117,21 +106,21 @@ class PicturePane(TablePane):
         sheet, cell = self._read[1], cell_size()
         if not self._overlays_wanted or sheet is None or cell is None:
             return
-        _, side, groups, means, _ = cast("tuple[object, int, tuple[range, ...], str, object]", self._overlays_wanted)
+        _, side, groups, method, _ = cast("tuple[object, int, tuple[range, ...], str, object]", self._overlays_wanted)
         for row, group in enumerate(groups):
             for column, index in enumerate(group):
-                overlay = picture_widget(means, _enlarged(sheet, index, side, cell), cell)
+                overlay = picture_widget(method, _enlarged(sheet, index, side, cell), cell)
                 overlay.styles.position = "absolute"
                 overlay.styles.offset = 2 + column * (side + _GAP), 1 + row * (side // 2 + _CAPTION)
                 overlay.styles.width, overlay.styles.height = side, side // 2
                 self.mount(overlay)
 
-    def _row_of_tiles(self, sheet: Sheet, group: range, side: int, means: str) -> list[Row]:
+    def _row_of_tiles(self, sheet: Sheet, group: range, side: int, method: str) -> list[Row]:
         rows: list[Row] = [[] for _ in range(side // 2 + _CAPTION)]
         for index in group:
-            key = index, side, means
+            key = index, side, method
             if key not in self._tiles:
-                self._tiles[key] = [*_tile(sheet, index, side, means), *self._caption_rows(sheet, index, side)]
+                self._tiles[key] = [*_tile(sheet, index, side, method), *self._caption_rows(sheet, index, side)]
             for row, cells in zip(rows, self._tiles[key], strict=True):
                 row += [*cells, (" " * _GAP, "text")]
         return rows
@@ -146,9 +135,7 @@ class MistakesPane(PicturePane):
     """Wrong predictions with the highest confidence."""
 
     page = what = "mistakes"
-
-    def title_for(self, scene: DisplayState) -> str:
-        return f"Mistakes on {scene.view.selection_split}"
+    title = "Mistakes on {}"
 
     def empty(self, scene: DisplayState) -> str:
         last = scene.view.last_evaluation
@@ -163,20 +150,15 @@ class MistakesPane(PicturePane):
         sure: Row = [(f"{100 * float(caption.get('confidence', 0)):.0f} % ", "dim"), (answer, "bad")]
         return [("true ", "dim"), (fmt.printable(str(caption.get("class", "?"))), "text")], sure
 
-    def split_of(self, scene: DisplayState) -> str:
-        return scene.view.selection_split
-
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
-        return f"the {len(sheet.captions)} surest  epoch {round(event.epoch, 2):g}"
+        return f"{len(sheet.captions)} most confident  epoch {round(event.epoch, 2):g}"
 
 
 class TrainingImagesPane(PicturePane):
     """Augmented images, as the network sees them."""
 
     page = what = "training"
-
-    def title_for(self, scene: DisplayState) -> str:
-        return "Training images as the network sees them"
+    title, split = "Training images as the network sees them", "train"
 
     def empty(self, scene: DisplayState) -> str:
         frozen = scene.view.frozen
@@ -190,9 +172,6 @@ class TrainingImagesPane(PicturePane):
         if other is None or percent == 100:
             return [(own, "text")], []
         return [(f"{percent} % {own}", "text")], [(f"{100 - percent} % {fmt.printable(str(other))}", "dim")]
-
-    def split_of(self, scene: DisplayState) -> str:
-        return "train"
 
     def figures(self, event: PicturesSaved, sheet: Sheet) -> str:
         return f"{sheet.facts.get('size', '?')} pixels  epoch {event.epoch:g}"
@@ -234,16 +213,16 @@ def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int]) -> Ima
     return picture.resize((side * cell[0], side // 2 * cell[1]), Image.Resampling.BICUBIC)
 
 
-def _tile(sheet: Sheet, index: int, side: int, means: str) -> list[Row]:
+def _tile(sheet: Sheet, index: int, side: int, method: str) -> list[Row]:
     """The cells of a picture; blank where the terminal draws over them."""
-    if means in (KITTY, SIXEL):
+    if method in (KITTY, SIXEL):
         return [[(" " * side, "text")]] * (side // 2)
     import numpy as np
 
     from trainer.evaluation.picture_sheet import resized
 
     pixels_HWC = np.asarray(resized(sheet.pixels_NHWC[index], side))
-    if means == BLOCKS:
+    if method == BLOCKS:
         # Sixteen shades per colour: more cannot be seen at this size, and neighbours become equal.
         shades = (pixels_HWC.astype(int) & 0xF0) | 0x08
         return [

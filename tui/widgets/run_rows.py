@@ -42,43 +42,43 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         self.runs: Sequence[RunOverview] = ()
         self.columns: dict[str, int] = {}  # widths of the visible columns, without the blank on either side
         self._describe = describe
-        self._at = self._first = 0
+        self._cursor = self._top = 0
         self._was_moved = False
 
     @property
     def selected(self) -> RunOverview | None:
         """The run under the cursor; None if there are no runs."""
-        return self.runs[self._at] if self.runs else None
+        return self.runs[self._cursor] if self.runs else None
 
-    def take(self, runs: Sequence[RunOverview], default: Callable[[RunOverview], bool]) -> None:
+    def set_runs(self, runs: Sequence[RunOverview], default: Callable[[RunOverview], bool]) -> None:
         """Show other runs. Once moved, the cursor stays with its run; before, it is at the `default` run or in the first row."""
         selected, self.runs = self.selected, runs
         if not self._was_moved:
-            self._at = next((index for index, run in enumerate(runs) if default(run)), 0)
+            self._cursor = next((index for index, run in enumerate(runs) if default(run)), 0)
         elif selected is not None:
             path = selected.run_dir.path
-            self._at = next((index for index, run in enumerate(runs) if run.run_dir.path == path), self._at)
-        self._at = max(min(self._at, len(runs) - 1), 0)
+            self._cursor = next((index for index, run in enumerate(runs) if run.run_dir.path == path), self._cursor)
+        self._cursor = max(min(self._cursor, len(runs) - 1), 0)
 
     def move(self, rows: int) -> None:
-        before, self._at = self._at, max(min(self._at + rows, len(self.runs) - 1), 0)
+        before, self._cursor = self._cursor, max(min(self._cursor + rows, len(self.runs) - 1), 0)
         self._was_moved = True
-        if self._at != before:
+        if self._cursor != before:
             self.post_message(self.Moved())
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         room = max(height - 1, 1)
-        self._first = max(min(self._first, self._at, len(self.runs) - room), self._at - room + 1, 0)
+        self._top = max(min(self._top, self._cursor, len(self.runs) - room), self._cursor - room + 1, 0)
         head: Row = [(cell(name, HEADINGS[name], size), "dim") for name, size in self.columns.items()]
         return [
             head,
-            *(self._row(index, width) for index in range(self._first, min(self._first + room, len(self.runs)))),
+            *(self._row(index, width) for index in range(self._top, min(self._top + room, len(self.runs)))),
         ]
 
     def _row(self, index: int, width: int) -> Row:
         cells = self._describe(self.runs[index])
         row: Row = [(cell(name, cells[name][0], size), cells[name][1]) for name, size in self.columns.items()]
-        if index != self._at:
+        if index != self._cursor:
             return row
         row.append((" " * max(width - sum(size + 2 for size in self.columns.values()), 0), "text"))
         return [(text, _UNDER_CURSOR + style) for text, style in row]
@@ -93,9 +93,9 @@ class RunRows(ScrollingPane, inherit_bindings=False):
 
     def on_click(self, event: Click) -> None:
         """Move the cursor to the clicked row; a click on the row under the cursor chooses the run."""
-        index = self._first + event.y - 1
+        index = self._top + event.y - 1
         if event.y < 1 or index >= len(self.runs):
             return
-        if index == self._at:
+        if index == self._cursor:
             self.post_message(self.Chosen())
-        self.action_scroll_rows(index - self._at)
+        self.action_scroll_rows(index - self._cursor)

@@ -46,9 +46,7 @@ class ScrollingPane(Pane):
 class TablePane(ScrollingPane):
     """A title, fixed lines, and rows that scroll below them."""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id, classes=classes)
-        self._first = 0
+    _first = 0  # index of the first visible item
 
     def move(self, rows: int) -> None:
         self._first += rows

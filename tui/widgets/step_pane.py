@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 
-from tui.drawing.canvas import Row
-from tui.drawing.step_axis import place_of
+from tui.drawing.canvas import Canvas, Row
+from tui.drawing.step_axis import place_of, step_labels
 from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from tui.drawing.plot import Area, Frame
 
 _WHEEL_FACTOR = 1.5
 
@@ -26,7 +29,7 @@ class StepPane(Pane):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("left", "arrow(-1)"), Binding("right", "arrow(1)")]
 
-    class Looked(Message):
+    class ViewportChanged(Message):
         """Posted after a change of the visible steps or the cursor."""
 
     async def action_arrow(self, direction: int) -> None:
@@ -46,13 +49,13 @@ class StepPane(Pane):
         if self._scene is not None:
             at, newest = self._step_under(event, self._scene), float(self._scene.view.step)
             self._scene.viewport.cursor = at if at < newest else None
-            self.post_message(self.Looked())
+            self.post_message(self.ViewportChanged())
 
     def _zoom_at(self, event: MouseEvent, factor: float) -> None:
         event.stop()
         if self._scene is not None:
             self._scene.viewport.zoom(factor, self._step_under(event, self._scene), self._scene.total)
-            self.post_message(self.Looked())
+            self.post_message(self.ViewportChanged())
 
     def _step_under(self, event: MouseEvent, scene: DisplayState) -> float:
         from tui.drawing.plot import GUTTER
@@ -60,6 +63,22 @@ class StepPane(Pane):
         left, right = scene.viewport.edges(scene.total)
         width = max(self.size.width - 4 - GUTTER, 1)
         return left + (right - left) * min(max((event.x - 2 - GUTTER + 0.5) / width, 0.0), 1.0)
+
+
+def step_plot(
+    canvas: Canvas, scene: DisplayState, low: float, high: float, *, log: bool = False, percent: bool = False,
+    with_axis: bool = True,
+) -> tuple[Area, Frame]:  # fmt: skip
+    """Draw the axes of the visible steps and of values from `low` to `high`; returns the place of the plot, and what it shows."""
+    # Imported here so that the first frame does not wait for numpy.
+    from tui.drawing.plot import GUTTER, Area, Frame, draw_axes
+
+    left, right = scene.viewport.edges(scene.total)
+    area = Area(x=GUTTER, width=canvas.width - GUTTER, height=canvas.height - (2 if with_axis else 0))
+    frame = Frame(left=left, right=right, low=low, high=high, log=log)
+    labels = step_labels(scene.view, left, right, area.width, axis=scene.axis)
+    draw_axes(canvas, area, frame, scene.glyphs, x_labels=labels, percent=percent)
+    return area, frame
 
 
 def cursor_figures(scene: DisplayState) -> Row:

@@ -21,8 +21,7 @@ class TimePane(Pane):
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         shares, bottom = time_shares(scene), "" if self.has_class("zoomed") else _PAGES
         if not shares:
-            waiting: list[Row] = [[("measured from the first step on", "dim")]]
-            return self.frame(scene.glyphs, "Time", [], waiting, width, height, bottom=bottom)
+            return self.notice(scene, "Time", "measured from the first step on", width, height, bottom)
         words: Row = []
         for name, share in shares.items():
             style = "dim" if name == "data" and share < _SOME_WAIT else _STYLES[name]

@@ -31,7 +31,7 @@ from trainer.run.status import Presence
 from tui.app.app import DashboardApp
 from tui.app.screens.dashboard import layout_for
 from tui.app.screens.dialogs import DivergedScreen, HelpScreen, LearningRateScreen, QuitScreen
-from tui.app.screens.held_key_guard import HELD_KEY_S, UNEXPECTED_S
+from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S, READING_DELAY_S
 from tui.state.keys import ACTIONS
 from tui.state.pages import PAGES
 from tui.state.run_port import RunPort
@@ -280,7 +280,7 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(
         await see(pilot, "● stopping")  # the screen stays until the run has ended
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("q")
-        key_clock.now += HELD_KEY_S
+        key_clock.now += KEY_REPEAT_DELAY_S
         await pilot.press("q")
         await pilot.pause(0.1)
     assert app.detached
@@ -406,7 +406,7 @@ async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboar
     ("error", "text"),
     [
         (FileNotFoundError(2, "No such file"), "the run directory was moved or deleted; q leaves"),
-        (OSError(116, "Stale file handle"), "the log cannot be read (Stale file handle); it is tried again"),
+        (OSError(116, "Stale file handle"), "the log cannot be read (Stale file handle); retrying"),
     ],
 )
 async def test_a_log_that_cannot_be_read_any_more_is_said_and_tried_again(
@@ -470,7 +470,7 @@ async def test_a_silent_run_whose_process_is_there_is_not_lost_and_the_silence_i
     async with dashboard(training_run(), control, now=START + 10_000) as (app, pilot):
         text = screen_text(app)
         assert "● training" in text
-        assert re.search(r"no news for 2:4\d:\d\d, though its process is there: its disk may be full", text)
+        assert re.search(r"no events for 2:4\d:\d\d, though its process is there: its disk may be full", text)
         await pilot.press("p")
     assert [type(command) for command in control.sent] == [cmd.Pause]
 
@@ -537,7 +537,7 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
         assert not shows(app, "back to")
         await pilot.press("l")  # may have been meant for the dashboard
         assert isinstance(app.screen, DivergedScreen)
-        key_clock.now += UNEXPECTED_S
+        key_clock.now += READING_DELAY_S
         await pilot.press("l")
         await settle(pilot, lambda: isinstance(app.screen, LearningRateScreen), "the rate")
 

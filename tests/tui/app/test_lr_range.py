@@ -12,7 +12,7 @@ from trainer.config.loader import load_config
 from trainer.run.control import commands as cmd
 from trainer.run.log.result_events import LrRangeTested
 from trainer.run.log.run_events import Acknowledged
-from tui.app.screens.held_key_guard import UNEXPECTED_S
+from tui.app.screens.held_key_guard import READING_DELAY_S
 from tui.app.screens.lr_range import LrRangeScreen
 from tui.cli import main
 from tui.drawing.lr_range_plot import lr_range_plot
@@ -47,7 +47,7 @@ async def test_one_key_takes_the_suggestion_over(dashboard: Dashboard, key_clock
         await settle(pilot, lambda: shows(app, "the loss falls fastest at about 0.01"), "what it says")
         await pilot.press("enter")  # as the curve came up: meant for something else
         assert len(control.sent) == 1
-        key_clock.now += UNEXPECTED_S
+        key_clock.now += READING_DELAY_S
         await pilot.press("enter")
         await settle(pilot, lambda: len(control.sent) == 2, "the rate")
         assert isinstance(control.sent[1], cmd.SetLr)
@@ -60,7 +60,7 @@ async def test_nothing_is_taken_over_where_nothing_is_suggested(dashboard: Dashb
         await pilot.press("f")
         source.add(found(None))
         await settle(pilot, lambda: isinstance(app.screen, LrRangeScreen), "the curve")
-        key_clock.now += UNEXPECTED_S
+        key_clock.now += READING_DELAY_S
         await pilot.press("enter")
         assert isinstance(app.screen, LrRangeScreen)
         await pilot.press("escape")

@@ -216,7 +216,7 @@ async def test_the_matrix_shows_counts_and_names_that_begin_alike_by_number(dash
         text = screen_text(app)
         assert re.search(r"air \[re +ev\? dog +漢", text), text
         assert re.search(r"│ airplane +30  47  23   \.   \. ", text), text
-        assert re.search(r"airplane taken for \[red\]cat\[/\] +47 +47.0 %", text), text
+        assert re.search(r"airplane predicted as \[red\]cat\[/\] +47 +47.0 %", text), text
         assert "300 mistakes in 500" in text
     alike = training_run(classes=[f"class {label}" for label in range(12)])
     async with dashboard(alike) as (app, pilot):
@@ -275,7 +275,7 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
         text = screen_text(app)
         for part in (
             "7 Mistakes on test",
-            "the 2 surest  epoch 3",
+            "2 most confident  epoch 3",
             "[red]cat[/]",
             "true [red]cat",
             "98 % dog",

@@ -60,7 +60,7 @@ async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
      ("-1", None), ("1e9", None)],
 )  # fmt: skip
 def test_a_rate_is_a_number_or_a_factor(text: str, rate: float | None) -> None:
-    found = typed_rate(text, 0.04)
+    found, _ = typed_rate(text, 0.04)
     assert found is None if rate is None else found == pytest.approx(rate)
 
 

@@ -20,7 +20,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.run_events import Finished
 from trainer.session.training_thread import TrainingThread
 from tui.app.app import DashboardApp
-from tui.app.screens.held_key_guard import HELD_KEY_S
+from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S
 from tui.commands.runs import print_runs
 from tui.state.ui_settings import UiSettings
 from tui.widgets.run_rows import RunRows
@@ -160,9 +160,9 @@ async def test_a_run_that_a_process_holds_is_neither_resumed_nor_deleted(runs_di
     lock = RunLock.take(RunDir(runs_dir / "half"))
     async with listed(runs_dir) as (app, pilot):
         await pilot.press("r")
-        await settle(pilot, lambda: shows(app, "a process holds this run; enter opens it"), "why not")
+        await settle(pilot, lambda: shows(app, "this run is active; enter opens it"), "why not")
         await pilot.press("delete")
-        await settle(pilot, lambda: shows(app, "leave or stop it first"), "why not")
+        await settle(pilot, lambda: shows(app, "stop it first"), "why not")
     lock.release()
 
 
@@ -192,7 +192,7 @@ async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
-        key_clock.now += HELD_KEY_S
+        key_clock.now += KEY_REPEAT_DELAY_S
         await pilot.press("r")
         await settle(pilot, lambda: not app.is_running, "the end")
     assert app.runs.resume is not None
@@ -207,7 +207,7 @@ async def test_a_process_that_trains_resumes_no_second_run(
     async with dashboard(training_run(), thread=trainer) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
-        key_clock.now += HELD_KEY_S
+        key_clock.now += KEY_REPEAT_DELAY_S
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
     assert app.runs.resume is None

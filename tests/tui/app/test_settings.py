@@ -29,14 +29,14 @@ def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "demo" / "events.jsonl").touch()
     shown: list[bool] = []
 
-    def look(*_: object, low_bandwidth: bool, **__: object) -> int:
-        shown.append(low_bandwidth)
+    def look(_port: object, _runs_dir: Path, ui: UiSettings, **_: object) -> int:
+        shown.append(ui.low_bandwidth)
         return 0
 
     monkeypatch.setattr(f"tui.commands.{command}.is_terminal", lambda: True)
     monkeypatch.setattr(f"tui.commands.{command}.wait_for_foreground", lambda: None)
-    monkeypatch.setattr("tui.commands.attach.attach", look)
-    monkeypatch.setattr("tui.app.show_in_terminal.show_recorded", look)
+    monkeypatch.setattr("tui.commands.attach.look_at", look)
+    monkeypatch.setattr("tui.app.show_in_terminal.look_at", look)
     assert cli.main([command, str(tmp_path / "demo"), "--low-bandwidth"]) == 0
     assert cli.main([command, str(tmp_path / "demo")]) == 0
     assert shown == [True, False]

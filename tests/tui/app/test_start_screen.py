@@ -21,7 +21,7 @@ from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import create_run
 from tui.app.screens.pick_folder import FolderScreen
 from tui.app.screens.settings import SettingsScreen
-from tui.app.start_app import StartApp
+from tui.app.screens.start_screen import StartApp
 from tui.state.config_form import MAIN_SETTINGS, main_settings, resolve, typed
 from tui.state.start_choices import choices
 
@@ -146,7 +146,7 @@ async def test_any_folder_may_be_typed(start: Callable[..., AbstractAsyncContext
         question.query_one("#folder-path", Input).focus()
         await pilot.press("enter")
         await pilot.pause(0.3)
-        await settle_long(pilot, lambda: not question.looking)
+        await settle_long(pilot, lambda: not question.is_inspecting)
         await pilot.pause(0.2)
         text = screen_text(app)
         assert any(word in text for word in ("no such folder", "too long", "home directory", "train/<class>")), text
@@ -186,7 +186,7 @@ async def test_own_images_are_looked_at_and_their_settings_shown(
         await settle(pilot, partial(shows, app, "train/<class>/*.jpg"), "what is expected")
         question = app.screen
         assert isinstance(question, FolderScreen)
-        await settle(pilot, lambda: not question.looking, "the end of the first look")
+        await settle(pilot, lambda: not question.is_inspecting, "the end of the first look")
         app.screen.query_one("#folder-path", Input).value = str(root)
         await pilot.press("enter")
         await settle_long(pilot, lambda: isinstance(app.screen, SettingsScreen))

@@ -24,9 +24,9 @@ from trainer.run.log.run_events import Finished, StateChanged
 from tui.app.app import DashboardApp
 from tui.app.screens import LIST_OF_RUNS
 from tui.app.screens.dashboard import DashboardScreen
-from tui.app.screens.held_key_guard import HELD_KEY_S
-from tui.app.start_app import StartApp
-from tui.app.terminal_app import EndedByItselfError, TerminalApp
+from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S
+from tui.app.screens.start_screen import StartApp
+from tui.app.terminal_app import TerminalApp, UnexpectedExitError
 from tui.state.run_port import RunPort, recorded_port
 from tui.terminal.textual_driver import TerminalDriver
 
@@ -173,7 +173,7 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
             shown = _run_on_screen(app)
             before = {name: len(control.sent) for name, control in controls.items()}
             step = draw.choice(_WALKED)
-            key_clock.now += draw.choice((0.0, HELD_KEY_S))
+            key_clock.now += draw.choice((0.0, KEY_REPEAT_DELAY_S))
             await pilot.press(*(step if step in _WORDS else [step]))
             await pilot.pause(0.02)
             acted = {name for name, control in controls.items() if len(control.sent) > before.get(name, 0)}
@@ -192,7 +192,7 @@ def _run_on_screen(app: DashboardApp) -> str:
 async def test_an_application_that_ends_unasked_has_failed(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, _):
         app._close_messages_no_wait()
-    assert isinstance(app.ended_by, EndedByItselfError)
+    assert isinstance(app.ended_by, UnexpectedExitError)
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("d")
     assert app.ended_by is None

@@ -69,7 +69,7 @@ def test_a_page_has_everything_of_the_run(tmp_path: Path) -> None:
     page = page_of(source, RunDir(tmp_path))
     for part in (
         "ResNet-18, cifar stem, 11.2 M parameters", "test accuracy 40.00%", "training waits for data", "Learning rate",
-        "Classes on test", "21.9 to 39.6", "Confusion", "Worst pairs", "47.0 %", "The surest mistakes on test",
+        "Classes on test", "21.9 to 39.6", "Confusion", "Worst pairs", "47.0 %", "Most confident mistakes on test",
         "[red]cat[/] as dog 98 %",
         "Training images as the network sees them", "70 % dog, 30 % airplane", "new run runs/demo", "run: {name: demo}",
     ):  # fmt: skip

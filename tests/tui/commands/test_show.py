@@ -50,7 +50,7 @@ def test_a_failure_after_the_screen_leaves_the_run_training_to_its_end(
     monkeypatch.setattr(run_app, "TrainingThread", started)
     monkeypatch.setattr(run_app, "PrivateTerminal", NoTerminal)
     monkeypatch.setattr(run_app, "_run_app", lambda *_: run_app._Ending(detached=True))
-    monkeypatch.setattr(run_app, "way_back", fail)
+    monkeypatch.setattr(run_app, "_attach_instructions", fail)
     monkeypatch.setattr(run_app, "hazards", lambda _: ["this machine ends processes at logout"])
     ours, theirs = socket.socketpair()
     with ours, theirs:

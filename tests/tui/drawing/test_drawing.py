@@ -12,8 +12,7 @@ from rich.cells import cell_len
 
 from trainer.run.view.series import Series
 from tui.drawing import format as fmt
-from tui.drawing.bars import bar
-from tui.drawing.canvas import DOT_BITS, Canvas
+from tui.drawing.canvas import DOT_BITS, Canvas, bar
 from tui.drawing.glyphs import ASCII, UNICODE
 from tui.drawing.plot import (
     GUTTER,
@@ -24,12 +23,12 @@ from tui.drawing.plot import (
     draw_line,
     draw_marks,
     nice_range,
-    nice_step,
     tick_label,
     tick_values,
 )
 from tui.drawing.pyramid import Pyramid
 from tui.drawing.sparkline import sparkline
+from tui.drawing.step_axis import nice_step
 from tui.widgets.pane import _changed_cells, exact, wrapped
 
 

@@ -58,7 +58,7 @@ async def test_pictures_lie_in_the_places_of_their_tiles_and_leave_with_the_page
     monkeypatch.setattr(DashboardApp, "picture_protocol", protocol)
     async with dashboard(with_pictures(RunDir(tmp_path))) as (app, pilot):
         await pilot.press("7")
-        await settle(pilot, partial(shows, app, "surest"), "the page")
+        await settle(pilot, partial(shows, app, "most confident"), "the page")
         page = app.screen.query_one("#page-mistakes")
         await settle(pilot, lambda: bool(page.children), "the pictures")
         await pilot.pause(0.2)

@@ -11,7 +11,7 @@ from trainer.run.log.result_events import ExportProgress
 from trainer.run.log.run_events import StagesFrozen
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
-from tui.state.keys import ACTIONS, BY_NAME, ActionContext, tries_rates
+from tui.state.keys import ACTIONS, BY_NAME, ActionContext, lr_range_test_is_running
 
 REFUSAL = "nobody trains this run"
 
@@ -115,12 +115,12 @@ def test_there_must_be_something_to_unfreeze_to_go_back_to_and_no_export_under_w
 def test_the_key_that_tries_rates_stops_them_too() -> None:
     view = view_of()
     view.state_detail = "learning rates"
-    assert tries_rates(situation(RunState.EVALUATING, view=view))
+    assert lr_range_test_is_running(situation(RunState.EVALUATING, view=view))
     assert BY_NAME["find_lr"].refusal(situation(RunState.EVALUATING, view=view, pending="find_lr")) == ""
     for other in (
         situation(RunState.EVALUATING),  # of held-out images
         situation(RunState.TRAINING, view=view),
         situation(RunState.EVALUATING, view=view, can_control=False),
     ):
-        assert not tries_rates(other)
+        assert not lr_range_test_is_running(other)
     assert BY_NAME["find_lr"].refusal(situation(RunState.EVALUATING)) == "not while the run is evaluating"

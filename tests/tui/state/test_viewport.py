@@ -205,7 +205,7 @@ async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> No
 async def test_before_the_first_evaluation_the_cursor_reads_none(dashboard: Dashboard) -> None:
     async with dashboard(CannedSource(opened(), started(), steps(1), evaluated(1), steps(101))) as (app, pilot):
         app.watched.scene.viewport.cursor = 50.0
-        app.watched.screen.look_again()
+        app.watched.screen.redraw_step_panes()
         await settle(pilot, partial(shows, app, "at 0.50"), "the cursor")
         assert "test" not in "".join(line for line in screen_text(app).splitlines() if "1 Loss" in line)
 
@@ -263,7 +263,7 @@ async def test_a_stretch_of_perfect_accuracy_can_be_looked_at(dashboard: Dashboa
     perfect = dataclasses.replace(steps(1, 300), accuracy=[1.0] * 300)
     async with dashboard(CannedSource(opened(), started(), perfect)) as (app, pilot):
         app.watched.scene.viewport.span = span
-        app.watched.screen.look_again()
+        app.watched.screen.redraw_step_panes()
         await settle(pilot, partial(shows, app, "90 ┤"), "a range below it")
         assert app.crash is None
 

@@ -67,6 +67,6 @@ async def test_reading_at_a_step_tells_what_happened_there(dashboard: Dashboard)
     async with dashboard(source) as (app, pilot):
         for step, told in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
             app.watched.scene.viewport.cursor = step
-            app.watched.screen.look_again()
+            app.watched.screen.redraw_step_panes()
             await settle(pilot, partial(shows, app, told), f"what happened at step {step}")
         assert "looks good" not in screen_text(app).replace("note at step 100: looks good", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,7 +14,7 @@ from textual.events import Resize
 from textual.geometry import Size
 from textual.screen import Screen
 
-from tui.app.screens.curve_keys import CurveKeys
+from tui.drawing.step_axis import AXES
 from tui.state.display_state import DisplayState
 from tui.state.keys import ActionContext
 from tui.state.pages import OVERVIEW, PAGES
@@ -21,8 +22,7 @@ from tui.state.viewport import Viewport
 from tui.widgets.class_accuracy import ClassPane
 from tui.widgets.compact import CompactPane, SparkPane, TooSmallPane, WorstPane
 from tui.widgets.curves import AccuracyPane, LossPane
-from tui.widgets.events_list import EventsPane
-from tui.widgets.failure import FailurePane
+from tui.widgets.events_list import EventsPane, FailurePane
 from tui.widgets.header import Header
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.lr_pane import LrPane
@@ -38,6 +38,7 @@ LAYOUTS: tuple[tuple[str, int, int], ...] = (("wide", 100, 28), ("medium", 60, 2
 _DRAW_FOR_S = 0.012  # longest time at a stretch: enough for a laptop's 120x40 screen, and no noticeable delay of a key
 DRAW_SHARE = 0.0075  # share of a core for drawing while the run computes; all cores lose it, waiting for the slowest
 _LONGEST_REST_S = 2.0  # longest pause after drawing some panes, however long that took
+_PANNED = 0.25  # fraction of the visible range per key press
 _BESIDE_CURVE = 10  # cells of a curve pane taken by border and labels
 _CLOCK_EVERY_S = 1.0  # longest pause of panes that follow the clock: they are cheap, and show that the run is alive
 
@@ -68,7 +69,15 @@ class DashboardScreen(Screen[None]):
         super().__init__()
         self._scene = scene
         self._situation = situation
-        self._curve_keys = CurveKeys(scene, self.steps_a_column, self.look_again)
+        self._curve_actions: dict[str, Callable[[], None]] = {
+            "zoom_in": partial(self._zoom_steps, 0.5),
+            "zoom_out": partial(self._zoom_steps, 2.0),
+            "pan_left": partial(self._pan_steps, -_PANNED),
+            "pan_right": partial(self._pan_steps, _PANNED),
+            "cursor_left": partial(self._move_cursor, -1),
+            "cursor_right": partial(self._move_cursor, 1),
+            "x_axis": self._next_axis,
+        }
         self._layout_name = ""
         self._drawn: dict[str, float] = {}
         self._rest_until = 0.0
@@ -186,7 +195,7 @@ class DashboardScreen(Screen[None]):
         pane = None if name == OVERVIEW.name else self._pane_of_page(name)
         if pane is None and self._zoomed is None:
             self._scene.viewport = Viewport()
-            self.look_again()
+            self.redraw_step_panes()
         elif pane is None or pane is self._zoomed:
             self.unzoom()
         else:
@@ -202,14 +211,22 @@ class DashboardScreen(Screen[None]):
         return True
 
     def _pane_of_page(self, name: str) -> Pane:
-        """The pane of a page. Panes outside the overview are created on first use, to keep them out of the first frame."""
-        from tui.app.screens.page_panes import PAGE_PANES
+        """The pane of a page. Those outside the overview are imported and created on first use, not before the first frame."""
+        from tui.widgets.class_table import ClassTable
+        from tui.widgets.confusion import ConfusionPane
+        from tui.widgets.layers import LayersPane
+        from tui.widgets.network import NetworkPane
+        from tui.widgets.pictures import MistakesPane, TrainingImagesPane
 
-        if name not in PAGE_PANES:
+        kinds: dict[str, type[Pane]] = {
+            "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
+            "network": NetworkPane, "layers": LayersPane,
+        }  # fmt: skip
+        if name not in kinds:
             return self._panes[name]
         pane_id = f"page-{name}"
         if pane_id not in self._panes:
-            self._panes[pane_id] = pane = PAGE_PANES[name](id=pane_id, classes="page")
+            self._panes[pane_id] = pane = kinds[name](id=pane_id, classes="page")
             self.mount(pane, before="#keys")
             pane.paint(self._scene)
         return self._panes[pane_id]
@@ -236,18 +253,42 @@ class DashboardScreen(Screen[None]):
 
     def action_curves(self, name: str) -> None:
         """Run an action of `tui.state.keys`."""
-        self._curve_keys.actions[name]()
+        self._curve_actions[name]()
 
-    def on_step_pane_looked(self, event: StepPane.Looked) -> None:
+    def _zoom_steps(self, factor: float) -> None:
+        """Show fewer or more steps, around the cursor or the newest step."""
+        if self._steps_per_column():
+            scene = self._scene
+            around = scene.view.step if scene.viewport.cursor is None else scene.viewport.cursor
+            scene.viewport.zoom(factor, around, scene.total)
+            self.redraw_step_panes()
+
+    def _pan_steps(self, share: float) -> None:
+        if self._steps_per_column():
+            self._scene.viewport.pan(share, self._scene.total)
+            self.redraw_step_panes()
+
+    def _move_cursor(self, columns: int) -> None:
+        steps = self._steps_per_column()
+        if steps:
+            scene = self._scene
+            scene.viewport.move_cursor(columns * max(steps, 1.0), float(scene.view.step), scene.total)
+            self.redraw_step_panes()
+
+    def _next_axis(self) -> None:
+        self._scene.axis = AXES[(AXES.index(self._scene.axis) + 1) % len(AXES)]
+        self.redraw_step_panes()
+
+    def on_step_pane_viewport_changed(self, event: StepPane.ViewportChanged) -> None:
         event.stop()
-        self.look_again()
+        self.redraw_step_panes()
 
-    def look_again(self) -> None:
+    def redraw_step_panes(self) -> None:
         """Redraw at once every pane that shows steps or follows the cursor."""
         self._scene.version += 1
         self.draw_now(*(pane.id or "" for pane in self.shown_panes() if pane.follows_cursor))
 
-    def steps_a_column(self) -> float:
+    def _steps_per_column(self) -> float:
         """Steps per cell of a curve; one epoch without a curve, 0 if nothing depends on a step."""
         panes = [pane for pane in self.shown_panes() if pane.follows_cursor]
         widths = [pane.size.width for pane in panes if isinstance(pane, StepPane)]
@@ -255,6 +296,3 @@ class DashboardScreen(Screen[None]):
             return float(self._scene.view.steps_per_epoch) if panes else 0.0
         left, right = self._scene.viewport.edges(self._scene.total)
         return (right - left) / max(max(widths) - _BESIDE_CURVE, 1)
-
-    def show_failure(self, shown: bool) -> None:
-        self.set_class(shown, "-failed")

@@ -15,9 +15,9 @@ from textual.widgets import Input, Static
 
 from trainer.run.control.commands import HIGHEST_LR, NOTE_LENGTH, ScaleLr, SetLr
 from trainer.run.log.run_events import Diverged
-from tui.app.screens.held_key_guard import HELD_KEY_S, UNEXPECTED_S, KeyRest
+from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S, READING_DELAY_S, HeldKeyGuard
 from tui.drawing import format as fmt
-from tui.state.keys import ACTIONS, shown_keys
+from tui.state.keys import ACTIONS
 from tui.state.pages import PAGES
 from tui.widgets.pane import wrapped
 
@@ -32,23 +32,23 @@ class Dialog(ModalScreen[ScreenResultType]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.key_rest = KeyRest()
+        self.key_guard = HeldKeyGuard()
 
     def on_show(self) -> None:
         """Start the wait for a deliberate key: from here on the dialog can be read."""
-        self.key_rest.begin()
+        self.key_guard.begin()
 
-    def answer(self, result: ScreenResultType) -> None:
+    def answer(self, result: ScreenResultType | None) -> None:
         """Close with an answer; a second key that was already on its way is ignored."""
         if self.is_active:
             self.dismiss(result)
 
     def action_cancel(self) -> None:
-        raise NotImplementedError
+        self.answer(None)
 
 
 class QuitScreen(Dialog[str]):
-    """Asks what to do with a run that is still training. Returns `stop`, `detach` or `cancel`."""
+    """Asks what to do with a run that is still training. Returns `stop`, `detach`, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "choose('stop')", "stop and save"),
@@ -74,20 +74,14 @@ class QuitScreen(Dialog[str]):
     def action_choose(self, choice: str) -> None:
         self.answer(choice or self._choices[0][0])
 
-    def action_cancel(self) -> None:
-        self.answer("cancel")
-
     def action_again(self) -> None:
         """Take the first choice when the key that opened the dialog is pressed again; ignore a held key."""
-        if self.key_rest.is_over(HELD_KEY_S):
+        if self.key_guard.is_over(KEY_REPEAT_DELAY_S):
             self.action_choose("")
-
-    def interrupt(self) -> None:
-        self.action_again()
 
 
 class DivergedScreen(Dialog[str]):
-    """Asks what to do with a run that is paused after non-finite steps. Returns `back`, `rate` or `later`."""
+    """Asks what to do with a run that is paused after non-finite steps. Returns `back`, `rate`, or None for later."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b,enter", "choose('back')", "go back"),
@@ -116,15 +110,12 @@ class DivergedScreen(Dialog[str]):
 
     def action_choose(self, choice: str) -> None:
         """Close with an answer. The dialog opens by itself, so a key that was meant for the dashboard is ignored."""
-        if self.key_rest.is_over(UNEXPECTED_S) and (choice != "back" or self._event.checkpoint):
+        if self.key_guard.is_over(READING_DELAY_S) and (choice != "back" or self._event.checkpoint):
             self.answer(choice)
-
-    def action_cancel(self) -> None:
-        self.answer("later")
 
 
 class DeleteScreen(Dialog[bool]):
-    """Asks whether to delete a run. Returns the answer; enter alone is no."""
+    """Asks whether to delete a run. Returns True for yes; enter alone is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "delete", "delete"),
@@ -146,27 +137,20 @@ class DeleteScreen(Dialog[bool]):
     def action_delete(self) -> None:
         self.answer(True)
 
-    def action_cancel(self) -> None:
-        self.answer(False)
 
+def typed_rate(text: str, current: float) -> tuple[float | None, float | None]:
+    """Parse a typed rate: a number, or `x0.5` for half of the `current` rate.
 
-def typed_rate(text: str, current: float) -> float | None:
-    """Parse a typed rate: a number, or `x0.5` for half of the current rate; None for anything else or an invalid rate."""
-    factor = typed_factor(text)
+    Returns the rate, None for an invalid one; and the factor, None if the text is not one.
+    """
+    number = text.strip().lower()
+    is_factor = number.startswith("x")
     try:
-        rate = float(text) if factor is None else factor * current
+        value = float(number.removeprefix("x"))
     except ValueError:
-        return None
-    return rate if _LOWEST_LR <= rate <= HIGHEST_LR else None
-
-
-def typed_factor(text: str) -> float | None:
-    """Parse a factor of the rate (`x0.5`); None for anything else."""
-    sign, number = text.strip()[:1], text.strip()[1:]
-    try:
-        return float(number) if sign in ("x", "X") else None
-    except ValueError:
-        return None
+        return None, None
+    rate = value * current if is_factor else value
+    return rate if _LOWEST_LR <= rate <= HIGHEST_LR else None, value if is_factor else None
 
 
 class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
@@ -199,7 +183,7 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show the resulting rate, and warn of a large increase: weights that it ruins are not restored by another rate."""
         current = self._current()
-        rate = typed_rate(event.value, current)
+        rate, _ = typed_rate(event.value, current)
         if rate is None or current <= 0 or f"{rate:.4g}" == f"{current:.4g}":
             self._say(self._hint)
             return
@@ -207,7 +191,7 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
         self._say(f"{current:.3g} becomes {rate:.3g} (x{rate / current:.3g}); enter sets it{leap}")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        rate, factor = typed_rate(event.value, self._current()), typed_factor(event.value)
+        rate, factor = typed_rate(event.value, self._current())
         if rate is None:
             self._say(f"a learning rate is a number above 0 and at most {HIGHEST_LR:g}, or a factor such as x0.5")
         else:
@@ -219,9 +203,6 @@ class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):
     def action_undo(self) -> None:
         if self._edit is not None:
             self.answer(ScaleLr(factor=1 / self._edit))
-
-    def action_cancel(self) -> None:
-        self.answer(None)
 
 
 class NoteScreen(Dialog[str | None]):
@@ -238,9 +219,6 @@ class NoteScreen(Dialog[str | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Return the note, joined to one line."""
         self.answer(fmt.printable(event.value.strip()) or None)
-
-    def action_cancel(self) -> None:
-        self.answer(None)
 
 
 class HelpScreen(Dialog[None]):
@@ -278,8 +256,8 @@ class HelpScreen(Dialog[None]):
     def _text(self, width: int) -> Content:
         """Keys and sentences in two columns. Wrapped here: a table takes twice as long to lay out."""
         reasons = {name: f" Not now: {fmt.printable(reason)}." for name, reason in self._reasons.items() if reason}
-        entries = [(shown_keys(action.keys), action.help, reasons.get(action.name, "")) for action in ACTIONS]
-        entries += [(shown_keys(page.keys), page.help, "") for page in PAGES]
+        entries = [(action.shown_keys, action.help, reasons.get(action.name, "")) for action in ACTIONS]
+        entries += [(page.shown_keys, page.help, "") for page in PAGES]
         column = max(len(" ".join(keys)) for keys, _, _ in entries) + 2
         parts: list[tuple[str, str]] = []
         for keys, sentence, reason in entries:
@@ -287,6 +265,3 @@ class HelpScreen(Dialog[None]):
                 parts.append((f"{'' if index else ' '.join(keys):{column}}", "bold"))
                 parts.append((f"{line}\n", "dim" if reason else ""))
         return Content.assemble(*parts)
-
-    def action_cancel(self) -> None:
-        self.answer(None)

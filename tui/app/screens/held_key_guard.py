@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from time import monotonic
 
-HELD_KEY_S = 0.75  # longer than a keyboard waits before it repeats a held key (660 ms by X11's default)
-UNEXPECTED_S = 0.5  # time a person needs to see that a question has appeared
+KEY_REPEAT_DELAY_S = 0.75  # longer than a keyboard waits before it repeats a held key (660 ms by X11's default)
+READING_DELAY_S = 0.5  # time a person needs to see that a question has appeared
 
 
-class KeyRest:
+class HeldKeyGuard:
     """Time since a screen was shown, or since a key was last pressed too early."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from trainer.run.log.result_events import LrRangeTested
 from tui.app.screens.dialogs import Dialog
-from tui.app.screens.held_key_guard import UNEXPECTED_S
+from tui.app.screens.held_key_guard import READING_DELAY_S
 from tui.drawing import format as fmt
 from tui.drawing.lr_range_plot import lr_range_plot
 
@@ -49,8 +49,5 @@ class LrRangeScreen(Dialog[float | None]):
             yield Static(Text.assemble(("esc", "bold"), "    keep the current learning rate"), classes="choice")
 
     def action_take(self) -> None:
-        if self._event.suggestion is not None and self.key_rest.is_over(UNEXPECTED_S):
+        if self._event.suggestion is not None and self.key_guard.is_over(READING_DELAY_S):
             self.answer(self._event.suggestion)
-
-    def action_cancel(self) -> None:
-        self.answer(None)

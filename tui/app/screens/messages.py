@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
@@ -12,6 +11,7 @@ from textual.widgets import Static
 
 from tui.app.screens import MESSAGES
 from tui.state.display_state import DisplayState
+from tui.widgets.key_bar import key_line
 from tui.widgets.message_panes import NotesPane, OutputPane, ScrolledPane
 
 _LOOK_EVERY_S = 0.5
@@ -35,10 +35,7 @@ class MessagesScreen(ModalScreen[None]):
         yield NotesPane(id="notes")
         yield OutputPane(id="output")
         keys = (("m", "back"), ("tab", "other pane"), ("up down pgup pgdn home end", "scroll"))
-        yield Static(
-            Text.assemble(" ", *(part for key, label in keys for part in ((key, "bold"), (f" {label}   ", "dim")))),
-            id="messages-keys",
-        )
+        yield Static(key_line(*keys), id="messages-keys")
 
     def on_mount(self) -> None:
         self._look()

@@ -42,8 +42,8 @@ class FolderScreen(ModalScreen[str | None]):
     def __init__(self, runs_dir: Path) -> None:
         super().__init__(id="pick-folder")
         self._runs_dir = runs_dir
-        self._look: subprocess.Popen[str] | None = None
-        self._looking = self._cancelled = False
+        self._inspection: subprocess.Popen[str] | None = None
+        self.is_inspecting = self._cancelled = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide-dialog tall-dialog"):
@@ -51,16 +51,10 @@ class FolderScreen(ModalScreen[str | None]):
             yield Static(
                 "class folders (cat/ dog/ ...), or train/ and test/ or val/ with class folders", classes="hint"
             )
-            yield Input(placeholder="path, or choose below; enter looks at it", id="folder-path")
+            yield Input(placeholder="path, or choose below; enter inspects it", id="folder-path")
             yield FoldersTree(Path.cwd(), id="folder-tree")
             yield Static(id="folder-found")
-            yield Static(
-                "enter in the tree chooses, in the line looks; tab goes between them, esc back", classes="hint"
-            )
-
-    @property
-    def looking(self) -> bool:
-        return self._looking
+            yield Static("enter: choose (tree) or inspect (path); tab switches, esc goes back", classes="hint")
 
     def on_resize(self, event: Resize) -> None:
         """Give all rows of a small terminal to the line and the tree."""
@@ -75,43 +69,43 @@ class FolderScreen(ModalScreen[str | None]):
         folder = event.value.strip()
         if not folder:
             self._say("no folder yet: type a path, or choose one in the tree", problem=True)
-        elif self.looking:
-            self._say("the folder before is still being looked at", problem=True)
+        elif self.is_inspecting:
+            self._say("The previous folder is still being inspected", problem=True)
         else:
-            self._looking = True
-            self._say(f"looking at {folder}")
-            self.run_worker(lambda: self._look_at(folder), thread=True)
+            self.is_inspecting = True
+            self._say(f"inspecting {folder}")
+            self.run_worker(lambda: self._inspect(folder), thread=True)
 
     def action_cancel(self) -> None:
         self._cancelled = True
-        if self._look is not None:
-            self._look.terminate()
+        if self._inspection is not None:
+            self._inspection.terminate()
         if self.is_active:
             self.dismiss(None)
 
-    def _look_at(self, folder: str) -> None:
+    def _inspect(self, folder: str) -> None:
         """Run the command `init` on another thread; its output is shown while it runs."""
         try:
             target = unused_path(Path(f"{plain_name(Path(folder).expanduser())}.yaml"))
             command = own_command("tui.cli", "init", "-o", str(target), "--runs-dir", str(self._runs_dir), "--", folder)
-            self._look = look = subprocess.Popen(
+            self._inspection = process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 errors="replace", start_new_session=True,
             )  # fmt: skip
         except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, no more processes
-            self.app.call_from_thread(self._looked, 1, [f"{folder}: {error}"], Path())
+            self.app.call_from_thread(self._on_inspected, 1, [f"{folder}: {error}"], Path())
             return
         if self._cancelled:  # before there was a process to end
-            look.terminate()
-        assert look.stdout is not None
+            process.terminate()
+        assert process.stdout is not None
         lines: list[str] = []
-        for line in look.stdout:
+        for line in process.stdout:
             lines.append(line.rstrip())
             self.app.call_from_thread(self._say, "\n".join(lines[-_LINES_SHOWN:]))
-        self.app.call_from_thread(self._looked, look.wait(), lines, target)
+        self.app.call_from_thread(self._on_inspected, process.wait(), lines, target)
 
-    def _looked(self, code: int, lines: list[str], target: Path) -> None:
-        self._look, self._looking = None, False
+    def _on_inspected(self, code: int, lines: list[str], target: Path) -> None:
+        self._inspection, self.is_inspecting = None, False
         if not self.is_attached:
             return
         if code == 0:

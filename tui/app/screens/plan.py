@@ -70,10 +70,10 @@ class PlanScreen(Dialog[dict[str, float] | None]):
                     )  # fmt: skip
                     yield Label(field.unit, classes="unit")
             if self.app.size.height >= _ROOM_FOR_HINT:
-                yield Static(self._told_rate(self._now["train.epochs"]), classes="hint", id="rate")
+                yield Static(self._rate_hint(self._now["train.epochs"]), classes="hint", id="rate")
             yield Static("enter sets them, esc cancels", classes="hint", id="answer")
 
-    def _told_rate(self, epochs: float) -> str:
+    def _rate_hint(self, epochs: float) -> str:
         now, then = (fmt.rate(self._rate(int(number))) for number in (self._now["train.epochs"], epochs))
         return f"learning rate of the next step: {now}" + (f", then {then}" if then != now else "")
 
@@ -81,7 +81,7 @@ class PlanScreen(Dialog[dict[str, float] | None]):
         hints = self.query("#rate")
         valid = event.validation_result is None or event.validation_result.is_valid
         if event.input.id == "train-epochs" and hints and valid:
-            hints.first(Static).update(self._told_rate(float(event.value)))
+            hints.first(Static).update(self._rate_hint(float(event.value)))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         wanted: dict[str, float] = {}
@@ -98,6 +98,3 @@ class PlanScreen(Dialog[dict[str, float] | None]):
             if value != self._now[field.key]:
                 wanted[field.key] = value
         self.answer(wanted or None)
-
-    def action_cancel(self) -> None:
-        self.answer(None)

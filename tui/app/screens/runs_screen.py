@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -21,7 +21,7 @@ from trainer.run.view.run_view import RunView
 from tui.app.screens import LIST_OF_RUNS
 from tui.app.screens.dashboard import layout_for
 from tui.app.screens.dialogs import DeleteScreen
-from tui.app.screens.held_key_guard import HELD_KEY_S, KeyRest
+from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S, HeldKeyGuard
 from tui.drawing import format as fmt
 from tui.drawing.glyphs import choose_glyphs
 from tui.state.compared_run import COLOURS, Compared
@@ -29,30 +29,18 @@ from tui.state.display_state import DisplayState
 from tui.state.keys import LIST_ACTIONS
 from tui.state.runs_reader import RunsReader
 from tui.widgets.comparison import ComparisonPane
+from tui.widgets.key_bar import key_line
 from tui.widgets.run_rows import RunRows
 from tui.widgets.runs_table import WIDTHS, cells, size
 
-_LOOK_EVERY_S = 0.25
-_FIRST_LOOKS_S = 0.05  # polling interval until there is a first row
-_REMARK_LOOKS = 16  # number of polls for which a remark is shown: four seconds
+if TYPE_CHECKING:
+    from tui.app.runs_list import RunsList
+
+_POLL_EVERY_S = 0.25
+_FIRST_POLLS_S = 0.05  # polling interval until there is a first row
+_MESSAGE_POLLS = 16  # number of polls for which a message is shown: four seconds
 _AGES_EVERY = 12  # polls between two redraws when no run has changed, since ages change
-
-
-class ListOwner(Protocol):
-    """Opens and resumes runs of the list."""
-
-    @property
-    def refusal(self) -> str:
-        """Why the runs of the list cannot be changed; empty if they can be."""
-
-    def open_run(self, run: RunOverview) -> None:
-        """Show a run."""
-
-    def resume_run(self, run: RunOverview) -> str:
-        """Resume a run; returns why that is not possible, empty if the resume has been started."""
-
-    def leave_list(self, marked: tuple[Compared, ...] | None) -> None:
-        """Return to the screen below the list, with the curves of `marked`; None keeps the current ones."""
+_KEYS = key_line(*((action.key, action.label) for action in LIST_ACTIONS))
 
 
 class RunsScreen(ModalScreen[None]):
@@ -65,7 +53,7 @@ class RunsScreen(ModalScreen[None]):
     def __init__(
         self,
         folder: RunsFolder,
-        owner: ListOwner,
+        owner: RunsList,
         *,
         clock: Callable[[], float],
         here: RunDir | None,
@@ -82,11 +70,11 @@ class RunsScreen(ModalScreen[None]):
         self._runs: dict[str, RunOverview] = {}
         self._marked = [str(one.run.run_dir.path) for one in marked]
         self._listed: list[RunOverview] = []
-        self._counts = self._said = ""
-        self._looks = 0
+        self._counts = self._title = ""
+        self._polls = 0
         self._scene = DisplayState(view=RunView(), glyphs=choose_glyphs())
-        self._looks_left = 0
-        self._key_rest = KeyRest()
+        self._polls_left = 0
+        self._key_guard = HeldKeyGuard()
 
     def compose(self) -> ComposeResult:
         yield Static(self._titled("reading"), id="runs-title")
@@ -94,11 +82,11 @@ class RunsScreen(ModalScreen[None]):
         with Horizontal(id="runs-plots"):
             yield ComparisonPane("loss", id="runs-loss")
             yield ComparisonPane("accuracy", id="runs-accuracy")
-        yield Static(_keys(), id="runs-keys")
+        yield Static(_KEYS, id="runs-keys")
 
     def on_mount(self) -> None:
         self._reader = RunsReader(self._folder)
-        self._looking = self.set_interval(_FIRST_LOOKS_S, self._look)
+        self._polling = self.set_interval(_FIRST_POLLS_S, self._poll)
 
     def on_unmount(self) -> None:
         if self._reader is not None:
@@ -117,30 +105,32 @@ class RunsScreen(ModalScreen[None]):
     def _table(self) -> RunRows:
         return self.query_one("#runs-table", RunRows)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         assert self._reader is not None
-        self._looks += 1
-        if self._looks_left:
-            self._looks_left -= 1
-            if not self._looks_left:
-                self._say(_keys())
+        self._polls += 1
+        if self._polls_left:
+            self._polls_left -= 1
+            if not self._polls_left:
+                self._say(_KEYS)
         runs = self._reader.runs
         if runs is not None and runs is not self._listed:
             if not self._runs:
-                self._looking.stop()
-                self._looking = self.set_interval(_LOOK_EVERY_S, self._look)
+                self._polling.stop()
+                self._polling = self.set_interval(_POLL_EVERY_S, self._poll)
             self._show(runs)
-        elif self._looks % _AGES_EVERY == 0:
+        elif self._polls % _AGES_EVERY == 0:
             self._table.paint(self._scene)
         self._write_title(self._reader)
 
     def _show(self, runs: list[RunOverview]) -> None:
         self._listed, self._runs = runs, {str(run.run_dir.path): run for run in runs}
         self._counts = f"{len(runs)}, {sum(run.trained for run in runs)} in training"
-        self._counts += f", {odd} with lines left out (!)" if (odd := sum(run.bad_records > 0 for run in runs)) else ""
+        self._counts += (
+            f", {odd} with skipped log lines (!)" if (odd := sum(run.bad_records > 0 for run in runs)) else ""
+        )
         self._counts = self._counts if runs else "none yet; start one with: r18-tui digits"
         self._marked = [key for key in self._marked if key in self._runs]
-        self._table.take(runs, self._is_here)
+        self._table.set_runs(runs, self._is_here)
         self._table.paint(self._scene)
         self.call_after_refresh(self._plot)  # what it needs is imported after the first rows are on the screen
 
@@ -152,8 +142,8 @@ class RunsScreen(ModalScreen[None]):
             text = f"reading, {len(runs):,} of {len(runs) + reader.unread:,}" if runs else "reading"
         else:
             text = self._counts
-        if text != self._said:
-            self._said = text
+        if text != self._title:
+            self._title = text
             self.query_one("#runs-title", Static).update(self._titled(text))
 
     def _cells(self, run: RunOverview) -> dict[str, tuple[str, str]]:
@@ -181,8 +171,8 @@ class RunsScreen(ModalScreen[None]):
     def _say(self, text: Text) -> None:
         self.query_one("#runs-keys", Static).update(text)
 
-    def _remark(self, text: str) -> None:
-        self._looks_left = _REMARK_LOOKS
+    def _show_message(self, text: str) -> None:
+        self._polls_left = _MESSAGE_POLLS
         self._say(Text(f" {fmt.printable(text)}", style="bold"))
 
     def _mark_of(self, key: str) -> tuple[str, str]:
@@ -205,9 +195,9 @@ class RunsScreen(ModalScreen[None]):
         return self._runs.get(self._selected_key())
 
     def _changeable(self) -> RunOverview | None:
-        """The selected run; None, with a remark, if it cannot be changed here."""
+        """The selected run; None, with a message, if it cannot be changed here."""
         if self._owner.refusal:
-            self._remark(self._owner.refusal)
+            self._show_message(self._owner.refusal)
             return None
         return self._selected()
 
@@ -231,7 +221,7 @@ class RunsScreen(ModalScreen[None]):
         if key in self._marked:
             self._marked.remove(key)
         elif len(self._marked) == len(COLOURS):
-            self._remark(f"one plot shows at most {len(COLOURS)} runs")
+            self._show_message(f"one plot shows at most {len(COLOURS)} runs")
         elif key:
             self._marked.append(key)
         self._table.paint(self._scene)
@@ -241,31 +231,28 @@ class RunsScreen(ModalScreen[None]):
         run = self._changeable()
         if run is None:
             return
-        if self._here is not None and not self._key_rest.is_over(HELD_KEY_S):  # the key that opened it is held
-            self._remark("press r once more to resume the run")
+        if self._here is not None and not self._key_guard.is_over(KEY_REPEAT_DELAY_S):  # the key that opened it is held
+            self._show_message("press r once more to resume the run")
             return
         if run.live:
-            self._remark("a process holds this run; enter opens it")
+            self._show_message("this run is active; enter opens it")
         elif run.status == "finished":
-            self._remark(f"all its epochs are done; for more: {run.run_dir.resume_command()} train.epochs=N")
+            self._show_message(f"all its epochs are done; for more: {run.run_dir.resume_command()} train.epochs=N")
         else:
             refusal = self._owner.resume_run(run)
             if refusal:
-                self._remark(refusal)
+                self._show_message(refusal)
 
     def action_delete(self) -> None:
         run = self._changeable()
         if run is None:
             return
         if run.live:
-            self._remark("a process holds this run; leave or stop it first")
+            self._show_message("this run is active; stop it first")
             return
         self.app.push_screen(
             DeleteScreen(str(run.run_dir.path), size(run)), lambda yes: self._delete(run) if yes else None
         )
-
-    def interrupt(self) -> None:
-        self.action_leave()
 
     def action_leave(self) -> None:
         read = self._reader is not None and self._reader.runs is not None
@@ -275,13 +262,8 @@ class RunsScreen(ModalScreen[None]):
         try:
             delete_run(run.run_dir)
         except RunError as error:
-            self._remark(str(error))
+            self._show_message(str(error))
         else:
-            self._remark(f"deleted {run.run_dir.path}")
+            self._show_message(f"deleted {run.run_dir.path}")
         assert self._reader is not None
         self._reader.read_now()
-
-
-def _keys() -> Text:
-    parts = [(action.key, f" {action.label}   ") for action in LIST_ACTIONS]
-    return Text.assemble(" ", *(piece for key, label in parts for piece in ((key, "bold"), (label, "dim"))))

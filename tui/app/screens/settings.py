@@ -72,7 +72,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         yield Static(key_line(*keys), id="settings-keys")
 
     def on_mount(self) -> None:
-        self._show_amount()
+        self._show_result()
 
     def on_resize(self, event: Resize) -> None:
         self.set_class(event.size.width < _NARROW, "-narrow")
@@ -93,11 +93,11 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             field.set_class(_key_of(field) in self._problems, "-wrong")
             field.set_class(_key_of(field) in self._overrides, "-changed")
         self._explain(key)
-        self._show_amount()
+        self._show_result()
 
     def action_start(self) -> None:
         if self._resolved is None:
-            self._show_amount()
+            self._show_result()
         elif self._saved:
             self.dismiss([self._saved])
         else:
@@ -111,10 +111,10 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         try:
             write_atomically(path, whole_yaml(self._resolved.config).encode(), private=False)
         except OSError as error:
-            self._show_amount(f"{path}: cannot be written: {error.strerror or error}")
+            self._show_result(f"{path}: cannot be written: {error.strerror or error}")
             return
         self._saved = str(path)
-        self._show_amount(f"saved as {path}; r18-tui {path} trains it")
+        self._show_result(f"saved as {path}; r18-tui {path} trains it")
 
     def action_cancel(self) -> None:
         self.dismiss(None)
@@ -132,7 +132,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             text.append(f"\nwas {fmt.printable(self._original[key])}", "dim")
         self.query_one("#setting-explained", Static).update(text)
 
-    def _show_amount(self, remark: str = "") -> None:
+    def _show_result(self, message: str = "") -> None:
         if self._resolved is None:
             problems = [f"{key}: {problem}" if key else problem for key, problem in self._problems.items()]
             text = Text("\n".join(fmt.printable(problem) for problem in problems), "bold red")
@@ -141,8 +141,8 @@ class SettingsScreen(ModalScreen[list[str] | None]):
                 ("equivalent command", "dim"), "\n", fmt.printable(shown_command(self._source, self._overrides))
             )
             text.append(f"\n{_steps(self._resolved)}", "dim")
-        if remark:
-            text.append(f"\n\n{fmt.printable(remark)}", "bold")
+        if message:
+            text.append(f"\n\n{fmt.printable(message)}", "bold")
         self.query_one("#settings-amount-to", Static).update(text)
 
 

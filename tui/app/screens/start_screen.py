@@ -1,10 +1,10 @@
-"""The first screen of `r18-tui` without arguments: the available choices, each with a description."""
+"""`r18-tui` without arguments: the available choices, each with a description; ends with the chosen command."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import ClassVar
 
 from rich.text import Text
@@ -18,11 +18,26 @@ from textual.widgets.option_list import Option
 
 from tui.app.screens.pick_folder import FolderScreen
 from tui.app.screens.settings import SettingsScreen
+from tui.app.terminal_app import TerminalApp
 from tui.drawing import format as fmt
-from tui.state.start_choices import Choice
+from tui.state.start_choices import Choice, choices
 from tui.widgets.key_bar import key_line
 
 _NARROW = 72  # columns below which only the list is shown
+
+
+class StartApp(TerminalApp[list[str]]):
+    """Returns the chosen arguments of `r18-tui`; None when the user leaves."""
+
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["../dashboard.tcss", "../start.tcss"]
+    ENABLE_COMMAND_PALETTE = False
+
+    def __init__(self, runs_dir: Path) -> None:
+        super().__init__()
+        self._runs_dir = runs_dir
+
+    def get_default_screen(self) -> Screen[None]:
+        return StartScreen(choices(self._runs_dir), self._runs_dir)
 
 
 class StartScreen(Screen[None]):
@@ -71,7 +86,7 @@ class StartScreen(Screen[None]):
         elif choice.command:
             self.app.exit(list(choice.command))
         else:
-            self.app.push_screen(FolderScreen(self._runs_dir), self._folder_looked_at)
+            self.app.push_screen(FolderScreen(self._runs_dir), self._folder_inspected)
 
     def action_start(self) -> None:
         lit = self.query_one(OptionList).highlighted_option
@@ -79,13 +94,10 @@ class StartScreen(Screen[None]):
         if choice is not None and choice.config:
             self.app.exit([*choice.command, "--runs-dir", str(self._runs_dir)])
 
-    def interrupt(self) -> None:
-        self.action_leave()
-
     def action_leave(self) -> None:
         self.app.exit(None)
 
-    def _folder_looked_at(self, config: str | None) -> None:
+    def _folder_inspected(self, config: str | None) -> None:
         if config is not None:
             self._show_settings(config)
 
