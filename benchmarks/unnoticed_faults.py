@@ -86,8 +86,8 @@ FAULTS = (
     Fault(
         "layers-torn",
         "trainer.run.diagnosis.layer_rules.exploding_layer",
-        "min(share, before.get(name, 0.0)) > _TORN",
-        "share > _TORN",
+        "min(share, before.get(name, 0.0)) > _EXPLODING",
+        "share > _EXPLODING",
     ),
     Fault(
         "scores-mcnemar-ci",
