@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.config.data_config import DataConfig
 from trainer.config.group import Auto, Fraction, Group
-from trainer.config.trackers import SinkName
+from trainer.config.trackers import TrackerName
 from trainer.host.stop_signals import WarningSignal
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -44,7 +44,7 @@ class RunConfig(Group):
     cuda_graph: bool = True
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
     captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel; the log says why."""
-    sinks: list[SinkName] = Field(default_factory=list)
+    sinks: list[TrackerName] = Field(default_factory=list)
     """Trackers that also receive the run, each from its own process: `tensorboard`, `wandb`, `mlflow` or `trackio`."""
     stop_on_signals: list[WarningSignal] = Field(["SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"])
     """Warning signals that save and stop the run; its exit code is 128 + the signal's number. Of `SIGUSR1`, `SIGUSR2` (as Slurm
@@ -63,7 +63,7 @@ class RunConfig(Group):
 
     @field_validator("sinks")
     @classmethod
-    def _no_duplicates(cls, value: list[SinkName]) -> list[SinkName]:
+    def _no_duplicates(cls, value: list[TrackerName]) -> list[TrackerName]:
         if len(set(value)) < len(value):
             raise ValueError("each tracker can be named only once")
         return value

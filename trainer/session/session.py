@@ -23,7 +23,7 @@ from trainer.session.rollback import no_way_back
 from trainer.session.saver import Saver
 from trainer.session.session_state import SessionState
 from trainer.session.system_monitor import SystemMonitor
-from trainer.session.tracker_children import SinkChildren
+from trainer.session.tracker_children import TrackerChildren
 from trainer.session.training_images import TrainingImages, training_images
 from trainer.training.batch_source import plan_of
 from trainer.training.distributed import Order, PeerLostError
@@ -44,7 +44,7 @@ class TrainingSession:
         self._handler = CommandHandler(run, commands, self._saver, self._state, lambda: self.trainer, self.poll)
         self._preparation = Preparation(run, self._saver, self._state, self._handler)
         self._final_save = FinalSave(self._saver, commands, run.log.publish, hold_open)
-        self._trackers = SinkChildren(run.run_dir, run.log.publish)
+        self._trackers = TrackerChildren(run.run_dir, run.log.publish)
         self._files = EvaluationFiles(run.run_dir, run.log.publish)
         self._training_images = TrainingImages(run.config)
         self._monitor: SystemMonitor | None = None

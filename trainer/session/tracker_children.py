@@ -7,26 +7,26 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
-from trainer.config.trackers import SinkName
+from trainer.config.trackers import TrackerName
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.run_events import Warned
 
 
-class SinkChildren:
+class TrackerChildren:
     """Child processes, started once per session; they end by themselves, a second after this process."""
 
     def __init__(self, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
         self._run_dir = run_dir
         self._publish = publish
 
-    def start(self, names: Sequence[SinkName]) -> None:
+    def start(self, names: Sequence[TrackerName]) -> None:
         """Start the processes; a failure is published as a warning."""
         for name in names:
-            threading.Thread(target=self._main, args=(name,), name=f"sink {name}", daemon=True).start()
+            threading.Thread(target=self._main, args=(name,), name=f"tracker {name}", daemon=True).start()
 
-    def _main(self, name: SinkName) -> None:
+    def _main(self, name: TrackerName) -> None:
         try:
             why = self._run(name)
         except OSError as error:
@@ -37,7 +37,7 @@ class SinkChildren:
                 Warned(message=f"logging to {name} stopped: {why}; training continues; upload later with: {later}")
             )
 
-    def _run(self, name: SinkName) -> str:
+    def _run(self, name: TrackerName) -> str:
         """Run a child and return the reason why it ended, which is an error while this process lives."""
         command = own_command(
             "trainer.cli", "sync", str(self._run_dir.path), "--to", name, "--until-ends", str(os.getpid())
