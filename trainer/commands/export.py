@@ -27,7 +27,7 @@ from trainer.run.log.writer import EventLog
 from trainer.session.error_report import explain, log_traceback
 
 if TYPE_CHECKING:
-    from trainer.session.export_run import Wanted
+    from trainer.session.export_run import ExportOptions
 
 _BESIDE_TRAINING = 5
 """Niceness of an export: at equal priority it would slow each training step (`benchmarks/export_beside.py`)."""
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command `export RUN`; R18Error, which the log has too, when the run cannot be exported."""
-    from trainer.session.export_run import Wanted  # imports PyTorch: `--help` does not wait for it
+    from trainer.session.export_run import ExportOptions  # imports PyTorch: `--help` does not wait for it
 
     run_dir = find_run(arguments.run, arguments.runs_dir)
-    wanted = Wanted(
+    options = ExportOptions(
         which=arguments.which,
         data_root=None if arguments.data is None else arguments.data.expanduser(),
         formats=None if arguments.format is None else tuple(dict.fromkeys(arguments.format)),
@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.events:
         # The child of a live trainer: the parent logs its output.
         os.nice(_BESIDE_TRAINING)
-        _publishing(run_dir, wanted, _print_event)
+        _publishing(run_dir, options, _print_event)
         return EXIT_OK
     refuse_links(run_dir)
     lock = RunLock.take(run_dir)
@@ -76,20 +76,20 @@ def main(arguments: argparse.Namespace) -> int:
             log.publish(event)
             _say(event)
 
-        refused = _publishing(run_dir, wanted, publish)
+        refused = _publishing(run_dir, options, publish)
     finally:
         log.close()
         lock.release()
-    if refused and wanted.formats is not None:
+    if refused and options.formats is not None:
         raise ExportError("\n".join(f"{name}: {problem}" for name, problem in refused.items()))
     return EXIT_OK
 
 
-def _publishing(run_dir: RunDir, wanted: Wanted, publish: Callable[[Event], None]) -> dict[str, str]:
+def _publishing(run_dir: RunDir, options: ExportOptions, publish: Callable[[Event], None]) -> dict[str, str]:
     from trainer.session.export_run import export_run
 
     try:
-        exported, refused = export_run(run_dir, wanted, publish)
+        exported, refused = export_run(run_dir, options, publish)
         publish(exported)
         return refused
     except R18Error as error:
