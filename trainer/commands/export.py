@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.export.formats import FORMATS
-from trainer.host.safe_text import printable
+from trainer.host.standard_streams import write_lines
 from trainer.options import add_runs_dir, add_which
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
 
         def publish(event: Event) -> None:
             log.publish(event)
-            _say(event)
+            _print_lines(event)
 
         refused = _publishing(run_dir, options, publish)
     finally:
@@ -114,13 +114,13 @@ def _print_event(event: Event) -> None:
     sys.stdout.buffer.flush()
 
 
-def _say(event: Event) -> None:
+def _print_lines(event: Event) -> None:
     if isinstance(event, ExportProgress):
-        sys.stdout.write(f"{event.fraction:4.0%}  {event.stage}\n")
+        write_lines([f"{event.fraction:4.0%}  {event.stage}"])
     elif isinstance(event, Warned):
-        sys.stdout.write(f"      {printable(event.message)}\n")
+        write_lines([f"      {event.message}"])
     elif isinstance(event, Exported):
-        sys.stdout.writelines(f"{line}\n" for line in _report(event))
+        write_lines(_report(event))
     sys.stdout.flush()
 
 

@@ -26,7 +26,7 @@ def report_lines(
     """Lines of the report for the terminal."""
     scores = measured.scores
     low, high = scores.interval
-    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_careful(images)]
+    lines = [f"{model.origin} on {images.name}: {len(scores.labels_N):,} images", *_warnings(images)]
     lines += [*(f"  warning: {remark}" for remark in answer_remarks(model, scores)), ""]
     lines.append(f"  accuracy            {scores.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     if scores.top5 is not None:
@@ -61,7 +61,7 @@ def comparison_lines(models: Sequence[Classifier], images: MeasuredImages, measu
     """Lines that compare two models on the same images."""
     scores = [of_model.scores for of_model in measured]
     found = compare(*scores)
-    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_careful(images)]
+    lines = [f"{len(scores[0].labels_N):,} images of {images.name}", *_warnings(images)]
     for model, score in zip(models, scores, strict=True):
         lines += [f"  warning: {remark}" for remark in answer_remarks(model, score)]
     lines.append("")
@@ -127,7 +127,7 @@ def write_report(
     write_atomically(folder / "report.json", text.encode("utf-8", "backslashreplace"))
 
 
-def _careful(images: MeasuredImages) -> list[str]:
+def _warnings(images: MeasuredImages) -> list[str]:
     return [f"  warning: {remark}" for remark in images.remarks]
 
 

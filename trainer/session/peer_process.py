@@ -17,6 +17,7 @@ from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch, Batches
 from trainer.data.prepare import prepare_data, worker_count
 from trainer.errors import EXIT_OK, DataError
+from trainer.host.progress import no_progress
 from trainer.host.safe_text import printable
 from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model.determinism import set_deterministic
@@ -84,7 +85,7 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
         return None
     if config.run.deterministic and device.type == "cpu":
         torch.set_num_threads(message["threads"])
-    data = prepare_data(config, device, _quiet, source_statistics=(message["mean"], message["std"]))
+    data = prepare_data(config, device, no_progress, source_statistics=(message["mean"], message["std"]))
     if data.dataset.fingerprint != message["fingerprint"]:
         raise DataError(
             f"process {peers.rank} finds different data from process 0 in {config.data.root}: all machines need the same data"
@@ -98,10 +99,6 @@ def _build(config: Config, peers: Peers) -> _Parts | None:
         class_weights_K=source.weights_K, micro_batches=message["micro_batches"], peers=peers,
     )  # fmt: skip
     return _Parts(device, source.batches(worker_count(config.data)), step.train_step)
-
-
-def _quiet(_detail: str, _share: float | None) -> None:
-    """Report no progress: the leader reports the same."""
 
 
 def _warn(message: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from trainer.errors import RunError
-from trainer.host.atomic_files import try_lock
+from trainer.host.atomic_files import is_same_file, try_lock
 from trainer.run.folder.run_dir import RunDir, list_runs
 from trainer.run.status import LOST_AFTER_S, Presence
 
@@ -57,10 +57,7 @@ class RunLock:
 
     def is_on(self, run_dir: RunDir) -> bool:
         """Whether the locked file is that of this directory."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), run_dir.trainer.stat())
-        except OSError:
-            return False
+        return is_same_file(self._fd, run_dir.trainer)
 
     def renew(self, run_dir: RunDir) -> None:
         """Take the lock of a directory whose file was created again, or is missing.
