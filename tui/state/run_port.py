@@ -54,11 +54,11 @@ def recorded_port(run_dir: RunDir) -> RunPort:
 
 def _only_looked_at(run_dir: RunDir) -> tuple[str, Presence]:
     """A hint on where the run can be controlled instead, and whether it has a trainer."""
-    holder = read_owner(run_dir) or {}
+    owner = read_owner(run_dir) or {}
     if not is_live(run_dir):
         elsewhere = f"to resume: {run_dir.resume_command()}"
-    elif holder.get("ended"):
-        elsewhere = f"its dashboard is still open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    elif owner.get("ended"):
+        elsewhere = f"its dashboard is still open in process {owner.get('pid', '?')} on {owner.get('host', '?')}"
     else:
         elsewhere = f"to control it: {run_dir.attach_command()}"
     return f"view only; {elsewhere}", presence(run_dir)

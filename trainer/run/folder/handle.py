@@ -33,13 +33,13 @@ class RunDirHandle(RunDir):
         self.path = moved
         return True
 
-    def take(self, path: Path) -> None:
+    def switch_to(self, path: Path) -> None:
         """Hold another directory in place of a deleted one; OSError when it does not exist."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(self._fd)
         self._fd, self.path = fd, path
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Close the descriptor."""
         os.close(self._fd)
         self._fd = -1

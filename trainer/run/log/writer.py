@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.host.atomic_files import is_same_file, sync
-from trainer.run.log.codec import checks_of, contents, encode
+from trainer.run.log.codec import checks_of, encode, parse_lines
 from trainer.run.log.event import Event, Record
 from trainer.run.log.memory_tee import MemoryTee
 from trainer.run.log.run_events import Gap, LogFailed, LogRecovered, Warned
@@ -241,7 +241,7 @@ def _read_end(path: Path) -> tuple[int, bool]:
             file.seek(max(size - length, 0))
             tail = file.read()
         # The end of a long log is enough: numbers rise from line to line.
-        found = contents(tail.splitlines())
+        found = parse_lines(tail.splitlines())
         numbers = [line["seq"] for line in found if "seq" in line and checks_of(Record)["seq"]([line["seq"]])]
         if numbers or length >= size:
             return max(numbers, default=-1), not tail.endswith(b"\n")
