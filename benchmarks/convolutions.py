@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config.schema import ModelConfig
-from trainer.host.malloc import keep_freed_memory
+from trainer.host.process_tuning import keep_freed_memory
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model

@@ -19,8 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trainer.config.loader import load_config
-from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import limit_spinning
+from trainer.host.process_tuning import tune_process
 from trainer.training.autotune import describe
 from trainer.training.step_timing import set_up
 
@@ -43,8 +42,7 @@ def main() -> int:
     parser.add_argument("config", nargs="?", default="cifar-cpu-quick")
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
-    keep_freed_memory()
-    limit_spinning()
+    tune_process()
     bench = set_up(load_config(arguments.config).config, torch.device("cpu"))
     plain = []
     for _ in range(arguments.steps):

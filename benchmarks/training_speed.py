@@ -22,10 +22,10 @@ from tests.support.pseudo_terminal import PseudoTerminal
 
 _TRAIN = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
 _WITHOUT_KEPT_MEMORY = (
-    "import trainer.session.request as request; assert request.keep_freed_memory; request.keep_freed_memory = bool; "
+    "import trainer.host.process_tuning as tuning; assert tuning.keep_freed_memory; tuning.keep_freed_memory = bool; "
     + _TRAIN
 )
-_SPINNING = "import trainer.session.request as r; assert r.limit_spinning; r.limit_spinning = bool; " + _TRAIN
+_SPINNING = "import trainer.host.process_tuning as t; assert t.limit_spinning; t.limit_spinning = bool; " + _TRAIN
 _UNGATED = (
     """
 import torch

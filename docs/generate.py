@@ -28,7 +28,8 @@ def configuration() -> str:
     lines = [
         "# The configuration",
         "",
-        "Generated from `trainer/config/schema.py`. Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
+        "Generated from `trainer/config/schema.py` and `data_config.py`.",
+        "Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
         "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`. There, text is taken",
         "literally, and a list is `a,b` or `[a, b]`. Where no value is allowed, `none` stands for it, in files too.",
         f"A resume may change {', '.join(f'`{key}`' for key in RESUME_OVERRIDES)} (a dot at the end means the whole group).",

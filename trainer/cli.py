@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
-from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import limit_spinning
+from trainer.host.process_tuning import tune_process
 from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output, open_standard_streams
 from trainer.host.stop_signals import ignore_warnings
@@ -102,8 +101,7 @@ def _arguments(tokens: Tokens) -> argparse.Namespace:
 def _run_under_torchrun(tokens: Tokens) -> int:
     """Lead or follow, as one of the processes that torchrun has started. Restarted processes resume their run."""
     given = _arguments(tokens)
-    keep_freed_memory()
-    limit_spinning()
+    tune_process()
     from trainer.commands.train_request import check_request, train_headless
     from trainer.training.distributed import LauncherStore  # imports PyTorch, which no other command needs so early
 

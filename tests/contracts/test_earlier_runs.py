@@ -83,6 +83,6 @@ def test_it_is_resumed(run: RunDir, tmp_path: Path) -> None:
 
 def test_it_is_exported(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_require_torch", lambda: None)
-    exported, refused = exporting.export_run(run, exporting.Wanted(which="latest"), lambda _: None)
+    exported, refused = exporting.export_run(run, exporting.ExportOptions(which="latest"), lambda _: None)
     assert (exported.step, refused) == (STEP, {})
     assert (run.export / "model.onnx").stat().st_size > 100_000

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.reference.training_draws import Draws
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.data.draws import Stream
 
 Quantile = Callable[[float, float], float]

@@ -16,7 +16,7 @@ from tests.support.checkpoints import checkpoint_of
 from trainer.config.loader import build_config
 from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
-from trainer.export.subject import Subject
+from trainer.export.exported_model import ExportedModel
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.session import export_run as command
@@ -47,21 +47,23 @@ def images(count: int, seed: int) -> ResidentSplit:
     return ResidentSplit(pixels, torch.arange(count) % CLASSES)
 
 
-def made(*, held_out: int = HELD_OUT, scale: float = 0.05, bias: tuple[float, ...] = (0.0,) * CLASSES) -> Subject:
+def made(
+    *, held_out: int = HELD_OUT, scale: float = 0.05, bias: tuple[float, ...] = (0.0,) * CLASSES, embed: bool = False
+) -> ExportedModel:
     """Two splits of noise and a linear model, whose logits are its bias where `scale` is 0."""
     weight_KD = scale * torch.randn(CLASSES, SIDE * SIDE * 3, generator=torch.Generator().manual_seed(0))
     splits = {"train": images(TRAIN, 1), "val": images(held_out, 2)}
-    return Subject(
+    return ExportedModel(
         checkpoint=checkpoint_of({}, step=4), model=Linear(weight_KD, torch.tensor(bias)).eval(),
         config=build_config({}, {}, "test", [f"data.image_size={SIDE}"]),
         dataset=DataSet(
             name="noise", classes=("a", "b", "c"), splits=dict(splits), fingerprint="f", identity={}, preprocess={}
         ),
-        split="val", normalize=Normalize.of(MEAN, STD, torch.device("cpu")), preprocess={},
+        split="val", normalize=Normalize.of(MEAN, STD, torch.device("cpu")), preprocess={}, embed=embed,
     )  # fmt: skip
 
 
-def by_hand(one: Subject, pixels_NHWC: Tensor) -> Tensor:
+def by_hand(one: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
     """The model's logits in float64."""
     scaled = (pixels_NHWC.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
     state = {name: value.double() for name, value in one.model.state_dict().items()}
@@ -91,23 +93,23 @@ def off(call: int, row: int, label: int, by: float) -> Fault:
 class Session:
     """Stands in for onnxruntime: answers as the model does, but for a fault."""
 
-    def __init__(self, one: Subject, fault: Fault = none, *, embed: bool = False) -> None:
+    def __init__(self, one: ExportedModel, fault: Fault = none) -> None:
         self.fed: list[NDArray[Any]] = []
-        self._one, self._fault, self._embed = one, fault, embed
+        self._one, self._fault = one, fault
 
     def get_inputs(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(name="pixels" if self._embed else "input")]
+        return [SimpleNamespace(name="pixels" if self._one.embed else "input")]
 
     def run(self, _: None, feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         (given,) = feed.values()
         self.fed.append(given)
         batch = torch.from_numpy(given)
         with torch.no_grad():
-            answers = by_hand(self._one, batch).softmax(1).float() if self._embed else self._one.model(batch)
+            answers = by_hand(self._one, batch).softmax(1).float() if self._one.embed else self._one.model(batch)
         return [self._fault(len(self.fed) - 1, answers.numpy())]
 
 
-def an_export(one: Subject, tmp_path: Path, *, said: list[Event] | None = None) -> command._Export:
+def an_export(one: ExportedModel, tmp_path: Path, *, said: list[Event] | None = None) -> command._Export:
     run_dir = RunDir(tmp_path)
     run_dir.export.mkdir(exist_ok=True)
-    return command._Export(run_dir, one, command.Wanted(formats=()), QUIET if said is None else said.append)
+    return command._Export(run_dir, one, (), QUIET if said is None else said.append)

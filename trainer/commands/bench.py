@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config.loader import load_config, shipped_names
 from trainer.config.schema import Config
-from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import limit_spinning
+from trainer.host.process_tuning import tune_process
 from trainer.host.standard_streams import write_out
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ def main(given: argparse.Namespace) -> int:
     from trainer.training.autotune import precisions
     from trainer.training.step_timing import matrix_peak, measure
 
-    keep_freed_memory()
-    limit_spinning()
+    tune_process()
     configs = {name: load_config(name).config for name in given.configs or shipped_names()}
     device = choose_device(given.device)
     write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")

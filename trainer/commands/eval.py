@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from trainer.evaluation.classifier_evaluation import evaluate_classifiers, evalu
 from trainer.evaluation.evaluation_report import comparison_lines, report_lines, write_comparison, write_report
 from trainer.evaluation.image_sources import FileImages, LabelledImages, folder_images
 from trainer.host.progress import progress_bar
-from trainer.host.safe_text import printable
+from trainer.host.standard_streams import write_lines
 from trainer.options import add_runs_dir, add_which, positive
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links, run_of_file
 
@@ -64,14 +63,14 @@ def main(arguments: argparse.Namespace) -> int:
             )
     code = EXIT_FAILED if any(result.scores.num_nonfinite for result in results) else EXIT_OK
     if len(models) == 2:
-        _say(comparison_lines(models, images, results))
+        write_lines(comparison_lines(models, images, results))
         if arguments.output:
             _written(arguments.output, lambda: write_comparison(arguments.output, models, images, results))
         return code
-    _say(report_lines(models[0], images, results[0], robustness))
+    write_lines(report_lines(models[0], images, results[0], robustness))
     folder = arguments.output or (run_dir.evaluation / _folder_name(arguments, images) if run_dir else None)
     if folder is None:
-        _say(["the model belongs to no run, so no files are written; give a folder with -o DIR"])
+        write_lines(["the model belongs to no run, so no files are written; give a folder with -o DIR"])
         return code
     if run_dir and not arguments.output:
         refuse_links(run_dir)
@@ -84,7 +83,7 @@ def _written(folder: Path, write: Callable[[], None]) -> None:
         write()
     except OSError as error:
         raise DataError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
-    _say([f"written to {folder}"])
+    write_lines([f"written to {folder}"])
 
 
 def _folder_name(arguments: argparse.Namespace, images: LabelledImages) -> str:
@@ -125,7 +124,3 @@ def _images(arguments: argparse.Namespace, run_dir: RunDir | None, model: Classi
     from trainer.evaluation.run_images import held_out_images
 
     return held_out_images(run_dir, arguments.split, model.classes)
-
-
-def _say(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))

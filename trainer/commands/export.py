@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import EXIT_OK, ExportError, R18Error
 from trainer.export.formats import FORMATS
-from trainer.host.safe_text import printable
+from trainer.host.standard_streams import write_lines
 from trainer.options import add_runs_dir, add_which
 from trainer.run.folder.lock import RunLock
 from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
@@ -27,7 +27,7 @@ from trainer.run.log.writer import EventLog
 from trainer.session.error_report import explain, log_traceback
 
 if TYPE_CHECKING:
-    from trainer.session.export_run import Wanted
+    from trainer.session.export_run import ExportOptions
 
 _BESIDE_TRAINING = 5
 """Niceness of an export: at equal priority it would slow each training step (`benchmarks/export_beside.py`)."""
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command `export RUN`; R18Error, which the log has too, when the run cannot be exported."""
-    from trainer.session.export_run import Wanted  # imports PyTorch: `--help` does not wait for it
+    from trainer.session.export_run import ExportOptions  # imports PyTorch: `--help` does not wait for it
 
     run_dir = find_run(arguments.run, arguments.runs_dir)
-    wanted = Wanted(
+    options = ExportOptions(
         which=arguments.which,
         data_root=None if arguments.data is None else arguments.data.expanduser(),
         formats=None if arguments.format is None else tuple(dict.fromkeys(arguments.format)),
@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.events:
         # The child of a live trainer: the parent logs its output.
         os.nice(_BESIDE_TRAINING)
-        _publishing(run_dir, wanted, _print_event)
+        _publishing(run_dir, options, _print_event)
         return EXIT_OK
     refuse_links(run_dir)
     lock = RunLock.take(run_dir)
@@ -74,22 +74,22 @@ def main(arguments: argparse.Namespace) -> int:
 
         def publish(event: Event) -> None:
             log.publish(event)
-            _say(event)
+            _print_lines(event)
 
-        refused = _publishing(run_dir, wanted, publish)
+        refused = _publishing(run_dir, options, publish)
     finally:
         log.close()
         lock.release()
-    if refused and wanted.formats is not None:
+    if refused and options.formats is not None:
         raise ExportError("\n".join(f"{name}: {problem}" for name, problem in refused.items()))
     return EXIT_OK
 
 
-def _publishing(run_dir: RunDir, wanted: Wanted, publish: Callable[[Event], None]) -> dict[str, str]:
+def _publishing(run_dir: RunDir, options: ExportOptions, publish: Callable[[Event], None]) -> dict[str, str]:
     from trainer.session.export_run import export_run
 
     try:
-        exported, refused = export_run(run_dir, wanted, publish)
+        exported, refused = export_run(run_dir, options, publish)
         publish(exported)
         return refused
     except R18Error as error:
@@ -114,13 +114,13 @@ def _print_event(event: Event) -> None:
     sys.stdout.buffer.flush()
 
 
-def _say(event: Event) -> None:
+def _print_lines(event: Event) -> None:
     if isinstance(event, ExportProgress):
-        sys.stdout.write(f"{event.fraction:4.0%}  {event.stage}\n")
+        write_lines([f"{event.fraction:4.0%}  {event.stage}"])
     elif isinstance(event, Warned):
-        sys.stdout.write(f"      {printable(event.message)}\n")
+        write_lines([f"      {event.message}"])
     elif isinstance(event, Exported):
-        sys.stdout.writelines(f"{line}\n" for line in _report(event))
+        write_lines(_report(event))
     sys.stdout.flush()
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -24,6 +23,7 @@ from trainer.host.atomic_files import write_atomically
 from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import plain_name, printable
+from trainer.host.standard_streams import write_lines
 from trainer.model.tensor_header import read_header
 from trainer.options import add_runs_dir
 from trainer.run.folder.run_config import read_run_config
@@ -57,7 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
         survey = survey_folder(root, progress)
     survey.require_images_per_class(2)
     text = configuration(survey, root=arguments.folder, start=start, gpu=gpu_present())
-    _say(summary(survey))
+    write_lines(summary(survey))
     try:
         write_atomically(target, text.encode(), private=False)
     except OSError as error:
@@ -65,9 +65,11 @@ def main(arguments: argparse.Namespace) -> int:
             f"{target}: cannot be written: {error.strerror or error}; choose a place with -o FILE"
         ) from error
     file = shlex.quote(str(target))
-    _say(["", f"wrote {target}, which explains its choices", f"next: r18-tui {file}"])
+    write_lines(["", f"wrote {target}, which explains its choices", f"next: r18-tui {file}"])
     if start.reference == "imagenet":
-        _say([f"      (downloads ImageNet weights once, 45 MB; r18-tui doctor {file} checks whether that works here)"])
+        write_lines(
+            [f"      (downloads ImageNet weights once, 45 MB; r18-tui doctor {file} checks whether that works here)"]
+        )
     return EXIT_OK
 
 
@@ -138,8 +140,8 @@ def summary(survey: Survey) -> list[str]:
     lines += [f"  note          {note}" for note in survey.notes]
     if survey.copies:
         lines.append(f"  copies        {survey.copies:,} training images are the same as another of their class")
-    lines += [f"  careful       {remark}" for remark in survey.remarks()]
-    lines += [f"  careful       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
+    lines += [f"  warning       {remark}" for remark in survey.remarks()]
+    lines += [f"  warning       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
     return lines
 
 
@@ -205,7 +207,3 @@ def _range(counts: list[int]) -> str:
 def _some(items: list[str]) -> str:
     more = len(items) - _NAMED
     return ", ".join(items[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _say(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))

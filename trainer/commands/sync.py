@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import get_args
 
-from trainer.config.trackers import SinkName, refuse_missing
+from trainer.config.trackers import TrackerName, refuse_missing
 from trainer.errors import EXIT_OK
 from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir, positive
@@ -20,7 +20,7 @@ _NICENESS = 10  # a training process has priority
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `sync`."""
     parser.add_argument("run", metavar="RUN", help="a run directory, a name, or latest")
-    parser.add_argument("--to", required=True, choices=get_args(SinkName), help="the tracker")
+    parser.add_argument("--to", required=True, choices=get_args(TrackerName), help="the tracker")
     # For a process started by a trainer: exits after the process with this id has ended.
     parser.add_argument("--until-ends", type=positive, help=argparse.SUPPRESS)
     add_runs_dir(parser)

@@ -71,7 +71,7 @@ def train_headless(request: Request, *, opened: Callable[[Path], None] | None = 
     if opened is not None:
         opened(run.run_dir.path.absolute())
     if LAUNCHED_BY in os.environ:
-        run.lock.note(launched_by=os.environ[LAUNCHED_BY])
+        run.lock.publish_facts(launched_by=os.environ[LAUNCHED_BY])
     thread = TrainingThread(run, hold_open=False)
     source = LiveSource(run.run_dir, run.log, history=False)
     thread.take_signals()

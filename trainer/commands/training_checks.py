@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -17,7 +17,7 @@ from trainer.data.prepare import load_dataset, place_pixels, undecoded
 from trainer.errors import R18Error
 from trainer.host.gpu import driver_version
 from trainer.host.health import GIB, Check, disk_checks, memory_check, shared_memory_check
-from trainer.host.progress import Progress
+from trainer.host.progress import Progress, no_progress
 from trainer.model.device import choose_device, describe_device
 from trainer.model.initial_weights import IMAGENET_URL, find_initial_weights, imagenet_path
 
@@ -65,19 +65,19 @@ def network_check(url: str = IMAGENET_URL) -> Check:
     try:
         request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - an https address of our own
         with urllib.request.urlopen(request, timeout=_NETWORK_TIMEOUT_S):  # noqa: S310 - as a download would, proxies included
-            return Check(name="network", state="good", found=f"{host} answers")
+            return Check("network", "good", f"{host} answers")
     except OSError as error:
         return Check(
-            name="network", state="careful", found=f"{host} does not answer ({error})",
-            remedy="only downloads need it: CIFAR-10, and ImageNet weights (model.init_from: imagenet)",
+            "network", "warning", f"{host} does not answer ({error})",
+            "only downloads need it: CIFAR-10, and ImageNet weights (model.init_from: imagenet)",
         )  # fmt: skip
 
 
 def _python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info[:2] < _LEAST_PYTHON:
-        return Check(name="Python", state="bad", found=found, remedy="install Python 3.10 or newer")
-    return Check(name="Python", state="good", found=found)
+        return Check("Python", "bad", found, "install Python 3.10 or newer")
+    return Check("Python", "good", found)
 
 
 def _libraries() -> Check:
@@ -86,13 +86,11 @@ def _libraries() -> Check:
         import torchvision
 
         torch.ops.torchvision.nms  # noqa: B018 - the lookup is the test
-        return Check(
-            name="PyTorch", state="good", found=f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-        )
+        return Check("PyTorch", "good", f"torch {torch.__version__}, torchvision {torchvision.__version__}")
     except (ImportError, AttributeError, RuntimeError) as error:
         return Check(
-            name="PyTorch", state="bad", found=f"torch {torch.__version__}, but torchvision does not match it: {error}",
-            remedy="install both together: pip install --upgrade torch torchvision",
+            "PyTorch", "bad", f"torch {torch.__version__}, but torchvision does not match it: {error}",
+            "install both together: pip install --upgrade torch torchvision",
         )  # fmt: skip
 
 
@@ -100,30 +98,28 @@ def _device(wanted: str) -> Iterator[Check]:
     try:
         device = choose_device(wanted)
     except R18Error as error:
-        yield Check(name="device", state="bad", found=str(error), remedy="or train on the CPU: run.device=cpu")
+        yield Check("device", "bad", str(error), "or train on the CPU: run.device=cpu")
         return
     facts = describe_device(device)
     if device.type != "cuda":
-        yield Check(name="device", state="good", found=str(facts["name"]))
+        yield Check("device", "good", str(facts["name"]))
         return
     free, total = torch.cuda.mem_get_info(device)
     room = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     built = f"driver {driver_version()}, torch built for CUDA {torch.version.cuda}"
     crowded = free < total / 2
     yield Check(
-        name="device",
-        state="careful" if crowded else "good",
-        found=f"{facts['name']}, {room}; {built}",
-        remedy="another program uses it: see nvidia-smi, or choose another with run.device=cuda:N" if crowded else "",
+        "device",
+        "warning" if crowded else "good",
+        f"{facts['name']}, {room}; {built}",
+        "another program uses it: see nvidia-smi, or choose another with run.device=cuda:N" if crowded else "",
     )
 
 
 def _precision() -> Check:
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Check(
-            name="precision", state="good", found="bf16 and fp32" if native else "fp16 and fp32 (bf16 from Ampere on)"
-        )
+        return Check("precision", "good", "bf16 and fp32" if native else "fp16 and fp32 (bf16 from Ampere on)")
     capability = torch.backends.cpu.get_cpu_capability()
     try:
         flags = Path("/proc/cpuinfo").read_text()
@@ -131,8 +127,8 @@ def _precision() -> Check:
         flags = ""
     fast = " avx512_bf16" in flags or " amx_bf16" in flags
     return Check(
-        name="precision", state="good",
-        found=f"{capability}; bf16 is {'fast' if fast else 'slow'} here, and the run times it before it chooses",
+        "precision", "good",
+        f"{capability}; bf16 is {'fast' if fast else 'slow'} here, and the run times it before it chooses",
     )  # fmt: skip
 
 
@@ -143,62 +139,58 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
         data.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
     except R18Error as error:
         remedy = "r18-tui init FOLDER writes a configuration that fits"
-        yield Check(name="images", state="bad", found=str(error), remedy=remedy)
+        yield Check("images", "bad", str(error), remedy)
         return
     number = len(data.splits["train"])
-    yield Check(name="images", state="good", found=f"{number:,} training images in {len(data.classes)} classes")
+    yield Check("images", "good", f"{number:,} training images in {len(data.classes)} classes")
     yield from step_checks(config, len(data.splits["train"]))
     if data.skipped:
         path, reason = data.skipped[0]
         yield Check(
-            name="images", state="careful", found=f"{len(data.skipped):,} cannot be read, such as {path}: {reason}",
-            remedy="they are skipped; repair or delete them",
+            "images", "warning", f"{len(data.skipped):,} cannot be read, such as {path}: {reason}",
+            "they are skipped; repair or delete them",
         )  # fmt: skip
     for remark in data.remarks:
-        yield Check(name="images", state="careful", found=remark, remedy="delete one copy")
+        yield Check("images", "warning", remark, "delete one copy")
     for note in data.notes:
-        yield Check(name="images", state="careful", found=note)
+        yield Check("images", "warning", note)
     yield _cache(config, sum(len(split) for split in data.splits.values()))
 
 
 def _cache(config: Config, number: int) -> Check:
     """Check whether decoded images fit in memory, if they are to be cached."""
     if place_pixels(config.data, number, torch.device("cpu")) != "none":
-        return Check(name="image cache", state="good", found="decoded images stay in memory")
+        return Check("image cache", "good", "decoded images stay in memory")
     return Check(
-        name="image cache", state="careful", found="decoded images do not stay in memory",
-        remedy="workers decode them again in every epoch (data.workers); a smaller data.image_size needs less",
+        "image cache", "warning", "decoded images do not stay in memory",
+        "workers decode them again in every epoch (data.workers); a smaller data.image_size needs less",
     )  # fmt: skip
 
 
 def _weights(reference: str, runs_dir: Path) -> Check:
     try:
-        found = find_initial_weights(reference, runs_dir, lambda *_: None)
+        found = find_initial_weights(reference, runs_dir, no_progress)
     except R18Error as error:
-        return Check(
-            name="weights", state="bad", found=str(error), remedy="give imagenet, a file or a run in model.init_from"
-        )
-    return Check(name="weights", state="good", found=f"{found.origin}: {len(found.state)} tensors")
+        return Check("weights", "bad", str(error), "give imagenet, a file or a run in model.init_from")
+    return Check("weights", "good", f"{found.origin}: {len(found.state)} tensors")
 
 
 def _download(path: Path, name: str, url: str, what: str) -> Check:
     """Check whether a file that is downloaded once is present or can be downloaded."""
     if path.exists():
-        return Check(name=name, state="good", found=f"{what}: {path}")
+        return Check(name, "good", f"{what}: {path}")
     network = network_check(url)
     if network.state == "good":
-        return Check(name=name, state="good", found=f"{what} will be downloaded to {path}")
+        return Check(name, "good", f"{what} will be downloaded to {path}")
     return Check(
-        name=name, state="bad", found=f"{what}: not at {path}, and {network.found}",
-        remedy=f"download it elsewhere ({url}) and copy it there",
+        name, "bad", f"{what}: not at {path}, and {network.found}",
+        f"download it elsewhere ({url}) and copy it there",
     )  # fmt: skip
 
 
-def run_checks(runs_dir: Path, config: Config | None, progress: Progress, tell: Callable[[Check], None]) -> None:
-    """Run all checks and pass each result to `tell` at once; without a configuration, check the machine alone."""
-    for check in machine_checks(runs_dir):
-        tell(check)
-    tell(network_check())
+def run_checks(runs_dir: Path, config: Config | None, progress: Progress) -> Iterator[Check]:
+    """Run all checks, and yield each result at once; without a configuration, check the machine alone."""
+    yield from machine_checks(runs_dir)
+    yield network_check()
     if config is not None:
-        for check in config_checks(config, runs_dir, progress):
-            tell(check)
+        yield from config_checks(config, runs_dir, progress)

@@ -18,7 +18,7 @@ from trainer.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resolved:
+class LoadedConfig:
     """A configuration and its source."""
 
     config: Config
@@ -58,7 +58,7 @@ def find_config(name: str) -> tuple[Path, bool]:
     raise ConfigError(f"{name}: no such file; {hint}Shipped configurations: {', '.join(names)}")
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
+def load_config(name: str, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Find, read, override and validate a configuration; ConfigError lists all problems, one per line."""
     path, shipped = find_config(name)
     source = f"configs/{path.name}" if shipped else str(path)
@@ -67,7 +67,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Resolved:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from error
     values, lines = read_mapping(text, source=source)
-    return Resolved(config=build_config(values, lines, source, overrides), source=source, shipped=shipped)
+    return LoadedConfig(config=build_config(values, lines, source, overrides), source=source, shipped=shipped)
 
 
 def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: Sequence[str] = ()) -> Config:

@@ -49,13 +49,29 @@ class LrSchedule:
     def planned(self, step: int) -> float:
         """Rate without the user's edits; with `unit: epoch` that of the epoch's first step, as torch's schedulers do."""
         if self.config.unit == "epoch":
-            return self._at(step // self.steps_per_epoch, per_epoch=1)
-        return self._at(step, per_epoch=self.steps_per_epoch)
+            return self.lr * self._factor(step // self.steps_per_epoch, per_epoch=1)
+        return self.lr * self._factor(step, per_epoch=self.steps_per_epoch)
 
-    def _at(self, position: int, *, per_epoch: int) -> float:
-        warmup = self.config.warmup * (self.shortest_plan * per_epoch)
-        total = self.epochs * per_epoch
-        return self.lr * factor_at(self.config, position, total, warmup=warmup, per_epoch=per_epoch)
+    def _factor(self, position: int, *, per_epoch: int) -> float:
+        """Factor of the peak rate, 0 to 1, at a step or epoch `position`, counted from 0.
+
+        `per_epoch` is the number of positions in an epoch: 1 when they are epochs.
+
+        Source: linear warm-up then linear decay as in K. Jordan's ResNet-18 baselines (cifar10-zoo); cosine as in
+        Loshchilov and Hutter, SGDR (arXiv:1608.03983), eq. 5 without restarts.
+        """
+        config = self.config
+        warmup = config.warmup * (self.shortest_plan * per_epoch)
+        if position < warmup:
+            return config.warmup_start + (1.0 - config.warmup_start) * position / warmup
+        progress = (position - warmup) / max(self.epochs * per_epoch - warmup, 1e-9)
+        if config.name == "linear":
+            return 1.0 + (config.end - 1.0) * progress
+        if config.name == "cosine":
+            return config.end + (1.0 - config.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        if config.name == "step":
+            return config.gamma ** bisect.bisect_right(config.milestones, position // per_epoch)
+        return 1.0
 
     def replan(self, epochs: int) -> None:
         """Change the number of epochs; the warm-up keeps its length or becomes shorter."""
@@ -75,26 +91,6 @@ class LrSchedule:
     def edit(self, step: int, factor: float) -> None:
         """Scale the rate by `factor` from `step` on."""
         self.edits.append((step, factor))
-
-
-def factor_at(config: ScheduleConfig, position: int, total: int, *, warmup: float, per_epoch: int) -> float:
-    """Factor of the peak rate, 0 to 1, at a step or epoch `position`, counted from 0.
-
-    `total`, `warmup` and `per_epoch` are numbers of positions; `per_epoch` is 1 when positions are epochs.
-
-    Source: linear warm-up then linear decay as in K. Jordan's ResNet-18 baselines (cifar10-zoo); cosine as in
-    Loshchilov and Hutter, SGDR (arXiv:1608.03983), eq. 5 without restarts.
-    """
-    if position < warmup:
-        return config.warmup_start + (1.0 - config.warmup_start) * position / warmup
-    progress = (position - warmup) / max(total - warmup, 1e-9)
-    if config.name == "linear":
-        return 1.0 + (config.end - 1.0) * progress
-    if config.name == "cosine":
-        return config.end + (1.0 - config.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    if config.name == "step":
-        return config.gamma ** bisect.bisect_right(config.milestones, position // per_epoch)
-    return 1.0
 
 
 def schedule_of(config: Config, *, steps_per_epoch: int) -> LrSchedule:

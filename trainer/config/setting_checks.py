@@ -35,8 +35,8 @@ def setting_warnings(config: Config, num_train_images: int | None = None) -> lis
     return [f"{check.found}; {check.remedy}" for check in setting_checks(config, num_train_images)]
 
 
-def _warning(found: str, remedy: str, *, state: str = "careful") -> Check:
-    return Check(name="settings", state=state, found=found, remedy=remedy)
+def _warning(found: str, remedy: str, *, state: str = "warning") -> Check:
+    return Check("settings", state, found, remedy)
 
 
 def _check_scale(config: Config) -> Iterator[Check]:
@@ -49,13 +49,13 @@ def _check_scale(config: Config) -> Iterator[Check]:
                 f"data.{key} {values} is not on the scale of pixels from 0 to 1"
                 + (", and float32 cannot tell pixels apart on it" if lost else ""),
                 f"divide values of the scale 0-255 by 255, or set data.{key}=auto",
-                state="bad" if lost else "careful",
+                state="bad" if lost else "warning",
             )
     if data.kind == "imagefolder" and data.fit == "crop" and data.crop_pct < 0.5:
         yield _warning(
             f"data.crop_pct {data.crop_pct:g} shows the network {data.crop_pct:.2g} of the short side of each picture",
             "set data.crop_pct to 0.875, or to 1 for the whole short side",
-            state="bad" if data.crop_pct < _LEAST_CROP_PCT else "careful",
+            state="bad" if data.crop_pct < _LEAST_CROP_PCT else "warning",
         )
 
 
@@ -93,7 +93,7 @@ def _check_crop(config: Config) -> Iterator[Check]:
         )
     if data.resized_crop is not None and (least := math.sqrt(data.resized_crop) * size) < _LEAST_CROP:
         yield _warning(
-            f"data.resized_crop {data.resized_crop:g} cuts out as few as {least:.1f} pixels of {size}",
+            f"data.resized_crop {data.resized_crop:g} can crop to {least:.1f} of {size} pixels",
             "raise data.resized_crop or data.image_size",
         )
 
@@ -102,8 +102,8 @@ def _check_stem(config: Config) -> Iterator[Check]:
     smallest = min([config.data.image_size, *(size for size, _ in config.data.progressive)])
     if config.model.stem == "imagenet" and smallest < _IMAGENET_STRIDE:
         yield _warning(
-            f"model.stem imagenet makes one pixel of {_IMAGENET_STRIDE}, so the last stage sees nothing but one pixel of images "
-            f"of {smallest}",
+            f"model.stem imagenet downsamples by {_IMAGENET_STRIDE}: images of {smallest} pixels leave one pixel for the "
+            "last stage",
             "set model.stem=cifar, or larger images (data.image_size, data.progressive)",
         )
 
@@ -166,17 +166,17 @@ def _check_augmentation(config: Config) -> Iterator[Check]:
 def step_checks(config: Config, num_images: int) -> Iterator[Check]:
     """Check the settings that depend on the steps per epoch."""
     batch = config.data.batch_size
-    left_out = num_images % batch if config.data.drop_last else 0
-    if left_out > num_images / 4:
+    dropped = num_images % batch if config.data.drop_last else 0
+    if dropped > num_images / 4:
         yield _warning(
-            f"each epoch leaves out {left_out:,} of {num_images:,} training images, which do not fill a batch of {batch:,}",
+            f"each epoch drops {dropped:,} of {num_images:,} training images, which do not fill a batch of {batch:,}",
             "set data.drop_last=false, or a smaller data.batch_size",
         )
     steps = max(1, num_images // batch if config.data.drop_last else -(-num_images // batch))
     positions = config.train.epochs if config.schedule.unit == "epoch" else config.train.epochs * steps
     if config.schedule.warmup and config.schedule.warmup * positions <= 1:
         yield _warning(
-            f"schedule.warmup {config.schedule.warmup:g} of {positions:,} {config.schedule.unit}s is no warm-up: only the first "
+            f"schedule.warmup {config.schedule.warmup:g} of {positions:,} {config.schedule.unit}s is too short: only the first "
             f"{config.schedule.unit} has a lower rate",
             "raise schedule.warmup, or set it to 0",
         )

@@ -9,25 +9,18 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from trainer.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
 _LONGEST_NAME = 250  # characters of a metric's name in MLflow
 
-SinkName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
-
-_PACKAGES: dict[SinkName, str] = {
-    "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio",
-}  # fmt: skip
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]  # also names of their packages
 
 
-def refuse_missing(names: Sequence[SinkName]) -> None:
+def refuse_missing(names: Sequence[TrackerName]) -> None:
     """Raise ConfigError when the package of a tracker is not installed: before a run begins, not in its first minute."""
-    missing = [name for name in names if not _installed(_PACKAGES[name])]
+    missing = [name for name in names if not _installed(name)]
     if missing:
         raise ConfigError(
             f"{', '.join(missing)}: not installed; install with: pip install 'r18-tui[{','.join(missing)}]'"

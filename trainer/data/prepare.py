@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from trainer.config.schema import Config, DataConfig
+from trainer.config.data_config import DataConfig
+from trainer.config.schema import Config
 from trainer.data.augment.augment import Normalize
 from trainer.data.cifar import load_cifar
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics, with_held_out

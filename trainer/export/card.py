@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.export.subject import Subject
+from trainer.export.exported_model import ExportedModel
 from trainer.export.torch_files import sha256_of
 
 _OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "output", "onnx")
@@ -15,11 +15,10 @@ _OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "o
 
 
 def card_of(
-    subject: Subject,
+    exported: ExportedModel,
     metadata: Mapping[str, str],
     files: Mapping[str, Mapping[str, Any]],
     *,
-    embed: bool,
     run: str,
     refused: Mapping[str, str],
     parity: Mapping[str, Any],
@@ -27,9 +26,9 @@ def card_of(
     """The content of `model.json`.
 
     `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason; `parity`
-    is the result of the ONNX comparison, with `opset` and `ir_version`. `embed`: the files include the preprocessing.
+    is the result of the ONNX comparison, with `opset` and `ir_version`.
     """
-    size = subject.size
+    size = exported.size
     model_input: dict[str, Any] = {
         "name": "input",
         "type": "float32",
@@ -37,18 +36,18 @@ def card_of(
         "range": "normalised",
     }
     model_output: dict[str, Any] = {"name": "output", "meaning": "logits"}
-    if embed:
+    if exported.embed:
         model_input = {"name": "pixels", "type": "uint8", "shape": ["batch", size, size, 3], "range": "0 to 255, RGB"}
         model_output = {"name": "probabilities", "meaning": "probabilities"}
     return {
         "model": "ResNet-18",
-        "stem": subject.config.model.stem,
+        "stem": exported.config.model.stem,
         "run": run,
-        "step": subject.checkpoint.step,
+        "step": exported.checkpoint.step,
         "weights": metadata["weights"],
         "checkpoint_sha256": metadata["checkpoint_sha256"],
-        "classes": list(subject.dataset.classes),
-        "trained_on": {name: len(split) for name, split in subject.dataset.splits.items()},
+        "classes": list(exported.dataset.classes),
+        "trained_on": {name: len(split) for name, split in exported.dataset.splits.items()},
         "accuracy": {
             "split": metadata["accuracy_split"],
             "top1": float(metadata["accuracy"]),
@@ -56,8 +55,8 @@ def card_of(
             "images": int(metadata["accuracy_images"]),
         },
         "input": model_input,
-        "output": model_output | {"shape": ["batch", len(subject.dataset.classes)]},
-        "preprocess": subject.preprocess,
+        "output": model_output | {"shape": ["batch", len(exported.dataset.classes)]},
+        "preprocess": exported.preprocess,
         "files": {name: dict(facts) for name, facts in files.items()},
         "onnx": {"opset": parity["opset"], "ir_version": parity["ir_version"]},
         "refused": dict(refused),

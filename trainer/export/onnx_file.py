@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import trainer
 from trainer.data.augment.augment import Normalize
 from trainer.errors import ExportError
-from trainer.export.subject import Subject
+from trainer.export.exported_model import ExportedModel
 from trainer.host.atomic_files import sync
 
 TOLERANCE = 1e-3  # largest accepted difference of any logit (or probability), in fp32
@@ -40,26 +40,26 @@ class Embedded(nn.Module):
         return probabilities
 
 
-def exported_module(subject: Subject, *, embed: bool) -> nn.Module:
+def exported_module(exported: ExportedModel) -> nn.Module:
     """The module to export: the model, or with `embed` the model between its normalisation and its softmax."""
-    return Embedded(subject.model, subject.normalize) if embed else subject.model
+    return Embedded(exported.model, exported.normalize) if exported.embed else exported.model
 
 
-def example(subject: Subject, pixels_NHWC: Tensor, *, embed: bool) -> Tensor:
+def example(exported: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
     """Images in the form that the exported module takes."""
-    return pixels_NHWC if embed else subject.normalized(pixels_NHWC)
+    return pixels_NHWC if exported.embed else exported.normalized(pixels_NHWC)
 
 
-def write_model(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool, optimize: bool) -> None:
-    """Write the ONNX file, with `embed` from uint8 pixels to probabilities; ExportError when the exporter fails."""
-    opset = subject.config.export.opset
+def write_model(exported: ExportedModel, target: Path, metadata: Mapping[str, str], *, optimize: bool) -> None:
+    """Write the ONNX file; ExportError when the exporter fails."""
+    opset = exported.config.export.opset
     # Two images: some exporters take a batch of one for a constant.
-    images = example(subject, torch.zeros(2, subject.size, subject.size, 3, dtype=torch.uint8), embed=embed)
+    images = example(exported, torch.zeros(2, exported.size, exported.size, 3, dtype=torch.uint8))
     program = torch.onnx.export(
-        exported_module(subject, embed=embed).eval(),
+        exported_module(exported).eval(),
         (images,),
-        input_names=["pixels" if embed else "input"],
-        output_names=["probabilities" if embed else "output"],
+        input_names=["pixels" if exported.embed else "input"],
+        output_names=["probabilities" if exported.embed else "output"],
         dynamic_shapes=({0: "batch"},),
         opset_version=None if opset == "auto" else opset,
         external_data=False,
@@ -96,23 +96,23 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
         raise ExportError(f"{target}: the metadata was lost in writing")
 
 
-def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]:
+def metadata_of(exported: ExportedModel, measured: Mapping[str, Any]) -> dict[str, str]:
     """The metadata that describe a file."""
     import onnx
     import onnxruntime
     import onnxscript
 
     return {
-        "classes": json.dumps(list(subject.dataset.classes), ensure_ascii=False),
-        "preprocess": json.dumps(subject.preprocess),
-        "stem": subject.config.model.stem,
+        "classes": json.dumps(list(exported.dataset.classes), ensure_ascii=False),
+        "preprocess": json.dumps(exported.preprocess),
+        "stem": exported.config.model.stem,
         "accuracy": f"{measured['accuracy']:.6f}",
         "accuracy_split": measured["split"],
         "accuracy_correct": str(measured["correct"]),
         "accuracy_images": str(measured["split_images"]),
-        "step": str(subject.checkpoint.step),
-        "weights": subject.checkpoint.weights_kind,
-        "checkpoint_sha256": subject.checkpoint.digest(),
+        "step": str(exported.checkpoint.step),
+        "weights": exported.checkpoint.weights_kind,
+        "checkpoint_sha256": exported.checkpoint.digest(),
         "versions": json.dumps(
             {
                 "r18-tui": trainer.__version__,
@@ -125,12 +125,12 @@ def metadata_of(subject: Subject, measured: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def compare(subject: Subject, path: Path, *, embed: bool) -> dict[str, Any]:
+def compare(exported: ExportedModel, path: Path) -> dict[str, Any]:
     """Compare the outputs of torch and onnxruntime on real images, in batches of several sizes."""
     session = open_session(path)
-    module = exported_module(subject, embed=embed).eval()
-    pixels_NHWC, held_out = subject.real_pixels(NUM_IMAGES)
-    images = example(subject, pixels_NHWC, embed=embed)
+    module = exported_module(exported).eval()
+    pixels_NHWC, held_out = exported.real_pixels(NUM_IMAGES)
+    images = example(exported, pixels_NHWC)
     differences = []
     for count in BATCH_SIZES:
         ours, theirs = _both(module, session, images[:count])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from trainer.data.batches.batches import evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.errors import ExportError
 from trainer.evaluation.classifier import OnnxClassifier
+from trainer.export.exported_model import ExportedModel
 from trainer.export.onnx_file import example, save_proto
-from trainer.export.subject import Subject
 
 INT8_DROP = 0.01  # largest loss of accuracy of static int8
 FP16_DROP, FP16_AGREEMENT = 0.001, 0.995  # largest loss of accuracy, and smallest share of images with fp32's top-1
@@ -24,18 +23,7 @@ _CALIBRATION_IMAGES = 256
 _BATCH = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Result of comparing a smaller file with the fp32 one on the whole held-out split."""
-
-    accuracy: float  # 0 to 1
-    correct: int
-    agreement: float  # share of images on which its top-1 agrees with the fp32 file's
-    images: int
-    problem: str  # reason to refuse the file; empty when it passes
-
-
-def write_int8(subject: Subject, fp32: Path, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:
+def write_int8(exported: ExportedModel, fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
     """Write a static int8 file: QDQ, weights signed and per channel, activations unsigned, ranges from training images.
 
     Where the CPU has no VNNI, weights use 7 bits: sums of two products saturate otherwise (onnxruntime's documentation of
@@ -48,8 +36,8 @@ def write_int8(subject: Subject, fp32: Path, target: Path, metadata: Mapping[str
     prepared = target.with_suffix(".prepared")
     try:
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        images = example(subject, subject.train_pixels(_CALIBRATION_IMAGES), embed=embed).numpy()
-        name = "pixels" if embed else "input"
+        images = example(exported, exported.train_pixels(_CALIBRATION_IMAGES)).numpy()
+        name = "pixels" if exported.embed else "input"
         quantization.quantize_static(
             str(prepared),
             str(target),
@@ -77,33 +65,27 @@ def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
     save_proto(halved.model, target, metadata)
 
 
-def gate_int8(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
-    """Compare an int8 file with the fp32 one."""
-    return _compare_with_fp32(
-        subject, fp32, path, poll,
-        lambda accuracy, before, _: (
-            "" if _accuracy_drop(before, accuracy) <= INT8_DROP
-            else f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {INT8_DROP:.0%}"
-        ),
-    )  # fmt: skip
+def check_int8(exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]) -> dict[str, float]:
+    """Compare an int8 file with the fp32 one; returns facts about it, ExportError when it is refused."""
+    facts, before = _compare_with_fp32(exported, fp32, path, poll)
+    _refuse_drop(before, facts["accuracy"], INT8_DROP)
+    return facts
 
 
-def gate_fp16(subject: Subject, fp32: Path, path: Path, poll: Callable[[float], None]) -> Gate:
-    """Compare an fp16 file with the fp32 one."""
-
-    def problem(accuracy: float, before: float, agreement: float) -> str:
-        if not agreement >= FP16_AGREEMENT:
-            return f"it agrees with fp32 on {agreement:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
-        if not _accuracy_drop(before, accuracy) <= FP16_DROP:
-            return f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {FP16_DROP:.1%}"
-        return ""
-
-    return _compare_with_fp32(subject, fp32, path, poll, problem)
+def check_fp16(exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]) -> dict[str, float]:
+    """Compare an fp16 file with the fp32 one; returns facts about it, ExportError when it is refused."""
+    facts, before = _compare_with_fp32(exported, fp32, path, poll)
+    if not facts["agreement"] >= FP16_AGREEMENT:
+        raise ExportError(
+            f"it agrees with fp32 on {facts['agreement']:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
+        )
+    _refuse_drop(before, facts["accuracy"], FP16_DROP)
+    return facts
 
 
-def _accuracy_drop(before: float, accuracy: float) -> float:
-    """Loss of accuracy, rounded, since 0.13 - 0.12 is more than 0.01."""
-    return round(before - accuracy, 9)
+def _refuse_drop(before: float, accuracy: float, most: float) -> None:
+    if not round(before - accuracy, 9) <= most:  # rounded, since 0.13 - 0.12 is more than 0.01
+        raise ExportError(f"accuracy falls from {before:.2%} to {accuracy:.2%}, by more than {100 * most:g}%")
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -116,16 +98,16 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _compare_with_fp32(
-    subject: Subject,
-    fp32: Path,
-    path: Path,
-    poll: Callable[[float], None],
-    problem: Callable[[float, float, float], str],
-) -> Gate:
+    exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]
+) -> tuple[dict[str, float], float]:
+    """Facts about a smaller file on the whole held-out split, and the accuracy of the fp32 file.
+
+    `agreement` is the share of images on which its top-1 agrees with the fp32 file's.
+    """
     first, second = OnnxClassifier(fp32), OnnxClassifier(path)
     right = before = agreeing = total = 0
-    for pixels_NHWC, labels_N in _batches(subject):
-        poll(total / len(subject.held_out))
+    for pixels_NHWC, labels_N in _batches(exported):
+        poll(total / len(exported.held_out))
         theirs, ours = first.probabilities(pixels_NHWC), second.probabilities(pixels_NHWC)
         if not np.isfinite(ours).all():
             raise ExportError("its outputs contain NaN or infinity")
@@ -133,18 +115,13 @@ def _compare_with_fp32(
         before += int((theirs.argmax(1) == labels_N).sum())
         agreeing += int((ours.argmax(1) == theirs.argmax(1)).sum())
         total += len(labels_N)
-    return Gate(
-        accuracy=right / total,
-        correct=right,
-        agreement=agreeing / total,
-        images=total,
-        problem=problem(right / total, before / total, agreeing / total),
-    )
+    facts = {"accuracy": right / total, "correct": right, "agreement": agreeing / total, "images": total}
+    return facts, before / total
 
 
-def _batches(subject: Subject) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _batches(exported: ExportedModel) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     lost = LostImages(lambda _: None)  # already reported when fp32 was evaluated
-    for pixels_NHWC, labels_N, _ in evaluation_batches(subject.held_out, _BATCH, torch.device("cpu"), lost):
+    for pixels_NHWC, labels_N, _ in evaluation_batches(exported.held_out, _BATCH, torch.device("cpu"), lost):
         if len(labels_N):
             yield pixels_NHWC.numpy(), labels_N.numpy()
 

@@ -9,46 +9,48 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from trainer.errors import ExportError
+from trainer.export.exported_model import ExportedModel
 from trainer.export.onnx_file import BATCH_SIZES, NUM_IMAGES, TOLERANCE, example, exported_module
-from trainer.export.subject import Subject
 from trainer.model.checkpoint import read_tensors
 
 
-def write_pt2(subject: Subject, target: Path, metadata: Mapping[str, str], *, embed: bool) -> None:
+def write_pt2(exported: ExportedModel, target: Path, metadata: Mapping[str, str]) -> None:
     """Write a `torch.export` program with a dynamic batch dimension; the metadata are extra files in it."""
-    images = example(subject, torch.zeros(2, subject.size, subject.size, 3, dtype=torch.uint8), embed=embed)
+    images = example(exported, torch.zeros(2, exported.size, exported.size, 3, dtype=torch.uint8))
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
-        exported_module(subject, embed=embed).eval(), (images,), dynamic_shapes=({0: batch},), strict=False
+        exported_module(exported).eval(), (images,), dynamic_shapes=({0: batch},), strict=False
     )
     # A string: `save` checks its suffix.
     torch.export.save(program, str(target), extra_files=dict(metadata))
 
 
-def problem_of_pt2(subject: Subject, path: Path, *, embed: bool) -> str:
-    """Reason to refuse a written program; empty when its outputs match the model's."""
+def check_pt2(exported: ExportedModel, path: Path) -> None:
+    """Raise ExportError when the outputs of a written program differ from the model's."""
     module = torch.export.load(str(path)).module()
-    original = exported_module(subject, embed=embed).eval()
-    pixels_NHWC, _ = subject.real_pixels(NUM_IMAGES)
-    images = example(subject, pixels_NHWC, embed=embed)
+    original = exported_module(exported).eval()
+    pixels_NHWC, _ = exported.real_pixels(NUM_IMAGES)
+    images = example(exported, pixels_NHWC)
     chunks = [*(images[:count] for count in BATCH_SIZES), *images.split(64)]
     with torch.no_grad():
         # A maximum over tensors: Python's would lose a NaN.
         worst = float(torch.stack([(module(chunk) - original(chunk)).abs().max() for chunk in chunks]).max())
-    return "" if worst <= TOLERANCE else f"an output differs by {worst:.2e}, more than {TOLERANCE:g}"
+    if not worst <= TOLERANCE:
+        raise ExportError(f"an output differs by {worst:.2e}, more than {TOLERANCE:g}")
 
 
-def write_safetensors(subject: Subject, target: Path, metadata: Mapping[str, str]) -> None:
+def write_safetensors(exported: ExportedModel, target: Path, metadata: Mapping[str, str]) -> None:
     """Write the weights by torchvision's names, with the metadata as strings."""
-    tensors = {name: tensor.contiguous() for name, tensor in subject.model.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in exported.model.state_dict().items()}
     save_file(tensors, target, metadata=dict(metadata))
 
 
-def problem_of_safetensors(subject: Subject, path: Path) -> str:
-    """Reason to refuse written weights; empty when they equal the model's, to the bit."""
-    found, wanted = read_tensors(path)[0], subject.model.state_dict()
-    same = found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
-    return "" if same else "its tensors differ from those written"
+def check_safetensors(exported: ExportedModel, path: Path) -> None:
+    """Raise ExportError when written weights differ from the model's in a single bit."""
+    found, wanted = read_tensors(path)[0], exported.model.state_dict()
+    if found.keys() != wanted.keys() or not all(torch.equal(found[name], wanted[name]) for name in wanted):
+        raise ExportError("its tensors differ from those written")
 
 
 def sha256_of(path: Path) -> str:

@@ -118,6 +118,14 @@ def try_lock(fd: int, kind: int) -> bool | None:
     return True
 
 
+def is_same_file(fd: int, path: Path) -> bool:
+    """Whether a path leads to the open file or directory, which may have been moved or deleted."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except OSError:
+        return False
+
+
 def umask_mode() -> int:
     """The mode that the umask gives to a new file."""
     umask = os.umask(0o077)  # the only way to read it; meanwhile files of other threads are not less private

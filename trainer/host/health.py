@@ -12,12 +12,12 @@ from trainer.host.atomic_files import free_bytes, probe
 from trainer.host.limits import usable_memory
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """Result of one check."""
 
     name: str  # what was checked
-    state: str  # `good`, `careful`, or `bad`: a run cannot start
+    state: str  # `good`, `warning`, or `bad`: a run cannot start
     found: str  # for people
     remedy: str = ""  # empty when the state is good
 
@@ -40,24 +40,22 @@ def memory_check() -> Check:
     memory = usable_memory()
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < 2 * GIB:
-        return Check(
-            name="memory", state="careful", found=found, remedy="close other programs, or lower data.batch_size"
-        )
-    return Check(name="memory", state="good", found=found)
+        return Check("memory", "warning", found, "close other programs, or lower data.batch_size")
+    return Check("memory", "good", found)
 
 
 def shared_memory_check() -> Check:
     """Check whether worker processes have enough shared memory to send batches."""
     if not _SHARED_MEMORY.is_dir():
-        return Check(name="shared memory", state="good", found="not needed on this system")
+        return Check("shared memory", "good", "not needed on this system")
     free = shutil.disk_usage(_SHARED_MEMORY).free
     found = f"{_SHARED_MEMORY}: {free / 2**20:,.0f} MiB free"
     if free < _LEAST_SHARED_BYTES:
         return Check(
-            name="shared memory", state="careful", found=found,
-            remedy="decoding workers use pipes instead, which is slower; start the container with --shm-size=1g",
+            "shared memory", "warning", found,
+            "decoding workers use pipes instead, which is slower; start the container with --shm-size=1g",
         )  # fmt: skip
-    return Check(name="shared memory", state="good", found=found)
+    return Check("shared memory", "good", found)
 
 
 def disk_checks(runs_dir: Path) -> Iterator[Check]:
@@ -66,31 +64,21 @@ def disk_checks(runs_dir: Path) -> Iterator[Check]:
     free = free_bytes(place)
     found = f"{place}: {free / GIB:.1f} GiB free" if math.isfinite(free) else f"{place}: free space unknown"
     if free < 2 * _CHECKPOINT_BYTES:
-        yield Check(
-            name="disk",
-            state="bad",
-            found=found,
-            remedy="no room for a checkpoint: free some space, or use --runs-dir DIR",
-        )
+        yield Check("disk", "bad", found, "no room for a checkpoint: free some space, or use --runs-dir DIR")
     elif free < _ROOM_FOR_CHECKPOINTS * _CHECKPOINT_BYTES:
-        yield Check(
-            name="disk",
-            state="careful",
-            found=found,
-            remedy="a run keeps several checkpoints of 90 MB: free some space",
-        )
+        yield Check("disk", "warning", found, "a run keeps several checkpoints of 90 MB: free some space")
     else:
-        yield Check(name="disk", state="good", found=found)
+        yield Check("disk", "good", found)
     try:
         locks = probe(place)
     except OSError as error:
         remedy = "keep runs on a writable disk: --runs-dir DIR"
-        yield Check(name="run folder", state="bad", found=f"{place}: {error}", remedy=remedy)
+        yield Check("run folder", "bad", f"{place}: {error}", remedy)
         return
     if not locks:
         yield Check(
-            name="run folder", state="careful", found=f"{place} cannot lock files: a run counts as live while its log is recent",
-            remedy="after a kill, wait 45 s before resuming, or keep runs on another disk: --runs-dir DIR",
+            "run folder", "warning", f"{place} cannot lock files: a run counts as live while its log is recent",
+            "after a kill, wait 45 s before resuming, or keep runs on another disk: --runs-dir DIR",
         )  # fmt: skip
     else:
-        yield Check(name="run folder", state="good", found=f"{place} can be written and locked")
+        yield Check("run folder", "good", f"{place} can be written and locked")

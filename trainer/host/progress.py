@@ -11,6 +11,10 @@ Progress = Callable[[str, float | None], None]
 """Called with the current activity and its progress, 0 to 1 (None if unknown); may raise to cancel."""
 
 
+def no_progress(_detail: str, _fraction: float | None) -> None:
+    """Ignore reports of progress."""
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show a progress bar on standard error, if that is a terminal."""

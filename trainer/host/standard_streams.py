@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 
 from trainer.errors import DiskError
+from trainer.host.safe_text import printable
 
 
 def open_standard_streams() -> None:
@@ -40,6 +42,11 @@ def write_out(text: str) -> None:
     except OSError as error:
         drop_output()
         raise DiskError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines for people to standard output, without control characters."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def drop_output() -> None:

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.errors import CheckpointError, ForeignCheckpointError
 from trainer.host.download import download
 from trainer.host.progress import Progress

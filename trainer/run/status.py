@@ -25,7 +25,7 @@ class Presence(Enum):
 
     THERE = "a process holds the run"
     GONE = "no process does"
-    UNKNOWN = "its trainer is on another machine, whose lock does not reach this one; only its log tells"
+    UNKNOWN = "its trainer is on another machine, whose lock is not visible here; only the log is available"
 
 
 LIVE_STATES = frozenset(

@@ -13,12 +13,12 @@ import torch
 from trainer.errors import ExportError
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.card import card_of, earlier_files
+from trainer.export.exported_model import ExportedModel
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
-from trainer.export.smaller_onnx import Gate, gate_fp16, gate_int8, write_fp16, write_int8
+from trainer.export.smaller_onnx import check_fp16, check_int8, write_fp16, write_int8
 from trainer.export.speed import speed_of
-from trainer.export.subject import Subject
-from trainer.export.torch_files import problem_of_pt2, problem_of_safetensors, sha256_of, write_pt2, write_safetensors
+from trainer.export.torch_files import check_pt2, check_safetensors, sha256_of, write_pt2, write_safetensors
 from trainer.host.atomic_files import replace_file, set_mode, sync_folder, umask_mode, write_atomically
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
@@ -31,13 +31,13 @@ from trainer.run.log.result_events import Evaluated, Exported, ExportProgress
 from trainer.run.log.run_events import Warned
 from trainer.session.error_report import explain, log_traceback
 
-_LEAST_TORCH = (2, 9)
+_MIN_TORCH = (2, 9)
 
 Publish = Callable[[Event], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ExportOptions:
     """Options of an export; None means as in the run's configuration."""
 
     which: str = "default"  # best, latest, default or a step
@@ -46,30 +46,31 @@ class Wanted:
     embed: bool | None = None  # whether the file includes the preprocessing
 
 
-def export_run(run_dir: RunDir, wanted: Wanted, publish: Publish) -> tuple[Exported, dict[str, str]]:
+def export_run(run_dir: RunDir, options: ExportOptions, publish: Publish) -> tuple[Exported, dict[str, str]]:
     """Export a checkpoint of a run and verify the files against the model.
 
     Returns the event that announces the files, and the reason for each refused format. R18Error when the checkpoint,
     the data or the ONNX file is not valid.
     """
     _require_torch()
-    publish = _rising(publish)
+    publish = _never_decreasing(publish)
     publish(ExportProgress(stage="reading the checkpoint", fraction=0.05))
-    path = CheckpointFolder(run_dir, keep=2).choose(wanted.which)
+    path = CheckpointFolder(run_dir, keep=2).choose(options.which)
     checkpoint = read_checkpoint(path)
     config = settings_now(run_dir, checkpoint.run.config)
-    subject = Subject.of(
-        checkpoint, config if wanted.data_root is None else with_root(config, wanted.data_root),
+    exported = ExportedModel.of(
+        checkpoint, config if options.data_root is None else with_root(config, options.data_root),
         lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
         tested=_has_read_test(run_dir),
+        embed=config.export.embed_preprocess if options.embed is None else options.embed,
     )  # fmt: skip
-    if not subject.same_data:
+    if not exported.same_data:
         text = "the images have changed since the run was trained; the accuracy is that of the current images"
         publish(Warned(message=text))
-    return _Export(run_dir, subject, wanted, publish).run(path.name)
+    return _Export(run_dir, exported, options.formats, publish).run(path.name)
 
 
-def _rising(publish: Publish) -> Publish:
+def _never_decreasing(publish: Publish) -> Publish:
     """Wrap `publish` so that progress never decreases, such as when a file is written a second time."""
     highest = 0.0
 
@@ -93,32 +94,32 @@ def _has_read_test(run_dir: RunDir) -> bool:
 class _Export:
     """An export in progress."""
 
-    def __init__(self, run_dir: RunDir, subject: Subject, wanted: Wanted, publish: Publish) -> None:
-        settings = subject.config.export
+    def __init__(
+        self, run_dir: RunDir, exported: ExportedModel, formats: tuple[str, ...] | None, publish: Publish
+    ) -> None:
         self._run_dir = run_dir
-        self._subject = subject
+        self._exported = exported
         self._publish = publish
-        self._embed = settings.embed_preprocess if wanted.embed is None else wanted.embed
-        configured = [name for name in FORMATS if name != "onnx" and getattr(settings, name)]
-        self._formats = configured if wanted.formats is None else [name for name in wanted.formats if name != "onnx"]
+        configured = [name for name in FORMATS if name != "onnx" and getattr(exported.config.export, name)]
+        self._formats = configured if formats is None else [name for name in formats if name != "onnx"]
         self._files: dict[str, dict[str, Any]] = {}
         self._refused: dict[str, str] = {}
 
     def run(self, checkpoint_name: str) -> tuple[Exported, dict[str, str]]:
         """Write everything under temporary names, then move it into place, the card last."""
         self._publish(ExportProgress(stage="evaluating in fp32", fraction=0.2))
-        measured = self._measured()
-        metadata = metadata_of(self._subject, measured)
+        measured = self._evaluate_fp32()
+        metadata = metadata_of(self._exported, measured)
         temporary = {name: self._run_dir.export / f".{file}.tmp{Path(file).suffix}" for name, file in FORMATS.items()}
         try:
-            parity = self._proven(temporary["onnx"], metadata)
+            parity = self._write_checked_onnx(temporary["onnx"], metadata)
             self._files["onnx"] = {"accuracy": measured["accuracy"]} | self._speed(temporary["onnx"])
             for index, name in enumerate(self._formats):
                 self._publish(ExportProgress(stage=f"writing {name}", fraction=0.75 + 0.2 * index / len(self._formats)))
                 self._try(name, temporary, metadata)
             for name, facts in self._files.items():
                 facts |= {"size_bytes": temporary[name].stat().st_size, "sha256": sha256_of(temporary[name])}
-                _put(temporary[name], self._run_dir.export / FORMATS[name])
+                _publish_file(temporary[name], self._run_dir.export / FORMATS[name])
             sync_folder(self._run_dir.export)
         finally:
             for path in temporary.values():
@@ -126,7 +127,7 @@ class _Export:
         self._write_facts(checkpoint_name, parity | measured, metadata)
         return self._announcement(parity, measured), self._refused
 
-    def _measured(self) -> dict[str, Any]:
+    def _evaluate_fp32(self) -> dict[str, Any]:
         """Evaluate the whole held-out split again in fp32."""
         last = [0.0]
 
@@ -135,32 +136,32 @@ class _Export:
                 last[0] = done
                 self._publish(ExportProgress(stage=f"evaluating in fp32, {done:.0%}", fraction=0.2 + 0.35 * done))
 
-        result = self._subject.measure(poll, lambda message: self._publish(Warned(message=message)))
+        result = self._exported.measure(poll, lambda message: self._publish(Warned(message=message)))
         return {
-            "split": self._subject.split,
+            "split": self._exported.split,
             "accuracy": result.accuracy,
             "correct": sum(result.correct),
             "split_images": sum(result.counts),
         }
 
-    def _proven(self, target: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    def _write_checked_onnx(self, target: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         """Write the ONNX file and compare it with the model; on a mismatch, retry without the exporter's optimizer."""
         problem = ""
         for optimize in (True, False):
             stage = "exporting" if optimize else "exporting without optimization"
             self._publish(ExportProgress(stage=stage, fraction=0.6))
-            write_model(self._subject, target, metadata, embed=self._embed, optimize=optimize)
+            write_model(self._exported, target, metadata, optimize=optimize)
             self._publish(ExportProgress(stage=f"checking on {NUM_IMAGES} images", fraction=0.7))
-            parity = compare(self._subject, target, embed=self._embed)
+            parity = compare(self._exported, target)
             problem = verdict(parity)
             if not problem:
-                return parity | {"optimized": optimize, "embedded_preprocess": self._embed}
+                return parity | {"optimized": optimize, "embedded_preprocess": self._exported.embed}
         raise ExportError(f"the exported model does not agree with the trained one: {problem}; nothing was written")
 
     def _try(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> None:
         """Write one more format; if it fails its gate, it is refused and the others are kept."""
         try:
-            facts = self._written(name, temporary, metadata)
+            facts = self._write_format(name, temporary, metadata)
         except ExportError as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - exporters raise types of their own; the other files are good
@@ -172,46 +173,42 @@ class _Export:
         self._refused[name] = f"not written: {problem}"
         self._publish(Warned(message=f"export: {FORMATS[name]} not written: {problem}"))
 
-    def _written(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
+    def _write_format(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
         """Write and check a format; returns facts about the file, ExportError when it is refused."""
-        subject, fp32, target = self._subject, temporary["onnx"], temporary[name]
+        exported, fp32, target = self._exported, temporary["onnx"], temporary[name]
         if name == "pt2":
-            write_pt2(subject, target, metadata, embed=self._embed)
-            return _passed(problem_of_pt2(subject, target, embed=self._embed))
+            write_pt2(exported, target, metadata)
+            check_pt2(exported, target)
+            return {}
         if name == "safetensors":
-            write_safetensors(subject, target, metadata)
-            return _passed(problem_of_safetensors(subject, target))
+            write_safetensors(exported, target, metadata)
+            check_safetensors(exported, target)
+            return {}
 
         def poll(done: float) -> None:
             self._publish(ExportProgress(stage=f"checking {name}, {done:.0%}", fraction=0.85))
 
         if name == "int8":
-            write_int8(subject, fp32, target, metadata, embed=self._embed)
-            return self._gated(gate_int8(subject, fp32, target, poll)) | self._speed(target)
+            write_int8(exported, fp32, target, metadata)
+            return check_int8(exported, fp32, target, poll) | self._speed(target)
         write_fp16(fp32, target, metadata)
-        return self._gated(gate_fp16(subject, fp32, target, poll))
-
-    def _gated(self, gate: Gate) -> dict[str, Any]:
-        return _passed(gate.problem) | {
-            "accuracy": gate.accuracy, "correct": gate.correct, "agreement": gate.agreement, "images": gate.images,
-        }  # fmt: skip
+        return check_fp16(exported, fp32, target, poll)
 
     def _speed(self, path: Path) -> dict[str, Any]:
         self._publish(ExportProgress(stage="timing on this machine", fraction=0.72))
-        return speed_of(path, self._subject.size)
+        return speed_of(path, self._exported.size)
 
     def _write_facts(self, checkpoint_name: str, facts: dict[str, Any], metadata: Mapping[str, str]) -> None:
         facts |= {
-            "same_data": self._subject.same_data,
+            "same_data": self._exported.same_data,
             "checkpoint": checkpoint_name,
             "checkpoint_sha256": metadata["checkpoint_sha256"],
             "size_bytes": self._files["onnx"]["size_bytes"],
         }
         card = card_of(
-            self._subject,
+            self._exported,
             metadata,
             self._files_by_name(),
-            embed=self._embed,
             run=self._run_dir.name,
             refused=self._refused,
             parity=facts,
@@ -227,27 +224,20 @@ class _Export:
     def _announcement(self, parity: Mapping[str, Any], measured: Mapping[str, Any]) -> Exported:
         main_file = self._files["onnx"]
         return Exported(
-            step=self._subject.checkpoint.step, path=f"export/{FORMATS['onnx']}", size_bytes=main_file["size_bytes"],
+            step=self._exported.checkpoint.step, path=f"export/{FORMATS['onnx']}", size_bytes=main_file["size_bytes"],
             max_abs_diff=parity["max_abs_diff"], images=parity["images"], accuracy=measured["accuracy"],
             split=measured["split"], files=self._files_by_name(),
         )  # fmt: skip
 
 
-def _passed(problem: str) -> dict[str, Any]:
-    """Return no facts when there is no problem; raise ExportError otherwise."""
-    if problem:
-        raise ExportError(problem)
-    return {}
-
-
-def _put(temporary: Path, target: Path) -> None:
+def _publish_file(temporary: Path, target: Path) -> None:
     set_mode(temporary, umask_mode())
     replace_file(temporary, target)
 
 
 def _require_torch() -> None:
-    if torch_release() < _LEAST_TORCH:
+    if torch_release() < _MIN_TORCH:
         raise ExportError(
-            f"export needs torch {'.'.join(map(str, _LEAST_TORCH))} or newer, this is {torch.__version__}: "
+            f"export needs torch {'.'.join(map(str, _MIN_TORCH))} or newer, this is {torch.__version__}: "
             f"older exporters freeze the batch size. The checkpoint can be exported on another machine"
         )

@@ -22,9 +22,9 @@ LINE_EVERY_S = 10.0
 _POLL_S = 0.2
 
 
-def run_headless(thread: TrainingThread, source: LiveSource, *, remark: str = "", out: TextIO | None = None) -> int:
+def run_headless(thread: TrainingThread, source: LiveSource, *, remark: str = "") -> int:
     """Print `remark`, then the events of `source` until the training thread ends; returns the exit code."""
-    reporter = Reporter(out or sys.stdout)
+    reporter = Reporter(sys.stdout)
     if remark:
         reporter.say(remark)
     while True:
@@ -46,11 +46,6 @@ class Reporter:
         self._view = RunView()
         self._last_line_s = time.monotonic()
         self._last_detail = ""
-
-    @property
-    def view(self) -> RunView:
-        """State of the run, folded from all records so far."""
-        return self._view
 
     def apply(self, record: Record) -> None:
         """Fold a record in and print it if it is worth a line."""

@@ -97,7 +97,7 @@ class OpenRun:
         created = create_run(folder, name)
         try:
             self._restore_parts(created)
-            self.run_dir.take(created.path)
+            self.run_dir.switch_to(created.path)
         except (OSError, RunError):
             shutil.rmtree(created.path, ignore_errors=True)  # otherwise every attempt would leave another folder
             raise
@@ -133,7 +133,7 @@ class OpenRun:
             self.log.close()
         finally:
             self.lock.release()
-            self.run_dir.let_go()
+            self.run_dir.close()
             if locked:
                 self._repair_lock.release()
 

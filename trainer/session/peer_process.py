@@ -16,6 +16,7 @@ from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch, Batches
 from trainer.data.prepare import prepare_data, worker_count
 from trainer.errors import EXIT_OK, DataError
+from trainer.host.progress import no_progress
 from trainer.host.safe_text import printable
 from trainer.host.stop_signals import ignore_stop_signals
 from trainer.model.determinism import set_deterministic
@@ -64,7 +65,7 @@ def _train_along(config: Config, peers: Peers) -> None:
         return
     if config.run.deterministic and device.type == "cpu":
         torch.set_num_threads(message["threads"])
-    data = prepare_data(config, device, _quiet, source_statistics=(message["mean"], message["std"]))
+    data = prepare_data(config, device, no_progress, source_statistics=(message["mean"], message["std"]))
     if data.dataset.fingerprint != message["fingerprint"]:
         raise DataError(
             f"process {peers.rank} finds different data from process 0 in {config.data.root}: all machines need the same data"
@@ -98,10 +99,6 @@ def _follow_orders(train_step: TrainStep, batches: Batches, device: torch.device
             train_step.share_state()
         else:
             return
-
-
-def _quiet(_detail: str, _share: float | None) -> None:
-    """Report no progress: the leader reports the same."""
 
 
 def _warn(message: str) -> None:

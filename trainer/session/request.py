@@ -8,8 +8,7 @@ from pathlib import Path
 import orjson
 
 from trainer.config.plain_config import PlainConfig
-from trainer.host.malloc import keep_freed_memory
-from trainer.host.openmp import limit_spinning
+from trainer.host.process_tuning import tune_process
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.open_run import OpenRun, open_for_resume, open_new_run
 
@@ -25,8 +24,7 @@ class Request:
 
     def open(self) -> OpenRun:
         """Create or take the run and become its owner; R18Error when that fails."""
-        keep_freed_memory()  # before the log's thread, the first of this process
-        limit_spinning()
+        tune_process()  # before the log's thread, the first of this process
         if self.resumed is not None:
             return open_for_resume(self.resumed, self.settings, self.runs_dir)
         return open_new_run(self.settings, self.runs_dir)

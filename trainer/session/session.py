@@ -180,7 +180,7 @@ class TrainingSession(LoopCallbacks):
         self._state.finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
         if reason in NOT_INTERRUPTED:
-            self._run.lock.note(ended=True)
+            self._run.lock.publish_facts(ended=True)
             self._stay_open()
             self._wait_for_export()
 

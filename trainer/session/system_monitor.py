@@ -12,7 +12,7 @@ import torch
 
 from trainer.host.limits import usable_memory
 
-INTERVAL_S = 2.0
+_INTERVAL_S = 2.0
 _MAX_SILENCE_S = 10.0  # seconds after which readings are published although they have hardly changed
 _MIN_CHANGE = 0.02  # relative change below which a reading is not published
 _MIN_CHANGE_PCT = 5.0  # the same in percentage points, for readings in percent
@@ -26,12 +26,9 @@ class SystemMonitor:
     `suspend` and `stop` may be called by any thread.
     """
 
-    def __init__(
-        self, device: torch.device, publish: Callable[[dict[str, float]], None], *, interval_s: float = INTERVAL_S
-    ) -> None:
+    def __init__(self, device: torch.device, publish: Callable[[dict[str, float]], None]) -> None:
         self._readers = readers_for(device)
         self._publish = publish
-        self._interval_s = interval_s
         self._stopped = threading.Event()
         self._awake = threading.Event()
         self._awake.set()
@@ -52,12 +49,12 @@ class SystemMonitor:
         """Stop, waiting at most one interval for a reading in progress."""
         self._stopped.set()
         self._awake.set()
-        self._thread.join(self._interval_s)
+        self._thread.join(_INTERVAL_S)
 
     def _run(self) -> None:
         published: dict[str, float] = {}
         published_at = 0.0
-        while not self._stopped.wait(self._interval_s):
+        while not self._stopped.wait(_INTERVAL_S):
             self._awake.wait()
             readings: dict[str, float] = {}
             for reader in self._readers:

@@ -7,21 +7,21 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
-from trainer.config.trackers import SinkName
+from trainer.config.trackers import TrackerName
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.run_events import Warned
 
 
-def start_trackers(names: Sequence[SinkName], run_dir: RunDir, publish: Callable[[Event], object]) -> None:
+def start_trackers(names: Sequence[TrackerName], run_dir: RunDir, publish: Callable[[Event], object]) -> None:
     """Start one process per tracker; each ends by itself, a second after this process. A failure is published."""
     for name in names:
         arguments = name, run_dir, publish
-        threading.Thread(target=_follow_child, args=arguments, name=f"sink {name}", daemon=True).start()
+        threading.Thread(target=_follow_child, args=arguments, name=f"tracker {name}", daemon=True).start()
 
 
-def _follow_child(name: SinkName, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
+def _follow_child(name: TrackerName, run_dir: RunDir, publish: Callable[[Event], object]) -> None:
     try:
         why = _run_child(name, run_dir)
     except OSError as error:
@@ -30,7 +30,7 @@ def _follow_child(name: SinkName, run_dir: RunDir, publish: Callable[[Event], ob
     publish(Warned(message=f"logging to {name} stopped: {why}; training continues; upload later with: {later}"))
 
 
-def _run_child(name: SinkName, run_dir: RunDir) -> str:
+def _run_child(name: TrackerName, run_dir: RunDir) -> str:
     """Run a child and return the reason why it ended, which is an error while this process lives."""
     command = own_command("trainer.cli", "sync", str(run_dir.path), "--to", name, "--until-ends", str(os.getpid()))
     with run_dir.log.open("ab") as log:

@@ -152,7 +152,7 @@ class TrainingThread:
 
     def _wait_after_failure(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
-        self.run.lock.note(ended=True)
+        self.run.lock.publish_facts(ended=True)
         while self._held and not isinstance(command := self.commands.take(timeout=0.5), Stop):
             if command is not None:
                 self.run.log.publish(acknowledgement(command, "the run has failed"))
@@ -166,7 +166,7 @@ class TrainingThread:
         except OSError as error:
             self.run.log.publish(Warned(message=f"other terminals can watch this run but not control it: {error}"))
         else:
-            self.run.lock.note(socket=str(self._control.path))
+            self.run.lock.publish_facts(socket=str(self._control.path))
 
     def _heartbeat_loop(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):

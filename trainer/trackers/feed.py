@@ -41,7 +41,7 @@ class _Held:
 class Feed:
     """Processes records in the order of the log."""
 
-    sink: Tracker
+    tracker: Tracker
     picture: Callable[[str, int], bytes | None]  # a file of the run as it was at a step; None when it was replaced
     seq: int = -1  # last log line passed on, also by earlier sessions; lines up to it are skipped
     step: int = 0  # last step passed on
@@ -99,7 +99,7 @@ class Feed:
 
     def _scalars(self, record: Record, step: int, values: dict[str, float], time: float | None = None) -> None:
         at = record.time if time is None else time
-        self._hold(record, step, lambda: self.sink.scalars(values, step=step, time=at))
+        self._hold(record, step, lambda: self.tracker.scalars(values, step=step, time=at))
 
     def _epoch(self, event: EpochEnded, record: Record) -> None:
         values = {"epoch": float(event.epoch), "epoch/seconds": event.seconds}
@@ -125,19 +125,19 @@ class Feed:
     def _layers(self, event: LayersMeasured, record: Record) -> None:
         norms = {}
         for index, name in enumerate(event.names):
-            for kind, counts, reach in (
+            for kind, counts, limit in (
                 ("weights", event.weights[index], event.weight_ranges[index]),
                 ("gradients", event.gradients[index], event.gradient_ranges[index]),
             ):
-                if counts and reach:
-                    self._histogram(record, event.step, f"{kind}/{name}", Histogram(counts=counts, reach=reach))
+                if counts and limit:
+                    self._histogram(record, event.step, f"{kind}/{name}", Histogram(counts=counts, limit=limit))
             norm = event.gradient_norms[index]
             if norm is not None:
                 norms[f"gradient_norm/{name}"] = norm
         self._scalars(record, event.step, norms)
 
     def _histogram(self, record: Record, step: int, name: str, histogram: Histogram) -> None:
-        self._hold(record, step, lambda: self.sink.histogram(name, histogram, step=step, time=record.time))
+        self._hold(record, step, lambda: self.tracker.histogram(name, histogram, step=step, time=record.time))
 
     def _pictures(self, event: PicturesSaved, record: Record) -> None:
         if record.seq <= self.seq:
@@ -145,7 +145,7 @@ class Feed:
         png = self.picture(event.path, event.step)  # read now: the next evaluation writes to the same file
         if png is not None:
             name = f"{event.what}/{event.split}"
-            self._hold(record, event.step, lambda: self.sink.picture(name, png, step=event.step, time=record.time))
+            self._hold(record, event.step, lambda: self.tracker.picture(name, png, step=event.step, time=record.time))
 
     def _monitor(self, event: Monitored, record: Record) -> None:
         self._scalars(record, self._at, {f"system/{name}": value for name, value in event.readings.items()})
@@ -163,7 +163,7 @@ class Feed:
         self._note(record, self._at, event.message)
 
     def _note(self, record: Record, step: int, text: str) -> None:
-        self._hold(record, step, lambda: self.sink.note(text, step=step, time=record.time))
+        self._hold(record, step, lambda: self.tracker.note(text, step=step, time=record.time))
 
     def _resumed(self, event: Resumed, record: Record) -> None:
         self._held = deque(held for held in self._held if held.step <= event.step)
@@ -172,7 +172,7 @@ class Feed:
         self.results = {}
         if record.seq > self.seq and event.step < self.step:
             # Resumed from a checkpoint that is not the newest: later ones were damaged or had diverged.
-            self.sink.back_to(event.step)
+            self.tracker.back_to(event.step)
             self.step = event.step
         self._note(record, event.step, f"resumed at step {event.step:,}")
 

@@ -11,44 +11,39 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from trainer.config.trackers import metric_name
-from trainer.trackers.tracker import Histogram, Origin, finite
+from trainer.trackers.tracker import RunInfo, Tracker, finite
 
 _EXPERIMENT = "r18-tui"
 _BATCH = 1000  # most metrics per call
 _LONGEST_VALUE = 6000
 
 
-def open_tracker(origin: Origin) -> MlflowSink:
-    """Open a run of the experiment r18-tui."""
-    return MlflowSink(origin)
+class MlflowTracker(Tracker):
+    """A run of the experiment r18-tui: one for all sessions, found by a tag. MLflow has no histograms."""
 
-
-class MlflowSink:
-    """Implements `Tracker`. One run for all sessions, found by a tag."""
-
-    def __init__(self, origin: Origin) -> None:
-        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{origin.folder.absolute() / 'mlflow.db'}")
+    def __init__(self, info: RunInfo) -> None:
+        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{info.folder.absolute() / 'mlflow.db'}")
         self._client = MlflowClient(tracking_uri=place)
-        self._run = self._find(origin) or self._create(origin)
+        self._run = self._find(info) or self._create(info)
         self._metrics: list[Metric] = []
         self._notes = 0
 
-    def _find(self, origin: Origin) -> str | None:
+    def _find(self, info: RunInfo) -> str | None:
         experiment = self._client.get_experiment_by_name(_EXPERIMENT)
         if experiment is None:
             return None
         found = self._client.search_runs(
-            [experiment.experiment_id], f"tags.identity = '{origin.identity}'", max_results=1
+            [experiment.experiment_id], f"tags.identity = '{info.identity}'", max_results=1
         )
         return found[0].info.run_id if found else None
 
-    def _create(self, origin: Origin) -> str:
+    def _create(self, info: RunInfo) -> str:
         experiment = self._client.get_experiment_by_name(_EXPERIMENT)
         # Artifacts of a local store are kept beside it, rather than in the folder the program was started in.
-        local = None if "MLFLOW_TRACKING_URI" in os.environ else (origin.folder.absolute() / "artifacts").as_uri()
+        local = None if "MLFLOW_TRACKING_URI" in os.environ else (info.folder.absolute() / "artifacts").as_uri()
         place = experiment.experiment_id if experiment else self._client.create_experiment(_EXPERIMENT, local)
-        run = self._client.create_run(place, run_name=origin.name, tags={"identity": origin.identity}).info.run_id
-        settings = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in origin.settings.items()]
+        run = self._client.create_run(place, run_name=info.name, tags={"identity": info.identity}).info.run_id
+        settings = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in info.settings.items()]
         self._client.log_batch(run, params=settings)
         return str(run)
 
@@ -59,9 +54,6 @@ class MlflowSink:
         ]
         if len(self._metrics) >= _BATCH:
             self.flush()
-
-    def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """Do nothing: MLflow has no histograms."""
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
         """Log an artifact."""
@@ -76,9 +68,6 @@ class MlflowSink:
         key = f"note.{step:08}.{int(1000 * time)}.{self._notes}"
         self._client.log_batch(self._run, tags=[RunTag(key, text[:_LONGEST_VALUE])])
 
-    def back_to(self, step: int) -> None:
-        """Do nothing: MLflow cannot delete points."""
-
     def flush(self) -> None:
         """Send the collected figures."""
         while self._metrics:
@@ -92,3 +81,6 @@ class MlflowSink:
             self._client.log_metric(self._run, metric_name(name), value)
         if results:
             self._client.set_terminated(self._run)
+
+
+open_tracker = MlflowTracker

@@ -6,19 +6,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.config.trackers import SinkName
+from trainer.config.trackers import TrackerName
 from trainer.evaluation.picture_sheet import read_sheet
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.reader import LogReader
 from trainer.trackers.feed import Feed
-from trainer.trackers.position import Position
-from trainer.trackers.tracker import Origin, opener
-
-_LOOK_EVERY_S = 1.0
+from trainer.trackers.position import LOOK_EVERY_S, locked_position
+from trainer.trackers.tracker import RunInfo, opener
 
 
-def forward(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
+def forward(run_dir: RunDir, name: TrackerName, ended: Callable[[], bool]) -> Feed:
     """Pass a log on to a tracker, from where an earlier call ended until `ended`; returns the feed with the held calls.
 
     What is in the log when `ended` turns true is still read. RunError when another process passes the run on to this
@@ -27,11 +25,11 @@ def forward(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
     folder = run_dir.sinks / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = read_run_config(run_dir).model_dump(mode="json")
-    with Position(folder, wait=lambda: not ended()) as position:
-        sink = opener(name)(
-            Origin(name=run_dir.name, identity=position.identity, folder=folder, config=config, step=position.step)
+    with locked_position(folder, wait=lambda: not ended()) as position:
+        tracker = opener(name)(
+            RunInfo(name=run_dir.name, identity=position.identity, folder=folder, config=config, step=position.step)
         )
-        feed = Feed(sink, lambda path, step: _picture(run_dir.path / path, step), position.seq, position.step)
+        feed = Feed(tracker, lambda path, step: _picture(run_dir.path / path, step), position.seq, position.step)
         log, begun = LogReader(run_dir.events), position.seq
         try:
             over = False
@@ -40,13 +38,13 @@ def forward(run_dir: RunDir, name: SinkName, ended: Callable[[], bool]) -> Feed:
                 for record in log.records():
                     feed.take(record)
                     if feed.seq != position.seq:
-                        sink.flush()
+                        tracker.flush()
                         position.move(feed.seq, feed.step)
                 if not over:
-                    time.sleep(_LOOK_EVERY_S)
+                    time.sleep(LOOK_EVERY_S)
         finally:
             feed.bad_lines = log.bad_lines
-            sink.close(feed.results if feed.seq > begun else {})
+            tracker.close(feed.results if feed.seq > begun else {})
         return feed
 
 

@@ -9,23 +9,18 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.trackers.tracker import Histogram, Origin
+from trainer.trackers.tracker import Histogram, RunInfo, Tracker
 
 
-def open_tracker(origin: Origin) -> TensorBoardSink:
-    """Open a writer of event files in the run directory."""
-    return TensorBoardSink(origin)
+class TensorBoardTracker(Tracker):
+    """Event files in the run directory. Steps that were taken back are purged in a way that TensorBoard recognises."""
 
-
-class TensorBoardSink:
-    """Implements `Tracker`. Steps that were taken back are purged in a way that TensorBoard's readers recognise."""
-
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
-        self._writer = self._open(origin.step)
+    def __init__(self, info: RunInfo) -> None:
+        self._info = info
+        self._writer = self._open(info.step)
 
     def _open(self, step: int) -> SummaryWriter:
-        return SummaryWriter(str(self._origin.folder), purge_step=step + 1)
+        return SummaryWriter(str(self._info.folder), purge_step=step + 1)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
         """Add a point to each curve."""
@@ -63,5 +58,8 @@ class TensorBoardSink:
     def close(self, results: Mapping[str, float]) -> None:
         """End the file; for a run that is over, add settings and results side by side."""
         if results:
-            self._writer.add_hparams(self._origin.settings, dict(results), run_name=".")
+            self._writer.add_hparams(self._info.settings, dict(results), run_name=".")
         self._writer.close()
+
+
+open_tracker = TensorBoardTracker

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.config.trackers import SinkName
+from trainer.config.trackers import TrackerName
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class RunInfo:
     """Description of the run whose figures are tracked."""
 
     name: str
@@ -35,16 +35,16 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """Number of values in each of several equal bins, from `-reach` to `reach`."""
+    """Number of values in each of several equal bins, from `-limit` to `limit`."""
 
     counts: Sequence[int]
-    reach: float
+    limit: float
 
     @property
     def edges(self) -> list[float]:
         """Edges of the bins, one more than bins."""
         bins = len(self.counts)
-        return [self.reach * (2 * index / bins - 1) for index in range(bins + 1)]
+        return [self.limit * (2 * index / bins - 1) for index in range(bins + 1)]
 
 
 class Tracker(Protocol):
@@ -54,7 +54,8 @@ class Tracker(Protocol):
         """Record figures of a step, from 1, at a Unix time; NaN and infinity are possible. A slash separates groups."""
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """Record a histogram at a step."""
+        """Record a histogram at a step; nothing for a tracker without histograms."""
+        return
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
         """Record a PNG file."""
@@ -63,7 +64,8 @@ class Tracker(Protocol):
         """Record a line for people."""
 
     def back_to(self, step: int) -> None:
-        """Go back to a step: the run has taken back all later ones."""
+        """Go back to a step: the run has taken back all later ones. Most trackers cannot delete points."""
+        return
 
     def flush(self) -> None:
         """Write everything so far, so that it survives a crash."""
@@ -77,7 +79,7 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def opener(name: SinkName) -> Callable[[Origin], Tracker]:
+def opener(name: TrackerName) -> Callable[[RunInfo], Tracker]:
     """Return the function that opens a tracker for a session. Imports the tracker's package."""
-    open_tracker: Callable[[Origin], Tracker] = importlib.import_module(f"trainer.trackers.{name}").open_tracker
+    open_tracker: Callable[[RunInfo], Tracker] = importlib.import_module(f"trainer.trackers.{name}").open_tracker
     return open_tracker

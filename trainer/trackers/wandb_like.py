@@ -1,43 +1,41 @@
-"""Code shared by Weights & Biases and trackio: both log one dictionary per step, in order."""
+"""Base of Weights & Biases and trackio: both log one dictionary per step, in order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from trainer.trackers.tracker import Tracker
 
 STEP = "step"  # x axis of curves: the trackers' own counter increases with every line
 
 
-class Logger(Protocol):
-    """The part of either package that is used."""
+class StepMerger(Tracker):
+    """A tracker that merges all values of one step into one line."""
 
-    def log(self, values: dict[str, Any], step: int, time: float) -> None:
-        """Log a line."""
-
-
-class Lines:
-    """Merges the figures of one step into one line."""
-
-    def __init__(self, logger: Logger) -> None:
-        self._logger = logger
+    def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         self._step = -1
         self._time = 0.0
 
-    def add(self, values: Mapping[str, Any], step: int, time: float) -> None:
-        """Add figures of a step; the line of the previous step is then complete."""
+    def log(self, values: dict[str, Any], step: int, time: float) -> None:
+        """Log a line of the run."""
+        raise NotImplementedError
+
+    def merge(self, values: Mapping[str, Any], step: int, time: float) -> None:
+        """Add values of a step; the line of the previous step is then complete."""
         if step != self._step:
-            self.flush()
+            self.log_step()
         self._values.update(values)
         self._step, self._time = step, time
 
-    def note(self, text: str, step: int, time: float) -> None:
-        """Add a line for people; several of one step are joined."""
-        earlier = self._values.get("note") if step == self._step else None
-        self.add({"note": text if earlier is None else f"{earlier}\n{text}"}, step, time)
-
-    def flush(self) -> None:
+    def log_step(self) -> None:
         """Log the current line."""
         if self._values:
-            self._logger.log(self._values, self._step, self._time)
+            self.log(self._values, self._step, self._time)
             self._values = {}
+
+    def note(self, text: str, *, step: int, time: float) -> None:
+        """Add a text to the step's line; several of one step are joined."""
+        earlier = self._values.get("note") if step == self._step else None
+        self.merge({"note": text if earlier is None else f"{earlier}\n{text}"}, step, time)

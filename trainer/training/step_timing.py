@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.batches.batches import Batch
+from trainer.host.progress import no_progress
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.training.autotune import autotune_numerics
@@ -72,7 +73,7 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
     normalize = Normalize.of([0.5] * 3, [0.25] * 3, device)
     augment = Augment(config=config.data, normalize=normalize, seed=config.run.seed)
     if numerics is None:
-        numerics, _ = autotune_numerics(config, model, augment, lambda: batch, _quiet, device=device)
+        numerics, _ = autotune_numerics(config, model, augment, lambda: batch, no_progress, device=device)
     train_step = build_step(config, model, augment, numerics)
     train_step.prepare(0)
     epoch, metrics_3 = config.train.epochs - 1, torch.zeros(3, device=device)
@@ -174,7 +175,3 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter() - began
-
-
-def _quiet(_detail: str, _share: float | None) -> None:
-    """Report no progress."""

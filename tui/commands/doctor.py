@@ -18,7 +18,7 @@ from tui.terminal.logout_hazards import hazards
 from tui.terminal.private_terminal import is_terminal
 
 _SMALLEST = (80, 24)
-_SIGNS = {"good": "ok  ", "careful": "note", "bad": "BAD "}
+_SIGNS = {"good": "ok  ", "warning": "warn", "bad": "BAD "}
 _WIDTH = 15
 
 
@@ -51,13 +51,12 @@ def main(arguments: argparse.Namespace) -> int:
         try:
             resolved = load_config(arguments.config, arguments.overrides)
             config = resolved.config
-            report(Check(name="configuration", state="good", found=resolved.source))
+            report(Check("configuration", "good", resolved.source))
         except R18Error as error:
-            report(
-                Check(name="configuration", state="bad", found=str(error), remedy="docs/configuration.md has all keys")
-            )
+            report(Check("configuration", "bad", str(error), "docs/configuration.md has all keys"))
     with progress_bar() as progress:
-        checks.run_checks(arguments.runs_dir, config, progress, report)
+        for check in checks.run_checks(arguments.runs_dir, config, progress):
+            report(check)
     for check in _terminal_checks(RunDir(arguments.runs_dir / "RUN")):
         report(check)
     what = "a run" if arguments.config is None else printable(arguments.config)
@@ -73,23 +72,21 @@ def _terminal_checks(run: RunDir) -> Iterator[Check]:
     shown = f"{os.environ.get('TERM', 'unknown')}, {size.columns}x{size.lines}, {locale.getpreferredencoding(False)}"
     if not is_terminal():
         yield Check(
-            name="terminal", state="careful", found="stdin/stdout is not a terminal",
-            remedy="a run then prints plain lines; watch it from a terminal with: r18-tui attach",
+            "terminal", "warning", "stdin/stdout is not a terminal",
+            "a run then prints plain lines; watch it from a terminal with: r18-tui attach",
         )  # fmt: skip
     elif (size.columns, size.lines) < _SMALLEST or size.lines < _SMALLEST[1]:
-        yield Check(name="terminal", state="careful", found=shown, remedy="80x24 shows all panes; larger shows more")
+        yield Check("terminal", "warning", shown, "80x24 shows all panes; larger shows more")
     elif "utf" not in locale.getpreferredencoding(False).lower():
-        yield Check(
-            name="terminal", state="careful", found=shown, remedy="curves are finer with UTF-8: export LANG=C.UTF-8"
-        )
+        yield Check("terminal", "warning", shown, "curves are finer with UTF-8: export LANG=C.UTF-8")
     else:
-        yield Check(name="terminal", state="good", found=shown)
+        yield Check("terminal", "good", shown)
     dangers = hazards(run)
     for danger in dangers:
         found, _, remedy = danger.partition(": ")
-        yield Check(name="logout", state="careful", found=found, remedy=remedy)
+        yield Check("logout", "warning", found, remedy)
     if not dangers:
-        yield Check(name="logout", state="good", found="a run in the background continues after you log out")
+        yield Check("logout", "good", "a run in the background continues after you log out")
 
 
 def _print_check(check: Check) -> None:

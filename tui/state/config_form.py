@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config.loader import Resolved, load_config, to_yaml
+from trainer.config.loader import LoadedConfig, load_config, to_yaml
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.host.safe_text import printable
@@ -36,7 +36,7 @@ def typed(value: Any) -> str:
     return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
-def resolve(source: str, overrides: Mapping[str, str]) -> tuple[Resolved | None, dict[str, str]]:
+def resolve(source: str, overrides: Mapping[str, str]) -> tuple[LoadedConfig | None, dict[str, str]]:
     """Resolve a configuration (as for `load_config`) with some settings retyped; None with the errors by key if it fails.
 
     An error that belongs to no setting has the empty key.

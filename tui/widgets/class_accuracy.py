@@ -35,9 +35,7 @@ class ClassPane(Pane):
 def waiting_text(scene: DisplayState) -> str:
     """Text of an empty table."""
     started = scene.view.started
-    every = 1
-    if scene.view.opened:
-        every = int(scene.view.opened.config.get("eval", {}).get("every_epochs", 1))
+    every = int(scene.view.config.get("eval", {}).get("every_epochs", 1))
     return f"first evaluation after epoch {min(every, started.epochs) if started else every}"
 
 

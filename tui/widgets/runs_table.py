@@ -40,7 +40,7 @@ def texts(run: RunOverview, now: float) -> dict[str, str]:
 
 def cells(run: RunOverview, now: float, *, mark: tuple[str, str], here: bool) -> dict[str, tuple[str, str]]:
     """Text and style of a run's cells, by column; `mark` is its number in the comparison and the style of its curves."""
-    state = _STYLES.get(run.state, "good" if run.trained else "text")
+    state = _STYLES.get(run.state, "good" if run.is_training else "text")
     styles = {"name": "title" if here else "text", "status": state}
     return {"mark": mark, **{column: (text, styles.get(column, "text")) for column, text in texts(run, now).items()}}
 

@@ -32,7 +32,7 @@ from trainer.evaluation.scores import Scores, class_scores, compare
 from trainer.run.folder.run_config import read_run_config
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.view.class_score import wilson_interval
-from trainer.session.export_run import Wanted, export_run
+from trainer.session.export_run import ExportOptions, export_run
 
 pytestmark = pytest.mark.usefixtures("narrow_module")
 
@@ -191,7 +191,7 @@ def test_a_report_goes_through_no_link(run: RunDir, tmp_path: Path) -> None:
 
 @needs_exporter
 def test_an_exported_file_is_measured_as_the_run_that_it_is_from(run: RunDir, tmp_path: Path) -> None:
-    export_run(run, Wanted(which="best", data_root=Path(read_run_config(run).data.root)), lambda _: None)
+    export_run(run, ExportOptions(which="best", data_root=Path(read_run_config(run).data.root)), lambda _: None)
     assert evaluate(str(run.path), "--which", "best", "--no-robustness", "-o", str(tmp_path / "a")) == 0
     assert evaluate(str(run.export / "model.onnx"), "--no-robustness", "-o", str(tmp_path / "b")) == 0
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")

@@ -25,10 +25,10 @@ from trainer.config.schema import Config
 from trainer.data.prepare import load_held_out
 from trainer.errors import ExportError, RunError
 from trainer.export.card import earlier_files
+from trainer.export.exported_model import ExportedModel
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, verdict, write_model
 from trainer.export.smaller_onnx import has_vnni
-from trainer.export.subject import Subject
 from trainer.host.atomic_files import umask_mode
 from trainer.run.control import commands as cmd
 from trainer.run.folder.run_dir import RunDir
@@ -214,7 +214,7 @@ def test_an_export_says_when_it_measures_other_images(
     monkeypatch.setattr(exporting, "_require_torch", lambda: None)
     monkeypatch.setattr(exporting._Export, "run", lambda *_: (None, {}))
     published: list[Event] = []
-    exporting.export_run(colours, exporting.Wanted(data_root=tmp_path / "images"), published.append)
+    exporting.export_run(colours, exporting.ExportOptions(data_root=tmp_path / "images"), published.append)
     said = ["changed since the run was trained" in event.message for event in published if isinstance(event, Warned)]
     assert said == ([] if per_class == 24 else [True])
 
@@ -275,7 +275,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
     write = getattr(exporting, writer)
 
     def spoilt(*inputs: Any, **options: Any) -> None:
-        if isinstance(inputs[0], Subject):
+        if isinstance(inputs[0], ExportedModel):
             model = copy.deepcopy(inputs[0].model)
             with torch.no_grad():
                 model.fc.bias += torch.tensor([9.0, -9.0, 0.0])  # type: ignore[union-attr, operator]
@@ -283,7 +283,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
             if name == "int8":
                 # Made from the fp32 file, so that one is spoilt.
                 spoilt_file = inputs[2].with_suffix(".other")
-                write_model(other, spoilt_file, inputs[3], embed=False, optimize=True)
+                write_model(other, spoilt_file, inputs[3], optimize=True)
                 write(other, spoilt_file, *inputs[2:], **options)
                 spoilt_file.unlink()
                 return
@@ -316,7 +316,7 @@ def test_a_run_is_exported_as_its_configuration_says(
     settings = ("data.kind=imagefolder", f"data.root={make_folder(per_class=24)}", "optim.lr=0.01", "train.epochs=4")
     wanted = ("export.embed_preprocess=true", "export.safetensors=true")
     run = train(make_config(*settings, *wanted), tmp_path / "runs").run.run_dir
-    exported, refused = exporting.export_run(run, exporting.Wanted(), lambda _: None)
+    exported, refused = exporting.export_run(run, exporting.ExportOptions(), lambda _: None)
     assert refused == {}
     assert set(exported.files) == {"model.onnx", "model.safetensors"}
     assert onnxruntime.InferenceSession(str(run.export / "model.onnx")).get_inputs()[0].name == "pixels"
@@ -372,7 +372,7 @@ def test_the_card_says_of_an_earlier_file_what_its_own_export_said(tmp_path: Pat
 
 def test_progress_never_goes_back() -> None:
     seen: list[Event] = []
-    publish = exporting._rising(seen.append)
+    publish = exporting._never_decreasing(seen.append)
     for fraction in (0.05, 0.6, 0.72, 0.6, 0.7, 0.85, 0.72, 0.95):
         publish(ExportProgress(stage="x", fraction=fraction))
     publish(ExportFailed(error="y"))

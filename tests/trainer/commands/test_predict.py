@@ -34,7 +34,7 @@ from trainer.errors import CheckpointError, DataError, RunError
 from trainer.evaluation.classifier import OnnxClassifier, open_classifier
 from trainer.evaluation.tables import csv_text
 from trainer.run.folder.run_dir import RunDir
-from trainer.session.export_run import Wanted, export_run
+from trainer.session.export_run import ExportOptions, export_run
 
 pytestmark = [needs_exporter, pytest.mark.usefixtures("narrow_module")]
 
@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Calla
             "train.epochs=6", "optim.lr=0.01",
         )  # fmt: skip
         run = train(build_config({}, {}, "test", [*TINY, *settings]), base / "runs").run.run_dir
-        export_run(run, Wanted(which="latest"), lambda _: None)
+        export_run(run, ExportOptions(which="latest"), lambda _: None)
         return base / "photos", run
 
     return make

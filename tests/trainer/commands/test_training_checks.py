@@ -75,7 +75,7 @@ def test_a_single_thing_that_is_short_is_said_before_a_run(
     assert said in line
 
 
-@pytest.mark.parametrize(("available", "state"), [(2 * GIB, "good"), (2 * GIB - 1, "careful"), (0, "careful")])
+@pytest.mark.parametrize(("available", "state"), [(2 * GIB, "good"), (2 * GIB - 1, "warning"), (0, "warning")])
 def test_two_gib_of_memory_are_enough(monkeypatch: pytest.MonkeyPatch, available: int, state: str) -> None:
     monkeypatch.setattr(health, "usable_memory", lambda: Memory(64 * GIB, available))
     assert only(health.memory_check()).state == state
@@ -85,7 +85,7 @@ def test_two_gib_of_memory_are_enough(monkeypatch: pytest.MonkeyPatch, available
 @pytest.mark.parametrize(
     ("free", "state"),
     [
-        (2 * CHECKPOINT - 1, "bad"), (2 * CHECKPOINT, "careful"), (6 * CHECKPOINT - 1, "careful"), (6 * CHECKPOINT, "good"),
+        (2 * CHECKPOINT - 1, "bad"), (2 * CHECKPOINT, "warning"), (6 * CHECKPOINT - 1, "warning"), (6 * CHECKPOINT, "good"),
         (math.inf, "good"), (0, "bad"),
     ],
 )  # fmt: skip
@@ -115,7 +115,7 @@ def test_a_folder_of_runs_that_is_not_there_yet_is_judged_by_the_nearest_one_tha
     assert asked == [tmp_path, tmp_path, tmp_path / "a", tmp_path / "a"]
 
 
-@pytest.mark.parametrize(("free", "state"), [(256 * MIB, "good"), (256 * MIB - 1, "careful")])
+@pytest.mark.parametrize(("free", "state"), [(256 * MIB, "good"), (256 * MIB - 1, "warning")])
 def test_shared_memory_has_room_for_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
 ) -> None:
@@ -134,7 +134,7 @@ def test_python_must_be_new_enough(monkeypatch: pytest.MonkeyPatch, version: tup
     assert only(checks._python()).state == state
 
 
-@pytest.mark.parametrize(("free", "state"), [(40 * GIB, "good"), (40 * GIB - 1, "careful")])
+@pytest.mark.parametrize(("free", "state"), [(40 * GIB, "good"), (40 * GIB - 1, "warning")])
 def test_a_gpu_of_which_half_is_free_is_not_crowded(monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
     monkeypatch.setattr(checks, "choose_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(checks, "describe_device", lambda _: {"name": "A GPU"})
@@ -151,7 +151,7 @@ def test_a_device_that_is_not_there_is_bad(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("there", "network", "state"),
-    [(True, "careful", "good"), (True, "good", "good"), (False, "good", "good"), (False, "careful", "bad")],
+    [(True, "warning", "good"), (True, "good", "good"), (False, "good", "good"), (False, "warning", "bad")],
 )
 def test_what_is_downloaded_is_there_or_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, network: str, state: str

@@ -39,8 +39,8 @@ CASES = {
     ("data.image_size=16", "data.cutout=16"): "data.cutout 16 hides 56%",
     ("data.image_size=8", "data.crop_pad=8", "data.pad=zero"): "data.crop_pad 8 leaves",
     ("data.image_size=8", "data.crop_pad=64", "data.pad=zero"): "data.crop_pad 64 leaves 0%",
-    ("data.image_size=8", "data.resized_crop=0.08"): "data.resized_crop 0.08 cuts out as few as 2.3 pixels",
-    ("model.stem=imagenet", "data.image_size=24"): "model.stem imagenet makes one pixel of 32",
+    ("data.image_size=8", "data.resized_crop=0.08"): "data.resized_crop 0.08 can crop to 2.3 of 8 pixels",
+    ("model.stem=imagenet", "data.image_size=24"): "model.stem imagenet downsamples by 32",
     ("model.stem=imagenet", "data.image_size=64", "data.progressive=[[16, 1]]"): "images of 16",
     ("schedule.warmup=1.0",): "rises for 100% of the run",
     (*STEP, "schedule.milestones=[10, 20, 30]"): "schedule.milestones [20, 30] come at the end of the run or after it",
@@ -77,9 +77,9 @@ def test_usual_scales_are_not_remarked_on(override: str) -> None:
 @pytest.mark.parametrize(
     ("images", "overrides", "found"),
     [
-        (100, ("data.batch_size=64",), "each epoch leaves out 36 of 100"),
+        (100, ("data.batch_size=64",), "each epoch drops 36 of 100"),
         (100, ("data.batch_size=64", "data.drop_last=false"), ""),
-        (64, ("data.batch_size=64", "train.epochs=4"), "schedule.warmup 0.2 of 4 steps is no warm-up"),
+        (64, ("data.batch_size=64", "train.epochs=4"), "schedule.warmup 0.2 of 4 steps is too short"),
         (6400, ("data.batch_size=64", "train.epochs=4"), ""),
         (6400, ("data.batch_size=64", "train.epochs=4", "schedule.unit=epoch"), "schedule.warmup 0.2 of 4 epochs"),
         (64, ("data.batch_size=64", "train.epochs=4", "schedule.warmup=0.0"), ""),
@@ -93,18 +93,18 @@ def test_what_depends_on_the_number_of_images_is_looked_at_too(
 
 
 EDGES = [
-    ((FOLDER, "data.crop_pct=0.5"), (FOLDER, "data.crop_pct=0.49"), "careful"),
+    ((FOLDER, "data.crop_pct=0.5"), (FOLDER, "data.crop_pct=0.49"), "warning"),
     ((FOLDER, "data.crop_pct=0.49", "data.fit=letterbox"), (FOLDER, "data.crop_pct=0.009"), "bad"),
-    (("data.mean=0,0,1",), ("data.mean=0,0,1.01",), "careful"),
-    (("data.std=0.0039063,1,1",), ("data.std=0.0039,1,1",), "careful"),  # 1/256 is 0.00390625
-    (("data.image_size=8", "data.resized_crop=0.25"), ("data.image_size=8", "data.resized_crop=0.24"), "careful"),
-    (("model.stem=imagenet", "data.image_size=32"), ("model.stem=imagenet", "data.image_size=31"), "careful"),
-    (("model.stem=cifar", "data.image_size=31"), ("model.stem=imagenet", "data.image_size=31"), "careful"),
-    (("schedule.warmup=0.5",), ("schedule.warmup=0.51",), "careful"),
-    ((*STEP, "schedule.milestones=[19]"), (*STEP, "schedule.milestones=[20]"), "careful"),
-    ((*STEP, "schedule.milestones=[4]"), (*STEP, "schedule.milestones=[3]"), "careful"),  # the warm-up ends with epoch 4
-    (("optim.lr=10.0", "optim.weight_decay=0.01"), ("optim.lr=10.1", "optim.weight_decay=0.01"), "careful"),
-    (("train.epochs=12", "train.early_stop_epochs=11"), ("train.epochs=12", "train.early_stop_epochs=12"), "careful"),
+    (("data.mean=0,0,1",), ("data.mean=0,0,1.01",), "warning"),
+    (("data.std=0.0039063,1,1",), ("data.std=0.0039,1,1",), "warning"),  # 1/256 is 0.00390625
+    (("data.image_size=8", "data.resized_crop=0.25"), ("data.image_size=8", "data.resized_crop=0.24"), "warning"),
+    (("model.stem=imagenet", "data.image_size=32"), ("model.stem=imagenet", "data.image_size=31"), "warning"),
+    (("model.stem=cifar", "data.image_size=31"), ("model.stem=imagenet", "data.image_size=31"), "warning"),
+    (("schedule.warmup=0.5",), ("schedule.warmup=0.51",), "warning"),
+    ((*STEP, "schedule.milestones=[19]"), (*STEP, "schedule.milestones=[20]"), "warning"),
+    ((*STEP, "schedule.milestones=[4]"), (*STEP, "schedule.milestones=[3]"), "warning"),  # the warm-up ends with epoch 4
+    (("optim.lr=10.0", "optim.weight_decay=0.01"), ("optim.lr=10.1", "optim.weight_decay=0.01"), "warning"),
+    (("train.epochs=12", "train.early_stop_epochs=11"), ("train.epochs=12", "train.early_stop_epochs=12"), "warning"),
 ]  # fmt: skip
 
 

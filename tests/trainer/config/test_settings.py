@@ -197,9 +197,13 @@ def test_every_command_uses_what_holds_now(
     monkeypatch.setattr(command._Export, "run", lambda export, _name: made.append(export))
     monkeypatch.setattr(command, "_require_torch", lambda: None)
     for which in ("latest", "best", "default"):
-        command.export_run(run, command.Wanted(which=which), lambda _: None)
+        command.export_run(run, command.ExportOptions(which=which), lambda _: None)
         export = made[-1]
-        assert (export._formats, export._embed, export._subject.config.export.opset) == (["safetensors"], True, 18)
+        assert (export._formats, export._exported.embed, export._exported.config.export.opset) == (
+            ["safetensors"],
+            True,
+            18,
+        )
     images = held_out_images(run, None, ("blue", "green", "red"))
     assert images.title(0).startswith(str(moved))
     checkpoint = str(CheckpointFolder(run, keep=2).choose("latest"))

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.geometry import sample
 from trainer.data.augment.mixing import Mix, Mixer, beta_quantiles

@@ -135,7 +135,7 @@ def test_a_run_says_what_it_passes_over(make_folder: FolderMaker, make_config: C
     ]
     of_folder = [event.message for event in events_of(run, Warned) if event.message.startswith(f"{root}")]
     assert of_folder == [f"{root}: {line}" for line in wanted]
-    found = [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "careful"]
+    found = [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "warning"]
     assert [line for line in found if line.startswith("skipped")] == wanted
     assert [line for line in summary(survey_folder(root, quiet)) if "note" in line] == [
         f"  note          {line}" for line in wanted

@@ -29,19 +29,21 @@ from tests.support.exported_noise import (
 )
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
-from trainer.export import onnx_file, smaller_onnx, subject
+from trainer.export import exported_model, onnx_file, smaller_onnx
+from trainer.export.exported_model import ExportedModel
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, write_model
-from trainer.export.smaller_onnx import Gate, gate_fp16, gate_int8
-from trainer.export.subject import Subject
-from trainer.export.torch_files import problem_of_safetensors, sha256_of, write_safetensors
+from trainer.export.smaller_onnx import check_fp16, check_int8
+from trainer.export.torch_files import check_safetensors, sha256_of, write_safetensors
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import ExportProgress
 from trainer.session import export_run as command
 
 
-def gate(problem: str) -> Gate:
-    return Gate(accuracy=0.5, correct=1, agreement=1.0, images=2, problem=problem)
+def gate(problem: str) -> dict[str, float]:
+    if problem:
+        raise ExportError(problem)
+    return {}
 
 
 @pytest.mark.parametrize("problem", ["", "it is wrong"])
@@ -52,10 +54,7 @@ def test_a_format_is_kept_exactly_when_its_gate_has_nothing_against_it(
     for other in ("int8", "fp16", "pt2", "safetensors"):
         monkeypatch.setattr(command, f"write_{other}", QUIET)
         found = problem if other == name else "another gate was asked"
-        if other in ("int8", "fp16"):
-            monkeypatch.setattr(command, f"gate_{other}", lambda *_, found=found: gate(found))
-        else:
-            monkeypatch.setattr(command, f"problem_of_{other}", lambda *_, found=found, **__: found)
+        monkeypatch.setattr(command, f"check_{other}", lambda *_, found=found: gate(found))
     monkeypatch.setattr(command, "speed_of", lambda *_: {})
     said: list[Event] = []
     export = an_export(made(), tmp_path, said=said)
@@ -83,9 +82,9 @@ IMAGES = 1000
 
 
 def gated(
-    monkeypatch: pytest.MonkeyPatch, which: Callable[..., Gate], *, right: tuple[int, int], agreeing: int,
+    monkeypatch: pytest.MonkeyPatch, which: Callable[..., dict[str, float]], *, right: tuple[int, int], agreeing: int,
     broken: tuple[int, float] | None = None,
-) -> Gate:  # fmt: skip
+) -> dict[str, float]:  # fmt: skip
     """Hold a file with so many right answers, and so many that agree, against the fp32 file.
 
     Both are right on the first images. The fp32 file is right on as many more as it has; where it is wrong they agree or not.
@@ -107,36 +106,45 @@ def gated(
 @pytest.mark.parametrize(
     ("which", "before", "after", "agreeing", "refused"),
     [
-        (gate_int8, 900, 900, 1000, ""),
-        (gate_int8, 900, 910, 990, ""),
-        (gate_int8, 900, 890, 990, ""),
-        (gate_int8, 130, 120, 990, ""),  # 0.13 - 0.01 is more than 0.12 to a computer
-        (gate_int8, 900, 890, 900, ""),  # how many agree is no matter
-        (gate_int8, 900, 889, 989, "accuracy falls from 90.00% to 88.90%, by more than 1%"),
-        (gate_fp16, 900, 900, 1000, ""),
-        (gate_fp16, 900, 900, 995, ""),
-        (gate_fp16, 900, 900, 994, "it agrees with fp32 on 99.40% of the images, less than 99.5%"),
-        (gate_fp16, 900, 899, 999, ""),
-        (gate_fp16, 900, 899, 995, ""),
-        (gate_fp16, 10, 9, 999, ""),
-        (gate_fp16, 900, 898, 998, "accuracy falls from 90.00% to 89.80%, by more than 0.1%"),
-        (gate_fp16, 900, 902, 998, ""),
+        (check_int8, 900, 900, 1000, ""),
+        (check_int8, 900, 910, 990, ""),
+        (check_int8, 900, 890, 990, ""),
+        (check_int8, 130, 120, 990, ""),  # 0.13 - 0.01 is more than 0.12 to a computer
+        (check_int8, 900, 890, 900, ""),  # how many agree is no matter
+        (check_int8, 900, 889, 989, "accuracy falls from 90.00% to 88.90%, by more than 1%"),
+        (check_fp16, 900, 900, 1000, ""),
+        (check_fp16, 900, 900, 995, ""),
+        (check_fp16, 900, 900, 994, "it agrees with fp32 on 99.40% of the images, less than 99.5%"),
+        (check_fp16, 900, 899, 999, ""),
+        (check_fp16, 900, 899, 995, ""),
+        (check_fp16, 10, 9, 999, ""),
+        (check_fp16, 900, 898, 998, "accuracy falls from 90.00% to 89.80%, by more than 0.1%"),
+        (check_fp16, 900, 902, 998, ""),
     ],
 )
 def test_smaller_files_pass_up_to_what_the_documentation_allows(
-    monkeypatch: pytest.MonkeyPatch, which: Callable[..., Gate], before: int, after: int, agreeing: int, refused: str
+    monkeypatch: pytest.MonkeyPatch,
+    which: Callable[..., dict[str, float]],
+    before: int,
+    after: int,
+    agreeing: int,
+    refused: str,
 ) -> None:
+    if refused:
+        with pytest.raises(ExportError) as error:
+            gated(monkeypatch, which, right=(before, after), agreeing=agreeing)
+        assert str(error.value) == refused
+        return
     found = gated(monkeypatch, which, right=(before, after), agreeing=agreeing)
-    assert found.problem == refused
-    assert (found.correct, found.images) == (after, IMAGES)
-    assert (found.accuracy, found.agreement) == (after / IMAGES, agreeing / IMAGES)
+    assert (found["correct"], found["images"]) == (after, IMAGES)
+    assert (found["accuracy"], found["agreement"]) == (after / IMAGES, agreeing / IMAGES)
 
 
-@pytest.mark.parametrize("which", [gate_int8, gate_fp16])
+@pytest.mark.parametrize("which", [check_int8, check_fp16])
 @pytest.mark.parametrize("row", [0, IMAGES - 1])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_single_answer_that_is_not_finite_is_refused(
-    monkeypatch: pytest.MonkeyPatch, which: Callable[..., Gate], row: int, value: float
+    monkeypatch: pytest.MonkeyPatch, which: Callable[..., dict[str, float]], row: int, value: float
 ) -> None:
     with pytest.raises(ExportError, match="NaN or infinity"):
         gated(monkeypatch, which, right=(900, 900), agreeing=1000, broken=(row, value))
@@ -163,11 +171,12 @@ def test_written_weights_are_the_models_to_the_bit_or_refused(
 ) -> None:
     one, path = made(bias=(1.0, 2.0, 3.0)), tmp_path / "model.safetensors"
     write_safetensors(one, path, {"classes": "[]"})
-    assert problem_of_safetensors(one, path) == ""
+    check_safetensors(one, path)
     state = {name: value.clone() for name, value in one.model.state_dict().items()}
     spoil(state)
     save_file(state, path)
-    assert problem_of_safetensors(one, path) == "its tensors differ from those written"
+    with pytest.raises(ExportError, match="its tensors differ from those written"):
+        check_safetensors(one, path)
 
 
 def test_the_hash_is_sha256_of_every_byte(tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_a_graph_that_is_not_valid_is_not_written(tmp_path: Path) -> None:
 def test_an_exporter_that_returns_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: None)
     with pytest.raises(ExportError, match="PyTorch's ONNX exporter returned nothing"):
-        write_model(made(), tmp_path / "m.onnx", {}, embed=False, optimize=True)
+        write_model(made(), tmp_path / "m.onnx", {}, optimize=True)
 
 
 @pytest.mark.parametrize(
@@ -248,15 +257,19 @@ def test_a_subject_has_the_runs_classes_and_reads_test_images_only_where_the_run
         name="noise", classes=("a", "b", "c"), splits={"val": images(3, 0), "test": images(3, 1)}, fingerprint="f",
         identity={}, preprocess={},
     )  # fmt: skip
-    monkeypatch.setattr(subject, "load_held_out", lambda *_: data)
-    monkeypatch.setattr(subject, "build_model", lambda *_: Linear(torch.zeros(3, SIDE * SIDE * 3), torch.zeros(3)))
+    monkeypatch.setattr(exported_model, "load_held_out", lambda *_: data)
+    monkeypatch.setattr(
+        exported_model, "build_model", lambda *_: Linear(torch.zeros(3, SIDE * SIDE * 3), torch.zeros(3))
+    )
     facts = {
         "classes": classes, "selection_split": "val", "mean": MEAN, "std": STD, "preprocess": {}, "fingerprint": "f"
     }  # fmt: skip
     tensors = {f"model.{name}": value for name, value in one.model.state_dict().items()}
 
-    def built(**others: str) -> Subject:
-        return Subject.of(checkpoint_of(tensors, **(facts | others)), one.config, QUIET, tested=tested)
+    def built(**others: str) -> ExportedModel:
+        return ExportedModel.of(
+            checkpoint_of(tensors, **(facts | others)), one.config, QUIET, tested=tested, embed=False
+        )
 
     if split is None:
         with pytest.raises(ExportError, match="its classes differ from those the run was trained on"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,19 +25,20 @@ from tests.support.exported_noise import (
 )
 from trainer.errors import ExportError
 from trainer.export import onnx_file
+from trainer.export.exported_model import ExportedModel
 from trainer.export.onnx_file import compare, verdict
-from trainer.export.subject import Subject
-from trainer.export.torch_files import problem_of_pt2
+from trainer.export.torch_files import check_pt2
 from trainer.session import export_run as command
 
 
 def compared(
-    one: Subject, monkeypatch: pytest.MonkeyPatch, fault: Fault = none, *, embed: bool = False
+    one: ExportedModel, monkeypatch: pytest.MonkeyPatch, fault: Fault = none, *, embed: bool = False
 ) -> tuple[dict[str, Any], Session]:
-    session = Session(one, fault, embed=embed)
+    one = replace(one, embed=embed)
+    session = Session(one, fault)
     monkeypatch.setattr(onnx_file, "open_session", lambda _: session)
     monkeypatch.setattr(onnx_file, "_format", lambda _: {"opset": 18, "ir_version": 8})
-    return compare(one, Path("model.onnx"), embed=embed), session
+    return compare(one, Path("model.onnx")), session
 
 
 @pytest.mark.parametrize("embed", [False, True])
@@ -115,21 +117,21 @@ def test_a_wrong_file_is_written_once_more_without_the_exporters_optimizer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, differences: list[float], tried: list[bool]
 ) -> None:
     written: list[bool] = []
-    monkeypatch.setattr(command, "write_model", lambda *_, embed, optimize: written.append(optimize))
+    monkeypatch.setattr(command, "write_model", lambda *_, optimize: written.append(optimize))
     monkeypatch.setattr(
         command, "compare",
-        lambda *_, embed: {"max_abs_diff": differences[len(written) - 1], "top1_agreeing": 1, "images": 1},
+        lambda *_: {"max_abs_diff": differences[len(written) - 1], "top1_agreeing": 1, "images": 1},
     )  # fmt: skip
     export = an_export(made(), tmp_path)
     if differences[-1]:
         with pytest.raises(ExportError, match=r"does not agree.*: a logit differs by 1\.00e\+00.*nothing was written"):
-            export._proven(tmp_path / "model.onnx", {})
+            export._write_checked_onnx(tmp_path / "model.onnx", {})
     else:
-        assert export._proven(tmp_path / "model.onnx", {})["optimized"] is tried[-1]
+        assert export._write_checked_onnx(tmp_path / "model.onnx", {})["optimized"] is tried[-1]
     assert written == tried
 
 
-def problem_with(monkeypatch: pytest.MonkeyPatch, one: Subject, fault: Fault, *, embed: bool = False) -> str:
+def problem_with(monkeypatch: pytest.MonkeyPatch, one: ExportedModel, fault: Fault, *, embed: bool = False) -> str:
     """What is said of a program that answers with a fault."""
     calls = iter(range(CALLS + 1))
 
@@ -138,7 +140,11 @@ def problem_with(monkeypatch: pytest.MonkeyPatch, one: Subject, fault: Fault, *,
         return torch.from_numpy(fault(next(calls), answers.numpy()))
 
     monkeypatch.setattr(torch.export, "load", lambda _: SimpleNamespace(module=lambda: answer))
-    problem = problem_of_pt2(one, Path("model.pt2"), embed=embed)
+    problem = ""
+    try:
+        check_pt2(replace(one, embed=embed), Path("model.pt2"))
+    except ExportError as error:
+        problem = str(error)
     assert next(calls) == CALLS, "batches of 1, 2, 7 and four of 64"
     return problem
 

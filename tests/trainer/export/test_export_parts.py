@@ -33,7 +33,7 @@ from trainer.session.export_child import ExportChild
 def test_int8_is_signed_per_channel_and_calibrated_with_training_images(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vnni: bool, embed: bool
 ) -> None:
-    one, asked = made(), {}
+    one, asked = made(embed=embed), {}
     fed: list[dict[str, Any]] = []
 
     def quantize(_source: str, _target: str, reader: Any, **how: Any) -> None:
@@ -46,7 +46,7 @@ def test_int8_is_signed_per_channel_and_calibrated_with_training_images(
     monkeypatch.setattr(smaller_onnx, "has_vnni", lambda: vnni)
     monkeypatch.setattr("onnx.load", QUIET)
     monkeypatch.setattr(smaller_onnx, "save_proto", QUIET)
-    write_int8(one, tmp_path / "a", tmp_path / "b", {}, embed=embed)
+    write_int8(one, tmp_path / "a", tmp_path / "b", {})
     assert asked["quant_format"] is quantization.QuantFormat.QDQ
     assert (asked["weight_type"], asked["activation_type"]) == (
         quantization.QuantType.QInt8, quantization.QuantType.QUInt8
@@ -86,10 +86,9 @@ METADATA = {
 def test_the_card_says_what_goes_in_what_comes_out_and_how_good_it_is(embed: bool) -> None:
     facts = {"model.onnx": {"size_bytes": 5}}
     card = card_of(
-        made(),
+        made(embed=embed),
         METADATA,
         facts,
-        embed=embed,
         run="demo",
         refused={"int8": "worse"},
         parity={"opset": 18, "ir_version": 8},

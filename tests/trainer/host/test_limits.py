@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.data import prepare as build
 from trainer.host import health
 from trainer.host.limits import Memory, has_quota, usable_cpus, usable_memory

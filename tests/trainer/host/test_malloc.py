@@ -10,7 +10,7 @@ import pytest
 
 _FAULTS = """
 import resource, threading
-from trainer.host.malloc import keep_freed_memory
+from trainer.host.process_tuning import keep_freed_memory
 
 def faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

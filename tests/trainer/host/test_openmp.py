@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from trainer.host import openmp as host_threads
+from trainer.host import process_tuning as host_threads
 
-_PROGRAM = "from trainer.host.openmp import limit_spinning; limit_spinning(); import torch"
+_PROGRAM = "from trainer.host.process_tuning import limit_spinning; limit_spinning(); import torch"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")

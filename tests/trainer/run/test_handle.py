@@ -254,4 +254,4 @@ def test_a_directory_is_followed_through_its_parents(tmp_path: Path) -> None:
     assert held.path == tmp_path / "c" / "b"
     shutil.rmtree(held.path)
     assert not held.follow()
-    held.let_go()
+    held.close()

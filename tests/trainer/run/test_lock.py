@@ -106,7 +106,7 @@ def test_a_trainer_that_a_signal_has_stopped_is_told_from_one_that_runs(tmp_path
 def test_a_holder_with_an_odd_pid_is_called_running(tmp_path: Path, pid: object) -> None:
     run = create_run(tmp_path, "one")
     lock = RunLock.take(run)
-    lock.note(pid=pid)
+    lock.publish_facts(pid=pid)
     assert stopped_pid(run) is None
     lock.release()
 

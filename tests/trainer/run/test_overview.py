@@ -18,6 +18,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.reader import LogReader, read_records
 from trainer.run.log.run_events import Finished
 from trainer.run.status import RunState
+from trainer.run.view import overview as overviews
 from trainer.run.view.fold import apply
 from trainer.run.view.overview import RunsFolder
 from trainer.run.view.run_view import RunView
@@ -40,7 +41,7 @@ def test_a_run_stands_in_the_list_as_on_its_own_screen(tmp_path: Path) -> None:
     assert overview.accuracies == tuple((e.epoch, e.accuracy) for e in view.evaluations)
     assert (overview.begun, overview.last_time) == (START, START + len(HISTORY) - 1)
     assert overview.size_bytes >= run.events.stat().st_size
-    assert overview.trained
+    assert overview.is_training
 
 
 def test_what_is_logged_later_is_seen_and_read_once(tmp_path: Path) -> None:
@@ -115,6 +116,30 @@ def test_a_log_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: p
     assert {run.run_dir.name: run.status for run in folder.refresh()} == {
         "good": "loading PyTorch",
         "odd": "unreadable",
+    }
+    monkeypatch.undo()
+    assert {run.epoch for run in folder.refresh()} == {4}
+
+
+@pytest.mark.parametrize("part", ["presence", "is_live"])
+def test_an_unreadable_owner_s_file_hides_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    for name in ("first", "odd", "last"):
+        write_log(tmp_path, name, *HISTORY)
+    look = getattr(overviews, part)
+
+    def refuse(run_dir: RunDir) -> object:
+        if run_dir.name == "odd":
+            raise PermissionError(13, "Permission denied", str(run_dir.trainer))
+        return look(run_dir)
+
+    monkeypatch.setattr(overviews, part, refuse)
+    folder = RunsFolder(tmp_path, clock=lambda: START)
+    assert {run.run_dir.name: run.status for run in folder.refresh()} == {
+        "first": "loading PyTorch",
+        "odd": "unreadable",
+        "last": "loading PyTorch",
     }
     monkeypatch.undo()
     assert {run.epoch for run in folder.refresh()} == {4}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.canned import evaluated, opened, started, steps
-from trainer.run.log.codec import contents, encode, read_lines
+from trainer.run.log.codec import encode, parse_lines, read_lines
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Gap, Heartbeat, LrEdited, Monitored, Resumed
@@ -28,7 +28,7 @@ def one_by_one(lines: list[bytes]) -> RunView:
         records, bad = read_lines([line])
         for record in records:
             apply(view, record)
-        content = contents([line])
+        content = parse_lines([line])
         view.bad_records += bad and not view.has_passed(content[0].get("seq") if content else None)
     return view
 

@@ -50,7 +50,7 @@ def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) 
     run = create_run(tmp_path, "r")
     lock = RunLock.take(run)
     before = read_owner(run) or {}
-    lock.note(ended=True)
+    lock.publish_facts(ended=True)
     assert read_owner(run) == before | {"ended": True}
     with pytest.raises(
         RunError, match=rf"has ended, but its dashboard is still open in process {os.getpid()} .* with q"
@@ -63,16 +63,16 @@ def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) 
 def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = create_run(tmp_path, "a")
     lock = RunLock.take(run)
-    lock.note(socket="/tmp/one.sock")
+    lock.publish_facts(socket="/tmp/one.sock")
 
     def full(fd: int, data: bytes, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("trainer.run.folder.lock.os.pwrite", full)
-    lock.note(socket="/tmp/another.sock", ended=True)
+    lock.publish_facts(socket="/tmp/another.sock", ended=True)
     assert (read_owner(run) or {})["socket"] == "/tmp/one.sock"
     monkeypatch.undo()
-    lock.note(socket="")
+    lock.publish_facts(socket="")
     assert (read_owner(run) or {})["socket"] == ""
     lock.release()
     assert run.trainer.read_bytes() == b""

@@ -42,7 +42,7 @@ def run_dir(tmp_path: Path, server: ControlServer) -> Iterator[RunDir]:
     """A live run whose trainer listens."""
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
-    lock.note(socket=str(server.path))
+    lock.publish_facts(socket=str(server.path))
     yield run_dir
     lock.release()
 
@@ -283,7 +283,7 @@ def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir,
 def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlServer) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
-    lock.note(socket=str(server.path))
+    lock.publish_facts(socket=str(server.path))
     control = SocketControl(run_dir)
     assert (control.can_control, control.presence) == (True, Presence.THERE)
     server.close()
@@ -312,7 +312,7 @@ def test_a_trainer_that_cannot_be_reached_is_only_watched(
 ) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
-    lock.note(**({"socket": str(server.path)} | holder))
+    lock.publish_facts(**({"socket": str(server.path)} | holder))
     control = SocketControl(run_dir)
     assert not control.can_control
     assert control.presence is Presence.THERE
@@ -325,7 +325,7 @@ def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(
 ) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
-    lock.note(socket=str(server.path), host="its-old-name")
+    lock.publish_facts(socket=str(server.path), host="its-old-name")
     control = SocketControl(run_dir)
     assert control.can_control
     control.close()

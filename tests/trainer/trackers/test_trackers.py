@@ -26,7 +26,7 @@ from tests.support.running import events_of, new_run, start, wait_until
 from trainer.config import trackers as names
 from trainer.config.loader import to_yaml
 from trainer.config.schema import Config
-from trainer.config.trackers import SinkName, metric_name, refuse_missing
+from trainer.config.trackers import TrackerName, metric_name, refuse_missing
 from trainer.errors import ConfigError, RunError
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
@@ -35,9 +35,9 @@ from trainer.run.log.result_events import CheckpointSaved, Evaluated, LayersMeas
 from trainer.run.log.run_events import Finished, Monitored, NoteAdded, Resumed, Started, Warned
 from trainer.run.log.writer import EventLog
 from trainer.trackers.feed import Feed
-from trainer.trackers.position import Position
+from trainer.trackers.position import locked_position
 from trainer.trackers.relay import forward
-from trainer.trackers.tracker import Histogram, Origin
+from trainer.trackers.tracker import Histogram, RunInfo
 
 CLASSES = ["cat", "[red]dog[/]"]
 
@@ -210,27 +210,27 @@ def test_a_picture_is_read_before_the_next_one_takes_its_place() -> None:
 
 
 def test_the_edges_of_a_histogram() -> None:
-    assert Histogram(counts=[1, 2, 3, 4], reach=2.0).edges == [-2.0, -1.0, 0.0, 1.0, 2.0]
+    assert Histogram(counts=[1, 2, 3, 4], limit=2.0).edges == [-2.0, -1.0, 0.0, 1.0, 2.0]
 
 
 def test_settings_are_flat_and_plain() -> None:
     config: dict[str, dict[str, Any]] = {"optim": {"lr": 0.1, "layer_lr": None}, "data": {"progressive": [[16, 4]]}}
-    origin = Origin(name="a", identity="b", folder=Path(), config=config, step=0)
+    origin = RunInfo(name="a", identity="b", folder=Path(), config=config, step=0)
     assert origin.settings == {"optim.lr": 0.1, "data.progressive": "[[16, 4]]"}
 
 
 def test_one_process_at_a_time_passes_a_run_on(tmp_path: Path) -> None:
-    with Position(tmp_path) as first:
+    with locked_position(tmp_path) as first:
         first.move(7, 3)
-        with pytest.raises(RunError, match="another process"), Position(tmp_path):
+        with pytest.raises(RunError, match="another process"), locked_position(tmp_path):
             pass
-    with Position(tmp_path) as later:
+    with locked_position(tmp_path) as later:
         assert (later.seq, later.step, later.identity) == (7, 3, first.identity)
 
 
 def test_a_damaged_position_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "position.json").write_text("{")
-    with pytest.raises(RunError, match="delete it"), Position(tmp_path):
+    with pytest.raises(RunError, match="delete it"), locked_position(tmp_path):
         pass
 
 
@@ -244,7 +244,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch: 
 @pytest.mark.parametrize("at", ["", "cwd", "folder"])
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio", "tensorboard"])
 def test_a_folder_of_its_name_is_no_tracker(
-    name: SinkName, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: TrackerName, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name / "run-1").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -320,7 +320,7 @@ def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
     file = io.BytesIO()
     Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(file, "png")
     folder = recorded.path / "pictures"
-    sink = open_tracker(Origin(name="a", identity="b", folder=folder, config={}, step=0))
+    sink = open_tracker(RunInfo(name="a", identity="b", folder=folder, config={}, step=0))
     sink.picture("mistakes/test", file.getvalue(), step=4, time=1.0)
     sink.close({})
     [image] = EventAccumulator(str(folder)).Reload().Images("mistakes/test")
@@ -389,7 +389,7 @@ def test_a_run_with_a_tracker_is_passed_on_by_a_process_of_its_own(folder_config
     run = RunDir(tmp_path / "tracked")
     last = events_of(run, Finished)[-1].step
     wait_until(lambda: _position(run, "tensorboard") == last, 60)
-    with Position(run.sinks / "tensorboard"):  # its process has ended, as the trainer's has
+    with locked_position(run.sinks / "tensorboard"):  # its process has ended, as the trainer's has
         found = EventAccumulator(str(run.sinks / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [point.step for point in found.Scalars("train/loss")] == list(range(1, last + 1))
     assert [point.step for point in found.Images("mistakes/test")] or not events_of(run, PicturesSaved)
@@ -398,7 +398,7 @@ def test_a_run_with_a_tracker_is_passed_on_by_a_process_of_its_own(folder_config
 def _position(run: RunDir, name: str) -> int:
     """The step that a tracker has reached, once nobody passes anything on to it any more; -1 before."""
     try:
-        with Position(run.sinks / name) as position:
+        with locked_position(run.sinks / name) as position:
             return position.step
     except (RunError, FileNotFoundError):
         return -1

@@ -27,7 +27,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Resumed, StagesFrozen, Warned
-from trainer.session.export_run import Wanted, export_run
+from trainer.session.export_run import ExportOptions, export_run
 from trainer.training import features, interim_evaluation
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
@@ -288,7 +288,7 @@ def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, t
     state = saved(run, 8)
     assert state.weights_kind == "ema"
     assert not torch.equal(state.group("ema")["fc.weight"], state.group("model")["fc.weight"])
-    exported, _ = export_run(run, Wanted(which="latest"), lambda _: None)
+    exported, _ = export_run(run, ExportOptions(which="latest"), lambda _: None)
     assert exported.accuracy == view_of(run).evaluations[-1].accuracy
     import onnx
 

@@ -140,7 +140,7 @@ def test_a_single_bad_step_is_left_out_and_said(
     view = view_of(run)
     assert view.state is RunState.FINISHED
     assert [step for event in events_of(run, Steps) for step in event.skipped] == [3]
-    assert any(f"step 3: {why}, weights left as they were" in note.text for note in view.notes)
+    assert any(f"step 3: {why}, weights unchanged" in note.text for note in view.notes)
     assert all(epoch.train_loss is not None and epoch.train_loss > 0 for epoch in view.epochs)
     whole = read_checkpoint(CheckpointFolder(run, keep=2).at(8))
     assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.tensors.values() if tensor.is_floating_point())

@@ -48,7 +48,7 @@ def test_a_machine_that_can_train_is_said_to(capsys: pytest.CaptureFixture[str],
         "logout",
     ):
         assert f" {name} " in said
-    assert "note network" in said, "without a network a run can start all the same"
+    assert "warn network" in said, "without a network a run can start all the same"
     assert said.endswith("\na run can start\n")
     assert not (tmp_path / "runs").exists()
 
@@ -120,9 +120,9 @@ def test_scarce_disk_memory_and_shared_memory_are_seen(monkeypatch: pytest.Monke
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory)
     found = states(list(checks.machine_checks(tmp_path)))
-    assert (found["disk"], found["memory"], found["shared memory"]) == ("bad", "careful", "careful")
+    assert (found["disk"], found["memory"], found["shared memory"]) == ("bad", "warning", "warning")
     Usage.free = 400 * 2**20
-    assert states(list(checks.machine_checks(tmp_path)))["disk"] == "careful"
+    assert states(list(checks.machine_checks(tmp_path)))["disk"] == "warning"
 
 
 def test_a_device_that_does_not_compute_and_a_folder_that_cannot_be_written_are_seen(

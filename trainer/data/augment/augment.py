@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.data.augment.geometry import composed, crop_views, mirrored, needs_sampling, sample
 from trainer.data.augment.trivial_augment import Operations
 from trainer.data.draws import Stream, draw, draw_below, draw_uniform

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.data.draws import Stream, draw_below, draw_uniform
 
 _ASPECTS = (3 / 4, 4 / 3)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.config.schema import DataConfig
+from trainer.config.data_config import DataConfig
 from trainer.data.draws import Stream, draw_uniform
 
 _QUANTILES = 4096

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
+from trainer.config.data_config import DataConfig
 from trainer.config.reading_version import READING
-from trainer.config.schema import DataConfig
 from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
 

@@ -53,13 +53,13 @@ class SocketControl:
         """Check whether the trainer has ended, or a new one has started."""
         if self._connection is not None and self._still_connected():
             return
-        live, holder = is_live(self._run_dir), read_owner(self._run_dir) or {}
+        live, owner = is_live(self._run_dir), read_owner(self._run_dir) or {}
         self.presence = presence(self._run_dir)
         if not live:
             self.refusal = f"this run is not active; to resume: {self._run_dir.resume_command()}"
             return
         try:
-            self._connection = _connect(holder)
+            self._connection = _connect(owner)
         except OSError as error:
             self.refusal = f"view only: {error}"
             return
@@ -92,16 +92,16 @@ class SocketControl:
         self.refusal = reason
 
 
-def _connect(holder: dict[str, object]) -> socket.socket:
+def _connect(owner: dict[str, object]) -> socket.socket:
     """Connect to the socket of an owner, as returned by `read_owner`; OSError with the reason when that fails.
 
     The facts about the owner come from a folder that others may be able to write.
     """
-    if not holder:
+    if not owner:
         raise ConnectionError("its trainer.json does not name its process")
-    if not on_this_machine(holder):
-        raise ConnectionError(f"it runs on {holder.get('host', 'another machine')}; control it from there")
-    path = Path(str(holder.get("socket", "")))
+    if not on_this_machine(owner):
+        raise ConnectionError(f"it runs on {owner.get('host', 'another machine')}; control it from there")
+    path = Path(str(owner.get("socket", "")))
     if not _NAME.fullmatch(path.name):
         raise ConnectionError("its process accepts no commands")
     if path.parent != private_folder():
@@ -112,8 +112,8 @@ def _connect(holder: dict[str, object]) -> socket.socket:
         connection.connect(str(path))
     except OSError as error:
         connection.close()
-        if pid_here(holder) is None:
-            host = holder.get("host", "?")
+        if pid_here(owner) is None:
+            host = owner.get("host", "?")
             raise ConnectionError(f"it runs in another container ({host}); control it from there") from error
         raise ConnectionError(f"its process accepts no commands ({error.strerror})") from error
     return connection

@@ -7,6 +7,8 @@ and `change settings` take an argument.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -28,14 +30,9 @@ _ID = re.compile(r"[0-9a-f]{12}")
 def encode_command(command: Command) -> bytes:
     """Encode a command. Reason and exit code of a signal's `Stop` are omitted: they belong to the process that received it."""
     message: dict[str, Any] = {"command": command.name, "id": command.command_id}
-    if isinstance(command, cmd.SetLr):
-        message["lr"] = command.lr
-    if isinstance(command, cmd.ScaleLr):
-        message["factor"] = command.factor
-    if isinstance(command, cmd.AddNote):
-        message["text"] = command.text
-    if isinstance(command, cmd.ChangeSettings):
-        message["settings"] = command.settings
+    if type(command) in _ARGUMENTS:
+        name, _ = _ARGUMENTS[type(command)]
+        message[name] = getattr(command, name)
     return orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -52,42 +49,52 @@ def decode_command(line: bytes) -> Command:
         raise ValueError(f"unknown command; known commands: {', '.join(_BY_NAME)}")
     if not isinstance(command_id, str) or not _ID.fullmatch(command_id):
         raise ValueError("id must be twelve hexadecimal digits")
-    if kind is cmd.SetLr:
-        return cmd.SetLr(command_id=command_id, lr=_number(message, "set lr", "lr", cmd.HIGHEST_LR))
-    if kind is cmd.ScaleLr:
-        return cmd.ScaleLr(command_id=command_id, factor=_number(message, "scale lr", "factor", cmd.HIGHEST_FACTOR))
-    if kind is cmd.AddNote:
-        return cmd.AddNote(command_id=command_id, text=_note(message))
-    if kind is cmd.ChangeSettings:
-        return cmd.ChangeSettings(command_id=command_id, settings=_settings(message))
-    if message:
-        raise ValueError(f"{name} takes no arguments")
-    return kind(command_id=command_id)
+    return kind(command_id=command_id, **_arguments(kind, message))
 
 
-def _number(arguments: dict[str, Any], command: str, name: str, highest: float) -> float:
-    number = arguments.get(name)
-    if set(arguments) != {name} or isinstance(number, bool) or not isinstance(number, int | float):
+def _arguments(kind: type[Command], message: dict[str, Any]) -> dict[str, Any]:
+    """The checked argument of a command by its name; empty for a command that takes none."""
+    if kind not in _ARGUMENTS:
+        if message:
+            raise ValueError(f"{kind.name} takes no arguments")
+        return {}
+    name, check = _ARGUMENTS[kind]
+    return {name: check(message[name] if set(message) == {name} else None)}  # no check accepts None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any, command: str, name: str, highest: float) -> float:
+    if not _is_number(value):
         raise ValueError(f"{command} takes one number: {name}")
-    if not 0 < number <= highest:
+    if not 0 < value <= highest:
         raise ValueError(f"{name} must be above 0 and at most {highest:g}")
-    return float(number)
+    return float(value)
 
 
-def _note(arguments: dict[str, Any]) -> str:
-    text = arguments.get("text")
-    if set(arguments) != {"text"} or not isinstance(text, str):
+def _note(text: Any) -> str:
+    if not isinstance(text, str):
         raise ValueError("note takes one text: text")
     if not text.strip() or len(text) > cmd.NOTE_LENGTH or printable(text) != text:
         raise ValueError(f"text must be one line of 1 to {cmd.NOTE_LENGTH} characters")
     return text
 
 
-def _settings(arguments: dict[str, Any]) -> dict[str, float]:
+def _settings(settings: Any) -> dict[str, float]:
     """Numbers by key; the trainer checks keys and values."""
-    settings = arguments.get("settings")
-    if set(arguments) != {"settings"} or not isinstance(settings, dict) or not settings:
+    if not isinstance(settings, dict) or not settings:
         raise ValueError("change settings takes one object: settings")
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings.values()):
+    if not all(map(_is_number, settings.values())):
         raise ValueError("settings must be numbers")
     return settings
+
+
+_ARGUMENTS: dict[type[Command], tuple[str, Callable[[Any], Any]]] = {
+    cmd.SetLr: ("lr", partial(_number, command="set lr", name="lr", highest=cmd.HIGHEST_LR)),
+    cmd.ScaleLr: ("factor", partial(_number, command="scale lr", name="factor", highest=cmd.HIGHEST_FACTOR)),
+    cmd.AddNote: ("text", _note),
+    cmd.ChangeSettings: ("settings", _settings),
+}
+"""Name and check of the argument of each command that takes one. A check returns the value, or raises ValueError."""

@@ -18,13 +18,12 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Protocol
 
 import orjson
 
 from trainer.host.private_folder import private_folder
 from trainer.run.control.command_json import LONGEST_LINE, decode_command
-from trainer.run.control.commands import Command
+from trainer.run.control.commands import CommandQueue
 
 MOST_CLIENTS = 32  # simultaneous connections
 MOST_PER_SECOND = 20  # commands of one client
@@ -35,21 +34,10 @@ _LOOK_S = 5.0  # between checks of the socket's file: cleaners of /tmp delete ol
 _UNFINISHED_S = 60.0  # age from which a socket under its first name belongs to a trainer that died before it listened
 
 
-class CommandSink(Protocol):
-    """Receiver of the server's commands."""
-
-    @property
-    def waiting(self) -> int:
-        """Number of commands that were sent and not taken yet."""
-
-    def send(self, command: Command) -> None:
-        """Pass a command on without waiting for it."""
-
-
 class ControlServer:
     """Listens for commands on a separate thread. No client can block it, or the trainer behind it."""
 
-    def __init__(self, commands: CommandSink) -> None:
+    def __init__(self, commands: CommandQueue) -> None:
         """Start listening; OSError when the socket cannot be created."""
         self._commands = commands
         self._clients: dict[socket.socket, _Client] = {}

@@ -33,7 +33,7 @@ def dead_layer(view: RunView) -> Verdict | None:
 
 def exploding_layer(view: RunView) -> Verdict | None:
     """A layer whose norm single steps of SGD change by a large share, at two measurements in a row."""
-    optimizer = view.opened.config.get("optim", {}).get("name", "sgd") if view.opened else "sgd"
+    optimizer = view.config.get("optim", {}).get("name", "sgd")
     if optimizer != "sgd" or len(view.layers) < 2:
         return None
     before, now = (_changes(view, measured) for measured in view.layers[-2:])

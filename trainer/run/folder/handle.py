@@ -9,6 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
+from trainer.host.atomic_files import is_same_file
 from trainer.run.folder.run_dir import RunDir
 
 _F_GETPATH = 50  # from macOS's fcntl.h: the path of an open descriptor
@@ -24,30 +25,24 @@ class RunDirHandle(RunDir):
 
     def follow(self) -> bool:
         """Update the path after a move; False once the directory was deleted."""
-        if self._is_at(self.path):
+        if is_same_file(self._fd, self.path):
             return True
         moved = self._where()
-        if moved is None or not self._is_at(moved):
+        if moved is None or not is_same_file(self._fd, moved):
             return False
         self.path = moved
         return True
 
-    def take(self, path: Path) -> None:
+    def switch_to(self, path: Path) -> None:
         """Hold another directory in place of a deleted one; OSError when it does not exist."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(self._fd)
         self._fd, self.path = fd, path
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Close the descriptor."""
         os.close(self._fd)
         self._fd = -1
-
-    def _is_at(self, path: Path) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._fd), path.stat())
-        except OSError:
-            return False
 
     def _where(self) -> Path | None:
         """Current path of the descriptor; None if the system reports none, or the directory was deleted."""

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from trainer.errors import RunError
-from trainer.host.atomic_files import try_lock
+from trainer.host.atomic_files import is_same_file, try_lock
 from trainer.run.folder.run_dir import RunDir, list_runs
 from trainer.run.status import LOST_AFTER_S, Presence
 
@@ -30,8 +30,8 @@ class RunLock:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._holder = _identity()
-        self.note()
+        self._owner = _identity()
+        self.publish_facts()
 
     @classmethod
     def take(cls, run_dir: RunDir) -> RunLock:
@@ -57,36 +57,33 @@ class RunLock:
 
     def is_on(self, run_dir: RunDir) -> bool:
         """Whether the locked file is that of this directory."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), run_dir.trainer.stat())
-        except OSError:
-            return False
+        return is_same_file(self._fd, run_dir.trainer)
 
     def renew(self, run_dir: RunDir) -> None:
         """Take the lock of a directory whose file was created again, or is missing.
 
         RunError when another process has it, or the file cannot be created.
         """
-        facts, old = self._holder, self._fd
+        facts, old = self._owner, self._fd
         fresh = RunLock.take(run_dir)
         self._fd = fresh._fd
         os.close(old)
-        self.note(**facts)
+        self.publish_facts(**facts)
 
-    def note(self, **facts: object) -> None:
+    def publish_facts(self, **facts: object) -> None:
         """Publish facts about the owner: its socket, or that its run has ended though its screen is still open."""
-        self._holder |= facts
-        self._fill(orjson.dumps(self._holder))
+        self._owner |= facts
+        self._write_facts(orjson.dumps(self._owner))
 
     def release(self) -> None:
         """Release the lock; safe to call twice."""
         if self._fd < 0:
             return
-        self._fill(b"")
+        self._write_facts(b"")
         os.close(self._fd)
         self._fd = -1
 
-    def _fill(self, content: bytes) -> None:
+    def _write_facts(self, content: bytes) -> None:
         # In place: a new file under this name would carry no lock.
         with contextlib.suppress(OSError):  # a full disk must not prevent training or exiting
             # Written before it is truncated: a full disk leaves the file as it was, and a reader meanwhile finds
@@ -100,10 +97,10 @@ def presence(run_dir: RunDir) -> Presence:
     locked = _locked(run_dir)
     if locked:
         return Presence.THERE
-    holder = read_owner(run_dir)
-    if holder is None:
+    owner = read_owner(run_dir)
+    if owner is None:
         return Presence.GONE if run_dir.trainer.exists() else Presence.UNKNOWN
-    return Presence.GONE if locked is False and _lock_reaches(holder) else Presence.UNKNOWN
+    return Presence.GONE if locked is False and _lock_reaches(owner) else Presence.UNKNOWN
 
 
 def is_live(run_dir: RunDir) -> bool:
@@ -117,9 +114,9 @@ def _owner_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None
 
     It is on another machine, or the file system has no locks.
     """
-    holder = read_owner(run_dir)
-    seen = locked is not None and holder is not None and _lock_reaches(holder)
-    return holder if holder and not seen and _silence_s(run_dir) < LOST_AFTER_S else None
+    owner = read_owner(run_dir)
+    seen = locked is not None and owner is not None and _lock_reaches(owner)
+    return owner if owner and not seen and _silence_s(run_dir) < LOST_AFTER_S else None
 
 
 def _locked(run_dir: RunDir) -> bool | None:
@@ -152,35 +149,35 @@ def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
     over.
     """
     try:
-        holder = orjson.loads(run_dir.trainer.read_bytes())
+        owner = orjson.loads(run_dir.trainer.read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return None
-    return holder if isinstance(holder, dict) else None
+    return owner if isinstance(owner, dict) else None
 
 
-def on_this_machine(holder: dict[str, Any]) -> bool:
+def on_this_machine(owner: dict[str, Any]) -> bool:
     """Whether an owner has started on this machine since its boot; its host name may change."""
     ours = boot_id()
-    return holder.get("boot_id") == ours if ours else holder.get("host") == socket.gethostname()
+    return owner.get("boot_id") == ours if ours else owner.get("host") == socket.gethostname()
 
 
-def pid_here(holder: dict[str, Any]) -> int | None:
+def pid_here(owner: dict[str, Any]) -> int | None:
     """Process id of the owner in this PID namespace; None if it is on another machine or in another container."""
-    same = on_this_machine(holder) and holder.get("pid_namespace", _pid_namespace()) == _pid_namespace()
-    return holder.get("pid") if same else None
+    same = on_this_machine(owner) and owner.get("pid_namespace", _pid_namespace()) == _pid_namespace()
+    return owner.get("pid") if same else None
 
 
-def stop_advice(holder: dict[str, Any]) -> str:
+def stop_advice(owner: dict[str, Any]) -> str:
     """Instruction for stopping the owner of a run from here."""
-    pid = pid_here(holder)
+    pid = pid_here(owner)
     if pid is None:
         return "stop it in its own container or on its own machine: its process id differs here"
     return f"stop it with: kill -TERM {pid}"
 
 
-def _lock_reaches(holder: dict[str, Any]) -> bool:
+def _lock_reaches(owner: dict[str, Any]) -> bool:
     """Whether the lock of an owner would be visible here: it is, or was before a restart, on this machine."""
-    return on_this_machine(holder) or holder.get("host") == socket.gethostname()
+    return on_this_machine(owner) or owner.get("host") == socket.gethostname()
 
 
 def stopped_pid(run_dir: RunDir) -> int | None:
@@ -205,27 +202,27 @@ def newest_live(runs_dir: Path) -> RunDir:
 
 
 def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
-    holder = _owner_by_log(run_dir, None if free is None else not free)
-    if holder is not None:
+    owner = _owner_by_log(run_dir, None if free is None else not free)
+    if owner is not None:
         why = "" if free else "; this file system cannot lock files, so only the age of the log shows it"
         raise RunError(
-            f"{run_dir.path}: trained by process {holder.get('pid', '?')} on {holder.get('host', '?')}, whose log was written "
+            f"{run_dir.path}: trained by process {owner.get('pid', '?')} on {owner.get('host', '?')}, whose log was written "
             f"{_silence_s(run_dir):.0f} s ago; continue it there, or wait until the log is {LOST_AFTER_S:.0f} s old"
             f"{why}"
         )
 
 
 def _taken_message(run_dir: RunDir) -> str:
-    holder = read_owner(run_dir) or {}
-    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-    if holder.get("ended"):
+    owner = read_owner(run_dir) or {}
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    if owner.get("ended"):
         return (
             f"{run_dir.path}: this run has ended, but its dashboard is still open in {who}; "
-            f"close it with q, or {stop_advice(holder)}"
+            f"close it with q, or {stop_advice(owner)}"
         )
     return (
         f"{run_dir.path}: this run is already active in {who}; "
-        f"attach with: {run_dir.attach_command()}   or {stop_advice(holder)}"
+        f"attach with: {run_dir.attach_command()}   or {stop_advice(owner)}"
     )
 
 

@@ -21,11 +21,46 @@ def default_runs_dir() -> Path:
     return Path("runs")
 
 
+class _PathInside:
+    """Path of a fixed name inside a run's directory, computed at each access because the directory may move."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run_dir: RunDir, owner: type[RunDir]) -> Path:
+        return run_dir.path / self._name
+
+
 @dataclass
 class RunDir:
     """A run's directory. Its other attributes are paths, which need not exist."""
 
     path: Path
+
+    config = _PathInside("config.yaml")
+    """The fully resolved configuration."""
+    env = _PathInside("env.json")
+    """Versions, device and host."""
+    trainer = _PathInside("trainer.json")
+    """Facts about the owner: locked and filled while a trainer lives, empty otherwise."""
+    events = _PathInside("events.jsonl")
+    """The event log."""
+    results = _PathInside("results.csv")
+    """Results table, one line per epoch."""
+    checkpoints = _PathInside("checkpoints")
+    """Folder of checkpoints and of the pointer files `latest` and `best`."""
+    export = _PathInside("export")
+    """Folder of `model.onnx` and `parity.json`."""
+    evaluation = _PathInside("eval")
+    """Folder of per-class tables."""
+    training_images = _PathInside("eval/training.png")
+    """Pictures of training images as the network receives them."""
+    sinks = _PathInside("sinks")
+    """Folder of the state of trackers, by name."""
+    report = _PathInside("report.html")
+    """Report of the run as a page for a browser."""
+    log = _PathInside("log.txt")
+    """Tracebacks, and what libraries printed under the dashboard."""
 
     @property
     def name(self) -> str:
@@ -33,73 +68,13 @@ class RunDir:
         return self.path.name
 
     @property
-    def config(self) -> Path:
-        """The fully resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def env(self) -> Path:
-        """Versions, device and host."""
-        return self.path / "env.json"
-
-    @property
-    def trainer(self) -> Path:
-        """Facts about the owner: locked and filled while a trainer lives, empty otherwise."""
-        return self.path / "trainer.json"
-
-    @property
-    def events(self) -> Path:
-        """The event log."""
-        return self.path / "events.jsonl"
-
-    @property
-    def results(self) -> Path:
-        """Results table, one line per epoch."""
-        return self.path / "results.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of checkpoints and of the pointer files `latest` and `best`."""
-        return self.path / "checkpoints"
-
-    @property
-    def export(self) -> Path:
-        """Folder of `model.onnx` and `parity.json`."""
-        return self.path / "export"
-
-    @property
-    def evaluation(self) -> Path:
-        """Folder of per-class tables."""
-        return self.path / "eval"
+    def folders(self) -> tuple[Path, ...]:
+        """All subfolders that a new run gets."""
+        return self.checkpoints, self.export, self.evaluation
 
     def mistakes(self, split: str) -> Path:
         """Pictures of the most confident mistakes of the newest evaluation of a split."""
         return self.evaluation / f"mistakes-{split}.png"
-
-    @property
-    def training_images(self) -> Path:
-        """Pictures of training images as the network receives them."""
-        return self.evaluation / "training.png"
-
-    @property
-    def sinks(self) -> Path:
-        """Folder of the state of trackers, by name."""
-        return self.path / "sinks"
-
-    @property
-    def report(self) -> Path:
-        """Report of the run as a page for a browser."""
-        return self.path / "report.html"
-
-    @property
-    def log(self) -> Path:
-        """Tracebacks, and what libraries printed under the dashboard."""
-        return self.path / "log.txt"
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """All subfolders that a new run gets."""
-        return self.checkpoints, self.export, self.evaluation
 
     def resume_command(self) -> str:
         """The command that resumes this run."""

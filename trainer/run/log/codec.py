@@ -69,19 +69,19 @@ def escape_invalid_utf8(value: Any) -> Any:
 
 def decode(line: bytes) -> Record | None:
     """Decode one line; None if it is unreadable or of a kind unknown to this version."""
-    records, _ = records_of(contents([line]))
+    records, _ = records_of(parse_lines([line]))
     return records[0] if records else None
 
 
 def read_lines(lines: Sequence[bytes]) -> tuple[list[Record], int]:
     """Decode lines; returns their records, and the number of lines skipped."""
-    found = contents(lines)
+    found = parse_lines(lines)
     records, bad = records_of(found)
     return records, bad + num_unreadable(lines, found)
 
 
 def num_unreadable(lines: Sequence[bytes], found: Sequence[dict[str, Any]]) -> int:
-    """Number of non-empty lines that have no JSON object in `contents(lines)`."""
+    """Number of non-empty lines that have no JSON object in `parse_lines(lines)`."""
     return 0 if len(lines) == len(found) else sum(bool(line.strip()) for line in lines) - len(found)
 
 
@@ -166,7 +166,7 @@ def _have_same_lengths(cls: type[Event], events: Sequence[Event]) -> bool:
     )
 
 
-def contents(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+def parse_lines(lines: Sequence[bytes]) -> list[dict[str, Any]]:
     """The JSON objects of many lines, without lines that have none. Parsed in one piece, which halves the time."""
     try:
         found: list[Any] = orjson.loads(b"[" + b",".join(lines) + b"]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar
 
 from trainer.run.log.log_types import Amount, Positive, UnixTime
 
@@ -36,39 +36,17 @@ def _is_sampled(value: Sequence[Sequence[float]]) -> bool:
 SampledSchedule = Annotated[list[list[float]], _is_sampled]
 
 
-class _Data(TypedDict, total=False):
-    image_size: Positive
-    progressive: list[Annotated[list[Positive], is_pair]]
-
-
-class _Eval(TypedDict, total=False):
-    every_epochs: Positive
-
-
-class _Checkpoint(TypedDict, total=False):
-    every_s: Amount
-
-
-class _Optim(TypedDict, total=False):
-    lr: Amount
-
-
-class _Config(TypedDict, total=False):
-    """Entries of a configuration that viewers read."""
-
-    data: _Data
-    eval: _Eval
-    checkpoint: _Checkpoint
-    optim: _Optim
-
-
-class Model(TypedDict, total=False):
-    """Entries of a model's description that viewers read."""
-
-    parameters: int
-
-
-Config = Annotated[dict[str, dict[str, Any]], _Config]
+# Entries of a configuration and of a model's description that viewers read; the others may be anything.
+Config = Annotated[
+    dict[str, dict[str, Any]],
+    {
+        "data": {"image_size": Positive, "progressive": list[Annotated[list[Positive], is_pair]]},
+        "eval": {"every_epochs": Positive},
+        "checkpoint": {"every_s": Amount},
+        "optim": {"lr": Amount},
+    },
+]
+Model = Annotated[dict[str, Any], {"parameters": int}]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,17 @@
 """Checks values from a log against the types that `trainer.run.log.run_events` declares.
 
 A check takes many values at once, so that a million steps are checked as columns. A plain `int` is a whole number from 0
-that a float holds exactly, and a plain `float` a number whose square is finite. `Annotated` adds a `Range`, a `TypedDict`
-with the types of some keys, or a function that returns whether a value is valid.
+that a float holds exactly, and a plain `float` a number whose square is finite. `Annotated` adds a `Range`, a dict with the
+types of some keys, or a function that returns whether a value is valid. A type may itself be such a dict.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, get_args, get_origin
 
 from trainer.config.field_type import LARGEST_INT
 
@@ -37,9 +36,10 @@ Positive = Annotated[int, Range(1, LARGEST_INT)]
 UnixTime = Annotated[float, Range(0, LATEST_TIME)]
 
 
-@functools.cache
 def check_of(declared: Any) -> Check:
-    """Build the check of a type: plain, list, dict by text, `TypedDict`, optional or `Annotated`; else TypeError."""
+    """Build the check of a type: plain, list, dict by text, types by key, optional or `Annotated`; else TypeError."""
+    if isinstance(declared, dict):
+        return _entries(declared)
     origin, arguments = get_origin(declared), get_args(declared)
     if origin is Annotated:
         return _annotated(arguments[0], arguments[1:])
@@ -53,8 +53,6 @@ def check_of(declared: Any) -> Check:
     if origin is dict:
         items = check_of(arguments[1])
         return lambda values: _are(values, dict) and items([item for value in values for item in value.values()])
-    if is_typeddict(declared):
-        return _typed_dict(declared)
     if declared is Any:
         return lambda values: True
     if declared in _PLAIN:
@@ -85,14 +83,14 @@ def _annotated(declared: Any, limits: Sequence[Any]) -> Check:
     if isinstance(limit, Range):
         return _numbers({int, float} if declared is float else {int}, limit)
     check = check_of(declared)
-    if is_typeddict(limit):
-        keys = _typed_dict(limit)
-        return lambda values: check(values) and keys(values)
+    if isinstance(limit, dict):
+        entries = _entries(limit)
+        return lambda values: check(values) and entries(values)
     return lambda values: check(values) and all(map(limit, values))
 
 
-def _typed_dict(declared: Any) -> Check:
-    checks = {key: check_of(hint) for key, hint in get_type_hints(declared, include_extras=True).items()}
+def _entries(types: dict[str, Any]) -> Check:
+    checks = {key: check_of(declared) for key, declared in types.items()}
     return lambda values: (
         _are(values, dict)
         and all(check([value[key] for value in values if key in value]) for key, check in checks.items())

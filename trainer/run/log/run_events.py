@@ -37,7 +37,7 @@ class Started(Event):
     splits: dict[str, int]  # images in each
     selection_split: HeldOut  # chooses the best checkpoint
     fingerprint: str
-    model: Annotated[dict[str, Any], Model]
+    model: Model
     device: dict[str, Any]
     choices: dict[str, Any]  # precision, memory format and others made by timing; a resume reuses them
     epochs: Positive

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from trainer.host.atomic_files import sync
-from trainer.run.log.codec import checks_of, contents, encode
+from trainer.host.atomic_files import is_same_file, sync
+from trainer.run.log.codec import checks_of, encode, parse_lines
 from trainer.run.log.event import Event, Record
 from trainer.run.log.memory_tee import MemoryTee
 from trainer.run.log.run_events import Gap, LogFailed, LogRecovered, Warned
@@ -59,9 +59,9 @@ class EventLog:
         self._failing_since: float | None = None
         self._wake = threading.Condition()
         self._file = threading.Lock()
-        self._seq = _last_seq(path)
+        self._seq, torn = _read_end(path)
         self._fd = _open(path)
-        self._rest = b"" if _ends_with_newline(path) else b"\n"
+        self._rest = b"\n" if torn else b""
         self._thread = threading.Thread(target=self._write, name="event-log", daemon=True)
         self._thread.start()
 
@@ -111,10 +111,7 @@ class EventLog:
 
     def is_in(self, path: Path) -> bool:
         """Whether the log is written to the file at this path; the log's file may have been deleted."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), path.stat())
-        except OSError:
-            return False
+        return is_same_file(self._fd, path)
 
     def continue_in(self, path: Path) -> None:
         """Copy the log, whose file may have been deleted, to another file and continue there.
@@ -235,26 +232,18 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _ends_with_newline(path: Path) -> bool:
-    size = path.stat().st_size
-    if not size:
-        return True
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return file.read(1) == b"\n"
-
-
-def _last_seq(path: Path) -> int:
-    """Sequence number of the last line that has one, whatever its kind; -1 if there is none."""
+def _read_end(path: Path) -> tuple[int, bool]:
+    """Sequence number of the last line that has one, whatever its kind (-1: none), and whether the last line is torn."""
     size = path.stat().st_size if path.exists() else 0
     length = _TAIL_BYTES
     while size:
         with path.open("rb") as file:
             file.seek(max(size - length, 0))
-            found = contents(file.read().splitlines())
+            tail = file.read()
         # The end of a long log is enough: numbers rise from line to line.
+        found = parse_lines(tail.splitlines())
         numbers = [line["seq"] for line in found if "seq" in line and checks_of(Record)["seq"]([line["seq"]])]
         if numbers or length >= size:
-            return max(numbers, default=-1)
+            return max(numbers, default=-1), not tail.endswith(b"\n")
         length *= 16
-    return -1
+    return -1, False

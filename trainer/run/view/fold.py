@@ -55,7 +55,7 @@ def _started(event: events.Started, view: RunView, time: float) -> None:
     device = event.device.get("name", "?")
     view.note(time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images")
     if event.skipped_images:
-        view.note(time, "warning", f"{event.skipped_images:,} unreadable images left out; each is named in the log")
+        view.note(time, "warning", f"{event.skipped_images:,} unreadable images skipped; the log names each")
 
 
 @fold_event.register(events.StateChanged)
@@ -105,7 +105,7 @@ def _skipped(view: RunView, steps: list[int], time: float) -> None:
     which = f"steps {first:,} to {last:,}" if last > first else f"step {first:,}"
     precision = (view.started.choices if view.started else {}).get("precision")
     why = "loss or gradient overflowed in fp16" if precision == "fp16" else "loss or gradient not finite"
-    view.note(time, "warning", f"{which}: {why}, weights left as they were")
+    view.note(time, "warning", f"{which}: {why}, weights unchanged")
     view.skip_note, view.skipped_from = view.notes[-1], first
 
 
@@ -310,7 +310,7 @@ def _log_failed(event: events.LogFailed, view: RunView, time: float) -> None:
 @fold_event.register(events.LogRecovered)
 def _log_recovered(event: events.LogRecovered, view: RunView, time: float) -> None:
     view.unlogged_since = None
-    view.note(time, "info", f"the log is written again, after {event.seconds:,.0f} s in which it could not be")
+    view.note(time, "info", f"log writable again after {event.seconds:,.0f} s")
 
 
 @fold_event.register(events.Failed)

@@ -61,7 +61,7 @@ class RunOverview:
     bad_records: int  # damaged lines among those that the list reads
 
     @property
-    def trained(self) -> bool:
+    def is_training(self) -> bool:
         """Whether a process is training it."""
         return self.live and self.state in LIVE_STATES
 
@@ -124,10 +124,10 @@ class _FollowedRun:
     def __init__(self, run_dir: RunDir) -> None:
         self.overview: RunOverview | None = None  # None before it was read, and after it was deleted
         self._run_dir = run_dir
-        self._trainer = str(run_dir.trainer)
+        self._owner_file = str(run_dir.trainer)
         self._log: tuple[LogReader, RunView] | None = None
         self._size_bytes = 0
-        self._measured_at = -1.0
+        self._size_as_of = -1.0
         self._seen: object = None
         self.may_change = True  # also without its files, since its process or its log may end
 
@@ -136,39 +136,50 @@ class _FollowedRun:
 
         Returns whether anything may be new: the log or the owner's file has changed, or the state depends on the time.
         """
-        seen = (log.st_mtime_ns, log.st_size, _state_of(self._trainer))
+        seen = (log.st_mtime_ns, log.st_size, _file_version(self._owner_file))
         if seen == self._seen and not self.may_change:
             return False
         self._seen = seen
-        follower, view = self._log = self._log or (LogReader(self._run_dir.events), RunView())
+        reader, view = self._log = self._log or (LogReader(self._run_dir.events), RunView())
         try:
-            while lines := follower.read():
+            while lines := reader.read():
                 replay(view, _shown(lines))
-            fresh: RunOverview | None = self._look(view, now)
+            fresh: RunOverview | None = self._overview_of(view, now)
         except FileNotFoundError:
             fresh = None  # just deleted
         except Exception:  # noqa: BLE001 - an unreadable run does not hide the others
-            fresh, self.may_change = replace(self._look(view, now), status="unreadable"), True
+            fresh, self.may_change = self._unreadable(view, now), True
         self.overview = self.overview if fresh == self.overview else fresh
         if not self.may_change:
             self._log = None  # a folder of thousands would fill the memory
         return True
 
-    def _look(self, view: RunView, now: float) -> RunOverview:
-        live, there = is_live(self._run_dir), presence(self._run_dir)
-        if self._measured_at != view.last_time:
-            self._size_bytes, self._measured_at = _size_of(self._run_dir.path), view.last_time
-        state = view.state_seen(there, now - view.last_time)
-        self.may_change = live or (there is Presence.UNKNOWN and state in LIVE_STATES)
-        measured = [event for event in view.evaluations if event.split == view.selection_split]
+    def _unreadable(self, view: RunView, now: float) -> RunOverview:
+        """The row of a run that cannot be read: with what is known of it, if that can be determined."""
+        try:
+            row = self._overview_of(view, now)
+        except Exception:  # noqa: BLE001 - as in `refresh`
+            row = self._row(RunView(), RunState.LOST, live=False)
+        return replace(row, status="unreadable")
+
+    def _overview_of(self, view: RunView, now: float) -> RunOverview:
+        live, owner_presence = is_live(self._run_dir), presence(self._run_dir)
+        if self._size_as_of != view.last_time:
+            self._size_bytes, self._size_as_of = _size_of(self._run_dir.path), view.last_time
+        state = view.state_seen(owner_presence, now - view.last_time)
+        self.may_change = live or (owner_presence is Presence.UNKNOWN and state in LIVE_STATES)
+        return self._row(view, state, live=live)
+
+    def _row(self, view: RunView, state: RunState, *, live: bool) -> RunOverview:
+        evaluations = [event for event in view.evaluations if event.split == view.selection_split]
         return RunOverview(
             run_dir=self._run_dir, live=live, state=state, status=view.word_for(state), epoch=view.epoch,
             epochs=view.started.epochs if view.started else 0, split=view.selection_split,
             best=view.best.accuracy if view.best else None,
-            last=measured[-1].accuracy if measured else None, begun=view.begun, last_time=view.last_time,
+            last=evaluations[-1].accuracy if evaluations else None, begun=view.begun, last_time=view.last_time,
             size_bytes=self._size_bytes,
-            losses=_points(measured, lambda event: number(event.loss)),
-            accuracies=_points(measured, lambda event: event.accuracy), bad_records=view.bad_records,
+            losses=_points(evaluations, lambda event: number(event.loss)),
+            accuracies=_points(evaluations, lambda event: event.accuracy), bad_records=view.bad_records,
         )  # fmt: skip
 
 
@@ -185,7 +196,7 @@ def _shown(lines: list[bytes]) -> list[bytes]:
     ]
 
 
-def _state_of(path: str) -> tuple[int, int, int] | None:
+def _file_version(path: str) -> tuple[int, int, int] | None:
     """Identity of a file's content, which changes when it is written; None if there is no file."""
     try:
         found = os.stat(path)

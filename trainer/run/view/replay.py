@@ -11,7 +11,7 @@ from itertools import chain
 from operator import itemgetter, lt
 from typing import Any
 
-from trainer.run.log.codec import LINES_PER_CHUNK, STEP_FIELDS, checks_of, contents, num_unreadable, records_of
+from trainer.run.log.codec import LINES_PER_CHUNK, STEP_FIELDS, checks_of, num_unreadable, parse_lines, records_of
 from trainer.run.log.event import Record
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Heartbeat, Monitored
@@ -28,7 +28,7 @@ def replay(view: RunView, lines: Sequence[bytes]) -> None:
     """Fold lines in, the oldest first; unreadable ones are counted and skipped."""
     for start in range(0, len(lines), LINES_PER_CHUNK):
         part = lines[start : start + LINES_PER_CHUNK]
-        found = contents(part)
+        found = parse_lines(part)
         newest = next((line["seq"] for line in reversed(found) if "seq" in line), None)
         if newest is None or not view.has_passed(newest):  # a reader that fell behind reads its file again
             view.bad_records += num_unreadable(part, found)

@@ -147,13 +147,17 @@ class RunView:
         return self.started.steps_per_epoch if self.started else 0
 
     @property
+    def config(self) -> dict[str, dict[str, Any]]:
+        """Configuration by group and key; empty until the run is opened."""
+        return self.opened.config if self.opened else {}
+
+    @property
     def plan(self) -> dict[str, float]:
         """Current plan by dotted key: epochs, and the intervals of evaluations and saves."""
-        config = self.opened.config if self.opened else {}
         return {
             "train.epochs": self.started.epochs if self.started else 1,
-            "eval.every_epochs": config.get("eval", {}).get("every_epochs", 1),
-            "checkpoint.every_s": config.get("checkpoint", {}).get("every_s", 60),
+            "eval.every_epochs": self.config.get("eval", {}).get("every_epochs", 1),
+            "checkpoint.every_s": self.config.get("checkpoint", {}).get("every_s", 60),
         }
 
     @property
@@ -178,9 +182,8 @@ class RunView:
         from trainer.config.lr_schedule import LrSchedule
         from trainer.config.schema import ScheduleConfig
 
-        config = self.opened.config if self.opened else {}
         schedule = LrSchedule(
-            config=ScheduleConfig(**config.get("schedule", {})), lr=float(config.get("optim", {}).get("lr", 0.0)),
+            config=ScheduleConfig(**self.config.get("schedule", {})), lr=float(self.config.get("optim", {}).get("lr", 0.0)),
             epochs=epochs, steps_per_epoch=max(self.steps_per_epoch, 1), edits=self.lr_edits,
             shortest=int(self.plan["train.epochs"]),
         )  # fmt: skip
@@ -201,8 +204,7 @@ class RunView:
     @property
     def best_by(self) -> str:
         """Criterion of the best checkpoint: `accuracy` or `loss`."""
-        config = self.opened.config if self.opened else {}
-        return "loss" if config.get("eval", {}).get("best_by") == "loss" else "accuracy"
+        return "loss" if self.config.get("eval", {}).get("best_by") == "loss" else "accuracy"
 
     @property
     def best_name(self) -> str:
@@ -278,7 +280,7 @@ class RunView:
 
     def image_sizes(self) -> Iterator[tuple[int, int, int]]:
         """Steps done before and after each size of training images, and the size in pixels."""
-        data = self.opened.config.get("data", {}) if self.opened else {}
+        data = self.config.get("data", {})
         if self.started is None:
             return
         begin = 0
@@ -300,10 +302,7 @@ class RunView:
 
     def lr_factor_at(self, step: float) -> float:
         """Product of the user's factors in force at a step, counted from 1."""
-        product = 1.0
-        for steps_done, factor in self.lr_edits:
-            product *= factor if steps_done < step else 1.0
-        return product
+        return math.prod((factor for steps_done, factor in self.lr_edits if steps_done < step), start=1.0)
 
     def planned_lr(self) -> tuple[list[float], list[float]]:
         """Sampled steps and learning rates of the whole schedule, with the user's edits."""

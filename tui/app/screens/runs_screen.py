@@ -124,7 +124,7 @@ class RunsScreen(ModalScreen[None]):
 
     def _show(self, runs: list[RunOverview]) -> None:
         self._listed, self._runs = runs, {str(run.run_dir.path): run for run in runs}
-        self._counts = f"{len(runs)}, {sum(run.trained for run in runs)} in training"
+        self._counts = f"{len(runs)}, {sum(run.is_training for run in runs)} in training"
         self._counts += (
             f", {odd} with skipped log lines (!)" if (odd := sum(run.bad_records > 0 for run in runs)) else ""
         )

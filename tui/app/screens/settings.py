@@ -15,7 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, Static
 
 from trainer.config.field_docs import explanation
-from trainer.config.loader import Resolved
+from trainer.config.loader import LoadedConfig
 from trainer.host.atomic_files import unused_path, write_atomically
 from tui.drawing import format as fmt
 from tui.state.config_form import command_of, main_settings, resolve, shown_command, whole_yaml
@@ -146,7 +146,7 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self.query_one("#settings-amount-to", Static).update(text)
 
 
-def _steps(resolved: Resolved) -> str:
+def _steps(resolved: LoadedConfig) -> str:
     config = resolved.config
     what = f"ResNet-18, {config.model.stem} stem, {config.data.image_size} pixels"
     return f"{what}, {config.train.epochs} epochs, {config.optim.name}"

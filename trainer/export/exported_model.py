@@ -25,7 +25,7 @@ from trainer.model.resnet import build_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ExportedModel:
     """A checkpoint's model with its data."""
 
     checkpoint: Checkpoint
@@ -35,9 +35,12 @@ class Subject:
     split: str  # held-out split on which it is evaluated
     normalize: Normalize
     preprocess: dict[str, Any]  # from a picture to the model's input
+    embed: bool  # the files include the preprocessing: from uint8 pixels to probabilities
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool) -> Subject:
+    def of(
+        cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool, embed: bool
+    ) -> ExportedModel:
         """Build the model and load its images; DataError when they are missing, ExportError when their classes differ.
 
         `tested`: the run has read its test images, so that they may be used here too.
@@ -56,7 +59,7 @@ class Subject:
         split = "test" if tested and "test" in dataset.splits else run.selection_split
         return cls(
             checkpoint=checkpoint, model=model.eval(), config=config, dataset=dataset, split=split,
-            normalize=Normalize.of(run.mean, run.std, torch.device("cpu")), preprocess=run.preprocess,
+            normalize=Normalize.of(run.mean, run.std, torch.device("cpu")), preprocess=run.preprocess, embed=embed,
         )  # fmt: skip
 
     @property
