@@ -19,11 +19,7 @@ from trainer.run.control.commands import Command
 
 LONGEST_LINE = 1024  # bytes of a command
 
-_KINDS = (
-    cmd.Pause, cmd.Unpause, cmd.SaveCheckpoint, cmd.Evaluate, cmd.Export, cmd.GoBack, cmd.Unfreeze, cmd.Freeze, cmd.FindLr,
-    cmd.SetLr, cmd.ScaleLr, cmd.AddNote, cmd.ChangeSettings, cmd.Stop,
-)  # fmt: skip
-_BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in _KINDS}
+_BY_NAME: dict[str, type[Command]] = {kind.name: kind for kind in Command.__subclasses__()}
 _ID = re.compile(r"[0-9a-f]{12}")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from trainer.run.log.event import Message
 from trainer.run.log.run_events import Acknowledged
 from trainer.run.status import Presence
 
@@ -24,115 +25,82 @@ class UndeliverableError(Exception):
     """A command could not be delivered; the text has the reason."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(Message):
     """Base of all commands."""
 
     name: ClassVar[str]  # in acknowledgements
     command_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # chosen by the sender
 
+    def __init_subclass__(cls, *, name: str) -> None:
+        super().__init_subclass__()
+        cls.name = name
 
-@dataclass(frozen=True, kw_only=True)
-class Pause(Command):
+
+class Pause(Command, name="pause"):
     """Hold at the next step boundary."""
 
-    name: ClassVar[str] = "pause"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Unpause(Command):
+class Unpause(Command, name="unpause"):
     """Continue after a pause."""
 
-    name: ClassVar[str] = "unpause"
 
-
-@dataclass(frozen=True, kw_only=True)
-class SaveCheckpoint(Command):
+class SaveCheckpoint(Command, name="checkpoint"):
     """Save a checkpoint now. One that a user requests is exempt from rotation."""
 
-    name: ClassVar[str] = "checkpoint"
     reason: str = ""  # name of the signal that requested it; empty for a user
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluate(Command):
+class Evaluate(Command, name="evaluate"):
     """Evaluate the held-out images now."""
 
-    name: ClassVar[str] = "evaluate"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Export(Command):
+class Export(Command, name="export"):
     """Save this step and export it to ONNX."""
 
-    name: ClassVar[str] = "export"
 
-
-@dataclass(frozen=True, kw_only=True)
-class GoBack(Command):
+class GoBack(Command, name="go back"):
     """Return to the last checkpoint before the non-finite steps, at half the learning rate."""
 
-    name: ClassVar[str] = "go back"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Unfreeze(Command):
+class Unfreeze(Command, name="unfreeze"):
     """Unfreeze one more stage of the network: the frozen one nearest to the classifier."""
 
-    name: ClassVar[str] = "unfreeze"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Freeze(Command):
+class Freeze(Command, name="freeze"):
     """Freeze one more stage of the network: the trained one nearest to the image."""
 
-    name: ClassVar[str] = "freeze"
 
-
-@dataclass(frozen=True, kw_only=True)
-class FindLr(Command):
+class FindLr(Command, name="find lr"):
     """Try learning rates on a copy of the state and suggest one; a second command meanwhile stops it."""
 
-    name: ClassVar[str] = "find lr"
 
-
-@dataclass(frozen=True, kw_only=True)
-class SetLr(Command):
+class SetLr(Command, name="set lr"):
     """Use this rate at the next step, and scale the rest of the schedule by the same factor."""
 
-    name: ClassVar[str] = "set lr"
     lr: float  # above 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScaleLr(Command):
+class ScaleLr(Command, name="scale lr"):
     """Scale the next step's rate and the rest of the schedule; exact even if the sender only knows an older rate."""
 
-    name: ClassVar[str] = "scale lr"
     factor: float  # above 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class AddNote(Command):
+class AddNote(Command, name="note"):
     """Add a note of the user to the run."""
 
-    name: ClassVar[str] = "note"
     text: str  # one line of at most `NOTE_LENGTH` characters
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChangeSettings(Command):
+class ChangeSettings(Command, name="change settings"):
     """Continue by another plan: number of epochs, intervals of evaluations and saves."""
 
-    name: ClassVar[str] = "change settings"
     settings: dict[str, float]  # by dotted key, of `trainer.config.schema.CHANGEABLE`
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stop(Command):
+class Stop(Command, name="stop"):
     """Save and end the run."""
 
-    name: ClassVar[str] = "stop"
     reason: str = "stopped"  # or the name of the signal that requested it
     exit_code: int = 0
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trainer.run.log.log_types import Amount, Positive, UnixTime
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_options: object) -> Any:
+        """Do nothing: type checkers alone read it."""
+        return lambda base: base
+
 
 LOG_VERSION = 2
 
@@ -49,13 +58,24 @@ Config = Annotated[
 Model = Annotated[dict[str, Any], {"parameters": int}]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Base of all events."""
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Message:
+    """Base of events and commands: each subclass is a frozen dataclass with keyword arguments."""
 
-    kind: ClassVar[str] = ""  # name in the log
-    durable: ClassVar[bool] = True  # the writer keeps it even when its queue is full
-    same_length: ClassVar[tuple[str, ...]] = ()  # lists of equal length; one that is empty by default may be empty
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+class Event(Message):
+    """Base of all events. A subclass gives the class variables below as arguments."""
+
+    kind: ClassVar[str]  # name in the log
+    durable: ClassVar[bool]  # the writer keeps it even when its queue is full
+    same_length: ClassVar[tuple[str, ...]]  # lists of equal length; one that is empty by default may be empty
+
+    def __init_subclass__(cls, *, kind: str, durable: bool = True, same_length: tuple[str, ...] = ()) -> None:
+        super().__init_subclass__()
+        cls.kind, cls.durable, cls.same_length = kind, durable, same_length
 
     def is_consistent(self) -> bool:
         """Whether the fields, each valid by itself, agree with each other."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from dataclasses import field
+from typing import Annotated, Any
 
 from trainer.run.log.event import Event, HeldOut
 from trainer.run.log.log_types import Amount, Positive, Rate, Share
 
 
-@dataclass(frozen=True, kw_only=True)
-class Steps(Event):
+class Steps(Event, kind="steps", durable=False, same_length=("loss", "accuracy", "lr")):
     """Consecutive optimizer steps; one value per step in each list."""
 
-    kind: ClassVar[str] = "steps"
-    durable: ClassVar[bool] = False
-    same_length: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "lr")
     first_step: Positive  # from 1
     loss: Annotated[list[float | None], bool]  # mean training loss; null where it was not finite
     accuracy: list[Share]  # training top-1, on augmented images
@@ -26,11 +22,9 @@ class Steps(Event):
     skipped: list[int] = field(default_factory=list)  # steps whose loss or gradient was not finite
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochEnded(Event):
+class EpochEnded(Event, kind="epoch"):
     """The last step of an epoch has ended. Means are over the steps that were not skipped; null when all were."""
 
-    kind: ClassVar[str] = "epoch"
     epoch: int  # from 1
     step: int
     train_loss: float | None
@@ -39,15 +33,12 @@ class EpochEnded(Event):
     seconds: Amount  # of its steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluated(Event):
+class Evaluated(Event, kind="evaluation", same_length=("correct", "counts", "predicted", "confusions")):
     """Held-out images were evaluated.
 
     For each class, `confusions` has the ten most frequent wrong predictions: class and number of images, alternating.
     """
 
-    kind: ClassVar[str] = "evaluation"
-    same_length: ClassVar[tuple[str, ...]] = ("correct", "counts", "predicted", "confusions")
     split: HeldOut
     epoch: Amount  # epochs trained so far; a fraction in mid-epoch
     step: int
@@ -73,17 +64,25 @@ class Evaluated(Event):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayersMeasured(Event):
+class LayersMeasured(
+    Event,
+    kind="layers",
+    same_length=(
+        "names",
+        "parameters",
+        "weight_norms",
+        "weight_ranges",
+        "weights",
+        "gradient_norms",
+        "gradient_ranges",
+        "gradients",
+    ),
+):
     """Weights at the end of an epoch and gradients of its last step, by layer (`trainer.model.layer_stats`).
 
     A histogram has bins of equal width from -r to r, where r is its range. Norms are Euclidean.
     """
 
-    kind: ClassVar[str] = "layers"
-    same_length: ClassVar[tuple[str, ...]] = (
-        "names", "parameters", "weight_norms", "weight_ranges", "weights", "gradient_norms", "gradient_ranges", "gradients",
-    )  # fmt: skip
     epoch: Amount  # epochs trained so far
     step: int
     names: list[str]  # as in the state dict, starting at the image
@@ -96,11 +95,9 @@ class LayersMeasured(Event):
     gradients: list[list[int]]  # histograms; empty where frozen
 
 
-@dataclass(frozen=True, kw_only=True)
-class PicturesSaved(Event):
+class PicturesSaved(Event, kind="pictures"):
     """Small pictures to look at were saved to a file (`trainer.evaluation.picture_sheet`)."""
 
-    kind: ClassVar[str] = "pictures"
     what: str  # `training`: as the network receives them; `mistakes`: the most confident ones
     split: str
     step: int
@@ -109,11 +106,9 @@ class PicturesSaved(Event):
     images: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointSaved(Event):
+class CheckpointSaved(Event, kind="checkpoint"):
     """A checkpoint is on disk, verified and published."""
 
-    kind: ClassVar[str] = "checkpoint"
     step: int
     path: str
     size_bytes: int
@@ -123,21 +118,16 @@ class CheckpointSaved(Event):
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointFailed(Event):
+class CheckpointFailed(Event, kind="checkpoint_failed"):
     """A checkpoint could not be written; training continues."""
 
-    kind: ClassVar[str] = "checkpoint_failed"
     step: int
     error: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class LrRangeTested(Event):
+class LrRangeTested(Event, kind="lr_range", same_length=("lrs", "losses")):
     """Learning rates were tried on a copy of the state."""
 
-    kind: ClassVar[str] = "lr_range"
-    same_length: ClassVar[tuple[str, ...]] = ("lrs", "losses")
     step: int  # steps done so far
     lrs: list[Rate]  # ascending
     losses: list[float]  # smoothed
@@ -145,21 +135,16 @@ class LrRangeTested(Event):
     reason: str  # for this suggestion, or for none
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportProgress(Event):
+class ExportProgress(Event, kind="export_progress", durable=False):
     """Progress of an export."""
 
-    kind: ClassVar[str] = "export_progress"
-    durable: ClassVar[bool] = False
     stage: str  # such as "checking on 256 images"
     fraction: float  # 0 to 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exported(Event):
+class Exported(Event, kind="exported"):
     """The ONNX file is in place and was proven equal to the model."""
 
-    kind: ClassVar[str] = "exported"
     step: int
     path: str
     size_bytes: int
@@ -170,9 +155,7 @@ class Exported(Event):
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # size, hash, accuracy and speed of each
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportFailed(Event):
+class ExportFailed(Event, kind="export_failed"):
     """The export failed. No ONNX file was announced, and an earlier one is untouched."""
 
-    kind: ClassVar[str] = "export_failed"
     error: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from dataclasses import field
+from typing import Annotated, Any
 
 from trainer.run.log.event import LOG_VERSION, Config, Event, HeldOut, Model, SampledSchedule, is_pair
 from trainer.run.log.log_types import Amount, Positive
@@ -14,11 +14,9 @@ def _is_state(name: str) -> bool:
     return name in {state.value for state in RunState}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opened(Event):
+class Opened(Event, kind="opened"):
     """A trainer process has taken the run. Its first event, before torch is imported."""
 
-    kind: ClassVar[str] = "opened"
     run: str
     directory: str
     pid: int
@@ -28,11 +26,9 @@ class Opened(Event):
     log_version: int = LOG_VERSION
 
 
-@dataclass(frozen=True, kw_only=True)
-class Started(Event):
+class Started(Event, kind="started"):
     """Everything is built and the first step is next."""
 
-    kind: ClassVar[str] = "started"
     classes: list[str]
     splits: dict[str, int]  # images in each
     selection_split: HeldOut  # chooses the best checkpoint
@@ -48,51 +44,41 @@ class Started(Event):
     skipped_images: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class StateChanged(Event):
+class StateChanged(Event, kind="state"):
     """The state of the run has changed."""
 
-    kind: ClassVar[str] = "state"
     state: Annotated[str, _is_state]  # value of a `RunState`
     detail: str = ""  # current activity, such as "decoding images"
     fraction: float | None = None  # progress of that activity, 0 to 1, if known
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diverged(Event):
+class Diverged(Event, kind="diverged"):
     """So many consecutive steps were skipped that the run is held until the user decides."""
 
-    kind: ClassVar[str] = "diverged"
     step: int  # the last skipped one
     in_a_row: int  # consecutive skipped steps
     checkpoint: str  # that a rollback would restore; empty when there is none
 
 
-@dataclass(frozen=True, kw_only=True)
-class StagesFrozen(Event):
+class StagesFrozen(Event, kind="frozen"):
     """Other stages of the network are frozen from the next step on."""
 
-    kind: ClassVar[str] = "frozen"
     step: int  # steps done so far
     stages: list[str]  # frozen ones, starting at the image
     trainable: int  # number of trained parameters
 
 
-@dataclass(frozen=True, kw_only=True)
-class LrEdited(Event):
+class LrEdited(Event, kind="lr_edited"):
     """The user has scaled the rest of the schedule."""
 
-    kind: ClassVar[str] = "lr_edited"
     step: int  # steps done so far; the factor applies from the next one
     factor: float
     lr: float  # of the next step
 
 
-@dataclass(frozen=True, kw_only=True)
-class SettingsChanged(Event):
+class SettingsChanged(Event, kind="settings"):
     """The plan of the run has changed. `epochs`, `total_steps` and `planned_lr` as in `Started`."""
 
-    kind: ClassVar[str] = "settings"
     step: int  # steps done so far
     changes: list[str]  # as `key: old -> new`
     config: Config  # changed settings only
@@ -101,31 +87,25 @@ class SettingsChanged(Event):
     planned_lr: SampledSchedule
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoteAdded(Event):
+class NoteAdded(Event, kind="note"):
     """The user has added a note."""
 
-    kind: ClassVar[str] = "note"
     step: int  # steps done so far
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Acknowledged(Event):
+class Acknowledged(Event, kind="ack"):
     """A command has taken effect, or was refused with a reason."""
 
-    kind: ClassVar[str] = "ack"
     command_id: str
     command: str
     ok: bool
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resumed(Event):
+class Resumed(Event, kind="resumed"):
     """Training continues from a checkpoint: points after its step belong to an abandoned future."""
 
-    kind: ClassVar[str] = "resumed"
     step: int
     epoch: int
     checkpoint: str
@@ -135,71 +115,52 @@ class Resumed(Event):
     changes: list[str] = field(default_factory=list)  # as `key: old -> new`
 
 
-@dataclass(frozen=True, kw_only=True)
-class Monitored(Event):
+class Monitored(Event, kind="monitor", durable=False):
     """Memory and device readings; unavailable ones are left out."""
 
-    kind: ClassVar[str] = "monitor"
-    durable: ClassVar[bool] = False
     readings: dict[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Heartbeat(Event):
+class Heartbeat(Event, kind="heartbeat", durable=False):
     """The trainer process is alive, paused or not; after some time without one the run counts as lost."""
 
-    kind: ClassVar[str] = "heartbeat"
-    durable: ClassVar[bool] = False
 
-
-@dataclass(frozen=True, kw_only=True)
-class Warned(Event):
+class Warned(Event, kind="warning"):
     """A warning to the user that does not stop the run."""
 
-    kind: ClassVar[str] = "warning"
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap(Event):
+class Gap(Event, kind="gap"):
     """Step arrays were dropped because the disk could not keep up."""
 
-    kind: ClassVar[str] = "gap"
     dropped_events: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogFailed(Event):
+class LogFailed(Event, kind="log_failed"):
     """The log could not be appended to. Lives in memory only, so that the live screen shows it."""
 
-    kind: ClassVar[str] = "log_failed"
     error: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogRecovered(Event):
+class LogRecovered(Event, kind="log_recovered"):
     """The log can be appended to again; nothing that was published meanwhile is lost, unless a `Gap` says so."""
 
-    kind: ClassVar[str] = "log_recovered"
     seconds: float  # during which appending failed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failed(Event):
+class Failed(Event, kind="failed"):
     """The run ended with an error."""
 
-    kind: ClassVar[str] = "failed"
     error: str
     exit_code: int
     checkpoint: str = ""  # the last good one; empty when there is none
     resume: str = ""  # the command that resumes from it; empty when there is none
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finished(Event):
+class Finished(Event, kind="finished"):
     """The run ended as planned or was stopped and saved."""
 
-    kind: ClassVar[str] = "finished"
     reason: str  # `completed`, `stopped early` (`train.early_stop_epochs`), `stopped`, or the name of a signal
     step: int
     epoch: Amount
