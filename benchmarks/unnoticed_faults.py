@@ -103,7 +103,7 @@ FAULTS = (
     ),
     Fault(
         "feed-best",
-        "trainer.trackers.feed.Feed._resumed",
+        "trainer.trackers.feed.Feed._on_resumed",
         "self._bests = [(step, best) for step, best in self._bests if step <= event.step]",
         "pass",
     ),

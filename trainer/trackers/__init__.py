@@ -1,6 +1,4 @@
-"""Trackers that receive a run's log: TensorBoard, Weights & Biases, MLflow, trackio.
+"""Trackers that receive a run's log, which a process of their own reads (`relay`) and turns into calls of them (`feed`).
 
-`events.jsonl` is also the queue: a separate process reads it as it grows (`relay`) and turns events into calls of a
-`Tracker` (`feed`). So the training process never imports a tracker, waits for it or fails with it; `r18-tui sync` later
-passes on what a tracker has missed.
+The training process never imports a tracker, waits for it or fails with it; `r18-tui sync` passes on what one has missed.
 """

@@ -9,22 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from trainer.run.log.event import Event, Record, number
+from trainer.run.log import run_events as events
+from trainer.run.log.event import Record, number
 from trainer.run.log.result_events import CheckpointSaved, EpochEnded, Evaluated, LayersMeasured, PicturesSaved, Steps
-from trainer.run.log.run_events import (
-    NOT_INTERRUPTED,
-    Finished,
-    LrEdited,
-    Monitored,
-    NoteAdded,
-    Opened,
-    Resumed,
-    SettingsChanged,
-    Started,
-    Warned,
-)
 from trainer.trackers.tracker import Histogram, Tracker
 
 
@@ -39,7 +28,7 @@ class _Held:
 
 @dataclass
 class Feed:
-    """Processes records in the order of the log."""
+    """Processes records in the order of the log: a kind of event by the method that is named after it."""
 
     tracker: Tracker
     picture: Callable[[str, int], bytes | None]  # a file of the run as it was at a step; None when it was replaced
@@ -55,9 +44,9 @@ class Feed:
     def take(self, record: Record) -> None:
         """Hold the calls for a record; a checkpoint releases the calls up to its step."""
         event = record.event
-        handler = _HANDLERS.get(type(event))
+        handler = getattr(self, f"_on_{event.kind}", None)
         if handler is not None:
-            handler(self, event, record)
+            handler(event, record)
         if isinstance(event, CheckpointSaved):
             self._pass_on(event.step)
 
@@ -66,9 +55,13 @@ class Feed:
         """Number of steps waiting for a checkpoint."""
         return max((held.step for held in self._held), default=self.step) - self.step
 
-    def _hold(self, record: Record, step: int, call: Callable[[], None]) -> None:
+    def _hold(
+        self, record: Record, step: int, call: Callable[..., None], *values: object, time: float | None = None
+    ) -> None:
+        """Hold a call of the tracker with some values, a step and a time, by default the record's."""
         if record.seq > self.seq:
-            self._held.append(_Held(record.seq, step, call))
+            at = record.time if time is None else time
+            self._held.append(_Held(record.seq, step, partial(call, *values, step=step, time=at)))
 
     def _pass_on(self, saved: int) -> None:
         while self._held and self._held[0].step <= saved:
@@ -76,15 +69,13 @@ class Feed:
             held.call()
             self.seq, self.step = held.seq, max(self.step, held.step)
 
-    # Handlers of records ----------------------------------------------------------------------------------------------
-
-    def _opened(self, event: Opened, record: Record) -> None:
+    def _on_opened(self, event: events.Opened, record: Record) -> None:
         self._at = self.step  # records before the resume's step is known belong to the last safe step
 
-    def _started(self, event: Started, record: Record) -> None:
+    def _on_started(self, event: events.Started, record: Record) -> None:
         self._classes = event.classes
 
-    def _steps(self, event: Steps, record: Record) -> None:
+    def _on_steps(self, event: Steps, record: Record) -> None:
         count = len(event.loss)
         pace = event.seconds / max(count, 1)
         for index in range(count):
@@ -94,20 +85,17 @@ class Feed:
             }  # fmt: skip
             if index == count - 1 and event.seconds > 0:
                 values["train/images_per_s"] = event.images / event.seconds
-            self._scalars(record, step, values, time=record.time - pace * (count - 1 - index))
+            time = record.time - pace * (count - 1 - index)
+            self._hold(record, step, self.tracker.scalars, values, time=time)
         self._at = event.first_step + count - 1
 
-    def _scalars(self, record: Record, step: int, values: dict[str, float], time: float | None = None) -> None:
-        at = record.time if time is None else time
-        self._hold(record, step, lambda: self.tracker.scalars(values, step=step, time=at))
-
-    def _epoch(self, event: EpochEnded, record: Record) -> None:
+    def _on_epoch(self, event: EpochEnded, record: Record) -> None:
         values = {"epoch": float(event.epoch), "epoch/seconds": event.seconds}
         if event.train_loss is not None and event.train_accuracy is not None:
             values |= {"epoch/train_loss": event.train_loss, "epoch/train_accuracy": event.train_accuracy}
-        self._scalars(record, event.step, values)
+        self._hold(record, event.step, self.tracker.scalars, values)
 
-    def _evaluation(self, event: Evaluated, record: Record) -> None:
+    def _on_evaluation(self, event: Evaluated, record: Record) -> None:
         split = event.split
         values = {f"{split}/loss": number(event.loss), f"{split}/accuracy": event.accuracy}
         if event.accuracy_tta is not None:
@@ -115,14 +103,14 @@ class Feed:
         for name, right, images in zip(self._classes, event.correct, event.counts, strict=False):
             if images:
                 values[f"{split}_class/{name}"] = right / images
-        self._scalars(record, event.step, values)
+        self._hold(record, event.step, self.tracker.scalars, values)
         if event.best:
             best = {f"best/{split}_accuracy": event.accuracy, "best/step": float(event.step)}
             self._bests.append((event.step, best))
         elif self._bests and event.trigger == "end":  # the selected checkpoint, on the images that did not select it
             self._bests[-1][1][f"best/{split}_accuracy"] = event.accuracy
 
-    def _layers(self, event: LayersMeasured, record: Record) -> None:
+    def _on_layers(self, event: LayersMeasured, record: Record) -> None:
         norms = {}
         for index, name in enumerate(event.names):
             for kind, counts, limit in (
@@ -130,42 +118,38 @@ class Feed:
                 ("gradients", event.gradients[index], event.gradient_ranges[index]),
             ):
                 if counts and limit:
-                    self._histogram(record, event.step, f"{kind}/{name}", Histogram(counts=counts, limit=limit))
+                    histogram = Histogram(counts=counts, limit=limit)
+                    self._hold(record, event.step, self.tracker.histogram, f"{kind}/{name}", histogram)
             norm = event.gradient_norms[index]
             if norm is not None:
                 norms[f"gradient_norm/{name}"] = norm
-        self._scalars(record, event.step, norms)
+        self._hold(record, event.step, self.tracker.scalars, norms)
 
-    def _histogram(self, record: Record, step: int, name: str, histogram: Histogram) -> None:
-        self._hold(record, step, lambda: self.tracker.histogram(name, histogram, step=step, time=record.time))
-
-    def _pictures(self, event: PicturesSaved, record: Record) -> None:
+    def _on_pictures(self, event: PicturesSaved, record: Record) -> None:
         if record.seq <= self.seq:
             return
         png = self.picture(event.path, event.step)  # read now: the next evaluation writes to the same file
         if png is not None:
-            name = f"{event.what}/{event.split}"
-            self._hold(record, event.step, lambda: self.tracker.picture(name, png, step=event.step, time=record.time))
+            self._hold(record, event.step, self.tracker.picture, f"{event.what}/{event.split}", png)
 
-    def _monitor(self, event: Monitored, record: Record) -> None:
-        self._scalars(record, self._at, {f"system/{name}": value for name, value in event.readings.items()})
+    def _on_monitor(self, event: events.Monitored, record: Record) -> None:
+        self._hold(
+            record, self._at, self.tracker.scalars, {f"system/{name}": value for name, value in event.readings.items()}
+        )
 
-    def _noted(self, event: NoteAdded, record: Record) -> None:
-        self._note(record, event.step, event.text)
+    def _on_note(self, event: events.NoteAdded, record: Record) -> None:
+        self._hold(record, event.step, self.tracker.note, event.text)
 
-    def _lr_edited(self, event: LrEdited, record: Record) -> None:
-        self._note(record, event.step, f"learning rate x{event.factor:.4g} to {event.lr:.4g}")
+    def _on_lr_edited(self, event: events.LrEdited, record: Record) -> None:
+        self._hold(record, event.step, self.tracker.note, f"learning rate x{event.factor:.4g} to {event.lr:.4g}")
 
-    def _settings(self, event: SettingsChanged, record: Record) -> None:
-        self._note(record, event.step, ", ".join(event.changes))
+    def _on_settings(self, event: events.SettingsChanged, record: Record) -> None:
+        self._hold(record, event.step, self.tracker.note, ", ".join(event.changes))
 
-    def _warned(self, event: Warned, record: Record) -> None:
-        self._note(record, self._at, event.message)
+    def _on_warning(self, event: events.Warned, record: Record) -> None:
+        self._hold(record, self._at, self.tracker.note, event.message)
 
-    def _note(self, record: Record, step: int, text: str) -> None:
-        self._hold(record, step, lambda: self.tracker.note(text, step=step, time=record.time))
-
-    def _resumed(self, event: Resumed, record: Record) -> None:
+    def _on_resumed(self, event: events.Resumed, record: Record) -> None:
         self._held = deque(held for held in self._held if held.step <= event.step)
         self._at = event.step
         self._bests = [(step, best) for step, best in self._bests if step <= event.step]
@@ -174,28 +158,10 @@ class Feed:
             # Resumed from a checkpoint that is not the newest: later ones were damaged or had diverged.
             self.tracker.back_to(event.step)
             self.step = event.step
-        self._note(record, event.step, f"resumed at step {event.step:,}")
+        self._hold(record, event.step, self.tracker.note, f"resumed at step {event.step:,}")
 
-    def _finished(self, event: Finished, record: Record) -> None:
-        self._note(record, event.step, f"{event.reason} at step {event.step:,}")
-        if event.reason in NOT_INTERRUPTED:
+    def _on_finished(self, event: events.Finished, record: Record) -> None:
+        self._hold(record, event.step, self.tracker.note, f"{event.reason} at step {event.step:,}")
+        if event.reason in events.NOT_INTERRUPTED:
             self.results = dict(self._bests[-1][1]) if self._bests else {}
             self._pass_on(event.step)
-
-
-_HANDLERS: dict[type[Event], Callable[[Feed, Any, Record], None]] = {
-    Opened: Feed._opened,
-    Started: Feed._started,
-    Steps: Feed._steps,
-    EpochEnded: Feed._epoch,
-    Evaluated: Feed._evaluation,
-    LayersMeasured: Feed._layers,
-    PicturesSaved: Feed._pictures,
-    Monitored: Feed._monitor,
-    NoteAdded: Feed._noted,
-    LrEdited: Feed._lr_edited,
-    SettingsChanged: Feed._settings,
-    Warned: Feed._warned,
-    Resumed: Feed._resumed,
-    Finished: Feed._finished,
-}

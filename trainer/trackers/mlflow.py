@@ -24,31 +24,22 @@ class MlflowTracker(Tracker):
     def __init__(self, info: RunInfo) -> None:
         place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{info.folder.absolute() / 'mlflow.db'}")
         self._client = MlflowClient(tracking_uri=place)
-        self._run = self._find(info) or self._create(info)
-        self._metrics: list[Metric] = []
-        self._notes = 0
-
-    def _find(self, info: RunInfo) -> str | None:
-        experiment = self._client.get_experiment_by_name(_EXPERIMENT)
-        if experiment is None:
-            return None
-        found = self._client.search_runs(
-            [experiment.experiment_id], f"tags.identity = '{info.identity}'", max_results=1
-        )
-        return found[0].info.run_id if found else None
-
-    def _create(self, info: RunInfo) -> str:
         experiment = self._client.get_experiment_by_name(_EXPERIMENT)
         # Artifacts of a local store are kept beside it, rather than in the folder the program was started in.
         local = None if "MLFLOW_TRACKING_URI" in os.environ else (info.folder.absolute() / "artifacts").as_uri()
         place = experiment.experiment_id if experiment else self._client.create_experiment(_EXPERIMENT, local)
+        found = self._client.search_runs([place], f"tags.identity = '{info.identity}'", max_results=1)
+        self._run = str(found[0].info.run_id) if found else self._create(place, info)
+        self._metrics: list[Metric] = []
+        self._notes = 0
+
+    def _create(self, place: str, info: RunInfo) -> str:
         run = self._client.create_run(place, run_name=info.name, tags={"identity": info.identity}).info.run_id
         settings = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in info.settings.items()]
         self._client.log_batch(run, params=settings)
         return str(run)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Log figures of a step."""
         self._metrics += [
             Metric(metric_name(name), value, int(1000 * time), step) for name, value in finite(values).items()
         ]
@@ -56,26 +47,22 @@ class MlflowTracker(Tracker):
             self.flush()
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """Log an artifact."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"step-{step:08}.png"
             path.write_bytes(png)
             self._client.log_artifact(self._run, str(path), name)
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """Set a tag named after the step."""
         self._notes += 1
         key = f"note.{step:08}.{int(1000 * time)}.{self._notes}"
         self._client.log_batch(self._run, tags=[RunTag(key, text[:_LONGEST_VALUE])])
 
     def flush(self) -> None:
-        """Send the collected figures."""
         while self._metrics:
             self._client.log_batch(self._run, metrics=self._metrics[:_BATCH])
             del self._metrics[:_BATCH]
 
     def close(self, results: Mapping[str, float]) -> None:
-        """End the session; a run that is not over stays open."""
         self.flush()
         for name, value in results.items():
             self._client.log_metric(self._run, metric_name(name), value)

@@ -23,12 +23,10 @@ class TensorBoardTracker(Tracker):
         return SummaryWriter(str(self._info.folder), purge_step=step + 1)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Add a point to each curve."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step, walltime=time)
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """Add a slice to a histogram over time."""
         counts, edges = np.array(values.counts, dtype=np.float64), np.array(values.edges)
         middles = (edges[:-1] + edges[1:]) / 2
         self._writer.add_histogram_raw(
@@ -38,26 +36,22 @@ class TensorBoardTracker(Tracker):
         )  # fmt: skip
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """Add an image."""
         pixels_HWC = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
         self._writer.add_image(name, pixels_HWC, step, walltime=time, dataformats="HWC")
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        """Add a text; TensorBoard renders Markdown, so it is marked as literal."""
+        # TensorBoard renders Markdown, so it is marked as literal.
         self._writer.add_text("notes", "    " + text, step, walltime=time)
 
     def back_to(self, step: int) -> None:
-        """Start a new file that purges later steps."""
         self._writer.close()
         self._writer = self._open(step)
 
     def flush(self) -> None:
-        """Write pending events to the file."""
         self._writer.flush()
 
     def close(self, results: Mapping[str, float]) -> None:
-        """End the file; for a run that is over, add settings and results side by side."""
-        if results:
+        if results:  # the run is over: settings and results side by side
             self._writer.add_hparams(self._info.settings, dict(results), run_name=".")
         self._writer.close()
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import wandb
-from PIL import Image
 
 from trainer.trackers.tracker import Histogram, RunInfo
 from trainer.trackers.wandb_like import STEP, StepMerger
@@ -36,32 +34,18 @@ class WandbTracker(StepMerger):
     """A run of wandb, which cannot delete points: the note of a resume records it."""
 
     def __init__(self, run: wandb.Run) -> None:
-        super().__init__()
+        super().__init__(wandb.Image)
         self._run = run
 
     def log(self, values: dict[str, Any], step: int, time: float) -> None:
-        """Log a line of the run. The step is a metric, since wandb's own counter rejects steps that it has seen."""
+        # The step is a metric, since wandb's own counter rejects steps that it has seen.
         self._run.log({**values, STEP: step, "_timestamp": time})
 
-    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Log figures of a step."""
-        self.merge(values, step, time)
-
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        """Log a histogram."""
         whole = wandb.Histogram(np_histogram=(np.array(values.counts), np.array(values.edges)))
         self.merge({name: whole}, step, time)
 
-    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        """Log an image."""
-        self.merge({name: wandb.Image(Image.open(io.BytesIO(png)))}, step, time)
-
-    def flush(self) -> None:
-        """Pass on the current line; wandb writes it at once."""
-        self.log_step()
-
     def close(self, results: Mapping[str, float]) -> None:
-        """End the session."""
         self.log_step()
         self._run.summary.update(dict(results))
         self._run.finish()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from PIL import Image
 
 from trainer.trackers.tracker import Tracker
 
@@ -13,7 +16,8 @@ STEP = "step"  # x axis of curves: the trackers' own counter increases with ever
 class StepMerger(Tracker):
     """A tracker that merges all values of one step into one line."""
 
-    def __init__(self) -> None:
+    def __init__(self, picture: Callable[[Image.Image], object]) -> None:
+        self._picture = picture
         self._values: dict[str, Any] = {}
         self._step = -1
         self._time = 0.0
@@ -35,7 +39,16 @@ class StepMerger(Tracker):
             self.log(self._values, self._step, self._time)
             self._values = {}
 
+    def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
+        self.merge(values, step, time)
+
+    def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
+        self.merge({name: self._picture(Image.open(io.BytesIO(png)))}, step, time)
+
     def note(self, text: str, *, step: int, time: float) -> None:
-        """Add a text to the step's line; several of one step are joined."""
+        # Several of one step are joined.
         earlier = self._values.get("note") if step == self._step else None
         self.merge({"note": text if earlier is None else f"{earlier}\n{text}"}, step, time)
+
+    def flush(self) -> None:
+        self.log_step()

@@ -35,8 +35,7 @@ from trainer.run.log.result_events import CheckpointSaved, Evaluated, LayersMeas
 from trainer.run.log.run_events import Finished, Monitored, NoteAdded, Resumed, Started, Warned
 from trainer.run.log.writer import EventLog
 from trainer.trackers.feed import Feed
-from trainer.trackers.position import locked_position
-from trainer.trackers.relay import forward
+from trainer.trackers.relay import forward, locked_position
 from trainer.trackers.tracker import Histogram, RunInfo
 
 CLASSES = ["cat", "[red]dog[/]"]
