@@ -28,17 +28,7 @@ class Presence(Enum):
     UNKNOWN = "its trainer is on another machine, whose lock is not visible here; only the log is available"
 
 
-LIVE_STATES = frozenset(
-    {
-        RunState.LOADING,
-        RunState.PREPARING,
-        RunState.TRAINING,
-        RunState.EVALUATING,
-        RunState.PAUSED,
-        RunState.SAVING,
-        RunState.STOPPING,
-    }
-)
+LIVE_STATES = frozenset(RunState) - {RunState.FINISHED, RunState.FAILED, RunState.LOST}
 """States in which a trainer process must be alive."""
 
 HEARTBEAT_S = 10.0

@@ -219,7 +219,7 @@ def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch:
 
 
 def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.run.log.memory_tee.LIMIT_BYTES", 10_000)
+    monkeypatch.setattr("trainer.run.log.writer.TEE_LIMIT_BYTES", 10_000)
     log = EventLog(tmp_path / "events.jsonl")
     log.publish(Warned(message="before"))
     log.sync()

@@ -93,10 +93,7 @@ class SocketControl:
 
 
 def _connect(owner: dict[str, object]) -> socket.socket:
-    """Connect to the socket of an owner, as returned by `read_owner`; OSError with the reason when that fails.
-
-    The facts about the owner come from a folder that others may be able to write.
-    """
+    """Connect to an owner's socket; OSError with the reason. The facts come from a folder that others may be able to write."""
     if not owner:
         raise ConnectionError("its trainer.json does not name its process")
     if not on_this_machine(owner):

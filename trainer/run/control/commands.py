@@ -134,12 +134,14 @@ class ControlPort(Protocol):
 
     def refresh(self) -> None:
         """Check again whether a trainer takes commands. Cheap enough for once a second."""
+        return
 
     def close(self) -> None:
         """Close the connection, if there is one."""
+        return
 
 
-class CommandQueue:
+class CommandQueue(ControlPort):
     """Control port of a trainer in the same process. `send` may be called from any thread and from signal handlers."""
 
     hint = ""
@@ -154,12 +156,6 @@ class CommandQueue:
     def send(self, command: Command) -> None:
         """Queue a command."""
         self._queue.put(command)
-
-    def refresh(self) -> None:
-        """Do nothing: the trainer is in this process."""
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
 
     @property
     def waiting(self) -> int:

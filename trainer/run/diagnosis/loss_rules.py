@@ -19,9 +19,7 @@ _GUESSING = 0.7  # share of the loss of guessing: a run that begins below it beg
 _FALLING = 0.99  # ratio to the mean of the steps before, below which the loss is falling
 _RISING = 1.5  # ratio to the lowest recent mean; larger images or stronger mixing raise the loss far less
 _LEAST_RISE = 0.1  # share of the loss of guessing: a loss near 0 may rise by less
-_STANDARD_ERRORS = (
-    4.0  # standard errors beyond which two means differ, also when one was chosen as the lowest of twenty
-)
+_STANDARD_ERRORS = 4.0  # beyond which two means differ, also when one was chosen as the lowest of twenty
 _LOOKBACK_STEPS = 2000  # steps in which the lowest mean is searched
 _OVERFITTING = 1.1  # ratio to the lowest held-out loss, at three evaluations in a row, while training loss still falls
 _LEAST_WORSE = 0.025  # share of the loss of guessing: on a few hundred images a loss near 0 fluctuates by as much

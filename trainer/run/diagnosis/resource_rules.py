@@ -49,11 +49,17 @@ def memory_full(view: RunView) -> Verdict | None:
     kept = readings.get("reserved_bytes", 0.0) - readings.get("peak_bytes", readings.get("reserved_bytes", 0.0))
     device = readings.get("device_used_bytes", 0.0) - max(kept, 0.0)
     machine = readings.get("system_used_bytes", 0.0)
-    return _full(
-        device, readings.get("device_total_bytes"), "the device's memory", "a smaller batch, or train.grad_accum_steps"
-    ) or _full(
-        machine, readings.get("system_total_bytes"), "this machine's memory", "fewer data.workers, or data.cache=none"
-    )
+    for used, total, what, remedy in (
+        (device, "device_total_bytes", "the device's memory", "a smaller batch, or train.grad_accum_steps"),
+        (machine, "system_total_bytes", "this machine's memory", "fewer data.workers, or data.cache=none"),
+    ):
+        most = readings.get(total)
+        if most and used >= _FULL * most:
+            evidence = f"{used / 2**30:.1f} of {most / 2**30:.1f} GiB"
+            return Verdict(
+                kind="memory", level="warning", text=f"{what} is nearly full", evidence=evidence, remedy=remedy
+            )
+    return None
 
 
 def memory_grows(view: RunView) -> Verdict | None:
@@ -66,10 +72,3 @@ def memory_grows(view: RunView) -> Verdict | None:
         evidence=f"{forecast.grown_bytes / 2**30:.2f} GiB more in {forecast.steps:,.0f} steps",
         remedy="4 shows it; stopping and resuming frees memory",
     )  # fmt: skip
-
-
-def _full(used: float, total: float | None, what: str, remedy: str) -> Verdict | None:
-    if not total or used < _FULL * total:
-        return None
-    evidence = f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
-    return Verdict(kind="memory", level="warning", text=f"{what} is nearly full", evidence=evidence, remedy=remedy)

@@ -60,10 +60,7 @@ class RunLock:
         return is_same_file(self._fd, run_dir.trainer)
 
     def renew(self, run_dir: RunDir) -> None:
-        """Take the lock of a directory whose file was created again, or is missing.
-
-        RunError when another process has it, or the file cannot be created.
-        """
+        """Take the lock of a directory whose file was created again, or is missing; RunError as in `take`."""
         facts, old = self._owner, self._fd
         fresh = RunLock.take(run_dir)
         self._fd = fresh._fd
@@ -110,10 +107,7 @@ def is_live(run_dir: RunDir) -> bool:
 
 
 def _owner_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
-    """Owner of a run that is still training by its log, but whose lock cannot be seen from here.
-
-    It is on another machine, or the file system has no locks.
-    """
+    """Owner of a run that still trains by its log, but whose lock is on another machine or a file system without locks."""
     owner = read_owner(run_dir)
     seen = locked is not None and owner is not None and _lock_reaches(owner)
     return owner if owner and not seen and _silence_s(run_dir) < LOST_AFTER_S else None
@@ -143,11 +137,7 @@ def _silence_s(run_dir: RunDir) -> float:
 
 
 def read_owner(run_dir: RunDir) -> dict[str, Any] | None:
-    """Facts about the owner of a run; None when there are none.
-
-    The keys are pid, pid_namespace, host, boot_id, started, `socket` where it takes commands, and `ended` when it is
-    over.
-    """
+    """Facts about the owner of a run: those of `_identity`, `socket` where it takes commands, `ended` when it is over."""
     try:
         owner = orjson.loads(run_dir.trainer.read_bytes())
     except (OSError, orjson.JSONDecodeError):

@@ -61,11 +61,9 @@ def refuse_other_config(run_dir: RunDir, wanted: Config, source: str) -> None:
 
 
 def changed_settings(run_dir: RunDir, recorded: dict[str, Any] | None, new: Config) -> list[str]:
-    """Settings that a resume changes, as `key: old -> new`.
+    """Settings that a resume changes, as `key: old -> new`; ConfigError when the run's own was edited into another run's.
 
-    `recorded` is the configuration in the resumed checkpoint, None before the first one; `new` is the run's own, with
-    the changes of the command line. RunError when the run's own is missing, ConfigError when it was edited into that of
-    another run.
+    `recorded` is the configuration in the resumed checkpoint, None before the first; `new` has the command line's changes.
     """
     if recorded is None:
         return _shown(differences(read_run_config(run_dir), new))
@@ -85,11 +83,7 @@ def _shown(changed: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def resumed_config(run_dir: RunDir, overrides: list[str]) -> Config:
-    """A run's own configuration with the `group.key=value` changes of a resume.
-
-    RunError when the configuration is missing; ConfigError, with the difference, when a change would make it another
-    run.
-    """
+    """A run's own configuration with the `group.key=value` changes of a resume; ConfigError when they make it another run."""
     old = with_root_found(read_run_config(run_dir), run_dir)
     refused = [key for key, _ in parse_overrides(overrides) if not may_change_on_resume(key)]
     values: dict[str, Any] = old.model_dump(mode="json")

@@ -37,30 +37,18 @@ class RunDir:
 
     path: Path
 
-    config = _PathInside("config.yaml")
-    """The fully resolved configuration."""
-    env = _PathInside("env.json")
-    """Versions, device and host."""
-    trainer = _PathInside("trainer.json")
-    """Facts about the owner: locked and filled while a trainer lives, empty otherwise."""
-    events = _PathInside("events.jsonl")
-    """The event log."""
-    results = _PathInside("results.csv")
-    """Results table, one line per epoch."""
-    checkpoints = _PathInside("checkpoints")
-    """Folder of checkpoints and of the pointer files `latest` and `best`."""
-    export = _PathInside("export")
-    """Folder of `model.onnx` and `parity.json`."""
-    evaluation = _PathInside("eval")
-    """Folder of per-class tables."""
-    training_images = _PathInside("eval/training.png")
-    """Pictures of training images as the network receives them."""
-    sinks = _PathInside("sinks")
-    """Folder of the state of trackers, by name."""
-    report = _PathInside("report.html")
-    """Report of the run as a page for a browser."""
-    log = _PathInside("log.txt")
-    """Tracebacks, and what libraries printed under the dashboard."""
+    config = _PathInside("config.yaml")  # the fully resolved configuration
+    env = _PathInside("env.json")  # versions, device and host
+    trainer = _PathInside("trainer.json")  # facts about the owner; locked while a trainer lives, empty otherwise
+    events = _PathInside("events.jsonl")  # the event log
+    results = _PathInside("results.csv")  # results table, one line per epoch
+    checkpoints = _PathInside("checkpoints")  # folder of checkpoints and of the pointer files `latest` and `best`
+    export = _PathInside("export")  # folder of `model.onnx` and `parity.json`
+    evaluation = _PathInside("eval")  # folder of per-class tables
+    training_images = _PathInside("eval/training.png")  # pictures of training images as the network receives them
+    sinks = _PathInside("sinks")  # folder of the state of trackers, by name
+    report = _PathInside("report.html")  # report of the run as a page for a browser
+    log = _PathInside("log.txt")  # tracebacks, and what libraries printed under the dashboard
 
     @property
     def name(self) -> str:
@@ -86,10 +74,7 @@ class RunDir:
 
 
 def create_run(runs_dir: Path, name: str) -> RunDir:
-    """Create a new run directory, private to the user, never an existing one.
-
-    `-2`, `-3` ... is appended to the name when it is taken. RunError when the folder cannot be created or written.
-    """
+    """Create a private run directory, with `-2`, `-3` ... after a name that is taken; RunError when it cannot be created."""
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         for number in range(1, 100_000):
@@ -110,20 +95,13 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
 
 def refuse_links(run_dir: RunDir) -> None:
     """Raise RunError at the first link in a run directory that is to be written to: it may lead anywhere."""
-    pending = [run_dir.path]
-    while pending:
-        try:
-            entries = sorted(pending.pop().iterdir())
-        except OSError:
-            continue  # code that needs the folder reports the error
-        for path in entries:
+    for place, folders, files in os.walk(run_dir.path):  # code that needs an unreadable folder reports it
+        for path in (Path(place, name) for name in sorted(folders + files)):
             if path.is_symlink():
                 raise RunError(
                     f"{path}: is a link to {path.readlink()}, but nothing is written outside a run's directory; replace the "
                     f"link with the file or folder itself, or delete it"
                 )
-            if path.is_dir():
-                pending.append(path)
 
 
 def find_run(reference: str, runs_dir: Path) -> RunDir:
@@ -152,10 +130,7 @@ def list_runs(runs_dir: Path) -> list[RunDir]:
 
 
 def list_logs(runs_dir: Path) -> list[tuple[str, os.stat_result]]:
-    """Run directories with the state of their logs, the newest event first; cheap even for thousands of runs.
-
-    OSError when the folder exists and cannot be read.
-    """
+    """Run directories and the state of their logs, the newest event first; OSError when the folder exists but is unreadable."""
     if not runs_dir.is_dir():
         return []
     with os.scandir(runs_dir) as entries:

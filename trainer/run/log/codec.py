@@ -92,10 +92,7 @@ def is_known(content: Mapping[str, Any]) -> bool:
 
 
 def records_of(found: Sequence[dict[str, Any]]) -> tuple[list[Record], int]:
-    """Records from the JSON of lines, and the number skipped because a value is not of its declared type.
-
-    All readers get their records here, or check columns of steps with `checks_of`.
-    """
+    """Records from the JSON of lines, and the number skipped because a value is missing or not of its declared type."""
     known = [content for content in found if is_known(content)]
     records = [record for content in known if (record := _record_of(content)) is not None]
     of_kind: dict[type[Event], list[Record]] = {}
@@ -114,19 +111,11 @@ def _record_of(content: dict[str, Any]) -> Record | None:
     if cls is Steps and type(numbers := content.get(Steps.kind)) is list:
         content = content | dict(zip(STEP_FIELDS, numbers, strict=False))
     names = _fields(cls.kind)
-    if not _required(cls.kind) <= content.keys():
+    try:
+        event: Event = cls(**{key: value for key, value in content.items() if key in names})
+    except TypeError:
         return None
-    event: Event = cls(**{key: value for key, value in content.items() if key in names})
     return Record(seq=content["seq"], time=content["time"], event=event)
-
-
-@functools.cache
-def _required(kind: str) -> frozenset[str]:
-    return frozenset(
-        field.name
-        for field in dataclasses.fields(event_kinds()[kind])
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
 
 
 @functools.cache

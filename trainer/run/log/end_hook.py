@@ -1,7 +1,4 @@
-"""Runs a user's command when a run ends, fails or is held after non-finite steps, for example to send a message.
-
-The command is in the environment of the user who starts the program, never in a configuration, which others may write.
-"""
+"""Runs a command of the user's environment when a run ends, fails or is held; a configuration may be somebody else's."""
 
 from __future__ import annotations
 

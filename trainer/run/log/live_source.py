@@ -8,10 +8,7 @@ from trainer.run.log.writer import EventLog
 
 
 class LiveSource:
-    """Returns the log's lines so far, if `history`, and then the lines of the writer's memory tee, byte for byte.
-
-    A reader that falls too far behind continues with the file.
-    """
+    """The log's lines so far, if `history`, then those of the writer's memory tee; a reader too far behind reads the file."""
 
     def __init__(self, run_dir: RunDir, log: EventLog, *, history: bool = True) -> None:
         self._run_dir = run_dir

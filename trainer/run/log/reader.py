@@ -20,10 +20,7 @@ class LogReader:
         self.bad_lines = 0  # skipped by `records`
 
     def read(self) -> list[bytes]:
-        """Whole lines since the last call, at most some megabytes; none at the end of the log or while it is missing.
-
-        OSError when it cannot be read or has been deleted.
-        """
+        """Whole lines since the last call, at most some megabytes; none while the log is missing, OSError once it is deleted."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -28,20 +28,16 @@ class ResultsCsv:
         self._newest: float | None = None
         self._rows: dict[int, dict[str, object]] = {}
         self._steps: dict[int, int] = {}
-        self._replaying = False
 
     def replay(self, records: Iterable[Record]) -> None:
         """Load the history of a resumed run, and write the table once."""
-        self._replaying = True
         for record in records:
-            self.observe(record)
-        self._replaying = False
+            self._fold(record)
         self._write()
 
     def observe(self, record: Record) -> None:
         """Fold one record in and write the table if it changed; OSError when it cannot be written."""
-        self._count(record)
-        if self._fold(record, self._elapsed_s) and not self._replaying:
+        if self._fold(record):
             self._write()
 
     def _count(self, record: Record) -> None:
@@ -51,11 +47,12 @@ class ResultsCsv:
         if 0.0 <= since <= LOST_AFTER_S and not isinstance(record.event, Opened):
             self._elapsed_s += since
 
-    def _fold(self, record: Record, elapsed_s: float) -> bool:
+    def _fold(self, record: Record) -> bool:
+        self._count(record)
         event = record.event
         if isinstance(event, EpochEnded):
             row = self._rows.setdefault(event.epoch, {})
-            row |= {"epoch": event.epoch, "time": f"{elapsed_s:.1f}", "lr": f"{event.lr:.6g}"}
+            row |= {"epoch": event.epoch, "time": f"{self._elapsed_s:.1f}", "lr": f"{event.lr:.6g}"}
             row |= {"train/loss": _cell(event.train_loss), "train/accuracy": _cell(event.train_accuracy)}
             self._steps[event.epoch] = event.step
             return True

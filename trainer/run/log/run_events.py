@@ -109,9 +109,7 @@ class Resumed(Event, kind="resumed"):
     step: int
     epoch: int
     checkpoint: str
-    lr_edits: list[Annotated[list[float], is_pair]] | None = (
-        None  # (step, factor), from the checkpoint; None in old logs
-    )
+    lr_edits: list[Annotated[list[float], is_pair]] | None = None  # steps and factors; None in old logs
     changes: list[str] = field(default_factory=list)  # as `key: old -> new`
 
 
@@ -167,7 +165,4 @@ class Finished(Event, kind="finished"):
     exit_code: int
 
 
-NOT_INTERRUPTED = (
-    "completed",
-    "stopped early",
-)  # reasons of a run that ended without being stopped by a user or signal
+NOT_INTERRUPTED = ("completed", "stopped early")  # reasons of a run that no user and no signal has stopped

@@ -18,10 +18,10 @@ from typing import Protocol
 from trainer.host.atomic_files import is_same_file, sync
 from trainer.run.log.codec import checks_of, encode, parse_lines
 from trainer.run.log.event import Event, Record
-from trainer.run.log.memory_tee import MemoryTee
 from trainer.run.log.run_events import Gap, LogFailed, LogRecovered, Warned
 
 QUEUE_LIMIT_BYTES = 64 * 2**20  # queued, above which the oldest step arrays are dropped
+TEE_LIMIT_BYTES = 64 * 2**20  # unread: a reader that a stalled terminal blocks for days must not fill the memory
 _RETRY_S = 1.0
 _CHUNK_BYTES = 2**20
 _TAIL_BYTES = 2**16
@@ -32,6 +32,36 @@ class Observer(Protocol):
 
     def observe(self, record: Record) -> None:
         """Handle one record. Exceptions are reported in memory and stop nothing."""
+
+
+class MemoryTee:
+    """Passes published lines to a reader in the same process: filled by any thread, read by one."""
+
+    def __init__(self) -> None:
+        self.overflowed = False  # once true, unread lines and all later ones are only in the file
+        self._lines: deque[bytes] = deque()
+        self._added, self._taken = 0, 0
+
+    def add(self, line: bytes) -> None:
+        """Add a line. The log calls this under its lock; the reader takes no lock."""
+        self._added += len(line)
+        if self._added - self._taken > TEE_LIMIT_BYTES:
+            self.overflowed = True
+        if self.overflowed:
+            self._lines.clear()
+        else:
+            self._lines.append(line)
+
+    def read(self) -> list[bytes]:
+        """All lines added since the last call."""
+        lines = []
+        while self._lines:
+            try:
+                lines.append(self._lines.popleft())
+            except IndexError:
+                break  # it has just overflowed
+        self._taken += sum(map(len, lines))
+        return lines
 
 
 class EventLog:
@@ -94,18 +124,12 @@ class EventLog:
         return record
 
     def sync(self, timeout: float = 30.0) -> bool:
-        """Wait until everything published so far is on disk. Never call it from the training thread.
-
-        Returns False after `timeout` seconds or while appending fails.
-        """
+        """Wait until all is on disk; False after `timeout` seconds or while appending fails. Never for the training thread."""
         with self._wake:
             done = self._wake.wait_for(lambda: not self._pending and not self._rest and not self._appending, timeout)
             if not done or self._closed:
                 return done
-        with (
-            self._file,
-            contextlib.suppress(OSError),
-        ):  # some network file systems cannot sync; the data were passed to them anyway
+        with self._file, contextlib.suppress(OSError):  # some network file systems cannot: they have the data
             os.fsync(self._fd)
         return True
 
@@ -114,10 +138,7 @@ class EventLog:
         return is_same_file(self._fd, path)
 
     def continue_in(self, path: Path) -> None:
-        """Copy the log, whose file may have been deleted, to another file and continue there.
-
-        On an OSError the log keeps its old file.
-        """
+        """Copy the log, whose file may have been deleted, and continue in the copy; on an OSError it keeps its old file."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with self._file:
             fd = _open(temporary)

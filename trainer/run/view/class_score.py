@@ -49,16 +49,13 @@ class ClassScore:
 def scores_from_counts(
     images: Sequence[int], correct: Sequence[int], predicted: Sequence[int], confusions: Sequence[Sequence[int]]
 ) -> list[ClassScore]:
-    """Scores of all classes, from numbers by class.
-
-    `predicted` and `confusions` may be empty; a class's confusions are classes and numbers of images, alternating.
-    """
+    """Scores of all classes, from numbers by class. `predicted` may be empty, and `confusions`, which are as in `Evaluated`."""
     return [
         ClassScore(
             images=count,
             correct=right,
             predicted=predicted[label] if predicted else None,
-            confusions=_pairs(confusions[label]) if confusions else (),
+            confusions=tuple(zip(confusions[label][::2], confusions[label][1::2], strict=True)) if confusions else (),
         )
         for label, (count, right) in enumerate(zip(images, correct, strict=True))
     ]
@@ -67,10 +64,6 @@ def scores_from_counts(
 def scores_of(event: Evaluated) -> list[ClassScore]:
     """Scores of all classes in an evaluation."""
     return scores_from_counts(event.counts, event.correct, event.predicted, event.confusions)
-
-
-def _pairs(numbers: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

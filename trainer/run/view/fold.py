@@ -14,10 +14,9 @@ from trainer.run.log import result_events as results
 from trainer.run.log import run_events as events
 from trainer.run.log.event import Event, Record, number
 from trainer.run.status import RunState
-from trainer.run.view.fold_steps import apply_steps, record_line, take_memory, tick
+from trainer.run.view.fold_steps import StepColumns, apply_steps, record_line, take_memory, tick
 from trainer.run.view.run_view import Mark, RunView
 from trainer.run.view.series import Series
-from trainer.run.view.step_columns import StepColumns
 from trainer.run.view.throughput import StepWindow
 
 _LAYERS_KEPT = 96
@@ -255,15 +254,8 @@ def _ack(event: events.Acknowledged, view: RunView, time: float) -> None:
 
 @fold_event.register(events.Resumed)
 def _resumed(event: events.Resumed, view: RunView, time: float) -> None:
-    for series in (
-        view.train_loss,
-        view.train_accuracy,
-        view.lr,
-        view.clock,
-        view.memory,
-        *view.eval_loss.values(),
-        *view.eval_accuracy.values(),
-    ):
+    of_training = (view.train_loss, view.train_accuracy, view.lr, view.clock, view.memory)
+    for series in (*of_training, *view.eval_loss.values(), *view.eval_accuracy.values()):
         series.drop_after(event.step)
     view.evaluations = [e for e in view.evaluations if e.step <= event.step]
     view.epochs = [e for e in view.epochs if e.step <= event.step]
@@ -324,9 +316,8 @@ def _failed(event: events.Failed, view: RunView, time: float) -> None:
 def _finished(event: events.Finished, view: RunView, time: float) -> None:
     view.finish = event
     _set_state(view, RunState.FINISHED, time)
-    view.note(
-        time, "good" if event.reason in events.NOT_INTERRUPTED else "info", f"{event.reason} at step {event.step:,}"
-    )
+    level = "good" if event.reason in events.NOT_INTERRUPTED else "info"
+    view.note(time, level, f"{event.reason} at step {event.step:,}")
 
 
 def _loss(value: float | None) -> str:

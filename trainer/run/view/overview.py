@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import re
@@ -23,17 +24,7 @@ from trainer.run.view.run_view import RunView
 _KIND = re.compile(rb'"kind":\s*"(\w+)"')
 _KIND_WITHIN = 80  # bytes of a line within which its kind is found
 _SHOWN_KINDS = frozenset(
-    cls.kind.encode()
-    for cls in (
-        Opened,
-        Started,
-        StateChanged,
-        Evaluated,
-        Resumed,
-        SettingsChanged,
-        Failed,
-        Finished,
-    )
+    cls.kind.encode() for cls in (Opened, Started, StateChanged, Evaluated, Resumed, SettingsChanged, Failed, Finished)
 )
 """Kinds of events that the list uses. Steps, layers and readings are nearly all of a log."""
 
@@ -100,10 +91,7 @@ class RunsFolder:
                 yield
 
     def steps(self) -> Iterator[None]:
-        """Read what is new, the run with the newest event first; yields after each run that had something new.
-
-        OSError when the folder cannot be read.
-        """
+        """Read what is new, the newest run first; yields after each that had something new. OSError as in `refresh`."""
         logs = list_logs(self.path)
         self.total = len(logs)
         # A new run may take the name of a deleted one.
@@ -132,10 +120,7 @@ class _FollowedRun:
         self.may_change = True  # also without its files, since its process or its log may end
 
     def refresh(self, log: os.stat_result, now: float) -> bool:
-        """Read what is new in the run, given the state of its log and Unix seconds.
-
-        Returns whether anything may be new: the log or the owner's file has changed, or the state depends on the time.
-        """
+        """Read what is new, given the state of the log and Unix seconds; whether anything may have changed since."""
         seen = (log.st_mtime_ns, log.st_size, _file_version(self._owner_file))
         if seen == self._seen and not self.may_change:
             return False
@@ -213,15 +198,8 @@ def _points(events: list[Evaluated], value: Callable[[Evaluated], float]) -> tup
 def _size_of(folder: Path) -> int:
     """Size in bytes of all files below a folder; files that vanish meanwhile count as 0. Links are not followed."""
     total = 0
-    pending = [str(folder)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
     return total

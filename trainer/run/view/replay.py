@@ -16,9 +16,8 @@ from trainer.run.log.event import Record
 from trainer.run.log.result_events import Steps
 from trainer.run.log.run_events import Heartbeat, Monitored
 from trainer.run.view.fold import apply
-from trainer.run.view.fold_steps import apply_steps, record_line, take_memory, tick
+from trainer.run.view.fold_steps import StepColumns, apply_steps, record_line, take_memory, tick
 from trainer.run.view.run_view import RunView
-from trainer.run.view.step_columns import StepColumns
 
 _SEQ, _TIME, _NUMBERS = itemgetter("seq"), itemgetter("time"), itemgetter(Steps.kind)
 _TOGETHER = (Steps.kind, Monitored.kind, Heartbeat.kind)

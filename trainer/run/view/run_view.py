@@ -123,10 +123,7 @@ class RunView:
         self.notes.append(Note(time, level, text))
 
     def state_seen(self, presence: Presence, silence_s: float) -> RunState:
-        """The state, or `lost` for a run that cannot be training although its log says so.
-
-        Seconds since its last event count only if its trainer cannot be seen from here.
-        """
+        """The state, or `lost` for a run that cannot be training; silence counts only where its trainer cannot be seen."""
         silent = presence is Presence.UNKNOWN and silence_s > LOST_AFTER_S
         lost = self.state in LIVE_STATES and (presence is Presence.GONE or silent)
         return RunState.LOST if lost else self.state
@@ -262,14 +259,9 @@ class RunView:
         step_s = self.window.step_s
         if not self.started or step_s is None:
             return None
-        left = self._steps_left
-        last = self.last_evaluation
+        left, last = max(self.total_steps - self.step, 0), self.last_evaluation
         evaluations_left = left / max(self.started.steps_per_epoch * self.plan["eval.every_epochs"], 1)
         return self._steps_of_this_size_left * step_s + evaluations_left * (last.seconds if last else 0.0)
-
-    @property
-    def _steps_left(self) -> int:
-        return max(self.total_steps - self.step, 0)
 
     @property
     def _steps_of_this_size_left(self) -> float:
