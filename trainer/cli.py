@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USAGE, R18Error
+from trainer.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGPIPE, R18Error
 from trainer.host.process_tuning import tune_process
 from trainer.host.safe_text import printable
 from trainer.host.standard_streams import drop_output, open_standard_streams
@@ -140,4 +140,4 @@ def run_command(command: Subcommand, argv: Sequence[str], *, program: str) -> in
 def report_error(error: R18Error) -> int:
     """Explain an error on standard error."""
     sys.stderr.write(printable(str(error), keep="\n") + "\n")
-    return error.exit_code or EXIT_USAGE
+    return error.exit_code

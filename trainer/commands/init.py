@@ -51,7 +51,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command `init FOLDER`; R18Error when the layout is unknown or the file cannot be written."""
     root = Path(arguments.folder).expanduser()
     target = arguments.output or Path(f"{plain_name(root)}.yaml")
-    _refuse_to_overwrite(target)
+    if os.path.lexists(target):
+        raise ConfigError(f"{target}: already exists; delete it, or write another file with -o FILE")
     start = find_start(arguments.init_from, arguments.runs_dir)
     with progress_bar() as progress:
         survey = survey_folder(root, progress)
@@ -116,12 +117,8 @@ def summary(survey: Survey) -> list[str]:
     layout = survey.layout
     where = "class folders, no splits" if layout.flat else ", ".join(f"{name}/" for name in layout.folders)
     total = sum(len(usable) for usable in survey.usable.values())
-    lines = [
-        f"{layout.root}: {total:,} images of {len(layout.classes)} classes ({where})",
-        "",
-        *_class_table(survey),
-        "",
-    ]
+    head = f"{layout.root}: {total:,} images of {len(layout.classes)} classes ({where})"
+    lines = [head, "", *_class_table(survey), ""]
     sides, ratio = short_sides(survey), aspect_ratio(survey)
     middle = int(statistics.median(sides))
     lines.append(
@@ -143,11 +140,6 @@ def summary(survey: Survey) -> list[str]:
     lines += [f"  warning       {remark}" for remark in survey.remarks()]
     lines += [f"  warning       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
     return lines
-
-
-def _refuse_to_overwrite(target: Path) -> None:
-    if os.path.lexists(target):
-        raise ConfigError(f"{target}: already exists; delete it, or write another file with -o FILE")
 
 
 def _start_of_file(path: Path) -> Start:

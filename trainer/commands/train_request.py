@@ -77,8 +77,6 @@ def train_headless(request: Request, *, opened: Callable[[Path], None] | None = 
     thread.take_signals()
     thread.start()
     code = run_headless(thread, source, remark=request.remark)
-    if (
-        thread.refused and LAUNCHED_BY not in os.environ
-    ):  # with a launcher, output has no reader, and a dashboard reads the log
+    if thread.refused and LAUNCHED_BY not in os.environ:  # a launcher's output has no reader: a dashboard reads the log
         run.discard()
     return code

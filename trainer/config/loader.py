@@ -39,10 +39,7 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str) -> tuple[Path, bool]:
-    """Find the file that `name` means, and whether it is shipped; ConfigError when there is none.
-
-    A path; or, when no such file exists, `NAME` or `configs/NAME.yaml` of a shipped configuration.
-    """
+    """The file that `name` means, a path or else `NAME` or `configs/NAME.yaml` of a shipped one, and whether it is shipped."""
     path = Path(name)
     if path.is_file():
         return path, False
@@ -75,15 +72,14 @@ def build_config(values: dict[str, Any], lines: Lines, source: str, overrides: S
 
     Messages name `source` and the line of each dotted key of `values`.
     """
-    overridden = set()
+    places = {"": source} | {key: f"{source}:{line}" for key, line in lines.items()}
     for key, value in parse_overrides(overrides):
         put_setting(values, key, value)
-        overridden.add(key)
+        places[key] = "command line"
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        place = _Places(source, lines, overridden)
-        raise ConfigError("\n".join(_message(problem, place) for problem in error.errors())) from None
+        raise ConfigError("\n".join(_message(problem, places) for problem in error.errors())) from None
 
 
 def parse_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -137,20 +133,6 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-@dataclass(frozen=True)
-class _Places:
-    source: str
-    lines: Lines
-    overridden: set[str]
-
-    def of(self, key: str) -> str:
-        if key in self.overridden:
-            return "command line"
-        while key and key not in self.lines:
-            key = key.rpartition(".")[0]
-        return f"{self.source}:{self.lines[key]}" if key else self.source
-
-
 def _groups() -> dict[str, type[BaseModel]]:
     return {name: field.annotation for name, field in Config.model_fields.items() if isinstance(field.annotation, type)}
 
@@ -181,12 +163,14 @@ def _suggest(key: str) -> str:
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
-def _message(problem: ErrorDetails, places: _Places) -> str:
+def _message(problem: ErrorDetails, places: Mapping[str, str]) -> str:
+    """Explain a problem; `places` are those of dotted keys, and of the whole configuration."""
     parts = [
         str(part) for part in problem["loc"] if isinstance(part, str) and not part.startswith(("printable[", "list["))
     ]
     key = ".".join(parts[:2])
-    where = f"{places.of(key)}: {key}" if key else places.of("")
+    place = next(places[known] for known in (key, *parts[:1], "") if known in places)
+    where = f"{place}: {key}" if key else place
     kind, seen = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         if len(parts) == 1:

@@ -17,10 +17,7 @@ _SAMPLES = 256  # intervals at which a whole schedule is sampled, for drawing it
 
 @dataclass(kw_only=True)
 class LrSchedule:
-    """Learning rates of one run.
-
-    The warm-up is a share of the shortest plan so far, so that a longer plan does not begin to warm up again.
-    """
+    """Learning rates of one run. The warm-up is a share of the shortest plan so far: a longer one does not warm up again."""
 
     config: ScheduleConfig
     lr: float  # peak rate
@@ -96,8 +93,5 @@ class LrSchedule:
 def schedule_of(config: Config, *, steps_per_epoch: int) -> LrSchedule:
     """Create the schedule of a configured run."""
     return LrSchedule(
-        config=config.schedule,
-        lr=config.optim.lr,
-        epochs=config.train.epochs,
-        steps_per_epoch=steps_per_epoch,
+        config=config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps_per_epoch=steps_per_epoch
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from trainer.config.schema import Config
 from trainer.host.health import Check
@@ -17,15 +17,7 @@ _LEAST_CROP_PCT = 0.01  # below it, the crop shows only a few pixels even of the
 
 def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
     """Check a configuration as a whole: `bad` where nothing can be learned. `step_checks` need the number of images."""
-    rules: list[Callable[[Config], Iterator[Check]]] = [
-        _check_scale,
-        _check_cutout,
-        _check_crop,
-        _check_stem,
-        _schedule,
-        _check_limits,
-        _check_augmentation,
-    ]
+    rules = (_check_scale, _check_cutout, _check_crop, _check_stem, _schedule, _check_limits, _check_augmentation)
     found = [check for rule in rules for check in rule(config)]
     return [*found, *(step_checks(config, num_train_images) if num_train_images else ())]
 
@@ -128,8 +120,8 @@ def _schedule(config: Config) -> Iterator[Check]:
             f"schedule.milestones {early} lie in the warm-up, which lasts {warmup:g} epochs; their drop comes at its end",
             "move them, or lower schedule.warmup",
         )
-    if config.optim.lr * config.optim.weight_decay > 0.1:
-        shrink = config.optim.lr * config.optim.weight_decay
+    shrink = config.optim.lr * config.optim.weight_decay
+    if shrink > 0.1:
         yield _warning(
             f"optim.lr times optim.weight_decay removes {min(shrink, 1):.0%} of each weight in every step",
             "lower one of them",
@@ -137,12 +129,8 @@ def _schedule(config: Config) -> Iterator[Check]:
 
 
 def _check_limits(config: Config) -> Iterator[Check]:
-    epochs = config.train.epochs
-    limits = {
-        "train.early_stop_epochs": config.train.early_stop_epochs,
-        "model.unfreeze_after": config.model.unfreeze_after,
-    }
-    for key, value in limits.items():
+    epochs, early_stop, unfreeze = config.train.epochs, config.train.early_stop_epochs, config.model.unfreeze_after
+    for key, value in (("train.early_stop_epochs", early_stop), ("model.unfreeze_after", unfreeze)):
         if value is not None and value >= epochs:
             yield _warning(
                 f"{key} {value} has no effect: the run ends after {epochs} epochs", f"set it below {epochs}, or to none"

@@ -49,10 +49,7 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
-    """Parse a YAML document whose top level is a mapping into plain data, with the line of every dotted key.
-
-    ConfigError on a syntax error, a duplicate key, an anchor, a tag, or another top level.
-    """
+    """Parse a YAML document into plain data and the line of every dotted key; ConfigError unless it is a plain mapping."""
     lines: Lines = {}
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
@@ -65,7 +62,8 @@ def read_mapping(text: str, *, source: str) -> tuple[dict[str, Any], Lines]:
     if node is None:
         return {}, lines
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{source}: expected `group:` sections with keys under them, found a {_kind(node)}")
+        found = "list" if isinstance(node, yaml.SequenceNode) else "single value"
+        raise ConfigError(f"{source}: expected `group:` sections with keys under them, found a {found}")
     value = _Builder(source, lines).build(node, "")
     assert isinstance(value, dict)
     return value, lines
@@ -122,10 +120,6 @@ def write_scalar(value: Any) -> str:
     plain = dumped(None)
     # In single quotes a line break of the text would be a line break of the document.
     return dumped('"') if isinstance(value, str) and plain != value else plain
-
-
-def _kind(node: yaml.Node) -> str:
-    return "list" if isinstance(node, yaml.SequenceNode) else "single value"
 
 
 class _Builder:

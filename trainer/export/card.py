@@ -29,14 +29,11 @@ def card_of(
     is the result of the ONNX comparison, with `opset` and `ir_version`.
     """
     size = exported.size
-    model_input: dict[str, Any] = {
-        "name": "input",
-        "type": "float32",
-        "shape": ["batch", 3, size, size],
-        "range": "normalised",
-    }
-    model_output: dict[str, Any] = {"name": "output", "meaning": "logits"}
-    if exported.embed:
+    model_input: dict[str, Any]
+    if not exported.embed:
+        model_input = {"name": "input", "type": "float32", "shape": ["batch", 3, size, size], "range": "normalised"}
+        model_output = {"name": "output", "meaning": "logits"}
+    else:
         model_input = {"name": "pixels", "type": "uint8", "shape": ["batch", size, size, 3], "range": "0 to 255, RGB"}
         model_output = {"name": "probabilities", "meaning": "probabilities"}
     return {

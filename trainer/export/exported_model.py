@@ -41,10 +41,7 @@ class ExportedModel:
     def of(
         cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool, embed: bool
     ) -> ExportedModel:
-        """Build the model and load its images; DataError when they are missing, ExportError when their classes differ.
-
-        `tested`: the run has read its test images, so that they may be used here too.
-        """
+        """Build the model and load images, of the test if the run has `tested`; DataError or ExportError if they do not fit."""
         run = checkpoint.run
         model = build_model(config.model, len(run.classes), config.run.seed)
         model.load_state_dict(checkpoint.evaluated_weights)
@@ -93,17 +90,10 @@ class ExportedModel:
     def measure(self, poll: Callable[[float], None], warn: Callable[[str], None]) -> Evaluation:
         """Evaluate the whole held-out split, in fp32."""
         return evaluate(
-            self.model,
-            self.held_out,
-            normalize=self.normalize,
-            numerics=Numerics(precision="fp32", channels_last=False),
-            num_classes=len(self.dataset.classes),
-            batch_size=min(self.config.eval.batch_size, 500),
-            tta=False,
-            device=torch.device("cpu"),
-            poll=poll,
-            lost=LostImages(warn),
-        )
+            self.model, self.held_out, normalize=self.normalize, numerics=Numerics(precision="fp32", channels_last=False),
+            num_classes=len(self.dataset.classes), batch_size=min(self.config.eval.batch_size, 500), tta=False,
+            device=torch.device("cpu"), poll=poll, lost=LostImages(warn),
+        )  # fmt: skip
 
 
 def _some(split: Split, count: int) -> list[Tensor]:

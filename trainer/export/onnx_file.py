@@ -73,10 +73,7 @@ def write_model(exported: ExportedModel, target: Path, metadata: Mapping[str, st
 
 
 def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
-    """Check a graph, add its metadata and write it in the oldest file format that its operator sets need.
-
-    ExportError when the metadata cannot be read back: tools that rewrite graphs drop them.
-    """
+    """Check a graph and write it with its metadata, in the oldest file format that its operator sets need."""
     import onnx
 
     # Quantisation imports operator sets that no node uses, and newer ones than those of the graph.
@@ -92,7 +89,7 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
     with target.open("rb+") as file:
         sync(file.fileno())
     found = {prop.key: prop.value for prop in onnx.load(str(target)).metadata_props}
-    if found != metadata:
+    if found != metadata:  # tools that rewrite graphs drop them
         raise ExportError(f"{target}: the metadata was lost in writing")
 
 

@@ -41,7 +41,7 @@ def write_int8(exported: ExportedModel, fp32: Path, target: Path, metadata: Mapp
         quantization.quantize_static(
             str(prepared),
             str(target),
-            _reader(quantization, name, images),
+            _CalibrationReader(name, images),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "Add", "MaxPool", "Relu"],
             per_channel=True,
@@ -100,10 +100,7 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def _compare_with_fp32(
     exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]
 ) -> tuple[dict[str, float], float]:
-    """Facts about a smaller file on the whole held-out split, and the accuracy of the fp32 file.
-
-    `agreement` is the share of images on which its top-1 agrees with the fp32 file's.
-    """
+    """Facts about a smaller file on the held-out split, with its `agreement` with fp32's top-1, and fp32's accuracy."""
     first, second = OnnxClassifier(fp32), OnnxClassifier(path)
     right = before = agreeing = total = 0
     for pixels_NHWC, labels_N in _batches(exported):
@@ -126,15 +123,12 @@ def _batches(exported: ExportedModel) -> Iterator[tuple[NDArray[np.uint8], NDArr
             yield pixels_NHWC.numpy(), labels_N.numpy()
 
 
-def _reader(quantization: Any, name: str, images: NDArray[Any]) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Supplies training images in batches."""
+class _CalibrationReader:
+    """Supplies training images in batches, as onnxruntime's `CalibrationDataReader` (a type by its one method)."""
 
-        def __init__(self) -> None:
-            self._batches = iter(np.array_split(images, max(len(images) // 8, 1)))
+    def __init__(self, name: str, images: NDArray[Any]) -> None:
+        self._batches = ({name: batch} for batch in np.array_split(images, max(len(images) // 8, 1)))
 
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {name: batch}
-
-    return Reader()
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        """The next batch by the name of the input; None after the last."""
+        return next(self._batches, None)

@@ -8,6 +8,7 @@ import fcntl
 import math
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # FUSE, some network disks
@@ -23,7 +24,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, private:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb", opener=_private if private else None) as file:
+        with open(temporary, "wb", opener=partial(os.open, mode=0o600) if private else None) as file:
             file.write(data)
             file.flush()
             if durable:
@@ -59,7 +60,7 @@ def replace_file(temporary: Path, path: Path) -> None:
 
 def _overwrite(path: Path, data: bytes) -> None:
     """Write a file in place. A link is refused (ELOOP), as it would lead elsewhere."""
-    with open(path, "wb", opener=_private_and_no_link) as file:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
         file.write(data)
         file.flush()
         sync(file.fileno())
@@ -103,10 +104,7 @@ _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}  # FUSE and network file systems witho
 
 
 def try_lock(fd: int, kind: int) -> bool | None:
-    """Lock a file without waiting: False when another process has it, None where the file system has no locks.
-
-    `kind` is `fcntl.LOCK_EX` or `fcntl.LOCK_SH`. OSError when the file cannot be reached.
-    """
+    """Lock a file (`fcntl.LOCK_EX` or `LOCK_SH`) without waiting: False when another process has it, None without locks."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except OSError as error:
@@ -159,11 +157,3 @@ def unused_path(path: Path) -> Path:
         found = path.with_stem(f"{path.stem}-{number}")
         number += 1
     return found
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _private_and_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -1,12 +1,10 @@
 """Prepares a process for training on the CPU: memory that a step frees is kept, and waiting threads sleep soon.
 
-Memory: every step allocates and frees the same activations. By default glibc returns them to the kernel, and heaps of
-further threads cannot hold a large tensor at all, so each step causes tens of thousands of page faults on pages that the
-kernel has to clear.
+Memory: every step allocates and frees the same activations. By default glibc returns them to the kernel, so each step causes
+tens of thousands of page faults on pages that the kernel has to clear.
 
-Threads: by default GNU OpenMP's threads spin for some 300,000 turns (milliseconds) at the end of every parallel loop, and a
-training step has hundreds of loops. When another program needs a core, the last part of each loop waits behind threads
-that only spin. With a limit they sleep after a tenth of a millisecond, long enough for loops whose parts end together.
+Threads: by default GNU OpenMP's threads spin for milliseconds at the end of each of a step's hundreds of parallel loops. When
+another program needs a core, the last part of a loop waits behind them. With a limit they sleep after a tenth of a millisecond.
 
 `benchmarks/training_speed.py` measures benefit and cost. Sources: mallopt(3), Linux man-pages 6; libgomp manual,
 4.21 OMP_WAIT_POLICY and 4.24 GOMP_SPINCOUNT.
@@ -36,10 +34,7 @@ def tune_process() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Configure glibc's allocator for training; False if the C library is another one or refuses.
-
-    Call before the process has any other thread: a thread keeps its first arena.
-    """
+    """Configure glibc's allocator, before any other thread keeps its arena; False if the C library is another or refuses."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False

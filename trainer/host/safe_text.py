@@ -7,9 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-_TERMINAL_CATEGORIES = frozenset(
-    {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-)  # Unicode categories that a terminal may interpret
+_TERMINAL_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # of Unicode: a terminal may interpret them
 
 
 def printable(text: str, *, keep: str = "") -> str:

@@ -119,7 +119,8 @@ class _Export:
                 self._try(name, temporary, metadata)
             for name, facts in self._files.items():
                 facts |= {"size_bytes": temporary[name].stat().st_size, "sha256": sha256_of(temporary[name])}
-                _publish_file(temporary[name], self._run_dir.export / FORMATS[name])
+                set_mode(temporary[name], umask_mode())
+                replace_file(temporary[name], self._run_dir.export / FORMATS[name])
             sync_folder(self._run_dir.export)
         finally:
             for path in temporary.values():
@@ -205,15 +206,9 @@ class _Export:
             "checkpoint_sha256": metadata["checkpoint_sha256"],
             "size_bytes": self._files["onnx"]["size_bytes"],
         }
-        card = card_of(
-            self._exported,
-            metadata,
-            self._files_by_name(),
-            run=self._run_dir.name,
-            refused=self._refused,
-            parity=facts,
-        )
-        card["files_of_earlier_exports"] = earlier_files(self._run_dir.export, self._files_by_name())
+        files = self._files_by_name()
+        card = card_of(self._exported, metadata, files, run=self._run_dir.name, refused=self._refused, parity=facts)
+        card["files_of_earlier_exports"] = earlier_files(self._run_dir.export, files)
         for name, content in (("parity.json", facts), ("model.json", card)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             write_atomically(self._run_dir.export / name, text.encode("utf-8", "backslashreplace"), private=False)
@@ -228,11 +223,6 @@ class _Export:
             max_abs_diff=parity["max_abs_diff"], images=parity["images"], accuracy=measured["accuracy"],
             split=measured["split"], files=self._files_by_name(),
         )  # fmt: skip
-
-
-def _publish_file(temporary: Path, target: Path) -> None:
-    set_mode(temporary, umask_mode())
-    replace_file(temporary, target)
 
 
 def _require_torch() -> None:
