@@ -107,13 +107,10 @@ def _device(wanted: str) -> Iterator[Check]:
     free, total = torch.cuda.mem_get_info(device)
     room = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     built = f"driver {driver_version()}, torch built for CUDA {torch.version.cuda}"
-    crowded = free < total / 2
-    yield Check(
-        "device",
-        "warning" if crowded else "good",
-        f"{facts['name']}, {room}; {built}",
-        "another program uses it: see nvidia-smi, or choose another with run.device=cuda:N" if crowded else "",
-    )
+    state, remedy = "good", ""
+    if free < total / 2:
+        state, remedy = "warning", "another program uses it: see nvidia-smi, or choose another with run.device=cuda:N"
+    yield Check("device", state, f"{facts['name']}, {room}; {built}", remedy)
 
 
 def _precision() -> Check:
@@ -138,12 +135,11 @@ def _images(config: Config, progress: Progress) -> Iterator[Check]:
         data, _ = load_dataset(undecoded(config), torch.device("cpu"), progress)
         data.check(batch_size=config.data.batch_size, num_classes=config.model.num_classes)
     except R18Error as error:
-        remedy = "r18-tui init FOLDER writes a configuration that fits"
-        yield Check("images", "bad", str(error), remedy)
+        yield Check("images", "bad", str(error), "r18-tui init FOLDER writes a configuration that fits")
         return
     number = len(data.splits["train"])
     yield Check("images", "good", f"{number:,} training images in {len(data.classes)} classes")
-    yield from step_checks(config, len(data.splits["train"]))
+    yield from step_checks(config, number)
     if data.skipped:
         path, reason = data.skipped[0]
         yield Check(

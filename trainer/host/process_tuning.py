@@ -1,7 +1,7 @@
 """Prepares a process for training on the CPU: memory that a step frees is kept, and waiting threads sleep soon.
 
-Memory: every step allocates and frees the same activations. By default glibc returns them to the kernel, so each step causes
-tens of thousands of page faults on pages that the kernel has to clear.
+Memory: every step allocates and frees the same activations. By default glibc returns them to the kernel, and
+heaps of further threads cannot hold a large tensor, so each step causes tens of thousands of page faults.
 
 Threads: by default GNU OpenMP's threads spin for milliseconds at the end of each of a step's hundreds of parallel loops. When
 another program needs a core, the last part of a loop waits behind them. With a limit they sleep after a tenth of a millisecond.

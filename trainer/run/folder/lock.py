@@ -205,15 +205,10 @@ def _refuse_if_trained_elsewhere(run_dir: RunDir, free: bool | None) -> None:
 def _taken_message(run_dir: RunDir) -> str:
     owner = read_owner(run_dir) or {}
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    problem = f"this run is already active in {who}; attach with: {run_dir.attach_command()}   or"
     if owner.get("ended"):
-        return (
-            f"{run_dir.path}: this run has ended, but its dashboard is still open in {who}; "
-            f"close it with q, or {stop_advice(owner)}"
-        )
-    return (
-        f"{run_dir.path}: this run is already active in {who}; "
-        f"attach with: {run_dir.attach_command()}   or {stop_advice(owner)}"
-    )
+        problem = f"this run has ended, but its dashboard is still open in {who}; close it with q, or"
+    return f"{run_dir.path}: {problem} {stop_advice(owner)}"
 
 
 def boot_id() -> str:

@@ -1,4 +1,4 @@
-"""Runs a command of the user's environment when a run ends, fails or is held; a configuration may be somebody else's."""
+"""Runs a command when a run ends, fails or is held. It is in the user's environment: others may write a configuration."""
 
 from __future__ import annotations
 

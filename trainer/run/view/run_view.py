@@ -292,13 +292,10 @@ class RunView:
         share = (step - clock.x[after - 1]) / (clock.x[after] - clock.x[after - 1])
         return clock.y[after - 1] + share * (clock.y[after] - clock.y[after - 1]) - clock.y[0]
 
-    def lr_factor_at(self, step: float) -> float:
-        """Product of the user's factors in force at a step, counted from 1."""
-        return math.prod((factor for steps_done, factor in self.lr_edits if steps_done < step), start=1.0)
-
     def planned_lr(self) -> tuple[list[float], list[float]]:
-        """Sampled steps and learning rates of the whole schedule, with the user's edits."""
+        """Sampled steps, counted from 1, and learning rates of the whole schedule, with the user's edits."""
         if not self.started:
             return [], []
         steps, rates = self.started.planned_lr
-        return steps, [rate * self.lr_factor_at(step) for step, rate in zip(steps, rates, strict=True)]
+        edits = (math.prod((factor for done, factor in self.lr_edits if done < step), start=1.0) for step in steps)
+        return steps, [rate * edit for rate, edit in zip(rates, edits, strict=True)]
