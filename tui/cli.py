@@ -40,8 +40,7 @@ def _main(argv: Sequence[str]) -> int:
     ignore_warnings()
     # Until the first frame: a tenth of that time would go into scanning modules that stay anyway.
     gc.disable()
-    foreign = foreign_packages()
-    if foreign:
+    if foreign := foreign_packages():
         sys.stderr.write("\n".join(foreign) + "\n")
         return 2
     from trainer.cli import exit_code_after, run_command

@@ -32,7 +32,7 @@ from tui.app.screens import LIST_OF_RUNS, MESSAGES
 from tui.app.screens.dashboard import DashboardScreen
 from tui.app.terminal_app import INTERRUPT, TerminalApp
 from tui.drawing.themes import palette
-from tui.state.keys import ACTIONS, LIST_ACTIONS, Action
+from tui.state.keys import ACTIONS, LIST_ACTIONS
 from tui.state.pages import PAGES
 from tui.state.run_port import RunPort
 from tui.state.ui_settings import UiSettings
@@ -48,11 +48,6 @@ _HELP_AFTER_S = 2.0  # delay after the first frame; preparing the help takes som
 _CHECK_EVERY_S = 0.9  # least time between two checks of terminal and trainer; less than `_CALM_PUMP_S`
 
 
-def _target(action: Action) -> str:
-    """The method behind a key, in the syntax of bindings."""
-    return f"screen.curves('{action.name}')" if action.on_screen else f"key('{action.name}')"
-
-
 class DashboardApp(TerminalApp[int]):
     """Shows a run or the list of runs. `detached`: the user left the screen, or lost it, while the run should continue."""
 
@@ -61,10 +56,9 @@ class DashboardApp(TerminalApp[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         INTERRUPT,
         *(
-            Binding(action.keys, _target(action), action.label, tooltip=action.help, id=action.name, show=False)
-            for action in ACTIONS
+            Binding(key.keys, key.action, key.label, tooltip=key.help, id=key.name, show=False)
+            for key in (*ACTIONS, *PAGES)
         ),
-        *(Binding(page.keys, page.action, page.label, tooltip=page.help, id=page.name, show=False) for page in PAGES),
     ]
 
     def __init__(
@@ -152,15 +146,11 @@ class DashboardApp(TerminalApp[int]):
         """Lay out the help off screen, so that its key opens it at once."""
         self._get_screen(self.keys.help_screen)
 
-    # Following the runs -----------------------------------------------------------------------------------------------
-
     def _pump(self) -> None:
         if not self.screen_stack:  # an application that closes loses its screens before its timers
             return
         now = time.monotonic()
-        if (
-            now - self._last_check_s >= _CHECK_EVERY_S
-        ):  # here, since a timer of its own would wake the processor once more
+        if now - self._last_check_s >= _CHECK_EVERY_S:  # a timer of its own would wake the processor once more
             self._last_check_s = now
             self._check_terminal_and_trainers()
         thread = self.runs.home.port.thread if self.runs.home is not None else None
@@ -227,16 +217,11 @@ class DashboardApp(TerminalApp[int]):
 
     def _exit_and_continue(self, how: str) -> None:
         """Leave the screen; the run continues and records when that happened."""
-        if (
-            self.runs.home is not None
-            and self.runs.home.port.thread is not None
-            and self.runs.home.scene.state in LIVE_STATES
-        ):
-            self.runs.home.port.control.send(cmd.AddNote(text=how))
+        home = self.runs.home
+        if home is not None and home.port.thread is not None and home.scene.state in LIVE_STATES:
+            home.port.control.send(cmd.AddNote(text=how))
         self.detached = True
         self.exit(EXIT_OK)
-
-    # Keys -------------------------------------------------------------------------------------------------------------
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Fill the palette: the actions available now on the screen below it, and the themes."""
@@ -244,7 +229,7 @@ class DashboardApp(TerminalApp[int]):
             now = self.watched.situation()
             for action in ACTIONS:
                 if not action.refusal(now):
-                    yield self._command(screen, action.label.capitalize(), action.help, _target(action))
+                    yield self._command(screen, action.label.capitalize(), action.help, action.action)
             for page in PAGES:
                 yield self._command(screen, f"Show {page.label}", page.help, page.action)
         elif screen.id == LIST_OF_RUNS:
@@ -284,8 +269,6 @@ class DashboardApp(TerminalApp[int]):
             self._exit_and_continue("detached")
         else:
             self.runs.leave_run()
-
-    # Failure ----------------------------------------------------------------------------------------------------------
 
     def _handle_exception(self, error: Exception) -> None:
         """Close the dashboard on one of its own errors, not the run; the traceback goes to log.txt, not over the screen."""

@@ -31,9 +31,7 @@ class RunController:
     def __init__(self, port: RunPort) -> None:
         self.port = port
         self.view = RunView()
-        self.scene = DisplayState(
-            view=self.view, run_dir=port.run_dir, glyphs=choose_glyphs(), resume_command=port.run_dir.resume_command()
-        )
+        self.scene = DisplayState(view=self.view, run_dir=port.run_dir, glyphs=choose_glyphs())
         self.screen = DashboardScreen(self.scene, self.situation)
         self._log = LogReader(port.run_dir)
         self._printed = 0
@@ -62,8 +60,6 @@ class RunController:
     def at_rest(self) -> bool:
         """Whether nothing happens in the run without a command."""
         return self.scene.at_rest and not self.scene.behind and not self._pending and not self.view.exporting
-
-    # Following --------------------------------------------------------------------------------------------------------
 
     def read(self, now: float) -> bool:
         """Fold in new events, show a change of state at once, and return whether the run has just ended, well or not."""
@@ -149,8 +145,6 @@ class RunController:
         self.screen.set_class(self.view.failure is not None, "-failed")
         self.screen.draw_now("header", "compact", "keys", "failure", "too-small")
         self.screen.draw_next()  # what led to the new state must not wait for the drawing budget
-
-    # Asking -----------------------------------------------------------------------------------------------------------
 
     def refuses(self, name: str) -> bool:
         """Whether an action cannot act now; shows the reason."""

@@ -1,15 +1,13 @@
-"""Actions of a dashboard's keys: commands to the run, dialogs that lead to some, and changes of the display.
-
-The modules of dialogs are imported when these open: not before the first frame.
-"""
+"""Actions of a dashboard's keys: commands to the run, dialogs (imported when they open), and changes of the display."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App
+from textual.screen import Screen
 
 from trainer.run.control import commands as cmd
 from trainer.run.control.commands import Command
@@ -61,8 +59,6 @@ class RunKeys:
             "help": self._show_help,
         }
 
-    # Commands ---------------------------------------------------------------------------------------------------------
-
     def _send(self, name: str) -> None:
         command, word = _COMMANDS[name]
         self._runs.current.send(name, command(), word)
@@ -76,40 +72,35 @@ class RunKeys:
 
     def _set_learning_rate(self) -> None:
         run = self._runs.current
-        if run.refuses("learning_rate"):
-            return
-        from tui.app.screens.dialogs import LearningRateScreen
+        if not run.refuses("learning_rate"):
+            from tui.app.screens.dialogs import LearningRateScreen
 
-        def edit(command: cmd.SetLr | cmd.ScaleLr | None) -> None:
-            if command is not None:
-                run.send("learning_rate", command, "setting learning rate")
-
-        self._app.push_screen(LearningRateScreen(lambda: run.view.next_lr, run.view.edit_to_undo), edit)
+            screen = LearningRateScreen(lambda: run.view.next_lr, run.view.edit_to_undo)
+            self._ask(screen, "learning_rate", lambda command: command, "setting learning rate")
 
     def _change_plan(self) -> None:
-        run = self._runs.current
-        if run.refuses("plan"):
-            return
-        from tui.app.screens.plan import PlanScreen
+        view = self._runs.current.view
+        if not self._runs.current.refuses("plan"):
+            from tui.app.screens.plan import PlanScreen
 
-        def change(settings: dict[str, float] | None) -> None:
-            if settings:
-                run.send("plan", cmd.ChangeSettings(settings=settings), "changing the plan")
-
-        under_way = run.view.step // max(run.view.steps_per_epoch, 1) + 1
-        self._app.push_screen(PlanScreen(run.view.plan, under_way, run.view.rate_with), change)
+            screen = PlanScreen(view.plan, view.step // max(view.steps_per_epoch, 1) + 1, view.rate_with)
+            self._ask(screen, "plan", lambda settings: cmd.ChangeSettings(settings=settings), "changing the plan")
 
     def _add_note(self) -> None:
+        if not self._runs.current.refuses("note"):
+            from tui.app.screens.dialogs import NoteScreen
+
+            self._ask(NoteScreen(), "note", lambda text: cmd.AddNote(text=text), "adding a note")
+
+    def _ask(self, screen: Screen[Any], name: str, command: Callable[[Any], Command], word: str) -> None:
+        """Show a dialog; unless it is cancelled, send the command that its answer stands for."""
         run = self._runs.current
-        if run.refuses("note"):
-            return
-        from tui.app.screens.dialogs import NoteScreen
 
-        def add(text: str | None) -> None:
-            if text:
-                run.send("note", cmd.AddNote(text=text), "adding a note")
+        def send(answer: Any) -> None:
+            if answer is not None:
+                run.send(name, command(answer), word)
 
-        self._app.push_screen(NoteScreen(), add)
+        self._app.push_screen(screen, send)
 
     def _find_lr(self) -> None:
         run = self._runs.current
@@ -144,8 +135,6 @@ class RunKeys:
         else:
             self._app.push_screen(QuitScreen(attached=thread is None), left)
 
-    # Dialogs that open by themselves ----------------------------------------------------------------------------------
-
     def offer_remedies(self) -> None:
         """Offer remedies after non-finite steps, once, if this screen may control the run."""
         run = self._runs.current
@@ -175,13 +164,7 @@ class RunKeys:
         assert found is not None
         from tui.app.screens.lr_range import LrRangeScreen
 
-        def use(rate: float | None) -> None:
-            if rate is not None:
-                run.send("learning_rate", cmd.SetLr(lr=rate), "setting learning rate")
-
-        self._app.push_screen(LrRangeScreen(found), use)
-
-    # Display ----------------------------------------------------------------------------------------------------------
+        self._ask(LrRangeScreen(found), "learning_rate", lambda rate: cmd.SetLr(lr=rate), "setting learning rate")
 
     def _toggle_log_scale(self) -> None:
         run = self._runs.current

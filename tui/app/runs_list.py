@@ -20,22 +20,16 @@ if TYPE_CHECKING:
 
 
 class RunsList:
-    """Opens, compares, resumes and leaves runs, on the application's thread.
-
-    Attributes:
-        home: The run that the application was started with; None where it was started with the list.
-        open: `home`, and the run that was opened from the list.
-        resume: The run that the user wants to resume, in a separate process.
-    """
+    """Opens, compares, resumes and leaves runs, on the application's thread."""
 
     def __init__(
         self, app: App[int], home: RunController | None, runs_dir: Path,
         *, clock: Callable[[], float], read_only: bool,
     ) -> None:  # fmt: skip
         """Without `home`, start with the list; with `read_only` no run can be controlled, resumed or deleted."""
-        self.home = home
-        self.open = [] if home is None else [home]
-        self.resume: RunDir | None = None
+        self.home = home  # the run that the application was started with; None where it was started with the list
+        self.open = [] if home is None else [home]  # `home`, and the run that was opened from the list
+        self.resume: RunDir | None = None  # the run that the user wants to resume, in a separate process
         self._app = app
         self._runs_dir = runs_dir
         self._clock = clock

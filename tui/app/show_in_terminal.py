@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from trainer.errors import EXIT_FAILED, EXIT_OK, DiskError
 from trainer.host.safe_text import printable
@@ -110,13 +109,8 @@ def _warn_of_hazards(run: OpenRun) -> None:
 
 
 def _after_screen(
-    ending: _Ending,
-    thread: TrainingThread,
-    source: LiveSource,
-    terminal: PrivateTerminal,
-    link: LauncherLink,
-    remark: str,
-) -> int:
+    ending: _Ending, thread: TrainingThread, source: LiveSource, terminal: PrivateTerminal, link: LauncherLink, remark: str
+) -> int:  # fmt: skip
     """Continue without a screen, or print the result; returns the exit code."""
     run_dir, crash = thread.run.run_dir, ending.crash
     failed = [f"the dashboard failed ({type(crash).__name__}); log.txt has the traceback"] if crash else []
@@ -138,10 +132,7 @@ def _after_screen(
 
 
 def look_at(port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: bool = False) -> int:
-    """Show a run that this process does not train, or the list of runs where `port` is None; returns the exit code.
-
-    From the list a run can be resumed, in this terminal.
-    """
+    """Show a run that this process does not train, or all runs if `port` is None; returns the exit code, or resumes a run."""
     terminal = PrivateTerminal(Path(os.devnull))
     received: list[int] = []
 
@@ -161,16 +152,12 @@ def look_at(port: RunPort | None, runs_dir: Path, ui: UiSettings, *, read_only: 
     if received:
         return 128 + received[0]
     if ending.resume is not None:
-        _replace_process_with_resume(ending.resume)
+        command = own_command("tui.cli", "--resume", str(ending.resume.path))
+        os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
     if port is not None:
         with contextlib.suppress(OSError, DiskError):  # terminal and run directory may have gone
             _print_summary(fold_new_events(ending.view, port.source), port.run_dir)
     return EXIT_OK
-
-
-def _replace_process_with_resume(run_dir: RunDir) -> NoReturn:
-    command = own_command("tui.cli", "--resume", str(run_dir.path))
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter, and a path as one argument
 
 
 def _run_app(

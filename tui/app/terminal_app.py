@@ -91,8 +91,6 @@ class TerminalApp(App[ReturnType]):
     def search_themes(self) -> None:
         self.push_screen(Palette(providers=[ThemeProvider], placeholder="Search for themes"))
 
-    # One key after another --------------------------------------------------------------------------------------------
-
     async def on_event(self, event: events.Event) -> None:
         """Hold back keys, pastes and clicks until the previous one has acted.
 
@@ -153,8 +151,6 @@ class TerminalApp(App[ReturnType]):
         self._typed.popleft()
         if self._typed:
             self.call_next(self._act)
-
-    # The end ----------------------------------------------------------------------------------------------------------
 
     def exit(
         self, result: ReturnType | None = None, return_code: int = 0, message: RenderableType | None = None

@@ -36,7 +36,10 @@ def main(arguments: argparse.Namespace) -> int:
     bad: list[Check] = []
 
     def report(check: Check) -> None:
-        _print_check(check)
+        sys.stdout.write(f"{_SIGNS[check.state]} {check.name:{_WIDTH}} {printable(check.found, keep=chr(10))}\n")
+        if check.remedy:
+            sys.stdout.write(f"     {'':{_WIDTH}} -> {printable(check.remedy)}\n")
+        sys.stdout.flush()
         if check.state == "bad":
             bad.append(check)
 
@@ -53,44 +56,35 @@ def main(arguments: argparse.Namespace) -> int:
             config = resolved.config
             report(Check("configuration", "good", resolved.source))
         except R18Error as error:
-            report(Check("configuration", "bad", str(error), "docs/configuration.md has all keys"))
+            remedy = "docs/configuration.md has all keys"
+            report(Check("configuration", "bad", str(error), remedy))
     with progress_bar() as progress:
         for check in checks.run_checks(arguments.runs_dir, config, progress):
             report(check)
     for check in _terminal_checks(RunDir(arguments.runs_dir / "RUN")):
         report(check)
     what = "a run" if arguments.config is None else printable(arguments.config)
-    sys.stdout.write(
-        f"\n{what} can start\n" if not bad else f"\n{what} cannot start: {', '.join(c.name for c in bad)}\n"
-    )
+    outcome = f"cannot start: {', '.join(check.name for check in bad)}" if bad else "can start"
+    sys.stdout.write(f"\n{what} {outcome}\n")
     return EXIT_FAILED if bad else EXIT_OK
 
 
 def _terminal_checks(run: RunDir) -> Iterator[Check]:
     """Checks of what the dashboard needs, and of what would end a run together with its terminal."""
     size = shutil.get_terminal_size()
-    shown = f"{os.environ.get('TERM', 'unknown')}, {size.columns}x{size.lines}, {locale.getpreferredencoding(False)}"
+    found = f"{os.environ.get('TERM', 'unknown')}, {size.columns}x{size.lines}, {locale.getpreferredencoding(False)}"
+    remedy = ""
     if not is_terminal():
-        yield Check(
-            "terminal", "warning", "stdin/stdout is not a terminal",
-            "a run then prints plain lines; watch it from a terminal with: r18-tui attach",
-        )  # fmt: skip
+        found = "stdin/stdout is not a terminal"
+        remedy = "a run then prints plain lines; watch it from a terminal with: r18-tui attach"
     elif (size.columns, size.lines) < _SMALLEST or size.lines < _SMALLEST[1]:
-        yield Check("terminal", "warning", shown, "80x24 shows all panes; larger shows more")
+        remedy = "80x24 shows all panes; larger shows more"
     elif "utf" not in locale.getpreferredencoding(False).lower():
-        yield Check("terminal", "warning", shown, "curves are finer with UTF-8: export LANG=C.UTF-8")
-    else:
-        yield Check("terminal", "good", shown)
+        remedy = "curves are finer with UTF-8: export LANG=C.UTF-8"
+    yield Check("terminal", "warning" if remedy else "good", found, remedy)
     dangers = hazards(run)
     for danger in dangers:
         found, _, remedy = danger.partition(": ")
         yield Check("logout", "warning", found, remedy)
     if not dangers:
-        yield Check("logout", "good", "a run in the background continues after you log out")
-
-
-def _print_check(check: Check) -> None:
-    sys.stdout.write(f"{_SIGNS[check.state]} {check.name:{_WIDTH}} {printable(check.found, keep=chr(10))}\n")
-    if check.remedy:
-        sys.stdout.write(f"     {'':{_WIDTH}} -> {printable(check.remedy)}\n")
-    sys.stdout.flush()
+        yield Check(name="logout", state="good", found="a run in the background continues after you log out")

@@ -35,12 +35,10 @@ def main(arguments: argparse.Namespace) -> int:
     for warning in warnings:
         sys.stderr.write(printable(warning) + "\n")
     plot = lr_range_plot(found.lrs, found.losses, 76, 18)
-    sys.stdout.write(
-        f"{plot}\n  loss against the learning rate, on a logarithmic axis\n"
-        if plot
-        else _table(found.lrs, found.losses)
-    )
-    sys.stdout.write(f"\n{found.reason}\n")
+    points = list(zip(found.lrs, found.losses, strict=True))
+    table = "".join(f"{lr:10.2e}  {loss:.4f}\n" for lr, loss in points[::5])
+    shown = f"{plot}\n  loss against the learning rate, on a logarithmic axis\n" if plot else table
+    sys.stdout.write(f"{shown}\n{found.reason}\n")
     if found.suggestion is None:
         return EXIT_FAILED
     taken = f"{LR_KEY}={found.suggestion:g}"
@@ -61,7 +59,3 @@ def _offer_to_write(file: Path, overrides: Sequence[str], suggestion: float) -> 
         write_value(file, LR_KEY, suggestion)
         others = [override for override in overrides if not override.startswith(f"{LR_KEY}=")]
         sys.stdout.write(f"saved; train with: r18-tui {printable(shlex.join([str(file), *others]))}\n")
-
-
-def _table(lrs: Sequence[float], losses: Sequence[float]) -> str:
-    return "".join(f"{lr:10.2e}  {loss:.4f}\n" for lr, loss in list(zip(lrs, losses, strict=True))[::5])

@@ -19,18 +19,15 @@ from trainer.options import add_runs_dir
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir, find_run
 from trainer.run.log.reader import LogReader
-from trainer.run.view.replay import replay
 from trainer.run.view.run_view import RunView
 from tui.drawing import format as fmt
 from tui.drawing.step_axis import step_labels
 from tui.drawing.svg_curves import WIDTH, Curve, svg
 from tui.state.class_results import ClassResult, class_results, worst_pairs
+from tui.state.run_port import fold_new_events
 from tui.state.summary import summary
 
 _MATRIX_CLASSES = 40  # above this the matrix is too fine to read, and only the worst pairs are listed
-_PAIRS = 30
-_NOTES = 200
-_TILE = 64
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --back: #fff; --dim: #5b6470; --faint: #e3e7ec; --train: #005fb8;
@@ -73,9 +70,7 @@ def main(given: argparse.Namespace) -> int:
 
 def write_report(run_dir: RunDir, output: Path | None) -> Path:
     """Write the report of a run, by default into its directory, and return its path; DiskError if that fails."""
-    view, log, target = RunView(), LogReader(run_dir.events), output or run_dir.report
-    while lines := log.read():
-        replay(view, lines)
+    view, target = fold_new_events(RunView(), LogReader(run_dir.events)), output or run_dir.report
     try:
         write_atomically(target, html_report(view, run_dir).encode(), private=output is None)
     except OSError as error:
@@ -185,7 +180,7 @@ def _confusion(view: RunView) -> str:
             [f"<td>{_safe(result.name)}</td>", *(_cell(result, other.label) for other in results)] for result in results
         ]
         parts.append(_table(("", *(result.name for result in results)), rows))
-    worst = [_pair_row(*pair) for pair in worst_pairs(results)[:_PAIRS]]
+    worst = [_pair_row(*pair) for pair in worst_pairs(results)[:30]]
     return "".join([*parts, "<h2>Worst pairs</h2>", _table(("true", "answer", "images", "of the class"), worst)])
 
 
@@ -224,7 +219,7 @@ def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
 
 def _tile(sheet: Sheet, index: int) -> str:
     file = io.BytesIO()
-    resized(sheet.pixels_NHWC[index], min(sheet.pixels_NHWC.shape[1], _TILE)).save(file, "png")
+    resized(sheet.pixels_NHWC[index], min(sheet.pixels_NHWC.shape[1], 64)).save(file, "png")
     caption: dict[str, Any] = sheet.captions[index]
     words = str(caption.get("class", "?"))
     if "predicted" in caption:
@@ -238,7 +233,7 @@ def _tile(sheet: Sheet, index: int) -> str:
 
 
 def _messages(view: RunView) -> str:
-    notes = list(view.notes)[-_NOTES:]
+    notes = list(view.notes)[-200:]
     lines = "\n".join(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(note.time))}  {note.text}" for note in notes)
     return f"<details><summary>Messages</summary><pre>{_safe(lines)}</pre></details>" if notes else ""
 

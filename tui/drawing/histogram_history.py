@@ -34,7 +34,8 @@ def history_rows(
     reach = max((one.reach for one in histograms if one is not None), default=0.0)
     if rows < 1 or room < 1 or not reach:
         return [[(fmt.fit(title, width), "dim")]]
-    places = _places(len(histograms), room)
+    # As many as there is room for, including the first and the last.
+    places = [round(place) for place in np.linspace(0, len(histograms) - 1, min(len(histograms), room)).tolist()]
     wide = min(max(room // len(places), 1), _WIDEST)
     columns = [_shades(histograms[place], rows, reach, glyphs) for place in places]
     labels = {0: f"{reach:.2g}", rows // 2: "0", rows - 1: f"-{reach:.2g}"}
@@ -48,13 +49,6 @@ def history_rows(
     nearest = min(range(len(places)), key=lambda column: abs(places[column] - here))
     below: Row = [(" " * (_LABEL + nearest * wide), "text"), (glyphs.mark, "accent")]
     return [[(fmt.fit(title, width), "dim")], *picture, below]
-
-
-def _places(count: int, room: int) -> list[int]:
-    """Indices of the items shown in `room` columns, including the first and the last."""
-    if count <= room:
-        return list(range(count))
-    return [round(place) for place in np.linspace(0, count - 1, room).tolist()]
 
 
 def _shades(histogram: Histogram | None, rows: int, reach: float, glyphs: Glyphs) -> str:

@@ -72,10 +72,7 @@ def picture_widget(protocol: str, image: Image, cell: tuple[int, int]) -> Widget
 
 
 def _textual_image() -> ModuleType:
-    """Import the library while it sees no terminal: on import it would query one for its features.
-
-    By now another thread reads the terminal, and would take the answer for keys.
-    """
+    """Import the library while it sees no terminal: it would query one, and the thread that reads keys would get the answer."""
     if "textual_image.renderable" not in sys.modules:
         terminal = sys.__stdout__
         sys.__stdout__ = None  # type: ignore[misc]

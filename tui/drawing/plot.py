@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tui.drawing.canvas import DOT_BITS, Canvas
 from tui.drawing.glyphs import Glyphs
-from tui.drawing.pyramid import Pyramid, column_edges
+from tui.drawing.pyramid import Floats, Pyramid, column_edges
 from tui.drawing.step_axis import nice_step
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _WEIGHTS = np.array(DOT_BITS, dtype=np.uint8)
 GUTTER = 6  # cells to the left of the plot: a label of five and the axis
@@ -30,7 +27,7 @@ class Frame:
     high: float
     log: bool = False
 
-    def heights_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def heights_of(self, values: Floats) -> Floats:
         """Relative heights, 0 at the bottom and 1 at the top; NaN stays NaN."""
         if self.log:
             return np.log(np.maximum(values, self.low) / self.low) / math.log(self.high / self.low)
@@ -49,7 +46,7 @@ class Area:
     width: int
     height: int
 
-    def rows_of(self, frame: Frame, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rows_of(self, frame: Frame, values: Floats) -> Floats:
         """The dot rows of values, clamped to the area; 0 is the top, NaN stays NaN."""
         dots = 4 * self.height
         return np.clip(np.rint((1.0 - frame.heights_of(values)) * (dots - 1)), 0, dots - 1)
@@ -58,15 +55,9 @@ class Area:
         """The canvas column of a position, clamped to the area."""
         return self.x + min(max(int(frame.across(position) * self.width), 0), self.width - 1)
 
-    def cell_of(self, frame: Frame, position: float, value: float) -> tuple[int, int]:
-        return self.column_of(frame, position), int(self.rows_of(frame, np.array([value]))[0]) // 4
-
 
 def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style: str, *, thin: bool = False) -> None:
-    """Draw a series: a vertical stroke from lowest to highest in each dot column, joined to its neighbours.
-
-    `thin` draws one dot per column, at its newest value: for a smoothed series, which has no spikes to lose.
-    """
+    """Draw a stroke from lowest to highest in each dot column; if `thin`, only the newest value, for a series without spikes."""
     if area.width <= 0 or area.height <= 0:
         return
     lows, highs = (pyramid.last if thin else pyramid.columns)(column_edges(frame.left, frame.right, 2 * area.width))
@@ -85,9 +76,7 @@ def draw_line(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, style:
         canvas.dots(x, y, pattern, style)
 
 
-def _joined(
-    filled: NDArray[np.intp], tops: NDArray[np.float64], bottoms: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _joined(filled: NDArray[np.intp], tops: Floats, bottoms: Floats) -> tuple[Floats, Floats]:
     """Upper and lower rows of the strokes of all columns, from the first to the last of those `filled` (rising indices).
 
     They are slanted over empty columns, and each is extended to its neighbours; rows count from the top.
@@ -116,7 +105,8 @@ def draw_marks(canvas: Canvas, area: Area, frame: Frame, pyramid: Pyramid, glyph
 def draw_point(canvas: Canvas, area: Area, frame: Frame, position: float, value: float, char: str, style: str) -> None:
     """Draw a mark; at the edge if above or below the frame's values, not at all for a non-finite value."""
     if math.isfinite(value) and frame.left <= position <= frame.right:
-        canvas.put(*area.cell_of(frame, position, value), char, style)
+        row = int(area.rows_of(frame, np.array([value]))[0]) // 4
+        canvas.put(area.column_of(frame, position), row, char, style)
 
 
 def draw_cursor(canvas: Canvas, area: Area, frame: Frame, glyphs: Glyphs, position: float | None) -> None:
@@ -128,14 +118,8 @@ def draw_cursor(canvas: Canvas, area: Area, frame: Frame, glyphs: Glyphs, positi
 
 
 def draw_axes(
-    canvas: Canvas,
-    area: Area,
-    frame: Frame,
-    glyphs: Glyphs,
-    *,
-    x_labels: list[tuple[float, str]],
-    percent: bool = False,
-) -> None:
+    canvas: Canvas, area: Area, frame: Frame, glyphs: Glyphs, *, x_labels: list[tuple[float, str]], percent: bool = False
+) -> None:  # fmt: skip
     """Draw the value axis to the left and, when the canvas has two more rows, the position axis below."""
     ticks = tick_values(frame, max(2, area.height // 3))
     rows = {int(row) // 4: value for row, value in zip(area.rows_of(frame, np.array(ticks)), ticks, strict=True)}
@@ -153,9 +137,8 @@ def tick_values(frame: Frame, wanted: int) -> list[float]:
         decades = range(math.ceil(math.log10(frame.low) - 1e-9), math.floor(math.log10(frame.high) + 1e-9) + 1)
         return [10.0**power for power in decades] or [frame.low, frame.high]
     step = nice_step((frame.high - frame.low) / max(wanted, 1))
-    first = math.ceil(frame.low / step - 1e-9)
-    last = math.floor(frame.high / step + 1e-9)
-    return [index * step for index in range(first, last + 1)]
+    indices = range(math.ceil(frame.low / step - 1e-9), math.floor(frame.high / step + 1e-9) + 1)
+    return [index * step for index in indices]
 
 
 def nice_range(low: float, high: float, *, steps: int = 3) -> tuple[float, float]:

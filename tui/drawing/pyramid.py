@@ -1,26 +1,23 @@
-"""Minimum and maximum per column of a plot, in O(columns) however long the series is.
-
-Blocks of 16, 256, ... points keep their minimum and maximum, so no spike is ever lost, at any width.
-"""
+"""Minimum and maximum per column of a plot in O(columns), by blocks of 16, 256, ... points: no spike is lost at any width."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.run.view.series import Series, Smoothed
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Floats = NDArray[np.float64]
 
 _FANOUT = 16
 _BLOCKS_PER_COLUMN = 4  # a level is coarse enough if a column still spans this many of its blocks
+_SIDES = ((np.minimum, np.inf), (np.maximum, -np.inf))  # reduction of either bound, and the value that never matters
 _CHUNK = 2**16  # points added at a time: whole blocks of some levels, and little memory besides the series itself
 
 
-def column_edges(left: float, right: float, columns: int) -> NDArray[np.float64]:
+def column_edges(left: float, right: float, columns: int) -> Floats:
     """Edges of equally wide columns, for `Pyramid`; the last includes the point at `right`."""
     edges = np.linspace(left, right, columns + 1)
     edges[-1] = np.nextafter(right, np.inf)
@@ -37,8 +34,7 @@ class Pyramid:
         self._series: Series | Smoothed = Series()
         self._generation = -1
         self._count = 0
-        self._lows: list[NDArray[np.float64]] = []
-        self._highs: list[NDArray[np.float64]] = []
+        self._levels: list[list[Floats]] = []  # minima and maxima of the blocks of each level
         self.not_finite: list[float] = []
 
     @classmethod
@@ -72,23 +68,25 @@ class Pyramid:
                 self.not_finite += np.frombuffer(series.x)[start : self._count][~finite].tolist()
             self._raise_levels(start)
 
-    def columns(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def columns(self, edges: Floats) -> tuple[Floats, Floats]:
         """Lowest and highest value from each rising edge up to the next one, excluded; NaN where there is no finite point."""
         bounds = self._bounds(edges)
         level, size = 0, 1
         span = (int(bounds[-1]) - int(bounds[0])) / max(len(edges) - 1, 1)
-        while level < len(self._lows) and span >= size * _FANOUT * _BLOCKS_PER_COLUMN:
+        while level < len(self._levels) and span >= size * _FANOUT * _BLOCKS_PER_COLUMN:
             level, size = level + 1, size * _FANOUT
         blocks = -(-self._count // size)
         starts = bounds[:-1] // size
         ends = np.minimum(-(-bounds[1:] // size), blocks)
         first, last = int(starts[0]), int(ends[-1])
-        lows = _reduce(np.minimum, self._lowest(level, first, last), starts - first, ends - first, np.inf)
-        highs = _reduce(np.maximum, self._highest(level, first, last), starts - first, ends - first, -np.inf)
+        lows, highs = (
+            _reduce(reduce, self._blocks(side, level, first, last), starts - first, ends - first, neutral)
+            for side, (reduce, neutral) in enumerate(_SIDES)
+        )
         empty = (bounds[:-1] == bounds[1:]) | ~np.isfinite(lows)
         return np.where(empty, np.nan, lows), np.where(empty, np.nan, highs)
 
-    def last(self, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def last(self, edges: Floats) -> tuple[Floats, Floats]:
         """The newest value of each column, as both minimum and maximum: for drawing a smoothed curve."""
         bounds = self._bounds(edges)
         if not self._count:
@@ -102,45 +100,39 @@ class Pyramid:
         lows, highs = self.columns(np.array([left, np.nextafter(right, np.inf)]))
         return None if np.isnan(lows[0]) else (float(lows[0]), float(highs[0]))
 
-    def _bounds(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _bounds(self, edges: Floats) -> NDArray[np.int64]:
         """Number of points before each edge."""
         if not self._count:
             return np.zeros(len(edges), dtype=np.int64)
         return np.searchsorted(np.frombuffer(self._series.x)[: self._count], edges)
 
-    def _lowest(self, level: int, first: int, last: int) -> NDArray[np.float64]:
-        """Minima of some blocks of a level. A non-finite point is neutral; it is marked separately from the line."""
-        return self._lows[level - 1][first:last] if level else self._points(first, last, np.inf)
-
-    def _highest(self, level: int, first: int, last: int) -> NDArray[np.float64]:
-        return self._highs[level - 1][first:last] if level else self._points(first, last, -np.inf)
-
-    def _points(self, first: int, last: int, neutral: float) -> NDArray[np.float64]:
+    def _blocks(self, side: int, level: int, first: int, last: int) -> Floats:
+        """Minima or maxima of blocks of a level. A non-finite point is neutral; it is marked separately from the line."""
+        if level:
+            return self._levels[level - 1][side][first:last]
         if first >= last:
             return np.empty(0)
         values = np.frombuffer(self._series.y)[first:last]
-        return np.where(np.isfinite(values), values, neutral)
+        return np.where(np.isfinite(values), values, _SIDES[side][1])
 
     def _raise_levels(self, start: int) -> None:
         """Build the blocks above the points from `start` on."""
         level = 0
         while self._count > _FANOUT ** (level + 1):
-            if len(self._lows) == level:
-                self._lows.append(np.empty(64))
-                self._highs.append(np.empty(64))
+            if len(self._levels) == level:
+                self._levels.append([np.empty(64), np.empty(64)])
                 start = 0
             first, last = start // _FANOUT ** (level + 1), -(-self._count // _FANOUT**level)
-            for arrays, below, reduce, neutral in (
-                (self._lows, self._lowest, np.minimum, np.inf), (self._highs, self._highest, np.maximum, -np.inf),
-            ):  # fmt: skip
-                part = below(level, first * _FANOUT, last)
+            arrays = self._levels[level]
+            for side, (reduce, neutral) in enumerate(_SIDES):
+                part = self._blocks(side, level, first * _FANOUT, last)
                 padded = np.full(-(-len(part) // _FANOUT) * _FANOUT, neutral)
                 padded[: len(part)] = part
-                arrays[level] = _store(arrays[level], first, reduce.reduce(padded.reshape(-1, _FANOUT), axis=1))
+                arrays[side] = _store(arrays[side], first, reduce.reduce(padded.reshape(-1, _FANOUT), axis=1))
             level += 1
 
 
-def _store(array: NDArray[np.float64], start: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _store(array: Floats, start: int, values: Floats) -> Floats:
     """Write values from an index on, into a larger array if there is no room."""
     needed = start + len(values)
     if needed > len(array):
@@ -152,12 +144,12 @@ def _store(array: NDArray[np.float64], start: int, values: NDArray[np.float64]) 
 
 
 def _reduce(
-    reduce: np.ufunc, values: NDArray[np.float64], starts: NDArray[np.int64], ends: NDArray[np.int64], neutral: float
-) -> NDArray[np.float64]:
+    reduce: np.ufunc, values: Floats, starts: NDArray[np.int64], ends: NDArray[np.int64], neutral: float
+) -> Floats:
     """Minimum or maximum of values[start:end] for each pair."""
     # reduceat takes pairs of bounds as one list and needs each index inside; the appended neutral value is that room.
     padded = np.append(values, neutral)
     pairs = np.empty(2 * len(starts), dtype=np.int64)
     pairs[0::2], pairs[1::2] = starts, ends
-    result: NDArray[np.float64] = reduce.reduceat(padded, np.minimum(pairs, len(values)))[0::2]
+    result: Floats = reduce.reduceat(padded, np.minimum(pairs, len(values)))[0::2]
     return np.where(starts < ends, result, neutral)

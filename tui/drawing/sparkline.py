@@ -26,9 +26,8 @@ def as_ticks(values: Sequence[float], glyphs: Glyphs) -> str:
 
 def histogram(counts: Sequence[int], width: int, glyphs: Glyphs) -> str:
     """A histogram in one row, blank for 0; bins are joined evenly, as few as needed to fit into `width` cells."""
-    joined = next(
-        (size for size in range(1, len(counts)) if len(counts) % size == 0 and len(counts) // size <= width), 1
-    )
+    sizes = (size for size in range(1, len(counts)) if len(counts) % size == 0 and len(counts) // size <= width)
+    joined = next(sizes, 1)
     bins = [sum(counts[begin : begin + joined]) for begin in range(0, len(counts), joined)]
     highest = max(bins, default=0)
     return "".join(_tick(count, 0, highest, glyphs.ticks) if count else " " for count in bins)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainer.run.view.series import Series, Smoothed
 from tui.drawing.plot import Frame, nice_range, tick_label, tick_values
-from tui.drawing.pyramid import Pyramid, column_edges
+from tui.drawing.pyramid import Floats, Pyramid, column_edges
 
 WIDTH, HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 28
@@ -42,16 +41,12 @@ def svg(curve: Curve) -> str:
     if curve.smooth is not None:
         parts.append(_line(Pyramid.of(curve.smooth), edges, frame))
     for step, value in curve.points:
-        x, y = _x(frame, step), _y(frame, value)
+        x, y, text = _x(frame, step), _y(frame, value), f"{100 * value:.2f} %" if curve.percent else f"{value:.4f}"
         if math.isfinite(value) and value > frame.high:
             arrow = f"M{x - 4:.1f} {_TOP + 7}L{x:.1f} {_TOP}L{x + 4:.1f} {_TOP + 7}Z"
-            parts.append(
-                f'<path class="test" d="{arrow}"><title>{_value_text(curve, value)}, above the axis</title></path>'
-            )
+            parts.append(f'<path class="test" d="{arrow}"><title>{text}, above the axis</title></path>')
         elif math.isfinite(value):
-            parts.append(
-                f'<circle class="test" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_value_text(curve, value)}</title></circle>'
-            )
+            parts.append(f'<circle class="test" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{text}</title></circle>')
     return "".join([*parts, "</svg>"])
 
 
@@ -70,11 +65,9 @@ def _frame(curve: Curve, pyramid: Pyramid) -> Frame:
 def _axes(curve: Curve, frame: Frame) -> str:
     parts = []
     for value in tick_values(frame, 4):
-        y = _y(frame, value)
+        y, text = _y(frame, value), tick_label(value, percent=curve.percent) + (" %" if curve.percent else "")
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_tick(curve, value)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for position, text in curve.labels:
         anchor = "start" if position == frame.left else "middle"
         x = _x(frame, position)
@@ -82,7 +75,7 @@ def _axes(curve: Curve, frame: Frame) -> str:
     return "".join(parts)
 
 
-def _band(pyramid: Pyramid, edges: NDArray[np.float64], frame: Frame, *, style: str) -> str:
+def _band(pyramid: Pyramid, edges: Floats, frame: Frame, *, style: str) -> str:
     """One vertical stroke per pixel, from the lowest to the highest value there, joined to its neighbours."""
     lows, highs = pyramid.columns(edges)
     strokes, before = [], None
@@ -95,7 +88,7 @@ def _band(pyramid: Pyramid, edges: NDArray[np.float64], frame: Frame, *, style: 
     return f'<path class="{style}" d="{"".join(strokes)}"/>' if strokes else ""
 
 
-def _line(pyramid: Pyramid, edges: NDArray[np.float64], frame: Frame) -> str:
+def _line(pyramid: Pyramid, edges: Floats, frame: Frame) -> str:
     values, _ = pyramid.last(edges)
     points = [
         f"{_LEFT + column + 0.5:.1f},{_y(frame, values[column]):.1f}"
@@ -111,11 +104,3 @@ def _x(frame: Frame, position: float) -> float:
 def _y(frame: Frame, value: float) -> float:
     share = (min(max(float(value), frame.low), frame.high) - frame.low) / (frame.high - frame.low)
     return _TOP + (1.0 - share) * (HEIGHT - _TOP - _BOTTOM)
-
-
-def _tick(curve: Curve, value: float) -> str:
-    return tick_label(value, percent=curve.percent) + (" %" if curve.percent else "")
-
-
-def _value_text(curve: Curve, value: float) -> str:
-    return f"{100 * value:.2f} %" if curve.percent else f"{value:.4f}"

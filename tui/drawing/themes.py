@@ -17,12 +17,11 @@ STYLES: dict[str, tuple[str, bool]] = {
 }  # fmt: skip
 """Theme variable and boldness of colour words. Train and test keep theirs in every pane, amber warns, red is a fault."""
 
-_HEAT = {"own": ("r18-test", 0.35), "heat1": ("r18-bad", 0.08), "heat2": ("r18-bad", 0.22), "heat3": ("r18-bad", 0.42),
-         "heat4": ("r18-bad", 0.65)}  # fmt: skip
-"""Words for cells of a heat map: the colour that is mixed into the background, and its share."""
-
-_HEAT_OF_FEW_COLOURS = {"own": "test", "heat1": "dim", "heat2": "text", "heat3": "warn", "heat4": "bad"}
-"""Replacements for these words where colours cannot be mixed."""
+_HEAT = {
+    "own": ("r18-test", 0.35, "test"), "heat1": ("r18-bad", 0.08, "dim"), "heat2": ("r18-bad", 0.22, "text"),
+    "heat3": ("r18-bad", 0.42, "warn"), "heat4": ("r18-bad", 0.65, "bad"),
+}  # fmt: skip
+"""Words for cells of a heat map: the colour mixed into the background, its share, and the word where none can be mixed."""
 
 DARK = {
     "r18-train": "#5fb3f9", "r18-raw": "#33546f", "r18-test": "#f2a65a", "r18-good": "#7fd88f", "r18-warn": "#f5c25b",
@@ -40,26 +39,14 @@ ANSI = {
 
 THEMES = (
     Theme(
-        name="r18-dark",
-        primary=DARK["r18-train"],
-        background="#11141a",
-        foreground="#d7dce4",
-        surface="#171b22",
-        panel="#1d222b",
-        dark=True,
-        variables=DARK,
+        "r18-dark", primary=DARK["r18-train"], background="#11141a", foreground="#d7dce4", surface="#171b22", panel="#1d222b",
+        dark=True, variables=DARK,
     ),
     Theme(
-        name="r18-light",
-        primary=LIGHT["r18-train"],
-        background="#ffffff",
-        foreground="#1f2328",
-        surface="#f6f8fa",
-        panel="#eef1f4",
-        dark=False,
-        variables=LIGHT,
+        "r18-light", primary=LIGHT["r18-train"], background="#ffffff", foreground="#1f2328", surface="#f6f8fa", panel="#eef1f4",
+        dark=False, variables=LIGHT,
     ),
-)
+)  # fmt: skip
 
 
 def colours_beside(theme: Theme) -> dict[str, str]:
@@ -68,12 +55,8 @@ def colours_beside(theme: Theme) -> dict[str, str]:
 
 
 def palette(variables: dict[str, str]) -> dict[str, Style]:
-    """Styles of the words of `STYLES` under a theme.
-
-    One palette serves all panes: as component classes of each pane, the same thirteen styles would be computed more than
-    two hundred times before the first frame.
-    """
-    background = Color.parse(variables["background"])
+    """Styles of the words of `STYLES` under a theme, for all panes: as component classes, every pane would compute them."""
+    background, foreground = Color.parse(variables["background"]), Color.parse(variables["foreground"])
     faint = ("r18-dim", "r18-faint") if no_color() else ()
     styles = {
         word: Style(
@@ -84,15 +67,11 @@ def palette(variables: dict[str, str]) -> dict[str, Style]:
         )
         for word, (name, bold) in STYLES.items()
     }
-    return styles | _heat(variables, styles)
-
-
-def _heat(variables: dict[str, str], styles: dict[str, Style]) -> dict[str, Style]:
-    background, foreground = Color.parse(variables["background"]), Color.parse(variables["foreground"])
     if no_color() or background.ansi is not None:
-        return {word: styles[other] for word, other in _HEAT_OF_FEW_COLOURS.items()}
-    mixed = {word: background.blend(Color.parse(variables[name]), share) for word, (name, share) in _HEAT.items()}
-    return {word: Style(color=foreground.rich_color, bgcolor=colour.rich_color) for word, colour in mixed.items()}
+        return styles | {word: styles[other] for word, (_, _, other) in _HEAT.items()}
+    mixed = {word: background.blend(Color.parse(variables[name]), share) for word, (name, share, _) in _HEAT.items()}
+    heat = {word: Style(color=foreground.rich_color, bgcolor=colour.rich_color) for word, colour in mixed.items()}
+    return styles | heat
 
 
 def pixel_pair(above: tuple[int, ...], below: tuple[int, ...]) -> str:
@@ -114,8 +93,6 @@ def no_color() -> bool:
 def theme_for(setting: str) -> str:
     """Name of the theme for `ui.theme`; `auto` takes the terminal's own colours where it has only sixteen."""
     if setting == "auto":
-        few = os.environ.get("TERM", "") in ("linux", "xterm", "screen", "vt100", "ansi") and not os.environ.get(
-            "COLORTERM"
-        )
-        setting = "ansi" if few or no_color() else "dark"
+        few = os.environ.get("TERM", "") in ("linux", "xterm", "screen", "vt100", "ansi")
+        setting = "ansi" if (few and not os.environ.get("COLORTERM")) or no_color() else "dark"
     return {"dark": "r18-dark", "light": "r18-light", "ansi": "ansi-dark"}[setting]

@@ -19,13 +19,11 @@ MAIN_SETTINGS = (
 )  # fmt: skip
 """The settings that people change most, in the order of the form."""
 
-_ONLY_WITH_FILES = ("data.root",)
-
 
 def main_settings(config: Config) -> dict[str, str]:
     """The main settings of a configuration, as text that is read back to the same values."""
     values = config.model_dump(mode="json")
-    wanted = [key for key in MAIN_SETTINGS if key not in _ONLY_WITH_FILES or config.data.kind != "digits"]
+    wanted = [key for key in MAIN_SETTINGS if key != "data.root" or config.data.kind != "digits"]
     return {key: typed(values[key.partition(".")[0]][key.partition(".")[2]]) for key in wanted}
 
 
@@ -37,10 +35,7 @@ def typed(value: Any) -> str:
 
 
 def resolve(source: str, overrides: Mapping[str, str]) -> tuple[LoadedConfig | None, dict[str, str]]:
-    """Resolve a configuration (as for `load_config`) with some settings retyped; None with the errors by key if it fails.
-
-    An error that belongs to no setting has the empty key.
-    """
+    """Resolve a configuration with some settings retyped; if that fails, None with the errors by key, empty for the rest."""
     tokens = [f"{key}={text}" for key, text in overrides.items()]
     try:
         return load_config(source, tokens), {}

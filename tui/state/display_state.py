@@ -52,9 +52,7 @@ class DisplayState:
     output: tuple[str, ...] = ()  # last lines that libraries printed
     unseen_output: int = 0  # number of output lines not yet shown
     pyramids: dict[str, Pyramid] = field(default_factory=dict)
-    _classes: tuple[tuple[object, object, object], list[ClassResult]] = field(
-        default=((None, None, None), []), init=False, repr=False
-    )
+    _classes: tuple[tuple[object, ...], list[ClassResult]] = field(default=((None,) * 3, []), init=False, repr=False)
     _judged: tuple[object, list[Verdict]] = field(default=(None, []), init=False, repr=False)
 
     @property

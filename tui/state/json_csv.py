@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import asdict
-from itertools import chain
 from typing import IO
 
 import orjson
@@ -13,7 +12,6 @@ import orjson
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.codec import escape_invalid_utf8
-from trainer.run.log.result_events import Evaluated
 from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 
@@ -64,14 +62,9 @@ def write_csv(view: RunView, file: IO[str]) -> None:
     per_epoch = view.steps_per_epoch or 1
     columns = (view.train_loss.x, view.train_loss.y, view.train_accuracy.y, view.lr.y)
     for step, *values in zip(*columns, strict=True):
-        held_out = (_measured(newest.get((round(step), split)), figures) for split in splits)
-        writer.writerow(
-            [round(step), round(step / per_epoch, 4), *map(_cell, values), *map(_cell, chain.from_iterable(held_out))]
-        )
-
-
-def _measured(event: Evaluated | None, figures: tuple[str, ...]) -> list[float | None]:
-    return [None if event is None else getattr(event, figure) for figure in figures]
+        found = [newest.get((round(step), split)) for split in splits]
+        held_out = [getattr(event, figure, None) for event in found for figure in figures]
+        writer.writerow([round(step), round(step / per_epoch, 4), *map(_cell, [*values, *held_out])])
 
 
 def _cell(value: float | None) -> object:

@@ -10,6 +10,7 @@ from trainer.run.view.run_view import RunView
 
 _STEERABLE = frozenset({RunState.TRAINING, RunState.EVALUATING, RunState.PAUSED})
 _WITH_SESSION = _STEERABLE | {RunState.FINISHED}
+_EVALUABLE = _WITH_SESSION - {RunState.EVALUATING}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ KEY_NAMES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Key:
     """A key with its meaning; in the list of runs its action is the method `action_<name>` of the screen."""
 
@@ -48,8 +49,13 @@ class Key:
     def key(self) -> str:
         return self.shown_keys[0]
 
+    @property
+    def action(self) -> str:
+        """What the key calls, in the syntax of bindings."""
+        return self.name
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Action(Key):
     """Action of a key; its name is that in `tui.app.run_keys` or of the screen's curve keys, and the id of the binding."""
 
@@ -57,6 +63,10 @@ class Action(Key):
     short: str = ""  # label where not all labels fit; empty for the label itself
     bar: int = 0  # priority in the key bar: 1 is placed first, 2 if there is room, 0 never
     on_screen: bool = False  # whether it is a method of the dashboard, not of the application
+
+    @property
+    def action(self) -> str:
+        return f"screen.curves('{self.name}')" if self.on_screen else f"key('{self.name}')"
 
 
 def _command(name: str, states: frozenset[RunState]) -> Callable[[ActionContext], str]:
@@ -105,118 +115,68 @@ def _detach(now: ActionContext) -> str:
 
 
 ACTIONS: tuple[Action, ...] = (
+    Action("pause", "p", "pause", "Pause at the next step, or continue.", _command("pause", _STEERABLE), bar=1),
+    Action("checkpoint", "c", "save", "Save a checkpoint now; rotation keeps it.", _command("checkpoint", _WITH_SESSION), bar=1),
+    Action("evaluate", "e", "evaluate", "Evaluate on the held-out images now.", _command("evaluate", _EVALUABLE), bar=1),
     Action(
-        name="pause", keys="p", label="pause", help="Pause at the next step, or continue.",
-        refusal=_command("pause", _STEERABLE), bar=1,
+        "export", "x", "export",
+        "Save this step and export it to ONNX, checked against the model; after training, the best checkpoint.",
+        _export, bar=1,
     ),
     Action(
-        name="checkpoint", keys="c", label="save", help="Save a checkpoint now; rotation keeps it.",
-        refusal=_command("checkpoint", _WITH_SESSION), bar=1,
+        "learning_rate", "l", "learning rate",
+        "Set or scale (x0.5) the next step's learning rate; the schedule scales with it. In the dialog, ctrl+z undoes.",
+        _command("learning_rate", _STEERABLE), short="LR", bar=1,
     ),
     Action(
-        name="evaluate", keys="e", label="evaluate", help="Evaluate on the held-out images now.",
-        refusal=_command("evaluate", frozenset({RunState.TRAINING, RunState.PAUSED, RunState.FINISHED})), bar=1,
+        "plan", "a", "plan", "More or fewer epochs; how often the run evaluates and saves.",
+        _command("plan", _STEERABLE), bar=2,
     ),
     Action(
-        name="export", keys="x", label="export",
-        help="Save this step and export it to ONNX, checked against the model; after training, the best checkpoint.",
-        refusal=_export, bar=1,
+        "note", "n", "note", "Add a note to the run: in the log, and at its step below the curves.",
+        _command("note", _WITH_SESSION), bar=2,
     ),
     Action(
-        name="learning_rate", keys="l", label="learning rate", short="LR",
-        help="Set or scale (x0.5) the next step's learning rate; the schedule scales with it. In the dialog, ctrl+z undoes.",
-        refusal=_command("learning_rate", _STEERABLE), bar=1,
+        "find_lr", "f", "find LR",
+        "Try learning rates on a copy of the state, or stop the test; then enter applies the suggestion.", _find_lr, bar=2,
     ),
+    Action("go_back", "b", "go back", "Return to the checkpoint before non-finite steps, at half the learning rate.", _back),
+    Action("unfreeze", "u", "unfreeze", "Unfreeze one more stage: the frozen one nearest to the classifier.", _unfreeze),
     Action(
-        name="plan", keys="a", label="plan", help="More or fewer epochs; how often the run evaluates and saves.",
-        refusal=_command("plan", _STEERABLE), bar=2,
+        "freeze", "U", "freeze", "Freeze one more stage: the trained one nearest to the image.",
+        _command("freeze", _STEERABLE),
     ),
+    Action("detach", "d,ctrl+z", "detach", "Leave the screen; training continues.", _detach, bar=1),
+    Action("log_scale", "y", "log", "Logarithmic loss axis on or off.", bar=2),
+    Action("smoothing", "s", "smooth", "Smoothing of the curves: none, light, strong.", bar=2),
+    Action("zoom_in", "plus,equals_sign", "closer", "Fewer steps in all curves.", on_screen=True),
+    Action("zoom_out", "minus", "wider", "More steps in all curves.", on_screen=True),
+    Action("pan_left", "less_than_sign,shift+left", "earlier", "Earlier steps in all curves.", on_screen=True),
+    Action("pan_right", "greater_than_sign,shift+right", "later", "Later steps in all curves.", on_screen=True),
+    Action("cursor_left", "comma", "read earlier", "Read all curves at an earlier step; on a page also left.", on_screen=True),
     Action(
-        name="note", keys="n", label="note", help="Add a note to the run: in the log, and at its step below the curves.",
-        refusal=_command("note", _WITH_SESSION), bar=2,
+        "cursor_right", "full_stop", "read later",
+        "Read all curves at a later step; past the end, the newest; on a page also right.", on_screen=True,
     ),
-    Action(
-        name="find_lr", keys="f", label="find LR",
-        help="Try learning rates on a copy of the state, or stop the test; then enter applies the suggestion.",
-        refusal=_find_lr, bar=2,
-    ),
-    Action(
-        name="go_back", keys="b", label="go back",
-        help="Return to the checkpoint before non-finite steps, at half the learning rate.",
-        refusal=_back,
-    ),
-    Action(
-        name="unfreeze", keys="u", label="unfreeze", help="Unfreeze one more stage: the frozen one nearest to the classifier.",
-        refusal=_unfreeze,
-    ),
-    Action(
-        name="freeze", keys="U", label="freeze", help="Freeze one more stage: the trained one nearest to the image.",
-        refusal=_command("freeze", _STEERABLE),
-    ),
-    Action(
-        name="detach", keys="d,ctrl+z", label="detach", help="Leave the screen; training continues.",
-        refusal=_detach, bar=1,
-    ),
-    Action(name="log_scale", keys="y", label="log", help="Logarithmic loss axis on or off.", bar=2),
-    Action(name="smoothing", keys="s", label="smooth", help="Smoothing of the curves: none, light, strong.", bar=2),
-    Action(
-        name="zoom_in", keys="plus,equals_sign", label="closer", help="Fewer steps in all curves.", on_screen=True,
-    ),
-    Action(
-        name="zoom_out", keys="minus", label="wider", help="More steps in all curves.", on_screen=True,
-    ),
-    Action(
-        name="pan_left", keys="less_than_sign,shift+left", label="earlier", help="Earlier steps in all curves.",
-        on_screen=True,
-    ),
-    Action(
-        name="pan_right", keys="greater_than_sign,shift+right", label="later", help="Later steps in all curves.",
-        on_screen=True,
-    ),
-    Action(
-        name="cursor_left", keys="comma", label="read earlier",
-        help="Read all curves at an earlier step; on a page also left.", on_screen=True,
-    ),
-    Action(
-        name="cursor_right", keys="full_stop", label="read later",
-        help="Read all curves at a later step; past the end, the newest; on a page also right.", on_screen=True,
-    ),
-    Action(
-        name="x_axis", keys="t", label="axis", help="Count epochs, steps or time below the curves.", bar=2, on_screen=True,
-    ),
-    Action(
-        name="zoom", keys="enter", label="zoom", help="Show the focused pane alone, or all panes again.",
-    ),
-    Action(
-        name="next_pane", keys="tab,right,down", label="next pane", help="Move to the next pane, or to the next page.",
-    ),
-    Action(
-        name="previous_pane", keys="shift+tab,left,up", label="previous pane",
-        help="Move to the previous pane, or to the previous page.",
-    ),
-    Action(name="runs", keys="r", label="runs", help="All runs of the folder: open, compare, resume, delete.", bar=1),
-    Action(
-        name="messages", keys="m", label="messages", short="msgs",
-        help="All messages of the run, and what libraries printed (log.txt).", bar=1,
-    ),
-    Action(name="help", keys="question_mark", label="help", help="What the keys do.", bar=1),
-    Action(
-        name="leave", keys="q,ctrl+c,ctrl+q", label="quit", help="Stop and save, or detach; leave a run that has ended.", bar=1,
-    ),
+    Action("x_axis", "t", "axis", "Count epochs, steps or time below the curves.", bar=2, on_screen=True),
+    Action("zoom", "enter", "zoom", "Show the focused pane alone, or all panes again."),
+    Action("next_pane", "tab,right,down", "next pane", "Move to the next pane, or to the next page."),
+    Action("previous_pane", "shift+tab,left,up", "previous pane", "Move to the previous pane, or to the previous page."),
+    Action("runs", "r", "runs", "All runs of the folder: open, compare, resume, delete.", bar=1),
+    Action("messages", "m", "messages", "All messages of the run, and what libraries printed (log.txt).", short="msgs", bar=1),
+    Action("help", "question_mark", "help", "What the keys do.", bar=1),
+    Action("leave", "q,ctrl+c,ctrl+q", "quit", "Stop and save, or detach; leave a run that has ended.", bar=1),
 )  # fmt: skip
 
 BY_NAME = {action.name: action for action in ACTIONS}
 
-
 LIST_ACTIONS: tuple[Key, ...] = (
+    Key("open", "enter", "open", "Open the run; one that another process trains can be steered."),
     Key(
-        name="open", keys="enter", label="open", help="Open the run; one that another process trains can be steered."
+        "mark", "space", "compare",
+        "Draw its curves together with those of others, and below those of the dashboard that the list was opened from.",
     ),
-    Key(
-        name="mark", keys="space", label="compare",
-        help="Draw its curves together with those of others, and below those of the dashboard that the list was opened from.",
-    ),
-    Key(name="resume", keys="r", label="resume", help="Resume a run that is not running."),
-    Key(name="delete", keys="delete,backspace", label="delete", help="Delete the run and its files, after confirmation."),
-    Key(name="leave", keys="q,escape,ctrl+c,ctrl+q", label="back", help="Back to where you came from."),
+    Key("resume", "r", "resume", "Resume a run that is not running."),
+    Key("delete", "delete,backspace", "delete", "Delete the run and its files, after confirmation."),
+    Key("leave", "q,escape,ctrl+c,ctrl+q", "back", "Back to where you came from."),
 )  # fmt: skip

@@ -38,14 +38,12 @@ class LogReader:
         try:
             with self._run_dir.log.open("rb") as file:
                 size = file.seek(0, 2)
-                first = self._offset is None
-                start = min(size if self._offset is None else self._offset, size)
-                start = max(size - _TAIL_BYTES, 0) if first else max(start, size - _TAIL_BYTES)
+                start = max(min(self._offset or 0, size), size - _TAIL_BYTES)
                 file.seek(start)
                 data = file.read(_TAIL_BYTES)
         except OSError:
             return  # there is none yet, or the run directory has gone, which the events report
-        self._offset = start + len(data)
+        first, self._offset = self._offset is None, start + len(data)
         *whole, self._rest = (self._rest + data).split(b"\n")
         if whole:
             self._kept += [_shown(line) for line in whole]

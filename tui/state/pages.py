@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tui.state.keys import Key
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Page(Key):
     """A pane that takes the whole screen; its name is the pane's id, and its keys, pressed again, show the overview."""
 
@@ -16,22 +16,20 @@ class Page(Key):
         return f"page('{self.name}')"
 
 
-OVERVIEW = Page(
-    name="overview", keys="0,escape", label="overview", help="All panes again; there, all steps and the newest values."
-)
+OVERVIEW = Page("overview", "0,escape", "overview", "All panes again; there, all steps and the newest values.")
 
 PAGES: tuple[Page, ...] = (
     OVERVIEW,
-    Page(name="loss", keys="1", label="loss", help="The loss alone."),
-    Page(name="accuracy", keys="2", label="accuracy", help="The accuracy alone."),
-    Page(name="lr", keys="3", label="LR", help="The learning rate: past and planned."),
-    Page(name="memory", keys="4", label="memory", help="Memory of the device."),
-    Page(name="classes", keys="5", label="classes", help="Every class: accuracy, interval, precision, confusions."),
-    Page(name="confusion", keys="6", label="confusion", help="Which classes are confused: the matrix, and the worst pairs."),
-    Page(name="mistakes", keys="7", label="mistakes", help="The most confident wrong predictions."),
-    Page(name="training", keys="8", label="images", help="Training images as the network sees them."),
-    Page(name="network", keys="9", label="network", help="The network, stage by stage, and what a residual block does."),
-    Page(name="layers", keys="w", label="weights", help="Weights and gradients of every layer, and its dead channels."),
+    Page("loss", "1", "loss", "The loss alone."),
+    Page("accuracy", "2", "accuracy", "The accuracy alone."),
+    Page("lr", "3", "LR", "The learning rate: past and planned."),
+    Page("memory", "4", "memory", "Memory of the device."),
+    Page("classes", "5", "classes", "Every class: accuracy, interval, precision, confusions."),
+    Page("confusion", "6", "confusion", "Which classes are confused: the matrix, and the worst pairs."),
+    Page("mistakes", "7", "mistakes", "The most confident wrong predictions."),
+    Page("training", "8", "images", "Training images as the network sees them."),
+    Page("network", "9", "network", "The network, stage by stage, and what a residual block does."),
+    Page("layers", "w", "weights", "Weights and gradients of every layer, and its dead channels."),
 )  # fmt: skip
 
 PAGE_BY_NAME = {page.name: page for page in PAGES}

@@ -41,9 +41,8 @@ def attached_port(run_dir: RunDir) -> RunPort:
 
 def recorded_port(run_dir: RunDir) -> RunPort:
     """The port of a run that is only viewed."""
-    return RunPort(
-        run_dir=run_dir, source=LogReader(run_dir.events), control=NoControl(lambda: _view_only_status(run_dir))
-    )
+    control = NoControl(lambda: _view_only_status(run_dir))
+    return RunPort(run_dir=run_dir, source=LogReader(run_dir.events), control=control)
 
 
 def _view_only_status(run_dir: RunDir) -> tuple[str, Presence]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from trainer.config.loader import shipped_configs_dir, shipped_names
 from trainer.run.folder.lock import is_live
 from trainer.run.folder.run_dir import RunDir, list_runs
-
-_RUNS_SHOWN = 5
 
 _OWN_IMAGES = (
     "Fine-tune on pictures of your own: class folders, with or without train/, val/ and test/. The folder is inspected, and a "
@@ -32,11 +31,12 @@ def choices(runs_dir: Path) -> list[Choice]:
     """All choices, likeliest first: runs in training, then configurations to train, then other runs."""
     runs = list_runs(runs_dir)
     live = [run for run in runs if is_live(run)]
-    found = [_live(run) for run in live]
+    found = [_run(run, "in training", "Come back to it, with all its keys.", "attach") for run in live]
     found += [_config(name) for name in ("digits", *(name for name in shipped_names() if name != "digits"))]
     found.append(Choice(heading="train", label="own images ...", about=_OWN_IMAGES))
     ended = [run for run in runs if run not in live]
-    found += [_ended(run) for run in ended[:_RUNS_SHOWN]]
+    view = "View it. To resume an incomplete run, press r twice."
+    found += [_run(run, "view", view, "show") for run in ended[:5]]
     if runs:
         about = "Every run of the folder: its status; the curves of several in one plot; open, resume, delete."
         command = ("runs", "--runs-dir", str(runs_dir))
@@ -47,11 +47,8 @@ def choices(runs_dir: Path) -> list[Choice]:
 def _config(name: str) -> Choice:
     """A shipped configuration, described by its first lines."""
     text = (shipped_configs_dir() / f"{name}.yaml").read_text(encoding="utf-8")
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    lines = [line.removeprefix("#").strip() for line in comment]
     return Choice(heading="train", label=name, about=_paragraphs(lines), command=(name,), config=name)
 
 
@@ -64,13 +61,5 @@ def _paragraphs(lines: list[str]) -> str:
     return text
 
 
-def _live(run: RunDir) -> Choice:
-    return Choice(
-        heading="in training", label=run.name, about=f"Come back to it, with all its keys.\n\n{run.path}",
-        command=("attach", str(run.path)),
-    )  # fmt: skip
-
-
-def _ended(run: RunDir) -> Choice:
-    about = f"View it. To resume an incomplete run, press r twice.\n\n{run.path}"
-    return Choice(heading="view", label=run.name, about=about, command=("show", str(run.path)))
+def _run(run: RunDir, heading: str, about: str, command: str) -> Choice:
+    return Choice(heading=heading, label=run.name, about=f"{about}\n\n{run.path}", command=(command, str(run.path)))

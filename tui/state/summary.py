@@ -107,9 +107,5 @@ def _current_step(view: RunView) -> int:
 
 
 def _ending(view: RunView) -> str:
-    at = f"step {_current_step(view):,} of {view.total_steps:,}"
-    if view.failure:
-        return f"failed at {at}"
-    if view.finish:
-        return f"{view.finish.reason} at {at}"
-    return f"{view.state.value} at {at}"
+    ending = "failed" if view.failure else view.finish.reason if view.finish else view.state.value
+    return f"{ending} at step {_current_step(view):,} of {view.total_steps:,}"

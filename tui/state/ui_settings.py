@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_SLOW_LINK_S = 4.0
-
 
 @dataclass(frozen=True)
 class UiSettings:
@@ -20,4 +18,4 @@ class UiSettings:
     @property
     def redraw_every_s(self) -> float:
         """Least number of seconds between two drawings of a pane."""
-        return max(1.0 / self.redraw_hz, _SLOW_LINK_S if self.low_bandwidth else 0.0)
+        return max(1.0 / self.redraw_hz, 4.0 if self.low_bandwidth else 0.0)

@@ -140,11 +140,9 @@ class KeyInput:
             return bytes((_ESC[0], eight_bits[1][0] - 0x40)) + joined[eight_bits.end() :] + escape + rest
         self._decoder.reset()  # a character that was cut by an escape
         self._alt = False
-        alt_arrow = _ALT_ARROW.match(data)
-        if alt_arrow is not None:
+        if alt_arrow := _ALT_ARROW.match(data):
             return data[alt_arrow.end() :]
-        whole = _SEQUENCE.match(data)
-        if whole is not None:
+        if whole := _SEQUENCE.match(data):
             self._take_sequence(whole.group(), found)
             return data[whole.end() :]
         if _STRING.match(data):
@@ -222,8 +220,7 @@ class KeyInput:
 
 def _readable_key(sequence: str) -> str:
     """A key's sequence in a form that Textual reads; empty for anything else, and for the release of a key."""
-    other = _MODIFIED.fullmatch(sequence)
-    if other is not None:
+    if other := _MODIFIED.fullmatch(sequence):
         sequence = f"\x1b[{other.group(2)};{other.group(1)}u"
     match = _KEY.fullmatch(sequence)
     if match is None:

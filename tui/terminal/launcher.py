@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from types import FrameType
 from trainer.errors import EXIT_OK, EXIT_SIGINT
 from trainer.host.stop_signals import WARNINGS, ignored_from_the_start
 from tui.terminal.container import is_main_process
-from tui.terminal.private_terminal import terminal_guard
+from tui.terminal.private_terminal import is_hung_up, terminal_guard
 
 _CONTAINER_NOTE = (
     b"this is the container's main process and stays until the run has ended; leave it with ctrl+p ctrl+q, and come back from "
@@ -41,20 +40,14 @@ class LauncherLink:
 
     def receive(self) -> bytes | None:
         """Wait for the line with the request; None if the launcher has died before."""
-        received = b""
-        while not received.endswith(b"\n"):
-            part = self._connection.recv(65536)
-            if not part:
-                return None
-            received += part
-        return received[:-1]
+        with self._connection.makefile("rb") as stream:
+            line = stream.readline()
+        return line[:-1] if line.endswith(b"\n") else None
 
     @property
     def launcher_gone(self) -> bool:
         """Whether the launcher has died; that counts as a hang-up."""
-        poll = select.poll()
-        poll.register(self._connection, select.POLLHUP)
-        return bool(poll.poll(0))
+        return is_hung_up(self._connection.fileno())
 
     def farewell(self, text: str) -> None:
         """Continue alone: the launcher prints `text` and exits with success, and the shell gets its terminal back."""
@@ -87,7 +80,9 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
             os.kill(pid, signal.SIGKILL)  # so that nothing waits for an import that is of no use
             os.waitpid(pid, 0)
             raise
-        farewell = _receive_all(ours)
+        farewell = b""
+        with contextlib.suppress(ConnectionResetError), ours.makefile("rb") as stream:
+            farewell = stream.read()
     if farewell:
         _print(farewell)
         if not is_main_process():
@@ -118,14 +113,6 @@ def _send(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
 
 
-def _receive_all(connection: socket.socket) -> bytes:
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := connection.recv(65536):
-            received += part
-    return received
-
-
 def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
     """Run `main` and exit. Never returns: the launcher's stack above this frame belongs to the launcher."""
     code = 1
@@ -140,19 +127,15 @@ def _child(main: Callable[[LauncherLink], int], link: LauncherLink) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):  # its reader may have gone
                 stream.flush()
-            except (OSError, ValueError):
-                continue  # its reader has gone
         os._exit(code)
 
 
 def _forward_to(pid: int) -> None:
     def forward(number: int, _frame: FrameType | None) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it may have just ended; waitpid reports how
             os.kill(pid, number)
-        except ProcessLookupError:
-            return  # it has just ended; waitpid reports how
 
     for number in FORWARDED:
         if not ignored_from_the_start(number):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-
-OURS = ("trainer", "tui")
 
 _LARGEST_RECORD = 200_000  # bytes; larger lists of files (torch's has a megabyte) would delay the first frame
 _INSTALLS_OURS = re.compile(rb"^(trainer|tui)(?:/__init__)?\.py,", re.MULTILINE)
@@ -18,7 +17,7 @@ def foreign_packages(paths: Iterable[str] | None = None) -> list[str]:
     messages = []
     for folder in sys.path if paths is None else paths:
         for metadata in sorted(Path(folder or ".").glob("*.dist-info")):
-            clash = sorted(set(OURS) & _top_level(metadata))
+            clash = sorted({"trainer", "tui"} & _top_level(metadata))
             name = metadata.name.removesuffix(".dist-info").rpartition("-")[0]
             if clash and name.lower().replace("_", "-") != "r18-tui":
                 messages.append(
@@ -30,13 +29,10 @@ def foreign_packages(paths: Iterable[str] | None = None) -> list[str]:
 
 def _top_level(metadata: Path) -> set[str]:
     """Top-level names of a distribution: all that `top_level.txt` lists, or ours among the files of `RECORD`."""
-    try:
+    with contextlib.suppress(OSError):  # only setuptools writes it
         return set((metadata / "top_level.txt").read_text(encoding="utf-8", errors="replace").split())
-    except OSError:
-        pass  # only setuptools writes it
-    try:
+    with contextlib.suppress(OSError):
         record = metadata / "RECORD"
-        small = record.stat().st_size <= _LARGEST_RECORD
-        return {name.decode() for name in _INSTALLS_OURS.findall(record.read_bytes())} if small else set()
-    except OSError:
-        return set()
+        if record.stat().st_size <= _LARGEST_RECORD:
+            return {name.decode() for name in _INSTALLS_OURS.findall(record.read_bytes())}
+    return set()

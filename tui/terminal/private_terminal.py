@@ -54,7 +54,7 @@ def wait_for_foreground() -> None:
 
 
 def is_hung_up(fd: int) -> bool:
-    """Whether the terminal behind a descriptor is gone."""
+    """Whether the terminal, or the other end of the connection, behind a descriptor is gone."""
     poll = select.poll()
     poll.register(fd, select.POLLHUP | select.POLLERR)
     return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
@@ -126,10 +126,7 @@ class PrivateTerminal:
 
 
 class _Screen(io.TextIOWrapper):
-    """A stream that drops what is drawn after the terminal has gone.
-
-    Textual's writer thread would die of the error, and every caller that waits for room in its queue would wait for ever.
-    """
+    """Drops what is drawn once the terminal is gone: an error would end Textual's writer thread, and callers wait for ever."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -151,10 +148,8 @@ def terminal_guard(fd: int = 0) -> Callable[[], None]:
     def restore() -> None:
         if restore_after_a_kill(fd):
             return
-        try:
+        with contextlib.suppress(termios.error, OSError):  # the terminal itself may be gone
             os.write(1, RESTORED.encode())
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
-        except (termios.error, OSError):
-            return  # the terminal itself is gone
 
     return restore

@@ -1,7 +1,4 @@
-"""`--nproc N`: N processes under torchrun train a run, and this terminal attaches to it as `r18-tui attach` would.
-
-The processes have their own session, so that nothing that happens to the terminal affects them.
-"""
+"""`--nproc N`: N processes under torchrun, in a session without this terminal, which attaches as `r18-tui attach` would."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from trainer.errors import ConfigError
 from trainer.host.limits import usable_cpus
@@ -23,9 +20,6 @@ from trainer.host.self_command import own_command
 from trainer.host.torchrun import LAUNCHED_BY
 from trainer.run.folder.lock import read_owner
 from trainer.run.folder.run_dir import RunDir, list_runs
-
-_RESTARTS = 3
-_LOOK_S = 0.1
 
 
 def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str]:
@@ -36,7 +30,7 @@ def torchrun_command(arguments: Namespace, overrides: Sequence[str]) -> list[str
     if arguments.resume is not None:
         given += ["--resume", arguments.resume]
     return own_command(
-        "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}", f"--max-restarts={_RESTARTS}",
+        "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}", "--max-restarts=3",
         "--no-python", *own_command("trainer.cli", *given, *overrides, "--runs-dir", str(arguments.runs_dir)),
     )  # fmt: skip
 
@@ -59,10 +53,10 @@ def start_several(arguments: Namespace, overrides: Sequence[str]) -> RunDir:
         try:
             while (run_dir := _launched_by(token, arguments.runs_dir)) is None:
                 if process.poll() is not None:
-                    raise ConfigError(
-                        f"the {arguments.nproc} processes ended before there was a run:\n{_content(output)}"
-                    )
-                time.sleep(_LOOK_S)
+                    output.seek(0)
+                    text = printable(output.read().decode(errors="replace"), keep="\n").strip()
+                    raise ConfigError(f"the {arguments.nproc} processes ended before there was a run:\n{text}")
+                time.sleep(0.1)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
@@ -79,8 +73,3 @@ def become_torchrun(arguments: Namespace, overrides: Sequence[str]) -> NoReturn:
 def _launched_by(token: str, runs_dir: Path) -> RunDir | None:
     runs = list_runs(runs_dir)
     return next((run for run in runs if (read_owner(run) or {}).get("launched_by") == token), None)
-
-
-def _content(file: IO[bytes]) -> str:
-    file.seek(0)
-    return printable(file.read().decode(errors="replace"), keep="\n").strip()

@@ -1,1 +1,1 @@
-"""Panes. Each draws rows of text from a `DisplayState` and sends only what has changed."""
+"""Panes: rows of text from a `DisplayState`, of which only changes are sent. numpy is imported only to draw with it."""

@@ -43,7 +43,7 @@ def class_rows(scene: DisplayState, results: list[ClassResult], width: int) -> l
     """One row per class."""
     label_width = name_width(results, max(width // 3, 6))
     bar_width = max(width - label_width - 14, 3)
-    return [_row(scene, result, label_width, bar_width) for result in results]
+    return [[name_cell(result, label_width), *recall_cells(scene, result, bar_width)] for result in results]
 
 
 def name_width(results: list[ClassResult], most: int) -> int:
@@ -63,7 +63,6 @@ def recall_cells(scene: DisplayState, result: ClassResult, bar_width: int) -> Ro
     return row
 
 
-def _row(scene: DisplayState, result: ClassResult, label_width: int, bar_width: int) -> Row:
-    name = fmt.fit(result.name, label_width)
-    style = "dim" if result.score.recall is None else "text"
-    return [(name, style), *recall_cells(scene, result, bar_width)]
+def name_cell(result: ClassResult, width: int) -> tuple[str, str]:
+    """The name of a class, dimmed if it has no images."""
+    return fmt.fit(result.name, width), "dim" if result.score.recall is None else "text"

@@ -9,9 +9,10 @@ from rich.cells import cell_len
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
+from tui.drawing.sparkline import as_ticks
 from tui.state.class_results import ClassResult, recalls
 from tui.state.display_state import DisplayState
-from tui.widgets.class_accuracy import name_width, recall_cells, waiting_text
+from tui.widgets.class_accuracy import name_cell, name_width, recall_cells, waiting_text
 from tui.widgets.pane import wrapped
 from tui.widgets.scroll_pane import TablePane
 
@@ -22,7 +23,6 @@ _TREND = 12
 _CLASS = "class"
 _LEAST_CONFUSIONS = 20
 _WIDE_CONFUSIONS = 40
-
 
 _EXPLANATION = (
     "accuracy (recall): of the class's images, how many were recognised; with the change since the previous evaluation",
@@ -59,13 +59,8 @@ class ClassTable(TablePane):
         shown, place = self.in_sight(results, height - 3)
         body = [_head(names, bar, columns), *(_row(scene, result, names, bar, columns) for result in shown)]
         body += _explanations(columns, inner, height - 2 - len(body))
-        right: Row = [
-            ("all ", "dim"),
-            (fmt.percent(last.accuracy), "test"),
-            (f"  epoch {round(last.epoch, 2):g}", "dim"),
-        ]
-        if place:
-            right.append((f"  {place}", "dim"))
+        epoch = f"  epoch {round(last.epoch, 2):g}"
+        right: Row = [("all ", "dim"), (fmt.percent(last.accuracy), "test"), (epoch, "dim"), (place, "dim")]
         return self.frame(scene.glyphs, title, right, body, width, height, bottom="worst first")
 
 
@@ -80,7 +75,7 @@ def _explanations(columns: list[_Column], width: int, room: int) -> list[Row]:
 def _columns_that_fit(scene: DisplayState, room: int) -> list[_Column]:
     """The columns that fit; the most informative have priority."""
     view = scene.view
-    trend = _Column("trend", _TREND + 2, lambda result: _trend(scene, result))
+    trend = _Column("trend", _TREND + 2, lambda result: as_ticks(recalls(view, result.label, _TREND), scene.glyphs))
     by_worth = [
         _Column("95 %", 13, _interval),
         _Column("precision", 11, lambda result: fmt.percent(result.score.precision)),
@@ -97,11 +92,8 @@ def _columns_that_fit(scene: DisplayState, room: int) -> list[_Column]:
     width = left - min(max(left - _WIDE_CONFUSIONS, 0), _LONGEST_BAR - _SHORTEST_BAR)
     classes = view.class_names(len(scene.class_results))
     confused_with = _Column("confused with, %", width, lambda result: _confusions(classes, result, width - 2))
-    return [
-        *(column for column in chosen if column is not trend),
-        confused_with,
-        *(column for column in chosen if column is trend),
-    ]
+    chosen.insert(len(chosen) - (trend in chosen), confused_with)
+    return chosen
 
 
 def _head(names: int, bar: int, columns: list[_Column]) -> Row:
@@ -112,9 +104,7 @@ def _head(names: int, bar: int, columns: list[_Column]) -> Row:
 def _row(scene: DisplayState, result: ClassResult, names: int, bar: int, columns: list[_Column]) -> Row:
     accuracy = recall_cells(scene, result, bar)
     used = sum(cell_len(text) for text, _ in accuracy)
-    style = "dim" if result.score.recall is None else "text"
-    row: Row = [(fmt.fit(result.name, names), style), *accuracy]
-    row.append((" " * max(bar + _RECALL - used, 0), "text"))
+    row: Row = [name_cell(result, names), *accuracy, (" " * max(bar + _RECALL - used, 0), "text")]
     row += [(_placed(column.cell(result), column), "dim" if column.title == "images" else "text") for column in columns]
     return row
 
@@ -140,10 +130,3 @@ def _confusions(classes: list[str], result: ClassResult, room: int) -> str:
             break
         text = longer
     return text
-
-
-def _trend(scene: DisplayState, result: ClassResult) -> str:
-    # Imported here so that the first frame does not wait for numpy.
-    from tui.drawing.sparkline import as_ticks
-
-    return as_ticks(recalls(scene.view, result.label, _TREND), scene.glyphs)

@@ -32,14 +32,9 @@ class SparkPane(Pane, can_focus=False):
         budget = view.budget
         spent = sum(budget.values())
         share = f"   data wait {budget.get('data', 0.0) / spent:.0%}" if spent else ""
+        rate: Row = [(" LR      ", "dim"), (curve[:done], "train"), (curve[done:], "faint"), ("  ", "text")]
         return [
-            [
-                (" LR      ", "dim"),
-                (curve[:done], "train"),
-                (curve[done:], "faint"),
-                ("  ", "text"),
-                *lr_figures(scene, cursor=False),
-            ],
+            [*rate, *lr_figures(scene, cursor=False)],
             [(" memory  ", "dim"), *memory, (f"   {facts(scene)}", "dim")],
             [(" speed   ", "dim"), (fmt.per_second(scene.images_per_s), "text"), (share, "dim")],
         ]
@@ -82,9 +77,8 @@ class CompactPane(Pane, can_focus=False):
         if last:
             best = f"  {view.best_name} {fmt.percent(view.best.accuracy)}" if view.best else ""
             rows.append([(f"{last.split} {fmt.number(last.loss)}  {fmt.percent(last.accuracy)} %{best}", "test")])
-        rows.append(
-            [("LR ", "dim"), *lr_figures(scene, cursor=False), (f"  {fmt.per_second(scene.images_per_s)}", "dim")]
-        )
+        speed = f"  {fmt.per_second(scene.images_per_s)}"
+        rows.append([("LR ", "dim"), *lr_figures(scene, cursor=False), (speed, "dim")])
         results = scene.class_results
         rows += class_rows(scene, results[: max(height - len(rows) - 1, 1)], width) or [[(waiting_text(scene), "dim")]]
         if view.notes:
@@ -95,16 +89,12 @@ class CompactPane(Pane, can_focus=False):
         shown = scene.shown_name(name)
         value = scene.series(shown).last
         figure = fmt.percent(value) if name == "accuracy" else fmt.number(value)
-        room = max(width - 16, 4)
-        line = " " * room
-        if scene.view.step:
-            pyramid = scene.pyramid(shown)
-            line = _spark(scene, pyramid, float(scene.view.step), room)
+        room, step = max(width - 16, 4), scene.view.step
+        line = _spark(scene, scene.pyramid(shown), float(step), room) if step else " " * room
         return [(fmt.fit(name, 9), "dim"), (line, "train"), (f" {figure:>6}", "text")]
 
 
 def _spark(scene: DisplayState, pyramid: Pyramid, right: float, width: int) -> str:
-    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.sparkline import sparkline
 
     return sparkline(pyramid, 0.0, right, width, scene.glyphs)

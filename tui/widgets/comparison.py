@@ -33,15 +33,12 @@ class ComparisonPane(Pane, can_focus=False):
             return self.frame(scene.glyphs, title, [], body, width, height)
         canvas = Canvas(max(width - 4, 1), max(height - 2, 1), braille=scene.glyphs.braille)
         _draw(canvas, scene, drawn, percent=self.measure == "accuracy")
-        right = [run for one, points in drawn for run in self._figure(one, points)]
-        return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=self._legend())
-
-    def _figure(self, one: Compared, points: tuple[Point, ...]) -> Row:
-        value = fmt.percent(points[-1][1]) if self.measure == "accuracy" else fmt.number(points[-1][1])
-        return [(f"{one.label} ", "dim"), (f"{value} ", one.style)]
-
-    def _legend(self) -> str:
-        return "  ".join(f"{one.label} {fmt.printable(one.run.run_dir.name)}" for one in self.compared)
+        right: Row = []
+        for one, points in drawn:
+            value = fmt.percent(points[-1][1]) if self.measure == "accuracy" else fmt.number(points[-1][1])
+            right += [(f"{one.label} ", "dim"), (f"{value} ", one.style)]
+        legend = "  ".join(f"{one.label} {fmt.printable(one.run.run_dir.name)}" for one in self.compared)
+        return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
 
 def _draw(
@@ -65,10 +62,8 @@ def _frame(curves: list[tuple[Point, ...]], epochs: int, *, percent: bool) -> Fr
     values = [value for points in curves for _, value in points]
     last = max(points[-1][0] for points in curves)
     low, high = nice_range(min(values), max(values))
-    # A curve of a single point has its place in the plot, too.
-    return Frame(
-        left=0.0, right=max(float(epochs), last, 1.0), low=max(low, 0.0), high=min(high, 1.0) if percent else high
-    )
+    right = max(float(epochs), last, 1.0)  # a curve of a single point has its place in the plot, too
+    return Frame(left=0.0, right=right, low=max(low, 0.0), high=min(high, 1.0) if percent else high)
 
 
 def _labels(frame: Frame, area: Area) -> list[tuple[float, str]]:

@@ -22,11 +22,7 @@ class ConfusionPane(TablePane):
 
     page = "confusion"
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id, classes=classes)
-        self._found: list[ClassResult] = []
-        self._by_label: list[ClassResult] = []
-        self._pairs: list[Pair] = []
+    _sorted: tuple[list[ClassResult], list[ClassResult], list[Pair]] = ([], [], [])  # as found, by class, pairs
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         last = scene.view.last_evaluation
@@ -67,16 +63,14 @@ class ConfusionPane(TablePane):
     def _by_label_and_pairs(self, scene: DisplayState) -> tuple[list[ClassResult], list[Pair]]:
         """All classes in their order, and all pairs, worst first; recomputed only after an evaluation."""
         found = scene.class_results
-        if found is not self._found:
-            self._found = found
-            self._by_label = sorted(found, key=lambda result: result.label)
-            self._pairs = worst_pairs(found)
-        return self._by_label, self._pairs
+        if found is not self._sorted[0]:
+            self._sorted = found, sorted(found, key=lambda result: result.label), worst_pairs(found)
+        return self._sorted[1:]
 
     def _listed(self, pairs: list[Pair], width: int, height: int) -> list[Row]:
         """The visible pairs, padded to `height` rows."""
         shown, place = self.in_sight(pairs, height - 1)
-        title = fmt.fit(f"pairs {place}" if place else "worst pairs", width - 15)
+        title = fmt.fit(f"pairs {place.strip()}" if place else "worst pairs", width - 15)
         rows: list[Row] = [[(f"{title}{'images':>7}{'share':>8}", "dim")]]
         for share, count, true, answer in shown:
             words = fmt.fit(f"{true} predicted as {answer}", width - 15)
@@ -112,13 +106,8 @@ def _matrix(
     for result in shown:
         images = result.score.images
         row: Row = [(fmt.fit(titles[result.label], names), "text")]
-        for other in shown:
-            itself = other.label == result.label
-            row.append(
-                (f"{result.score.correct:>{cell}}", "own")
-                if itself
-                else _cell(result.predicted_as(other.label), images, cell)
-            )
+        own = f"{result.score.correct:>{cell}}", "own"
+        row += [own if other is result else _cell(result.predicted_as(other.label), images, cell) for other in shown]
         rows.append(row)
     return rows
 

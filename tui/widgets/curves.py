@@ -14,16 +14,11 @@ from tui.widgets.step_pane import StepPane, cursor_figures, step_plot
 if TYPE_CHECKING:
     from tui.drawing.plot import Area, Frame
 
-_OFF_SCALE_FACTOR = (
-    1.5  # evaluations this many times above the training losses and the newest one are left off the scale
-)
+_OFF_SCALE_FACTOR = 1.5  # evaluations this many times above training losses and newest one are left off the scale
 _MARKS = {
-    "lr": ("l", "LR set"),
-    "resume": ("r", "resumed"),
-    "pause": ("p", "paused"),
-    "note": ("n", "note"),
+    "lr": ("l", "LR set"), "resume": ("r", "resumed"), "pause": ("p", "paused"), "note": ("n", "note"),
     "frozen": ("u", "frozen/unfrozen"),
-}
+}  # fmt: skip
 """Letter below the curves and word of each kind of event except checkpoints."""
 _SEVERAL = "*"
 
@@ -43,24 +38,30 @@ class CurvePane(StepPane):
         return self.frame(scene.glyphs, title, right, canvas.rows(), width, height, bottom=legend)
 
     def figures(self, scene: DisplayState) -> Row:
-        raise NotImplementedError
+        """Training and held-out values at the cursor, else the newest."""
+        name, percent = self.name_of_curve, self.name_of_curve == "accuracy"
+        shown, last, raw = fmt.percent if percent else fmt.number, scene.evaluation(), scene.raw_at_cursor(name)
+        row = [*cursor_figures(scene), ("train ", "dim"), (shown(scene.value_of(scene.shown_name(name))), "train")]
+        if last:
+            row += [(f"  {last.split} ", "dim"), (shown(getattr(last, name)), "test")]
+        if last and percent and last.accuracy_tta is not None:
+            row += [("  tta ", "dim"), (shown(last.accuracy_tta), "test")]
+        return row if raw is None else [*row, ("  raw ", "dim"), (shown(raw), "text")]
 
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """Lowest and highest value of the axis between two steps, and whether it is logarithmic."""
         raise NotImplementedError
 
     def evaluated_between(self, scene: DisplayState, left: float, right: float) -> list[float]:
-        steps, values = self.evaluated(scene)
-        return [value for step, value in zip(steps, values, strict=True) if left <= step <= right]
+        return [value for step, value in self.evaluated(scene) if left <= step <= right]
 
-    def evaluated(self, scene: DisplayState) -> tuple[list[float], list[float]]:
+    def evaluated(self, scene: DisplayState) -> list[tuple[float, float]]:
         series = {"loss": scene.view.eval_loss, "accuracy": scene.view.eval_accuracy}[self.name_of_curve]
         found = series.get(scene.view.selection_split)
-        return (list(found.x), list(found.y)) if found else ([], [])
+        return list(zip(found.x, found.y, strict=True)) if found else []
 
     def _draw(self, canvas: Canvas, scene: DisplayState) -> list[str]:
         """Draw everything; returns the entries of the legend."""
-        # Imported here so that the first frame does not wait for numpy.
         from tui.drawing.plot import draw_cursor, draw_line, draw_marks, draw_point
 
         view, glyphs, with_axis = scene.view, scene.glyphs, canvas.height >= 6
@@ -75,8 +76,7 @@ class CurvePane(StepPane):
             draw_line(canvas, area, frame, scene.pyramid(f"~{self.name_of_curve}"), "train", thin=True)
         else:
             draw_line(canvas, area, frame, raw, "train")
-        steps, values = self.evaluated(scene)
-        for step, value in zip(steps, values, strict=True):
+        for step, value in self.evaluated(scene):
             draw_point(canvas, area, frame, step, value, glyphs.point if value <= high else glyphs.above, "test")
         if view.best:
             best = view.best.accuracy if percent else view.best.loss
@@ -84,7 +84,7 @@ class CurvePane(StepPane):
                 draw_point(canvas, area, frame, view.best.step, best, glyphs.best, "good")
         draw_marks(canvas, area, frame, raw, glyphs)
         draw_cursor(canvas, area, frame, glyphs, scene.viewport.cursor)
-        above = any(value > high and left <= step <= right for step, value in zip(steps, values, strict=True))
+        above = any(value > high for value in self.evaluated_between(scene, left, right))
         remarks = _events_at_cursor(area, frame, view.marks, scene.viewport.cursor)
         remarks += [f"{glyphs.above} above the axis"] if above else []
         return remarks + (_draw_track(canvas, area, frame, view.marks, glyphs.mark) if with_axis else [])
@@ -118,9 +118,8 @@ class CurvePane(StepPane):
         if scene.view.nonfinite_steps:
             parts.append(f"{glyphs.not_a_number} not finite")
         smoothed = [f"smoothed {scene.smoothing:g}"] if scene.smoothing else []
-        return "  ".join(
-            [*drawn, *parts, *smoothed] if scene.viewport.cursor is not None else [*parts, *drawn, *smoothed]
-        )
+        first, then = (drawn, parts) if scene.viewport.cursor is not None else (parts, drawn)
+        return "  ".join([*first, *then, *smoothed])
 
 
 class LossPane(CurvePane):
@@ -128,23 +127,10 @@ class LossPane(CurvePane):
 
     name_of_curve = page = "loss"
 
-    def figures(self, scene: DisplayState) -> Row:
-        last = scene.evaluation()
-        row = [
-            *cursor_figures(scene),
-            ("train ", "dim"),
-            (fmt.number(scene.value_of(scene.shown_name("loss"))), "train"),
-        ]
-        if last:
-            row += [(f"  {last.split} ", "dim"), (fmt.number(last.loss), "test")]
-        raw = scene.raw_at_cursor("loss")
-        return row if raw is None else [*row, ("  raw ", "dim"), (fmt.number(raw), "text")]
-
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
 
-        The first evaluations, with batch norm's initial statistics, can be so high that they would flatten every curve.
-        The newest is always on the scale.
+        The first ones, by batch norm's initial statistics, might flatten every curve. The newest is always on the scale.
         """
         from tui.drawing.plot import nice_range
 
@@ -167,19 +153,7 @@ class AccuracyPane(CurvePane):
     name_of_curve = page = "accuracy"
 
     def figures(self, scene: DisplayState) -> Row:
-        last, best = scene.evaluation(), scene.view.best
-        row = [
-            *cursor_figures(scene),
-            ("train ", "dim"),
-            (fmt.percent(scene.value_of(scene.shown_name("accuracy"))), "train"),
-        ]
-        if last:
-            row += [(f"  {last.split} ", "dim"), (fmt.percent(last.accuracy), "test")]
-            if last.accuracy_tta is not None:
-                row += [("  tta ", "dim"), (fmt.percent(last.accuracy_tta), "test")]
-        raw = scene.raw_at_cursor("accuracy")
-        if raw is not None:
-            row += [("  raw ", "dim"), (fmt.percent(raw), "text")]
+        row, best = super().figures(scene), scene.view.best
         if best and scene.viewport.cursor is None:
             row += [(f"  {scene.view.best_name} ", "dim"), (fmt.percent(best.accuracy), "good")]
         return row

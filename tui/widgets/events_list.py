@@ -18,10 +18,8 @@ class EventsPane(Pane, can_focus=False):
     """Newest at the bottom; two columns where there is room."""
 
     def rows_for(self, scene: DisplayState, width: int, height: int) -> list[Row]:
-        verdict = verdict_row(scene, width)
-        if verdict:
-            return [verdict, *self._notes(scene, width, height - 1)]
-        return self._notes(scene, width, height)
+        above = [verdict] if (verdict := verdict_row(scene, width)) else []
+        return [*above, *self._notes(scene, width, height - len(above))]
 
     def _notes(self, scene: DisplayState, width: int, height: int) -> list[Row]:
         columns = 2 if width >= 110 else 1
@@ -51,9 +49,8 @@ class FailurePane(Pane, can_focus=False):
         room = height - 2
         if len(body) > room:
             body = [*body[: room - 1], [("… log.txt has the rest", "dim")]]
-        return self.frame(
-            scene.glyphs, "Failed", [], body, width, height, bottom=f"q leaves with exit code {failure.exit_code}"
-        )
+        bottom = f"q leaves with exit code {failure.exit_code}"
+        return self.frame(scene.glyphs, "Failed", [], body, width, height, bottom)
 
 
 def verdict_row(scene: DisplayState, width: int) -> Row:

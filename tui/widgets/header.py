@@ -12,14 +12,9 @@ from tui.drawing.glyphs import Glyphs
 from tui.state.display_state import DisplayState
 from tui.widgets.pane import Pane
 
-STATE_STYLES = {
-    RunState.TRAINING: "good",
-    RunState.EVALUATING: "accent",
-    RunState.PAUSED: "warn",
-    RunState.FAILED: "bad",
-    RunState.LOST: "bad",
-    RunState.FINISHED: "good",
-}
+_STATE_STYLES = {
+    RunState.TRAINING: "good", RunState.PAUSED: "warn", RunState.FAILED: "bad", RunState.LOST: "bad", RunState.FINISHED: "good",
+}  # fmt: skip
 
 _STEMS = {"cifar": "CIFAR stem", "cifar-maxpool": "max-pool stem", "imagenet": "ImageNet stem"}
 
@@ -50,7 +45,7 @@ def state_row(scene: DisplayState) -> Row:
         word += f" {view.state_detail}{share}" if not scene.pending else share
     if scene.state is RunState.SAVING and not scene.pending:
         word = view.state_detail or word
-    style = "accent" if scene.pending else STATE_STYLES.get(scene.state, "accent")
+    style = "accent" if scene.pending else _STATE_STYLES.get(scene.state, "accent")
     extra = f"  exporting {view.exporting.fraction:.0%}" if view.exporting else ""
     return [(f"{scene.glyphs.dot} ", style), (word + extra, style), (" ", "text")]
 
@@ -68,7 +63,7 @@ def problem_row(scene: DisplayState) -> Row:
 
 
 def progress_row(scene: DisplayState, width: int) -> Row:
-    """Epoch, bar, step, throughput, ETA, age of the last step; or what is being prepared."""
+    """Epoch, bar, step, throughput, ETA, age of the last step if there is room; or what is being prepared."""
     view = scene.view
     if scene.behind:
         return []
@@ -85,15 +80,10 @@ def progress_row(scene: DisplayState, width: int) -> Row:
     epochs = view.started.epochs if view.started else 0
     left = f" epoch {view.epoch}/{epochs} "
     done = view.step / view.total_steps if view.total_steps else 0.0
-    parts = [
-        f"step {view.step:,}/{view.total_steps:,}",
-        fmt.per_second(scene.images_per_s),
-        f"ETA {fmt.duration(scene.eta_s)}",
-    ]
-    parts.append(_age(scene))
-    right = "   ".join(part for part in parts if part)
-    if width < cell_len(left) + cell_len(right) + 12:
-        right = "   ".join(part for part in parts[:3] if part)
+    speed, eta, age = fmt.per_second(scene.images_per_s), fmt.duration(scene.eta_s), _age(scene)
+    right = f"step {view.step:,}/{view.total_steps:,}   {speed}   ETA {eta}"
+    if width >= cell_len(left + right + age) + 12:
+        right += age
     bar_width = max(width - cell_len(left) - cell_len(right) - 3, 4)
     return [(left, "text"), *progress_bar(done, bar_width, scene.glyphs), (f"  {right} ", "text")]
 
@@ -125,9 +115,8 @@ def _identity(scene: DisplayState, width: int) -> Row:
     details = {"hint": scene.control_hint}
     if view.started:
         model, choices = view.started.model, view.started.choices
-        details["model"] = (
-            f"ResNet-18, {_STEMS.get(str(model.get('stem')), '')}, {fmt.count(model.get('parameters', 0))}"
-        )
+        stem = _STEMS.get(str(model.get("stem")), "")
+        details["model"] = f"ResNet-18, {stem}, {fmt.count(model.get('parameters', 0))}"
         if view.frozen and view.frozen.stages:
             details["frozen"] = f"frozen to {view.frozen.stages[-1]}"
         details["device"] = fmt.printable(str(view.started.device.get("name", "")))
@@ -145,18 +134,15 @@ def _identity(scene: DisplayState, width: int) -> Row:
 
 def _preparing(scene: DisplayState, width: int) -> Row:
     view = scene.view
-    detail = view.state_detail or scene.state.value
-    share = "" if view.state_fraction is None else f" {view.state_fraction:4.0%}"
-    bar = (
-        progress_bar(view.state_fraction, max(min(width // 3, 40), 4), scene.glyphs)
-        if view.state_fraction is not None
-        else []
-    )
-    return [(" ", "text"), *bar, (f" {fmt.printable(detail)}{share}", "dim")]
+    text, bar = f" {fmt.printable(view.state_detail or scene.state.value)}", []
+    if view.state_fraction is not None:
+        text += f" {view.state_fraction:4.0%}"
+        bar = progress_bar(view.state_fraction, max(min(width // 3, 40), 4), scene.glyphs)
+    return [(" ", "text"), *bar, (text, "dim")]
 
 
 def _age(scene: DisplayState) -> str:
     view = scene.view
     if scene.state not in LIVE_STATES or scene.state is RunState.PAUSED or not view.last_step_time:
         return ""
-    return f"step {fmt.age(scene.now - view.last_step_time)} ago"
+    return f"   step {fmt.age(scene.now - view.last_step_time)} ago"

@@ -49,10 +49,7 @@ class KeyBar(Pane, can_focus=False):
 
 
 def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[str]) -> list[Action]:
-    """The actions that fit, in the order of the registry; those to `keep`, and the last two, are always shown.
-
-    Those that cannot act at the moment are included, but not those that never can again in this run, or on this screen.
-    """
+    """The actions that fit and may ever act in this run, in the registry's order; always those to `keep`, and the last two."""
     steerable = now.can_control and now.state in LIVE_STATES
     possible = [action for action in ACTIONS if action.bar and (steerable or not action.refusal(now))]
     first = [*keep, *(action.name for action in possible[-2:])]

@@ -12,6 +12,8 @@ from trainer.run.log.event import number
 from trainer.run.log.result_events import LayersMeasured
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
+from tui.drawing.histogram_history import Histogram, history_rows
+from tui.drawing.sparkline import as_ticks, histogram
 from tui.state.display_state import DisplayState
 from tui.widgets.pane import exact, wrapped
 from tui.widgets.scroll_pane import TablePane
@@ -88,9 +90,11 @@ class LayersPane(TablePane):
             body += [[], *_history(scene, measured, self._chosen, inner, rows)]
         if len(body) + 1 < height - 2:
             body += [[], *([(line, "dim")] for line in lines[: height - 3 - len(body)])]
-        right: Row = [(f"epoch {round(measured.epoch, 2):g}", "text"), (f"  step {measured.step:,}", "dim")]
-        if place:
-            right.append((f"  {place}", "dim"))
+        right: Row = [
+            (f"epoch {round(measured.epoch, 2):g}", "text"),
+            (f"  step {measured.step:,}", "dim"),
+            (place, "dim"),
+        ]
         return self.frame(scene.glyphs, _TITLE, right, body, width, height, bottom="up and down choose a layer")
 
     def _around_chosen(self, layers: list[int], room: int) -> tuple[list[int], str]:
@@ -129,21 +133,17 @@ def _row(scene: DisplayState, measured: LayersMeasured, layer: int, silent: dict
     row: Row = [
         (fmt.fit(fmt.printable(name), widths.name), "dim" if frozen else "title"),
         (f"{fmt.number(weight):>{_NORM}}", "text"),
-        (
-            f"{fmt.fit(length, _NORM - 1).rstrip():>{_NORM}}",
-            "dim" if frozen else "bad" if gradient is None else "text",
-        ),
+        (f"{fmt.fit(length, _NORM - 1).rstrip():>{_NORM}}", "dim" if frozen else "bad" if gradient is None else "text"),
     ]
     if widths.trend:
-        row.append(("  " + fmt.fit(_trend(scene, measured, layer, widths.trend), widths.trend), "train"))
+        norms = [number(event.gradient_norms[layer]) for event in scene.view.layers if event.step <= measured.step]
+        row.append(("  " + fmt.fit(as_ticks(norms[-widths.trend :], scene.glyphs), widths.trend), "train"))
     if widths.histogram:
         for counts, style in ((measured.weights[layer], "test"), (measured.gradients[layer], "train")):
-            row.append(("  " + fmt.fit(_histogram(scene, counts, widths.histogram), widths.histogram), style))
+            row.append(("  " + fmt.fit(histogram(counts, widths.histogram, scene.glyphs), widths.histogram), style))
     share = silent.get(name)
-    row.append(
-        (f"{_share(share):>{_DEAD}}", "bad" if share is not None and share >= DEAD else "text" if share else "dim")
-    )
-    return row
+    style = "bad" if share is not None and share >= DEAD else "text" if share else "dim"
+    return [*row, (f"{_share(share):>{_DEAD}}", style)]
 
 
 def _share(share: float | None) -> str:
@@ -154,9 +154,6 @@ def _share(share: float | None) -> str:
 
 def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
     """Distributions of a layer's weights and gradients, side by side, with a mark at the step of the table."""
-    # Imported here so that the first frame does not wait for numpy.
-    from tui.drawing.histogram_history import Histogram, history_rows
-
     events, half, name = scene.view.layers, (width - 2) // 2, fmt.printable(measured.names[layer])
     here = events.index(measured)
     first, last = (f"{round(events[end].epoch, 2):g}" for end in (0, -1))
@@ -181,17 +178,3 @@ def _dead_channels(scene: DisplayState, measured: LayersMeasured) -> dict[str, f
         return {}
     followed = [name for name in measured.names if name.endswith(("conv1", "conv2"))]
     return {name: evaluation.silent.get(name, 0.0) for name in followed}
-
-
-def _trend(scene: DisplayState, measured: LayersMeasured, layer: int, width: int) -> str:
-    # Imported here so that the first frame does not wait for numpy.
-    from tui.drawing.sparkline import as_ticks
-
-    norms = [number(event.gradient_norms[layer]) for event in scene.view.layers if event.step <= measured.step]
-    return as_ticks(norms[-width:], scene.glyphs)
-
-
-def _histogram(scene: DisplayState, counts: list[int], width: int) -> str:
-    from tui.drawing.sparkline import histogram
-
-    return histogram(counts, width, scene.glyphs)

@@ -28,7 +28,6 @@ class LrPane(StepPane):
 
 
 def _draw(canvas: Canvas, scene: DisplayState) -> None:
-    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.plot import draw_cursor, draw_line, draw_point, nice_range
 
     view, past, plan = scene.view, scene.pyramid("lr"), scene.planned_pyramid()

@@ -33,8 +33,7 @@ class MemoryPane(StepPane):
             return self.notice(scene, title, text, width, height)
         labels = [label for label in _BARS if "allocated_bytes" not in readings or label not in ("process", "system")]
         body = [_bar_row(scene, label, inner) for label in labels if _BARS[label][0] in readings]
-        line = facts(scene)
-        if line:
+        if line := facts(scene):
             body.append([(line, "dim")])
         if height >= _ROOM_FOR_CURVE and len(scene.view.memory):
             body += [[], *_curve(scene, inner, height - 3 - len(body))]
@@ -43,7 +42,6 @@ class MemoryPane(StepPane):
 
 def _curve(scene: DisplayState, width: int, height: int) -> list[Row]:
     """Memory over the run, and whether it will last."""
-    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.plot import draw_cursor, draw_line, nice_range
 
     canvas = Canvas(width, height - 1, braille=scene.glyphs.braille)
@@ -80,16 +78,11 @@ def memory_figures(scene: DisplayState) -> Row:
 
 def facts(scene: DisplayState) -> str:
     """Utilisation, temperature and power of a GPU, load of a CPU, as far as they can be read; none while the run is at rest."""
-    parts: list[str] = []
+    texts = {"utilization_pct": "util {:.0f} %", "temperature_c": "{:.0f} °C", "power_w": "{:.0f} W"}
     readings = {} if scene.at_rest else scene.view.readings
-    if "utilization_pct" in readings:
-        parts.append(f"util {readings['utilization_pct']:.0f} %")
-    if "temperature_c" in readings:
-        parts.append(f"{readings['temperature_c']:.0f} °C")
-    if "power_w" in readings:
-        parts.append(f"{readings['power_w']:.0f} W")
+    parts = [text.format(readings[key]) for key, text in texts.items() if key in readings]
     if not parts and "cpu_pct" in readings:
-        parts.append(f"CPU {readings['cpu_pct']:.0f} %")
+        parts = [f"CPU {readings['cpu_pct']:.0f} %"]
     return "   ".join(parts)
 
 

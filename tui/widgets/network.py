@@ -65,7 +65,7 @@ def _figures(view: RunView, found: list[Stage], place: str) -> Row:
     if view.frozen and view.frozen.stages:
         row.append((f"  {fmt.count(view.frozen.trainable)} trained", "dim"))
     row.append((f"  {macs / 1e9:.2f} G multiply-adds per image", "dim"))
-    return [*row, (f"  {place}", "dim")] if place else row
+    return [*row, (place, "dim")]
 
 
 def _table(scene: DisplayState, found: list[Stage], image_size: int, width: int) -> list[Row]:

@@ -41,11 +41,7 @@ class PaneApp(Protocol):
 
 
 class Pane(Widget, can_focus=True):
-    """Draws `rows_for(scene, width, height)` and refreshes the cells that differ from the last drawing.
-
-    Textual repaints every refreshed region in full, so refreshing a whole widget sends some forty times the bytes of the
-    cells that really changed.
-    """
+    """Draws rows, and refreshes only the cells that changed: a whole widget would send some forty times their bytes."""
 
     ALLOW_SELECT = False
     follows_cursor: ClassVar[bool] = False  # whether the pane shows steps, or values at the cursor
@@ -117,12 +113,7 @@ class Pane(Widget, can_focus=True):
         right_width = sum(cell_len(text) for text, _ in right)
         title = fit(title, max(min(cell_len(title), room - right_width), 0)).rstrip()
         fill = max(room + 2 - cell_len(title) - (right_width + 2 if right else 0), 0)
-        top: Row = [
-            (glyphs.corners[0] + " ", edge),
-            (key, "key"),
-            (title, "title"),
-            (" " + glyphs.horizontal * fill, edge),
-        ]
+        top = [(glyphs.corners[0] + " ", edge), (key, "key"), (title, "title"), (" " + glyphs.horizontal * fill, edge)]
         top += [(" ", edge), *right, (" ", edge)] if right else []
         top.append((glyphs.corners[1], edge))
         rows: list[Row] = [top]
@@ -181,14 +172,10 @@ def _cut(row: Row, width: int) -> Row:
     """As much of a row as fits; the last run may be cut."""
     kept: Row = []
     for text, style in row:
-        room = width - sum(cell_len(part) for part, _ in kept)
-        if cell_len(text) <= room:
-            kept.append((text, style))
-        elif room > 1:
-            kept.append((fit(text, room), style))
-            break
-        else:
-            break
+        if cell_len(text) > width:
+            return [*kept, (fit(text, width), style)] if width > 1 else kept
+        kept.append((text, style))
+        width -= cell_len(text)
     return kept
 
 

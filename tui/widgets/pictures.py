@@ -74,9 +74,8 @@ class PicturePane(TablePane):
             return self.notice(scene, title, problem or self.empty(scene), width, height)
         side = _tile_width(len(sheet.captions), width - 4, height - 2)
         columns = max((width - 4 + _GAP) // (side + _GAP), 1)
-        groups = [
-            range(first, min(first + columns, len(sheet.captions))) for first in range(0, len(sheet.captions), columns)
-        ]
+        count = len(sheet.captions)
+        groups = [range(first, min(first + columns, count)) for first in range(0, count, columns)]
         shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
         method = self._drawing_method(scene)
         if method in (KITTY, SIXEL):
@@ -84,7 +83,7 @@ class PicturePane(TablePane):
         body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, method)]
         right: Row = [(self.figures(event, sheet), "dim")]
         if place:
-            right.append((f"  rows {place}", "dim"))
+            right.append((f"  rows {place.strip()}", "dim"))
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=event.path)
 
     def _sheet(self, scene: DisplayState, event: PicturesSaved | None) -> tuple[Sheet | None, str]:
@@ -120,15 +119,13 @@ class PicturePane(TablePane):
         for index in group:
             key = index, side, method
             if key not in self._tiles:
-                self._tiles[key] = [*_tile(sheet, index, side, method), *self._caption_rows(sheet, index, side)]
+                caption = sheet.captions[index]
+                name = _end_of(fmt.printable(str(caption.get("name", ""))), side)
+                lines = [*(exact(line, side) for line in self.captions(caption)), [(name, "dim")]]
+                self._tiles[key] = [*_tile(sheet, index, side, method), *lines]
             for row, cells in zip(rows, self._tiles[key], strict=True):
                 row += [*cells, (" " * _GAP, "text")]
         return rows
-
-    def _caption_rows(self, sheet: Sheet, index: int, side: int) -> list[Row]:
-        caption = sheet.captions[index]
-        lines = [exact(line, side) for line in self.captions(caption)]
-        return [*lines, [(_end_of(fmt.printable(str(caption.get("name", ""))), side), "dim")]]
 
 
 class MistakesPane(PicturePane):
@@ -139,11 +136,9 @@ class MistakesPane(PicturePane):
 
     def empty(self, scene: DisplayState) -> str:
         last = scene.view.last_evaluation
-        if last is None:
-            return waiting_text(scene)
-        return (
-            "every image was recognised" if last.accuracy == 1.0 else "none kept yet; the next evaluation keeps them: e"
-        )
+        if last is None or last.accuracy == 1.0:
+            return "every image was recognised" if last else waiting_text(scene)
+        return "none kept yet; the next evaluation keeps them: e"
 
     def captions(self, caption: dict[str, Any]) -> tuple[Row, Row]:
         answer = fmt.printable(str(caption.get("predicted", "?")))
@@ -197,12 +192,10 @@ def _read(path: Path) -> tuple[Sheet | None, str]:
 
 def _tile_width(pictures: int, width: int, height: int) -> int:
     """The largest tile width with enough tiles visible at once."""
-
-    def shown(side: int) -> int:
-        return ((width + _GAP) // (side + _GAP)) * (height // (side // 2 + _CAPTION))
-
-    wanted = min(pictures, _ENOUGH)
-    return next((side for side in _WIDTHS if shown(side) >= wanted), _WIDTHS[-1])
+    for side in _WIDTHS:
+        if ((width + _GAP) // (side + _GAP)) * (height // (side // 2 + _CAPTION)) >= min(pictures, _ENOUGH):
+            break
+    return side
 
 
 def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int]) -> Image:
@@ -225,9 +218,7 @@ def _tile(sheet: Sheet, index: int, side: int, method: str) -> list[Row]:
     if method == BLOCKS:
         # Sixteen shades per colour: more cannot be seen at this size, and neighbours become equal.
         shades = (pixels_HWC.astype(int) & 0xF0) | 0x08
-        return [
-            _half_blocks(upper, lower) for upper, lower in zip(shades[::2].tolist(), shades[1::2].tolist(), strict=True)
-        ]
+        return [_half_blocks(upper, lower) for upper, lower in shades.reshape(-1, 2, side, 3).tolist()]
     light_YX = (pixels_HWC @ np.array(_LUMINANCE)).reshape(side // 2, 2, side).mean(1)
     levels = (light_YX / 256 * len(_DARK_TO_LIGHT)).astype(int)
     return [[("".join(_DARK_TO_LIGHT[level] for level in row), "text")] for row in levels.tolist()]

@@ -70,10 +70,8 @@ class RunRows(ScrollingPane, inherit_bindings=False):
         room = max(height - 1, 1)
         self._top = max(min(self._top, self._cursor, len(self.runs) - room), self._cursor - room + 1, 0)
         head: Row = [(cell(name, HEADINGS[name], size), "dim") for name, size in self.columns.items()]
-        return [
-            head,
-            *(self._row(index, width) for index in range(self._top, min(self._top + room, len(self.runs)))),
-        ]
+        shown = range(self._top, min(self._top + room, len(self.runs)))
+        return [head, *(self._row(index, width) for index in shown)]
 
     def _row(self, index: int, width: int) -> Row:
         cells = self._describe(self.runs[index])

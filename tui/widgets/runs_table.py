@@ -69,9 +69,8 @@ def plain_list(runs: list[RunOverview], now: float) -> str:
     rows = [[line[column] for column in columns] for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    left_out = [
-        f"{fmt.printable(run.run_dir.name)}: {lines_missing(run.bad_records)}" for run in runs if run.bad_records
-    ]
+    incomplete = [run for run in runs if run.bad_records]
+    left_out = [f"{fmt.printable(run.run_dir.name)}: {lines_missing(run.bad_records)}" for run in incomplete]
     return "\n".join([*shown, *left_out])
 
 

@@ -55,9 +55,9 @@ class TablePane(ScrollingPane):
         self._first = 0
 
     def in_sight(self, items: list[_Item], room: int) -> tuple[list[_Item], str]:
-        """The visible items, and their position among all; an empty text if all are visible."""
+        """The visible items, and their position among all, after a gap; an empty text if all are visible."""
         room = max(room, 1)
         self._first = max(0, min(self._first, len(items) - room))
         shown = items[self._first : self._first + room]
-        place = f"{self._first + 1:,}-{self._first + len(shown):,} of {len(items):,}"
+        place = f"  {self._first + 1:,}-{self._first + len(shown):,} of {len(items):,}"
         return shown, place if len(shown) < len(items) else ""

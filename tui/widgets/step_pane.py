@@ -20,10 +20,7 @@ _WHEEL_FACTOR = 1.5
 
 
 class StepPane(Pane):
-    """A pane with steps from left to right, below its border and right of the labels of its values.
-
-    The wheel zooms in at the step under it, or out; a click moves the cursor there.
-    """
+    """A pane with steps from left to right: the wheel zooms in at the step under it, or out; a click moves the cursor."""
 
     follows_cursor = True
 
@@ -70,7 +67,6 @@ def step_plot(
     with_axis: bool = True,
 ) -> tuple[Area, Frame]:  # fmt: skip
     """Draw the axes of the visible steps and of values from `low` to `high`; returns the place of the plot, and what it shows."""
-    # Imported here so that the first frame does not wait for numpy.
     from tui.drawing.plot import GUTTER, Area, Frame, draw_axes
 
     left, right = scene.viewport.edges(scene.total)

@@ -10,7 +10,6 @@ from tui.widgets.pane import Pane
 
 _STYLES = {"compute": "train", "evaluate": "test", "data": "warn", "save": "dim"}
 _SOME_WAIT = 0.05
-_LEAST_BAR = 4
 _PAGES = "  ".join(hint(name) for name in ("training", "network", "layers"))
 """Pages without a pane in the overview, whose keys would be shown nowhere else."""
 
@@ -29,7 +28,7 @@ class TimePane(Pane):
         verdict = _verdict(shares)
         used = sum(len(text) for text, _ in words)
         room = width - 4 - used
-        remark = [(f"   {verdict[0]}", verdict[1])] if room - len(verdict[0]) - 3 >= _LEAST_BAR else []
+        remark = [(f"   {verdict[0]}", verdict[1])] if room - len(verdict[0]) - 3 >= 4 else []
         body: Row = [*_stacked(scene, shares, room - sum(len(text) for text, _ in remark)), *words, *remark]
         return self.frame(scene.glyphs, "Time", _utilization(scene), [body], width, height, bottom=bottom)
 

@@ -119,7 +119,7 @@ def test_a_single_spike_is_drawn_at_every_width(width: int, where: int) -> None:
         seen += [column + i for i, char in enumerate(text) if style == "train" and char != " "]
         column += len(text)
     assert len(seen) == 1
-    assert abs(seen[0] - area.cell_of(frame, where, 9.0)[0]) <= 1
+    assert abs(seen[0] - area.column_of(frame, where)) <= 1
 
 
 @given(st.dictionaries(st.integers(0, 40), st.tuples(st.integers(0, 31), st.integers(0, 31)), min_size=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from rich.text import Text
@@ -23,7 +23,6 @@ from tui.widgets.pane import wrapped
 
 _HELP_COLUMNS, _HELP_FRAME = 96, 7  # columns of the help, and of its border, padding and scroll bar
 
-_LOWEST_LR = 1e-9
 _LEAP = 3.0  # a warning is shown above this multiple of the current rate
 
 
@@ -47,6 +46,12 @@ class Dialog(ModalScreen[ScreenResultType]):
         self.answer(None)
 
 
+def choice_lines(*choices: tuple[str, str]) -> Iterator[Static]:
+    """One line per key, with its effect."""
+    for key, text in choices:
+        yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
+
+
 class QuitScreen(Dialog[str]):
     """Asks what to do with a run that is still training. Returns `stop`, `detach`, or None."""
 
@@ -63,13 +68,12 @@ class QuitScreen(Dialog[str]):
         super().__init__()
         stop = ("stop", "s", "stop at the next step and save; resume later")
         detach = ("detach", "d", "leave the screen; training continues")
-        self._choices = [detach, stop] if attached else [stop, detach]
+        self._choices = [detach, stop] if attached else [stop, detach]  # answer, key, effect
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static("Leave this run?", classes="dialog-title")
-            for _, key, text in [*self._choices, ("cancel", "esc", "cancel")]:
-                yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
+            yield from choice_lines(*((key, text) for _, key, text in self._choices), ("esc", "cancel"))
 
     def action_choose(self, choice: str) -> None:
         self.answer(choice or self._choices[0][0])
@@ -102,11 +106,9 @@ class DivergedScreen(Dialog[str]):
             choices.insert(0, ("b", f"back to {fmt.printable(self._event.checkpoint)}, at half the learning rate"))
         with Vertical(classes="dialog"):
             yield Static(f"{self._event.in_a_row} non-finite steps in a row", classes="dialog-title")
-            yield Static(
-                "Their loss or gradient was NaN or infinite. They have not changed the weights.", classes="hint"
-            )
-            for key, text in choices:
-                yield Static(Text.assemble((f"{key:3}", "bold"), f"  {text}"), classes="choice")
+            effect = "Their loss or gradient was NaN or infinite. They have not changed the weights."
+            yield Static(effect, classes="hint")
+            yield from choice_lines(*choices)
 
     def action_choose(self, choice: str) -> None:
         """Close with an answer. The dialog opens by itself, so a key that was meant for the dashboard is ignored."""
@@ -131,18 +133,14 @@ class DeleteScreen(Dialog[bool]):
         with Vertical(classes="dialog"):
             yield Static("Delete this run for good?", classes="dialog-title")
             yield Static(Text(f"{fmt.printable(self._path)}\n{self._disk}, with checkpoints, exports and its log"))
-            yield Static(Text.assemble(("y  ", "bold"), "  delete"), classes="choice")
-            yield Static(Text.assemble(("esc", "bold"), "  cancel"), classes="choice")
+            yield from choice_lines(("y", "delete"), ("esc", "cancel"))
 
     def action_delete(self) -> None:
         self.answer(True)
 
 
 def typed_rate(text: str, current: float) -> tuple[float | None, float | None]:
-    """Parse a typed rate: a number, or `x0.5` for half of the `current` rate.
-
-    Returns the rate, None for an invalid one; and the factor, None if the text is not one.
-    """
+    """The rate that a typed number or factor (`x0.5`) sets, None if invalid; and the factor, None if the text is none."""
     number = text.strip().lower()
     is_factor = number.startswith("x")
     try:
@@ -150,7 +148,7 @@ def typed_rate(text: str, current: float) -> tuple[float | None, float | None]:
     except ValueError:
         return None, None
     rate = value * current if is_factor else value
-    return rate if _LOWEST_LR <= rate <= HIGHEST_LR else None, value if is_factor else None
+    return rate if 1e-9 <= rate <= HIGHEST_LR else None, value if is_factor else None
 
 
 class LearningRateScreen(Dialog[SetLr | ScaleLr | None]):

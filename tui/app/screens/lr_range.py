@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from trainer.run.log.result_events import LrRangeTested
-from tui.app.screens.dialogs import Dialog
+from tui.app.screens.dialogs import Dialog, choice_lines
 from tui.app.screens.held_key_guard import READING_DELAY_S
 from tui.drawing import format as fmt
 from tui.drawing.lr_range_plot import lr_range_plot
@@ -42,11 +42,9 @@ class LrRangeScreen(Dialog[float | None]):
                 yield Static(Text(plot))
             yield Static(Text(fmt.printable(self._event.reason)), classes="hint")
             if self._event.suggestion is not None:
-                take = (
-                    f"  sets {self._event.suggestion:g} from the next step on; the rest of the schedule scales with it"
-                )
-                yield Static(Text.assemble(("enter", "bold"), take), classes="choice")
-            yield Static(Text.assemble(("esc", "bold"), "    keep the current learning rate"), classes="choice")
+                take = f"sets {self._event.suggestion:g} from the next step on; the rest of the schedule scales with it"
+                yield from choice_lines(("enter", take))
+            yield from choice_lines(("esc  ", "keep the current learning rate"))
 
     def action_take(self) -> None:
         if self._event.suggestion is not None and self.key_guard.is_over(READING_DELAY_S):

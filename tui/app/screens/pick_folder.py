@@ -48,9 +48,8 @@ class FolderScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide-dialog tall-dialog"):
             yield Static("A folder of your own images", classes="dialog-title")
-            yield Static(
-                "class folders (cat/ dog/ ...), or train/ and test/ or val/ with class folders", classes="hint"
-            )
+            layouts = "class folders (cat/ dog/ ...), or train/ and test/ or val/ with class folders"
+            yield Static(layouts, classes="hint")
             yield Input(placeholder="path, or choose below; enter inspects it", id="folder-path")
             yield FoldersTree(Path.cwd(), id="folder-tree")
             yield Static(id="folder-found")

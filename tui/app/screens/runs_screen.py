@@ -51,14 +51,9 @@ class RunsScreen(ModalScreen[None]):
     ]
 
     def __init__(
-        self,
-        folder: RunsFolder,
-        owner: RunsList,
-        *,
-        clock: Callable[[], float],
-        here: RunDir | None,
+        self, folder: RunsFolder, owner: RunsList, *, clock: Callable[[], float], here: RunDir | None,
         marked: tuple[Compared, ...] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`here` is the run of this process, if it has one; `marked` are the runs that are compared already."""
         super().__init__(id=LIST_OF_RUNS)
         self._folder = folder
@@ -99,8 +94,6 @@ class RunsScreen(ModalScreen[None]):
         self._table.columns = WIDTHS[layout]
         self._table.paint(self._scene)
 
-    # What is shown ----------------------------------------------------------------------------------------------------
-
     @property
     def _table(self) -> RunRows:
         return self.query_one("#runs-table", RunRows)
@@ -124,11 +117,10 @@ class RunsScreen(ModalScreen[None]):
 
     def _show(self, runs: list[RunOverview]) -> None:
         self._listed, self._runs = runs, {str(run.run_dir.path): run for run in runs}
-        self._counts = f"{len(runs)}, {sum(run.is_training for run in runs)} in training"
-        self._counts += (
-            f", {odd} with skipped log lines (!)" if (odd := sum(run.bad_records > 0 for run in runs)) else ""
-        )
-        self._counts = self._counts if runs else "none yet; start one with: r18-tui digits"
+        odd = sum(run.bad_records > 0 for run in runs)
+        skipped = f", {odd} with skipped log lines (!)" if odd else ""
+        counts = f"{len(runs)}, {sum(run.is_training for run in runs)} in training{skipped}"
+        self._counts = counts if runs else "none yet; start one with: r18-tui digits"
         self._marked = [key for key in self._marked if key in self._runs]
         self._table.set_runs(runs, self._is_here)
         self._table.paint(self._scene)
@@ -191,17 +183,12 @@ class RunsScreen(ModalScreen[None]):
         selected = self._table.selected
         return str(selected.run_dir.path) if selected is not None else ""
 
-    def _selected(self) -> RunOverview | None:
-        return self._runs.get(self._selected_key())
-
     def _changeable(self) -> RunOverview | None:
         """The selected run; None, with a message, if it cannot be changed here."""
         if self._owner.refusal:
             self._show_message(self._owner.refusal)
             return None
-        return self._selected()
-
-    # Keys -------------------------------------------------------------------------------------------------------------
+        return self._table.selected
 
     def on_run_rows_moved(self) -> None:
         """Update the plots: without marks they follow the cursor, unless another key is waiting."""
@@ -212,7 +199,7 @@ class RunsScreen(ModalScreen[None]):
         self.action_open()
 
     def action_open(self) -> None:
-        run = self._selected()
+        run = self._table.selected
         if run is not None and self.is_active:  # a second enter may have been on its way
             self._owner.open_run(run)
 
@@ -238,21 +225,16 @@ class RunsScreen(ModalScreen[None]):
             self._show_message("this run is active; enter opens it")
         elif run.status == "finished":
             self._show_message(f"all its epochs are done; for more: {run.run_dir.resume_command()} train.epochs=N")
-        else:
-            refusal = self._owner.resume_run(run)
-            if refusal:
-                self._show_message(refusal)
+        elif refusal := self._owner.resume_run(run):
+            self._show_message(refusal)
 
     def action_delete(self) -> None:
         run = self._changeable()
-        if run is None:
-            return
-        if run.live:
+        if run is not None and run.live:
             self._show_message("this run is active; stop it first")
-            return
-        self.app.push_screen(
-            DeleteScreen(str(run.run_dir.path), size(run)), lambda yes: self._delete(run) if yes else None
-        )
+        elif run is not None:
+            screen = DeleteScreen(str(run.run_dir.path), size(run))
+            self.app.push_screen(screen, lambda yes: self._delete(run) if yes else None)
 
     def action_leave(self) -> None:
         read = self._reader is not None and self._reader.runs is not None

@@ -53,18 +53,16 @@ class SettingsScreen(ModalScreen[list[str] | None]):
         self._saved = ""
 
     def compose(self) -> ComposeResult:
-        yield Static(
-            Text.assemble((f" {fmt.printable(self._source)}", "bold"), ("  settings", "dim")), id="settings-title"
-        )
+        title = Text.assemble((f" {fmt.printable(self._source)}", "bold"), ("  settings", "dim"))
+        yield Static(title, id="settings-title")
         with Horizontal(id="settings-body"):
             with VerticalScroll(id="settings-fields", can_focus=False):
                 for key, text in self._original.items():
                     with Horizontal(classes="setting"):
                         yield Label(key, classes="setting-key")
                         choices = [word.strip("`") for word in explanation(key)[1] if word.startswith("`")]
-                        yield SettingInput(
-                            text, id=_id_of(key), compact=True, suggester=SuggestFromList(choices) if choices else None
-                        )
+                        suggester = SuggestFromList(choices) if choices else None
+                        yield SettingInput(text, id=_id_of(key), compact=True, suggester=suggester)
             with Vertical(id="settings-beside"):
                 yield Static(id="setting-explained")
                 yield Static(id="settings-amount-to")
@@ -137,10 +135,9 @@ class SettingsScreen(ModalScreen[list[str] | None]):
             problems = [f"{key}: {problem}" if key else problem for key, problem in self._problems.items()]
             text = Text("\n".join(fmt.printable(problem) for problem in problems), "bold red")
         else:
-            text = Text.assemble(
-                ("equivalent command", "dim"), "\n", fmt.printable(shown_command(self._source, self._overrides))
-            )
-            text.append(f"\n{_steps(self._resolved)}", "dim")
+            command = fmt.printable(shown_command(self._source, self._overrides))
+            steps = f"\n{_steps(self._resolved)}"
+            text = Text.assemble(("equivalent command", "dim"), "\n", command, (steps, "dim"))
         if message:
             text.append(f"\n\n{fmt.printable(message)}", "bold")
         self.query_one("#settings-amount-to", Static).update(text)

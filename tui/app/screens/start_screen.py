@@ -86,7 +86,7 @@ class StartScreen(Screen[None]):
         elif choice.command:
             self.app.exit(list(choice.command))
         else:
-            self.app.push_screen(FolderScreen(self._runs_dir), self._folder_inspected)
+            self.app.push_screen(FolderScreen(self._runs_dir), self._show_settings)
 
     def action_start(self) -> None:
         lit = self.query_one(OptionList).highlighted_option
@@ -97,12 +97,9 @@ class StartScreen(Screen[None]):
     def action_leave(self) -> None:
         self.app.exit(None)
 
-    def _folder_inspected(self, config: str | None) -> None:
+    def _show_settings(self, config: str | None) -> None:
         if config is not None:
-            self._show_settings(config)
-
-    def _show_settings(self, config: str) -> None:
-        self.app.push_screen(SettingsScreen(config), self._decided)
+            self.app.push_screen(SettingsScreen(config), self._decided)
 
     def _decided(self, command: list[str] | None) -> None:
         if command is not None:
