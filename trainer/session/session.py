@@ -81,8 +81,6 @@ class TrainingSession(LoopCallbacks):
         assert self._trainer is not None
         return self._trainer
 
-    # Callbacks of the loop --------------------------------------------------------------------------------------------
-
     def publish(self, event: Event) -> None:
         """Log an event."""
         self._run.log.publish(event)
@@ -142,15 +140,12 @@ class TrainingSession(LoopCallbacks):
         self._state.paused = True
         self._hold()
 
-    # Life -------------------------------------------------------------------------------------------------------------
-
     def _prepare(self) -> None:
         built = self._preparation.build(self)
         self._trainer = built.trainer
         self._preparation.log_start(built)
         start_trackers(self._run.config.run.sinks, self._run.run_dir, self._run.log.publish)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
-        self._monitor.start()
 
     def _hold(self) -> None:
         """Wait, while paused, and handle commands."""
