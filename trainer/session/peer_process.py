@@ -26,9 +26,8 @@ from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.error_report import log_traceback
 from trainer.training.batch_source import BatchSource
-from trainer.training.build_step import build_step
 from trainer.training.distributed import Order, Peers
-from trainer.training.step import TrainStep
+from trainer.training.step import TrainStep, build_step
 
 
 def follow() -> int:

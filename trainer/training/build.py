@@ -35,7 +35,6 @@ from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.run_events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
 from trainer.training.batch_source import BatchSource
-from trainer.training.build_step import build_step
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
 from trainer.training.features import FeatureBatches
@@ -44,7 +43,7 @@ from trainer.training.loop import Trainer
 from trainer.training.metrics import StepMetrics, Stopwatch
 from trainer.training.resume import refuse_other_data, restore
 from trainer.training.state import TrainState
-from trainer.training.step import TrainStep
+from trainer.training.step import TrainStep, build_step
 
 
 @dataclass(frozen=True, kw_only=True)

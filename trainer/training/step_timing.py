@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
@@ -17,8 +18,8 @@ from trainer.host.progress import no_progress
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.training.autotune import autotune_numerics
-from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
+from trainer.training.step import TrainStep, build_step
 
 _CLASSES = 10
 _SECONDS = 5.0
@@ -54,9 +55,7 @@ class Speed:
 class Bench:
     """A configuration's training step, ready to run on random pixels."""
 
-    numerics: Numerics
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    train_step: TrainStep
     augment: Augment
     batch: Batch
     epoch: int  # the last one: everything is trained, and images are the largest
@@ -83,15 +82,7 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
 
     for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
         step()
-    return Bench(
-        numerics=numerics,
-        model=train_step.model,
-        optimizer=train_step.optimizer,
-        augment=augment,
-        batch=batch,
-        epoch=epoch,
-        step=step,
-    )
+    return Bench(train_step=train_step, augment=augment, batch=batch, epoch=epoch, step=step)
 
 
 def measure(
@@ -101,7 +92,7 @@ def measure(
     bench = set_up(config, device, numerics=numerics)
     step_s = _median_s(bench.step, device, seconds)
     return Speed(
-        numerics=bench.numerics,
+        numerics=bench.train_step.numerics,
         batch_size=len(bench.batch),
         step_s=step_s,
         phases_s=_phases(bench),
@@ -131,7 +122,7 @@ def _batch(config: Config, device: torch.device) -> Batch:
 
 def _phases(bench: Bench) -> dict[str, float]:
     """Seconds of each part of a step, launched kernel by kernel (no CUDA graph)."""
-    model, batch, numerics = bench.model, bench.batch, bench.numerics
+    batch, model, numerics = bench.batch, bench.train_step.model, bench.train_step.numerics
     device = batch.labels_N.device
 
     def augmented() -> Tensor:
@@ -153,7 +144,7 @@ def _phases(bench: Bench) -> dict[str, float]:
         "augment": _median_s(augmented, device, _PHASE_S),
         "forward": _median_s(loss, device, _PHASE_S),
         "both": _median_s(forward_and_backward, device, _PHASE_S),
-        "update": _median_s(bench.optimizer.step, device, _PHASE_S),
+        "update": _median_s(bench.train_step.optimizer.step, device, _PHASE_S),
     }
     phases["backward"] = max(phases.pop("both") - phases["forward"], 0.0)
     return phases
@@ -164,7 +155,7 @@ def _median_s(call: Callable[[], object], device: torch.device, seconds: float) 
     end = time.perf_counter() + seconds
     while len(taken) < _FEWEST_STEPS or time.perf_counter() < end:
         taken.append(_seconds(call, device))
-    return sorted(taken)[len(taken) // 2]
+    return statistics.median_high(taken)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
