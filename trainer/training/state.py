@@ -20,6 +20,11 @@ from trainer.training.optimizer import load_momentum_state, momentum_state
 
 _RECORDED = ("step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "last_evaluation")
 """Attributes of the state that a checkpoint records under the same name."""
+_RECORDED_OF_BEST = {
+    "step": "best_step", "accuracy": "best_accuracy", "loss": "best_loss", "improved_step": "improved_step",
+    "evaluated_step": "measured_step", "tested_step": "tested_step",
+}  # fmt: skip
+"""The same for `BestCheckpoint`: each attribute, and its name in a checkpoint."""
 
 
 @dataclass
@@ -110,12 +115,7 @@ class TrainState:
             loss_scale=self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
             lr_edits=list(self.schedule.edits),
             shortest_plan=self.schedule.shortest_plan,
-            measured_step=self.best.evaluated_step,
-            tested_step=self.best.tested_step,
-            improved_step=self.best.improved_step,
-            best_accuracy=self.best.accuracy,
-            best_loss=self.best.loss,
-            best_step=self.best.step,
+            **{recorded: getattr(self.best, name) for name, recorded in _RECORDED_OF_BEST.items()},
         )
         return Checkpoint(tensors, run, record)
 
@@ -129,14 +129,9 @@ class TrainState:
         self.loss_scale.restore(record.loss_scale)
         for name in _RECORDED:
             setattr(self, name, getattr(record, name))
-        self.best = BestCheckpoint(
-            step=record.best_step,
-            accuracy=record.best_accuracy,
-            loss=record.best_loss,
-            improved_step=record.best_step if record.improved_step is None else record.improved_step,
-            evaluated_step=record.measured_step,
-            tested_step=record.tested_step,
-        )
+        self.best = BestCheckpoint(**{name: getattr(record, recorded) for name, recorded in _RECORDED_OF_BEST.items()})
+        if record.improved_step is None:
+            self.best.improved_step = record.best_step
         self.sums = EpochSums(**record.epoch_sums)
         self.schedule.edits = list(record.lr_edits)
         # Older checkpoints record only the plan that they were trained by.
