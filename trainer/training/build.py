@@ -69,8 +69,7 @@ def build_trainer(
     device = choose_device(config.run.device)
     if checkpoint is not None and config.run.deterministic:
         warnings += restore_surroundings(checkpoint.run.surroundings, device)
-    initial = _initial_weights(config, runs_dir, progress, checkpoint)
-    data = _prepare_data(config, device, progress, initial, checkpoint)
+    data, initial = _data_and_weights(config, runs_dir, device, progress, checkpoint)
     warnings += _data_warnings(config, data)
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
@@ -152,28 +151,20 @@ def started_event(built: BuiltTrainer, run_dir: RunDir) -> Started:
     )
 
 
-def _initial_weights(
-    config: Config, runs_dir: Path, progress: Progress, checkpoint: Checkpoint | None
-) -> InitialWeights | None:
-    if config.model.init_from is None or checkpoint is not None:
-        return None
-    return find_initial_weights(config.model.init_from, runs_dir, progress)
-
-
-def _prepare_data(
-    config: Config,
-    device: torch.device,
-    progress: Progress,
-    initial: InitialWeights | None,
-    checkpoint: Checkpoint | None,
-) -> PreparedData:
-    statistics = initial.statistics if initial else None
+def _data_and_weights(
+    config: Config, runs_dir: Path, device: torch.device, progress: Progress, checkpoint: Checkpoint | None
+) -> tuple[PreparedData, InitialWeights | None]:
+    """The data, and the weights of `model.init_from`, with whose statistics images are normalised."""
+    initial, statistics = None, None
     if checkpoint is not None:
         statistics = (checkpoint.run.mean, checkpoint.run.std)
+    elif config.model.init_from is not None:
+        initial = find_initial_weights(config.model.init_from, runs_dir, progress)
+        statistics = initial.statistics
     data = prepare_data(config, device, progress, source_statistics=statistics)
     if checkpoint is not None:
         refuse_other_data(data, checkpoint)
-    return data
+    return data, initial
 
 
 def _build_model(config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]) -> nn.Module:
@@ -219,8 +210,8 @@ def _loop(
 ) -> Trainer:  # fmt: skip
     stopwatch = Stopwatch()
     evaluator = InterimEvaluator(
-        config=config, data=data, state=state, train_step=train_step, numerics=train_step.numerics, stopwatch=stopwatch,
-        hooks=hooks, device=source.device, lost=source.lost,
+        config=config, data=data, state=state, train_step=train_step, stopwatch=stopwatch, hooks=hooks,
+        device=source.device, lost=source.lost,
     )  # fmt: skip
     return Trainer(
         config=config, data=data, batches=source.batches(worker_count(config.data)),
