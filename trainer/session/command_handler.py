@@ -82,11 +82,9 @@ class CommandHandler:
             raise StopRequested(command.reason, command.exit_code)
         try:
             refusal = self._refusal(command) or self._handlers[type(command)](command)
-        except StopRequested:
-            self.answer(command, "the run was stopped meanwhile")
-            raise
         except Exception as error:
-            self.answer(command, explain(error))
+            stopped = isinstance(error, StopRequested)
+            self.answer(command, "the run was stopped meanwhile" if stopped else explain(error))
             raise
         self.answer(command, refusal)
 
