@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.config.lr_schedule import LrSchedule
 from trainer.model.checkpoint import Checkpoint
@@ -102,11 +102,15 @@ class TrainState:
 
     def snapshot(self, run: RunRecord) -> Checkpoint:
         """A copy of the state on the CPU, which later steps do not change."""
-        tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
-        momentum = momentum_state(self.model, self.optimizer)
-        tensors |= {f"momentum.{name}": _copied(tensor) for name, tensor in momentum.items()}
+        groups = {"model": self.model.state_dict(), "momentum": momentum_state(self.model, self.optimizer)}
         if self.ema is not None:
-            tensors |= {f"ema.{name}": _copied(tensor) for name, tensor in self.ema.model.state_dict().items()}
+            groups["ema"] = self.ema.model.state_dict()
+        tensors = {
+            # safetensors refuses channels_last tensors, so the copy is contiguous.
+            f"{group}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
+            for group, named in groups.items()
+            for name, tensor in named.items()
+        }
         record = StateRecord(
             **{name: getattr(self, name) for name in _RECORDED},
             epoch=self.epoch,
@@ -137,8 +141,3 @@ class TrainState:
         # Older checkpoints record only the plan that they were trained by.
         planned = int(checkpoint.run.config["train"]["epochs"])
         self.schedule.shortest = planned if record.shortest_plan is None else record.shortest_plan
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    # safetensors refuses channels_last tensors, so the copy is contiguous.
-    return tensor.detach().to("cpu", copy=True).contiguous()
