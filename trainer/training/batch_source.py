@@ -69,11 +69,11 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Bat
 
 
 def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
-    """Loss weight of each class's images, on the device; None where all are equal."""
-    return class_weights(labels_N).to(device) if config.data.balance == "loss" else None
+    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,).
 
-
-def class_weights(labels_N: Tensor) -> Tensor:
-    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,)."""
+    None where all are equal.
+    """
+    if config.data.balance != "loss":
+        return None
     counts_K = torch.bincount(labels_N).float()
-    return len(labels_N) / (len(counts_K) * counts_K)
+    return (len(labels_N) / (len(counts_K) * counts_K)).to(device)
