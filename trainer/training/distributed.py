@@ -31,13 +31,6 @@ _ORDER_TIMEOUT = timedelta(days=100)
 _STEP_TIMEOUT = timedelta(minutes=30)  # longest wait for other processes within a step, or while they read the data
 # Words in errors that come from another process, not from a computation of this one.
 _PEER_ERROR_WORDS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
-"""DistributedDataParallel's argument: newer versions of PyTorch warn about the older name."""
-
 _NUMBERS = 3  # numbers in an order
 
 
@@ -78,9 +71,8 @@ class Peers:
     def order(self, order: Order, *numbers: float) -> None:
         """Send an order and its arguments to the other processes; does nothing on those."""
         if self.leads:
-            self._broadcast(
-                torch.tensor([float(order), *numbers, *[0.0] * (_NUMBERS - len(numbers))], dtype=torch.float64)
-            )
+            unused = [0.0] * (_NUMBERS - len(numbers))
+            self._broadcast(torch.tensor([float(order), *numbers, *unused], dtype=torch.float64))
 
     def next_order(self) -> tuple[Order, list[float]]:
         """Block until the leader's next order."""
@@ -128,8 +120,11 @@ class Peers:
 
     def parallel(self, model: nn.Module) -> DistributedDataParallel:
         """Wrap the model to average gradients over all processes; it needs a new wrapper when frozen stages change."""
-        # The step averages statistics itself, since it must restore them where it is skipped.
-        return DistributedDataParallel(model, **{_SYNC_BUFFERS: False})  # type: ignore[arg-type]
+        # The step averages statistics itself, since it must restore them where it is skipped. Newer versions of
+        # PyTorch warn about the older name of the option.
+        known = inspect.signature(DistributedDataParallel).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(model, **{option: False})  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Destroy the process group without notifying the other processes."""

@@ -72,10 +72,8 @@ def range_test(trainer: Trainer, poll: Callable[[float], None], *, steps: int = 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None, str]:
     """A learning rate to train with (or None), and the reason, from rising rates and the smoothed loss at each."""
     if len(lrs) <= _FEWEST:
-        return (
-            None,
-            f"the loss became non-finite or exploded after {len(lrs)} steps, at a rate of {lrs[-1] if lrs else 0:.2g}",
-        )
+        last = lrs[-1] if lrs else 0.0
+        return None, f"the loss became non-finite or exploded after {len(lrs)} steps, at a rate of {last:.2g}"
     # The average of the first losses is mostly noise.
     low = min(range(_FEWEST, len(losses)), key=losses.__getitem__)
     slopes = {
@@ -91,7 +89,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
     if fall < _LEAST_FALL * losses[_REACH] and not valley:
         moved = f"from {losses[_REACH]:.3g} to {losses[low]:.3g}"
         return None, f"the loss changed too little to suggest a rate: {moved}, noise {noise:.2g}"
-    rate = _rounded(lrs[steepest])
+    rate = float(f"{lrs[steepest]:.0e}")  # one digit: the test is no more precise than that
     end = "" if low >= len(lrs) - 2 else f", is lowest at {lrs[low]:.2g} and rises from there"
     return rate, f"the loss falls fastest at about {rate:g}{end}"
 
@@ -108,8 +106,3 @@ def _endless(
             else:
                 yield epoch, batch
         first = 0
-
-
-def _rounded(rate: float) -> float:
-    """Round to one digit: the test is no more precise than that."""
-    return float(f"{rate:.0e}")

@@ -22,11 +22,8 @@ from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.step import TrainStep, build_step
 
 _CLASSES = 10
-_SECONDS = 5.0
 _PHASE_S = 0.7
-_FEWEST_STEPS = 3
 _CPU_BATCH = 128
-_PEAK_S = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +82,7 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
     return Bench(train_step=train_step, augment=augment, batch=batch, epoch=epoch, step=step)
 
 
-def measure(
-    config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
-) -> Speed:
+def measure(config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = 5.0) -> Speed:
     """Time whole steps on random pixels for `seconds`, and then their phases, which take a little more."""
     bench = set_up(config, device, numerics=numerics)
     step_s = _median_s(bench.step, device, seconds)
@@ -100,7 +95,7 @@ def measure(
     )
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _PEAK_S) -> float:
+def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 1.5) -> float:
     """GFLOP/s of the fastest of several square matrix products, each size timed for `seconds`."""
     best = 0.0
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
@@ -153,7 +148,7 @@ def _phases(bench: Bench) -> dict[str, float]:
 def _median_s(call: Callable[[], object], device: torch.device, seconds: float) -> float:
     taken: list[float] = []
     end = time.perf_counter() + seconds
-    while len(taken) < _FEWEST_STEPS or time.perf_counter() < end:
+    while len(taken) < 3 or time.perf_counter() < end:
         taken.append(_seconds(call, device))
     return statistics.median_high(taken)
 
