@@ -178,10 +178,8 @@ class TrainingThread:
             found = self.run.repair_directory()
             problem = "" if found is None else str(found)
         except (OSError, R18Error) as error:
-            found, problem = (
-                None,
-                f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}",
-            )
+            found = None
+            problem = f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}"
         if problem not in ("", self._last_warning):
             self._last_warning = problem
             self.run.log.publish(Warned(message=problem))
