@@ -56,9 +56,8 @@ def autotune_numerics(
 ) -> tuple[Numerics, dict[str, Any]]:
     """Use what is configured, and time what is `auto`.
 
-    Returns the choice, and the milliseconds per step of each candidate (empty when nothing was timed; then
-    `first_batch` is not called). Candidates that run out of memory are dropped; RuntimeError when none fits. `progress`
-    may raise to cancel.
+    Returns the choice, and the milliseconds per step of each candidate (empty, without a call of `first_batch`, when
+    nothing is timed). Those that run out of memory are dropped; RuntimeError when none fits. `progress` may raise.
     """
     candidates = _candidates(config, device)
     if len(candidates) == 1:

@@ -69,10 +69,7 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Bat
 
 
 def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
-    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,).
-
-    None where all are equal.
-    """
+    """Loss weights of classes, larger for rare ones, 1 on average over all images: float32 (K,); None where all are equal."""
     if config.data.balance != "loss":
         return None
     counts_K = torch.bincount(labels_N).float()

@@ -108,8 +108,7 @@ class Trainer:
     def restore_earlier(self, checkpoint: Checkpoint, factor: float) -> None:
         """Restore an earlier state of this run between two steps; `factor` scales all learning rates from there on.
 
-        Edits made after the checkpoint stay in the rate: otherwise a second return to it would continue at the rate of
-        the first.
+        Edits made after the checkpoint stay in the rate: otherwise a second return would continue at that of the first.
         """
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()

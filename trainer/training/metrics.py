@@ -1,7 +1,6 @@
 """Carries step metrics from the device to the log, and accounts for the time that a run spends on each activity.
 
-The training thread never waits for a value: a window of steps is copied from a GPU to pinned memory asynchronously and read
-once the copy has ended.
+The training thread never waits for a value: a window of steps is copied to pinned memory asynchronously, and read later.
 """
 
 from __future__ import annotations

@@ -98,8 +98,7 @@ class TrainStep:
         """Do one step; random draws depend on the epoch, which counts from 0.
 
         `metrics_3`, float32 (3,) on the device, is filled without a sync with mean loss, top-1, and 1 where the step
-        was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then restores the state
-        before the step.
+        was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then undoes the step.
         """
         set_lr(self.optimizer, lr)
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
@@ -151,10 +150,8 @@ class TrainStep:
         if how == "none":
             return model
         # CUDA graphs of compile would reuse the gradients' memory between micro-batches (pytorch/pytorch#96693).
-        compiled = torch.compile(
-            model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None, dynamic=False
-        )
-        return cast("Callable[[Tensor], Tensor]", compiled)
+        mode = "max-autotune-no-cudagraphs" if how == "max-autotune" else None
+        return cast("Callable[[Tensor], Tensor]", torch.compile(model, mode=mode, dynamic=False))
 
     def _update(self, metrics_3: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
