@@ -47,6 +47,12 @@ class BatchSource:
         return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
+def feature_batches(plan: BatchPlan, labels_N: Tensor, device: torch.device) -> ResidentBatches:
+    """Batches without pixels: the step looks features up by the images' indices."""
+    no_pixels = torch.empty(len(labels_N), 0, 0, 3, dtype=torch.uint8, device=device)
+    return ResidentBatches(ResidentSplit(no_pixels, labels_N), plan, device)
+
+
 def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> BatchPlan:
     """Divide an epoch into steps, and a step among processes; ConfigError when a batch cannot be divided equally."""
     rank, world = (0, 1) if peers is None else (peers.rank, peers.world)

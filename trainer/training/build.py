@@ -34,10 +34,9 @@ from trainer.model.weight_loading import load_initial_weights
 from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.run_events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
-from trainer.training.batch_source import BatchSource
+from trainer.training.batch_source import BatchSource, feature_batches
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
-from trainer.training.features import FeatureBatches
 from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.loop import Trainer
 from trainer.training.metrics import StepMetrics, Stopwatch
@@ -214,7 +213,7 @@ def _loop(
     )  # fmt: skip
     return Trainer(
         config=config, data=data, batches=source.batches(worker_count(config.data)),
-        feature_batches=FeatureBatches(source.plan, source.split.labels_N, source.device),
+        feature_batches=feature_batches(source.plan, source.split.labels_N, source.device),
         state=state, train_step=train_step, evaluator=evaluator, metrics=StepMetrics(source.device), stopwatch=stopwatch,
         hooks=hooks, device=source.device, last_save=time.monotonic(),
     )  # fmt: skip
