@@ -68,8 +68,7 @@ class LrRangeTrial:
             # The run itself needs no second copy of the weights.
             if not is_out_of_memory(error):
                 raise
-            if trainer.device.type == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
             return "a copy of the weights does not fit in memory"
 
     def _poll(self, share: float) -> None:

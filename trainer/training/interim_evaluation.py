@@ -138,5 +138,4 @@ class InterimEvaluator:
             self._batch = batch_size // 2
             text = f"out of memory while {doing}: repeated with {batch_size // 2} images at a time"
             self.hooks.publish(Warned(message=text))
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()

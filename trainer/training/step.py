@@ -130,8 +130,7 @@ class TrainStep:
         while not self._gradients(batch, epoch, metrics_3[:2]):
             self.undo()
             self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
-            if metrics_3.is_cuda:
-                torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
+            torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
         self._update(metrics_3)
 
     def _captured_step(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
