@@ -82,13 +82,9 @@ class Saver:
         self._writer.forget_unsaved()
         self.folder.set_aside([saved for saved in self.folder.steps() if saved > step], suffix=".given-up")
 
-    def wait_for(self, step: int, given_up: Callable[[], bool] = lambda: False) -> str:
-        """Wait for the write of a step unless the user gives up; returns the problem, empty if none. For any thread."""
-        end = time.monotonic() + _TIMEOUT_S
-        while (problem := self._writer.wait_for(step, _POLL_S)) is None and time.monotonic() < end:
-            if given_up():
-                self._given_up = True
-                return "the disk has not responded yet"
+    def wait_for(self, step: int) -> str:
+        """Wait until the checkpoint of a step is on disk; returns the problem, empty if none. For any thread."""
+        problem = self._writer.wait_for(step, _TIMEOUT_S)
         return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def saved_best(self, step: int) -> Checkpoint:
@@ -115,7 +111,7 @@ class Saver:
                 f"the weights are NaN or infinite after step {step:,}, so they are not saved; resume and lower the rate with l, "
                 f"or start a new run with a lower optim.lr or train.max_grad_norm=1.0"
             )
-        problem = self.wait_for(step, given_up) if self._saved_step == step else "not saved yet"
+        problem = self._wait(step, given_up) if self._saved_step == step else "not saved yet"
         attempts = 0
         while problem:
             if self._given_up or (attempts >= _ATTEMPTS and not try_again(problem)):
@@ -124,8 +120,17 @@ class Saver:
                     f"step {step:,} could not be saved: {problem}. Free some space, then resume from the last checkpoint"
                 )
             self.save(trainer)
-            problem = self.wait_for(step, given_up)
+            problem = self._wait(step, given_up)
             attempts += 1
+
+    def _wait(self, step: int, given_up: Callable[[], bool]) -> str:
+        """Wait for a write unless the user gives up; returns the reason why it is not on disk, empty when it is."""
+        end = time.monotonic() + _TIMEOUT_S
+        while (problem := self._writer.wait_for(step, _POLL_S)) is None and time.monotonic() < end:
+            if given_up():
+                self._given_up = True
+                return "the disk has not responded yet"
+        return f"not written within {_TIMEOUT_S:.0f} s" if problem is None else problem
 
     def close(self) -> None:
         """Write the queue and end the thread; a write that has been given up is discarded."""
