@@ -56,7 +56,7 @@ def main() -> int:
     for event in profiled.key_averages():
         ms[kind_of(event.key)] += event.self_cpu_time_total / 1e3 / arguments.steps
     whole = ms.total()
-    print(f"{arguments.config}: {describe(bench.numerics)}, {len(bench.batch)} images a step, "
+    print(f"{arguments.config}: {describe(bench.train_step.numerics)}, {len(bench.batch)} images a step, "
           f"{statistics.median(plain) * 1e3:.1f} ms, {whole:.1f} with the profiler")  # fmt: skip
     for name, taken in ms.most_common():
         print(f"{name:<28} {taken:6.1f} ms  {taken / whole:6.1%}")

@@ -106,20 +106,22 @@ def _run_under_torchrun(tokens: Tokens) -> int:
     from trainer.training.distributed import LauncherStore  # imports PyTorch, which no other command needs so early
 
     store = LauncherStore()
-    if store.over:
+    if store.get("over"):
         return EXIT_OK
     if rank():
         from trainer.session.peer_process import follow
 
         return follow()
-    if store.run is not None:
-        given.resume, given.config, given.name = store.run, None, None
+    if run := store.get("run"):
+        given.resume, given.config, given.name = run, None, None
     try:
-        code = train_headless(check_request(given, tokens.overrides), opened=store.remember_run)
+        code = train_headless(
+            check_request(given, tokens.overrides), opened=lambda directory: store.set("run", str(directory))
+        )
     except R18Error as error:
         code = report_error(error)
     if code not in (EXIT_OK, EXIT_FAILED):
-        store.record_end()  # a stop, a wrong configuration or a full disk: a restart would not help
+        store.set("over", "yes")  # a stop, a wrong configuration or a full disk: a restart would not help
     return code
 
 

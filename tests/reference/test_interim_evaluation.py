@@ -83,8 +83,8 @@ def make_evaluator(
     state.step, state.best.step = 8, 4
     step = TrainStep(model, optimizer, Augment(config=config.data, normalize=data.normalize, seed=0), config, numerics)
     return InterimEvaluator(
-        config=config, data=data, state=state, train_step=step, numerics=numerics, stopwatch=Stopwatch(), hooks=session,
-        device=CPU, lost=LostImages(pytest.fail),
+        config=config, data=data, state=state, train_step=step, stopwatch=Stopwatch(), hooks=session, device=CPU,
+        lost=LostImages(pytest.fail),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from trainer.data.draws import balanced_order, epoch_order
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit
 from trainer.errors import DataLostError
-from trainer.training.features import FeatureBatches
+from trainer.training.batch_source import feature_batches
 
 CPU = torch.device("cpu")
 
@@ -238,7 +238,7 @@ def test_batches_of_features_are_those_of_the_same_images() -> None:
     plan = BatchPlan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
     labels = torch.arange(18) % 3
     order = epoch_order(18, seed=7, epoch=3)
-    found = list(FeatureBatches(plan, labels, CPU).epoch(3, 1))
+    found = list(feature_batches(plan, labels, CPU).epoch(3, 1))
     assert torch.cat([batch.sample_ids_N for batch in found]).tolist() == order[4:].tolist()
     assert torch.cat([batch.labels_N for batch in found]).tolist() == labels[order[4:]].tolist()
     assert torch.cat([batch.positions_N for batch in found]).tolist() == list(range(4, 18))

@@ -23,6 +23,9 @@ class _Job:
     pinned: bool
     best: bool
 
+    def joined(self, other: _Job) -> _Job:
+        return replace(self, pinned=self.pinned or other.pinned, best=self.best or other.best)
+
 
 class CheckpointWriter:
     """Writes snapshots from a queue, in which a newer one replaces an older one whose write has not begun.
@@ -44,7 +47,7 @@ class CheckpointWriter:
         self._log = log
         self._find_folder = find_folder  # called before each write: the folder may have been moved or deleted
         self._free_bytes = free_bytes
-        self._jobs: list[_Job] = []
+        self._jobs: dict[int, _Job] = {}  # by step, in the order of writing
         self._closed = False
         self._writing = False
         self._outcomes: dict[int, str] = {}
@@ -57,14 +60,12 @@ class CheckpointWriter:
     def submit(self, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
         """Queue a snapshot whose tensors no longer change."""
         with self._wake:
-            pinned = pinned or checkpoint.step in self._unsaved_pins
-            job = _Job(checkpoint=checkpoint, pinned=pinned, best=best)
-            waiting = [replace(old, best=old.best and not best) for old in self._with_unsaved_best()]
-            kept = [old for old in waiting if old.pinned or old.best]
-            same = [old for old in kept if old.checkpoint.step == checkpoint.step]
-            job = replace(job, pinned=pinned or any(o.pinned for o in same), best=best or any(o.best for o in same))
-            self._jobs = [old for old in kept if old not in same] + [job]
-            self._outcomes.pop(checkpoint.step, None)
+            step, waiting = checkpoint.step, self._with_unsaved_best()
+            job = _Job(checkpoint=checkpoint, pinned=pinned or step in self._unsaved_pins, best=best)
+            job = job.joined(waiting.pop(step, job))
+            older = {other: replace(old, best=old.best and not best) for other, old in waiting.items()}
+            self._jobs = {other: old for other, old in older.items() if old.pinned or old.best} | {step: job}
+            self._outcomes.pop(step, None)
             self._wake.notify_all()
 
     def forget_unsaved(self) -> None:
@@ -73,9 +74,11 @@ class CheckpointWriter:
             self._unsaved_best = None
             self._unsaved_pins.clear()
 
-    def _with_unsaved_best(self) -> list[_Job]:
+    def _with_unsaved_best(self) -> dict[int, _Job]:
         unsaved, self._unsaved_best = self._unsaved_best, None
-        return self._jobs if unsaved is None or any(job.best for job in self._jobs) else [unsaved, *self._jobs]
+        if unsaved is None or any(job.best for job in self._jobs.values()):
+            return self._jobs
+        return {unsaved.checkpoint.step: unsaved, **self._jobs}
 
     def mark_written(self, step: int) -> None:
         """Mark the checkpoint of a step as already on disk: a resume started from it."""
@@ -101,11 +104,9 @@ class CheckpointWriter:
         self._thread.join(timeout)
         if self._thread.is_alive():
             with self._wake:
-                given_up, self._jobs = self._jobs, []
-            for job in given_up:
-                self._log.publish(
-                    CheckpointFailed(step=job.checkpoint.step, error="given up: the disk does not respond")
-                )
+                given_up, self._jobs = self._jobs, {}
+            for step in given_up:
+                self._log.publish(CheckpointFailed(step=step, error="given up: the disk does not respond"))
 
     def _run(self) -> None:
         while True:
@@ -113,35 +114,29 @@ class CheckpointWriter:
                 self._wake.wait_for(lambda: self._jobs or self._closed)
                 if not self._jobs:
                     return
-                job = self._jobs.pop(0)
+                step, job = next(iter(self._jobs.items()))
+                del self._jobs[step]
                 self._writing = True
             outcome = self._write(job)
             with self._wake:
-                # Otherwise a newer state of the same step is still to come.
-                if self._waiting_at(job.checkpoint.step) is None:
-                    self._outcomes[job.checkpoint.step] = outcome
+                if step not in self._jobs:  # otherwise a newer state of the same step is still to come
+                    self._outcomes[step] = outcome
                 self._record_outcome(job, saved=not outcome)
                 self._writing = False
                 self._wake.notify_all()
 
-    def _waiting_at(self, step: int) -> int | None:
-        """Index of the waiting job of a step; None when there is none."""
-        return next((index for index, job in enumerate(self._jobs) if job.checkpoint.step == step), None)
-
     def _record_outcome(self, job: _Job, *, saved: bool) -> None:
         """Record which requested checkpoints could not be written."""
         step = job.checkpoint.step
-        newer = self._waiting_at(step)
         if saved:
             self._unsaved_pins.discard(step)
             self._unsaved_best = None if job.best else self._unsaved_best
-        elif newer is not None:
-            waiting = self._jobs[newer]
-            self._jobs[newer] = replace(waiting, pinned=waiting.pinned or job.pinned, best=waiting.best or job.best)
+        elif step in self._jobs:
+            self._jobs[step] = self._jobs[step].joined(job)
         else:
             if job.pinned:
                 self._unsaved_pins.add(step)
-            if job.best and not any(waiting.best for waiting in self._jobs):
+            if job.best and not any(waiting.best for waiting in self._jobs.values()):
                 self._unsaved_best = job
 
     def _write(self, job: _Job) -> str:

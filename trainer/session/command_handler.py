@@ -28,6 +28,10 @@ class StopRequested(Exception):  # noqa: N818 - not an error
         self.exit_code = exit_code
 
 
+_DURING_STEPS = cmd.SetLr, cmd.ScaleLr, cmd.ChangeSettings, cmd.FindLr  # refused once all steps are done
+_DURING_RUN = cmd.Pause, cmd.GoBack, cmd.Freeze, cmd.Unfreeze  # refused once the run has ended
+
+
 class CommandHandler:
     """Takes commands from the queue and answers each. Everything happens on the training thread."""
 
@@ -43,18 +47,18 @@ class CommandHandler:
         self.exporter = ExportChild(run.run_dir, run.log.publish)
         self.rollback = Rollback(saver, run.log.publish)
         self._deferred: list[Command] = []
-        edits = RunEdits(run, saver, trainer, lambda: state.finished)
+        edits = RunEdits(run, saver, trainer)
         rates = LrRangeTrial(state, trainer, run.log.publish, poll)
         self._handlers: dict[type[Command], Callable[[Any], str]] = {
             cmd.Pause: self._pause,
-            cmd.Unpause: self._unpause,
+            cmd.Unpause: self._pause,
             cmd.SaveCheckpoint: self._checkpoint,
             cmd.Evaluate: self._evaluate,
             cmd.Export: self._export,
             cmd.SetLr: edits.set_lr,
             cmd.ScaleLr: edits.scale_lr,
             cmd.GoBack: self._go_back,
-            cmd.Unfreeze: edits.unfreeze,
+            cmd.Unfreeze: edits.freeze,
             cmd.Freeze: edits.freeze,
             cmd.FindLr: rates.run,
             cmd.AddNote: edits.add_note,
@@ -77,12 +81,10 @@ class CommandHandler:
             self.answer(command, "")
             raise StopRequested(command.reason, command.exit_code)
         try:
-            refusal = self._handlers[type(command)](command)
-        except StopRequested:
-            self.answer(command, "the run was stopped meanwhile")
-            raise
+            refusal = self._refusal(command) or self._handlers[type(command)](command)
         except Exception as error:
-            self.answer(command, explain(error))
+            stopped = isinstance(error, StopRequested)
+            self.answer(command, "the run was stopped meanwhile" if stopped else explain(error))
             raise
         self.answer(command, refusal)
 
@@ -103,14 +105,18 @@ class CommandHandler:
         """Publish the answer to a command; an empty refusal means that it was done."""
         self._run.log.publish(acknowledgement(command, refusal))
 
-    def _pause(self, command: cmd.Pause) -> str:
-        if self._state.finished:
+    def _refusal(self, command: Command) -> str:
+        """The reason why a command of this kind cannot be handled now; empty if it can."""
+        if isinstance(command, _DURING_STEPS) and (self._state.finished or self._get_trainer().over):
+            return "all steps are done"
+        if isinstance(command, _DURING_RUN) and self._state.finished:
             return "the run has ended"
-        self._state.paused = True
+        if isinstance(command, (cmd.Evaluate, cmd.GoBack)) and self._state.evaluating:
+            return "an evaluation is under way"
         return ""
 
-    def _unpause(self, command: cmd.Unpause) -> str:
-        self._state.paused = False
+    def _pause(self, command: cmd.Pause | cmd.Unpause) -> str:
+        self._state.paused = isinstance(command, cmd.Pause)
         return ""
 
     def _checkpoint(self, command: cmd.SaveCheckpoint) -> str:
@@ -121,8 +127,6 @@ class CommandHandler:
         return ""
 
     def _evaluate(self, command: cmd.Evaluate) -> str:
-        if self._state.evaluating:
-            return "an evaluation is under way"
         trainer = self._get_trainer()
         # Steps whose metrics are still on the device come before the evaluation in the log.
         trainer.drain()
@@ -149,10 +153,6 @@ class CommandHandler:
         return ""
 
     def _go_back(self, command: cmd.GoBack) -> str:
-        if self._state.finished:
-            return "the run has ended"
-        if self._state.evaluating:
-            return "an evaluation is under way"
         refusal = self.rollback.perform(self._get_trainer())
         if not refusal:
             self._state.paused = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import threading
 import traceback
 from collections.abc import Callable
@@ -45,11 +45,7 @@ def call_with_timeout(seconds: float, function: Callable[[], T], otherwise: T) -
 
 def log_traceback(run_dir: RunDir, error: BaseException) -> None:
     """Append a traceback to the run's `log.txt`."""
-    text = io.StringIO()
-    traceback.print_exception(error, file=text)
-    try:
-        with run_dir.log.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
-    except OSError:
-        # The folder is gone or the disk is full; the error itself is still published.
-        return
+    text = "".join(traceback.format_exception(error))
+    # The folder may be gone, or the disk full; the error itself is still published.
+    with contextlib.suppress(OSError), run_dir.log.open("a", encoding="utf-8") as file:
+        file.write(text)

@@ -51,8 +51,7 @@ class Reporter:
         """Fold a record in and print it if it is worth a line."""
         if self._view.has_seen(record):
             return
-        notes = len(self._view.notes)
-        last = self._view.notes[-1] if notes else None
+        last = self._view.notes[-1] if self._view.notes else None
         apply(self._view, record)
         event = record.event
         if isinstance(event, EpochEnded):

@@ -36,8 +36,6 @@ class LrRangeTrial:
     def run(self, command: cmd.FindLr) -> str:
         """Run a test, or stop the one that is running; returns the reason for a refusal, empty when it is done."""
         trainer = self._get_trainer()
-        if self._state.finished or trainer.over:
-            return "all steps are done"
         if trainer.train_step.peers is not None:
             return "not with several processes; r18-tui find-lr tries rates with one"
         if self._state.activity is Activity.RANGE_TEST:
@@ -70,8 +68,7 @@ class LrRangeTrial:
             # The run itself needs no second copy of the weights.
             if not is_out_of_memory(error):
                 raise
-            if trainer.device.type == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
             return "a copy of the weights does not fit in memory"
 
     def _poll(self, share: float) -> None:

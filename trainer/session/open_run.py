@@ -71,9 +71,8 @@ class OpenRun:
     def repair_directory(self) -> Displacement | None:
         """Follow a moved run directory and create deleted parts again; returns what was repaired, or None.
 
-        Deleted output and checkpoints are lost; the log is not, since this process holds the file open. OSError when
-        the directory cannot be created again; RunError when the folder refuses a new directory, or another process has
-        the run's lock.
+        Deleted output and checkpoints are lost; the log is not, since this process holds the file open. OSError or
+        RunError when the directory cannot be created again; RunError when another process has the run's lock.
         """
         with self._repair_lock:
             if self._closed.is_set():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,8 @@ from trainer.model.resnet import build_model
 from trainer.run.folder.run_dir import RunDir
 from trainer.session.error_report import log_traceback
 from trainer.training.batch_source import BatchSource
-from trainer.training.build_step import build_step
 from trainer.training.distributed import Order, Peers
-from trainer.training.step import TrainStep
+from trainer.training.step import TrainStep, build_step
 
 
 def follow() -> int:
@@ -36,24 +35,20 @@ def follow() -> int:
     peers = Peers()
     message = peers.receive_json()
     ignore_stop_signals()  # the leader gets them, too: it saves, and then ends all ranks
-    failed: list[Exception] = []
     # Streamed batches must not be read on the main thread (`trainer.data.batches.stream`).
-    thread = threading.Thread(target=_main, args=(message, peers, failed), name="training")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
+    with ThreadPoolExecutor(1, thread_name_prefix="training") as executor:
+        executor.submit(_main, message, peers).result()
     peers.close()
     return EXIT_OK
 
 
-def _main(message: dict[str, Any], peers: Peers, failed: list[Exception]) -> None:
+def _main(message: dict[str, Any], peers: Peers) -> None:
     try:
         _train_along(build_config(message["config"], {}, "the leader's configuration"), peers)
-    except Exception as error:  # noqa: BLE001 - raised again on the main thread
+    except Exception as error:
         # The output of this process may not be visible anywhere.
         log_traceback(RunDir(Path(message["run"])), error)
-        failed.append(error)
+        raise
 
 
 def _train_along(config: Config, peers: Peers) -> None:
@@ -86,13 +81,19 @@ def _train_along(config: Config, peers: Peers) -> None:
 
 
 def _follow_orders(train_step: TrainStep, batches: Batches, device: torch.device, peers: Peers) -> None:
-    stream = _Stream(batches)
+    stream: Iterator[Batch | None] = iter(())
+    upcoming = (-1, -1)  # epoch and step of the next batch of the stream
     metrics_3 = torch.zeros(3, device=device)
     while True:
         order, numbers = peers.next_order()
         if order is Order.STEP:
             epoch, step = int(numbers[0]), int(numbers[1])
-            train_step(stream.batch(epoch, step), epoch=epoch, lr=numbers[2], metrics_3=metrics_3)
+            if upcoming != (epoch, step):
+                stream = iter(batches.epoch(epoch, step))
+            upcoming = epoch, step + 1
+            # While this process waits for a disk, the leader waits for this process.
+            batch = next(batch for batch in stream if batch is not None)
+            train_step(batch, epoch=epoch, lr=numbers[2], metrics_3=metrics_3)
         elif order is Order.PREPARE:
             train_step.prepare(int(numbers[0]))
         elif order is Order.SHARE:
@@ -103,20 +104,3 @@ def _follow_orders(train_step: TrainStep, batches: Batches, device: torch.device
 
 def _warn(message: str) -> None:
     sys.stderr.write(printable(message) + "\n")
-
-
-class _Stream:
-    """Batches by epoch and step; consecutive ones come from one iterator."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-        self._stream: Iterator[Batch | None] = iter(())
-        self._next = (-1, -1)
-
-    def batch(self, epoch: int, step: int) -> Batch:
-        if self._next != (epoch, step):
-            self._stream = iter(self._batches.epoch(epoch, step))
-        while (batch := next(self._stream)) is None:
-            continue  # the leader waits for this process, as this one waits for a disk
-        self._next = (epoch, step + 1)
-        return batch

@@ -16,28 +16,17 @@ from trainer.session.open_run import OpenRun
 from trainer.session.saver import Saver
 from trainer.training.loop import Trainer
 
-_OVER = "all steps are done"
-
 
 class RunEdits:
     """Applies commands; each method returns the reason for a refusal, empty when applied. On the training thread."""
 
-    def __init__(
-        self, run: OpenRun, saver: Saver, trainer: Callable[[], Trainer], finished: Callable[[], bool]
-    ) -> None:
+    def __init__(self, run: OpenRun, saver: Saver, trainer: Callable[[], Trainer]) -> None:
         self._run = run
         self._saver = saver
         self._get_trainer = trainer  # called only once the loop exists
-        self._finished = finished
-
-    @property
-    def _over(self) -> bool:
-        return self._finished() or self._get_trainer().over
 
     def set_lr(self, command: cmd.SetLr) -> str:
         """Scale the rest of the schedule so that the next rate is this one."""
-        if self._over:
-            return _OVER
         state = self._get_trainer().state
         current = state.schedule.at(state.step)
         if current <= 0 or not 0 < command.lr <= cmd.HIGHEST_LR:
@@ -46,8 +35,6 @@ class RunEdits:
 
     def scale_lr(self, command: cmd.ScaleLr) -> str:
         """Scale the rest of the schedule."""
-        if self._over:
-            return _OVER
         state = self._get_trainer().state
         scaled = command.factor * state.schedule.at(state.step)
         if not 0 < scaled <= cmd.HIGHEST_LR:
@@ -64,8 +51,6 @@ class RunEdits:
     def change_settings(self, command: cmd.ChangeSettings) -> str:
         """Change the plan and write it to the run's configuration."""
         trainer, before = self._get_trainer(), self._run.config
-        if self._over:
-            return _OVER
         if trainer.train_step.peers is not None:
             return "not possible with several processes; stop, then resume with these settings"
         try:
@@ -92,19 +77,10 @@ class RunEdits:
         self._saver.mark_stale()
         return ""
 
-    def unfreeze(self, command: cmd.Unfreeze) -> str:
-        """Train one more stage."""
-        return self._freeze(-1)
-
-    def freeze(self, command: cmd.Freeze) -> str:
-        """Train one stage fewer."""
-        return self._freeze(1)
-
-    def _freeze(self, more: int) -> str:
-        if self._finished():
-            return "the run has ended"
+    def freeze(self, command: cmd.Freeze | cmd.Unfreeze) -> str:
+        """Train one stage fewer, or one more."""
         trainer = self._get_trainer()
-        stages = trainer.frozen_now + more
+        stages = trainer.frozen_now + (1 if isinstance(command, cmd.Freeze) else -1)
         if stages < 0:
             return "nothing is frozen"
         if stages > BACKBONE:

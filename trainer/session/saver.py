@@ -19,7 +19,6 @@ from trainer.training.loop import Trainer
 
 _TIMEOUT_S = 120.0
 _POLL_S = 0.2
-_CLOSE_S = 60.0
 _IDLE_S = 4.0  # a signal that comes meanwhile must be handled within 5 s
 _ATTEMPTS = 2
 
@@ -135,7 +134,7 @@ class Saver:
 
     def close(self) -> None:
         """Write the queue and end the thread; a write that has been given up is discarded."""
-        self._writer.close(0.0 if self._given_up else _CLOSE_S)
+        self._writer.close(0.0 if self._given_up else 60.0)
 
     def _find_directory(self) -> None:
         """Follow the run directory, or create it again. On the writer's thread."""

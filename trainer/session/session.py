@@ -81,8 +81,6 @@ class TrainingSession(LoopCallbacks):
         assert self._trainer is not None
         return self._trainer
 
-    # Callbacks of the loop --------------------------------------------------------------------------------------------
-
     def publish(self, event: Event) -> None:
         """Log an event."""
         self._run.log.publish(event)
@@ -142,15 +140,12 @@ class TrainingSession(LoopCallbacks):
         self._state.paused = True
         self._hold()
 
-    # Life -------------------------------------------------------------------------------------------------------------
-
     def _prepare(self) -> None:
         built = self._preparation.build(self)
         self._trainer = built.trainer
         self._preparation.log_start(built)
         start_trackers(self._run.config.run.sinks, self._run.run_dir, self._run.log.publish)
         self._monitor = SystemMonitor(self.trainer.device, lambda readings: self.publish(Monitored(readings=readings)))
-        self._monitor.start()
 
     def _hold(self) -> None:
         """Wait, while paused, and handle commands."""
@@ -170,13 +165,15 @@ class TrainingSession(LoopCallbacks):
         self._state.show(RunState.EVALUATING if self._state.evaluating else RunState.TRAINING)
 
     def _end(self, reason: str, code: int) -> None:
+        step, epoch = self._preparation.resumed_at
         if self._trainer is not None:
             self._state.show(RunState.STOPPING if code or reason == "stopped" else RunState.SAVING, "saving")
             self._final_save.save(self.trainer)
+            step = self.trainer.state.step
+            epoch = round(step / self.trainer.state.schedule.steps_per_epoch, 4)
         if reason not in NOT_INTERRUPTED:
             self._handler.exporter.cancel()  # before the end, so that nothing is logged after it
         self._handler.refuse_deferred()
-        step, epoch = self._position()
         self._state.finished = True
         self.publish(Finished(reason=reason, step=step, epoch=epoch, exit_code=code))
         if reason in NOT_INTERRUPTED:
@@ -231,9 +228,3 @@ class TrainingSession(LoopCallbacks):
             last_first.callback(self._handler.exporter.cancel)
             if self._monitor is not None:
                 last_first.callback(self._monitor.stop)
-
-    def _position(self) -> tuple[int, float]:
-        if self._trainer is None:
-            return self._preparation.resumed_at
-        state = self.trainer.state
-        return state.step, round(state.step / state.schedule.steps_per_epoch, 4)

@@ -33,9 +33,6 @@ class SystemMonitor:
         self._awake = threading.Event()
         self._awake.set()
         self._thread = threading.Thread(target=self._run, name="system-monitor", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def suspend(self, paused: bool) -> None:

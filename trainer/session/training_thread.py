@@ -176,15 +176,12 @@ class TrainingThread:
     def _repair_directory(self) -> None:
         try:
             found = self.run.repair_directory()
+            problem = "" if found is None else str(found)
         except (OSError, R18Error) as error:
-            self._warn_once(f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}")
-        else:
-            if found is not None:
-                self._warn_once(str(found))
-            if found is not None and found.checkpoints_lost:
-                self.commands.send(SaveCheckpoint())
-
-    def _warn_once(self, problem: str) -> None:
-        if problem != self._last_warning:
+            found = None
+            problem = f"{self.run.run_dir.path} was deleted during training and cannot be created again: {error}"
+        if problem not in ("", self._last_warning):
             self._last_warning = problem
             self.run.log.publish(Warned(message=problem))
+        if found is not None and found.checkpoints_lost:
+            self.commands.send(SaveCheckpoint())

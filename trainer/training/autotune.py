@@ -25,8 +25,8 @@ from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.host.progress import Progress
 from trainer.model.numerics import Numerics
-from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
+from trainer.training.step import build_step
 
 _PROBE_SHARE = 8  # a candidate first runs on an eighth of a batch ...
 _GIVE_UP_FACTOR = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
@@ -56,9 +56,8 @@ def autotune_numerics(
 ) -> tuple[Numerics, dict[str, Any]]:
     """Use what is configured, and time what is `auto`.
 
-    Returns the choice, and the milliseconds per step of each candidate (empty when nothing was timed; then
-    `first_batch` is not called). Candidates that run out of memory are dropped; RuntimeError when none fits. `progress`
-    may raise to cancel.
+    Returns the choice, and the milliseconds per step of each candidate (empty, without a call of `first_batch`, when
+    nothing is timed). Those that run out of memory are dropped; RuntimeError when none fits. `progress` may raise.
     """
     candidates = _candidates(config, device)
     if len(candidates) == 1:

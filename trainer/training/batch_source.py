@@ -47,6 +47,12 @@ class BatchSource:
         return next(batch for batch in self.batches(workers=0).epoch(0, 0) if batch is not None)
 
 
+def feature_batches(plan: BatchPlan, labels_N: Tensor, device: torch.device) -> ResidentBatches:
+    """Batches without pixels: the step looks features up by the images' indices."""
+    no_pixels = torch.empty(len(labels_N), 0, 0, 3, dtype=torch.uint8, device=device)
+    return ResidentBatches(ResidentSplit(no_pixels, labels_N), plan, device)
+
+
 def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> BatchPlan:
     """Divide an epoch into steps, and a step among processes; ConfigError when a batch cannot be divided equally."""
     rank, world = (0, 1) if peers is None else (peers.rank, peers.world)
@@ -69,11 +75,8 @@ def plan_of(config: Config, labels_N: Tensor, peers: Peers | None = None) -> Bat
 
 
 def loss_weights(config: Config, labels_N: Tensor, device: torch.device) -> Tensor | None:
-    """Loss weight of each class's images, on the device; None where all are equal."""
-    return class_weights(labels_N).to(device) if config.data.balance == "loss" else None
-
-
-def class_weights(labels_N: Tensor) -> Tensor:
-    """Loss weight of each class's images, larger for rarer classes, 1 on average over all images: float32 (K,)."""
+    """Loss weights of classes, larger for rare ones, 1 on average over all images: float32 (K,); None where all are equal."""
+    if config.data.balance != "loss":
+        return None
     counts_K = torch.bincount(labels_N).float()
-    return len(labels_N) / (len(counts_K) * counts_K)
+    return (len(labels_N) / (len(counts_K) * counts_K)).to(device)

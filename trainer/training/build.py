@@ -34,17 +34,15 @@ from trainer.model.weight_loading import load_initial_weights
 from trainer.run.folder.run_dir import RunDir, write_env
 from trainer.run.log.run_events import Started, Warned
 from trainer.training.autotune import autotune_numerics, recorded_numerics
-from trainer.training.batch_source import BatchSource
-from trainer.training.build_step import build_step
+from trainer.training.batch_source import BatchSource, feature_batches
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Peers
-from trainer.training.features import FeatureBatches
 from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.loop import Trainer
 from trainer.training.metrics import StepMetrics, Stopwatch
 from trainer.training.resume import refuse_other_data, restore
 from trainer.training.state import TrainState
-from trainer.training.step import TrainStep
+from trainer.training.step import TrainStep, build_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +60,14 @@ def build_trainer(
 ) -> BuiltTrainer:  # fmt: skip
     """Build everything that the loop needs; R18Error when device, data or weights do not match the configuration.
 
-    `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `peers` wait for the leader's
-    messages.
+    `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `peers` wait for messages.
     """
     warnings: list[str] = []
     set_deterministic(config.run.deterministic)
     device = choose_device(config.run.device)
     if checkpoint is not None and config.run.deterministic:
         warnings += restore_surroundings(checkpoint.run.surroundings, device)
-    initial = _initial_weights(config, runs_dir, progress, checkpoint)
-    data = _prepare_data(config, device, progress, initial, checkpoint)
+    data, initial = _data_and_weights(config, runs_dir, device, progress, checkpoint)
     warnings += _data_warnings(config, data)
     progress("building the model", None)
     model = _build_model(config, data, initial, warnings).to(device)
@@ -153,28 +149,20 @@ def started_event(built: BuiltTrainer, run_dir: RunDir) -> Started:
     )
 
 
-def _initial_weights(
-    config: Config, runs_dir: Path, progress: Progress, checkpoint: Checkpoint | None
-) -> InitialWeights | None:
-    if config.model.init_from is None or checkpoint is not None:
-        return None
-    return find_initial_weights(config.model.init_from, runs_dir, progress)
-
-
-def _prepare_data(
-    config: Config,
-    device: torch.device,
-    progress: Progress,
-    initial: InitialWeights | None,
-    checkpoint: Checkpoint | None,
-) -> PreparedData:
-    statistics = initial.statistics if initial else None
+def _data_and_weights(
+    config: Config, runs_dir: Path, device: torch.device, progress: Progress, checkpoint: Checkpoint | None
+) -> tuple[PreparedData, InitialWeights | None]:
+    """The data, and the weights of `model.init_from`, with whose statistics images are normalised."""
+    initial, statistics = None, None
     if checkpoint is not None:
         statistics = (checkpoint.run.mean, checkpoint.run.std)
+    elif config.model.init_from is not None:
+        initial = find_initial_weights(config.model.init_from, runs_dir, progress)
+        statistics = initial.statistics
     data = prepare_data(config, device, progress, source_statistics=statistics)
     if checkpoint is not None:
         refuse_other_data(data, checkpoint)
-    return data
+    return data, initial
 
 
 def _build_model(config: Config, data: PreparedData, initial: InitialWeights | None, warnings: list[str]) -> nn.Module:
@@ -220,12 +208,12 @@ def _loop(
 ) -> Trainer:  # fmt: skip
     stopwatch = Stopwatch()
     evaluator = InterimEvaluator(
-        config=config, data=data, state=state, train_step=train_step, numerics=train_step.numerics, stopwatch=stopwatch,
-        hooks=hooks, device=source.device, lost=source.lost,
+        config=config, data=data, state=state, train_step=train_step, stopwatch=stopwatch, hooks=hooks,
+        device=source.device, lost=source.lost,
     )  # fmt: skip
     return Trainer(
         config=config, data=data, batches=source.batches(worker_count(config.data)),
-        feature_batches=FeatureBatches(source.plan, source.split.labels_N, source.device),
+        feature_batches=feature_batches(source.plan, source.split.labels_N, source.device),
         state=state, train_step=train_step, evaluator=evaluator, metrics=StepMetrics(source.device), stopwatch=stopwatch,
         hooks=hooks, device=source.device, last_save=time.monotonic(),
     )  # fmt: skip

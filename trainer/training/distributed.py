@@ -17,8 +17,7 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -27,22 +26,11 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.errors import R18Error, first_line, is_out_of_memory
 from trainer.host.torchrun import rank, restarts, world_size
 
+# Longest wait for an order: a run may be paused for long. A process that dies is noticed by its closed connection.
 _ORDER_TIMEOUT = timedelta(days=100)
-"""Longest wait for an order: a run may be paused for long. A process that dies is noticed by its closed connection."""
-
-_STEP_TIMEOUT = timedelta(minutes=30)
-"""Longest wait for the other processes within a step, or while they read the data."""
-
+_STEP_TIMEOUT = timedelta(minutes=30)  # longest wait for other processes within a step, or while they read the data
+# Words in errors that come from another process, not from a computation of this one.
 _PEER_ERROR_WORDS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
-"""Words in errors that come from another process, not from a computation of this one."""
-
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
-"""DistributedDataParallel's argument: newer versions of PyTorch warn about the older name."""
-
 _NUMBERS = 3  # numbers in an order
 
 
@@ -66,17 +54,13 @@ class Peers:
         self.rank, self.world = rank(), world_size()
         # Orders are numbers on the CPU, and do not wait for a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        where: dict[str, Any] = {}
         kept = _launchers_store()
         if kept is not None:
             # torchrun keeps it over restarts: addresses of the last attempt must not be mistaken for those of this one.
-            store = distributed.PrefixStore(  # type: ignore[attr-defined]
-                f"r18-tui/attempt-{restarts()}", kept
-            )
-            distributed.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.world, timeout=_STEP_TIMEOUT
-            )
-        else:
-            distributed.init_process_group(backend, timeout=_STEP_TIMEOUT)
+            store = distributed.PrefixStore(f"r18-tui/attempt-{restarts()}", kept)  # type: ignore[attr-defined]
+            where = {"store": store, "rank": self.rank, "world_size": self.world}
+        distributed.init_process_group(backend, timeout=_STEP_TIMEOUT, **where)
         self._orders: Any = distributed.new_group(backend="gloo", timeout=_ORDER_TIMEOUT)
 
     @property
@@ -87,9 +71,8 @@ class Peers:
     def order(self, order: Order, *numbers: float) -> None:
         """Send an order and its arguments to the other processes; does nothing on those."""
         if self.leads:
-            self._broadcast(
-                torch.tensor([float(order), *numbers, *[0.0] * (_NUMBERS - len(numbers))], dtype=torch.float64)
-            )
+            unused = [0.0] * (_NUMBERS - len(numbers))
+            self._broadcast(torch.tensor([float(order), *numbers, *unused], dtype=torch.float64))
 
     def next_order(self) -> tuple[Order, list[float]]:
         """Block until the leader's next order."""
@@ -137,8 +120,11 @@ class Peers:
 
     def parallel(self, model: nn.Module) -> DistributedDataParallel:
         """Wrap the model to average gradients over all processes; it needs a new wrapper when frozen stages change."""
-        # The step averages statistics itself, since it must restore them where it is skipped.
-        return DistributedDataParallel(model, **{_SYNC_BUFFERS: False})  # type: ignore[arg-type]
+        # The step averages statistics itself, since it must restore them where it is skipped. Newer versions of
+        # PyTorch warn about the older name of the option.
+        known = inspect.signature(DistributedDataParallel).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(model, **{option: False})  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Destroy the process group without notifying the other processes."""
@@ -168,40 +154,25 @@ def to_peer_error(error: Exception) -> Exception:
 
 
 class LauncherStore:
-    """Strings by key in torchrun's store, which outlives its processes; without it, nothing is kept."""
+    """What restarted processes must know, in torchrun's store, which outlives them; without it, nothing is kept.
 
-    _RUN, _OVER = "r18-tui/run", "r18-tui/over"
+    Key `run` is the directory of their run; `over` is set once the training has been ended on purpose.
+    """
 
     def __init__(self) -> None:
         self._store = _launchers_store()
 
-    @property
-    def run(self) -> str | None:
-        """The run that these processes trained before torchrun restarted them; None where it is not known."""
-        return self._get(self._RUN)
-
-    def remember_run(self, path: Path) -> None:
-        """Record which run this is."""
-        self._set(self._RUN, str(path))
-
-    @property
-    def over(self) -> bool:
-        """Whether the training was ended on purpose, so that restarted processes have nothing to do."""
-        return self._get(self._OVER) is not None
-
-    def record_end(self) -> None:
-        """Record that no restart is needed."""
-        self._set(self._OVER, "yes")
-
-    def _get(self, key: str) -> str | None:
-        if self._store is None or not self._store.check([key]):
+    def get(self, key: Literal["run", "over"]) -> str | None:
+        """What an earlier attempt has set; None without that."""
+        if self._store is None or not self._store.check([f"r18-tui/{key}"]):
             return None
-        return str(self._store.get(key).decode())
+        return str(self._store.get(f"r18-tui/{key}").decode())
 
-    def _set(self, key: str, value: str) -> None:
+    def set(self, key: Literal["run", "over"], value: str) -> None:
+        """Keep a text for processes that torchrun may start later."""
         if self._store is not None:
             with contextlib.suppress(RuntimeError):  # a torchrun that is ending itself restarts nothing
-                self._store.set(key, value)
+                self._store.set(f"r18-tui/{key}", value)
 
 
 def _launchers_store() -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from trainer.data.augment.augment import Normalize
-from trainer.data.batches.batches import Batch, Batches, BatchPlan, evaluation_batches
+from trainer.data.batches.batches import evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.dataset import Split
 from trainer.errors import DataLostError
@@ -52,21 +52,3 @@ def centre(pixels_NHWC: Tensor, side: int) -> Tensor:
     """The middle of images that are kept larger than the network's input, for random crops."""
     top, left = ((length - side) // 2 for length in pixels_NHWC.shape[1:3])
     return pixels_NHWC[:, top : top + side, left : left + side]
-
-
-class FeatureBatches(Batches):
-    """Batches without pixels: the step looks features up by the images' indices."""
-
-    def __init__(self, plan: BatchPlan, labels_N: Tensor, device: torch.device) -> None:
-        self._plan = plan
-        self._device = device
-        self._labels_N = labels_N.to(device)
-        self._no_pixels = torch.empty(0, 0, 0, 3, dtype=torch.uint8, device=device)
-
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The batches of an epoch, from a step on."""
-        order = self._plan.order(epoch).to(self._device)
-        for step in range(first_step, self._plan.steps_per_epoch):
-            start, ids = self._plan.rows_of(order, step)
-            positions = torch.arange(start, start + len(ids), device=self._device)
-            yield Batch(self._no_pixels, ids, ids, positions, self._labels_N[ids])

@@ -14,9 +14,8 @@ from trainer.config.schema import Config
 from trainer.data.batches.lost_images import LostImages
 from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError, is_out_of_memory
-from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.model.checkpoint import Checkpoint
-from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Warned
@@ -47,7 +46,6 @@ class InterimEvaluator:
     data: PreparedData
     state: TrainState
     train_step: TrainStep
-    numerics: Numerics
     stopwatch: Stopwatch
     hooks: LoopCallbacks
     device: torch.device
@@ -75,13 +73,15 @@ class InterimEvaluator:
         result = self._in_memory(
             f"evaluating {split}",
             lambda batch_size: evaluate(
-                model, self.data.dataset.splits[split], normalize=self.data.normalize, numerics=self.numerics,
+                model, self.data.dataset.splits[split], normalize=self.data.normalize, numerics=self.train_step.numerics,
                 num_classes=len(self.data.dataset.classes), batch_size=batch_size, tta=self.config.eval.tta == "flip",
                 device=self.device, poll=self.hooks.poll, lost=self.lost,
             ),
         )  # fmt: skip
         step = self.state.step if checkpoint is None else checkpoint.step
-        best = self._record(split, step, result)
+        self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
+        selects = split == self.data.dataset.selection_split
+        best = selects and self.state.best.update(step, result.accuracy, result.loss, self.config.eval.best_by)
         self.hooks.publish(
             Evaluated(
                 split=split, epoch=round(step / self.state.schedule.steps_per_epoch, 4), step=step,
@@ -117,9 +117,9 @@ class InterimEvaluator:
         features_MF = self._in_memory(
             "computing features",
             lambda batch_size: compute_features(
-                self.state.model, self.data.dataset.splits["train"], normalize=self.data.normalize, numerics=self.numerics,
-                image_size=self.config.data.image_size, batch_size=batch_size, device=self.device, poll=self.hooks.poll,
-                lost=self.lost,
+                self.state.model, self.data.dataset.splits["train"], normalize=self.data.normalize,
+                numerics=self.train_step.numerics, image_size=self.config.data.image_size, batch_size=batch_size,
+                device=self.device, poll=self.hooks.poll, lost=self.lost,
             ),
         )  # fmt: skip
         self.hooks.on_training_resumed()
@@ -138,12 +138,4 @@ class InterimEvaluator:
             self._batch = batch_size // 2
             text = f"out of memory while {doing}: repeated with {batch_size // 2} images at a time"
             self.hooks.publish(Warned(message=text))
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-
-    def _record(self, split: str, step: int, result: Evaluation) -> bool:
-        """Record a result in the state; whether it is the best so far on the selection split."""
-        self.state.last_evaluation = {"split": split, "step": step, "accuracy": result.accuracy}
-        if split != self.data.dataset.selection_split:
-            return False
-        return self.state.best.update(step, result.accuracy, result.loss, self.config.eval.best_by)
+            torch.cuda.empty_cache()

@@ -98,10 +98,7 @@ class Trainer:
     def drain(self) -> None:
         """Wait for the metrics of all steps so far, and publish them with the time spent until now."""
         self._budget_due_at = 0.0
-        self._collect(wait=True)
-        if len(self.metrics):
-            self.metrics.start_copy(self._close_window())
-            self._collect(wait=True)
+        self._close_window(wait=True)
 
     @property
     def frozen_now(self) -> int:
@@ -111,8 +108,7 @@ class Trainer:
     def restore_earlier(self, checkpoint: Checkpoint, factor: float) -> None:
         """Restore an earlier state of this run between two steps; `factor` scales all learning rates from there on.
 
-        Edits made after the checkpoint stay in the rate: otherwise a second return to it would continue at the rate of
-        the first.
+        Edits made after the checkpoint stay in the rate: otherwise a second return would continue at that of the first.
         """
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
@@ -212,14 +208,16 @@ class Trainer:
     def _publish_when_due(self) -> None:
         self._collect(wait=False)
         if self.metrics.full or self.stopwatch.of("data", "compute") - self._window_began_s >= _PUBLISH_EVERY_S:
-            self._collect(wait=True)
-            self.metrics.start_copy(self._close_window())
-            self._collect(wait=False)
+            self._close_window(wait=False)
 
-    def _close_window(self) -> float:
-        now = self.stopwatch.of("data", "compute")
-        seconds, self._window_began_s = now - self._window_began_s, now
-        return seconds
+    def _close_window(self, *, wait: bool) -> None:
+        """Start to copy the metrics of the current window, if it has any; with `wait`, publish them."""
+        self._collect(wait=True)
+        if len(self.metrics):
+            now = self.stopwatch.of("data", "compute")
+            self.metrics.start_copy(now - self._window_began_s)
+            self._window_began_s = now
+            self._collect(wait=wait)
 
     def _collect(self, *, wait: bool) -> None:
         window = self.metrics.collect(wait=wait)

@@ -21,7 +21,7 @@ from trainer.run.log.result_events import LrRangeTested
 from trainer.training.loop import Trainer
 from trainer.training.optimizer import build_optimizer
 
-LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
+_LOWEST, _HIGHEST = 1e-5, 10.0  # rates of the first and of the last step
 _SMOOTHING = 0.9
 _STOP_LOSS_FACTOR = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
 _LEAST_FALL = 0.1  # relative fall of the loss that suffices to suggest a rate, whatever the noise
@@ -31,18 +31,10 @@ _REACH = 5  # steps to either side over which the slope of the loss is measured:
 _FEWEST = 10  # steps before any loss counts as the lowest: until then the average is mostly the first loss
 
 
-def range_test(
-    trainer: Trainer,
-    poll: Callable[[float], None],
-    *,
-    lowest: float = LOWEST,
-    highest: float = HIGHEST,
-    steps: int = STEPS,
-) -> LrRangeTested:
+def range_test(trainer: Trainer, poll: Callable[[float], None], *, steps: int = 100) -> LrRangeTested:
     """Run the range test between two steps of a trainer, which is left as it was.
 
-    `highest` is the last rate, unless the loss explodes earlier. `poll` gets the share done before each step and while
-    waiting for a batch, and may raise to stop.
+    `poll` gets the share done before each step and while waiting for a batch, and may raise to stop.
     """
     model = copy.deepcopy(trainer.state.model)
     optimizer = build_optimizer(model, trainer.config.optim, precision=trainer.train_step.numerics.precision)
@@ -59,7 +51,7 @@ def range_test(
         for index, (epoch, batch) in zip(range(steps), batches, strict=False):
             done = index / steps
             poll(done)
-            lr = lowest * (highest / lowest) ** (index / (steps - 1))
+            lr = _LOWEST * (_HIGHEST / _LOWEST) ** (index / (steps - 1))
             step(batch, epoch=epoch, lr=lr, metrics_3=metrics_3)
             loss, skipped = float(metrics_3[0]), bool(metrics_3[2])
             if not math.isfinite(loss) or (skipped and not step.loss_scale.enabled):
@@ -80,10 +72,8 @@ def range_test(
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None, str]:
     """A learning rate to train with (or None), and the reason, from rising rates and the smoothed loss at each."""
     if len(lrs) <= _FEWEST:
-        return (
-            None,
-            f"the loss became non-finite or exploded after {len(lrs)} steps, at a rate of {lrs[-1] if lrs else 0:.2g}",
-        )
+        last = lrs[-1] if lrs else 0.0
+        return None, f"the loss became non-finite or exploded after {len(lrs)} steps, at a rate of {last:.2g}"
     # The average of the first losses is mostly noise.
     low = min(range(_FEWEST, len(losses)), key=losses.__getitem__)
     slopes = {
@@ -99,7 +89,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float | None
     if fall < _LEAST_FALL * losses[_REACH] and not valley:
         moved = f"from {losses[_REACH]:.3g} to {losses[low]:.3g}"
         return None, f"the loss changed too little to suggest a rate: {moved}, noise {noise:.2g}"
-    rate = _rounded(lrs[steepest])
+    rate = float(f"{lrs[steepest]:.0e}")  # one digit: the test is no more precise than that
     end = "" if low >= len(lrs) - 2 else f", is lowest at {lrs[low]:.2g} and rises from there"
     return rate, f"the loss falls fastest at about {rate:g}{end}"
 
@@ -116,8 +106,3 @@ def _endless(
             else:
                 yield epoch, batch
         first = 0
-
-
-def _rounded(rate: float) -> float:
-    """Round to one digit: the test is no more precise than that."""
-    return float(f"{rate:.0e}")

@@ -1,7 +1,6 @@
 """Carries step metrics from the device to the log, and accounts for the time that a run spends on each activity.
 
-The training thread never waits for a value: a window of steps is copied from a GPU to pinned memory asynchronously and read
-once the copy has ended.
+The training thread never waits for a value: a window of steps is copied to pinned memory asynchronously, and read later.
 """
 
 from __future__ import annotations
@@ -69,8 +68,6 @@ class StepMetrics:
     def start_copy(self, seconds: float) -> None:
         """Start to copy the current window, whose steps took `seconds`, and begin the other; `collect` the previous first."""
         assert self._copying is None, "collect() the previous window first"
-        if not self._lrs:
-            return
         count = len(self._lrs)
         if self._host is not self._buffers:
             self._host[self._current][:count].copy_(self._buffers[self._current][:count], non_blocking=True)

@@ -59,8 +59,7 @@ class Muon(SGD):
 def orthogonalized(kernel_KCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """Approximate the nearest matrix of orthonormal rows (or columns, if those are fewer): singular values come near 1.
 
-    The kernel is taken as a matrix of K rows. The Newton-Schulz iteration runs in `dtype` (bf16 is enough); the result
-    is float32.
+    The kernel is a matrix of K rows. The Newton-Schulz iteration runs in `dtype` (bf16 is enough); returns float32.
     """
     outputs, channels, height, width = kernel_KCHW.shape
     matrix_KI = kernel_KCHW.permute(0, 2, 3, 1).reshape(outputs, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
         optimizer = Muon(groups, lr=config.lr, nesterov=config.nesterov, fused=fused, dtype=dtype)
     else:
         optimizer = SGD(groups, lr=config.lr, nesterov=config.nesterov, fused=fused)
-    load_momentum_state(model, optimizer, {})
+    for group in groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
     return optimizer
 
 
@@ -57,19 +60,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Momentum buffers of trained parameters, by name."""
-    buffers = {}
-    for name, parameter in model.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None and parameter.requires_grad:
-            buffers[name] = buffer
-    return buffers
+    return {name: buffer for name, parameter, buffer in _momenta(model, optimizer) if parameter.requires_grad}
 
 
 def forget_momentum_of_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Clear the momentum of frozen parameters, so that they begin without one when unfrozen, as after a resume."""
-    for parameter in model.parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None and not parameter.requires_grad:
+    for _, parameter, buffer in _momenta(model, optimizer):
+        if not parameter.requires_grad:
             buffer.zero_()
 
 
@@ -78,15 +75,16 @@ def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buff
 
     A momentum of zero gives the same first step, to the bit, as none, and stays defined when that step is skipped.
     """
-    with_momentum = {
-        parameter for group in optimizer.param_groups if group["momentum"] for parameter in group["params"]
-    }
+    for name, _, buffer in _momenta(model, optimizer):
+        if name in buffers:
+            buffer.copy_(buffers[name])
+        else:
+            buffer.zero_()
+
+
+def _momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter, torch.Tensor]]:
+    """Name, parameter and momentum buffer of every parameter that is trained with momentum."""
     for name, parameter in model.named_parameters():
-        if parameter in with_momentum:
-            state = optimizer.state[parameter]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.empty_like(parameter, requires_grad=False)
-            if name in buffers:
-                state["momentum_buffer"].copy_(buffers[name])
-            else:
-                state["momentum_buffer"].zero_()
+        state = optimizer.state.get(parameter)
+        if state:
+            yield name, parameter, state["momentum_buffer"]

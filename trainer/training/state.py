@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.config.lr_schedule import LrSchedule
 from trainer.model.checkpoint import Checkpoint
@@ -20,6 +20,11 @@ from trainer.training.optimizer import load_momentum_state, momentum_state
 
 _RECORDED = ("step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "last_evaluation")
 """Attributes of the state that a checkpoint records under the same name."""
+_RECORDED_OF_BEST = {
+    "step": "best_step", "accuracy": "best_accuracy", "loss": "best_loss", "improved_step": "improved_step",
+    "evaluated_step": "measured_step", "tested_step": "tested_step",
+}  # fmt: skip
+"""The same for `BestCheckpoint`: each attribute, and its name in a checkpoint."""
 
 
 @dataclass
@@ -97,11 +102,15 @@ class TrainState:
 
     def snapshot(self, run: RunRecord) -> Checkpoint:
         """A copy of the state on the CPU, which later steps do not change."""
-        tensors = {f"model.{name}": _copied(tensor) for name, tensor in self.model.state_dict().items()}
-        momentum = momentum_state(self.model, self.optimizer)
-        tensors |= {f"momentum.{name}": _copied(tensor) for name, tensor in momentum.items()}
+        groups = {"model": self.model.state_dict(), "momentum": momentum_state(self.model, self.optimizer)}
         if self.ema is not None:
-            tensors |= {f"ema.{name}": _copied(tensor) for name, tensor in self.ema.model.state_dict().items()}
+            groups["ema"] = self.ema.model.state_dict()
+        tensors = {
+            # safetensors refuses channels_last tensors, so the copy is contiguous.
+            f"{group}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
+            for group, named in groups.items()
+            for name, tensor in named.items()
+        }
         record = StateRecord(
             **{name: getattr(self, name) for name in _RECORDED},
             epoch=self.epoch,
@@ -110,12 +119,7 @@ class TrainState:
             loss_scale=self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
             lr_edits=list(self.schedule.edits),
             shortest_plan=self.schedule.shortest_plan,
-            measured_step=self.best.evaluated_step,
-            tested_step=self.best.tested_step,
-            improved_step=self.best.improved_step,
-            best_accuracy=self.best.accuracy,
-            best_loss=self.best.loss,
-            best_step=self.best.step,
+            **{recorded: getattr(self.best, name) for name, recorded in _RECORDED_OF_BEST.items()},
         )
         return Checkpoint(tensors, run, record)
 
@@ -129,21 +133,11 @@ class TrainState:
         self.loss_scale.restore(record.loss_scale)
         for name in _RECORDED:
             setattr(self, name, getattr(record, name))
-        self.best = BestCheckpoint(
-            step=record.best_step,
-            accuracy=record.best_accuracy,
-            loss=record.best_loss,
-            improved_step=record.best_step if record.improved_step is None else record.improved_step,
-            evaluated_step=record.measured_step,
-            tested_step=record.tested_step,
-        )
+        self.best = BestCheckpoint(**{name: getattr(record, recorded) for name, recorded in _RECORDED_OF_BEST.items()})
+        if record.improved_step is None:
+            self.best.improved_step = record.best_step
         self.sums = EpochSums(**record.epoch_sums)
         self.schedule.edits = list(record.lr_edits)
         # Older checkpoints record only the plan that they were trained by.
         planned = int(checkpoint.run.config["train"]["epochs"])
         self.schedule.shortest = planned if record.shortest_plan is None else record.shortest_plan
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    # safetensors refuses channels_last tensors, so the copy is contiguous.
-    return tensor.detach().to("cpu", copy=True).contiguous()

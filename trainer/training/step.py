@@ -22,7 +22,20 @@ from trainer.training.cuda_graph import StepGraph
 from trainer.training.distributed import Order, Peers, to_peer_error
 from trainer.training.loss_scale import LossScale
 from trainer.training.nonfinite_gate import NonFiniteGate
-from trainer.training.optimizer import forget_momentum_of_frozen, momentum_state, set_lr
+from trainer.training.optimizer import build_optimizer, forget_momentum_of_frozen, momentum_state, set_lr
+
+
+def build_step(
+    config: Config, model: nn.Module, augment: Augment, numerics: Numerics,
+    *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
+) -> TrainStep:  # fmt: skip
+    """Build the step of a model, changed in place to the memory format and the convolutions of `numerics`."""
+    model = numerics.apply_to(model)
+    optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
+    return TrainStep(
+        model, optimizer, augment, config, numerics,
+        class_weights_K=class_weights_K, micro_batches=micro_batches, peers=peers,
+    )  # fmt: skip
 
 
 class TrainStep:
@@ -35,7 +48,6 @@ class TrainStep:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics,
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
-        loss_scale: LossScale | None = None,
     ) -> None:  # fmt: skip
         self.micro_batches = micro_batches or config.train.grad_accum_steps  # per step
         self.model = model
@@ -46,7 +58,8 @@ class TrainStep:
         self._gate = NonFiniteGate(model, optimizer)
         self._statistics = StatisticsMomentum(model)
         self._class_weights_K = class_weights_K
-        self._mixer = Mixer.of(config.data, config.run.seed, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        self._mixer = Mixer.of(config.data, config.run.seed, device)
         self._trained: list[nn.Parameter] = []
         self.frozen = 0  # number of stages, from the image (`trainer.config.freezing`)
         self.features_MF: Tensor | None = None  # of the training images, when the classifier alone is trained
@@ -54,8 +67,7 @@ class TrainStep:
         self._forward = self._compiled(model)
         self.remarks: list[str] = []  # messages for the user; the caller removes them
         self._parallel: DistributedDataParallel | None = None
-        device = next(model.parameters()).device
-        self.loss_scale = loss_scale or LossScale(device, precision=numerics.precision)
+        self.loss_scale = LossScale(device, precision=numerics.precision)
         self.not_captured = why_not_captured(config, numerics, device, peers)  # reason why not, or empty
         self._graph = None if self.not_captured else StepGraph(device)
 
@@ -63,9 +75,9 @@ class TrainStep:
         """The same step for a copy of the model, trained by this process alone."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self.numerics,
-            class_weights_K=self._class_weights_K, micro_batches=self.micro_batches, loss_scale=copy.deepcopy(self.loss_scale),
+            class_weights_K=self._class_weights_K, micro_batches=self.micro_batches,
         )  # fmt: skip
-        step.features_MF = self.features_MF
+        step.loss_scale, step.features_MF = copy.deepcopy(self.loss_scale), self.features_MF
         return step
 
     def prepare(self, frozen: int) -> None:
@@ -86,8 +98,7 @@ class TrainStep:
         """Do one step; random draws depend on the epoch, which counts from 0.
 
         `metrics_3`, float32 (3,) on the device, is filled without a sync with mean loss, top-1, and 1 where the step
-        was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then restores the state
-        before the step.
+        was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then undoes the step.
         """
         set_lr(self.optimizer, lr)
         if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
@@ -119,8 +130,7 @@ class TrainStep:
         while not self._gradients(batch, epoch, metrics_3[:2]):
             self.undo()
             self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
-            if metrics_3.is_cuda:
-                torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
+            torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
         self._update(metrics_3)
 
     def _captured_step(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
@@ -139,10 +149,8 @@ class TrainStep:
         if how == "none":
             return model
         # CUDA graphs of compile would reuse the gradients' memory between micro-batches (pytorch/pytorch#96693).
-        compiled = torch.compile(
-            model, mode="max-autotune-no-cudagraphs" if how == "max-autotune" else None, dynamic=False
-        )
-        return cast("Callable[[Tensor], Tensor]", compiled)
+        mode = "max-autotune-no-cudagraphs" if how == "max-autotune" else None
+        return cast("Callable[[Tensor], Tensor]", torch.compile(model, mode=mode, dynamic=False))
 
     def _update(self, metrics_3: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]

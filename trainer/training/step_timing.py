@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
@@ -17,15 +18,12 @@ from trainer.host.progress import no_progress
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.training.autotune import autotune_numerics
-from trainer.training.build_step import build_step
 from trainer.training.cuda_graph import PLAIN_STEPS
+from trainer.training.step import TrainStep, build_step
 
 _CLASSES = 10
-_SECONDS = 5.0
 _PHASE_S = 0.7
-_FEWEST_STEPS = 3
 _CPU_BATCH = 128
-_PEAK_S = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +52,7 @@ class Speed:
 class Bench:
     """A configuration's training step, ready to run on random pixels."""
 
-    numerics: Numerics
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    train_step: TrainStep
     augment: Augment
     batch: Batch
     epoch: int  # the last one: everything is trained, and images are the largest
@@ -83,25 +79,15 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
 
     for _ in range(PLAIN_STEPS + 1 if device.type == "cuda" else 1):
         step()
-    return Bench(
-        numerics=numerics,
-        model=train_step.model,
-        optimizer=train_step.optimizer,
-        augment=augment,
-        batch=batch,
-        epoch=epoch,
-        step=step,
-    )
+    return Bench(train_step=train_step, augment=augment, batch=batch, epoch=epoch, step=step)
 
 
-def measure(
-    config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = _SECONDS
-) -> Speed:
+def measure(config: Config, device: torch.device, *, numerics: Numerics | None = None, seconds: float = 5.0) -> Speed:
     """Time whole steps on random pixels for `seconds`, and then their phases, which take a little more."""
     bench = set_up(config, device, numerics=numerics)
     step_s = _median_s(bench.step, device, seconds)
     return Speed(
-        numerics=bench.numerics,
+        numerics=bench.train_step.numerics,
         batch_size=len(bench.batch),
         step_s=step_s,
         phases_s=_phases(bench),
@@ -109,7 +95,7 @@ def measure(
     )
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = _PEAK_S) -> float:
+def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 1.5) -> float:
     """GFLOP/s of the fastest of several square matrix products, each size timed for `seconds`."""
     best = 0.0
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
@@ -131,7 +117,7 @@ def _batch(config: Config, device: torch.device) -> Batch:
 
 def _phases(bench: Bench) -> dict[str, float]:
     """Seconds of each part of a step, launched kernel by kernel (no CUDA graph)."""
-    model, batch, numerics = bench.model, bench.batch, bench.numerics
+    batch, model, numerics = bench.batch, bench.train_step.model, bench.train_step.numerics
     device = batch.labels_N.device
 
     def augmented() -> Tensor:
@@ -153,7 +139,7 @@ def _phases(bench: Bench) -> dict[str, float]:
         "augment": _median_s(augmented, device, _PHASE_S),
         "forward": _median_s(loss, device, _PHASE_S),
         "both": _median_s(forward_and_backward, device, _PHASE_S),
-        "update": _median_s(bench.optimizer.step, device, _PHASE_S),
+        "update": _median_s(bench.train_step.optimizer.step, device, _PHASE_S),
     }
     phases["backward"] = max(phases.pop("both") - phases["forward"], 0.0)
     return phases
@@ -162,9 +148,9 @@ def _phases(bench: Bench) -> dict[str, float]:
 def _median_s(call: Callable[[], object], device: torch.device, seconds: float) -> float:
     taken: list[float] = []
     end = time.perf_counter() + seconds
-    while len(taken) < _FEWEST_STEPS or time.perf_counter() < end:
+    while len(taken) < 3 or time.perf_counter() < end:
         taken.append(_seconds(call, device))
-    return sorted(taken)[len(taken) // 2]
+    return statistics.median_high(taken)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

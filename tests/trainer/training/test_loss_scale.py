@@ -165,8 +165,12 @@ def test_a_copy_of_the_step_has_a_scale_of_its_own(trainer: Trainer) -> None:
     assert _scale(trainer) == 64.0
 
 
-def test_a_range_test_goes_on_after_a_scale_that_was_too_large(trainer: Trainer) -> None:
+def test_a_range_test_goes_on_after_a_scale_that_was_too_large(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.training.lr_range_test._LOWEST", 1e-4)
+    monkeypatch.setattr("trainer.training.lr_range_test._HIGHEST", 1e-3)
     trainer.state.loss_scale.state_2[0] = 2.0**14
-    found = range_test(trainer, lambda _share: None, lowest=1e-4, highest=1e-3, steps=7)
+    found = range_test(trainer, lambda _share: None, steps=7)
     assert 4 <= len(found.lrs) < 7
     assert _scale(trainer) == 2.0**14, "of the run itself nothing changes"

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tests.conftest import ConfigMaker, FolderMaker
 from trainer.model.resnet import head_of
-from trainer.training.batch_source import class_weights
+from trainer.training.batch_source import loss_weights
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
@@ -64,8 +64,9 @@ def test_rare_classes_count_as_much_as_others_in_a_loss_that_is_balanced(
     assert float(metrics_3[0]) == pytest.approx(weighted if balance == "loss" else plain, rel=1e-4)
 
 
-def test_class_weights_are_one_on_average_over_the_images() -> None:
+def test_class_weights_are_one_on_average_over_the_images(make_config: ConfigMaker) -> None:
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
-    weights = class_weights(labels)
+    weights = loss_weights(make_config("data.balance=loss"), labels, torch.device("cpu"))
+    assert weights is not None
     assert float(weights[labels].mean()) == pytest.approx(1.0)
     assert float(weights[2] / weights[0]) == pytest.approx(6.0)
