@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -58,30 +58,18 @@ class ResidentSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A loaded data source.
-
-    Attributes:
-        classes: Names, by label. Shown literally, never interpreted.
-        splits: `train`, and `val` and/or `test`.
-        fingerprint: SHA-256 over what identifies the data: classes, files or pixels, split.
-        identity: Facts behind the fingerprint, to explain a difference.
-        preprocess: Conversion of a file to the network's input, apart from mean and std.
-        skipped: Paths that could not be read, each with the reason.
-        left_out: Short summary of these; not part of the identity, since not every reader looks at all splits.
-        remarks: Reasons to doubt the figures of a run, for people.
-        notes: Files and folders skipped in a folder of images, for people.
-    """
+    """A loaded data source."""
 
     name: str
-    classes: tuple[str, ...]
-    splits: dict[str, Split]
-    fingerprint: str
-    identity: dict[str, str]
-    preprocess: dict[str, object]
-    skipped: tuple[tuple[str, str], ...] = field(default=())
-    left_out: str = "no files"
-    remarks: tuple[str, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...]  # names, by label; shown literally, never interpreted
+    splits: dict[str, Split]  # `train`, and `val` and/or `test`
+    fingerprint: str  # SHA-256 over what identifies the data: classes, files or pixels, split
+    identity: dict[str, str]  # facts behind the fingerprint, to explain a difference
+    preprocess: dict[str, object]  # conversion of a file to the network's input, apart from mean and std
+    skipped: tuple[tuple[str, str], ...] = ()  # paths that could not be read, each with the reason
+    left_out: str = "no files"  # summary of these; not in the identity, since not every reader looks at all splits
+    remarks: tuple[str, ...] = ()  # reasons to doubt the figures of a run, for people
+    notes: tuple[str, ...] = ()  # files and folders skipped in a folder of images, for people
 
     @property
     def selection_split(self) -> str:

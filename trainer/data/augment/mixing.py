@@ -20,17 +20,11 @@ _LARGEST_LOGIT = 40.0  # of a share: 1 - 4e-18 is 1 in fp32
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Mixing weights and rectangles of each image of a batch and its partner.
+    """Mixing weights and rectangles of each image of a batch and its partner."""
 
-    Attributes:
-        share_N: float32, share of an image that is its own, which is also the weight of its label.
-        box_N4: float32, top, bottom, left and right of the rectangle taken from the partner, in pixels; empty for MixUp.
-        cut_N: bool, whether CutMix is used.
-    """
-
-    share_N: Tensor
-    box_N4: Tensor
-    cut_N: Tensor
+    share_N: Tensor  # float32, share of an image that is its own, which is also the weight of its label
+    box_N4: Tensor  # float32, top, bottom, left and right of the partner's rectangle, in pixels; empty for MixUp
+    cut_N: Tensor  # bool, whether CutMix is used
 
     def __call__(self, images_NCHW: Tensor, partners_NCHW: Tensor) -> Tensor:
         """Mix normalised images; same shape and memory layout."""

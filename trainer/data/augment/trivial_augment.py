@@ -31,17 +31,11 @@ _GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601, as in Pillow's an
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """Operations drawn for a batch.
+    """Operations drawn for a batch."""
 
-    Attributes:
-        operation_N: int64, index in `OPERATIONS`.
-        strength_N: float32, 0 to 1, in 31 steps.
-        sign_N: float32, -1 or 1.
-    """
-
-    operation_N: Tensor
-    strength_N: Tensor
-    sign_N: Tensor
+    operation_N: Tensor  # int64, index in `OPERATIONS`
+    strength_N: Tensor  # float32, 0 to 1, in 31 steps
+    sign_N: Tensor  # float32, -1 or 1
 
     @classmethod
     def drawn(cls, positions_N: Tensor, *, seed: int, epoch: int) -> Operations:

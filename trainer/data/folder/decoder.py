@@ -23,19 +23,12 @@ LETTERBOX_GREY = (128, 128, 128)  # beside a letterboxed picture
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """Converts a file to pixels: upright, RGB with alpha over white, then fitted to a square.
+    """Converts a file to pixels: upright, RGB with alpha over white, then fitted to a square."""
 
-    Attributes:
-        image_size: Side of the resulting square, in pixels.
-        crop_pct: image_size over the short side after resizing, for the centre crop.
-        fit: `crop` cuts out the centre; `letterbox` scales the long side to image_size and pads the picture with grey.
-        reading: Version of the rules for converting files to pixels (`data.reading`).
-    """
-
-    image_size: int
-    crop_pct: float
-    fit: str = "crop"
-    reading: int = READING
+    image_size: int  # side of the resulting square, in pixels
+    crop_pct: float  # image_size over the short side after resizing, for the centre crop
+    fit: str = "crop"  # `crop` cuts out the centre; `letterbox` scales the long side to image_size and pads with grey
+    reading: int = READING  # version of the rules for converting files to pixels (`data.reading`)
 
     @classmethod
     def described_by(cls, preprocess: Any) -> Decoder:

@@ -52,20 +52,13 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A folder of images.
-
-    Attributes:
-        classes: Names, sorted.
-        folders: Folder of each existing split; `train` is `root` itself where images lie in `root/<class>`.
-        files: Files of each split, sorted by class and path.
-        notes: Skipped files and folders, and names that look alike, for people.
-    """
+    """A folder of images."""
 
     root: Path
-    classes: tuple[str, ...]
-    folders: dict[str, Path]
-    files: dict[str, list[ImageFile]]
-    notes: list[str]
+    classes: tuple[str, ...]  # names, sorted
+    folders: dict[str, Path]  # folder of each split; `train` is `root` itself where images lie in `root/<class>`
+    files: dict[str, list[ImageFile]]  # files of each split, sorted by class and path
+    notes: list[str]  # skipped files and folders, and names that look alike, for people
     reading: int
 
     @property

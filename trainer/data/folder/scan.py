@@ -37,22 +37,14 @@ _DRAFT_SIDE = 256
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of examining one file.
+    """Result of examining one file."""
 
-    Attributes:
-        digest: Hash of its bytes; equal for copies. Empty where the file could not be opened.
-        width: Width in pixels, upright; 0 where the file is no image, as is the height.
-        mode: Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`.
-        problem: Reason why it cannot be used; empty when it can.
-        brightest: Brightest value after conversion, 0 to 255, where the file has more than 8 bits per value; else -1.
-    """
-
-    digest: str
-    width: int
+    digest: str  # hash of its bytes; equal for copies. Empty where the file could not be opened.
+    width: int  # width in pixels, upright; 0 where the file is no image, as is the height
     height: int
-    mode: str
-    problem: str
-    brightest: int = -1
+    mode: str  # pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`
+    problem: str  # reason why it cannot be used; empty when it can
+    brightest: int = -1  # brightest value after conversion, 0 to 255, where the file has more than 8 bits; else -1
 
 
 def scan(
