@@ -116,9 +116,8 @@ def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed
 def fingerprint_of(identity: dict[str, str]) -> str:
     """One hash of all facts that identify the data."""
     text = "\n".join(f"{key}={identity[key]}" for key in sorted(identity))
-    return hashlib.sha256(
-        text.encode("utf-8", "surrogateescape")
-    ).hexdigest()  # files may have names that are not valid UTF-8
+    # Files may have names that are not valid UTF-8.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def hash_tensors(*tensors: Tensor) -> str:
@@ -135,15 +134,13 @@ def channel_statistics(split: Split, progress: Progress) -> tuple[list[float], l
     Sums are exact integers, so the result does not depend on the order or the number of chunks.
     """
     total, squares, pixels = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 0
-    chunk = 2048
-    for start in range(0, len(split), chunk):
-        rows = range(start, min(start + chunk, len(split)))
+    for start in range(0, len(split), 2048):
+        rows = range(start, min(start + 2048, len(split)))
         values = split.pixels(rows).cpu().reshape(-1, 3).to(torch.int32)
         total += values.sum(0, dtype=torch.int64)
         squares += (values * values).sum(0, dtype=torch.int64)
         pixels += len(values)
         progress("measuring mean and std", (start + len(rows)) / len(split))
     mean = total.double() / pixels
-    variance = squares.double() / pixels - mean**2
-    std = variance.clamp(min=1e-4).sqrt()
+    std = (squares.double() / pixels - mean**2).clamp(min=1e-4).sqrt()
     return [round(v, 6) for v in (mean / 255).tolist()], [round(v, 6) for v in (std / 255).tolist()]
