@@ -11,10 +11,9 @@ import stat
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from PIL import Image
@@ -27,16 +26,13 @@ from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress
 
 _FORMAT = 2  # of the cached findings; other formats are ignored
-
 _KEPT_VALUES = 10
-
 _CHUNK = 256
 _DRAFT_SIDE = 256
 """Smallest resolution needed from a JPEG: decoding finer would only cost time, since all its bytes are read anyway."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Result of examining one file."""
 
     digest: str  # hash of its bytes; equal for copies. Empty where the file could not be opened.
@@ -70,7 +66,7 @@ def scan(
                 progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
     finally:  # also after an interrupted scan: the next one continues there
         new = {
-            _key(file): [*_state(file, reading), *_plain(found[file.path])]
+            _key(file): [*_state(file, reading), *found[file.path]]
             for file in missing
             if file.path in found and found[file.path].digest
         }
@@ -99,11 +95,6 @@ def _state(file: ImageFile, reading: int) -> list[int]:
     return [reading, file.size, file.mtime_ns, file.ctime_ns]
 
 
-def _plain(finding: Finding) -> tuple[str, int, int, str, str, int]:
-    problem = finding.problem.encode("utf-8", "backslashreplace").decode()
-    return finding.digest, finding.width, finding.height, finding.mode, problem, finding.brightest
-
-
 def _examine(file: ImageFile, reading: int) -> Finding:
     try:
         data = file.path.read_bytes()
@@ -116,7 +107,7 @@ def _examine(file: ImageFile, reading: int) -> Finding:
     except MemoryError:
         return Finding("", 0, 0, "", "not enough memory to decode it")
     except UnreadableImageError as error:
-        return Finding(digest, 0, 0, "", str(error))
+        return Finding(digest, 0, 0, "", str(error).encode("utf-8", "backslashreplace").decode())
 
 
 def _look(image: Image.Image, digest: str, reading: int) -> Finding:
