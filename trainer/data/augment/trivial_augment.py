@@ -92,8 +92,7 @@ class Operations:
     def _looked_up(self, images_NHWC: Tensor) -> Tensor:
         """Map values through a lookup table for each image and channel."""
         values_NLC = images_NHWC.round().long().flatten(1, 2)
-        tables_NVC = self._tables(values_NLC)
-        found = tables_NVC.gather(1, values_NLC).view_as(images_NHWC)
+        found = self._tables(values_NLC).gather(1, values_NLC).view_as(images_NHWC)
         tabled_N = self.operation_N >= OPERATIONS.index("posterize")
         return torch.where(tabled_N[:, None, None, None], found, images_NHWC)
 
@@ -125,9 +124,8 @@ def _smoothed(images_NHWC: Tensor) -> Tensor:
     channels = images_NCHW.shape[1]
     kernel = torch.ones(channels, 1, 3, 3, device=images_NHWC.device)
     kernel[:, :, 1, 1] = 5.0
-    inner = functional.conv2d(images_NCHW, kernel / 13.0, groups=channels)
     smoothed = images_NCHW.clone()
-    smoothed[:, :, 1:-1, 1:-1] = inner
+    smoothed[:, :, 1:-1, 1:-1] = functional.conv2d(images_NCHW, kernel / 13.0, groups=channels)
     return smoothed.permute(0, 2, 3, 1)
 
 

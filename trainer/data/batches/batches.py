@@ -31,20 +31,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows_N)
 
+    @property
+    def _per_image(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N
+
     def micro_batches(self, count: int) -> list[Batch]:
         """Split for gradient accumulation, as evenly as possible."""
         if count == 1:
             return [self]
-        parts = zip(
-            self.rows_N.tensor_split(count), self.sample_ids_N.tensor_split(count),
-            self.positions_N.tensor_split(count), self.labels_N.tensor_split(count), strict=True,
-        )  # fmt: skip
+        parts = zip(*(values_N.tensor_split(count) for values_N in self._per_image), strict=True)
         return [Batch(self.pixels_MHWC, *part) for part in parts]
 
     def shifted_by_one(self) -> Batch:
         """The same images, each at the position of the one after it."""
-        parts = (self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N)
-        return Batch(self.pixels_MHWC, *(part.roll(1) for part in parts))
+        return Batch(self.pixels_MHWC, *(values_N.roll(1) for values_N in self._per_image))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +131,12 @@ def evaluation_batches(
     """
     for start in range(0, len(split), batch_size):
         stop = min(start + batch_size, len(split))
-        labels_N = split.labels_N[start:stop]
         rows: Sequence[int] = range(start, stop)
+        labels_N = split.labels_N[start:stop]
         if isinstance(split, FolderSplit):
-            reading = split.read(range(start, stop), threads=None)
-            lost.note(reading.lost, stop - start)
-            pixels_NHWC, labels_N = reading.pixels_NHWC, labels_N[reading.kept]
-            rows = [rows[index] for index in reading.kept]
+            pixels_NHWC, kept, unreadable = split.read(rows, threads=None)
+            lost.note(unreadable, len(rows))
+            labels_N, rows = labels_N[kept], [rows[index] for index in kept]
         else:
             assert isinstance(split, ResidentSplit)
             # Slicing a tensor copies nothing; indexing with row numbers would.
