@@ -6,18 +6,17 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tests.reference.evaluation_pictures import SIDE, quiet, write_pictures
 from trainer.data import image_folder
 from trainer.data.dataset import ResidentSplit, with_held_out
-from trainer.data.folder.decoder import Decoder, decoded_or_reasons
+from trainer.data.folder.decoder import Decoder, decoded_and_lost
 from trainer.data.folder.held_out import hold_out
 from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder
 from trainer.errors import DataError
@@ -200,13 +199,12 @@ def test_images_that_go_between_the_look_and_the_decoding_leave_the_others_their
             write_pictures(tmp_path / split / label, first + 6)
     gone = [str(tmp_path / "train" / label / f"{number:03d}.png") for label, number in (("a", 1), ("b", 0), ("b", 7))]
 
-    def without(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
-        return [
-            "gone" if path in gone else found
-            for path, found in zip(paths, decoded_or_reasons(decoder, paths, threads), strict=True)
-        ]
+    def without(decoder: Decoder, paths: Sequence[str], threads: int | None) -> Any:
+        decoded, _ = decoded_and_lost(decoder, paths, threads)
+        there = {index: picture for index, picture in decoded.items() if paths[index] not in gone}
+        return there, [(path, "gone") for path in paths if path in gone]
 
-    monkeypatch.setattr(image_folder, "decoded_or_reasons", without)
+    monkeypatch.setattr(image_folder, "decoded_and_lost", without)
     decoder = Decoder(image_size=SIDE, crop_pct=1.0)
     data = load_image_folder(tmp_path, decoder=decoder, keep=lambda _: PixelStorage.RESIDENT, progress=quiet)
     train = data.splits["train"]

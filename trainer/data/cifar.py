@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from trainer.data.dataset import DataSet, ResidentSplit, fingerprint_of, hash_tensors
+from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of, hash_tensors
 from trainer.errors import DataError
 from trainer.host.download import download
 from trainer.host.progress import Progress
@@ -33,16 +33,16 @@ def load_cifar(kind: str, root: Path, image_size: int, progress: Progress) -> Da
         raise DataError(
             f"{root / source.base_folder}: the extracted files are damaged: {error}; delete them and start again"
         ) from error
-    splits, hashes = {}, {}
+    identity = {"kind": kind}
+    splits: dict[str, Split] = {}
     for name, part in parts.items():
         pixels, labels = torch.from_numpy(part.data), torch.tensor(part.targets)
-        hashes[name] = hash_tensors(pixels, labels)
+        identity[name] = hash_tensors(pixels, labels)
         splits[name] = ResidentSplit(_resize(pixels, image_size), labels)
-    identity = {"kind": kind, **hashes}
     return DataSet(
         name=kind,
         classes=tuple(parts["train"].classes),
-        splits=dict(splits),
+        splits=splits,
         fingerprint=fingerprint_of(identity),
         identity=identity,
         preprocess={"resize": image_size, "crop_pct": 1.0, "interpolation": "bilinear", "antialias": True},
@@ -70,17 +70,12 @@ def _ensure_archive(source: Any, root: Path, progress: Progress) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         download(source.url, partial, progress)
+        if not check_integrity(str(partial), source.tgz_md5):
+            raise OSError("the downloaded file has the wrong checksum")
+        partial.replace(archive)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise DataError(_no_download(source, archive, error)) from error
-    if not check_integrity(str(partial), source.tgz_md5):
-        partial.unlink(missing_ok=True)
-        raise DataError(_no_download(source, archive, "the downloaded file has the wrong checksum"))
-    partial.replace(archive)
-
-
-def _no_download(source: Any, archive: Path, reason: object) -> str:
-    return (
-        f"{source.filename} cannot be downloaded: {reason}. Put the archive ({source.url}, MD5 {source.tgz_md5}) "
-        f"at {archive}, or train on the embedded digits, which need no network: r18-tui digits"
-    )
+        raise DataError(
+            f"{source.filename} cannot be downloaded: {error}. Put the archive ({source.url}, MD5 {source.tgz_md5}) "
+            f"at {archive}, or train on the embedded digits, which need no network: r18-tui digits"
+        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -58,30 +58,18 @@ class ResidentSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A loaded data source.
-
-    Attributes:
-        classes: Names, by label. Shown literally, never interpreted.
-        splits: `train`, and `val` and/or `test`.
-        fingerprint: SHA-256 over what identifies the data: classes, files or pixels, split.
-        identity: Facts behind the fingerprint, to explain a difference.
-        preprocess: Conversion of a file to the network's input, apart from mean and std.
-        skipped: Paths that could not be read, each with the reason.
-        left_out: Short summary of these; not part of the identity, since not every reader looks at all splits.
-        remarks: Reasons to doubt the figures of a run, for people.
-        notes: Files and folders skipped in a folder of images, for people.
-    """
+    """A loaded data source."""
 
     name: str
-    classes: tuple[str, ...]
-    splits: dict[str, Split]
-    fingerprint: str
-    identity: dict[str, str]
-    preprocess: dict[str, object]
-    skipped: tuple[tuple[str, str], ...] = field(default=())
-    left_out: str = "no files"
-    remarks: tuple[str, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...]  # names, by label; shown literally, never interpreted
+    splits: dict[str, Split]  # `train`, and `val` and/or `test`
+    fingerprint: str  # SHA-256 over what identifies the data: classes, files or pixels, split
+    identity: dict[str, str]  # facts behind the fingerprint, to explain a difference
+    preprocess: dict[str, object]  # conversion of a file to the network's input, apart from mean and std
+    skipped: tuple[tuple[str, str], ...] = ()  # paths that could not be read, each with the reason
+    left_out: str = "no files"  # summary of these; not in the identity, since not every reader looks at all splits
+    remarks: tuple[str, ...] = ()  # reasons to doubt the figures of a run, for people
+    notes: tuple[str, ...] = ()  # files and folders skipped in a folder of images, for people
 
     @property
     def selection_split(self) -> str:
@@ -128,9 +116,8 @@ def with_held_out(splits: dict[str, Split], shares: Mapping[str, float], *, seed
 def fingerprint_of(identity: dict[str, str]) -> str:
     """One hash of all facts that identify the data."""
     text = "\n".join(f"{key}={identity[key]}" for key in sorted(identity))
-    return hashlib.sha256(
-        text.encode("utf-8", "surrogateescape")
-    ).hexdigest()  # files may have names that are not valid UTF-8
+    # Files may have names that are not valid UTF-8.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def hash_tensors(*tensors: Tensor) -> str:
@@ -147,15 +134,13 @@ def channel_statistics(split: Split, progress: Progress) -> tuple[list[float], l
     Sums are exact integers, so the result does not depend on the order or the number of chunks.
     """
     total, squares, pixels = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 0
-    chunk = 2048
-    for start in range(0, len(split), chunk):
-        rows = range(start, min(start + chunk, len(split)))
+    for start in range(0, len(split), 2048):
+        rows = range(start, min(start + 2048, len(split)))
         values = split.pixels(rows).cpu().reshape(-1, 3).to(torch.int32)
         total += values.sum(0, dtype=torch.int64)
         squares += (values * values).sum(0, dtype=torch.int64)
         pixels += len(values)
         progress("measuring mean and std", (start + len(rows)) / len(split))
     mean = total.double() / pixels
-    variance = squares.double() / pixels - mean**2
-    std = variance.clamp(min=1e-4).sqrt()
+    std = (squares.double() / pixels - mean**2).clamp(min=1e-4).sqrt()
     return [round(v, 6) for v in (mean / 255).tolist()], [round(v, 6) for v in (std / 255).tolist()]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.dataset import DataSet, ResidentSplit, Split, fingerprint_of
-from trainer.data.folder.decoder import Decoder, decoded_and_lost, decoded_or_reasons
+from trainer.data.folder.decoder import Decoder, decoded_and_lost
 from trainer.data.folder.held_out import hold_out
 from trainer.data.folder.layout import ImageFile, Layout, expected_trees, find_layout, found_tree
 from trainer.data.folder.survey import Survey, take_survey
@@ -28,7 +28,6 @@ from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress
 
 _CHUNK = 256
-
 _RETRY_DELAY_S = 0.5  # before a second attempt to read an image: a network share may answer again
 
 
@@ -76,18 +75,16 @@ def read_images(decoder: Decoder, paths: Sequence[str], *, threads: int | None =
     pixels = torch.empty(len(paths), side, side, 3, dtype=torch.uint8)
     if shared:
         pixels.share_memory_()
-    results = decoded_or_reasons(decoder, paths, threads)
-    again = [index for index, result in enumerate(results) if isinstance(result, str)]
-    if again:
+    decoded, lost = decoded_and_lost(decoder, paths, threads)
+    if lost:
         time.sleep(_RETRY_DELAY_S)
-        for index, result in zip(
-            again, decoded_or_reasons(decoder, [paths[index] for index in again], threads), strict=True
-        ):
-            results[index] = result
-    decoded, lost = decoded_and_lost(paths, results)
-    for position, picture_HWC in enumerate(decoded.values()):
-        pixels[position] = torch.from_numpy(picture_HWC)
-    return Reading(pixels[: len(decoded)], list(decoded), lost)
+        again = [index for index in range(len(paths)) if index not in decoded]
+        found, lost = decoded_and_lost(decoder, [paths[index] for index in again], threads)
+        decoded |= {again[index]: picture_HWC for index, picture_HWC in found.items()}
+    kept = sorted(decoded)
+    for position, index in enumerate(kept):
+        pixels[position] = torch.from_numpy(decoded[index])
+    return Reading(pixels[: len(kept)], kept, lost)
 
 
 class PixelStorage(Enum):
@@ -127,11 +124,10 @@ def load_image_folder(
         survey.require_images_per_class(1)
     files = _divided(survey, shares, seed)
     lost: list[tuple[str, str]] = [(str(path), reason) for path, reason in survey.unreadable]
-    decoders = {"train": train_decoder or decoder}
-    splits = {
-        name: _load_split(of_split, decoders.get(name, decoder), keep(name), name, progress, lost)
-        for name, of_split in files.items()
-    }
+    splits = {}
+    for name, of_split in files.items():
+        of_files = train_decoder if train_decoder and name == "train" else decoder
+        splits[name] = _load_split(of_split, of_files, keep(name), name, progress, lost)
     identity = _identity(layout, shares, seed)
     return DataSet(
         name=root.name or str(root),
@@ -183,10 +179,8 @@ def _divided(survey: Survey, shares: Mapping[str, float], seed: int) -> dict[str
     if not shares:
         return files
     # A picture is assigned to a split by its content and the seed, so that copies stay together.
-    keys = [
-        hashlib.blake2b(f"{seed}:{finding.digest}".encode(), digest_size=16).hexdigest()
-        for _, finding in survey.usable["train"]
-    ]
+    contents = [f"{seed}:{finding.digest}".encode() for _, finding in survey.usable["train"]]
+    keys = [hashlib.blake2b(content, digest_size=16).hexdigest() for content in contents]
     rows = hold_out(keys, [file.label for file in files["train"]], shares)
     return files | {name: [files["train"][row] for row in of_split] for name, of_split in rows.items()}
 
@@ -207,7 +201,7 @@ def _load_split(
     pixels = np.empty((len(files), side, side, 3), dtype=np.uint8)
     for start in range(0, len(files), _CHUNK):
         chunk = [str(file.path) for file in files[start : start + _CHUNK]]
-        decoded, unreadable = decoded_and_lost(chunk, decoded_or_reasons(decoder, chunk, usable_cpus()))
+        decoded, unreadable = decoded_and_lost(decoder, chunk, usable_cpus())
         lost += unreadable
         for index, picture_HWC in decoded.items():
             pixels[len(kept)] = picture_HWC

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +73,14 @@ def prepare_data(
     return PreparedData(dataset=dataset, mean=mean, std=std, cache=cache, device=device)
 
 
-def load_dataset(config: Config, device: torch.device, progress: Progress) -> tuple[DataSet, str]:
+def load_dataset(
+    config: Config, device: torch.device, progress: Progress, *, for_training: bool = True
+) -> tuple[DataSet, str]:
     """Load the configured source with its splits, and choose the location of its pixels."""
     data = config.data
     root = Path(data.root).expanduser()
     if data.kind == "imagefolder":
-        progress("counting images", None)
-        cache = place_pixels(data, count_images(root, data.reading), device)  # counted before any is opened
-        kept = PixelStorage.STREAM if cache == "none" else PixelStorage.RESIDENT
-        return _load_folder(config, lambda _: kept, progress, for_training=True), cache
+        return _load_folder(config, root, device, progress, for_training=for_training)
     if data.kind == "digits":
         dataset, cache = load_digits(data.image_size), place_pixels(data, 1797, device)
     else:
@@ -93,15 +91,7 @@ def load_dataset(config: Config, device: torch.device, progress: Progress) -> tu
 
 def load_held_out(config: Config, progress: Progress) -> DataSet:
     """Load a run's data for another evaluation: training images of a folder are decoded only when requested."""
-    data = config.data
-    if data.kind != "imagefolder":
-        return load_dataset(config, torch.device("cpu"), progress)[0]
-    number = count_images(Path(data.root).expanduser(), data.reading)
-    fits = place_pixels(data, number, torch.device("cpu")) != "none"
-    held_out = PixelStorage.RESIDENT if fits else PixelStorage.STREAM
-    return _load_folder(
-        config, lambda name: PixelStorage.LAZY if name == "train" else held_out, progress, for_training=False
-    )
+    return load_dataset(config, torch.device("cpu"), progress, for_training=False)[0]
 
 
 def undecoded(config: Config) -> Config:
@@ -114,29 +104,32 @@ def decoder_of(config: DataConfig) -> Decoder:
     return Decoder(image_size=config.image_size, crop_pct=config.crop_pct, fit=config.fit, reading=config.reading)
 
 
+def _train_decoder(config: DataConfig) -> Decoder:
+    """Decoder of a folder's training images."""
+    decoder = decoder_of(config)
+    if config.resized_crop is None or config.fit != "crop":
+        return decoder
+    # Random crops use the whole area that the centre crop is taken from. A letterboxed picture is already whole.
+    return Decoder(image_size=decoder.resize, crop_pct=1.0, reading=config.reading)
+
+
 def _load_folder(
-    config: Config, keep: Callable[[str], PixelStorage], progress: Progress, *, for_training: bool
-) -> DataSet:
-    data, decoder = config.data, decoder_of(config.data)
-    larger = None
-    if data.resized_crop is not None and for_training and data.fit == "crop":
-        # Random crops use the whole area that the centre crop is taken from. A letterboxed picture is already whole.
-        larger = Decoder(image_size=_stored_side(data), crop_pct=1.0, reading=data.reading)
-    return load_image_folder(
-        Path(data.root).expanduser(),
-        decoder=decoder,
-        train_decoder=larger,
-        keep=keep,
+    config: Config, root: Path, device: torch.device, progress: Progress, *, for_training: bool
+) -> tuple[DataSet, str]:
+    data = config.data
+    progress("counting images", None)
+    cache = place_pixels(data, count_images(root, data.reading), device)  # counted before any is opened
+    kept = PixelStorage.STREAM if cache == "none" else PixelStorage.RESIDENT
+    dataset = load_image_folder(
+        root,
+        decoder=decoder_of(data),
+        train_decoder=_train_decoder(data) if for_training else None,
+        keep=lambda name: PixelStorage.LAZY if name == "train" and not for_training else kept,
         progress=progress,
         shares=data.held_out_shares,
         seed=config.run.seed,
     )
-
-
-def _stored_side(config: DataConfig) -> int:
-    """Side of a stored training image, in pixels."""
-    larger = config.resized_crop is not None and config.fit == "crop"
-    return decoder_of(config).resize if larger else config.image_size
+    return dataset, cache
 
 
 def worker_count(config: DataConfig) -> int:
@@ -153,14 +146,11 @@ def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> s
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory anyway.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
-    needed = num_images * _stored_side(config) ** 2 * 3
-    in_ram = needed <= usable_memory().available * _SHARE_OF_RAM
-    if device.type == "cuda":
-        fits = needed <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE
-        if in_ram and fits:
-            return "device"
-        return "ram" if in_ram else "none"
-    return "device" if in_ram else "none"
+    needed = num_images * _train_decoder(config).image_size ** 2 * 3
+    if needed > usable_memory().available * _SHARE_OF_RAM:
+        return "none"
+    too_large = device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE
+    return "ram" if too_large else "device"
 
 
 def _statistics(

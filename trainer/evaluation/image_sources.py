@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.folder.decoder import Decoder, decode_files
+from trainer.data.folder.decoder import Decoded, Decoder, decode_files
 from trainer.data.folder.layout import class_images, split_folders
 from trainer.data.folder.walk import Notes, normal_form
 from trainer.errors import DataError
@@ -28,10 +28,8 @@ class FileImages:
         """Path of an image."""
         return self.paths[row]
 
-    def pixels(
-        self, rows: Sequence[int], decoder: Decoder
-    ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-        """Decoded images, their rows, and the unreadable images, each with path and reason."""
+    def pixels(self, rows: Sequence[int], decoder: Decoder) -> Decoded:
+        """Decode images; the indices are their rows."""
         pixels_NHWC, kept, lost = decode_files(decoder, [self.paths[row] for row in rows])
         return pixels_NHWC, [rows[index] for index in kept], lost
 
@@ -49,9 +47,7 @@ class ArrayImages:
         """Number of an image within the split, from 0."""
         return f"{self.name}/{row}"
 
-    def pixels(
-        self, rows: Sequence[int], decoder: Decoder
-    ) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
+    def pixels(self, rows: Sequence[int], decoder: Decoder) -> Decoded:
         """Return images unchanged; DataError when the model has another input size."""
         side = self.pixels_NHWC.shape[1]
         if decoder.image_size != side:

@@ -32,17 +32,12 @@ _SUFFIX = ".safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A snapshot of a run.
+    """A snapshot of a run."""
 
-    Attributes:
-        tensors: `model.*` (parameters and buffers), `momentum.*` and perhaps `ema.*`, contiguous, on the CPU.
-        recorded_digest: SHA-256 in the file that it was read from; None where there is no such file.
-    """
-
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor]  # `model.*`, with its buffers, `momentum.*` and perhaps `ema.*`, contiguous, on the CPU
     run: RunRecord
     state: StateRecord
-    recorded_digest: str | None = None
+    recorded_digest: str | None = None  # SHA-256 in the file that it was read from; None where there is no such file
 
     @property
     def meta(self) -> dict[str, Any]:

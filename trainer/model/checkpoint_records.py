@@ -10,55 +10,36 @@ from pydantic import TypeAdapter, ValidationError
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The run that made a checkpoint. Checkpoints of a run differ in it only after a change of settings.
-
-    Attributes:
-        classes: Class names by label.
-        fingerprint: Hash of the data.
-        identity: Facts behind the fingerprint, to explain a difference.
-        left_out: Short summary of files that could not be read; None in older checkpoints.
-        selection_split: Split that selects the best checkpoint, `val` or `test`.
-        mean: Mean of each channel, 0 to 1; `std` has the same scale.
-        preprocess: Complete conversion of a picture to the network's input.
-        choices: Choices made by timing.
-        surroundings: Facts from `trainer.model.determinism.surroundings`; empty in older checkpoints.
-    """
+    """The run that made a checkpoint. Checkpoints of a run differ in it only after a change of settings."""
 
     run: str
     config: dict[str, Any]
-    classes: list[str]
-    fingerprint: str
-    identity: dict[str, str]
-    left_out: str | None = None
-    selection_split: str
-    mean: list[float]
+    classes: list[str]  # class names by label
+    fingerprint: str  # hash of the data
+    identity: dict[str, str]  # facts behind the fingerprint, to explain a difference
+    left_out: str | None = None  # short summary of files that could not be read; None in older checkpoints
+    selection_split: str  # split that selects the best checkpoint, `val` or `test`
+    mean: list[float]  # mean of each channel, 0 to 1; `std` has the same scale
     std: list[float]
-    preprocess: dict[str, Any]
-    choices: dict[str, Any]
-    surroundings: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any]  # complete conversion of a picture to the network's input
+    choices: dict[str, Any]  # choices made by timing
+    surroundings: dict[str, Any] = field(default_factory=dict)  # device, torch, threads; empty in older checkpoints
     steps_per_epoch: int
     versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateRecord:
-    """Position of a run, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields.
-
-    Attributes:
-        epoch_sums: Training metrics of the epoch in progress.
-        loss_scale: Scale, and good steps since it last changed; empty unless the run trains in fp16.
-        lr_edits: Step and factor of each change of the learning rate.
-        shortest_plan: Fewest epochs ever planned; like `improved_step`, None in older checkpoints.
-    """
+    """Position of a run, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields."""
 
     step: int
     epoch: int
     epoch_step: int
-    epoch_sums: dict[str, Any]
+    epoch_sums: dict[str, Any]  # training metrics of the epoch in progress
     evaluation_due: bool
-    loss_scale: list[float] = field(default_factory=list)
-    lr_edits: list[tuple[int, float]]
-    shortest_plan: int | None = None
+    loss_scale: list[float] = field(default_factory=list)  # scale, and good steps since it changed; empty without fp16
+    lr_edits: list[tuple[int, float]]  # step and factor of each change of the learning rate
+    shortest_plan: int | None = None  # fewest epochs ever planned; like `improved_step`, None in older checkpoints
     unfrozen_by_key: int = 0
     unfrozen_step: int = -1
     measured_step: int = -1

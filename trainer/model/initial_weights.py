@@ -40,19 +40,12 @@ AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)  # names of averages
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights from another source.
+    """Weights from another source."""
 
-    Attributes:
-        state: Tensors by torchvision's names, behind a prefix that all tensors of a network have in common.
-        origin: Source of the weights, for messages.
-        statistics: Mean and std that they were trained with; None where the source lacks them.
-        classes: Names of the classifier's classes, in order; None where the source lacks them.
-    """
-
-    state: dict[str, Tensor]
-    origin: str
-    statistics: tuple[list[float], list[float]] | None = None
-    classes: tuple[str, ...] | None = None
+    state: dict[str, Tensor]  # tensors by torchvision's names, behind a prefix that all of a network have in common
+    origin: str  # source of the weights, for messages
+    statistics: tuple[list[float], list[float]] | None = None  # mean and std in their training; None where unknown
+    classes: tuple[str, ...] | None = None  # names of the classifier's classes, in order; None where unknown
 
 
 def find_initial_weights(reference: str, runs_dir: Path, progress: Progress) -> InitialWeights:

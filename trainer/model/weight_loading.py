@@ -16,28 +16,17 @@ from trainer.model.initial_weights import AVERAGE, InitialWeights
 
 @dataclass
 class LoadReport:
-    """Names of tensors by the result of loading; those of the model that were not copied start from random weights.
+    """Names of tensors by the result of loading; those of the model that were not copied start from random weights."""
 
-    Attributes:
-        prefix: Common prefix of the names in the source.
-        ignored_prefixes: Prefixes of other ResNet-18s in the source.
-        adapted: The stem's weights, whose kernel was padded or cut.
-        other_classes: The classifier's weights, when the source has other classes.
-        unknown_classes: The classifier's weights, when the source does not name its classes.
-        reshaped: Weights of another shape.
-        missing: Names that the source lacks.
-        unused: Names that the model lacks.
-    """
-
-    prefix: str = ""
-    ignored_prefixes: list[str] = field(default_factory=list)
+    prefix: str = ""  # common prefix of the names in the source
+    ignored_prefixes: list[str] = field(default_factory=list)  # prefixes of other ResNet-18s in the source
     loaded: list[str] = field(default_factory=list)
-    adapted: list[str] = field(default_factory=list)
-    other_classes: list[str] = field(default_factory=list)
-    unknown_classes: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)  # the stem's weights, whose kernel was padded or cut
+    other_classes: list[str] = field(default_factory=list)  # the classifier's, when the source has other classes
+    unknown_classes: list[str] = field(default_factory=list)  # the classifier's, when the source names no classes
+    reshaped: list[str] = field(default_factory=list)  # weights of another shape
+    missing: list[str] = field(default_factory=list)  # names that the source lacks
+    unused: list[str] = field(default_factory=list)  # names that the model lacks
 
     @property
     def random_backbone(self) -> list[str]:

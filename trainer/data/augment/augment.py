@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainer.config.data_config import DataConfig
-from trainer.data.augment.geometry import composed, crop_views, mirrored, needs_sampling, sample
+from trainer.data.augment.geometry import composed, crop_views, inside_boxes, mirrored, needs_sampling, sample
 from trainer.data.augment.trivial_augment import Operations
 from trainer.data.draws import Stream, draw, draw_below, draw_uniform
 
@@ -107,8 +108,7 @@ class Augment:
         columns_W = torch.arange(width, device=positions_N.device)
         pad = self.config.crop_pad
         if not pad:
-            shape = positions_N.shape[0]
-            return rows_H.expand(shape, -1), columns_W.expand(shape, -1)
+            return rows_H.expand(len(positions_N), -1), columns_W.expand(len(positions_N), -1)
         tops_N = draw_below(2 * pad + 1, positions_N, seed=self.seed, epoch=epoch, stream=Stream.CROP_Y) - pad
         lefts_N = draw_below(2 * pad + 1, positions_N, seed=self.seed, epoch=epoch, stream=Stream.CROP_X) - pad
         return tops_N[:, None] + rows_H, lefts_N[:, None] + columns_W
@@ -127,38 +127,27 @@ class Augment:
         key = {"seed": self.seed, "epoch": epoch}
         tops_N = draw_below(height, positions_N, stream=Stream.CUTOUT_Y, **key) - side // 2
         lefts_N = draw_below(width, positions_N, stream=Stream.CUTOUT_X, **key) - side // 2
-        return _mask_beside((height, width), tops_N, tops_N + side, lefts_N, lefts_N + side)
+        return (~inside_boxes((height, width), tops_N, tops_N + side, lefts_N, lefts_N + side)).float()
 
     def _erased(self, height: int, width: int, positions_N: Tensor, epoch: int) -> Tensor:
         """Float mask (N, H, W), 0 in the erased rectangle, inside the image, of each image that has one."""
-
-        def uniform(stream: Stream) -> Tensor:
-            return draw_uniform(positions_N, seed=self.seed, epoch=epoch, stream=stream)
-
+        uniform = partial(draw_uniform, positions_N, seed=self.seed, epoch=epoch)
         low, high = _ERASED_AREA
-        area_N = low + (high - low) * uniform(Stream.ERASE_AREA)
+        area_N = low + (high - low) * uniform(stream=Stream.ERASE_AREA)
         narrow, tall = (math.log(aspect) for aspect in _ERASED_ASPECT)
-        aspect_N = torch.exp(narrow + (tall - narrow) * uniform(Stream.ERASE_ASPECT))
-        chosen_N = uniform(Stream.ERASE) < self.config.random_erase
+        aspect_N = torch.exp(narrow + (tall - narrow) * uniform(stream=Stream.ERASE_ASPECT))
+        chosen_N = uniform(stream=Stream.ERASE) < self.config.random_erase
         rows_N = (torch.sqrt(area_N * aspect_N) * height).round().clamp(1, height) * chosen_N
         columns_N = (torch.sqrt(area_N / aspect_N) * width).round().clamp(1, width)
-        tops_N = (uniform(Stream.ERASE_Y) * (height - rows_N + 1)).floor()
-        lefts_N = (uniform(Stream.ERASE_X) * (width - columns_N + 1)).floor()
-        return _mask_beside((height, width), tops_N, tops_N + rows_N, lefts_N, lefts_N + columns_N)
+        tops_N = (uniform(stream=Stream.ERASE_Y) * (height - rows_N + 1)).floor()
+        lefts_N = (uniform(stream=Stream.ERASE_X) * (width - columns_N + 1)).floor()
+        return (~inside_boxes((height, width), tops_N, tops_N + rows_N, lefts_N, lefts_N + columns_N)).float()
 
 
 def _resized(images_NCHW: Tensor, side: int) -> Tensor:
     if images_NCHW.shape[-1] == side:
         return images_NCHW
     return functional.interpolate(images_NCHW, (side, side), mode="bilinear", antialias=True, align_corners=False)
-
-
-def _mask_beside(size: tuple[int, int], tops_N: Tensor, ends_N: Tensor, lefts_N: Tensor, rights_N: Tensor) -> Tensor:
-    """Float mask (N, H, W), 0 in a rectangle that may extend beyond the edges."""
-    rows_H, columns_W = (torch.arange(length, device=tops_N.device) for length in size)
-    inside_NH = (rows_H >= tops_N[:, None]) & (rows_H < ends_N[:, None])
-    inside_NW = (columns_W >= lefts_N[:, None]) & (columns_W < rights_N[:, None])
-    return (~(inside_NH[:, :, None] & inside_NW[:, None, :])).float()
 
 
 def _inside(index: Tensor, size: int) -> Tensor:

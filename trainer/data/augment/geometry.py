@@ -8,6 +8,7 @@ Shapes: N images, H height, W width.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,6 +58,14 @@ def composed(outer_N23: Tensor, inner_N23: Tensor) -> Tensor:
     return torch.cat((linear_N22, shift_N21), dim=2)
 
 
+def inside_boxes(size: tuple[int, int], tops_N: Tensor, ends_N: Tensor, lefts_N: Tensor, rights_N: Tensor) -> Tensor:
+    """Mask (N, H, W) of rectangles that may extend beyond the edges."""
+    rows_H, columns_W = (torch.arange(length, device=tops_N.device) for length in size)
+    inside_NH = (rows_H >= tops_N[:, None]) & (rows_H < ends_N[:, None])
+    inside_NW = (columns_W >= lefts_N[:, None]) & (columns_W < rights_N[:, None])
+    return inside_NH[:, :, None] & inside_NW[:, None, :]
+
+
 def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> Tensor:
     """Sample uint8 pictures bilinearly through float32 views: float32 (N, side, side, C), 0 to 255.
 
@@ -71,17 +80,14 @@ def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> 
 
 def _resized_crops(smallest: float, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
     """Views of boxes of random area and aspect ratio. A side longer than the picture is clamped, not drawn again."""
-
-    def uniform(stream: Stream) -> Tensor:
-        return draw_uniform(positions_N, seed=seed, epoch=epoch, stream=stream)
-
-    area_N = smallest + (1.0 - smallest) * uniform(Stream.CROP_AREA)
+    uniform = partial(draw_uniform, positions_N, seed=seed, epoch=epoch)
+    area_N = smallest + (1.0 - smallest) * uniform(stream=Stream.CROP_AREA)
     low, high = (math.log(aspect) for aspect in _ASPECTS)
-    aspect_N = torch.exp(low + (high - low) * uniform(Stream.CROP_ASPECT))
+    aspect_N = torch.exp(low + (high - low) * uniform(stream=Stream.CROP_ASPECT))
     widths_N = torch.sqrt(area_N * aspect_N).clamp(max=1.0)
     heights_N = torch.sqrt(area_N / aspect_N).clamp(max=1.0)
     views = torch.zeros(len(positions_N), 2, 3, device=positions_N.device)
     for axis, share_N, stream in ((0, widths_N, Stream.CROP_X), (1, heights_N, Stream.CROP_Y)):
         views[:, axis, axis] = share_N
-        views[:, axis, 2] = (1.0 - share_N) * (2.0 * uniform(stream) - 1.0)
+        views[:, axis, 2] = (1.0 - share_N) * (2.0 * uniform(stream=stream) - 1.0)
     return views

@@ -7,11 +7,13 @@ batch, so that it does not depend on how the epoch is cut into batches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from trainer.config.data_config import DataConfig
+from trainer.data.augment.geometry import inside_boxes
 from trainer.data.draws import Stream, draw_uniform
 
 _QUANTILES = 4096
@@ -20,28 +22,18 @@ _LARGEST_LOGIT = 40.0  # of a share: 1 - 4e-18 is 1 in fp32
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Mixing weights and rectangles of each image of a batch and its partner.
+    """Mixing weights and rectangles of each image of a batch and its partner."""
 
-    Attributes:
-        share_N: float32, share of an image that is its own, which is also the weight of its label.
-        box_N4: float32, top, bottom, left and right of the rectangle taken from the partner, in pixels; empty for MixUp.
-        cut_N: bool, whether CutMix is used.
-    """
-
-    share_N: Tensor
-    box_N4: Tensor
-    cut_N: Tensor
+    share_N: Tensor  # float32, share of an image that is its own, which is also the weight of its label
+    box_N4: Tensor  # float32, top, bottom, left and right of the partner's rectangle, in pixels; empty for MixUp
+    cut_N: Tensor  # bool, whether CutMix is used
 
     def __call__(self, images_NCHW: Tensor, partners_NCHW: Tensor) -> Tensor:
         """Mix normalised images; same shape and memory layout."""
         height, width = images_NCHW.shape[2:]
-        inside_NHW = (
-            _between(height, self.box_N4[:, 0], self.box_N4[:, 1])[:, :, None]
-            & _between(width, self.box_N4[:, 2], self.box_N4[:, 3])[:, None, :]
-        )
+        inside_NHW = inside_boxes((height, width), *self.box_N4.unbind(1))
         blend_N = torch.where(self.cut_N, 1.0, self.share_N)
-        own_NHW = blend_N[:, None, None] * ~inside_NHW
-        own_N1HW = own_NHW[:, None]
+        own_N1HW = (blend_N[:, None, None] * ~inside_NHW)[:, None]
         return images_NCHW * own_N1HW + partners_NCHW * (1.0 - own_N1HW)
 
     def loss(self, own_N: Tensor, partners_N: Tensor) -> Tensor:
@@ -64,16 +56,13 @@ class Mixer:
 
     def __call__(self, positions_N: Tensor, epoch: int, side: int) -> Mix:
         """Draw the mixes of images, given their positions in the epoch's order."""
-
-        def uniform(stream: Stream) -> Tensor:
-            return draw_uniform(positions_N, seed=self._seed, epoch=epoch, stream=stream)
-
+        uniform = partial(draw_uniform, positions_N, seed=self._seed, epoch=epoch)
         chance = {"mixup": 0.0, "cutmix": 1.0}
-        cut_N = uniform(Stream.MIX_KIND) < (0.5 if len(self._tables) == 2 else chance[next(iter(self._tables))])
-        drawn_N = uniform(Stream.MIX_SHARE)
+        cut_N = uniform(stream=Stream.MIX_KIND) < (0.5 if len(self._tables) == 2 else chance[next(iter(self._tables))])
+        drawn_N = uniform(stream=Stream.MIX_SHARE)
         shares = {name: _interpolated(table, drawn_N) for name, table in self._tables.items()}
         share_N = torch.where(cut_N, shares.get("cutmix", drawn_N), shares.get("mixup", drawn_N))
-        box_N4 = self._boxes(share_N, uniform(Stream.MIX_Y), uniform(Stream.MIX_X), side) * cut_N[:, None]
+        box_N4 = self._boxes(share_N, uniform(stream=Stream.MIX_Y), uniform(stream=Stream.MIX_X), side) * cut_N[:, None]
         areas_N = (box_N4[:, 1] - box_N4[:, 0]) * (box_N4[:, 3] - box_N4[:, 2])
         # The label's share is the share of pixels: the image's edge may have cut the rectangle.
         return Mix(share_N=torch.where(cut_N, 1.0 - areas_N / side**2, share_N), box_N4=box_N4, cut_N=cut_N)
@@ -108,8 +97,3 @@ def _interpolated(table: Tensor, uniform_N: Tensor) -> Tensor:
     place_N = uniform_N * (len(table) - 1)
     below_N = place_N.long()
     return torch.lerp(table[below_N], table[(below_N + 1).clamp(max=len(table) - 1)], place_N - below_N)
-
-
-def _between(size: int, low_N: Tensor, high_N: Tensor) -> Tensor:
-    index = torch.arange(size, device=low_N.device)
-    return (index >= low_N[:, None]) & (index < high_N[:, None])

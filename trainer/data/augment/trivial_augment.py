@@ -31,17 +31,11 @@ _GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601, as in Pillow's an
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """Operations drawn for a batch.
+    """Operations drawn for a batch."""
 
-    Attributes:
-        operation_N: int64, index in `OPERATIONS`.
-        strength_N: float32, 0 to 1, in 31 steps.
-        sign_N: float32, -1 or 1.
-    """
-
-    operation_N: Tensor
-    strength_N: Tensor
-    sign_N: Tensor
+    operation_N: Tensor  # int64, index in `OPERATIONS`
+    strength_N: Tensor  # float32, 0 to 1, in 31 steps
+    sign_N: Tensor  # float32, -1 or 1
 
     @classmethod
     def drawn(cls, positions_N: Tensor, *, seed: int, epoch: int) -> Operations:
@@ -98,8 +92,7 @@ class Operations:
     def _looked_up(self, images_NHWC: Tensor) -> Tensor:
         """Map values through a lookup table for each image and channel."""
         values_NLC = images_NHWC.round().long().flatten(1, 2)
-        tables_NVC = self._tables(values_NLC)
-        found = tables_NVC.gather(1, values_NLC).view_as(images_NHWC)
+        found = self._tables(values_NLC).gather(1, values_NLC).view_as(images_NHWC)
         tabled_N = self.operation_N >= OPERATIONS.index("posterize")
         return torch.where(tabled_N[:, None, None, None], found, images_NHWC)
 
@@ -131,9 +124,8 @@ def _smoothed(images_NHWC: Tensor) -> Tensor:
     channels = images_NCHW.shape[1]
     kernel = torch.ones(channels, 1, 3, 3, device=images_NHWC.device)
     kernel[:, :, 1, 1] = 5.0
-    inner = functional.conv2d(images_NCHW, kernel / 13.0, groups=channels)
     smoothed = images_NCHW.clone()
-    smoothed[:, :, 1:-1, 1:-1] = inner
+    smoothed[:, :, 1:-1, 1:-1] = functional.conv2d(images_NCHW, kernel / 13.0, groups=channels)
     return smoothed.permute(0, 2, 3, 1)
 
 

@@ -20,61 +20,45 @@ from trainer.data.image_folder import FolderSplit
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one optimizer step, not yet augmented. All tensors are on the training device.
+    """Images of one optimizer step, not yet augmented. All tensors are on the training device."""
 
-    Attributes:
-        pixels_MHWC: uint8, the whole split or this batch's images.
-        rows_N: int64, the rows of `pixels_MHWC` that make the batch.
-        sample_ids_N: int64, image numbers in the training split.
-        positions_N: int64, positions in the epoch's order.
-    """
-
-    pixels_MHWC: Tensor
-    rows_N: Tensor
-    sample_ids_N: Tensor
-    positions_N: Tensor
+    pixels_MHWC: Tensor  # uint8, the whole split or this batch's images
+    rows_N: Tensor  # int64, the rows of `pixels_MHWC` that make the batch
+    sample_ids_N: Tensor  # int64, image numbers in the training split
+    positions_N: Tensor  # int64, positions in the epoch's order
     labels_N: Tensor
 
     def __len__(self) -> int:
         return len(self.rows_N)
 
+    @property
+    def _per_image(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N
+
     def micro_batches(self, count: int) -> list[Batch]:
         """Split for gradient accumulation, as evenly as possible."""
         if count == 1:
             return [self]
-        parts = zip(
-            self.rows_N.tensor_split(count), self.sample_ids_N.tensor_split(count),
-            self.positions_N.tensor_split(count), self.labels_N.tensor_split(count), strict=True,
-        )  # fmt: skip
+        parts = zip(*(values_N.tensor_split(count) for values_N in self._per_image), strict=True)
         return [Batch(self.pixels_MHWC, *part) for part in parts]
 
     def shifted_by_one(self) -> Batch:
         """The same images, each at the position of the one after it."""
-        parts = (self.rows_N, self.sample_ids_N, self.positions_N, self.labels_N)
-        return Batch(self.pixels_MHWC, *(part.roll(1) for part in parts))
+        return Batch(self.pixels_MHWC, *(values_N.roll(1) for values_N in self._per_image))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """Division of a training split into batches.
-
-    Attributes:
-        batch_size: Images per step.
-        drop_last: Whether to drop a smaller last batch. One too small for batch norm is dropped in any case.
-        smallest: Smallest number of images that a step can use.
-        balanced: Labels, int64 on the CPU, when each class is to be shown equally often; None for every image once.
-        rank: Index of this process, which selects its part of each batch.
-        world: Number of processes that train together, each with an equal part of a batch.
-    """
+    """Division of a training split into batches."""
 
     num_images: int
-    batch_size: int
-    drop_last: bool
-    smallest: int
+    batch_size: int  # images per step
+    drop_last: bool  # whether to drop a smaller last batch; one below `smallest` is dropped in any case
+    smallest: int  # smallest number of images that a step can use: batch norm needs two
     seed: int
-    balanced: Tensor | None = None
-    rank: int = 0
-    world: int = 1
+    balanced: Tensor | None = None  # int64 labels on the CPU to show classes equally often; None for each image once
+    rank: int = 0  # index of this process, which selects its part of each batch
+    world: int = 1  # number of processes that train together, each with an equal part of a batch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -147,13 +131,12 @@ def evaluation_batches(
     """
     for start in range(0, len(split), batch_size):
         stop = min(start + batch_size, len(split))
-        labels_N = split.labels_N[start:stop]
         rows: Sequence[int] = range(start, stop)
+        labels_N = split.labels_N[start:stop]
         if isinstance(split, FolderSplit):
-            reading = split.read(range(start, stop), threads=None)
-            lost.note(reading.lost, stop - start)
-            pixels_NHWC, labels_N = reading.pixels_NHWC, labels_N[reading.kept]
-            rows = [rows[index] for index in reading.kept]
+            pixels_NHWC, kept, unreadable = split.read(rows, threads=None)
+            lost.note(unreadable, len(rows))
+            labels_N, rows = labels_N[kept], [rows[index] for index in kept]
         else:
             assert isinstance(split, ResidentSplit)
             # Slicing a tensor copies nothing; indexing with row numbers would.

@@ -25,13 +25,9 @@ from trainer.errors import DataLostError
 from trainer.host.stop_signals import ignore_stop_signals
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only asked for its free space
-
 _MORE_SHARED_MEMORY = "; in a container, raise --shm-size"
-
 _BATCHES_AHEAD = 2  # decoded ahead by each worker: DataLoader's own default
-_MAX_WORKER_DEATHS = (
-    3  # of workers, with fewer than `_BATCHES_UNTIL_HEALTHY` batches between them, that are treated as accidents
-)
+_MAX_WORKER_DEATHS = 3  # treated as accidents, with fewer than `_BATCHES_UNTIL_HEALTHY` batches between them
 _BATCHES_UNTIL_HEALTHY = 100
 _PATIENCE_S = 1  # per wait for a batch; between two waits the trainer handles commands
 _LONG_WAIT_S = 30.0  # without a batch before a warning is published: the folder's share may not answer
@@ -180,8 +176,8 @@ class StreamedBatches(Batches):
 
     def _first_path(self, epoch: int, step: int) -> str:
         """Path of the first image of a batch."""
-        order = self._plan.order(epoch)
-        return self._split.paths[int(self._plan.rows_of(order, step)[1][0])]
+        _, rows = self._plan.rows_of(self._plan.order(epoch), step)
+        return self._split.paths[int(rows[0])]
 
     def _fits_in_shared_memory(self) -> bool:
         """Whether the batches in flight fit in shared memory, of which containers often have little."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,19 +16,12 @@ from trainer.data.image_folder import FolderSplit, read_images
 
 
 class DecodedBatch(NamedTuple):
-    """Result of a worker for the requested rows.
+    """Result of a worker for the requested rows."""
 
-    Attributes:
-        pixels_NHWC: uint8 of the images that could be read; an array goes through a pipe, a tensor through shared
-            memory.
-        kept: Indices in `rows` of the images that could be read.
-        lost: Path and reason of the others.
-    """
-
-    pixels_NHWC: Tensor | np.ndarray[Any, np.dtype[np.uint8]]
+    pixels_NHWC: Tensor | NDArray[np.uint8]  # readable images; arrays go through a pipe, tensors through shared memory
     rows: list[int]
-    kept: list[int]
-    lost: list[tuple[str, str]]
+    kept: list[int]  # indices in `rows` of the images that could be read
+    lost: list[tuple[str, str]]  # path and reason of the others
 
 
 class DecodeRequest(NamedTuple):

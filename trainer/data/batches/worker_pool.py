@@ -75,11 +75,11 @@ class Workers(Generic[T]):
             self._stream._worker_result_queue._writer.close()  # a reader waiting for the rest of a message gets EOF
 
 
-def _kill(processes: Iterable[BaseProcess]) -> None:
+def _kill(processes: Iterable[BaseProcess], *, timeout_s: float = _EXIT_TIMEOUT_S) -> None:
     for process in processes:
         process.kill()
     for process in processes:
-        process.join(_EXIT_TIMEOUT_S)
+        process.join(timeout_s)
 
 
 class WorkerWatch:
@@ -113,10 +113,7 @@ class WorkerWatch:
         if self._woken in ended:
             return
         self._note(ended)
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            process.join(_EXIT_CODE_S)
+        _kill(self._processes, timeout_s=_EXIT_CODE_S)
         with contextlib.suppress(OSError):  # closed already
             self._pipe.close()
 

@@ -18,24 +18,20 @@ from trainer.config.reading_version import READING
 from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
 
+Decoded = tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]
+"""Pixels (N, S, S, 3) of the readable images, their indices among those requested, and path and reason of the others."""
+
 LETTERBOX_GREY = (128, 128, 128)  # beside a letterboxed picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """Converts a file to pixels: upright, RGB with alpha over white, then fitted to a square.
+    """Converts a file to pixels: upright, RGB with alpha over white, then fitted to a square."""
 
-    Attributes:
-        image_size: Side of the resulting square, in pixels.
-        crop_pct: image_size over the short side after resizing, for the centre crop.
-        fit: `crop` cuts out the centre; `letterbox` scales the long side to image_size and pads the picture with grey.
-        reading: Version of the rules for converting files to pixels (`data.reading`).
-    """
-
-    image_size: int
-    crop_pct: float
-    fit: str = "crop"
-    reading: int = READING
+    image_size: int  # side of the resulting square, in pixels
+    crop_pct: float  # image_size over the short side after resizing, for the centre crop
+    fit: str = "crop"  # `crop` cuts out the centre; `letterbox` scales the long side to image_size and pads with grey
+    reading: int = READING  # version of the rules for converting files to pixels (`data.reading`)
 
     @classmethod
     def described_by(cls, preprocess: Any) -> Decoder:
@@ -107,25 +103,18 @@ class Decoder:
         return np.array(canvas, dtype=np.uint8)
 
 
-def decode_files(decoder: Decoder, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]:
-    """Decode files on all cores: pixels uint8 (N, S, S, 3) of the readable ones, their indices, and the others with reasons."""
-    decoded, lost = decoded_and_lost(paths, decoded_or_reasons(decoder, paths, usable_cpus()))
+def decode_files(decoder: Decoder, paths: Sequence[str]) -> Decoded:
+    """Decode files on all cores."""
+    decoded, lost = decoded_and_lost(decoder, paths, usable_cpus())
     side = decoder.image_size
     pixels_NHWC = np.stack(list(decoded.values())) if decoded else np.empty((0, side, side, 3), np.uint8)
     return pixels_NHWC, list(decoded), lost
 
 
 def decoded_and_lost(
-    paths: Sequence[str], results: Sequence[NDArray[np.uint8] | str]
+    decoder: Decoder, paths: Sequence[str], threads: int | None
 ) -> tuple[dict[int, NDArray[np.uint8]], list[tuple[str, str]]]:
-    """Divide the results of `decoded_or_reasons`: pixels by index, and path and reason of the files that cannot be read."""
-    decoded = {index: result for index, result in enumerate(results) if not isinstance(result, str)}
-    lost = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
-    return decoded, lost
-
-
-def decoded_or_reasons(decoder: Decoder, paths: Sequence[str], threads: int | None) -> list[NDArray[np.uint8] | str]:
-    """Pixels of each file, or the reason why it cannot be read; decoded in this thread when `threads` is 1."""
+    """Pixels by index, and path and reason of the unreadable files; decoded in this thread when `threads` is 1."""
 
     def read(path: str) -> NDArray[np.uint8] | str:
         try:
@@ -134,6 +123,9 @@ def decoded_or_reasons(decoder: Decoder, paths: Sequence[str], threads: int | No
             return str(error)
 
     if threads == 1:
-        return [read(path) for path in paths]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(read, paths))
+        results = [read(path) for path in paths]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            results = list(pool.map(read, paths))
+    decoded = {index: result for index, result in enumerate(results) if not isinstance(result, str)}
+    return decoded, [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]

@@ -20,7 +20,6 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
     by_label: dict[int, list[int]] = {}
     for row, label in enumerate(labels):
         by_label.setdefault(label, []).append(row)
-    taken: set[int] = set()
     labels_of: dict[Hashable, set[int]] = {}
     for key, label in zip(keys, labels, strict=True):
         labels_of.setdefault(key, set()).add(label)
@@ -37,13 +36,12 @@ def hold_out(keys: Sequence[Any], labels: Sequence[int], shares: Mapping[str, fl
                     left -= len(group)
                     chosen[name] += group
                     groups.remove(group)
-        taken.update(row for name in chosen for row in chosen[name])
     for name, rows in chosen.items():
         if not rows:
             raise DataError(
                 f"data.{name}_fraction {shares[name]} of {len(labels)} images leaves none for {name}; raise it, or add "
                 f"more images"
             )
-    return {"train": [row for row in range(len(labels)) if row not in taken]} | {
-        name: sorted(rows) for name, rows in chosen.items()
-    }
+    taken = set(itertools.chain(*chosen.values()))
+    left_over = [row for row in range(len(labels)) if row not in taken]
+    return {"train": left_over} | {name: sorted(rows) for name, rows in chosen.items()}

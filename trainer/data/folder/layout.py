@@ -7,27 +7,18 @@ are then held out. All splits use the class list of the training images.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from trainer.config.reading_version import READING
+from trainer.data.folder import walk
 from trainer.data.folder.doubtful_layout import note_doubtful_classes, note_unused_classes
-from trainer.data.folder.walk import (
-    EXTENSIONS,
-    Notes,
-    image_entries,
-    is_image,
-    is_only_output,
-    loose_images,
-    normal_form,
-    subfolders,
-)
+from trainer.data.folder.walk import EXTENSIONS, Notes
 from trainer.errors import DataError
 
-_UNSUPPORTED_ENDINGS = frozenset(
-    {".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"}
-)
+_UNSUPPORTED_ENDINGS = {".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg"}
 """Endings of pictures that Pillow does not read without additional packages."""
 
 _SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -52,20 +43,13 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A folder of images.
-
-    Attributes:
-        classes: Names, sorted.
-        folders: Folder of each existing split; `train` is `root` itself where images lie in `root/<class>`.
-        files: Files of each split, sorted by class and path.
-        notes: Skipped files and folders, and names that look alike, for people.
-    """
+    """A folder of images."""
 
     root: Path
-    classes: tuple[str, ...]
-    folders: dict[str, Path]
-    files: dict[str, list[ImageFile]]
-    notes: list[str]
+    classes: tuple[str, ...]  # names, sorted
+    folders: dict[str, Path]  # folder of each split; `train` is `root` itself where images lie in `root/<class>`
+    files: dict[str, list[ImageFile]]  # files of each split, sorted by class and path
+    notes: list[str]  # skipped files and folders, and names that look alike, for people
     reading: int
 
     @property
@@ -85,7 +69,7 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
     classes = tuple(images["train"])
     places = {name: [path for path, _ in of_class] for name, of_class in images["train"].items()}
     note_doubtful_classes(train, places, frozenset(chain(*_SPLIT_NAMES.values())), notes)
-    for path in loose_images(root, reading) if train != root else ():
+    for path in walk.loose_images(root, reading) if train != root else ():
         notes.add("skipped images outside class folders", path)
     if len(classes) < 2:
         raise DataError(
@@ -105,12 +89,12 @@ def find_layout(root: Path, reading: int = READING) -> Layout:
 def count_images(root: Path, reading: int = READING) -> int:
     """Count the files with an image's ending in all splits of a folder, to see whether they fit in memory."""
     folders = _training_folders(root, Notes(root), reading)
-    return sum(1 for folder in folders.values() for _ in image_entries(folder, Notes(root), reading))
+    return sum(1 for folder in folders.values() for _ in walk.image_entries(folder, Notes(root), reading))
 
 
 def image_paths(folder: Path) -> list[Path]:
     """Image files below a folder, sorted, without this program's own output; DataError when it cannot be read."""
-    return sorted(Path(entry.path) for entry in image_entries(folder, Notes(folder)))
+    return sorted(Path(entry.path) for entry in walk.image_entries(folder, Notes(folder)))
 
 
 def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str, Path]:
@@ -122,7 +106,7 @@ def split_folders(root: Path, notes: Notes, reading: int = READING) -> dict[str,
     """
     named: dict[str, list[Path]] = {}
     others = []
-    for folder in subfolders(root, notes, reading):
+    for folder in walk.subfolders(root, notes, reading):
         name = folder.name.lower()
         split = next((split for split, names in _SPLIT_NAMES.items() if name in names), None)
         if split is None:
@@ -148,11 +132,11 @@ def class_images(
     something cannot be read, or a folder holds pictures in formats that are not supported.
     """
     found: dict[str, list[tuple[Path, os.stat_result]]] = {}
-    for place in subfolders(folder, notes, reading):
-        name = normal_form(place.name, reading)
+    for place in walk.subfolders(folder, notes, reading):
+        name = walk.normal_form(place.name, reading)
         try:
             name.encode()
-            images = [(Path(entry.path), entry.stat()) for entry in image_entries(place, notes, reading)]
+            images = [(Path(entry.path), entry.stat()) for entry in walk.image_entries(place, notes, reading)]
         except UnicodeEncodeError:
             raise DataError(
                 f"{folder}: the class folder {name!r} has a name that is not UTF-8; rename it: checkpoints and exported "
@@ -160,7 +144,7 @@ def class_images(
             ) from None
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
-        only_output = not images and is_only_output(place)  # already noted
+        only_output = not images and walk.is_only_output(place)  # already noted
         if only_output or (flat and not images):
             _reject_unsupported_formats(place)
             if not only_output:
@@ -171,9 +155,9 @@ def class_images(
         # A sort key that is equal on systems that write the same name differently.
         found[name] = sorted(
             [*found.get(name, []), *images],
-            key=lambda image: tuple(normal_form(part, reading) for part in image[0].parts),
+            key=lambda image: tuple(walk.normal_form(part, reading) for part in image[0].parts),
         )
-    for path in loose_images(folder, reading):
+    for path in walk.loose_images(folder, reading):
         notes.add("skipped images outside class folders", path)
     return dict(sorted(found.items()))
 
@@ -190,33 +174,31 @@ def expected_trees(root: Path) -> str:
 
 def found_tree(root: Path) -> str:
     """Drawing of the existing folder, two levels deep."""
-    lines = [f"found:\n  {root.name or root}/"]
-    for entry in _shown(root):
-        lines.append(f"    {entry}" if isinstance(entry, str) else f"    {_described(entry)}")
-        if isinstance(entry, Path) and entry.is_dir():
-            lines += [
-                f"      {inner if isinstance(inner, str) else _described(inner)}"
-                for inner in _shown(entry, folders=True)
-            ]
-    return "\n".join(lines)
+    return "\n".join([f"found:\n  {root.name or root}/", *_tree(root, "    ", inner=False)])
 
 
-def _shown(folder: Path, *, folders: bool = False) -> list[Path | str]:
+def _tree(folder: Path, indent: str, *, inner: bool) -> Iterator[str]:
+    """Lines for what a folder holds; of an inner one only its folders."""
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not folders or entry.is_dir())
+        entries = sorted(entry for entry in folder.iterdir() if not inner or entry.is_dir())
     except OSError as error:
-        return [f"(cannot be read: {error.strerror})"]
-    if not entries and not folders:
-        return ["(nothing)"]
-    more = len(entries) - _MAX_TREE_ENTRIES
-    return [*entries[:_MAX_TREE_ENTRIES], *([f"... and {more:,} more"] if more > 0 else [])]
+        yield f"{indent}(cannot be read: {error.strerror})"
+        return
+    for entry in entries[:_MAX_TREE_ENTRIES]:
+        yield indent + _described(entry)
+        if entry.is_dir() and not inner:
+            yield from _tree(entry, indent + "  ", inner=True)
+    if len(entries) > _MAX_TREE_ENTRIES:
+        yield f"{indent}... and {len(entries) - _MAX_TREE_ENTRIES:,} more"
+    if not entries and not inner:
+        yield f"{indent}(nothing)"
 
 
 def _described(path: Path) -> str:
     if not path.is_dir():
         return path.name
     try:
-        images = sum(is_image(entry.name) for entry in path.iterdir())
+        images = sum(walk.is_image(entry.name) for entry in path.iterdir())
     except OSError as error:
         return f"{path.name}/ (cannot be read: {error.strerror})"
     return f"{path.name}/" + (f" ({images:,} image{'' if images == 1 else 's'})" if images else "")
@@ -241,10 +223,10 @@ def _training_folders(root: Path, notes: Notes, reading: int) -> dict[str, Path]
 def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> dict[str, list[Path]]:
     """Folders by split: those that have the name of a split and are one."""
     pure, mixed = [], []
-    for folder in (folder for folders in named.values() for folder in folders):
-        inner = subfolders(folder, notes)
-        if not loose_images(folder):
-            pure += [folder] if any(not is_only_output(place) for place in inner) else []
+    for folder in chain(*named.values()):
+        inner = walk.subfolders(folder, notes)
+        if not walk.loose_images(folder):
+            pure += [folder] if any(not walk.is_only_output(place) for place in inner) else []
         elif any(_is_filled(place) for place in inner):
             mixed.append(folder)
     filled = [folder for folder in others if _is_filled(folder)]
@@ -258,22 +240,22 @@ def _divided(named: dict[str, list[Path]], others: list[Path], notes: Notes) -> 
         return splits | ({"train": named["train"]} if "train" in named else {})
     if len(splits) == 1:
         note_unused_classes(splits["train"][0], filled, notes)
-    for folder in (*filled, *(folder for folders in named.values() for folder in folders if folder not in chosen)):
-        notes.add("skipped folders next to the splits", folder)
+    for folder in chain(filled, *named.values()):
+        if folder not in chosen:
+            notes.add("skipped folders next to the splits", folder)
     return splits
 
 
 def _is_filled(folder: Path) -> bool:
-    return any(image_entries(folder, Notes(folder)))
+    return any(walk.image_entries(folder, Notes(folder)))
 
 
 def _suggestion(root: Path, train: Path, names: tuple[str, ...]) -> str:
     """Suggestion of what is meant where a folder has fewer than two classes."""
-    if train == root:
-        for inner in (train / name for name in names):
-            if any((inner / name).is_dir() for name in _SPLIT_NAMES["train"]):
-                return f". Did you mean {inner}?"
-    if loose_images(train):
+    for inner in (train / name for name in names) if train == root else ():
+        if any((inner / name).is_dir() for name in _SPLIT_NAMES["train"]):
+            return f". Did you mean {inner}?"
+    if walk.loose_images(train):
         return ". It holds images directly: put those of each class into a folder named after the class"
     return ""
 
@@ -281,7 +263,7 @@ def _suggestion(root: Path, train: Path, names: tuple[str, ...]) -> str:
 def _reject_unsupported_formats(folder: Path) -> None:
     """Raise DataError for a folder without images that looks like a class with pictures in unsupported formats."""
     notes = Notes(folder)
-    list(image_entries(folder, notes))
+    list(walk.image_entries(folder, notes))
     pictures = {ending: number for ending, number in notes.endings.items() if ending in _UNSUPPORTED_ENDINGS}
     if pictures:
         raise DataError(

@@ -6,6 +6,7 @@ Increase `READING` with any change to pixels or to which files can be read.
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -52,23 +53,20 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise UnreadableImageError(reason_of(error, None)) from error
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return use(image)
-    except MemoryError:
-        raise
-    except Exception as error:
+    errors: list[Exception] = []
+    for version in itertools.chain([data], without_side_data(data) if reading > 1 else ()):
+        try:
+            with Image.open(io.BytesIO(version)) as image:
+                return use(image)
+        except MemoryError:
+            raise
         # Pillow's decoders raise many types for broken files: OSError, SyntaxError, TypeError, struct.error ...
-        if reading > 1 and not isinstance(error, Image.DecompressionBombError):
-            for bare in without_side_data(data):
-                try:
-                    with Image.open(io.BytesIO(bare)) as image:
-                        return use(image)
-                except MemoryError:
-                    raise
-                except Exception:  # noqa: BLE001, S112 - as above; the reported reason is that of the file itself
-                    continue
-        raise UnreadableImageError(reason_of(error, data)) from error
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+            if isinstance(error, Image.DecompressionBombError):
+                break
+    # The reported reason is that of the file itself.
+    raise UnreadableImageError(reason_of(errors[0], data)) from errors[0]
 
 
 def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:

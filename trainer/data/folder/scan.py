@@ -11,10 +11,9 @@ import stat
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from PIL import Image
@@ -27,32 +26,21 @@ from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress
 
 _FORMAT = 2  # of the cached findings; other formats are ignored
-
 _KEPT_VALUES = 10
-
 _CHUNK = 256
 _DRAFT_SIDE = 256
 """Smallest resolution needed from a JPEG: decoding finer would only cost time, since all its bytes are read anyway."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Result of examining one file.
+class Finding(NamedTuple):
+    """Result of examining one file."""
 
-    Attributes:
-        digest: Hash of its bytes; equal for copies. Empty where the file could not be opened.
-        width: Width in pixels, upright; 0 where the file is no image, as is the height.
-        mode: Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`.
-        problem: Reason why it cannot be used; empty when it can.
-        brightest: Brightest value after conversion, 0 to 255, where the file has more than 8 bits per value; else -1.
-    """
-
-    digest: str
-    width: int
+    digest: str  # hash of its bytes; equal for copies. Empty where the file could not be opened.
+    width: int  # width in pixels, upright; 0 where the file is no image, as is the height
     height: int
-    mode: str
-    problem: str
-    brightest: int = -1
+    mode: str  # pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`
+    problem: str  # reason why it cannot be used; empty when it can
+    brightest: int = -1  # brightest value after conversion, 0 to 255, where the file has more than 8 bits; else -1
 
 
 def scan(
@@ -78,7 +66,7 @@ def scan(
                 progress(f"checking {what}", min(start + _CHUNK, len(missing)) / len(missing))
     finally:  # also after an interrupted scan: the next one continues there
         new = {
-            _key(file): [*_state(file, reading), *_plain(found[file.path])]
+            _key(file): [*_state(file, reading), *found[file.path]]
             for file in missing
             if file.path in found and found[file.path].digest
         }
@@ -107,11 +95,6 @@ def _state(file: ImageFile, reading: int) -> list[int]:
     return [reading, file.size, file.mtime_ns, file.ctime_ns]
 
 
-def _plain(finding: Finding) -> tuple[str, int, int, str, str, int]:
-    problem = finding.problem.encode("utf-8", "backslashreplace").decode()
-    return finding.digest, finding.width, finding.height, finding.mode, problem, finding.brightest
-
-
 def _examine(file: ImageFile, reading: int) -> Finding:
     try:
         data = file.path.read_bytes()
@@ -124,7 +107,7 @@ def _examine(file: ImageFile, reading: int) -> Finding:
     except MemoryError:
         return Finding("", 0, 0, "", "not enough memory to decode it")
     except UnreadableImageError as error:
-        return Finding(digest, 0, 0, "", str(error))
+        return Finding(digest, 0, 0, "", str(error).encode("utf-8", "backslashreplace").decode())
 
 
 def _look(image: Image.Image, digest: str, reading: int) -> Finding:

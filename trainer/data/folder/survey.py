@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 
 from trainer.data.folder.layout import ImageFile, Layout, find_layout
@@ -36,12 +37,8 @@ class Survey:
     @cached_property
     def unreadable(self) -> list[tuple[Path, str]]:
         """Unusable files, each with the reason."""
-        return [
-            (file.path, finding.problem)
-            for split in self.findings
-            for file, finding in self._pairs(split)
-            if finding.problem
-        ]
+        pairs = chain.from_iterable(map(self._pairs, self.findings))
+        return [(file.path, finding.problem) for file, finding in pairs if finding.problem]
 
     def counts(self, split: str) -> list[int]:
         """Number of usable images of each class."""
@@ -103,10 +100,9 @@ class Survey:
             if count < least:
                 lost = (pair for pair in self._pairs("train") if pair[0].label == label and pair[1].problem)
                 problem = next((f"; {file.path}: {finding.problem}" for file, finding in lost), "")
-                needed = "one" if least == 1 else "two"
                 raise DataError(
-                    f"{self.layout.folders['train'] / name}: {count} image{'' if count == 1 else 's'} that can be read; a class "
-                    f"needs at least {needed} to be learned{problem}"
+                    f"{self.layout.folders['train'] / name}: {_images(count)} that can be read; a class needs at least "
+                    f"{'one' if least == 1 else 'two'} to be learned{problem}"
                 )
 
     def _unreadable_classes(self) -> list[str]:
@@ -123,9 +119,7 @@ class Survey:
 
     def _dark(self) -> list[str]:
         """Note on pictures of more than 8 bits that are nearly black on the scale of their files."""
-        values = [
-            finding.brightest for usable in self.usable.values() for _, finding in usable if finding.brightest >= 0
-        ]
+        values = [finding.brightest for _, finding in chain(*self.usable.values()) if finding.brightest >= 0]
         if not values or max(values) >= _DARK or self.layout.reading == 1:
             return []
         return [
@@ -138,22 +132,15 @@ class Survey:
         return zip(self.layout.files[split], self.findings[split], strict=True)
 
     def _examples(self, pairs: list[tuple[Path, Path]]) -> str:
-        shown = [f"{self._short(one)} = {self._short(other)}" for one, other in pairs[:_NAMED]]
+        root = self.layout.root
+        shown = [f"{one.relative_to(root)} = {other.relative_to(root)}" for one, other in pairs[:_NAMED]]
         return ", ".join(shown) + (", ..." if len(pairs) > _NAMED else "")
-
-    def _short(self, path: Path) -> str:
-        return str(path.relative_to(self.layout.root))
 
 
 def take_survey(layout: Layout, splits: Iterable[str], progress: Progress) -> Survey:
     """Open the files of some splits."""
-    kept_at = findings_path(layout.root)
-    findings = {
-        split: scan(
-            layout.files[split], kept_at=kept_at, what=f"{split} images", progress=progress, reading=layout.reading
-        )
-        for split in splits
-    }
+    look = partial(scan, kept_at=findings_path(layout.root), progress=progress, reading=layout.reading)
+    findings = {split: look(layout.files[split], what=f"{split} images") for split in splits}
     return Survey(layout=layout, findings=findings)
 
 
