@@ -50,7 +50,3 @@ class NumberClassifier:
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The table's rows for some pictures."""
         return self.table_MK[pixels_NHWC[:, 0, 0, 0]]
-
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.reference.evaluation_pictures import NumberClassifier, picture, quiet, write_pictures
+from tests.reference.evaluation_pictures import NumberClassifier, picture, write_pictures
+from tests.support.progress import quiet
 from trainer.commands.predict import Prediction, predict
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError

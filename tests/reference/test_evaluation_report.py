@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.reference.evaluation_pictures import NumberClassifier, quiet, write_pictures
+from tests.reference.evaluation_pictures import NumberClassifier, write_pictures
 from tests.reference.evaluation_statistics import calibration_error, mcnemar_p, plain_classes, wilson
+from tests.support.progress import quiet
 from trainer.evaluation.image_sources import FileImages
 from trainer.evaluation.measurement import measure
 from trainer.evaluation.report import comparison_lines, report_lines, write_comparison, write_report

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.reference.evaluation_pictures import SIDE, quiet, write_pictures
+from tests.reference.evaluation_pictures import SIDE, write_pictures
+from tests.support.progress import quiet
 from trainer.data import image_folder
 from trainer.data.dataset import ResidentSplit, with_held_out
 from trainer.data.folder.decoder import Decoder, decoded_or_reasons

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.progress import quiet
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.pixels import UnreadableImageError
@@ -20,10 +21,6 @@ from trainer.data.prepare import load_dataset, load_held_out, prepare_data
 from trainer.errors import DataError
 
 CPU = torch.device("cpu")
-
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
 
 
 def load(root: Path, keep: Keep = Keep.RESIDENT, size: int = 8) -> DataSet:

@@ -17,6 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from tests.support.progress import quiet
 from trainer.config.schema import ModelConfig
 from trainer.data import cifar
 from trainer.data.digits import load_digits
@@ -29,10 +30,6 @@ from trainer.model.resnet import build_model, describe_model
 from trainer.model.weight_loading import load_initial_weights
 
 DIGITS = tuple("0123456789")
-
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
 
 
 def test_digits_are_split_once_and_for_all() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.progress import quiet
 from tests.support.running import events_of, resumed_run, start, train, view_of
 from trainer.commands.doctor import config_checks
 from trainer.commands.init import summary
@@ -26,10 +27,6 @@ from trainer.data.image_folder import FolderSplit, Keep, load_image_folder
 from trainer.data.prepare import load_dataset, load_held_out
 from trainer.errors import DataError
 from trainer.run.log.run_events import Started, Warned
-
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
 
 
 def opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Survey, int]:

@@ -15,6 +15,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.support.progress import quiet
 from trainer.config.schema import ModelConfig
 from trainer.errors import CheckpointError
 from trainer.evaluation.classifier import open_classifier
@@ -28,10 +29,6 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 DIGITS = tuple("0123456789")
 
 reads_pickles = pytest.mark.skipif(torch_release() < (2, 10), reason="older torch reads no foreign pickles")
-
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
 
 
 PREFIXES = (

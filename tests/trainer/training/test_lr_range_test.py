@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ConfigMaker
+from tests.support.progress import quiet
 from tests.support.running import events_of, longer, new_run, start, train, wait_for
 from trainer.commands.find_lr import find_lr
 from trainer.config.schema import Config
@@ -28,10 +29,6 @@ from trainer.training.callbacks import NullCallbacks
 from trainer.training.lr_range_test import range_test, suggest
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
-
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
 
 
 def rates(number: int = 60) -> list[float]:
