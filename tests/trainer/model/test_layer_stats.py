@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.evaluation.test_evaluate import measured_test_images
+from tests.trainer.evaluation.test_evaluate import evaluate_test_split
 from trainer.config.schema import Config, ModelConfig
 from trainer.model.layer_stats import BINS, SilentChannels, measured_layers
 from trainer.model.resnet import build_model, set_train_mode
@@ -68,12 +68,12 @@ def test_gradients_that_are_not_finite_are_no_frozen_layer(model: Any) -> None:
 def test_channels_that_answer_to_no_image_are_found(folder_config: Config) -> None:
     trainer = build_trainer(folder_config, Path("runs"), NullCallbacks(), lambda *_: None, None).trainer
     model: Any = trainer.state.model
-    healthy = measured_test_images(trainer, 16).silent
+    healthy = evaluate_test_split(trainer, 16).silent
     with torch.no_grad():
         model.layer3[0].bn1.bias.fill_(-1e6)
         model.layer2[1].bn1.weight[:32] = 0.0  # with a bias of 0: nothing comes through
         model.layer2[1].bn1.bias[:32] = 0.0
-    silent = measured_test_images(trainer, 16).silent
+    silent = evaluate_test_split(trainer, 16).silent
     assert silent["layer3.0.conv1"] == 1.0
     assert 0.25 <= silent["layer2.1.conv1"] < 1.0
     assert all(share < 0.9 for share in healthy.values())
